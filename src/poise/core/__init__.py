@@ -1,0 +1,1 @@
+"""Pure maths of the methods. Imports torch alone."""

@@ -1,0 +1,25 @@
+"""Trainers on TRL's, and the step scale that works in any torch loop.
+
+The trainers' names load on first use: the step scale needs torch alone, not TRL.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .step_scale import StepRecord, StepScale
+
+if TYPE_CHECKING:
+    from .pgpo_config import PGPOConfig
+    from .pgpo_trainer import PGPOTrainer
+
+_LAZY = {"PGPOConfig": ".pgpo_config", "PGPOTrainer": ".pgpo_trainer"}
+
+__all__ = ["PGPOConfig", "PGPOTrainer", "StepRecord", "StepScale"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

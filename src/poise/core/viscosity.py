@@ -1,0 +1,130 @@
+"""From the information signal to the step multiplier: PGPO's viscosity law."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+SignalReference = Literal["none", "initial", "running"]
+REFERENCES: tuple[str, ...] = get_args(SignalReference)
+
+# A reference at or below zero has no ratio. Far below any signal that a model gives (1e-2 nats).
+REFERENCE_FLOOR = 1e-6
+
+
+@dataclass(frozen=True)
+class ViscosityState:
+    """What a reference remembers. `reference` in nats; None before the first signal."""
+
+    reference: float | None = None
+    steps: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+def _check(condition: bool, expected: str, name: str, found: object) -> None:
+    if not condition:
+        raise ValueError(f"{name} must be {expected}, got {found!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class Viscosity:
+    r"""Step multiplier from the information signal.
+
+    .. math:: \rho_k = \mathrm{clip}(\exp(\alpha\, u_k),\ \rho_{min},\ \rho_{max})
+
+    with :math:`u_k = I_k` without a reference (eq. 9) and :math:`u_k = I_k / I_{ref} - 1` with one.
+
+    Args:
+        sensitivity: :math:`\alpha \ge 0`. 0 switches the method off: the multiplier is 1.
+        rho_max: cap, at least 1.
+        rho_min: lower bound, in (0, 1]. 1 is the paper's: no step is smaller than the baseline's.
+            Below 1, an uninformative or misleading correction brakes.
+        reference: `none` is the paper's form. `initial`: mean of the first `reference_steps`
+            signals, then fixed; until then the mean so far. `running`: a maximum that forgets,
+            :math:`I_{ref} \leftarrow \max(I_k, (1-\delta) I_{ref} + \delta I_k)`.
+        reference_steps: optimizer steps that `initial` averages over.
+        reference_decay: :math:`\delta` of `running`, in [0, 1].
+        prior_reference: a reference in nats that is known beforehand. `initial` keeps it from the
+            first step on, `running` starts from it.
+
+    Raises:
+        ValueError: an argument outside its range.
+
+    Reference: PGPO (arXiv 2606.03620), eq. 9.
+    Choice: the paper leaves `rho_max` open; ours is 2. It wants rho >= 1, but its formula gives
+    less for a negative signal; the clip at `rho_min` holds for both readings. The references are
+    ours: token-mean signals are a few hundredths of a nat, so exp(alpha * I) hardly leaves 1.
+    """
+
+    sensitivity: float = 1.0
+    rho_max: float = 2.0
+    rho_min: float = 1.0
+    reference: SignalReference = "none"
+    reference_steps: int = 10
+    reference_decay: float = 0.01
+    prior_reference: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("sensitivity", "rho_max", "rho_min", "reference_decay"):
+            _check(_is_number(value := getattr(self, name)), "a finite number", name, value)
+        _check(self.sensitivity >= 0, "at least 0", "sensitivity", self.sensitivity)
+        if self.rho_min > self.rho_max:
+            raise ValueError(
+                f"rho_min must not exceed rho_max, got {self.rho_min!r} > {self.rho_max!r}"
+            )
+        _check(0 < self.rho_min <= 1, "in (0, 1]", "rho_min", self.rho_min)
+        _check(self.rho_max >= 1, "at least 1", "rho_max", self.rho_max)
+        _check(self.reference in REFERENCES, f"one of {REFERENCES}", "reference", self.reference)
+        _check(self.reference_steps >= 1, "at least 1", "reference_steps", self.reference_steps)
+        _check(0 <= self.reference_decay <= 1, "in [0, 1]", "reference_decay", self.reference_decay)
+        prior = self.prior_reference
+        _check(
+            prior is None or (_is_number(prior) and prior > 0),
+            "a positive number of nats or None",
+            "prior_reference",
+            prior,
+        )
+
+    def init(self) -> ViscosityState:
+        """The state before the first step."""
+        return ViscosityState(reference=self.prior_reference)
+
+    def step(self, signal: float, state: ViscosityState) -> tuple[float, ViscosityState]:
+        """Multiplier for a step with this signal (nats), and the state after it.
+
+        Raises:
+            ValueError: the signal is not finite.
+        """
+        if not math.isfinite(signal):
+            raise ValueError(f"the information signal must be finite, got {signal!r}")
+        state = ViscosityState(self._updated_reference(signal, state), state.steps + 1)
+        return self._multiplier(signal, state.reference), state
+
+    def _updated_reference(self, signal: float, state: ViscosityState) -> float | None:
+        old = state.reference
+        if self.reference == "none":
+            return None
+        if self.reference == "initial":
+            if self.prior_reference is not None or state.steps >= self.reference_steps:
+                return old
+            return signal if old is None else old + (signal - old) / (state.steps + 1)
+        if old is None:
+            return signal
+        return max(signal, (1 - self.reference_decay) * old + self.reference_decay * signal)
+
+    def _multiplier(self, signal: float, reference: float | None) -> float:
+        if self.sensitivity == 0:
+            return 1.0
+        drive = signal if reference is None else signal / max(reference, REFERENCE_FLOOR) - 1
+        # Above the cap the exponential may overflow, so the exponent is clipped first; the clip
+        # after it makes the bounds exact.
+        rho = math.exp(min(self.sensitivity * drive, math.log(self.rho_max)))
+        return min(max(rho, self.rho_min), self.rho_max)

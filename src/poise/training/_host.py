@@ -1,0 +1,75 @@
+"""What Poise takes from TRL's and transformers' internals, in one place.
+
+Everything else in Poise uses their public names. `CONTRACT` lists the host's methods that the
+trainer overrides or calls, with their parameters; a test compares it with the installed host, so
+that a new version fails there, by name, and not in a run.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():
+    # TRL warns on the import of anything experimental; Poise holds TRL to a minor version instead.
+    warnings.simplefilter("ignore")
+    from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
+    from trl.experimental.sdpo.sdpo_trainer import (
+        SuccessfulRolloutTeacherContextBuilder,
+        _extract_last_user_text,
+    )
+    from trl.experimental.sdpo.teacher_sync import is_pure_lora_training
+
+from transformers.trainer_utils import rotate_checkpoints
+from trl.models.utils import _ForwardRedirection
+from trl.trainer.utils import use_adapter
+
+extract_last_user_text = _extract_last_user_text
+TeacherContextBuilder = SuccessfulRolloutTeacherContextBuilder
+ForwardRedirection = _ForwardRedirection
+
+__all__ = [
+    "CONTRACT",
+    "ForwardRedirection",
+    "SDPOConfig",
+    "SDPOTrainer",
+    "TeacherContextBuilder",
+    "extract_last_user_text",
+    "is_pure_lora_training",
+    "rotate_checkpoints",
+    "use_adapter",
+]
+
+CONTRACT: dict[str, tuple[str, ...]] = {
+    "compute_loss": ("self", "model", "inputs", "return_outputs", "num_items_in_batch"),
+    "create_optimizer": ("self", "model"),
+    "sample_rollouts": ("self", "inputs"),
+    "train": ("self", "resume_from_checkpoint", "trial", "ignore_keys_for_eval", "kwargs"),
+    "_calculate_rewards": ("self", "inputs", "prompts", "completions", "completion_ids_list"),
+    "_clip_grad_norm": ("self", "model"),
+    "_compute_rollout_logps": (
+        "self",
+        "prompt_ids",
+        "prompt_mask",
+        "completion_ids",
+        "completion_mask",
+    ),
+    "_compute_self_distillation_loss": ("self", "model", "inputs", "distillation_logits"),
+    "_compute_teacher_student_logits": ("self", "model", "teacher_model", "inputs"),
+    "_generate": ("self", "prompt_ids"),
+    "_get_grad_norm": ("self", "model", "grad_norm"),
+    "_get_teacher_context_for_self_distillation": ("self",),
+    "_init_training_state": (
+        "self",
+        "max_steps",
+        "num_update_steps_per_epoch",
+        "num_train_epochs",
+        "resume_from_checkpoint",
+        "trial",
+    ),
+    "_load_optimizer_and_scheduler": ("self", "checkpoint"),
+    "_log_self_distillation_metric": ("self", "mode", "value"),
+    "_prepare_training_batch": ("self", "inputs"),
+    "_save_checkpoint": ("self", "model", "trial"),
+    "_setup_teacher_model": ("self",),
+    "_use_peft_ema_teacher_adapter": ("self",),
+}

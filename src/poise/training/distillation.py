@@ -1,0 +1,242 @@
+"""The distillation loss of a micro-batch, and what it tells about the correction."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.divergence import Divergence
+from ..core.information import (
+    SignalEstimator,
+    TokenStatistics,
+    information_sum,
+    token_information,
+)
+from ..core.tiled_loss import DistillationOutput, tiled_distillation_loss
+from ..core.token_statistics import tiled_token_logps, token_statistics
+from ._host import ForwardRedirection
+from .hidden_states import SplitModel, split_causal_lm, verify_split
+
+
+class DistillationMixin:
+    """Replaces the host's loss by the tiled one, or watches the host's; the signal comes from both.
+
+    Expects an `SDPOTrainer` beside it. Calls `observe_statistics` once per micro-batch.
+    """
+
+    _verified_split = False
+
+    def _uses_tiled_loss(self) -> bool:
+        # Weight 0 is the policy loss alone: nothing is distilled.
+        return self.args.tiled_loss and self.args.distillation_weight == 1.0
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        if return_outputs or not self._uses_tiled_loss():
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = self._tiled_loss(model, inputs)
+        scale = self.current_gradient_accumulation_steps if self.model.training else 1.0
+        return loss / scale
+
+    def _tiled_loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        samples = len(inputs["completion_ids"])
+        batch = _needed_part(inputs)
+        mask = batch["loss_mask"]
+        teacher, teacher_hidden = self._teacher_hidden_states(batch)
+        student = split_causal_lm(self.accelerator.unwrap_model(model))
+        self._verify_once(student, batch)
+        # The whole of it runs inside the forward of the wrapper (DDP, FSDP), so that it sees every use
+        # of its parameters, the head's included.
+        output = self._inside_forward(
+            model, student, lambda: self._distill(student, teacher, teacher_hidden, batch, samples)
+        )
+        self._record_loss(model, output.per_token_loss, mask)
+        self.observe_statistics(_by_sequence(output, mask), mask, samples)
+        return output.loss
+
+    def _distill(
+        self,
+        student: SplitModel,
+        teacher: SplitModel,
+        teacher_hidden: Tensor,
+        batch: dict[str, Tensor],
+        samples: int,
+    ) -> DistillationOutput:
+        args, mask, tokens = self.args, batch["loss_mask"], batch["completion_ids"]
+        with self.accelerator.autocast():
+            ids = torch.cat([batch["prompt_ids"], tokens], dim=1)
+            attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+            hidden = student.hidden_states(ids, attention, tokens.size(1))
+            old = batch.get("old_per_token_logps")
+            clip = args.distillation_is_clip if old is not None else None
+            # The mean over a sequence's tokens, then over the micro-batch's samples, as the host's.
+            weights = mask / mask.sum(-1, keepdim=True).clamp(min=1) / samples
+            return tiled_distillation_loss(
+                hidden.flatten(0, 1),
+                teacher_hidden.flatten(0, 1),
+                student.head,
+                self._teacher_head(teacher),
+                tokens.flatten(),
+                weights.flatten().to(torch.promote_types(hidden.dtype, torch.float32)),
+                divergence=Divergence(
+                    mode=args.distillation_mode,
+                    alpha=args.distillation_alpha,
+                    top_k=args.distillation_topk,
+                    add_tail=args.distillation_add_tail,
+                ),
+                temperature=self.temperature,
+                old_logps=None if clip is None else old.flatten(),
+                clip=clip,
+                tile_tokens=args.loss_tile_tokens,
+            )
+
+    @torch.no_grad()
+    def _teacher_hidden_states(self, batch: dict[str, Tensor]) -> tuple[SplitModel, Tensor]:
+        teacher = split_causal_lm(self.accelerator.unwrap_model(self.teacher_model))
+        with self._get_teacher_context_for_self_distillation(), self.accelerator.autocast():
+            hidden = teacher.hidden_states(
+                batch["teacher_input_ids"],
+                batch["teacher_attention_mask"],
+                batch["completion_ids"].size(1),
+            )
+        return teacher, hidden
+
+    def _teacher_head(self, teacher: SplitModel) -> Any:
+        """The teacher's head; an adapter on it is switched for each of its tiles."""
+        if not teacher.head.has_adapter:
+            return teacher.head
+
+        def head(hidden: Tensor) -> Tensor:
+            with self._get_teacher_context_for_self_distillation():
+                return teacher.head(hidden)
+
+        return head
+
+    def _inside_forward(self, model: nn.Module, split: SplitModel, work: Any) -> Any:
+        if model is split.model:
+            return work()
+        return ForwardRedirection()(model, split.model, work)
+
+    def _verify_once(self, split: SplitModel, batch: dict[str, Tensor]) -> None:
+        if not self._verified_split:
+            verify_split(split, batch["completion_ids"][:1, :8], self._autocast)
+            self._verified_split = True
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return self.accelerator.autocast()
+
+    def _record_loss(self, model: nn.Module, per_token_loss: Tensor, mask: Tensor) -> None:
+        mean = (per_token_loss * mask.flatten()).sum() / mask.sum().clamp(min=1)
+        mode = "train" if model.training else "eval"
+        self._log_self_distillation_metric(mode, self.accelerator.gather(mean).mean().item())
+
+    def _compute_teacher_student_logits(self, model: Any, teacher_model: Any, inputs: Any) -> Any:
+        """The host's logits, watched: its loss is not touched."""
+        output = super()._compute_teacher_student_logits(model, teacher_model, inputs)
+        mask = output.loss_mask
+        statistics = token_statistics(
+            output.student_logits.detach().flatten(0, 1),
+            output.teacher_logits.flatten(0, 1),
+            output.completion_ids.flatten(),
+            mask=mask.flatten(),
+            tile_tokens=self.args.loss_tile_tokens,
+        )
+        self.observe_statistics(_by_sequence(statistics, mask), mask, len(mask))
+        return output
+
+    @torch.no_grad()
+    def _compute_rollout_logps(
+        self,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        completion_ids: Tensor,
+        completion_mask: Tensor,
+    ) -> Tensor | None:
+        """The host's, tile by tile."""
+        args = self.args
+        is_on_policy = (
+            args.gradient_accumulation_steps % (args.steps_per_generation * self.num_iterations)
+            == 0
+        )
+        if not self._uses_tiled_loss() or is_on_policy:
+            return super()._compute_rollout_logps(
+                prompt_ids, prompt_mask, completion_ids, completion_mask
+            )
+        split = split_causal_lm(self.accelerator.unwrap_model(self.model))
+
+        def log_probabilities() -> Tensor:
+            with self.accelerator.autocast():
+                hidden = split.hidden_states(
+                    torch.cat([prompt_ids, completion_ids], dim=1),
+                    torch.cat([prompt_mask, completion_mask], dim=1),
+                    completion_ids.size(1),
+                )
+                return tiled_token_logps(
+                    hidden.flatten(0, 1),
+                    split.head,
+                    completion_ids.flatten(),
+                    self.temperature,
+                    args.loss_tile_tokens,
+                )
+
+        logps = self._inside_forward(self.model, split, log_probabilities)
+        return logps.view_as(completion_ids)
+
+    def _information(self, statistics: TokenStatistics, mask: Tensor) -> Any:
+        estimator: SignalEstimator = self.args.signal_estimator
+        return information_sum(token_information(estimator, statistics), mask)
+
+
+class _SequenceStatistics:
+    """Token statistics with the shape (B, T) of the mask."""
+
+    def __init__(self, statistics: TokenStatistics, mask: Tensor) -> None:
+        for name in ("student_entropy", "teacher_entropy", "kl", "student_logps", "teacher_logps"):
+            setattr(self, name, getattr(statistics, name).view(mask.shape))
+
+
+def _by_sequence(statistics: TokenStatistics, mask: Tensor) -> Any:
+    return _SequenceStatistics(statistics, mask)
+
+
+def _needed_part(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leaves out samples that are not distilled and columns that are padding throughout.
+
+    Neither changes the loss; both cost a forward. One sample stays if none is distilled, so that
+    every rank has a backward.
+    """
+    mask = inputs["completion_mask"]
+    distilled = inputs.get("self_distillation_mask")
+    if distilled is not None:
+        mask = mask * distilled.unsqueeze(1)
+    rows = mask.any(-1)
+    if not rows.any():
+        rows = torch.zeros_like(rows)
+        rows[0] = True
+    batch = {k: v[rows] for k, v in inputs.items() if isinstance(v, Tensor) and v.ndim > 0}
+    batch["loss_mask"] = mask[rows]
+    width = inputs["completion_ids"].size(1)
+    end = max(1, int(batch["completion_mask"].any(0).sum()))
+    for name in ("completion_ids", "completion_mask", "loss_mask", "old_per_token_logps"):
+        if name in batch:
+            batch[name] = batch[name][:, :end]
+    _trim_left(batch, "prompt_ids", "prompt_mask", 0)
+    _trim_left(batch, "teacher_input_ids", "teacher_attention_mask", width - end)
+    return batch
+
+
+def _trim_left(batch: dict[str, Tensor], ids: str, mask: str, cut_right: int) -> None:
+    """Cuts left padding that all rows share, and `cut_right` columns at the right."""
+    used = batch[mask].any(0)
+    start = int(used.int().argmax())
+    stop = used.numel() - cut_right
+    for name in (ids, mask):
+        batch[name] = batch[name][:, start:stop]

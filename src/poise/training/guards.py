@@ -1,0 +1,125 @@
+"""Guards that keep a run alive: skipped steps, and a warning before a collapse is complete."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+class NonFiniteTrainingError(RuntimeError):
+    """Too many consecutive steps had a loss or gradient that was not finite."""
+
+
+@dataclass
+class NonFiniteGuard:
+    """Counts skipped steps and stops a run that does nothing else any more.
+
+    Args:
+        limit: consecutive skipped steps after which `skipped` raises.
+        total: skipped steps of the run.
+        consecutive: skipped steps since the last good one.
+    """
+
+    limit: int
+    total: int = 0
+    consecutive: int = 0
+
+    def good(self) -> None:
+        """A step was finite."""
+        self.consecutive = 0
+
+    def skipped(self, step: int, last_checkpoint: str | None) -> None:
+        """A step was skipped.
+
+        Raises:
+            NonFiniteTrainingError: one more than `limit` in a row.
+        """
+        self.total += 1
+        self.consecutive += 1
+        if self.consecutive > self.limit:
+            kept = (
+                f"the last checkpoint is {last_checkpoint}"
+                if last_checkpoint
+                else "no checkpoint was written yet"
+            )
+            raise NonFiniteTrainingError(
+                f"loss or gradient was not finite in {self.consecutive} steps in a row, the last at step {step}; "
+                f"no such step changed the weights, and {kept}. Lower the learning rate or rho_max, or check the "
+                "rewards and the data"
+            )
+
+
+@dataclass
+class RunningBand:
+    r"""Says when a figure leaves the band that it has kept so far.
+
+    The band is mean +- `width` standard deviations, both exponentially weighted with `decay`, the
+    deviation at least `floor` of the mean's size. A figure must stay outside for `patience` steps
+    in a row. Outside figures do not widen the band until the alarm was given.
+
+    Choice: all of it; the papers report collapses and do not say how to notice one.
+    """
+
+    decay: float = 0.05
+    width: float = 4.0
+    floor: float = 0.1
+    warmup: int = 20
+    patience: int = 3
+    mean: float = 0.0
+    variance: float = 0.0
+    steps: int = 0
+    outside: int = 0
+
+    def update(self, value: float) -> bool:
+        """Takes the next figure; True when it completes the patience."""
+        if not math.isfinite(value):
+            return False
+        if self.steps >= self.warmup and abs(value - self.mean) > self._half_width():
+            self.outside += 1
+            if self.outside < self.patience:
+                return False
+        alarm = self.outside == self.patience
+        self.outside = 0
+        self._absorb(value)
+        return alarm
+
+    def _half_width(self) -> float:
+        return self.width * max(math.sqrt(self.variance), self.floor * abs(self.mean), 1e-6)
+
+    def _absorb(self, value: float) -> None:
+        self.steps += 1
+        weight = max(self.decay, 1 / self.steps)  # a plain mean until the window is full
+        change = value - self.mean
+        self.mean += weight * change
+        self.variance = (1 - weight) * (self.variance + weight * change * change)
+
+
+class CollapseMonitor:
+    """One running band for each watched figure."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.bands = {name: RunningBand() for name in names}
+
+    def update(self, values: dict[str, float]) -> list[str]:
+        """Takes the step's figures; returns a sentence for each that left its band."""
+        sentences = []
+        for name, value in values.items():
+            band = self.bands[name]
+            usual = band.mean
+            if band.update(value):
+                sentences.append(
+                    f"{name} has left its running band: {value:.4g} for {band.patience} steps, {usual:.4g} before. "
+                    "This is how a collapse begins"
+                )
+        return sentences
+
+    def state_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {name: asdict(band) for name, band in self.bands.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`'s output; unknown names are left out."""
+        known = {field.name for field in fields(RunningBand)}
+        for name in self.bands.keys() & state.keys():
+            self.bands[name] = RunningBand(**{k: v for k, v in state[name].items() if k in known})

@@ -1,0 +1,121 @@
+"""Splits a causal language model into the part that makes hidden states and the output head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+
+class OutputHead(nn.Module):
+    """From hidden states (n, H) to logits (n, V), with what the model does to its logits.
+
+    Args:
+        projection: the model's output embeddings, PEFT layers included.
+        softcap: c of `c * tanh(logits / c)`, or None.
+        scale: factor on the logits, before the soft cap.
+    """
+
+    def __init__(self, projection: nn.Module, softcap: float | None, scale: float) -> None:
+        super().__init__()
+        self.projection = projection
+        self.softcap = softcap
+        self.scale = scale
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.projection(hidden)
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether which adapter is active changes the head."""
+        return isinstance(self.projection, BaseTunerLayer)
+
+
+@dataclass
+class SplitModel:
+    """A causal language model as two callables. `model` is what was split, unwrapped."""
+
+    model: nn.Module
+    backbone: nn.Module
+    head: OutputHead
+
+    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, keep: int) -> Tensor:
+        """Hidden states that predict the last `keep` tokens: (B, T) ids -> (B, keep, H)."""
+        output = self.backbone(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+        ).last_hidden_state
+        return output[:, -keep - 1 : -1]
+
+
+def split_causal_lm(model: nn.Module) -> SplitModel:
+    """Finds backbone and head of a transformers model, with or without a PEFT adapter.
+
+    Raises:
+        ValueError: the model has no separable head, or an adapter that changes its inputs.
+    """
+    causal: Any = model
+    if isinstance(model, PeftModel):
+        if model.active_peft_config.is_prompt_learning:
+            raise ValueError(
+                f"the tiled loss cannot run with {model.active_peft_config.peft_type} adapters, which "
+                "change the inputs; set tiled_loss=False"
+            )
+        causal = model.get_base_model()
+    projection = causal.get_output_embeddings()
+    backbone = causal.base_model
+    if projection is None or backbone is causal:
+        raise ValueError(
+            f"{type(causal).__name__} has no output head apart from its backbone, which the tiled "
+            "loss needs; set tiled_loss=False"
+        )
+    config = causal.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1.0  # Cohere's factor
+    scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite's divisor
+    softcap = getattr(config, "final_logit_softcapping", None)
+    return SplitModel(model, backbone, OutputHead(projection, softcap, scale))
+
+
+@torch.no_grad()
+def verify_split(
+    split: SplitModel, input_ids: Tensor, autocast: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    """Compares the split's logits with the model's own on a few tokens.
+
+    A model may do something to its logits that `split_causal_lm` does not know. Then the loss would
+    be quietly wrong, so it is refused.
+
+    Args:
+        input_ids: (1, T) real tokens.
+        autocast: the context that the training forward runs in.
+
+    Raises:
+        ValueError: the logits differ by more than rounding.
+    """
+    mask = torch.ones_like(input_ids)
+    was_training = split.model.training
+    split.model.eval()  # dropout would differ between the two, and draw random numbers
+    try:
+        with autocast():
+            own = split.model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
+            hidden = split.backbone(input_ids=input_ids, attention_mask=mask, use_cache=False)
+            ours = split.head(hidden.last_hidden_state)
+    finally:
+        split.model.train(was_training)
+    difference = (own.float() - ours.float()).abs().max().item()
+    tolerance = 32 * torch.finfo(ours.dtype).eps * (1 + own.float().abs().max().item())
+    if difference > tolerance:
+        raise ValueError(
+            f"the tiled loss does not reproduce the logits of {type(split.model).__name__} (they "
+            f"differ by {difference:.2g}, rounding allows {tolerance:.2g}); set tiled_loss=False"
+        )

@@ -1,0 +1,44 @@
+"""Writes every logged step as a JSON line into the run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+METRICS = "metrics.jsonl"
+
+
+class MetricsLog(TrainerCallback):  # type: ignore[misc]
+    """Appends `{"step": ..., **logs}` to `metrics.jsonl` in the output folder.
+
+    A resumed run first drops the lines that the interrupted one wrote after its checkpoint, and a
+    line that it did not finish.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        path = Path(args.output_dir) / METRICS
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in _lines(path) if line["step"] <= state.global_step]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept if state.global_step > 0))
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero and logs is not None:
+            with (Path(args.output_dir) / METRICS).open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for text in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:  # the line that the interruption cut
+            break
+    return lines

@@ -1,0 +1,152 @@
+"""Arguments of `PGPOTrainer`: TRL's for SDPO, and Poise's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..core.information import ESTIMATORS
+from ..core.viscosity import Viscosity
+from ._host import SDPOConfig
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class PGPOConfig(SDPOConfig):  # type: ignore[misc]
+    """Configuration of [`PGPOTrainer`]: everything of TRL's `SDPOConfig`, and the arguments below.
+
+    Multiplier (see [`poise.core.viscosity.Viscosity`] for the formulas and for what is our choice):
+    `sensitivity`, `rho_max`, `rho_min`, `signal_reference`, `signal_reference_steps`,
+    `signal_reference_decay`, `signal_prior_reference`, `signal_estimator`, `scale_weight_decay`.
+
+    Loss: `tiled_loss`, `loss_tile_tokens`.
+
+    Mends of the host, each on its own switch: `exact_resume`, `teacher_from_student`,
+    `random_demonstration`, `max_resamples`, `normalize_by_distilled`, `skip_nonfinite_steps`,
+    `max_nonfinite_steps`, `collapse_warning`, `check_rewards`.
+
+    Raises:
+        ValueError: an argument outside its range, or two that exclude each other.
+    """
+
+    sensitivity: float = _option(
+        1.0,
+        "Sensitivity alpha of the multiplier exp(alpha * signal). 0 switches PGPO off: plain SDPO.",
+    )
+    rho_max: float = _option(2.0, "Cap of the multiplier, at least 1.")
+    rho_min: float = _option(
+        1.0, "Lower bound of the multiplier, in (0, 1]. 1 is the paper's; below 1 a step may brake."
+    )
+    signal_estimator: str = _option(
+        "entropy",
+        "Information signal: 'entropy' (the paper's: student minus teacher entropy), 'kl' (mean KL from "
+        "student to teacher) or 'pointwise' (log-ratio on the sampled tokens).",
+    )
+    signal_reference: str = _option(
+        "none",
+        "What the signal is measured against: 'none' (the paper's), 'initial' (mean of the first steps) "
+        "or 'running' (a maximum that forgets). With a reference the multiplier is exp(alpha * (I / I_ref - 1)).",
+    )
+    signal_reference_steps: int = _option(
+        10, "Optimizer steps that the 'initial' reference averages over."
+    )
+    signal_reference_decay: float = _option(
+        0.01, "How fast the 'running' reference forgets, in [0, 1]."
+    )
+    signal_prior_reference: float | None = _option(
+        None, "A reference in nats known beforehand, so that the first steps are guarded too."
+    )
+    scale_weight_decay: bool = _option(
+        False, "Whether decoupled weight decay is multiplied with the step."
+    )
+    tiled_loss: bool = _option(
+        True,
+        "Compute the distillation loss tile by tile from hidden states, never holding a tensor of tokens x "
+        "vocabulary. False uses TRL's own loss.",
+    )
+    loss_tile_tokens: int | None = _option(
+        None, "Tokens per tile of the tiled loss. None chooses by the size of the vocabulary."
+    )
+    exact_resume: bool = _option(
+        True,
+        "Save and restore the EMA teacher, the rollout buffer, counters and the signal's reference with each "
+        "checkpoint, so that a resumed run equals an uninterrupted one. Checkpoints carry a manifest; damaged ones "
+        "are named and passed over.",
+    )
+    teacher_from_student: bool = _option(
+        True,
+        "Start the EMA or base teacher from the student's weights, in memory. False is TRL's: a LoRA EMA teacher "
+        "starts from zero factors, a full one is loaded again from the model's path.",
+    )
+    random_demonstration: bool = _option(
+        True, "Show the teacher a random successful sibling. False is TRL's: always the first."
+    )
+    max_resamples: int = _option(
+        0, "How often the prompts of a batch without any success are sampled again."
+    )
+    normalize_by_distilled: bool = _option(
+        True,
+        "Average the step over the samples that are distilled. False is TRL's: samples without a teacher context "
+        "count as zero and shrink the step.",
+    )
+    skip_nonfinite_steps: bool = _option(
+        True, "Skip an optimizer step whose loss or gradient is not finite."
+    )
+    max_nonfinite_steps: int = _option(
+        5, "Consecutive skipped steps after which training stops with an error."
+    )
+    collapse_warning: bool = _option(
+        True, "Warn when entropy, reward or completion length leave their running band."
+    )
+    check_rewards: bool = _option(
+        True,
+        "Call each reward function once on empty completions before training, to check what it returns.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.viscosity()  # raises on values outside their range
+        if self.signal_estimator not in ESTIMATORS:
+            raise ValueError(
+                f"signal_estimator must be one of {ESTIMATORS}, got {self.signal_estimator!r}"
+            )
+        for name in ("max_resamples", "max_nonfinite_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
+        if self.loss_tile_tokens is not None and self.loss_tile_tokens < 1:
+            raise ValueError(f"loss_tile_tokens must be at least 1, got {self.loss_tile_tokens!r}")
+        self._check_combinations()
+
+    def viscosity(self) -> Viscosity:
+        """The multiplier's law that these arguments describe."""
+        return Viscosity(
+            sensitivity=self.sensitivity,
+            rho_max=self.rho_max,
+            rho_min=self.rho_min,
+            reference=self.signal_reference,  # type: ignore[arg-type]
+            reference_steps=self.signal_reference_steps,
+            reference_decay=self.signal_reference_decay,
+            prior_reference=self.signal_prior_reference,
+        )
+
+    def _check_combinations(self) -> None:
+        if self.distillation_mode == "topk_logits" and self.distillation_topk is None:
+            raise ValueError("distillation_mode='topk_logits' needs distillation_topk, e.g. 100")
+        if self.use_teacher_server and (self.tiled_loss or self.sensitivity != 0):
+            raise ValueError(
+                "use_teacher_server=True returns no teacher distribution, so there is neither a tiled loss nor an "
+                "information signal; set tiled_loss=False and sensitivity=0, or use_teacher_server=False"
+            )
+        if self.use_vllm and self.max_resamples:
+            raise ValueError(
+                f"max_resamples={self.max_resamples} works with transformers' generation only; set it to 0 or "
+                "use_vllm=False"
+            )
+        if self.tiled_loss and self.distillation_weight not in (0.0, 1.0):
+            raise ValueError(
+                f"distillation_weight={self.distillation_weight} blends in a policy loss, which needs the logits; "
+                "set tiled_loss=False"
+            )

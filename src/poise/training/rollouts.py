@@ -1,0 +1,141 @@
+"""Rollouts: feedback text from reward functions, and prompts without a success sampled again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from trl.data_utils import is_conversational
+
+from .rewards import TextReward, join_texts
+
+
+class RolloutMixin:
+    """Wraps the host's sampling and scoring of rollouts. Expects an `SDPOTrainer` beside it."""
+
+    rollout_feedback: list[str | None] | None = None  # of the batch that is being built, local
+    _rollout_inputs: list[dict[str, Any]] | None = None
+    _scored: tuple[list[list[int]], Tensor] | None = None
+
+    def _wrap_reward_functions(self) -> None:
+        self.reward_funcs = [
+            function if isinstance(function, nn.Module) else TextReward(function, self._take_texts)
+            for function in self.reward_funcs
+        ]
+
+    def _take_texts(self, texts: list[str | None]) -> None:
+        before = self.rollout_feedback or [None] * len(texts)
+        self.rollout_feedback = join_texts(before, texts)
+
+    def _check_reward_functions(self, rows: list[dict[str, Any]]) -> None:
+        """Calls each reward function once on empty completions, so that a wrong one fails now.
+
+        Raises:
+            TypeError, ValueError: from `split_rewards`, or the function's own error, which the
+                model's first empty completion would have raised in the middle of the run.
+        """
+        prompts = [row["prompt"] for row in rows]
+        chat = is_conversational({"prompt": prompts[0]})
+        empty: Any = [{"role": "assistant", "content": ""}] if chat else ""
+        columns = {
+            key: [row[key] for row in rows]
+            for key in rows[0]
+            if key not in ("prompt", "completion")
+        }
+        for function in self.reward_funcs:
+            if isinstance(function, TextReward):
+                function(
+                    prompts=prompts,
+                    completions=[empty for _ in rows],
+                    completion_ids=[[] for _ in rows],
+                    trainer_state=self.state,
+                    **columns,
+                )
+        self.rollout_feedback = None
+
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]
+    ) -> Tensor:
+        """The host's; a batch that resampling has scored is not scored again."""
+        scored, self._scored = self._scored, None
+        if scored is not None and scored[0] == completion_ids_list:
+            return scored[1]
+        self.rollout_feedback = None
+        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+
+    def sample_rollouts(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._rollout_inputs = inputs
+        return super().sample_rollouts(inputs)
+
+    def _generate(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
+        """The host's; then, up to `max_resamples` times, again for prompts without a success."""
+        prompts, completions = super()._generate(prompt_ids)
+        resamples = self.args.max_resamples if self.model.training else 0
+        for _ in range(resamples):
+            failed = self._prompts_without_success(completions)
+            if not failed.any():  # the same on all ranks
+                break
+            self._metrics["train"]["pgpo/resampled_fraction"].append(failed.double().mean().item())
+            start = self.accelerator.process_index * len(completions)
+            rows = failed[start : start + len(completions)].nonzero().flatten().tolist()
+            for row, ids in self._generate_again(prompt_ids, rows):
+                completions[row] = ids
+        if resamples:
+            self._score(completions)
+        return prompts, completions
+
+    def _generate_again(
+        self, prompt_ids: list[list[int]], rows: list[int]
+    ) -> list[tuple[int, list[int]]]:
+        # With several ranks all rows are generated: a sharded model needs every rank in each forward.
+        several = self.accelerator.num_processes > 1
+        wanted = list(range(len(prompt_ids))) if several else rows
+        _, completions = super()._generate([prompt_ids[row] for row in wanted])
+        return [
+            (row, ids) for row, ids in zip(wanted, completions, strict=True) if row in set(rows)
+        ]
+
+    def _prompts_without_success(self, completions: list[list[int]]) -> Tensor:
+        """Which rows, over all ranks, belong to a group whose every rollout failed: (N,) bool."""
+        rewards = self._score(completions)
+        weights = self.reward_weights.to(rewards.device)
+        success = (rewards * weights).nansum(dim=1) >= self.args.success_reward_threshold
+        groups = success.view(-1, self.num_generations).any(dim=1)
+        return ~groups.repeat_interleave(self.num_generations)
+
+    def _score(self, completion_ids: list[list[int]]) -> Tensor:
+        """Rewards of all ranks, kept for the host's own call."""
+        if self._scored is not None and self._scored[0] == completion_ids:
+            return self._scored[1]
+        inputs = self._rollout_inputs or []
+        prompts = [row["prompt"] for row in inputs]
+        completions = self._decode(completion_ids, chat=is_conversational({"prompt": prompts[0]}))
+        self._scored = None
+        rewards = self._calculate_rewards(inputs, prompts, completions, completion_ids)
+        self._scored = (list(completion_ids), rewards)
+        return rewards
+
+    def _decode(self, completion_ids: list[list[int]], chat: bool) -> list[Any]:
+        texts = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
+        return [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
+
+    def _prepare_training_batch(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = super()._prepare_training_batch(inputs)
+        if self.model.training:
+            self._watch_rollouts()
+        return batch
+
+    def _watch_rollouts(self) -> None:
+        """Passes the batch's reward and length to the collapse monitor."""
+        metrics = self._metrics["train"]
+        self._watched["reward"] = metrics["self_distillation/reward_mean"][-1]
+        self._watched["completion length"] = metrics["completions/mean_length"][-1]
+
+
+def distributed_sum(values: list[float], accelerator: Any) -> list[float]:
+    """Sums each value over all ranks."""
+    sums: Tensor = accelerator.reduce(
+        torch.tensor(values, device=accelerator.device), reduction="sum"
+    )
+    return sums.tolist()  # type: ignore[no-any-return]

@@ -1,0 +1,127 @@
+"""The EMA teacher: starts from the student, averages, and can be saved and restored."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+TEACHER_ADAPTER = "teacher"
+
+
+def copy_as_teacher(student: nn.Module) -> nn.Module:
+    """A frozen copy of the student, in evaluation mode."""
+    teacher = copy.deepcopy(student)
+    teacher.requires_grad_(False)
+    teacher.eval()
+    return teacher
+
+
+def add_teacher_adapter(model: Any, *, from_student: bool) -> None:
+    """Gives a LoRA model a second adapter, frozen, that holds the teacher's factors.
+
+    Args:
+        model: a `PeftModel` in pure LoRA training.
+        from_student: start from the student's factors; else from zeros, as the host does.
+    """
+    student_adapter = model.active_adapter
+    with torch.random.fork_rng():  # the initialisation that the copy overwrites draws nothing
+        model.add_adapter(TEACHER_ADAPTER, model.peft_config[student_adapter])
+    model.set_adapter(student_adapter)
+    students = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, param in _adapter_parameters(model, TEACHER_ADAPTER).items():
+            param.requires_grad_(False)
+            source = students[name.replace(f".{TEACHER_ADAPTER}", f".{student_adapter}")]
+            param.copy_(source if from_student else torch.zeros_like(source))
+
+
+def _adapter_parameters(model: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
+    return {
+        name: param
+        for name, param in model.named_parameters()
+        if name.endswith(f".{adapter}") or f".{adapter}." in name
+    }
+
+
+class EMATeacher(TrainerCallback):  # type: ignore[misc]
+    r"""Exponential moving average of the student's trained parameters, after every optimizer step.
+
+    .. math:: \phi \leftarrow (1 - \beta)\,\phi + \beta\,\theta
+
+    Args:
+        student: the unwrapped model that is trained.
+        teacher: a separate copy of it, or None when the teacher is a second LoRA adapter inside it.
+        rate: :math:`\beta`, the host's `teacher_update_rate`.
+        every: optimizer steps between two updates, the host's `teacher_sync_steps`.
+
+    With LoRA the average is over the factors A and B, one by one, and starts from the student's.
+    The product of averaged factors is not the average of products, but differs from it in second
+    order of the change within the averaging window.
+
+    Choice: an average in bfloat16 or float16 would round small updates away (a rate of 0.05 needs
+    more bits than they have), so it is kept in float32 and the teacher holds its rounding.
+    """
+
+    def __init__(
+        self, student: nn.Module, teacher: nn.Module | None, rate: float, every: int
+    ) -> None:
+        self._student = student
+        self._teacher = teacher
+        self._rate = rate
+        self._every = every
+        self._averages: dict[str, Tensor] = {
+            name: param.detach().float()
+            for name, (param, _) in self._pairs().items()
+            if param.dtype in (torch.bfloat16, torch.float16)
+        }
+
+    def _pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Teacher and student parameter by the teacher's name."""
+        students = dict(self._student.named_parameters())
+        if self._teacher is not None:
+            return {n: (p, students[n]) for n, p in self._teacher.named_parameters()}
+        adapter: Any = self._student.active_adapter  # type: ignore[attr-defined]
+        return {
+            name: (param, students[name.replace(f".{TEACHER_ADAPTER}", f".{adapter}")])
+            for name, param in _adapter_parameters(self._student, TEACHER_ADAPTER).items()
+        }
+
+    @torch.no_grad()
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self._every != 0:
+            return
+        for name, (teacher, student) in self._pairs().items():
+            average = self._averages.get(name, teacher)
+            average.mul_(1.0 - self._rate).add_(student.detach(), alpha=self._rate)
+            if average is not teacher:
+                teacher.copy_(average)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages by name, on the CPU, safe to keep."""
+        return {
+            name: self._averages.get(name, teacher).detach().cpu().clone()
+            for name, (teacher, _) in self._pairs().items()
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restores `state_dict`'s output.
+
+        Raises:
+            ValueError: the names differ from this teacher's.
+        """
+        pairs = self._pairs()
+        if state.keys() != pairs.keys():
+            names = sorted(state.keys() ^ pairs.keys())
+            raise ValueError(
+                f"the checkpoint's teacher does not fit this model: {len(names)} parameters differ, "
+                f"e.g. {names[0]!r}; resume with the model and adapter that wrote it"
+            )
+        for name, (teacher, _) in pairs.items():
+            if name in self._averages:
+                self._averages[name].copy_(state[name])
+            teacher.copy_(state[name])

@@ -1,0 +1,55 @@
+"""Shared fixtures. Nothing here or in any test reaches a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+from tests.tiny import save_tiny_model
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of the tiny model, shared by all tests: read it, do not write to it."""
+    return save_tiny_model(tmp_path_factory.mktemp("tiny-model"))
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> Callable[..., Any]:
+    """Builds a `PGPOConfig` for the tiny model; keyword arguments override."""
+    from poise.training import PGPOConfig
+
+    def make(cls: Any = PGPOConfig, **overrides: Any) -> Any:
+        settings: dict[str, Any] = {
+            "output_dir": str(tmp_path / "run"),
+            "per_device_train_batch_size": 8,
+            "gradient_accumulation_steps": 1,
+            "num_generations": 4,
+            "max_prompt_length": 32,
+            "max_completion_length": 6,
+            "max_steps": 3,
+            "learning_rate": 1e-2,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "bf16": False,
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "gradient_checkpointing": False,
+            "seed": 3,
+            "diagnostics_warning_interval": 0,
+        }
+        return cls(**settings | overrides)
+
+    return make

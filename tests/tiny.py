@@ -1,0 +1,80 @@
+"""A language model of a few thousand parameters, its tokenizer, and data for it."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+CHARACTERS = string.ascii_lowercase + string.digits + " :=?.\n"
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}a:{% endif %}"
+)
+
+
+def tiny_tokenizer(*, chat: bool = True) -> PreTrainedTokenizerFast:
+    """One token a character."""
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", "<unk>", *CHARACTERS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        padding_side="left",
+    )
+    if chat:
+        fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def tiny_config(**overrides: Any) -> LlamaConfig:
+    """Two layers, 32 wide."""
+    settings: dict[str, Any] = {
+        "vocab_size": len(CHARACTERS) + 3,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "bos_token_id": None,
+        "initializer_range": 0.2,  # wide enough that predictions are not uniform
+    }
+    return LlamaConfig(**settings | overrides)
+
+
+def save_tiny_model(folder: Path, seed: int = 0, **overrides: Any) -> str:
+    """Writes model and tokenizer as `from_pretrained` reads them; returns the path."""
+    torch.manual_seed(seed)
+    LlamaForCausalLM(tiny_config(**overrides)).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def tiny_dataset(rows: int = 12) -> Dataset:
+    """Plain prompts with an answer, and a static hint."""
+    return Dataset.from_list(
+        [
+            {
+                "prompt": f"add {i} and {i % 7} =",
+                "answer": str(i + i % 7),
+                "privileged_context": f"the answer is {i + i % 7}",
+            }
+            for i in range(rows)
+        ]
+    )
+
+
+def vowel_reward(completions: list[str], **columns: Any) -> list[float]:
+    """Success is an early vowel: an untrained model meets it about half of the time."""
+    return [float(any(c in "aeiou012" for c in text[:4])) for text in completions]
