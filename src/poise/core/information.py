@@ -30,7 +30,7 @@ class SignalSum(NamedTuple):
     """Sum of the sequences' signals and their number: adds up over micro-batches and ranks."""
 
     total: Tensor
-    count: Tensor
+    sequences: Tensor
 
 
 def token_information(estimator: SignalEstimator, statistics: TokenStatistics) -> Tensor:

@@ -17,14 +17,14 @@ from ..core.information import (
 )
 from ..core.tiled_loss import DistillationOutput, tiled_distillation_loss
 from ..core.token_statistics import tiled_token_logps, token_statistics
-from ._host import ForwardRedirection
+from ._host import ForwardRedirection, SDPOTrainer
 from .hidden_states import SplitModel, split_causal_lm, verify_split
 
 
-class DistillationMixin:
+class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
     """Replaces the host's loss by the tiled one, or watches the host's; the signal comes from both.
 
-    Expects an `SDPOTrainer` beside it. Calls `observe_statistics` once per micro-batch.
+    Calls `observe_statistics`, which the trainer defines, once per micro-batch.
     """
 
     _verified_split = False
@@ -53,8 +53,8 @@ class DistillationMixin:
         teacher, teacher_hidden = self._teacher_hidden_states(batch)
         student = split_causal_lm(self.accelerator.unwrap_model(model))
         self._verify_once(student, batch)
-        # The whole of it runs inside the forward of the wrapper (DDP, FSDP), so that it sees every use
-        # of its parameters, the head's included.
+        # All of it runs inside the forward of the wrapper (DDP, FSDP), so that it sees every use of
+        # its parameters, the head's included.
         output = self._inside_forward(
             model, student, lambda: self._distill(student, teacher, teacher_hidden, batch, samples)
         )
@@ -76,7 +76,6 @@ class DistillationMixin:
             attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
             hidden = student.hidden_states(ids, attention, tokens.size(1))
             old = batch.get("old_per_token_logps")
-            clip = args.distillation_is_clip if old is not None else None
             # The mean over a sequence's tokens, then over the micro-batch's samples, as the host's.
             weights = mask / mask.sum(-1, keepdim=True).clamp(min=1) / samples
             return tiled_distillation_loss(
@@ -93,8 +92,8 @@ class DistillationMixin:
                     add_tail=args.distillation_add_tail,
                 ),
                 temperature=self.temperature,
-                old_logps=None if clip is None else old.flatten(),
-                clip=clip,
+                old_logps=None if old is None else old.flatten(),
+                clip=None if old is None else args.distillation_is_clip,
                 tile_tokens=args.loss_tile_tokens,
             )
 

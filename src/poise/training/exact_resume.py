@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from . import resume
-from ._host import rotate_checkpoints
+from ._host import SDPOTrainer, rotate_checkpoints
 from .checkpoints import latest, resolve_resume, write_manifest
 from .teacher import EMATeacher
 
 
-class ExactResumeMixin:
-    """Adds to each checkpoint what the host forgets. Expects an `SDPOTrainer` beside it."""
+class ExactResumeMixin(SDPOTrainer):  # type: ignore[misc]
+    """Adds to each checkpoint what the host forgets."""
 
     ema_teacher: EMATeacher | None = None
 

@@ -44,9 +44,9 @@ class NonFiniteGuard:
                 else "no checkpoint was written yet"
             )
             raise NonFiniteTrainingError(
-                f"loss or gradient was not finite in {self.consecutive} steps in a row, the last at step {step}; "
-                f"no such step changed the weights, and {kept}. Lower the learning rate or rho_max, or check the "
-                "rewards and the data"
+                f"loss or gradient was not finite in {self.consecutive} steps in a row, the last "
+                f"at step {step}; no such step changed the weights, and {kept}. Lower the "
+                "learning rate or rho_max, or check the rewards and the data"
             )
 
 
@@ -109,8 +109,8 @@ class CollapseMonitor:
             usual = band.mean
             if band.update(value):
                 sentences.append(
-                    f"{name} has left its running band: {value:.4g} for {band.patience} steps, {usual:.4g} before. "
-                    "This is how a collapse begins"
+                    f"{name} has left its running band: {value:.4g} for {band.patience} steps, "
+                    f"{usual:.4g} before. This is how a collapse begins"
                 )
         return sentences
 

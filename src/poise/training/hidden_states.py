@@ -68,8 +68,8 @@ def split_causal_lm(model: nn.Module) -> SplitModel:
     if isinstance(model, PeftModel):
         if model.active_peft_config.is_prompt_learning:
             raise ValueError(
-                f"the tiled loss cannot run with {model.active_peft_config.peft_type} adapters, which "
-                "change the inputs; set tiled_loss=False"
+                f"the tiled loss cannot run with {model.active_peft_config.peft_type} adapters, "
+                "which change the inputs; set tiled_loss=False"
             )
         causal = model.get_base_model()
     projection = causal.get_output_embeddings()

@@ -42,13 +42,14 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     )
     signal_estimator: str = _option(
         "entropy",
-        "Information signal: 'entropy' (the paper's: student minus teacher entropy), 'kl' (mean KL from "
-        "student to teacher) or 'pointwise' (log-ratio on the sampled tokens).",
+        "Information signal: 'entropy' (the paper's: student minus teacher entropy), 'kl' (mean "
+        "KL from student to teacher) or 'pointwise' (log-ratio on the sampled tokens).",
     )
     signal_reference: str = _option(
         "none",
-        "What the signal is measured against: 'none' (the paper's), 'initial' (mean of the first steps) "
-        "or 'running' (a maximum that forgets). With a reference the multiplier is exp(alpha * (I / I_ref - 1)).",
+        "What the signal is measured against: 'none' (the paper's), 'initial' (mean of the first "
+        "steps) or 'running' (a maximum that forgets). With a reference the multiplier is "
+        "exp(alpha * (I / I_ref - 1)).",
     )
     signal_reference_steps: int = _option(
         10, "Optimizer steps that the 'initial' reference averages over."
@@ -64,22 +65,23 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     )
     tiled_loss: bool = _option(
         True,
-        "Compute the distillation loss tile by tile from hidden states, never holding a tensor of tokens x "
-        "vocabulary. False uses TRL's own loss.",
+        "Compute the distillation loss tile by tile from hidden states, never holding a tensor of "
+        "tokens x vocabulary. False uses TRL's own loss.",
     )
     loss_tile_tokens: int | None = _option(
         None, "Tokens per tile of the tiled loss. None chooses by the size of the vocabulary."
     )
     exact_resume: bool = _option(
         True,
-        "Save and restore the EMA teacher, the rollout buffer, counters and the signal's reference with each "
-        "checkpoint, so that a resumed run equals an uninterrupted one. Checkpoints carry a manifest; damaged ones "
-        "are named and passed over.",
+        "Save and restore the EMA teacher, the rollout buffer, counters and the signal's "
+        "reference with each checkpoint, so that a resumed run equals an uninterrupted one. "
+        "Checkpoints carry a manifest; damaged ones are named and passed over.",
     )
     teacher_from_student: bool = _option(
         True,
-        "Start the EMA or base teacher from the student's weights, in memory. False is TRL's: a LoRA EMA teacher "
-        "starts from zero factors, a full one is loaded again from the model's path.",
+        "Start the EMA or base teacher from the student's weights, in memory. False is TRL's: a "
+        "LoRA EMA teacher starts from zero factors, a full one is loaded again from the model's "
+        "path.",
     )
     random_demonstration: bool = _option(
         True, "Show the teacher a random successful sibling. False is TRL's: always the first."
@@ -89,8 +91,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     )
     normalize_by_distilled: bool = _option(
         True,
-        "Average the step over the samples that are distilled. False is TRL's: samples without a teacher context "
-        "count as zero and shrink the step.",
+        "Average the step over the samples that are distilled. False is TRL's: samples without a "
+        "teacher context count as zero and shrink the step.",
     )
     skip_nonfinite_steps: bool = _option(
         True, "Skip an optimizer step whose loss or gradient is not finite."
@@ -103,7 +105,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     )
     check_rewards: bool = _option(
         True,
-        "Call each reward function once on empty completions before training, to check what it returns.",
+        "Call each reward function once on empty completions before training, to check what it "
+        "returns.",
     )
 
     def __post_init__(self) -> None:
@@ -137,16 +140,17 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             raise ValueError("distillation_mode='topk_logits' needs distillation_topk, e.g. 100")
         if self.use_teacher_server and (self.tiled_loss or self.sensitivity != 0):
             raise ValueError(
-                "use_teacher_server=True returns no teacher distribution, so there is neither a tiled loss nor an "
-                "information signal; set tiled_loss=False and sensitivity=0, or use_teacher_server=False"
+                "use_teacher_server=True returns no teacher distribution, so there is neither a "
+                "tiled loss nor an information signal; set tiled_loss=False and sensitivity=0, or "
+                "use_teacher_server=False"
             )
         if self.use_vllm and self.max_resamples:
             raise ValueError(
-                f"max_resamples={self.max_resamples} works with transformers' generation only; set it to 0 or "
-                "use_vllm=False"
+                f"max_resamples={self.max_resamples} works with transformers' generation only; "
+                "set it to 0 or use_vllm=False"
             )
         if self.tiled_loss and self.distillation_weight not in (0.0, 1.0):
             raise ValueError(
-                f"distillation_weight={self.distillation_weight} blends in a policy loss, which needs the logits; "
-                "set tiled_loss=False"
+                f"distillation_weight={self.distillation_weight} blends in a policy loss, which "
+                "needs the logits; set tiled_loss=False"
             )

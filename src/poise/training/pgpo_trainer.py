@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from ..core.information import TokenStatistics, information_sum
-from ._host import SDPOTrainer, is_pure_lora_training
+from ._host import is_pure_lora_training
 from .distillation import DistillationMixin
 from .exact_resume import ExactResumeMixin
 from .guards import CollapseMonitor, NonFiniteGuard
@@ -38,7 +38,7 @@ class _StepEnd(TrainerCallback):  # type: ignore[misc]
         self._trainer._after_optimizer_step()
 
 
-class PGPOTrainer(ExactResumeMixin, RolloutMixin, DistillationMixin, SDPOTrainer):  # type: ignore[misc]
+class PGPOTrainer(ExactResumeMixin, RolloutMixin, DistillationMixin):  # type: ignore[misc]
     """Trainer for Physics-Guided Policy Optimization.
 
     TRL's `SDPOTrainer`; the only change to the method is that each optimizer step is multiplied by
@@ -82,7 +82,7 @@ class PGPOTrainer(ExactResumeMixin, RolloutMixin, DistillationMixin, SDPOTrainer
     ) -> None:
         args = PGPOConfig("pgpo-output") if args is None else args
         check_before_loading(model, args, train_dataset)
-        self.step_scale: StepScale | None = None
+        self.step_scale: Any = None  # a StepScale, made with the optimizer
         self.nonfinite_guard = NonFiniteGuard(args.max_nonfinite_steps)
         self.collapse_monitor = CollapseMonitor(("student entropy", "reward", "completion length"))
         self._watched: dict[str, float] = {}
@@ -112,8 +112,8 @@ class PGPOTrainer(ExactResumeMixin, RolloutMixin, DistillationMixin, SDPOTrainer
     def _refuse_unsupported(self) -> None:
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise ValueError(
-                "PGPOTrainer cannot run under DeepSpeed, whose engine steps the optimizer inside the "
-                "backward; use DDP or FSDP, or TRL's SDPOTrainer"
+                "PGPOTrainer cannot run under DeepSpeed, whose engine steps the optimizer inside "
+                "the backward; use DDP or FSDP, or TRL's SDPOTrainer"
             )
 
     def _setup_teacher_model(self) -> None:
@@ -170,7 +170,7 @@ class PGPOTrainer(ExactResumeMixin, RolloutMixin, DistillationMixin, SDPOTrainer
             information_sum(values, mask)
             for values in (statistics.student_entropy, statistics.teacher_entropy)
         ]
-        distilled = sums[0].count
+        distilled = sums[0].sequences
         if not self.model.training:
             return
         self.step_scale.observe(self._information(statistics, mask))

@@ -41,7 +41,8 @@ def check_output_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise OSError(
-            f"output_dir {folder} cannot be written ({error.strerror}); choose another with output_dir"
+            f"output_dir {folder} cannot be written ({error.strerror}); choose another with "
+            "output_dir"
         ) from None
 
 
@@ -53,8 +54,9 @@ def check_chat_template(rows: list[dict[str, Any]], tokenizer: Any) -> None:
     """
     if is_conversational({"prompt": rows[0]["prompt"]}) and not tokenizer.chat_template:
         raise ValueError(
-            "the prompts are conversations (lists of messages), but the tokenizer has no chat template; use an "
-            "instruction-tuned model, set tokenizer.chat_template, or make the prompts plain text"
+            "the prompts are conversations (lists of messages), but the tokenizer has no chat "
+            "template; use an instruction-tuned model, set tokenizer.chat_template, or make the "
+            "prompts plain text"
         )
 
 

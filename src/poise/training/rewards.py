@@ -27,10 +27,8 @@ def split_rewards(
         TypeError: not a list, or an entry of another type.
         ValueError: another length.
     """
-    if (
-        isinstance(output, (str, bytes))
-        or not isinstance(output, (list, tuple))
-        and not _is_array(output)
+    if isinstance(output, (str, bytes)) or not (
+        isinstance(output, (list, tuple)) or _is_array(output)
     ):
         raise TypeError(
             f"reward function {name!r} must return a list with one entry per completion, "

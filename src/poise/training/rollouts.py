@@ -8,18 +8,19 @@ import torch
 from torch import Tensor, nn
 from trl.data_utils import is_conversational
 
+from ._host import SDPOTrainer
 from .rewards import TextReward, join_texts
 
 
-class RolloutMixin:
-    """Wraps the host's sampling and scoring of rollouts. Expects an `SDPOTrainer` beside it."""
+class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
+    """Wraps the host's sampling and scoring of rollouts."""
 
     rollout_feedback: list[str | None] | None = None  # of the batch that is being built, local
     _rollout_inputs: list[dict[str, Any]] | None = None
     _scored: tuple[list[list[int]], Tensor] | None = None
 
     def _wrap_reward_functions(self) -> None:
-        self.reward_funcs = [
+        self.reward_funcs: list[Any] = [
             function if isinstance(function, nn.Module) else TextReward(function, self._take_texts)
             for function in self.reward_funcs
         ]
@@ -88,7 +89,7 @@ class RolloutMixin:
     def _generate_again(
         self, prompt_ids: list[list[int]], rows: list[int]
     ) -> list[tuple[int, list[int]]]:
-        # With several ranks all rows are generated: a sharded model needs every rank in each forward.
+        # With several ranks all rows are generated: a sharded model needs every rank's forward.
         several = self.accelerator.num_processes > 1
         wanted = list(range(len(prompt_ids))) if several else rows
         _, completions = super()._generate([prompt_ids[row] for row in wanted])

@@ -41,13 +41,14 @@ class StepRecord:
 
 
 class StepScale:
-    r"""Multiplies the steps of a torch optimizer by :math:`\rho_k`, after clipping, moments untouched.
+    r"""Multiplies the steps of a torch optimizer by :math:`\rho_k`, its moments untouched.
 
     .. math:: \theta \leftarrow \theta - \eta\, \rho_k\, h_k
 
-    where :math:`h_k` is whatever the optimizer makes of the gradient. `observe` adds a micro-batch's
-    signal; the next `optimizer.step()` sums over ranks, takes the multiplier from the viscosity
-    law, and uses it for that step alone. A step without an observed sequence has multiplier 1.
+    where :math:`h_k` is what the optimizer makes of the clipped gradient. `observe` adds a
+    micro-batch's signal; the next `optimizer.step()` sums over ranks, takes the multiplier from the
+    viscosity law, and uses it for that step alone. A step without an observed sequence has
+    multiplier 1.
 
     ```python
     scale = StepScale(optimizer, Viscosity(sensitivity=1.0))

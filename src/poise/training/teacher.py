@@ -118,8 +118,8 @@ class EMATeacher(TrainerCallback):  # type: ignore[misc]
         if state.keys() != pairs.keys():
             names = sorted(state.keys() ^ pairs.keys())
             raise ValueError(
-                f"the checkpoint's teacher does not fit this model: {len(names)} parameters differ, "
-                f"e.g. {names[0]!r}; resume with the model and adapter that wrote it"
+                f"the checkpoint's teacher does not fit this model: {len(names)} parameters "
+                f"differ, e.g. {names[0]!r}; resume with the model and adapter that wrote it"
             )
         for name, (teacher, _) in pairs.items():
             if name in self._averages:
