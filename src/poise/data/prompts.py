@@ -1,0 +1,129 @@
+"""From a question to the row that a trainer reads.
+
+A style is two small functions: what the student sees, and what the teacher sees beside it.
+Add one with ``STYLES[name] = PromptStyle(...)``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .question import LETTERS, Letter, Question
+
+Prompt = str | list[dict[str, str]]
+Row = dict[str, Any]
+
+CHAT_SYSTEM = """
+Given a question and four options, please select the right answer. \
+Respond in the following format:
+<reasoning>
+...
+</reasoning>
+<answer>
+...
+</answer>
+
+For the answer, only output the letter corresponding to the correct option \
+(A, B, C, or D), and nothing else. Do not restate the answer text. \
+For example, if the answer is "A", just output:
+<answer>
+A
+</answer>
+"""
+
+# One worked example shows a small model the form that the answer has.
+PLAIN_EXAMPLE = """Question: Which of these numbers is the largest?
+A) 14
+B) 52
+C) 87
+D) 33
+Answer: C
+
+"""
+
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """How a question is put to a model.
+
+    Args:
+        prompt: (stem, options) -> text, or chat messages that end with the user's turn.
+        reference: (solution's steps, letter) -> the worked solution for the teacher, ending in
+            the answer in the form that the student is asked for.
+    """
+
+    prompt: Callable[[str, Sequence[str]], Prompt]
+    reference: Callable[[str, Letter], str]
+
+
+def chat_prompt(stem: str, options: Sequence[str]) -> Prompt:
+    """System and user messages in the manner of SciKnowEval; the answer goes into tags."""
+    lines = [f"{letter}: {text}" for letter, text in zip(LETTERS, options, strict=False)]
+    user = "\n".join([stem, "", *lines, "Please reason step by step."])
+    return [{"role": "system", "content": CHAT_SYSTEM}, {"role": "user", "content": user}]
+
+
+def chat_reference(steps: str, answer: Letter) -> str:
+    """The solution in the tags that `chat_prompt` asks for."""
+    return f"<reasoning>\n{steps}\n</reasoning>\n<answer>\n{answer}\n</answer>"
+
+
+def plain_prompt(stem: str, options: Sequence[str]) -> Prompt:
+    """Raw text that a small base-like model continues with ``" B"``."""
+    lines = [f"{letter}) {text}" for letter, text in zip(LETTERS, options, strict=False)]
+    return PLAIN_EXAMPLE + "\n".join([f"Question: {stem}", *lines, "Answer:"])
+
+
+def plain_reference(steps: str, answer: Letter) -> str:
+    """The solution with ``Answer: B`` as its last line."""
+    return f"{steps}\nAnswer: {answer}"
+
+
+STYLES: dict[str, PromptStyle] = {
+    "chat": PromptStyle(chat_prompt, chat_reference),
+    "plain": PromptStyle(plain_prompt, plain_reference),
+}
+
+
+def get_style(name: str) -> PromptStyle:
+    """Look a style up by name.
+
+    Raises:
+        ValueError: If there is no such style.
+    """
+    if name not in STYLES:
+        near = difflib.get_close_matches(name, STYLES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"style: expected one of {', '.join(STYLES)}, found {name!r}{hint}")
+    return STYLES[name]
+
+
+def render(question: Question, style: str = "chat") -> Row:
+    """Render one question as a dataset row.
+
+    Returns:
+        ``id, domain, level, template, prompt, answer, options, privileged_context``.
+
+    Raises:
+        ValueError: If the style is unknown.
+    """
+    form = get_style(style)
+    steps = question.solution.removesuffix(f"Answer: {question.answer}").rstrip()
+    return {
+        "id": question.id,
+        "domain": question.domain,
+        "level": question.level,
+        "template": question.template,
+        "prompt": form.prompt(question.stem, question.options),
+        "answer": question.answer,
+        "options": list(question.options),
+        "privileged_context": form.reference(steps, question.answer),
+    }
+
+
+def render_all(questions: Iterable[Question], style: str = "chat") -> list[Row]:
+    """`render` over many questions, in their order."""
+    return [render(question, style) for question in questions]

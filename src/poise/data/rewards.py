@@ -1,0 +1,137 @@
+"""Rewards for multiple-choice answers, exact and free of any model.
+
+The letter is read by the first of three rules that finds one:
+
+1. ``<answer>B</answer>``: the last pair of tags decides.
+2. A statement: ``Answer: B``, ``the answer is (B)``, ``\\boxed{B}``, ``(B)`` at the very end.
+3. The letter at the start of the text or of a line: ``B``, ``(B)``, ``B) 12 kg``.
+
+If a rule finds different letters, the answer is ambiguous and there is none. Every letter is read
+alike: a rule that trusted ``A`` less, because it is also an article, would teach a model to avoid
+it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from .question import LETTERS
+
+Completion = str | list[dict[str, Any]]
+Feedback = tuple[float, str | None]
+
+NO_ANSWER = 'No answer was found; end with "Answer: <letter>".'
+
+_TAGS = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+# In tags: the letter, and perhaps the text of its option, but no second letter.
+_TAGGED = re.compile(
+    r"\s*(?i:option\s+)?[*\[(]*([A-Da-d])(?:[*\])]*\s*|[.:)](?!.*\b[A-D]\b).*)", re.DOTALL
+)
+# Not "A mass of ..." nor "C-14": neither a word in small letters nor a hyphen may follow.
+_LETTER = r"[*\[(]*([A-D])(?![A-Za-z0-9'+-])(?![ \t]+[a-z])"
+_STATEMENT = re.compile(
+    r"(?i:\b(?:answer|(?:correct|right) (?:option|choice))(?:\s+is)?\s*[:=]?\s*(?:option\s+)?)"
+    + _LETTER
+)
+_BOXED = re.compile(r"\\boxed\{([A-D])\}|\(([A-D])\)[\s.*]*$")
+_LINE = re.compile(r"^[ \t]*[*\[(]*([A-D])(?:[*\])]+|[.:](?=\s|$)|[ \t]*$)", re.MULTILINE)
+# A base model goes on with questions of its own, which are not the one that was asked.
+_NEXT_QUESTION = re.compile(r"\n\s*(?:Question|Q)\s*\d*\s*:")
+
+
+def extract_answer(text: str) -> str | None:
+    """Read the letter that a completion answers with, or None if there is none or no single one.
+
+    >>> extract_answer("<answer>\\nB\\n</answer>"), extract_answer("A mass of 3 kg")
+    ('B', None)
+    """
+    tagged = _TAGS.findall(text)
+    if tagged:
+        match = _TAGGED.fullmatch(tagged[-1])
+        return match[1].upper() if match else None
+    text = _NEXT_QUESTION.split(text, maxsplit=1)[0]
+    found = {match[1] for match in _STATEMENT.finditer(text)}
+    found |= {match[1] or match[2] for match in _BOXED.finditer(text)}
+    found = found or {match[1] for match in _LINE.finditer(text)}
+    return found.pop() if len(found) == 1 else None
+
+
+def completion_text(completion: Completion) -> str:
+    """The text of a completion: itself, or what the assistant said in it.
+
+    Raises:
+        TypeError: If it is neither text nor chat messages.
+    """
+    if isinstance(completion, str):
+        return completion
+    if isinstance(completion, list) and all(isinstance(turn, dict) for turn in completion):
+        said = [turn for turn in completion if turn.get("role", "assistant") == "assistant"]
+        return "\n".join(str(turn.get("content") or "") for turn in said)
+    raise TypeError(
+        f"completion: expected text or a list of chat messages, found {type(completion).__name__}"
+    )
+
+
+def multiple_choice_feedback_reward(
+    completions: Sequence[Completion], answer: Sequence[str], **columns: Any
+) -> list[Feedback]:
+    """Score each completion 1.0 or 0.0 and say what is wrong with it.
+
+    Args:
+        completions: Texts, or lists of chat messages.
+        answer: The right letter of each.
+        **columns: The other columns of the batch; ``options``, if there, bounds the letters.
+
+    Returns:
+        Pairs of reward and feedback; the feedback on a right answer is None. It never tells the
+        right letter.
+
+    Raises:
+        ValueError: If an answer is not a letter of its row's options (the row is named), or the
+            columns differ in length.
+    """
+    check_answers(answer, columns.get("options"), len(completions))
+    results: list[Feedback] = []
+    for completion, right in zip(completions, answer, strict=True):
+        given = extract_answer(completion_text(completion))
+        if given == right:
+            results.append((1.0, None))
+        else:
+            results.append((0.0, NO_ANSWER if given is None else f"{given} is wrong."))
+    return results
+
+
+def multiple_choice_reward(
+    completions: Sequence[Completion], answer: Sequence[str], **columns: Any
+) -> list[float]:
+    """Score each completion 1.0 if it gives the right letter, else 0.0 (TRL's signature).
+
+    Args, Raises:
+        As `multiple_choice_feedback_reward`.
+    """
+    return [reward for reward, _ in multiple_choice_feedback_reward(completions, answer, **columns)]
+
+
+def check_answers(
+    answer: Sequence[str], options: Sequence[Sequence[str] | None] | None, length: int
+) -> None:
+    """Check that every answer is the letter of an option.
+
+    Raises:
+        ValueError: Naming the first row where it is not.
+    """
+    if len(answer) != length or (options is not None and len(options) != length):
+        raise ValueError(
+            f"reward: expected {length} answers, one for each completion, found {len(answer)}"
+            + ("" if options is None else f" and {len(options)} lists of options")
+        )
+    for row, letter in enumerate(answer):
+        listed = options[row] if options is not None else None
+        known = LETTERS[: len(listed)] if listed else LETTERS
+        if letter not in known:
+            raise ValueError(
+                f"row {row}: expected an answer among {', '.join(known)}, found {letter!r}; "
+                "the column 'answer' must hold the letter of the right option"
+            )
