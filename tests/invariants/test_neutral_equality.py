@@ -1,0 +1,129 @@
+"""With sensitivity 0 and every mend off, PGPO is TRL's SDPO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from poise.training import PGPOTrainer
+from poise.training._host import SDPOConfig, SDPOTrainer
+from tests.tiny import tiny_dataset, vowel_reward
+
+MENDS_OFF = {
+    "sensitivity": 0.0,
+    "exact_resume": False,
+    "teacher_from_student": False,
+    "random_demonstration": False,
+    "normalize_by_distilled": False,
+    "skip_nonfinite_steps": False,
+    "collapse_warning": False,
+    "check_rewards": False,
+}
+FULL = {"distillation_mode": "full_logits"}
+TOPK = {"distillation_mode": "topk_logits", "distillation_topk": 5}
+MODES: dict[str, dict[str, Any]] = {
+    "sampled token": {"distillation_mode": "sampled_token"},
+    "sampled token, off policy": {"distillation_mode": "sampled_token", "steps_per_generation": 2},
+    "full, Jensen-Shannon": FULL | {"distillation_alpha": 0.5},
+    "full, reverse": FULL | {"distillation_alpha": 1.0},
+    "full, forward": FULL | {"distillation_alpha": 0.0},
+    "top-k": TOPK | {"distillation_alpha": 0.5},
+    "top-k with tail, off policy": TOPK
+    | {"distillation_alpha": 0.5, "distillation_add_tail": True, "steps_per_generation": 2},
+}
+HOST_ONLY_MODES = {
+    "policy alone": {"distillation_weight": 0.0},
+    "blend with the policy loss": FULL | {"distillation_weight": 0.5},
+}
+TEACHERS = ("ema", "live", "base")
+STEPS = 20
+# Adam turns the rounding of a vanishing gradient into a step; a larger rate shows little else.
+LEARNING_RATE = 3e-4
+
+
+def _train(trainer_class: Any, config: Any, model: str, lora: bool) -> dict[str, torch.Tensor]:
+    trainer = trainer_class(
+        model=model,
+        reward_funcs=vowel_reward,
+        args=config,
+        train_dataset=tiny_dataset(),
+        peft_config=LoraConfig(r=2, target_modules="all-linear") if lora else None,
+    )
+    trainer.train()
+    return {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+@pytest.fixture(scope="session")
+def host_runs() -> dict[Any, dict[str, torch.Tensor]]:
+    """The host's weights by setting: two tests compare with each of them."""
+    return {}
+
+
+@pytest.fixture
+def run_host(
+    host_runs: dict[Any, Any], make_config: Callable[..., Any], tiny_model_path: str
+) -> Callable[..., dict[str, torch.Tensor]]:
+    def run(settings: dict[str, Any], lora: bool) -> dict[str, torch.Tensor]:
+        key = (tuple(sorted(settings.items())), lora)
+        if key not in host_runs:
+            config = make_config(
+                SDPOConfig, max_steps=STEPS, learning_rate=LEARNING_RATE, **settings
+            )
+            host_runs[key] = _train(SDPOTrainer, config, tiny_model_path, lora)
+        return host_runs[key]
+
+    return run
+
+
+def _settings(mode: str, teacher: str) -> dict[str, Any]:
+    return (MODES | HOST_ONLY_MODES)[mode] | {"teacher_model_kind": teacher}
+
+
+# Every mode with the default teacher, every teacher with one mode.
+CASES = [(mode, "ema") for mode in MODES] + [("full, Jensen-Shannon", t) for t in TEACHERS[1:]]
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize(("mode", "teacher"), CASES + [(m, "ema") for m in HOST_ONLY_MODES])
+def test_neutral_setting_with_the_hosts_loss_is_the_host_bit_for_bit(
+    mode: str,
+    teacher: str,
+    lora: bool,
+    run_host: Callable[..., Any],
+    make_config: Callable[..., Any],
+    tiny_model_path: str,
+) -> None:
+    settings = _settings(mode, teacher)
+    expected = run_host(settings, lora)
+    config = make_config(
+        max_steps=STEPS, learning_rate=LEARNING_RATE, tiled_loss=False, **settings, **MENDS_OFF
+    )
+    found = _train(PGPOTrainer, config, tiny_model_path, lora)
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert torch.equal(found[name], weight), name
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize(("mode", "teacher"), CASES)
+def test_neutral_setting_with_the_tiled_loss_is_the_host_within_rounding(
+    mode: str,
+    teacher: str,
+    lora: bool,
+    run_host: Callable[..., Any],
+    make_config: Callable[..., Any],
+    tiny_model_path: str,
+) -> None:
+    settings = _settings(mode, teacher)
+    expected = run_host(settings, lora)
+    config = make_config(
+        max_steps=STEPS, learning_rate=LEARNING_RATE, loss_tile_tokens=7, **settings, **MENDS_OFF
+    )
+    found = _train(PGPOTrainer, config, tiny_model_path, lora)
+    difference = torch.cat([(found[n] - w).flatten() for n, w in expected.items()]).norm()
+    size = torch.cat([w.flatten() for w in expected.values()]).norm()
+    assert difference <= 1e-6 * size
