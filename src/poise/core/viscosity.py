@@ -34,6 +34,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class Viscosity:
     r"""Step multiplier from the information signal.
@@ -83,7 +87,13 @@ class Viscosity:
         _check(0 < self.rho_min <= 1, "in (0, 1]", "rho_min", self.rho_min)
         _check(self.rho_max >= 1, "at least 1", "rho_max", self.rho_max)
         _check(self.reference in REFERENCES, f"one of {REFERENCES}", "reference", self.reference)
-        _check(self.reference_steps >= 1, "at least 1", "reference_steps", self.reference_steps)
+        steps: object = self.reference_steps
+        _check(
+            _is_whole(steps) and self.reference_steps >= 1,
+            "a whole number of at least 1",
+            "reference_steps",
+            steps,
+        )
         _check(0 <= self.reference_decay <= 1, "in [0, 1]", "reference_decay", self.reference_decay)
         prior = self.prior_reference
         _check(
@@ -115,7 +125,10 @@ class Viscosity:
         if self.reference == "initial":
             if self.prior_reference is not None or state.steps >= self.reference_steps:
                 return old
-            return signal if old is None else old + (signal - old) / (state.steps + 1)
+            if old is None:
+                return signal
+            weight = 1 / (state.steps + 1)  # a convex sum, which cannot overflow
+            return (1 - weight) * old + weight * signal
         if old is None:
             return signal
         return max(signal, (1 - self.reference_decay) * old + self.reference_decay * signal)
