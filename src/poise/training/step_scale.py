@@ -81,7 +81,8 @@ class StepScale:
     def __init__(
         self, optimizer: Optimizer, viscosity: Viscosity, *, scale_weight_decay: bool = False
     ) -> None:
-        if not isinstance(optimizer, Optimizer):
+        # accelerate's wrapper is a subclass too, but has no hooks of its own.
+        if not isinstance(optimizer, Optimizer) or hasattr(optimizer, "optimizer"):
             raise TypeError(
                 f"StepScale needs a torch.optim.Optimizer, got {type(optimizer).__name__}; "
                 "of a wrapper, pass the optimizer inside"
@@ -102,7 +103,8 @@ class StepScale:
         ]
 
     def observe(self, signal: SignalSum) -> None:
-        """Adds a micro-batch's signal (see `information_sum`) to the next step's."""
+        """Adds a micro-batch's signal (see `information_sum`) to that of the step that follows."""
+        signal = SignalSum(*(part.detach() for part in signal))  # no graph outlives its backward
         if self._pending is not None:
             signal = SignalSum(*(a + b for a, b in zip(self._pending, signal, strict=True)))
         self._pending = signal
@@ -112,7 +114,8 @@ class StepScale:
         self._pending = None
 
     def close(self) -> None:
-        """Takes the hooks off the optimizer."""
+        """Takes the hooks off the optimizer, which is left with its own rates."""
+        self._restore()
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -167,7 +170,8 @@ class StepScale:
         return StepRecord(signal=signal, multiplier=rho)
 
     def _device(self) -> torch.device:
-        return cast(Tensor, self.optimizer.param_groups[0]["params"][0]).device
+        params = (p for group in self.optimizer.param_groups for p in group["params"])
+        return cast(Tensor, next(params)).device
 
     def _check_weight_decay(self) -> None:
         name = type(self.optimizer).__name__
@@ -194,8 +198,9 @@ def _is_distributed() -> bool:
 
 def _sum_over_ranks(pending: SignalSum | None, device: torch.device) -> tuple[float, float]:
     """Both sums over all ranks; a rank that observed nothing takes part with zeros."""
-    sums = torch.zeros(2, device=device) if pending is None else torch.stack(pending).to(device)
-    if _is_distributed():
+    sums = torch.zeros(2) if pending is None else torch.stack(pending)
+    if _is_distributed():  # in one type, whatever each rank observed
+        sums = sums.to(device, torch.float64)
         dist.all_reduce(sums)
     total, count = sums.tolist()
     return total, count
