@@ -22,20 +22,20 @@ class DamagedCheckpointError(ValueError):
 
 def write_manifest(checkpoint: Path) -> None:
     """Lists every file of a complete checkpoint with size and SHA-256, atomically and last."""
+    manifest, temporary = checkpoint / MANIFEST, checkpoint / f"{MANIFEST}.tmp"
     files = {
         path.relative_to(checkpoint).as_posix(): {
             "bytes": path.stat().st_size,
             "sha256": _digest(path),
         }
         for path in sorted(checkpoint.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path not in (manifest, temporary)
     }
-    temporary = checkpoint / f"{MANIFEST}.tmp"
     with temporary.open("w") as file:
         json.dump({"format": _FORMAT, "files": files}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(checkpoint / MANIFEST)
+    temporary.replace(manifest)
 
 
 def verify(checkpoint: Path) -> None:
@@ -44,29 +44,36 @@ def verify(checkpoint: Path) -> None:
     Raises:
         DamagedCheckpointError: no manifest, a file missing, or one with another content.
     """
+    for name, (size, digest) in _read_manifest(checkpoint).items():
+        _verify_file(checkpoint / name, size, digest)
+
+
+def _read_manifest(checkpoint: Path) -> dict[str, tuple[int, str]]:
+    path = checkpoint / MANIFEST
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text())
+        manifest = json.loads(path.read_text())
+        version = manifest["format"]
+        entries = manifest["files"] if version == _FORMAT else {}
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in entries.items()}
     except FileNotFoundError:
         raise DamagedCheckpointError(
             f"{checkpoint} has no {MANIFEST}: it was not written to its end, or not by Poise"
         ) from None
-    except ValueError as error:
-        raise DamagedCheckpointError(f"{checkpoint / MANIFEST} is unreadable: {error}") from None
-    if manifest.get("format") != _FORMAT:
-        raise DamagedCheckpointError(
-            f"{checkpoint / MANIFEST} has format {manifest.get('format')!r}, expected {_FORMAT}"
-        )
-    for name, expected in manifest["files"].items():
-        _verify_file(checkpoint / name, expected)
+    # The manifest may be damaged as well: not JSON, or JSON of another shape.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedCheckpointError(f"{path} is unreadable: {error!r}") from None
+    if version != _FORMAT:
+        raise DamagedCheckpointError(f"{path} has format {version!r}, expected {_FORMAT}")
+    return files
 
 
-def _verify_file(path: Path, expected: dict[str, int | str]) -> None:
+def _verify_file(path: Path, size: int, digest: str) -> None:
     if not path.is_file():
         raise DamagedCheckpointError(f"{path} is missing")
-    size = path.stat().st_size
-    if size != expected["bytes"]:
-        raise DamagedCheckpointError(f"{path} has {size} bytes, expected {expected['bytes']}")
-    if _digest(path) != expected["sha256"]:
+    found = path.stat().st_size
+    if found != size:
+        raise DamagedCheckpointError(f"{path} has {found} bytes, expected {size}")
+    if _digest(path) != digest:
         raise DamagedCheckpointError(f"{path} does not have the content that was written")
 
 
