@@ -27,9 +27,9 @@ def split_rewards(
         TypeError: not a list, or an entry of another type.
         ValueError: another length.
     """
-    if isinstance(output, (str, bytes)) or not (
-        isinstance(output, (list, tuple)) or _is_array(output)
-    ):
+    if hasattr(output, "tolist"):  # a NumPy array or a tensor
+        output = output.tolist()
+    if not isinstance(output, (list, tuple)):
         raise TypeError(
             f"reward function {name!r} must return a list with one entry per completion, "
             f"got {type(output).__name__}"
@@ -55,10 +55,6 @@ def split_rewards(
     return rewards, texts
 
 
-def _is_array(output: Any) -> bool:
-    return hasattr(output, "tolist") and hasattr(output, "__len__")
-
-
 def _as_reward(name: str, index: int, reward: Any) -> float | None:
     if reward is None:
         return None
@@ -66,7 +62,7 @@ def _as_reward(name: str, index: int, reward: Any) -> float | None:
         if isinstance(reward, (str, bytes)):
             raise TypeError
         return float(reward)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last from a tensor of several numbers
         raise TypeError(
             f"reward function {name!r} must return numbers, None or (number, text) pairs, got "
             f"{reward!r} for completion {index}"
