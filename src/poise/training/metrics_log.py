@@ -23,8 +23,10 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
             return
         path = Path(args.output_dir) / METRICS
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _lines(path) if line["step"] <= state.global_step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept if state.global_step > 0))
+        kept = _lines(path, state.global_step) if state.global_step > 0 else []
+        temporary = path.with_name(f"{METRICS}.tmp")  # an interruption here must not lose the log
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        temporary.replace(path)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
@@ -34,11 +36,13 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _lines(path: Path, last_step: int) -> list[dict[str, Any]]:
     lines = []
     for text in path.read_text().splitlines() if path.is_file() else []:
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except ValueError:  # the line that the interruption cut
             break
+        if line["step"] <= last_step:
+            lines.append(line)
     return lines
