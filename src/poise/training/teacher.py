@@ -103,7 +103,10 @@ class EMATeacher(TrainerCallback):  # type: ignore[misc]
     def state_dict(self) -> dict[str, Tensor]:
         """The averages by name, on the CPU, safe to keep."""
         return {
-            name: self._averages.get(name, teacher).detach().cpu().clone()
+            name: self._averages.get(name, teacher)
+            .detach()
+            .cpu()
+            .clone(memory_format=torch.contiguous_format)
             for name, (teacher, _) in self._pairs().items()
         }
 
@@ -112,7 +115,7 @@ class EMATeacher(TrainerCallback):  # type: ignore[misc]
         """Restores `state_dict`'s output.
 
         Raises:
-            ValueError: the names differ from this teacher's.
+            ValueError: names or shapes differ from this teacher's.
         """
         pairs = self._pairs()
         if state.keys() != pairs.keys():
@@ -122,6 +125,12 @@ class EMATeacher(TrainerCallback):  # type: ignore[misc]
                 f"differ, e.g. {names[0]!r}; resume with the model and adapter that wrote it"
             )
         for name, (teacher, _) in pairs.items():
+            if state[name].shape != teacher.shape:
+                raise ValueError(
+                    f"the checkpoint's teacher does not fit this model: {name!r} has shape "
+                    f"{tuple(state[name].shape)}, expected {tuple(teacher.shape)}; resume with the "
+                    "model and adapter that wrote it"
+                )
             if name in self._averages:
                 self._averages[name].copy_(state[name])
             teacher.copy_(state[name])
