@@ -70,7 +70,7 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
     def _merge_feedback(self, static: list[Any] | None, count: int) -> list[Any]:
         static = [None] * count if static is None else static
         rollout = self.trainer.rollout_feedback or [None] * count
-        return [own if own else row for own, row in zip(rollout, static, strict=True)]
+        return [own if _is_text(own) else row for own, row in zip(rollout, static, strict=True)]
 
     def _gather(
         self, output: dict[str, Any], prompts: list[Any], rewards: Tensor, feedbacks: list[Any]
@@ -146,7 +146,8 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
         groups = [samples.rewards[i : i + size] for i in range(0, total, size)]
         shown = [demonstration is not None for demonstration in demonstrations]
         fractions = {
-            "success_group_fraction": sum(max(g) >= threshold for g in groups) / len(groups),
+            "success_group_fraction": sum(any(r >= threshold for r in g) for g in groups)
+            / len(groups),
             "success_sample_fraction": sum(shown) / total,
             "feedback_available_fraction": sum(map(_is_text, samples.feedbacks)) / total,
             "feedback_used_fraction": sum(used_feedback) / total,
