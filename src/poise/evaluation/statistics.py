@@ -1,0 +1,160 @@
+"""Intervals and tests for values per question, all with scipy and a fixed seed.
+
+The unit of resampling is the question, not the sample: the k samples of one question are not
+independent pieces of evidence about other questions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Values = NDArray[np.float64]
+
+RESAMPLES = 9999
+_BATCH = 1000  # resamples held in memory at a time
+_EQUAL = 1e-12  # values closer than this differ by rounding alone
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence interval.
+
+    Args:
+        mean: The estimate.
+        low: Lower end.
+        high: Upper end.
+        method: How the interval was made: "wilson", "bca" or "constant".
+    """
+
+    mean: float
+    low: float
+    high: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference, after minus before.
+
+    Args:
+        interval: Mean difference with its interval.
+        p_value: Two-sided, of the null hypothesis that before and after are exchangeable.
+        questions: Number of pairs.
+    """
+
+    interval: Interval
+    p_value: float
+    questions: int
+
+
+def mean_interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Mean of values in [0, 1], one a question, with a confidence interval.
+
+    Zeros and ones only (k = 1): Wilson's score interval. Otherwise the bias-corrected and
+    accelerated bootstrap (BCa) over questions. All values equal, where a bootstrap would claim
+    certainty: see `_constant_interval`.
+
+    Args:
+        values: Shape (questions,).
+        confidence: Share of intervals that hold the true mean.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: no value, a value outside [0, 1], or a confidence outside (0, 1).
+
+    Source: Wilson, JASA 22 (1927); Efron, JASA 82 (1987).
+    """
+    sample = _checked(values, 0.0, 1.0, confidence)
+    if np.isin(sample, (0.0, 1.0)).all():
+        test = stats.binomtest(int(sample.sum()), len(sample))
+        ends = test.proportion_ci(confidence, method="wilson")
+        return Interval(float(sample.mean()), float(ends.low), float(ends.high), "wilson")
+    return _bootstrap(sample, 0.0, 1.0, confidence, seed)
+
+
+def paired_difference(
+    before: ArrayLike, after: ArrayLike, confidence: float = 0.95, seed: int = 0
+) -> Difference:
+    """Mean of after - before on the same questions, with interval and p-value.
+
+    The interval is the BCa bootstrap over questions; the p-value comes from a permutation test
+    that swaps before and after within questions (exact where there are few questions).
+
+    Args:
+        before: Values in [0, 1], shape (questions,).
+        after: Likewise, same questions in the same order.
+        confidence: Share of intervals that hold the true difference.
+        seed: Of bootstrap and permutations.
+
+    Raises:
+        ValueError: different or zero numbers of questions, a value outside [0, 1].
+    """
+    first, second = (_checked(x, 0.0, 1.0, confidence) for x in (before, after))
+    if first.shape != second.shape:
+        raise ValueError(
+            f"paired difference: expected as many values before as after, "
+            f"found {len(first)} and {len(second)}"
+        )
+    interval = _bootstrap(second - first, -1.0, 1.0, confidence, seed)
+    return Difference(interval, _permutation_p(first, second, seed), len(first))
+
+
+def _checked(values: ArrayLike, low: float, high: float, confidence: float) -> Values:
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or not len(sample):
+        raise ValueError(f"interval: expected one value a question, found shape {sample.shape}")
+    if not ((sample >= low) & (sample <= high)).all():
+        raise ValueError(f"interval: expected values in [{low}, {high}], found others")
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"interval: expected a confidence between 0 and 1, found {confidence}")
+    return sample
+
+
+def _bootstrap(
+    sample: Values, lowest: float, highest: float, confidence: float, seed: int
+) -> Interval:
+    if np.ptp(sample) <= _EQUAL:
+        return _constant_interval(float(sample[0]), len(sample), lowest, highest, confidence)
+    ends = stats.bootstrap(
+        (sample,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=_BATCH,
+        confidence_level=confidence,
+        method="BCa",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(float(sample.mean()), float(ends.low), float(ends.high), "bca")
+
+
+def _constant_interval(
+    value: float, n: int, lowest: float, highest: float, confidence: float
+) -> Interval:
+    """Interval where n questions all gave one value.
+
+    Choice: n equal values leave room for a share u of other questions, Wilson's upper end for
+    none seen among n, and these may lie anywhere in the range: from value - u (value - lowest) to
+    value + u (highest - value). For zeros or ones this is Wilson's interval itself.
+    """
+    other = float(stats.binomtest(0, n).proportion_ci(confidence, method="wilson").high)
+    low, high = value - other * (value - lowest), value + other * (highest - value)
+    return Interval(value, low, high, "constant")
+
+
+def _permutation_p(before: Values, after: Values, seed: int) -> float:
+    if len(before) < 2 or np.abs(after - before).max() <= _EQUAL:
+        return 1.0  # one pair, or equal ones, can tell nothing
+    test = stats.permutation_test(
+        (before, after),
+        lambda x, y, axis: np.mean(y - x, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=_BATCH,
+        rng=np.random.default_rng(seed),
+    )
+    return float(test.pvalue)
