@@ -1,0 +1,133 @@
+"""A run killed at any moment and resumed ends where the uninterrupted one does, to the bit."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.invariants.resume_worker import run
+
+WAIT = 120  # seconds, far more than a run takes
+
+# Forked from a server that has the imports done: a process costs no start-up.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["tests.invariants.resume_worker"])
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ema": {"teacher_model_kind": "ema"},
+    "live": {"teacher_model_kind": "live"},
+    "base": {"teacher_model_kind": "base"},
+    "ema, four steps a generation": {"teacher_model_kind": "ema", "steps_per_generation": 4},
+    "ema, host's start": {"teacher_model_kind": "ema", "teacher_from_student": False},
+}
+
+
+def _start(model: str, folder: Path, settings: dict[str, Any], lora: bool, resume: Any) -> Any:
+    process = _PROCESSES.Process(target=run, args=(model, str(folder), settings, lora, resume))
+    process.start()
+    return process
+
+
+def _finish(*args: Any) -> None:
+    process = _start(*args)
+    process.join(WAIT)
+    assert process.exitcode == 0
+
+
+def _kill_after(steps: int, delay: float, *args: Any) -> None:
+    process = _start(*args)
+    metrics = args[1] / "metrics.jsonl"
+    deadline = time.monotonic() + WAIT
+    while process.is_alive() and time.monotonic() < deadline:
+        if metrics.is_file() and _last_step(metrics) >= steps:
+            time.sleep(delay)
+            break
+        time.sleep(0.005)
+    process.kill()  # SIGKILL
+    process.join(WAIT)
+    assert process.exitcode == -9, "the run ended before it was killed"
+
+
+def _last_step(metrics: Path) -> int:
+    lines = metrics.read_text().splitlines()
+    try:
+        return int(json.loads(lines[-1])["step"]) if lines else 0
+    except ValueError:  # half a line
+        return 0
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(
+    name: str, lora: bool, tmp_path: Path, tiny_model_path: str
+) -> None:
+    settings, draw = SETTINGS[name], random.Random(f"{name} {lora}")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    _finish(tiny_model_path, whole, settings, lora, None)
+    # Checkpoints come every second step; the kills fall anywhere between and into them.
+    for steps, resume in ((draw.randint(3, 6), None), (draw.randint(8, 12), True)):
+        delay = draw.uniform(0, 0.05)
+        _kill_after(steps, delay, tiny_model_path, broken, settings, lora, resume)
+    _finish(tiny_model_path, broken, settings, lora, True)
+    expected, found = (load_file(folder / "final.safetensors") for folder in (whole, broken))
+    assert expected.keys() == found.keys()
+    for key, weight in expected.items():
+        assert torch.equal(found[key], weight), key
+    lines = (broken / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == sorted(steps)
+    assert set(range(1, 16)) <= set(steps)
+
+
+def _truncate(checkpoint: Path) -> str:
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    return file.name
+
+
+def _flip_a_bit(checkpoint: Path) -> str:
+    file = checkpoint / "optimizer.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return file.name
+
+
+def _leave_unfinished(checkpoint: Path) -> str:
+    (checkpoint / "poise_manifest.json").unlink()
+    return checkpoint.name
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: str) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    _finish(tiny_model_path, folder, SETTINGS["ema"], False, None)
+    return folder
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip_a_bit, _leave_unfinished])
+def test_a_damaged_newest_checkpoint_is_named_and_passed_over(
+    damage: Callable[[Path], str],
+    finished_run: Path,
+    tmp_path: Path,
+    tiny_model_path: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    name = damage(folder / "checkpoint-15")
+    run(tiny_model_path, str(folder), SETTINGS["ema"], False, True)
+    assert name in caplog.text
+    expected = load_file(finished_run / "final.safetensors")
+    found = load_file(folder / "final.safetensors")
+    assert all(torch.equal(found[key], weight) for key, weight in expected.items())
