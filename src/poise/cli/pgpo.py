@@ -1,0 +1,151 @@
+"""`poise pgpo`: trains a model by PGPO on questions with verifiable answers."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trl import ModelConfig, TrlParser, get_peft_config
+
+from ..data.load import load_questions
+from ..data.rewards import multiple_choice_feedback_reward, multiple_choice_reward
+from ..models import resolve_model
+from ..training import PGPOConfig, PGPOTrainer
+from ..training.run_folder import write_run_description
+from . import launch
+
+REWARDS = {
+    "multiple_choice": multiple_choice_reward,
+    "multiple_choice_feedback": multiple_choice_feedback_reward,
+}
+
+
+def _option(default: Any, text: str) -> Any:
+    make = (
+        {"default_factory": lambda: list(default)}
+        if isinstance(default, list)
+        else {"default": default}
+    )
+    return field(**make, metadata={"help": text})
+
+
+@dataclass
+class PGPOScriptArguments:
+    """What to train on, and how it is scored. The rest is `PGPOConfig`'s and TRL's "
+    "`ModelConfig`'s."""
+
+    dataset: str = _option(
+        "science",
+        "Questions: 'science' or 'science:physics,biology' (generated), 'sciknoweval' (hub), a "
+        "local folder or .jsonl file, 'reasoning_gym:TASK', or a hub data set.",
+    )
+    split: str = _option("train", "Split of the data set.")
+    questions: int | None = _option(
+        None, "How many questions; None takes the data set's own number."
+    )
+    levels: list[int] | None = _option(None, "Levels of generated questions, 1 (easy) to 4.")
+    style: str = _option("chat", "Form of the prompts of generated questions: 'chat' or 'plain'.")
+    data_seed: int = _option(0, "Seed of generated questions.")
+    rewards: list[str] = _option(
+        ["multiple_choice"],
+        "Reward functions: 'multiple_choice', 'multiple_choice_feedback' (also returns text for "
+        "the teacher), or dotted import paths such as my_module.my_reward.",
+    )
+
+
+def make_parser() -> TrlParser:
+    """The parser of the command line and of `--config FILE.yaml`."""
+    return TrlParser((PGPOScriptArguments, PGPOConfig, ModelConfig), prog="poise pgpo")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; several processes go through accelerate's launcher."""
+    parsed, launch_flags, own = launch.parse(make_parser(), argv)
+    if launch.needs_launcher(launch_flags):
+        return launch.launch("poise.cli.pgpo", launch_flags, own)
+    if launch_flags:
+        raise ValueError(f"unknown arguments: {' '.join(launch_flags)}; see poise pgpo --help")
+    train(*parsed)
+    return 0
+
+
+def train(script: PGPOScriptArguments, config: PGPOConfig, model: ModelConfig) -> PGPOTrainer:
+    """Trains, and leaves adapter or model, metrics, configuration and card in the run folder."""
+    trainer = make_trainer(script, config, model)
+    write_run_description(
+        Path(config.output_dir), trainer, script=script, config=config, model=model
+    )
+    trainer.train(resume_from_checkpoint=_as_bool(config.resume_from_checkpoint))
+    trainer.save_model(config.output_dir)
+    trainer.create_model_card(dataset_name=script.dataset)
+    return trainer
+
+
+def make_trainer(
+    script: PGPOScriptArguments, config: PGPOConfig, model: ModelConfig
+) -> PGPOTrainer:
+    """The trainer that the arguments describe."""
+    dataset = load_dataset(script)
+    config.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(config.model_init_kwargs or {}),
+    }
+    return PGPOTrainer(
+        model=resolve_model(model.model_name_or_path),
+        reward_funcs=[find_reward(name) for name in script.rewards],
+        args=config,
+        train_dataset=dataset,
+        peft_config=get_peft_config(model),
+    )
+
+
+def load_dataset(script: PGPOScriptArguments) -> Any:
+    """The questions to train on."""
+    options = {
+        "levels": script.levels,
+        "count": script.questions,
+        "style": script.style,
+        "seed": script.data_seed,
+    }
+    return load_questions(
+        script.dataset, script.split, **{k: v for k, v in options.items() if v is not None}
+    )
+
+
+def find_reward(name: str) -> Any:
+    """A reward function by name or dotted import path.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name in REWARDS:
+        return REWARDS[name]
+    module, _, attribute = name.rpartition(".")
+    if module:
+        sys.path.insert(0, os.getcwd())
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"reward function {name!r} cannot be imported: {error}") from None
+    raise ValueError(
+        f"unknown reward function {name!r}: use one of {', '.join(REWARDS)}, or a dotted import "
+        "path"
+    )
+
+
+def _as_bool(resume: str | bool | None) -> str | bool | None:
+    """`--resume_from_checkpoint True` arrives as text."""
+    text = str(resume).lower()
+    return {"true": True, "false": None, "none": None}.get(text, resume)
+
+
+if __name__ == "__main__":  # under the launcher
+    from .main import main as poise
+
+    sys.exit(poise(["pgpo", *sys.argv[1:]]))
