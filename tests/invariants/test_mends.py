@@ -1,0 +1,215 @@
+"""What the trainer mends in its host, seen in whole runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from poise.training import PGPOTrainer
+from poise.training.checkpoints import verify
+from poise.training.guards import NonFiniteTrainingError
+from tests.tiny import tiny_dataset, vowel_reward
+
+Make = Callable[..., PGPOTrainer]
+FULL = {"distillation_mode": "full_logits", "distillation_alpha": 0.5}
+
+
+@pytest.fixture
+def make_trainer(make_config: Callable[..., Any], tiny_model_path: str) -> Make:
+    def make(reward: Any = vowel_reward, lora: bool = False, **settings: Any) -> PGPOTrainer:
+        return PGPOTrainer(
+            model=tiny_model_path,
+            reward_funcs=reward,
+            args=make_config(**FULL | settings),
+            train_dataset=tiny_dataset(),
+            peft_config=LoraConfig(r=2, target_modules="all-linear") if lora else None,
+        )
+
+    return make
+
+
+def _weights(trainer: PGPOTrainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters() if p.requires_grad])
+
+
+def _history(trainer: PGPOTrainer, key: str) -> list[float]:
+    return [log[key] for log in trainer.state.log_history if key in log]
+
+
+def test_micro_batches_of_one_equal_one_batch(make_trainer: Make) -> None:
+    """Rollouts, signal, normalisation and clipping do not see how a step is cut."""
+    settings = {"learning_rate": 1e-3}  # small, so that rounding does not turn a sampled token
+    whole = make_trainer(per_device_train_batch_size=8, **settings)
+    whole.train()
+    parts = make_trainer(per_device_train_batch_size=1, gradient_accumulation_steps=8, **settings)
+    parts.train()
+    fractions = _history(whole, "pgpo/distilled_fraction")
+    assert any(0 < fraction < 1 for fraction in fractions), "some samples must be left out"
+    assert _history(parts, "pgpo/distilled_fraction") == pytest.approx(fractions)
+    for key in ("pgpo/information_signal", "pgpo/multiplier", "grad_norm"):
+        assert _history(parts, key) == pytest.approx(_history(whole, key), rel=1e-4), key
+    torch.testing.assert_close(_weights(parts), _weights(whole), rtol=1e-4, atol=1e-5)
+
+
+def test_samples_that_are_left_out_do_not_shrink_the_step(make_trainer: Make) -> None:
+    def first_alone(completions: list[str], **columns: Any) -> list[float]:
+        return [1.0] + [0.0] * (len(completions) - 1)
+
+    norms = {}
+    for normalize in (False, True):
+        settings = {"max_steps": 1, "max_grad_norm": 0.0, "normalize_by_distilled": normalize}
+        trainer = make_trainer(first_alone, **settings)
+        trainer.train()
+        norms[normalize] = _history(trainer, "grad_norm")[0]
+        # The first is shown to its three siblings, not to itself; the other group has none.
+        assert _history(trainer, "pgpo/distilled_fraction") == [3 / 8]
+    assert norms[True] == pytest.approx(norms[False] * 8 / 3, rel=1e-5)
+
+
+def test_text_of_a_reward_function_reaches_the_teacher(make_trainer: Make) -> None:
+    def reward(completions: list[str], **columns: Any) -> list[tuple[float, str | None]]:
+        # The check before training comes with empty completions.
+        return [(0.0, f"you wrote {len(text)} letters" if text else None) for text in completions]
+
+    seen: list[str] = []
+    trainer = make_trainer(reward, max_steps=1, include_environment_feedback=True)
+    build = trainer.teacher_context_builder.build
+
+    def watch(*args: Any, **kwargs: Any) -> Any:
+        context = build(*args, **kwargs)
+        seen.extend(trainer.processing_class.batch_decode(context["teacher_input_ids"]))
+        return context
+
+    trainer.teacher_context_builder.build = watch
+    trainer.train()
+    assert len(seen) == 8
+    assert all("letters" in "".join(text.split()) for text in seen)
+    assert _history(trainer, "pgpo/distilled_fraction") == [1.0]
+
+
+def test_prompts_without_success_are_sampled_again_up_to_the_bound(make_trainer: Make) -> None:
+    calls = {"reward": 0}
+
+    def never(completions: list[str], **columns: Any) -> list[float]:
+        calls["reward"] += 1
+        return [0.0 for _ in completions]
+
+    trainer = make_trainer(never, max_steps=1, max_resamples=3, check_rewards=False)
+    generated: list[int] = []
+    generate = trainer._generate_transformers
+
+    def watch(prompts: Any) -> Any:
+        generated.append(len(prompts))
+        return generate(prompts)
+
+    trainer._generate_transformers = watch
+    trainer.train()
+    assert generated == [8] * 4  # once, and three times again
+    assert calls["reward"] == 4  # the host's own call is served from the last one
+
+
+def test_only_failed_groups_are_sampled_again(make_trainer: Make) -> None:
+    def second_prompt_fails(
+        prompts: list[str], completions: list[str], **columns: Any
+    ) -> list[float]:
+        return [float(prompt == prompts[0]) for prompt in prompts]
+
+    trainer = make_trainer(second_prompt_fails, max_steps=1, max_resamples=2)
+    rows: list[int] = []
+    generate = trainer._generate_transformers
+    trainer._generate_transformers = lambda prompts: (rows.append(len(prompts)), generate(prompts))[
+        1
+    ]
+    trainer.train()
+    assert rows == [8, 4, 4]
+
+
+def _spoil(trainer: PGPOTrainer, steps: set[int]) -> list[torch.Tensor]:
+    """Makes the loss NaN in some steps; returns the weights before each step."""
+    before: list[torch.Tensor] = []
+    compute = trainer._tiled_loss
+
+    def spoiled(model: Any, inputs: Any) -> torch.Tensor:
+        before.append(_weights(trainer))
+        loss = compute(model, inputs)
+        return loss * math.nan if len(before) in steps else loss
+
+    trainer._tiled_loss = spoiled
+    return before
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.0, 1.0])
+def test_a_step_that_is_not_finite_changes_nothing(
+    make_trainer: Make, max_grad_norm: float
+) -> None:
+    trainer = make_trainer(max_steps=4, max_grad_norm=max_grad_norm, signal_reference="running")
+    before = _spoil(trainer, {3})
+    trainer.train()
+    assert torch.equal(before[2], before[3])  # the third step was skipped
+    assert not torch.equal(before[1], before[2])
+    assert torch.isfinite(_weights(trainer)).all()
+    assert _history(trainer, "pgpo/skipped_steps")[-1] == 1
+    assert trainer.step_scale.state.steps == 3  # nor did it move the reference
+
+
+def test_too_many_such_steps_stop_the_run_with_its_checkpoint_intact(make_trainer: Make) -> None:
+    trainer = make_trainer(max_steps=9, max_nonfinite_steps=2, save_strategy="steps", save_steps=2)
+    _spoil(trainer, {3, 4, 5, 6})
+    with pytest.raises(NonFiniteTrainingError, match=r"3 steps in a row.*checkpoint-4"):
+        trainer.train()
+    verify(Path(trainer.args.output_dir) / "checkpoint-4")
+
+
+def test_sensitivity_zero_logs_a_multiplier_of_one(make_trainer: Make) -> None:
+    trainer = make_trainer(sensitivity=0.0)
+    trainer.train()
+    assert _history(trainer, "pgpo/multiplier") == [1.0] * 3
+    assert all(math.isfinite(signal) for signal in _history(trainer, "pgpo/information_signal"))
+
+
+def test_logged_rates_tell_the_schedulers_and_the_effective_one(make_trainer: Make) -> None:
+    trainer = make_trainer(sensitivity=5.0, rho_max=3.0, rho_min=0.1)
+    trainer.train()
+    for rate, effective, multiplier in zip(
+        _history(trainer, "learning_rate"),
+        _history(trainer, "pgpo/effective_learning_rate"),
+        _history(trainer, "pgpo/multiplier"),
+        strict=True,
+    ):
+        assert effective == pytest.approx(rate * multiplier)
+    assert {round(m, 6) for m in _history(trainer, "pgpo/multiplier")} != {1.0}
+
+
+@pytest.mark.parametrize("estimator", ["entropy", "kl", "pointwise"])
+def test_signal_is_the_same_with_the_tiled_and_the_hosts_loss(
+    make_trainer: Make, estimator: str
+) -> None:
+    signals = []
+    for tiled in (True, False):
+        trainer = make_trainer(max_steps=1, tiled_loss=tiled, signal_estimator=estimator)
+        trainer.train()
+        signals.append(_history(trainer, "pgpo/information_signal")[0])
+    assert signals[0] == pytest.approx(signals[1], abs=1e-5)
+
+
+def test_lora_adapter_loads_in_plain_peft(
+    make_trainer: Make, tiny_model_path: str, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    trainer = make_trainer(lora=True)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "adapter"))
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_path)
+    loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    trainer.model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, trainer.model(ids).logits)
