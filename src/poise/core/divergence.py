@@ -101,8 +101,15 @@ def relative_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
     Returns:
         Divergences [n]; +inf where p has mass and q has none.
     """
-    p = log_p.exp()
-    return (p * (log_p - log_q).masked_fill(p == 0, 0)).sum(-1)
+    return _expectation(log_p.exp(), log_p - log_q)
+
+
+def _expectation(p: Tensor, values: Tensor) -> Tensor:
+    """sum_v p_v values_v, where a probability of zero makes any value count nothing.
+
+    Overwrites ``values``, which spares a tensor: pass a difference that nobody else holds.
+    """
+    return (p * values.masked_fill_(p == 0, 0)).sum(-1)
 
 
 def generalised_divergence(log_s: Tensor, log_t: Tensor, alpha: float) -> Tensor:
@@ -120,10 +127,12 @@ def generalised_divergence(log_s: Tensor, log_t: Tensor, alpha: float) -> Tensor
         return relative_entropy(log_t, log_s)
     if alpha == 1.0:
         return relative_entropy(log_s, log_t)
-    mixture = (1 - alpha) * log_s.exp() + alpha * log_t.exp()
+    s, t = log_s.exp(), log_t.exp()
+    mixture = torch.lerp(s, t, alpha)
     # Where the mixture is zero both sides are, and any finite value will do.
-    log_m = mixture.masked_fill(mixture == 0, 1).log()
-    return (1 - alpha) * relative_entropy(log_s, log_m) + alpha * relative_entropy(log_t, log_m)
+    log_m = mixture.masked_fill_(mixture == 0, 1).log()
+    student_part, teacher_part = _expectation(s, log_s - log_m), _expectation(t, log_t - log_m)
+    return (1 - alpha) * student_part + alpha * teacher_part
 
 
 def log_ratio(log_a: Tensor, log_b: Tensor) -> Tensor:
@@ -146,14 +155,13 @@ def clipped_ratio(logps: Tensor, old_logps: Tensor, clip: float) -> Tensor:
 
 
 def token_divergence(
-    divergence: Divergence, student_logits: Tensor, log_s: Tensor, log_t: Tensor, tokens: Tensor
+    divergence: Divergence, log_s: Tensor, log_t: Tensor, tokens: Tensor
 ) -> Tensor:
     """D(student || teacher) of each token, differentiable with respect to the student.
 
     Args:
         divergence: What to measure.
-        student_logits: The student's logits [n, V]; they rank the tokens of the top-k support.
-        log_s: Their log-softmax [n, V].
+        log_s: The student's log-probabilities [n, V].
         log_t: The teacher's log-probabilities [n, V], without a gradient.
         tokens: The sampled tokens [n].
 
@@ -164,8 +172,7 @@ def token_divergence(
         return generalised_divergence(log_s, log_t, divergence.alpha)
     if divergence.mode == "sampled_token":
         return _sampled_divergence(gather(log_s, tokens), gather(log_t, tokens))
-    assert divergence.top_k is not None  # held by Divergence itself
-    support = student_logits.detach().topk(divergence.top_k, dim=-1).indices
+    support = _support(log_s.detach(), divergence.top_k)
     close = _with_tail if divergence.add_tail else _renormalised
     log_s, log_t = close(log_s.gather(-1, support)), close(log_t.gather(-1, support))
     return generalised_divergence(log_s, log_t, divergence.alpha)
@@ -174,6 +181,16 @@ def token_divergence(
 def gather(log_p: Tensor, tokens: Tensor) -> Tensor:
     """Log-probabilities [n] of the given tokens [n] out of [n, V]."""
     return log_p.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+def _support(log_s: Tensor, top_k: int | None) -> Tensor:
+    assert top_k is not None  # Divergence has seen to it
+    if top_k > log_s.shape[-1]:
+        raise ValueError(
+            f"top_k must not exceed the vocabulary: found top_k={top_k} for a vocabulary of "
+            f"{log_s.shape[-1]}. Lower it, or choose mode='full_logits'."
+        )
+    return log_s.topk(top_k, dim=-1).indices
 
 
 def _sampled_divergence(log_s: Tensor, log_t: Tensor) -> Tensor:

@@ -96,9 +96,9 @@ class _Pass:
             check_vocabularies(logits, log_t)
             check_tokens(tokens, logits.shape[-1])
             log_s = logits.log_softmax(-1)
-            loss = self._token_losses(rows, logits, log_s, log_t)
+            del logits
+            loss = self._token_losses(rows, log_s, log_t)
             objective = (loss * self.weights[rows] / self.scale).sum()
-        del logits
         if self.gradients is not None:
             self.gradients.add(rows, hidden, objective)
         self.scaled_loss += objective.detach()
@@ -106,9 +106,9 @@ class _Pass:
         self.statistics.write(rows, log_s.detach(), log_t, tokens)
         return log_t.shape[-1]
 
-    def _token_losses(self, rows: Tensor, logits: Tensor, log_s: Tensor, log_t: Tensor) -> Tensor:
+    def _token_losses(self, rows: Tensor, log_s: Tensor, log_t: Tensor) -> Tensor:
         job, tokens = self.job, self.job.tokens[rows]
-        loss = token_divergence(job.divergence, logits, log_s, log_t, tokens)
+        loss = token_divergence(job.divergence, log_s, log_t, tokens)
         if job.clip is None or job.old_logps is None:
             return loss
         return loss * clipped_ratio(gather(log_s, tokens), job.old_logps[rows], job.clip)
@@ -128,8 +128,7 @@ class _TiledLoss(torch.autograd.Function):
     def forward(ctx: Any, job: _Job, hidden: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
         done = _Pass(job, hidden, parameters, differentiate=True)
         assert done.gradients is not None
-        ctx.save_for_backward(*done.gradients.total())
-        ctx.scale = done.scale
+        ctx.save_for_backward(done.scale, *done.gradients.total())
         values = done.values()
         ctx.mark_non_differentiable(*values[:_LOSS], *values[_LOSS + 1 :])
         return values
@@ -137,8 +136,9 @@ class _TiledLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        factor = gradients[_LOSS] * ctx.scale
-        return (None, *(_scaled(gradient, factor) for gradient in ctx.saved_tensors))
+        scale, *kept = ctx.saved_tensors
+        factor = gradients[_LOSS] * scale
+        return (None, *(_scaled(gradient, factor) for gradient in kept))
 
 
 def _scaled(gradient: Tensor | None, factor: Tensor) -> Tensor | None:

@@ -1,0 +1,339 @@
+"""The tiled distillation loss equals the plain one, and TRL's, in value and gradient (float64)."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+from trl.experimental.sdpo import loss_utils as trl_loss
+
+from poise.core.divergence import Divergence
+from poise.core.tiled_loss import DistillationOutput, tiled_distillation_loss
+from tests.equivalence.plain_loss import plain_loss
+
+ALPHAS = (0.0, 0.3, 0.5, 1.0)
+DIVERGENCES = [
+    *(Divergence("full_logits", alpha) for alpha in ALPHAS),
+    *(
+        Divergence("topk_logits", alpha, top_k=3, add_tail=tail)
+        for alpha in ALPHAS
+        for tail in (False, True)
+    ),
+    Divergence("sampled_token", 1.0),
+]
+SHAPES = [  # tokens, hidden, vocabulary, tile
+    (1, 3, 5, None),
+    (1, 3, 5, 4),
+    (7, 4, 13, 1),
+    (7, 4, 13, 3),
+    (8, 5, 17, 4),
+    (23, 2, 11, None),
+    (5, 6, 29, 100),
+]
+
+
+def name_of(divergence: Divergence) -> str:
+    tail = "-tail" if divergence.add_tail else ""
+    return f"{divergence.mode}-{divergence.alpha}{tail}"
+
+
+every_divergence = pytest.mark.parametrize("divergence", DIVERGENCES, ids=name_of)
+
+
+class Problem:
+    """Random inputs in float64; some tokens have weight zero."""
+
+    def __init__(self, tokens: int, hidden: int, vocabulary: int, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        self.student = normal(tokens, hidden).requires_grad_()
+        self.teacher = normal(tokens, hidden + 1)
+        self.tokens = torch.randint(vocabulary, (tokens,), generator=generator)
+        self.weights = torch.rand(tokens, generator=generator, dtype=torch.float64)
+        self.weights[2::3] = 0
+        self.old_logps = -normal(tokens).exp()
+        self.head = nn.Linear(hidden, vocabulary, dtype=torch.float64)
+        self.teacher_head = nn.Linear(hidden + 1, vocabulary, dtype=torch.float64)
+        for parameter in (*self.head.parameters(), *self.teacher_head.parameters()):
+            parameter.data = normal(*parameter.shape)
+
+    def tiled(self, head: Any = None, **settings: Any) -> DistillationOutput:
+        return tiled_distillation_loss(
+            self.student,
+            self.teacher,
+            head or self.head,
+            self.teacher_head,
+            self.tokens,
+            self.weights,
+            **settings,
+        )
+
+    def plain(
+        self, divergence: Divergence, head: Any = None, temperature: float = 1.0, **clip: Any
+    ) -> dict[str, Tensor]:
+        return plain_loss(
+            (head or self.head)(self.student) / temperature,
+            self.teacher_head(self.teacher) / temperature,
+            self.tokens,
+            self.weights,
+            divergence,
+            **clip,
+        )
+
+
+def assert_equal_values(output: DistillationOutput, expected: dict[str, Tensor]) -> None:
+    for field in fields(output):
+        value = getattr(output, field.name)
+        assert value.dtype == torch.float64
+        torch.testing.assert_close(
+            value,
+            expected[field.name],
+            rtol=1e-10,
+            atol=1e-10,
+            msg=lambda m, f=field.name: f"{f}: {m}",
+        )
+
+
+def assert_equal_gradients(tiled: Tensor, plain: Tensor, inputs: list[Tensor]) -> None:
+    """Of a loss that is scaled afterwards, as gradient accumulation does."""
+    ours = torch.autograd.grad(tiled * 0.37, inputs, allow_unused=True)
+    theirs = torch.autograd.grad(plain * 0.37, inputs, allow_unused=True)
+    assert any(gradient is not None and gradient.any() for gradient in theirs)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@every_divergence
+@pytest.mark.parametrize("clip", [None, 1.5])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_values_and_gradients_equal_the_plain_loss(
+    divergence: Divergence, clip: float | None, temperature: float
+) -> None:
+    for tokens, hidden, vocabulary, tile in SHAPES:
+        problem = Problem(tokens, hidden, vocabulary)
+        correction = {"old_logps": problem.old_logps, "clip": clip}
+        output = problem.tiled(
+            divergence=divergence, temperature=temperature, tile_tokens=tile, **correction
+        )
+        expected = problem.plain(divergence, temperature=temperature, **correction)
+        assert_equal_values(output, expected)
+        inputs = [problem.student, *problem.head.parameters()]
+        assert_equal_gradients(output.loss, expected["loss"], inputs)
+
+
+class SoftCapped(nn.Module):
+    """A head with Gemma's soft-capping of the logits."""
+
+    def __init__(self, head: nn.Module, cap: float = 3.0) -> None:
+        super().__init__()
+        self.head, self.cap = head, cap
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.cap * torch.tanh(self.head(hidden) / self.cap)
+
+
+def with_lora(head: nn.Linear) -> nn.Module:
+    """PEFT's LoRA on the head; B is filled, so that A has a gradient too."""
+    model = nn.ModuleDict({"lm_head": head})
+    config = LoraConfig(r=2, target_modules=["lm_head"], lora_alpha=3)
+    adapted = inject_adapter_in_model(config, model)["lm_head"].double()
+    nn.init.normal_(adapted.lora_B["default"].weight)
+    return adapted
+
+
+@pytest.mark.parametrize(
+    "divergence",
+    [
+        Divergence("full_logits", 0.5),
+        Divergence("topk_logits", 0.5, top_k=4, add_tail=True),
+        Divergence("sampled_token", 1.0),
+    ],
+    ids=name_of,
+)
+@pytest.mark.parametrize("kind", ["lora", "soft-capped", "soft-capped lora", "without bias"])
+def test_heads_with_adapters_and_soft_capping_equal_the_plain_loss(
+    kind: str, divergence: Divergence
+) -> None:
+    problem = Problem(11, 6, 19)
+    head: nn.Module = problem.head
+    if kind == "without bias":
+        problem.head.bias = None
+    if "lora" in kind:
+        head = with_lora(problem.head)
+    if "soft-capped" in kind:
+        head = SoftCapped(head)
+    trainable = [p for p in head.parameters() if p.requires_grad]
+    assert len(trainable) == {"lora": 2, "soft-capped lora": 2, "without bias": 1}.get(kind, 2)
+    output = problem.tiled(head, divergence=divergence, tile_tokens=2)
+    expected = problem.plain(divergence, head)
+    assert_equal_values(output, expected)
+    assert_equal_gradients(output.loss, expected["loss"], [problem.student, *trainable])
+
+
+def test_a_plain_function_is_a_head_when_its_parameters_are_named() -> None:
+    problem = Problem(9, 4, 7)
+    weight = problem.head.weight
+
+    def head(hidden: Tensor) -> Tensor:
+        return hidden @ (weight * 2).T
+
+    divergence = Divergence("full_logits")
+    output = problem.tiled(head, divergence=divergence, tile_tokens=2, head_parameters=[weight])
+    expected = problem.plain(divergence, head)
+    assert_equal_gradients(output.loss, expected["loss"], [problem.student, weight])
+
+
+def test_a_tensor_computed_from_parameters_may_be_the_named_one() -> None:
+    problem = Problem(9, 4, 7)
+    merged = problem.head.weight * 2
+
+    def head(hidden: Tensor) -> Tensor:
+        return hidden @ merged.T
+
+    divergence = Divergence("full_logits")
+    output = problem.tiled(head, divergence=divergence, tile_tokens=2, head_parameters=[merged])
+    ours = torch.autograd.grad(output.loss, problem.head.weight, retain_graph=True)
+    theirs = torch.autograd.grad(problem.plain(divergence, head)["loss"], problem.head.weight)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("trained", ["hidden", "head"])
+def test_either_side_may_be_frozen(trained: str) -> None:
+    problem = Problem(9, 4, 7)
+    divergence = Divergence("full_logits", 1.0)
+    if trained == "hidden":
+        problem.head.requires_grad_(False)
+        inputs = [problem.student]
+    else:
+        problem.student = problem.student.detach()
+        inputs = list(problem.head.parameters())
+    output = problem.tiled(divergence=divergence, tile_tokens=2)
+    assert_equal_gradients(output.loss, problem.plain(divergence)["loss"], inputs)
+
+
+def test_gradients_reach_a_body_that_shares_its_embedding_with_the_head() -> None:
+    problem = Problem(9, 4, 7)
+    divergence = Divergence("full_logits")
+    weight = problem.head.weight
+    problem.student = weight[problem.tokens].tanh()
+    output = problem.tiled(divergence=divergence, tile_tokens=2)
+    ours = torch.autograd.grad(output.loss, weight, retain_graph=True)
+    theirs = torch.autograd.grad(problem.plain(divergence)["loss"], weight)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+DIFFERENTIABLE = [d for d in DIVERGENCES if d.mode != "sampled_token"]
+
+
+@pytest.mark.parametrize("divergence", DIFFERENTIABLE, ids=name_of)
+def test_gradcheck_passes(divergence: Divergence) -> None:
+    """Not for the sampled token, whose gradient is a score function's, not its value's."""
+    problem = Problem(5, 3, 7, seed=1)
+
+    def loss(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return tiled_distillation_loss(
+            hidden,
+            problem.teacher,
+            lambda tile: nn.functional.linear(tile, weight, bias),
+            problem.teacher_head,
+            problem.tokens,
+            problem.weights,
+            divergence=divergence,
+            temperature=0.7,
+            # Far below the student's: every ratio is at its bound, a constant.
+            old_logps=torch.full((5,), -30.0, dtype=torch.float64),
+            clip=2.0,
+            head_parameters=[weight, bias],
+            tile_tokens=2,
+        ).loss
+
+    inputs = (problem.student, problem.head.weight, problem.head.bias)
+    assert torch.autograd.gradcheck(loss, inputs)
+
+
+def trl_per_token(
+    divergence: Divergence, student_logits: Tensor, teacher_logits: Tensor, tokens: Tensor
+) -> Tensor:
+    alpha = divergence.alpha
+    if divergence.mode == "full_logits":
+        return trl_loss.compute_full_logit_self_distillation_loss(
+            student_logits, teacher_logits, distillation_alpha=alpha
+        )
+    if divergence.mode == "topk_logits":
+        return trl_loss.compute_topk_self_distillation_loss(
+            student_logits,
+            teacher_logits,
+            distillation_topk=divergence.top_k,
+            distillation_alpha=alpha,
+            distillation_add_tail=divergence.add_tail,
+        )
+    return trl_loss.compute_sampled_token_self_distillation_loss(
+        student_logits, teacher_logits, tokens, distillation_alpha=alpha
+    )
+
+
+@every_divergence
+@pytest.mark.parametrize("clip", [None, 1.5])
+def test_values_and_gradients_equal_trl(divergence: Divergence, clip: float | None) -> None:
+    problem = Problem(12, 5, 31)
+    output = problem.tiled(
+        divergence=divergence, old_logps=problem.old_logps, clip=clip, tile_tokens=5
+    )
+    logits = problem.head(problem.student)[None]
+    teacher_logits = problem.teacher_head(problem.teacher).detach()[None]
+    per_token = trl_per_token(divergence, logits, teacher_logits, problem.tokens[None])
+    if clip is not None:
+        logps = trl_loss.selective_log_softmax(logits, problem.tokens[None])
+        per_token = trl_loss.apply_importance_sampling_clipping(
+            per_token, logps, problem.old_logps[None], clip
+        )
+    kept = problem.weights != 0
+    torch.testing.assert_close(
+        output.per_token_loss[kept], per_token[0][kept], rtol=1e-10, atol=1e-10
+    )
+    expected = (per_token[0] * problem.weights).sum()
+    torch.testing.assert_close(output.loss, expected, rtol=1e-10, atol=1e-10)
+    assert_equal_gradients(output.loss, expected, [problem.student, *problem.head.parameters()])
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_a_support_of_the_whole_vocabulary_equals_trl_at_its_bound_on_the_tail(
+    alpha: float,
+) -> None:
+    """The captured mass is one, and TRL's bound on it leaves a tail of 1e-7."""
+    problem = Problem(6, 3, 8)
+    divergence = Divergence("topk_logits", alpha, top_k=8, add_tail=True)
+    output = problem.tiled(divergence=divergence, tile_tokens=4)
+    logits, teacher_logits = problem.head(problem.student), problem.teacher_head(problem.teacher)
+    per_token = trl_per_token(divergence, logits, teacher_logits.detach(), problem.tokens)
+    expected = (per_token * problem.weights).sum()
+    torch.testing.assert_close(output.loss, expected, rtol=1e-10, atol=1e-10)
+    assert_equal_gradients(output.loss, expected, [problem.student, problem.head.weight])
+
+
+@every_divergence
+def test_float32_stays_close_to_float64(divergence: Divergence) -> None:
+    problem = Problem(12, 5, 31)
+    expected = problem.tiled(divergence=divergence)
+    (gradient,) = torch.autograd.grad(expected.loss, problem.student)
+    student = problem.student.detach().float().requires_grad_()
+    output = tiled_distillation_loss(
+        student,
+        problem.teacher.float(),
+        problem.head.float(),
+        problem.teacher_head.float(),
+        problem.tokens,
+        problem.weights.float(),
+        divergence=divergence,
+        tile_tokens=5,
+    )
+    output.loss.backward()
+    assert {getattr(output, field.name).dtype for field in fields(output)} == {torch.float32}
+    torch.testing.assert_close(output.loss.double(), expected.loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(student.grad.double(), gradient, rtol=1e-4, atol=1e-6)
