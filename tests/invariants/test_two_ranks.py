@@ -1,0 +1,105 @@
+"""Two ranks, each with half of the batch, are one rank with all of it."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+
+from poise.training import PGPOConfig, PGPOTrainer
+from tests.tiny import tiny_dataset
+
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["tests.invariants.test_two_ranks"])
+
+
+def every_second(prompts: list[str], **columns: Any) -> list[float]:
+    """Success by place, for two prompts of three: the same on one rank and on two."""
+    return [float(i % 2 == 0 and int(p.split()[1]) % 3 > 0) for i, p in enumerate(prompts)]
+
+
+def _train(rank: int, ranks: int, port: int, model: str, folder: str, lora: bool) -> None:
+    torch.set_num_threads(1)
+    if ranks > 1:
+        os.environ |= {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(ranks),
+            "MASTER_ADDR": "localhost",
+            "MASTER_PORT": str(port),
+        }
+    config = PGPOConfig(
+        output_dir=folder,
+        per_device_train_batch_size=8 // ranks,
+        num_generations=4,
+        max_completion_length=6,
+        max_steps=4,
+        learning_rate=1e-3,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        bf16=False,
+        use_cpu=True,
+        disable_tqdm=True,
+        gradient_checkpointing=False,
+        diagnostics_warning_interval=0,
+        distillation_mode="full_logits",
+        distillation_alpha=0.5,
+        sensitivity=3.0,
+        # Ranks draw different random numbers; greedy rollouts and fixed demonstrations need none.
+        generation_kwargs={"do_sample": False, "temperature": None, "top_k": None, "top_p": None},
+        random_demonstration=False,
+    )
+    trainer = PGPOTrainer(
+        model=model,
+        reward_funcs=every_second,
+        args=config,
+        train_dataset=tiny_dataset(),
+        peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.0)
+        if lora
+        else None,
+    )
+    trainer.train()
+    if rank == 0:
+        weights = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+        save_file(weights, f"{folder}/weights.safetensors")
+    if ranks > 1:
+        torch.distributed.destroy_process_group()
+
+
+def _run(ranks: int, model: str, folder: Path, lora: bool) -> tuple[dict[str, torch.Tensor], Any]:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    workers = [
+        _PROCESSES.Process(target=_train, args=(rank, ranks, port, model, str(folder), lora))
+        for rank in range(ranks)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return load_file(folder / "weights.safetensors"), lines
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_two_ranks_equal_one(lora: bool, tmp_path: Path, tiny_model_path: str) -> None:
+    one, one_log = _run(1, tiny_model_path, tmp_path / "one", lora)
+    two, two_log = _run(2, tiny_model_path, tmp_path / "two", lora)
+    assert any(0 < line["pgpo/distilled_fraction"] < 1 for line in one_log[:4])
+    for a, b in zip(one_log[:4], two_log[:4], strict=True):
+        for key in ("pgpo/information_signal", "pgpo/multiplier", "pgpo/distilled_fraction"):
+            assert b[key] == pytest.approx(a[key], rel=1e-4, abs=1e-6), key
+    assert any(line["pgpo/multiplier"] > 1.01 for line in one_log[:4])
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5)
