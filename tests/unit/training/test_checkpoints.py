@@ -137,9 +137,7 @@ def test_a_manifest_may_be_written_again_over_what_an_interruption_left(tmp_path
 
 
 @each_damage
-def test_each_damage_is_named(
-    tmp_path: Path, damage: Callable[[Path], None], message: str
-) -> None:
+def test_each_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
     folder = _checkpoint(tmp_path, 20)
     damage(folder)
     with pytest.raises(DamagedCheckpointError, match=message):
