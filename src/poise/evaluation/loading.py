@@ -1,0 +1,177 @@
+"""From a name on the command line to a model that answers.
+
+Nothing here runs code from a model's folder, and weights are read as safetensors only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+DTYPES = ("auto", "float32", "bfloat16")
+_ADAPTER = "adapter_config.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model to evaluate.
+
+    Args:
+        model: Local path or hub id of the base model.
+        adapter: Folder of a PEFT adapter upon it, or None.
+        name: What tables call it.
+        run: The run folder that it comes from, or None.
+    """
+
+    model: str
+    adapter: str | None
+    name: str
+    run: Path | None = None
+
+
+def find_adapter(folder: Path) -> Path | None:
+    """The adapter in a folder or in its ``adapter`` subfolder, or None."""
+    for place in (folder, folder / "adapter"):
+        if (place / _ADAPTER).is_file():
+            return place
+    return None
+
+
+def find_target(name: str | None, *, adapter: str | None = None, base: str | None = None) -> Target:
+    """What a name on the command line stands for.
+
+    Args:
+        name: A local adapter folder, run folder or model folder, a hub id, or None for the
+            default model.
+        adapter: Folder of an adapter to put upon it.
+        base: Base model of adapters; None takes the one that the adapter was trained on.
+
+    Raises:
+        FileNotFoundError: `adapter` is no adapter's folder.
+        ValueError: the name is no model.
+    """
+    from poise.models import resolve_model
+
+    if adapter is not None:
+        if (found := find_adapter(Path(adapter))) is None:
+            raise FileNotFoundError(
+                f"adapter: expected a folder with {_ADAPTER} at {adapter}, found none"
+            )
+        return Target(resolve_model(name or base_of(found)), str(found), _label(adapter))
+    folder = Path(name) if name is not None else None
+    if folder is not None and (found := find_adapter(folder)) is not None:
+        model = resolve_model(base or base_of(found))
+        return Target(model, str(found), _label(str(folder)), _run_folder(folder))
+    run = _run_folder(folder) if folder is not None else None
+    return Target(resolve_model(name), None, _label(name or "default"), run)
+
+
+def base_of(adapter: Path) -> str:
+    """The base model that an adapter names.
+
+    Raises:
+        ValueError: the adapter's configuration is damaged or names none.
+    """
+    try:
+        name = json.loads((adapter / _ADAPTER).read_text()).get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{adapter / _ADAPTER}: expected a JSON object: {error}") from error
+    if not name:
+        raise ValueError(f"{adapter / _ADAPTER} names no base model; give it with --model")
+    return str(name)
+
+
+def _label(name: str) -> str:
+    return Path(name).name or name
+
+
+def _run_folder(folder: Path) -> Path | None:
+    return folder if (folder / "metrics.jsonl").is_file() else None
+
+
+def fingerprint(target: Target) -> str | None:
+    """Digest of the weights, None for a model that is not on this machine as files."""
+    folders = [Path(target.model), *([Path(target.adapter)] if target.adapter else [])]
+    digest = hashlib.sha256()
+    for folder in folders:
+        files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+        if not files:
+            return None
+        for path in files:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The named device, else the accelerator if there is one, else the CPU."""
+    if name:
+        return torch.device(name)
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """float32 or bfloat16; "auto" is bfloat16 on an accelerator and float32 on a CPU.
+
+    Raises:
+        ValueError: another name.
+    """
+    if name not in DTYPES:
+        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, found {name!r}")
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return torch.float32 if name == "float32" else torch.bfloat16
+
+
+def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
+    """Model and tokenizer, ready to answer.
+
+    Choice: an adapter is merged into float32 weights, which is faster; not into bfloat16 ones,
+    whose rounding would swallow small changes of the weights.
+
+    Raises:
+        ValueError: the model cannot be loaded, or the adapter does not fit it.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    safe = {"trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(_tokenizer_of(target), **safe)
+        model = AutoModelForCausalLM.from_pretrained(
+            target.model, dtype=dtype, use_safetensors=True, **safe
+        )
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"model {target.model!r} cannot be loaded: {reason}") from error
+    if target.adapter is not None:
+        model = _with_adapter(model, Path(target.adapter))
+        if dtype == torch.float32:
+            model = model.merge_and_unload()
+    return model.to(device).eval(), tokenizer
+
+
+def _tokenizer_of(target: Target) -> str:
+    """The adapter's own tokenizer where it was saved with one, as its chat template may differ."""
+    if target.adapter and (Path(target.adapter) / "tokenizer_config.json").is_file():
+        return target.adapter
+    return target.model
+
+
+def _with_adapter(model: Any, adapter: Path) -> Any:
+    from peft import PeftModel
+
+    if not (adapter / _ADAPTER_WEIGHTS).is_file():
+        raise ValueError(f"adapter {adapter}: expected {_ADAPTER_WEIGHTS}, found none")
+    try:
+        return PeftModel.from_pretrained(model, str(adapter))
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"adapter {adapter} does not fit the model {model.config.name_or_path!r}: {reason}"
+        ) from error

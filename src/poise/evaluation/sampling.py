@@ -1,0 +1,215 @@
+"""Ask a model every question k times and save what it says.
+
+The records of an interrupted evaluation are continued: batches are formed from all questions, in
+an order that depends on nothing else, so that the rest comes out as it would have without the
+interruption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .decoding import Completion, Sampling, sample_completions
+from .records import QuestionRecord, RecordWriter
+
+Row = Mapping[str, Any]
+Extract = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A question with its prompt as text and as token ids."""
+
+    row: Row
+    text: str
+    tokens: list[int]
+
+
+def prepare(
+    rows: Sequence[Row], tokenizer: Any, *, room: int | None = None, thinking: bool = False
+) -> list[Prepared]:
+    """Write the prompts down as the model reads them.
+
+    Args:
+        rows: Questions with ``id``, ``prompt`` (text or chat messages) and ``answer``.
+        tokenizer: Its chat template renders chat messages.
+        room: Most tokens that a prompt may have, None for no bound.
+        thinking: Value of ``enable_thinking``, for templates that know it.
+
+    Raises:
+        ValueError: no rows, two rows of one id, chat messages without a chat template, or a
+            prompt that is empty or too long.
+    """
+    if not rows:
+        raise ValueError("evaluation: expected one or more questions, found none")
+    seen: set[str] = set()
+    prepared = []
+    for row in rows:
+        if row["id"] in seen:
+            raise ValueError(f"evaluation: expected each id once, found {row['id']!r} twice")
+        seen.add(row["id"])
+        text, tokens = _render(row["prompt"], tokenizer, thinking)
+        if not tokens:
+            raise ValueError(f"question {row['id']!r}: expected a prompt, found an empty one")
+        if room is not None and len(tokens) > room:
+            raise ValueError(
+                f"question {row['id']!r}: its prompt has {len(tokens)} tokens, and the model has "
+                f"room for {room} beside the answer; lower max_new_tokens, or leave it out"
+            )
+        prepared.append(Prepared(row, text, tokens))
+    return prepared
+
+
+def _render(prompt: Any, tokenizer: Any, thinking: bool) -> tuple[str, list[int]]:
+    if isinstance(prompt, str):
+        return prompt, list(tokenizer(prompt)["input_ids"])
+    if not tokenizer.chat_template:
+        raise ValueError(
+            "the prompts are chat messages, but the tokenizer has no chat template; "
+            "use an instruction-tuned model, or questions whose prompts are plain text"
+        )
+    text = tokenizer.apply_chat_template(
+        prompt, add_generation_prompt=True, tokenize=False, enable_thinking=thinking
+    )
+    # The template has written the special tokens already.
+    return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def uniform_draws(seed: int, question_id: str, sampling: Sampling) -> Tensor:
+    """The random numbers of one question, shape (k, max_new_tokens), uniform in [0, 1).
+
+    They depend on seed and question alone: not on batch, order, or model. More samples leave the
+    first ones as they are.
+    """
+    digest = sha256(f"{seed}\n{question_id}".encode()).digest()
+    key = np.frombuffer(digest[:16], dtype=np.uint64)
+    generator = np.random.Generator(np.random.Philox(key=key))
+    return torch.from_numpy(generator.random((sampling.k, sampling.max_new_tokens), np.float32))
+
+
+def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Ids that end a completion: the generation config's and the tokenizer's end of sequence."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return sorted({i for i in [*ids, tokenizer.eos_token_id] if i is not None})
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Prepared],
+    writer: RecordWriter,
+    extract: Extract,
+    sampling: Sampling,
+    *,
+    seed: int = 0,
+    batch_size: int = 64,
+    label: str = "evaluating",
+) -> None:
+    """Sample all questions that the records lack, batch by batch, with a progress bar.
+
+    Args:
+        model: A causal language model in evaluation mode.
+        tokenizer: Its tokenizer.
+        questions: From `prepare`.
+        writer: Open records; what they hold is skipped.
+        extract: (completion) -> answer or None. A sample whose answer is the right one earns 1.
+        sampling: How to draw.
+        seed: Of the draws.
+        batch_size: Most completions in flight at a time.
+        label: What the progress bar says.
+
+    Raises:
+        ValueError: the records hold a question of this id with another prompt, or batch_size is
+            below 1.
+    """
+    _check_same_questions(questions, writer)
+    stop = stop_tokens(model, tokenizer)
+    progress = tqdm(
+        total=len(questions), initial=len(writer.done), desc=label, unit="question", leave=False
+    )
+    with progress:
+        for batch in _batches(questions, sampling.k, batch_size):
+            missing = [q for q in batch if q.row["id"] not in writer.done]
+            if not missing:
+                continue
+            sampled = _sample(model, batch, sampling, seed, stop, batch_size)
+            records = [
+                _record(question, completions, tokenizer, extract)
+                for question, completions in zip(batch, sampled, strict=True)
+                if question.row["id"] not in writer.done
+            ]
+            writer.write(records)
+            progress.update(len(records))
+
+
+def _check_same_questions(questions: Sequence[Prepared], writer: RecordWriter) -> None:
+    for question in questions:
+        done = writer.done.get(question.row["id"])
+        if done is not None and (done.prompt, done.answer) != (
+            question.text,
+            question.row["answer"],
+        ):
+            raise ValueError(
+                f"{writer.path}: question {done.id!r} has another prompt or answer there; "
+                "the questions have changed: choose another output folder, or overwrite it "
+                "(--overwrite)"
+            )
+
+
+def _batches(
+    questions: Sequence[Prepared], k: int, batch_size: int
+) -> Iterator[Sequence[Prepared]]:
+    """Neighbours in length together, so that little is padding; the longest first, so that what
+    does not fit into memory shows at once."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected 1 or more, found {batch_size}")
+    order = sorted(questions, key=lambda q: (-len(q.tokens), q.row["id"]))
+    size = max(1, batch_size // k)
+    return (order[i : i + size] for i in range(0, len(order), size))
+
+
+def _sample(
+    model: Any,
+    batch: Sequence[Prepared],
+    sampling: Sampling,
+    seed: int,
+    stop: Sequence[int],
+    batch_size: int,
+) -> list[list[Completion]]:
+    draws = torch.stack([uniform_draws(seed, q.row["id"], sampling) for q in batch])
+    sampled: list[list[Completion]] = [[] for _ in batch]
+    # A batch smaller than k splits the samples of one question.
+    for part in torch.split(draws, batch_size, dim=1):
+        completions = sample_completions(model, [q.tokens for q in batch], part, sampling, stop)
+        for row, more in zip(sampled, completions, strict=True):
+            row.extend(more)
+    return sampled
+
+
+def _record(
+    question: Prepared, completions: Sequence[Completion], tokenizer: Any, extract: Extract
+) -> QuestionRecord:
+    row = question.row
+    texts = [tokenizer.decode(c.tokens, skip_special_tokens=True) for c in completions]
+    extracted = [extract(text) for text in texts]
+    return QuestionRecord(
+        id=row["id"],
+        domain=row.get("domain") or "all",
+        level=row.get("level"),
+        answer=row["answer"],
+        prompt=question.text,
+        completions=tuple(texts),
+        extracted=tuple(extracted),
+        rewards=tuple(float(found == row["answer"]) for found in extracted),
+        lengths=tuple(len(c.tokens) for c in completions),
+        finished=tuple(c.finished for c in completions),
+    )
