@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 from torch import Tensor
 
 from ._host import TeacherContextBuilder, extract_last_user_text
+
+logger = get_logger(__name__)
 
 
 @dataclass
@@ -44,6 +47,7 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
         if not self.trainer.args.random_demonstration:
             return super().build(output, prompts, rewards, feedbacks=feedbacks)  # type: ignore[no-any-return]
         samples = self._gather(output, prompts, rewards, feedbacks)
+        self._warn_of_ignored_feedback(samples)
         demonstrations = self._choose_demonstrations(samples)
         used_feedback = [
             self._uses_feedback(samples.feedbacks[i], demonstrations[i] is not None)
@@ -85,6 +89,15 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
             rewards=accelerator.gather(rewards).tolist(),
             completion_ids=accelerator.gather(padded),
         )
+
+    def _warn_of_ignored_feedback(self, samples: _Samples) -> None:
+        ignored = not self.trainer.args.include_environment_feedback
+        if ignored and any(map(_is_text, samples.feedbacks)):
+            logger.warning_once(
+                "The batch has feedback (a reward function's text or `privileged_context`), but the "
+                "teacher is not shown it, since `include_environment_feedback=False`. Set it to True "
+                "to use the feedback."
+            )
 
     def _group_size(self) -> int:
         trainer = self.trainer
