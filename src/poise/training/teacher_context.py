@@ -94,9 +94,9 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
         ignored = not self.trainer.args.include_environment_feedback
         if ignored and any(map(_is_text, samples.feedbacks)):
             logger.warning_once(
-                "The batch has feedback (a reward function's text or `privileged_context`), but the "
-                "teacher is not shown it, since `include_environment_feedback=False`. Set it to True "
-                "to use the feedback."
+                "The batch has feedback (a reward function's text or `privileged_context`), but "
+                "the teacher is not shown it, since `include_environment_feedback=False`. Set it "
+                "to True to use the feedback."
             )
 
     def _group_size(self) -> int:
