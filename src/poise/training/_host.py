@@ -43,7 +43,7 @@ CONTRACT: dict[str, tuple[str, ...]] = {
     "compute_loss": ("self", "model", "inputs", "return_outputs", "num_items_in_batch"),
     "create_optimizer": ("self", "model"),
     "sample_rollouts": ("self", "inputs"),
-    "train": ("self", "resume_from_checkpoint", "trial", "ignore_keys_for_eval", "kwargs"),
+    "train": ("self", "resume_from_checkpoint", "trial", "ignore_keys_for_eval"),
     "_calculate_rewards": ("self", "inputs", "prompts", "completions", "completion_ids_list"),
     "_clip_grad_norm": ("self", "model"),
     "_compute_rollout_logps": (
@@ -53,11 +53,13 @@ CONTRACT: dict[str, tuple[str, ...]] = {
         "completion_ids",
         "completion_mask",
     ),
-    "_compute_self_distillation_loss": ("self", "model", "inputs", "distillation_logits"),
     "_compute_teacher_student_logits": ("self", "model", "teacher_model", "inputs"),
     "_generate": ("self", "prompt_ids"),
     "_get_grad_norm": ("self", "model", "grad_norm"),
+    "_get_learning_rate": ("self",),
+    "_get_output_dir": ("self", "trial"),
     "_get_teacher_context_for_self_distillation": ("self",),
+    "_get_train_sampler": ("self", "dataset"),
     "_init_training_state": (
         "self",
         "max_steps",
@@ -71,5 +73,4 @@ CONTRACT: dict[str, tuple[str, ...]] = {
     "_prepare_training_batch": ("self", "inputs"),
     "_save_checkpoint": ("self", "model", "trial"),
     "_setup_teacher_model": ("self",),
-    "_use_peft_ema_teacher_adapter": ("self",),
 }

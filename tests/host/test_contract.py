@@ -1,0 +1,127 @@
+"""What Poise relies on in TRL's SDPO trainer is there, under these names and parameters."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from poise.training import _host
+from poise.training._host import CONTRACT, SDPOTrainer
+
+ROOT = Path(__file__).parents[2]
+TRAINING = sorted((ROOT / "src" / "poise" / "training").glob("*.py"))
+
+
+def breaches(host: type, contract: dict[str, tuple[str, ...]]) -> list[str]:
+    """A sentence for each promise that the class does not keep."""
+    found = []
+    for name, parameters in contract.items():
+        method = inspect.getattr_static(host, name, None)
+        if not inspect.isfunction(method):
+            found.append(f"{host.__name__}.{name} is missing")
+            continue
+        present = tuple(inspect.signature(method).parameters)
+        if present != parameters:
+            found.append(f"{host.__name__}.{name} takes {present}, expected {parameters}")
+    return found
+
+
+def test_the_installed_host_keeps_the_contract() -> None:
+    assert breaches(SDPOTrainer, CONTRACT) == []
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_a_host_without_a_method_fails_by_its_name(name: str) -> None:
+    lacking = type("Doctored", (SDPOTrainer,), {name: None})
+    assert breaches(lacking, CONTRACT) == [f"Doctored.{name} is missing"]
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_a_host_with_another_parameter_fails_by_the_methods_name(name: str) -> None:
+    def method(self: Any, renamed: Any) -> None: ...
+
+    changed = type("Doctored", (SDPOTrainer,), {name: method})
+    (breach,) = breaches(changed, CONTRACT)
+    assert breach.startswith(f"Doctored.{name} takes ('self', 'renamed'), expected ('self'")
+
+
+def _own_classes() -> list[ast.ClassDef]:
+    """The classes in `training` that are mixed into the host or derived from it."""
+    classes = [
+        node
+        for path in TRAINING
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name.endswith(("Mixin", "PGPOTrainer"))
+    ]
+    assert len(classes) >= 4
+    return classes
+
+
+def _overridden() -> set[str]:
+    methods = (f for cls in _own_classes() for f in cls.body if isinstance(f, ast.FunctionDef))
+    return {method.name for method in methods} - {"__init__"}
+
+
+def _called() -> set[str]:
+    """Private names that are called on `self`."""
+    nodes = (node for cls in _own_classes() for node in ast.walk(cls))
+    return {
+        node.func.attr
+        for node in nodes
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "self"
+        and node.func.attr.startswith("_")
+    }
+
+
+def test_every_method_of_the_host_that_is_overridden_or_called_is_in_the_contract() -> None:
+    used = {name for name in _overridden() | _called() if hasattr(SDPOTrainer, name)}
+    assert used - CONTRACT.keys() == set()
+
+
+def test_every_method_of_the_contract_is_used() -> None:
+    text = "".join(path.read_text() for path in TRAINING if path.name != "_host.py")
+    assert [name for name in CONTRACT if name not in text] == []
+
+
+def test_the_other_names_of_the_host_are_there() -> None:
+    assert [name for name in _host.__all__ if not hasattr(_host, name)] == []
+
+
+def test_the_context_builder_has_the_methods_that_are_used_of_it() -> None:
+    expected = {
+        "build": ("self", "output", "prompts", "rewards", "feedbacks"),
+        "_build_reprompt_text": ("self", "prompt_text", "solution_text", "feedback_text"),
+        "_tokenize_teacher_messages": ("self", "teacher_messages_list"),
+    }
+    assert breaches(_host.TeacherContextBuilder, expected) == []
+
+
+def _declared() -> list[Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [Requirement(text) for text in project["dependencies"]]
+
+
+@pytest.mark.parametrize("requirement", _declared(), ids=lambda requirement: requirement.name)
+def test_the_installed_version_is_in_the_declared_range(requirement: Requirement) -> None:
+    installed = version(requirement.name)
+    assert requirement.specifier.contains(installed, prereleases=True), (
+        f"{requirement.name} {installed} is installed, pyproject.toml declares {requirement}"
+    )
+
+
+def test_trl_is_held_to_one_minor_version() -> None:
+    (trl,) = (requirement for requirement in _declared() if requirement.name == "trl")
+    major, minor = version("trl").split(".")[:2]
+    assert trl.specifier.contains(f"{major}.{minor}.99")
+    assert not trl.specifier.contains(f"{major}.{int(minor) + 1}.0")
+    assert not trl.specifier.contains(f"{major}.{int(minor) - 1}.99")
