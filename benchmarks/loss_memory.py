@@ -3,9 +3,9 @@
     python benchmarks/loss_memory.py [--tokens 1024] [--vocab 49152] [--hidden 576] [--tile 64]
 
 Kept: the bytes that autograd saves while the loss is computed and still holds when it is done, each
-storage once. Hidden states and heads are not counted. The gradients that Poise's loss saves are, and
-the student's logits where TRL's loss saves them (top-k). Peak: the most that is alive at one time on
-the way from hidden states to gradients, everybody's logits included.
+storage once. Hidden states and heads are not counted. The gradients that Poise's loss saves are,
+and so are the student's logits where TRL's loss saves them (top-k). Peak: the most that is alive
+at one time on the way from hidden states to gradients, everybody's logits included.
 """
 
 from __future__ import annotations

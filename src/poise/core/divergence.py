@@ -199,7 +199,10 @@ def _sampled_divergence(log_s: Tensor, log_t: Tensor) -> Tensor:
 
 
 def _with_tail(log_p: Tensor) -> Tensor:
-    """Append log(1 - sum of the row); TRL's bound on the captured mass keeps the tail above 0."""
+    """Append log(1 - sum of the row), at least log 1e-7 or so: TRL's bound keeps it finite.
+
+    Where it acts, the buckets sum to 1 + 1e-7 at most, and a divergence may fall to -1e-7.
+    """
     captured = log_p.logsumexp(-1, keepdim=True).clamp(max=-1e-7)
     return torch.cat([log_p, (-captured.expm1()).log()], dim=-1)
 

@@ -120,6 +120,16 @@ def test_probabilities_that_underflow_have_no_nan(alpha: float) -> None:
     assert entropy(log_s).item() == 0.0
 
 
+def test_a_sampled_token_that_neither_side_can_say_counts_nothing() -> None:
+    student = torch.tensor([[1.0, -INF, 0.0]], requires_grad=True)
+    teacher = torch.tensor([[0.0, -INF, 1.0]])
+    log_s, log_t = student.log_softmax(-1), teacher.log_softmax(-1)
+    value = token_divergence(Divergence("sampled_token", 1.0), log_s, log_t, torch.tensor([1]))
+    value.sum().backward()
+    assert value.item() == 0.0 and student.grad is not None
+    assert not student.grad.any()
+
+
 def test_a_teacher_without_mass_on_the_support_is_infinitely_far_not_nan() -> None:
     student, teacher = log(0.6, 0.4, 0.0), log(0.0, 0.0, 1.0)
     divergence = Divergence("topk_logits", 1.0, top_k=2)

@@ -50,6 +50,11 @@ def _same(logits: Tensor) -> Tensor:
     return logits
 
 
+def tolerance(divergence: Divergence) -> float:
+    """A tail below TRL's bound of 1e-7 is held there: buckets then sum to a little more than 1."""
+    return 1.01e-7 if divergence.add_tail else 1e-12
+
+
 @given(logits(), divergences(), st.integers(1, 5))
 @settings(deadline=None, max_examples=60)
 def test_entropies_and_divergences_stay_in_their_ranges(
@@ -60,9 +65,10 @@ def test_entropies_and_divergences_stay_in_their_ranges(
     for value in (output.student_entropy, output.teacher_entropy):
         assert ((value >= 0) & (value <= largest + 1e-12)).all()
     assert (output.kl >= -1e-12).all()
-    assert (output.per_token_loss >= -1e-12).all()
+    slack = tolerance(divergence)
+    assert (output.per_token_loss >= -slack).all()
     if 0 < divergence.alpha < 1:
-        assert (output.per_token_loss <= math.log(2) + 1e-12).all()
+        assert (output.per_token_loss <= math.log(2) + slack).all()
 
 
 @given(logits(), divergences(), st.integers(1, 5))
@@ -75,8 +81,7 @@ def test_nothing_pulls_a_student_that_equals_its_teacher(
     output.loss.backward()
     assert output.loss.abs() < 1e-12
     assert student.grad is not None
-    # A tail smaller than TRL's bound of 1e-7 is held there, and takes no part in the gradient.
-    assert (student.grad.abs() < (1e-7 if divergence.add_tail else 1e-12)).all()
+    assert (student.grad.abs() < tolerance(divergence)).all()
     assert (output.kl == 0).all()
 
 
