@@ -85,17 +85,22 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
                 self._teacher_head(teacher),
                 tokens.flatten(),
                 weights.flatten().to(torch.promote_types(hidden.dtype, torch.float32)),
-                divergence=Divergence(
-                    mode=args.distillation_mode,
-                    alpha=args.distillation_alpha,
-                    top_k=args.distillation_topk,
-                    add_tail=args.distillation_add_tail,
-                ),
+                divergence=self._divergence(),
                 temperature=self.temperature,
                 old_logps=None if old is None else old.flatten(),
                 clip=None if old is None else args.distillation_is_clip,
                 tile_tokens=args.loss_tile_tokens,
             )
+
+    def _divergence(self) -> Divergence:
+        args = self.args
+        is_top_k = args.distillation_mode == "topk_logits"  # elsewhere the host ignores both
+        return Divergence(
+            mode=args.distillation_mode,
+            alpha=args.distillation_alpha,
+            top_k=args.distillation_topk if is_top_k else None,
+            add_tail=args.distillation_add_tail and is_top_k,
+        )
 
     @torch.no_grad()
     def _teacher_hidden_states(self, batch: dict[str, Tensor]) -> tuple[SplitModel, Tensor]:
