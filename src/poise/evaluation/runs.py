@@ -1,0 +1,209 @@
+"""Reads what a training run left in its folder.
+
+============================  ===========================================================
+``config.yaml``               every setting of the run, by section (``config.json`` too)
+``versions.json``             versions of the software
+``metrics.jsonl``             one object a logged step: ``step`` and the trainer's log keys
+``evaluation/before.jsonl``   records of the model before training
+``evaluation/after.jsonl``    and after it
+============================  ===========================================================
+
+A run may lack any of them, but not all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .records import Evaluation, read_records
+
+CONFIGS = ("config.yaml", "config.json")
+VERSIONS = "versions.json"
+METRICS = "metrics.jsonl"
+BEFORE = "evaluation/before.jsonl"
+AFTER = "evaluation/after.jsonl"
+
+
+class RunError(ValueError):
+    """A run folder is not what was expected; the message names file and line."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run.
+
+    Args:
+        name: What the report calls it.
+        path: Its folder.
+        config: Settings, sections flattened to dotted names.
+        versions: Versions of the software, and when it started.
+        metrics: Logged steps in order.
+        before: Evaluation before training, or None.
+        after: Evaluation after training, or None.
+        notes: What a reader should know, e.g. a half-written last line.
+    """
+
+    name: str
+    path: Path
+    config: Mapping[str, Any]
+    versions: Mapping[str, str]
+    metrics: tuple[Mapping[str, Any], ...]
+    before: Evaluation | None
+    after: Evaluation | None
+    notes: tuple[str, ...] = ()
+
+    def series(self, *keys: str) -> tuple[list[int], list[float]]:
+        """Steps and values of the first of the keys that was logged; finite values only."""
+        for key in keys:
+            points = {
+                int(line["step"]): float(line[key])
+                for line in self.metrics
+                if _is_finite(line.get(key))
+            }
+            if points:
+                steps = sorted(points)
+                return steps, [points[step] for step in steps]
+        return [], []
+
+    @property
+    def last_step(self) -> int:
+        """The last logged step, 0 without any."""
+        return max((int(line["step"]) for line in self.metrics), default=0)
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether the folder holds something of a training run."""
+    folder = Path(folder)
+    files = (METRICS, VERSIONS, CONFIGS[0], BEFORE, AFTER)
+    return any((folder / name).is_file() for name in files)
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        RunError: the folder is no run, or a file in it is damaged.
+        RecordError: an evaluation in it is damaged.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise FileNotFoundError(f"expected a run folder at {path}, found none")
+    if not is_run(path):
+        raise RunError(
+            f"{path}: expected a run folder, with {METRICS}, {CONFIGS[0]} or {AFTER}; found none "
+            "of these. Give the output_dir of a training run"
+        )
+    metrics, notes = _read_metrics(path / METRICS)
+    before, after = (_read_evaluation(path / name) for name in (BEFORE, AFTER))
+    for evaluation in (before, after):
+        notes += evaluation.notes if evaluation else ()
+    return Run(
+        name=path.resolve().name,
+        path=path,
+        config=_flatten(_read_config(path)),
+        versions={k: str(v) for k, v in _read_object(path / VERSIONS).items()},
+        metrics=metrics,
+        before=before,
+        after=after,
+        notes=notes,
+    )
+
+
+def read_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """Read several run folders; those of one name are told apart by their parents.
+
+    Raises:
+        ValueError: a folder is given twice; and as `read_run`.
+    """
+    runs = [read_run(folder) for folder in folders]
+    places = [run.path.resolve() for run in runs]
+    for place in places:
+        if places.count(place) > 1:
+            raise RunError(f"{place}: the run is given twice")
+    names = _distinct_names(places)
+    return [Run(**vars(run) | {"name": name}) for run, name in zip(runs, names, strict=True)]
+
+
+def _distinct_names(places: Sequence[Path]) -> list[str]:
+    parts = 1
+    while True:
+        names = ["/".join(place.parts[-parts:]) for place in places]
+        if len(set(names)) == len(names):
+            return names
+        parts += 1
+
+
+def _read_evaluation(path: Path) -> Evaluation | None:
+    return read_records(path) if path.is_file() else None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIGS[0]
+    if not path.is_file():
+        config = _read_object(folder / CONFIGS[1])
+        # A model of transformers has a config.json of its own, which says nothing about the run.
+        return {} if "model_type" in config else config
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RunError(f"{path}: expected YAML, found {error}") from error
+    if not isinstance(config, dict):
+        raise RunError(f"{path}: expected settings by name, found {type(config).__name__}")
+    return config
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        item = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path}: expected a JSON object, found {error}") from error
+    if not isinstance(item, dict):
+        raise RunError(f"{path}: expected a JSON object, found {type(item).__name__}")
+    return item
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _read_metrics(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+    if not path.is_file():
+        return (), ()
+    lines = path.read_bytes().split(b"\n")
+    complete, rest = lines[:-1], lines[-1]
+    metrics = tuple(_metric_line(path, n, line) for n, line in enumerate(complete, start=1))
+    notes = [f"{path}:{len(lines)}: left out, the line is half-written"] if rest else []
+    broken = sum(isinstance(v, float) and not math.isfinite(v) for x in metrics for v in x.values())
+    if broken:
+        notes.append(f"{path}: {broken} logged values are not finite and are not drawn")
+    return metrics, tuple(notes)
+
+
+def _metric_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        item = json.loads(line)
+    except ValueError as error:
+        raise RunError(f"{path}:{number}: expected a JSON object, found {error}") from error
+    if not isinstance(item, dict) or not _is_finite(item.get("step")):
+        raise RunError(f"{path}:{number}: expected an object with a number 'step'")
+    return item
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
