@@ -1,0 +1,157 @@
+"""Bad input gives one clear error before any training: expected, found, what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate.utils import DistributedType
+from datasets import Dataset
+
+from poise.training import PGPOTrainer
+from tests.tiny import tiny_dataset, tiny_tokenizer, vowel_reward
+
+
+@pytest.fixture
+def make(make_config: Callable[..., Any], tiny_model_path: str) -> Callable[..., PGPOTrainer]:
+    def build(settings: dict[str, Any] | None = None, **overrides: Any) -> PGPOTrainer:
+        arguments: dict[str, Any] = {
+            "model": tiny_model_path,
+            "reward_funcs": vowel_reward,
+            "train_dataset": tiny_dataset(),
+        }
+        return PGPOTrainer(args=make_config(**settings or {}), **arguments | overrides)
+
+    return build
+
+
+def _rows(**columns: list[Any]) -> Dataset:
+    return Dataset.from_dict(columns)
+
+
+CHAT = [{"role": "user", "content": "which?"}]
+OPTIONS = ["1", "2", "3", "4"]
+DATASETS: dict[str, tuple[Any, str]] = {
+    "no dataset": (None, "train_dataset is required"),
+    "empty dataset": (_rows(prompt=[]), "empty|no rows"),
+    "missing column": (_rows(answer=["A"]), "prompt"),
+    "misspelt column": (_rows(promt=["x"], answer=["A"]), "promt"),
+    "empty prompt": (_rows(prompt=["x", " "]), "row 1"),
+    "empty answer": (_rows(prompt=["x", "y"], answer=["A", ""]), "row 1"),
+    "answer outside the options": (
+        _rows(prompt=["x", "y"], answer=["A", "E"], options=[OPTIONS, OPTIONS]),
+        "row 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DATASETS)
+def test_dataset_that_cannot_be_trained_on(case: str, make: Callable[..., Any]) -> None:
+    dataset, message = DATASETS[case]
+    with pytest.raises(ValueError, match=message):
+        make(train_dataset=dataset)
+
+
+REWARDS: dict[str, tuple[Any, type[Exception], str]] = {
+    "too short": (lambda completions, **_: [1.0], ValueError, "expected 2, got 1"),
+    "no list": (lambda completions, **_: 1.0, TypeError, "got float"),
+    "text": (lambda completions, **_: ["good"] * len(completions), TypeError, "'good'"),
+    "text for a number": (
+        lambda completions, **_: [(0.0, 7)] * len(completions),
+        TypeError,
+        "feedback as text",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REWARDS)
+def test_reward_function_that_returns_something_else(case: str, make: Callable[..., Any]) -> None:
+    function, error, message = REWARDS[case]
+    with pytest.raises(error, match=message):
+        make(reward_funcs=function)
+
+
+def test_no_reward_function(make: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="reward_funcs"):
+        make(reward_funcs=None)
+
+
+SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
+    "negative sensitivity": ({"sensitivity": -0.5}, "sensitivity must be at least 0"),
+    "sensitivity not a number": ({"sensitivity": "high"}, "sensitivity must be a finite number"),
+    "sensitivity nan": ({"sensitivity": float("nan")}, "sensitivity must be a finite number"),
+    "crossed bounds": ({"rho_min": 0.9, "rho_max": 0.5}, "rho_min must not exceed rho_max"),
+    "cap below one": ({"rho_min": 0.1, "rho_max": 0.5}, "rho_max must be at least 1"),
+    "bound of zero": ({"rho_min": 0.0}, "rho_min must be in"),
+    "unknown estimator": ({"signal_estimator": "entropie"}, "signal_estimator must be one of"),
+    "unknown reference": ({"signal_reference": "first"}, "reference must be one of"),
+    "top-k without k": (
+        {"distillation_mode": "topk_logits", "distillation_alpha": 0.5},
+        "needs distillation_topk",
+    ),
+    "blend with the tiled loss": (
+        {"distillation_mode": "full_logits", "distillation_weight": 0.5},
+        "set tiled_loss=False",
+    ),
+    "resampling with vLLM": ({"use_vllm": True, "max_resamples": 2}, "max_resamples=2"),
+    "no tile": ({"loss_tile_tokens": 0}, "loss_tile_tokens must be at least 1"),
+    "negative limit": ({"max_nonfinite_steps": -1}, "max_nonfinite_steps must be at least 0"),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_setting_outside_its_range(case: str, make_config: Callable[..., Any]) -> None:
+    settings, message = SETTINGS[case]
+    with pytest.raises(ValueError, match=message):
+        make_config(**settings)
+
+
+def test_path_that_is_not_a_model(make: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(ValueError, match=r"config\.json"):
+        make(model=str(tmp_path / "notes"))
+    with pytest.raises(ValueError, match="no existing folder"):
+        make(model=str(tmp_path / "nowhere"))
+
+
+def test_tokenizer_without_chat_template_on_conversations(make: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="no chat template"):
+        make(
+            train_dataset=_rows(prompt=[CHAT, CHAT], answer=["A", "B"]),
+            processing_class=tiny_tokenizer(chat=False),
+        )
+
+
+def test_output_folder_that_cannot_be_written(make: Callable[..., Any], tmp_path: Path) -> None:
+    # A file in the way: also root, who may write anywhere, cannot make a folder there.
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot be written"):
+        make({"output_dir": str(tmp_path / "file" / "run")})
+
+
+def test_resume_folder_without_checkpoint(make: Callable[..., Any], tmp_path: Path) -> None:
+    trainer = make()
+    with pytest.raises(ValueError, match="no folder checkpoint-<step>"):
+        trainer.train(resume_from_checkpoint=True)
+    with pytest.raises(ValueError, match="is not a folder"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "nowhere"))
+
+
+def test_deepspeed_is_refused(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make()
+    state = trainer.accelerator.state
+    monkeypatch.setattr(state, "distributed_type", DistributedType.DEEPSPEED)
+    with pytest.raises(ValueError, match="cannot run under DeepSpeed"):
+        trainer._refuse_unsupported()
+
+
+def test_nothing_is_left_in_the_output_folder_by_a_refused_start(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(ValueError, match="row 1"):
+        make({"output_dir": str(folder)}, train_dataset=_rows(prompt=["x", ""]))
+    assert not folder.exists() or os.listdir(folder) == []
