@@ -42,6 +42,11 @@ class Question:
             raise ValueError(
                 f"question {self.id}: expected four different options, found {self.options}"
             )
+        if self.level not in LEVELS:
+            raise ValueError(
+                f"question {self.id}: expected a level among {', '.join(map(str, LEVELS))}, "
+                f"found {self.level!r}"
+            )
         if self.answer not in LETTERS:
             raise ValueError(
                 f"question {self.id}: expected an answer among {', '.join(LETTERS)}, "

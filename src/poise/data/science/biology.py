@@ -34,7 +34,7 @@ def amino_acids(rng: Random) -> Draft:
         f"{3 * acids + 3} / 3 = {acids + 1} codons.",
         f"Without the stop codon: {acids + 1} - 1",
     ]
-    return count(rng, stem, (acids,), acids, "", wrong, steps)
+    return count(stem, (acids,), acids, "", wrong, steps)
 
 
 @template("biology", "base_pairing", 2)
@@ -51,7 +51,7 @@ def base_pairing(rng: Random) -> Draft:
         f"{known} and its partner make up 2 × {show(guanine)}%; {asked} is half of the rest.",
         f"{asked} = (100% - 2 × {show(guanine)}%) / 2",
     ]
-    return numeric(rng, stem, (known, asked, guanine), value, "%", wrong, steps, below=100)
+    return numeric(stem, (known, asked, guanine), value, "%", wrong, steps, below=100)
 
 
 @template("biology", "monohybrid_cross", 2)
@@ -69,7 +69,7 @@ def monohybrid_cross(rng: Random) -> Draft:
     wrong = mistakes(quarter, 2 * quarter, 3 * quarter, total, Fraction(total, 3))
     steps = [f"The expected share is {share}.", f"{share} × {total}"]
     given = (kind, shown, cross, total)
-    return count(rng, stem, given, share * total, kind, wrong, steps)
+    return count(stem, given, share * total, kind, wrong, steps)
 
 
 @template("biology", "mark_and_recapture", 2)
@@ -85,7 +85,7 @@ def mark_and_recapture(rng: Random) -> Draft:
     wrong = mistakes(marked + caught - again, marked + caught, marked * again, value - marked)
     steps = [f"N = {marked} × {caught} / {again}"]
     given = (animal, marked, caught, again)
-    return count(rng, stem, given, value, animal, wrong, steps)
+    return count(stem, given, value, animal, wrong, steps)
 
 
 @template("biology", "cardiac_output", 2)
@@ -98,7 +98,7 @@ def cardiac_output(rng: Random) -> Draft:
     value = Fraction(rate * stroke, 1000)
     wrong = mistakes(Fraction(stroke, rate), Fraction(rate, stroke), value * 10, value / 60)
     steps = [f"Q = {rate} per min × {show(Fraction(stroke, 1000))} L"]
-    return numeric(rng, stem, (rate, stroke), value, "L/min", wrong, steps)
+    return numeric(stem, (rate, stroke), value, "L/min", wrong, steps)
 
 
 @template("biology", "magnification", 3)
@@ -112,11 +112,8 @@ def magnification(rng: Random) -> Draft:
     value = Fraction(image * 1000, actual)
     inverse = Fraction(actual * 1000, image)
     wrong = mistakes(value / 1000, inverse, value / 10, value * 10)
-    steps = [
-        f"{image} mm = {image * 1000} µm.",
-        f"M = {image * 1000} µm / {actual} µm",
-    ]
-    return numeric(rng, stem, (thing, image, actual), value, "times", wrong, steps)
+    steps = [f"{image} mm = {image * 1000} µm.", f"M = {image * 1000} µm / {actual} µm"]
+    return numeric(stem, (thing, image, actual), value, "times", wrong, steps)
 
 
 @template("biology", "hardy_weinberg", 3)
@@ -134,7 +131,7 @@ def hardy_weinberg(rng: Random) -> Draft:
         f"q = √{show(q * q)} = {show(q)} and p = 1 - {show(q)} = {show(p)}.",
         f"2 p q N = 2 × {show(p)} × {show(q)} × {size}",
     ]
-    return numeric(rng, stem, (q, size), value, "", wrong, steps)
+    return numeric(stem, (q, size), value, "", wrong, steps)
 
 
 @template("biology", "bacterial_growth", 3)
@@ -149,7 +146,7 @@ def bacterial_growth(rng: Random) -> Draft:
     wrong = mistakes(value // 2, 2 * value, start * 2 * times, start * times**2, start * times)
     steps = [f"{doubling * times} / {doubling} = {times} doublings.", f"{start} × 2^{times}"]
     given = (start, doubling, times)
-    return count(rng, stem, given, value, "", wrong, steps)
+    return count(stem, given, value, "", wrong, steps)
 
 
 @template("biology", "translation", 3)
@@ -185,7 +182,7 @@ def recombination(rng: Random) -> Draft:
         f"{crossed} of {total} offspring are recombinant.",
         f"{crossed} / {total} × 100 cM",
     ]
-    return numeric(rng, stem, (*old, *new), value, "cM", wrong, steps, below=100)
+    return numeric(stem, (*old, *new), value, "cM", wrong, steps, below=100)
 
 
 @template("biology", "plate_count", 4)
@@ -193,8 +190,8 @@ def plate_count(rng: Random) -> Draft:
     colonies, tubes = rng.randrange(30, 300), rng.randrange(2, 6)
     plated, volume = rng.choice([50, 100, 200, 250, 500]), rng.randrange(5, 60)
     stem = (
-        f"A culture is diluted 1:10 {tubes} times in a row. {plated} µL of the last dilution grows "
-        f"into {colonies} colonies. How many bacteria are in {volume} mL of the culture?"
+        f"A culture is diluted tenfold {tubes} times in a row. {plated} µL of the last dilution "
+        f"grows into {colonies} colonies. How many bacteria are in {volume} mL of the culture?"
     )
     last = Fraction(colonies * 1000, plated)
     density = last * 10**tubes
@@ -206,7 +203,7 @@ def plate_count(rng: Random) -> Draft:
         f"The culture has {show(last)} × 10^{tubes} = {scientific(density)} per mL.",
         f"N = {scientific(density)} × {volume}",
     ]
-    return numeric(rng, stem, (colonies, tubes, plated, volume), value, "", wrong, steps)
+    return numeric(stem, (colonies, tubes, plated, volume), value, "", wrong, steps)
 
 
 @template("biology", "carriers", 4)
@@ -227,7 +224,7 @@ def carriers(rng: Random) -> Draft:
         f"2 p q = 2 × {root - 1}/{root} × 1/{root} = {significant(share)}.",
         f"N = {significant(share)} × {people}",
     ]
-    return numeric(rng, stem, (root, people), value, "", wrong, steps)
+    return numeric(stem, (root, people), value, "", wrong, steps)
 
 
 @template("biology", "food_chain", 4)
@@ -248,4 +245,4 @@ def food_chain(rng: Random) -> Draft:
         f"Secondary consumers get {percent}% of {show(first)} kJ = {significant(second)} kJ.",
         f"E = {significant(second)} kJ × {area} × {years}",
     ]
-    return numeric(rng, stem, (energy, percent, area, years), value, "kJ", wrong, steps)
+    return numeric(stem, (energy, percent, area, years), value, "kJ", wrong, steps)

@@ -7,7 +7,7 @@ from fractions import Fraction
 from random import Random
 
 from .drafts import mistakes, numeric
-from .facts import MOLAR_MASSES, REACTIONS, salt
+from .facts import MOLAR_MASSES, REACTIONS, SOLUBLE, salt
 from .numbers import article, scientific, show, significant
 from .registry import Draft, template
 
@@ -22,7 +22,7 @@ def moles_from_mass(rng: Random) -> Draft:
     stem = f"How many moles is {mass} g of {name}? Its molar mass is {show(molar)} g/mol."
     wrong = mistakes(mass * molar, molar / mass, Fraction(mass) / 10, mass / molar * 1000)
     steps = [f"n = m / M = {mass} g / {show(molar)} g/mol"]
-    return numeric(rng, stem, (name, mass), mass / molar, "mol", wrong, steps)
+    return numeric(stem, (name, mass), mass / molar, "mol", wrong, steps)
 
 
 @template("chemistry", "mass_from_moles", 2)
@@ -34,7 +34,7 @@ def mass_from_moles(rng: Random) -> Draft:
     )
     wrong = mistakes(molar / amount, amount / molar, molar + amount, amount * molar * 2)
     steps = [f"m = n M = {show(amount)} mol × {show(molar)} g/mol"]
-    return numeric(rng, stem, (name, amount), amount * molar, "g", wrong, steps)
+    return numeric(stem, (name, amount), amount * molar, "g", wrong, steps)
 
 
 @template("chemistry", "dilution", 2)
@@ -53,10 +53,8 @@ def dilution(rng: Random) -> Draft:
         strong * small / 100,
         strong * (large - small) / large,
     )
-    steps = [
-        f"c₂ = c₁ V₁ / V₂ = {show(strong)} mol/L × {small} mL / {large} mL",
-    ]
-    return numeric(rng, stem, (strong, small, large), value, "mol/L", wrong, steps)
+    steps = [f"c₂ = c₁ V₁ / V₂ = {show(strong)} mol/L × {small} mL / {large} mL"]
+    return numeric(stem, (strong, small, large), value, "mol/L", wrong, steps)
 
 
 @template("chemistry", "percent_yield", 2)
@@ -67,19 +65,17 @@ def percent_yield(rng: Random) -> Draft:
     value = Fraction(100 * got, most)
     wrong = mistakes(100 - value, value / 10, Fraction(100 * got, most + got), value / 2)
     steps = [f"Yield = {got} g / {most} g × 100%"]
-    return numeric(rng, stem, (most, got), value, "%", wrong, steps, below=100)
+    return numeric(stem, (most, got), value, "%", wrong, steps, below=100)
 
 
 @template("chemistry", "ph_of_acid", 2)
 def ph_of_acid(rng: Random) -> Draft:
     lead, power = Fraction(rng.randrange(100, 1000), 100), rng.randrange(3, 10)
-    concentration = lead / 10**power
     stem = f"What is the pH at a hydrogen ion concentration of {show(lead)} × 10^-{power} mol/L?"
-    value = -math.log10(concentration)
+    value = -math.log10(lead / 10**power)
     wrong = mistakes(power, power + math.log10(lead), 14 - value, power - 1, value * math.log(10))
     steps = [f"pH = -log₁₀({show(lead)} × 10^-{power})"]
-    given = (lead, power)
-    return numeric(rng, stem, given, value, "", wrong, steps, places=2, step=0.35)
+    return numeric(stem, (lead, power), value, "", wrong, steps, places=2, step=1 / 3, below=14)
 
 
 @template("chemistry", "percent_by_mass", 3)
@@ -90,35 +86,30 @@ def percent_by_mass(rng: Random) -> Draft:
         "What is the mass fraction of salt in the solution?"
     )
     value = Fraction(100 * solute, solute + water)
-    wrong = mistakes(
-        Fraction(100 * solute, water),
-        Fraction(100 * water, solute + water),
-        value / 10,
-        Fraction(solute, water),
-    )
+    wrong = mistakes(Fraction(100 * solute, water), 100 - value, value / 10, value / 100)
     steps = [
         f"The solution has a mass of {solute} g + {water} g = {solute + water} g.",
         f"w = {solute} g / {solute + water} g × 100%",
     ]
-    return numeric(rng, stem, (solute, water), value, "%", wrong, steps, below=100)
+    return numeric(stem, (solute, water), value, "%", wrong, steps, below=100)
 
 
 @template("chemistry", "molarity", 3)
 def molarity(rng: Random) -> Draft:
-    name, molar = rng.choice(sorted(MOLAR_MASSES.items()))
-    mass, volume = rng.randrange(3, 200), rng.randrange(50, 900, 10)
+    name = rng.choice(SOLUBLE)
+    molar, mass = MOLAR_MASSES[name], rng.randrange(3, 100)
+    volume, amount = rng.randrange(200, 1000, 10), mass / molar
     stem = (
         f"{mass} g of {name} (molar mass {show(molar)} g/mol) is dissolved to make {volume} mL "
         "of solution. What is its concentration?"
     )
-    amount = mass / molar
     value = amount * 1000 / volume
     wrong = mistakes(amount * volume / 1000, amount / volume, Fraction(mass * 1000, volume), amount)
     steps = [
         f"n = m / M = {mass} g / {show(molar)} g/mol = {significant(amount)} mol.",
         f"c = n / V = {significant(amount)} mol / {show(Fraction(volume, 1000))} L",
     ]
-    return numeric(rng, stem, (name, mass, volume), value, "mol/L", wrong, steps)
+    return numeric(stem, (name, mass, volume), value, "mol/L", wrong, steps)
 
 
 @template("chemistry", "mass_of_salt", 3)
@@ -135,7 +126,7 @@ def mass_of_salt(rng: Random) -> Draft:
         f"M = {working} = {show(molar)} g/mol.",
         f"m = n M = {show(amount)} mol × {show(molar)} g/mol",
     ]
-    return numeric(rng, stem, (formula, amount), amount * molar, "g", wrong, steps)
+    return numeric(stem, (formula, amount), amount * molar, "g", wrong, steps)
 
 
 @template("chemistry", "radioactive_decay", 3)
@@ -147,14 +138,9 @@ def radioactive_decay(rng: Random) -> Draft:
         f"{half * times} {unit}?"
     )
     value = Fraction(start, 2**times)
-    wrong = mistakes(
-        start - value, Fraction(start, 2 * times), Fraction(start, times), value * 2, value / 2
-    )
-    steps = [
-        f"{half * times} {unit} are {times} half-lives.",
-        f"m = {start} mg / 2^{times}",
-    ]
-    return numeric(rng, stem, (start, half, times, unit), value, "mg", wrong, steps)
+    wrong = mistakes(start - value, Fraction(start, 2 * times), Fraction(start, times), value * 2)
+    steps = [f"{half * times} {unit} are {times} half-lives.", f"m = {start} mg / 2^{times}"]
+    return numeric(stem, (start, half, times, unit), value, "mg", wrong, steps)
 
 
 @template("chemistry", "ideal_gas", 3)
@@ -177,7 +163,7 @@ def ideal_gas(rng: Random) -> Draft:
         f"T = {celsius} + 273.15 = {show(kelvin)} K.",
         f"p = n R T / V = {show(amount)} mol × 8.314 kPa·L/(mol·K) × {show(kelvin)} K / {volume} L",
     ]
-    return numeric(rng, stem, (amount, volume, celsius), value, "kPa", wrong, steps)
+    return numeric(stem, (amount, volume, celsius), value, "kPa", wrong, steps)
 
 
 @template("chemistry", "limiting_reagent", 4)
@@ -205,7 +191,7 @@ def limiting_reagent(rng: Random) -> Draft:
         f"{limiting} runs out first and gives {significant(runs * c)} mol of {product}.",
         f"m = {significant(runs * c)} mol × {show(mass_c)} g/mol",
     ]
-    return numeric(rng, stem, (product, m_a, m_b), value, "g", wrong, steps)
+    return numeric(stem, (product, m_a, m_b), value, "g", wrong, steps)
 
 
 @template("chemistry", "titration", 4)
@@ -231,7 +217,7 @@ def titration(rng: Random) -> Draft:
         f"{significant(used * base / protons)} mmol.",
         f"c = {significant(used * base / protons)} mmol / {taken} mL",
     ]
-    return numeric(rng, stem, (acid, taken, used, base), value, "mol/L", wrong, steps)
+    return numeric(stem, (acid, taken, used, base), value, "mol/L", wrong, steps)
 
 
 @template("chemistry", "ph_after_mixing", 4)
@@ -246,16 +232,12 @@ def ph_after_mixing(rng: Random) -> Draft:
         "NaOH. What is the pH of the mixture?"
     )
     value = -math.log10(left / volume)
-    wrong = mistakes(
-        -math.log10(left / v_acid),
-        -math.log10(acid),
-        14 - value,
-        -math.log10((acid * v_acid + base * v_base) / volume),
-    )
+    sum_instead = (acid * v_acid + base * v_base) / volume
+    wrong = mistakes(*(-math.log10(c) for c in (left / v_acid, acid, sum_instead)))
     steps = [
         f"n(H+) = {v_acid} × {show(acid)} - {v_base} × {show(base)} = {show(left)} mmol.",
         f"[H+] = {show(left)} mmol / {volume} mL = {scientific(left / volume)} mol/L.",
         f"pH = -log₁₀({scientific(left / volume)})",
     ]
     given = (acid, v_acid, base, v_base)
-    return numeric(rng, stem, given, value, "", wrong, steps, places=2, step=0.15)
+    return numeric(stem, given, value, "", wrong, steps, places=2, step=1 / 7, below=14)

@@ -6,42 +6,38 @@ import math
 from fractions import Fraction
 from random import Random
 
+# All symbols have two letters, so that a long name gives nothing away.
 ATOMIC_NUMBERS = {
-    "hydrogen": 1, "helium": 2, "lithium": 3, "carbon": 6, "nitrogen": 7, "oxygen": 8,
-    "fluorine": 9, "neon": 10, "sodium": 11, "magnesium": 12, "aluminium": 13, "silicon": 14,
-    "phosphorus": 15, "sulfur": 16, "chlorine": 17, "argon": 18, "potassium": 19, "calcium": 20,
-    "titanium": 22, "chromium": 24, "iron": 26, "nickel": 28, "copper": 29, "zinc": 30,
-    "bromine": 35, "silver": 47, "tin": 50, "iodine": 53, "gold": 79, "lead": 82,
+    "He": 2, "Li": 3, "Be": 4, "Ne": 10, "Na": 11, "Mg": 12, "Al": 13, "Si": 14, "Cl": 17,
+    "Ar": 18, "Ca": 20, "Ti": 22, "Cr": 24, "Mn": 25, "Fe": 26, "Co": 27, "Ni": 28, "Cu": 29,
+    "Zn": 30, "Br": 35, "Kr": 36, "Ag": 47, "Sn": 50, "Xe": 54, "Ba": 56, "Pt": 78, "Au": 79,
+    "Hg": 80, "Pb": 82, "Ra": 88,
 }  # fmt: skip
-# In °C at 1 atm.
+# In °C at 1 atm; all names have seven letters, for the same reason.
 BOILING_POINTS = {
-    "ether": 35, "pentane": 36, "acetone": 56, "bromine": 59, "chloroform": 61, "methanol": 65,
-    "hexane": 69, "ethanol": 78, "benzene": 80, "heptane": 98, "water": 100, "toluene": 111,
-    "pyridine": 115, "octane": 126, "xylene": 140, "phenol": 182, "aniline": 184, "glycol": 197,
-    "glycerol": 290, "mercury": 357,
+    "pentane": 36, "acetone": 56, "bromine": 59, "ethanol": 78, "benzene": 80, "heptane": 98,
+    "dioxane": 101, "toluene": 111, "butanol": 118, "pyrrole": 129, "styrene": 145,
+    "anisole": 154, "hexanol": 157, "aniline": 184, "octanol": 195, "menthol": 212,
+    "nonanol": 214, "decanol": 233, "mercury": 357,
 }  # fmt: skip
-# In °C.
-MELTING_POINTS = {
-    "gallium": 30, "indium": 157, "tin": 232, "bismuth": 271, "lead": 327, "zinc": 420,
-    "magnesium": 650, "aluminium": 660, "silver": 962, "gold": 1064, "copper": 1085,
-    "nickel": 1455, "cobalt": 1495, "iron": 1538, "titanium": 1668, "platinum": 1768,
-    "chromium": 1907, "vanadium": 1910, "tantalum": 3017, "tungsten": 3422,
-}  # fmt: skip
-# In kg/m³.
-DENSITIES = {
-    "magnesium": 1740, "aluminium": 2700, "titanium": 4510, "gallium": 5910, "vanadium": 6110,
-    "zinc": 7140, "chromium": 7190, "tin": 7290, "indium": 7310, "iron": 7870, "cobalt": 8860,
-    "nickel": 8910, "copper": 8960, "bismuth": 9780, "silver": 10500, "lead": 11340,
-    "tantalum": 16690, "tungsten": 19250, "gold": 19300, "platinum": 21450,
+# Melting point in °C and density in kg/m³.
+METALS = {
+    "Ga": (30, 5910), "In": (157, 7310), "Sn": (232, 7290), "Bi": (271, 9780), "Cd": (321, 8650),
+    "Pb": (327, 11340), "Zn": (420, 7140), "Mg": (650, 1740), "Al": (660, 2700),
+    "Ag": (962, 10500), "Au": (1064, 19300), "Cu": (1085, 8960), "Mn": (1246, 7210),
+    "Ni": (1455, 8910), "Co": (1495, 8860), "Fe": (1538, 7870), "Pd": (1555, 12020),
+    "Ti": (1668, 4510), "Pt": (1768, 21450), "Zr": (1855, 6520), "Cr": (1907, 7190),
+    "Rh": (1964, 12410), "Hf": (2233, 13310), "Ir": (2446, 22560), "Nb": (2477, 8570),
+    "Mo": (2623, 10280), "Ta": (3017, 16690), "Re": (3186, 21020),
 }  # fmt: skip
 IONS = {
     "+": (
-        "Li+", "Na+", "K+", "Rb+", "Cs+", "Ag+", "Mg2+", "Ca2+", "Sr2+", "Ba2+", "Zn2+", "Fe2+",
+        "Li+", "Na+", "Rb+", "Cs+", "Ag+", "Mg2+", "Ca2+", "Sr2+", "Ba2+", "Zn2+", "Fe2+",
         "Fe3+", "Cu2+", "Ni2+", "Co2+", "Mn2+", "Pb2+", "Al3+", "Cr3+",
     ),
     "-": (
-        "F-", "Cl-", "Br-", "I-", "OH-", "CN-", "O2-", "S2-", "Se2-", "Te2-", "N3-", "P3-",
-        "ClO-", "NO2-", "NO3-", "HS-", "IO3-", "SCN-", "BrO-", "ClO3-",
+        "Cl-", "Br-", "OH-", "CN-", "HS-", "O2-", "S2-", "N3-", "P3-", "Se2-", "Te2-", "ClO-",
+        "BrO-", "NO2-", "NO3-", "IO3-", "SCN-",
     ),
 }  # fmt: skip
 
@@ -55,6 +51,10 @@ MOLAR_MASSES = {
         "potassium nitrate": "101.10", "sodium carbonate": "105.99",
     }.items()
 }  # fmt: skip
+SOLUBLE = (
+    "sodium chloride", "glucose", "sodium hydroxide", "potassium chloride", "urea", "sucrose",
+    "ammonium nitrate", "potassium nitrate", "sodium carbonate",
+)  # fmt: skip
 # Specific heat capacity in J/(kg·K).
 HEAT_CAPACITY = {"water": 4180, "ethanol": 2440, "aluminium": 897, "iron": 449, "copper": 385}
 # Linear expansion in 10^-6 per K, Young's modulus in GPa, resistivity in 10^-9 Ω·m.

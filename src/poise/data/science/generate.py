@@ -106,7 +106,7 @@ def _draw(template: Template, quota: int, split: str, rng: Random) -> list[Draft
 
 
 def _assemble(template: Template, draft: Draft, letter: Letter, rng: Random) -> Question:
-    others = list(draft.others)
+    others = list(draft.others(rng))
     rng.shuffle(others)
     others.insert(LETTERS.index(letter), draft.answer)
     first, second, third, fourth = others

@@ -1,7 +1,7 @@
 """Level 1 of all four domains: questions that one look answers.
 
-Numbers within a question are equally long and start with different digits, so that neither
-length nor a second look is needed; a model of 135M parameters can learn them.
+Drawn numbers start with different digits, so that a model of 135M parameters can learn to tell
+them apart; options are equally long, so that their length tells nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 
 from .drafts import choice
-from .facts import ATOMIC_NUMBERS, BOILING_POINTS, DENSITIES, IONS, MELTING_POINTS
+from .facts import ATOMIC_NUMBERS, BOILING_POINTS, IONS, METALS
 from .registry import Draft, template
 
 # Plural nouns with their units.
@@ -115,7 +115,7 @@ def most_acidic(rng: Random) -> Draft:
 def sign_of_ion(rng: Random) -> Draft:
     sign, other, word = rng.choice([("-", "+", "negative"), ("+", "-", "positive")])
     right = rng.choice(IONS[sign])
-    others = rng.sample(IONS[other], 3)
+    others = rng.sample([ion for ion in IONS[other] if len(ion) == len(right)], 3)
     stem = f"Which of these ions has a {word} charge?"
     steps = [f"{right} has a {word} charge."]
     return choice(stem, (right, *sorted(others)), right, others, steps)
@@ -197,10 +197,12 @@ def hardest_sample(rng: Random) -> Draft:
 @template("materials", "melting_point", 1)
 def melting_point(rng: Random) -> Draft:
     asks = ("Which melts at the highest temperature?", "Which melts at the lowest temperature?")
-    return named_extreme(rng, MELTING_POINTS, "Melting points", "°C", asks)
+    points = {metal: melting for metal, (melting, _) in METALS.items()}
+    return named_extreme(rng, points, "Melting points", "°C", asks)
 
 
 @template("materials", "densest_metal", 1)
 def densest_metal(rng: Random) -> Draft:
     asks = ("Which metal is the densest?", "Which metal is the least dense?")
-    return named_extreme(rng, DENSITIES, "Densities", "kg/m³", asks)
+    densities = {metal: density for metal, (_, density) in METALS.items()}
+    return named_extreme(rng, densities, "Densities", "kg/m³", asks)

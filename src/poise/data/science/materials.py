@@ -21,7 +21,7 @@ def density(rng: Random) -> Draft:
     stem = f"A sample has a mass of {mass} g and a volume of {volume} cm³. What is its density?"
     wrong = mistakes(Fraction(volume, mass), Fraction(mass * volume), Fraction(mass * 10, volume))
     steps = [f"ρ = m / V = {mass} g / {volume} cm³"]
-    return numeric(rng, stem, (mass, volume), Fraction(mass, volume), "g/cm³", wrong, steps)
+    return numeric(stem, (mass, volume), Fraction(mass, volume), "g/cm³", wrong, steps)
 
 
 @template("materials", "stress", 2)
@@ -33,7 +33,7 @@ def stress(rng: Random) -> Draft:
     )
     wrong = mistakes(Fraction(area, force), Fraction(force * area), Fraction(force, 2 * area))
     steps = [f"σ = F / A = {force} N / {area} mm²"]
-    return numeric(rng, stem, (force, area), Fraction(force, area), "MPa", wrong, steps)
+    return numeric(stem, (force, area), Fraction(force, area), "MPa", wrong, steps)
 
 
 @template("materials", "strain", 2)
@@ -43,11 +43,9 @@ def strain(rng: Random) -> Draft:
         f"A rod of {length} mm is stretched by {show(longer)} mm. What is its strain in per cent?"
     )
     value = 100 * longer / length
-    wrong = mistakes(
-        longer / length, 100 * longer / (length + longer) / 2, length / longer, value * 10
-    )
+    wrong = mistakes(longer / length, length / longer, value * 10)
     steps = [f"ε = ΔL / L × 100% = {show(longer)} mm / {length} mm × 100%"]
-    return numeric(rng, stem, (length, longer), value, "%", wrong, steps)
+    return numeric(stem, (length, longer), value, "%", wrong, steps)
 
 
 @template("materials", "youngs_modulus", 2)
@@ -62,7 +60,7 @@ def youngs_modulus(rng: Random) -> Draft:
         load / percent, load * percent / 100, value / 10, percent / load * 1000, value * 10
     )
     steps = [f"E = σ / ε = {show(Fraction(load, 1000))} GPa / {show(percent / 100)}"]
-    return numeric(rng, stem, (load, percent), value, "GPa", wrong, steps)
+    return numeric(stem, (load, percent), value, "GPa", wrong, steps)
 
 
 @template("materials", "safety_factor", 2)
@@ -75,7 +73,7 @@ def safety_factor(rng: Random) -> Draft:
     value = Fraction(strength, working)
     wrong = mistakes(1 / value, value - 1, value + 1, value / 2)
     steps = [f"S = {strength} MPa / {working} MPa"]
-    return numeric(rng, stem, (strength, working), value, "", wrong, steps)
+    return numeric(stem, (strength, working), value, "", wrong, steps)
 
 
 @template("materials", "rule_of_mixtures", 2)
@@ -95,7 +93,7 @@ def rule_of_mixtures(rng: Random) -> Draft:
         share * fibre,
     )
     steps = [f"E = {show(share)} × {fibre} GPa + {show(1 - share)} × {matrix} GPa"]
-    return numeric(rng, stem, (fibre, matrix, percent), value, "GPa", wrong, steps)
+    return numeric(stem, (fibre, matrix, percent), value, "GPa", wrong, steps)
 
 
 @template("materials", "thermal_expansion", 3)
@@ -119,7 +117,7 @@ def thermal_expansion(rng: Random) -> Draft:
         f"ΔT = {hot} °C - {cold} °C = {hot - cold} K.",
         f"ΔL = α L ΔT = {alpha} × 10^-6 per K × {length * 1000} mm × {hot - cold} K",
     ]
-    return numeric(rng, stem, (name, length, cold, hot), value, "mm", wrong, steps)
+    return numeric(stem, (name, length, cold, hot), value, "mm", wrong, steps)
 
 
 @template("materials", "wire_resistance", 3)
@@ -138,7 +136,7 @@ def wire_resistance(rng: Random) -> Draft:
         f"A = {show(area)} × 10^-6 m².",
         f"R = ρ L / A = {rho} × 10^-9 Ω·m × {length} m / ({show(area)} × 10^-6 m²)",
     ]
-    return numeric(rng, stem, (name, length, area), value, "Ω", wrong, steps)
+    return numeric(stem, (name, length, area), value, "Ω", wrong, steps)
 
 
 @template("materials", "bragg", 3)
@@ -158,7 +156,7 @@ def bragg(rng: Random) -> Draft:
         f"sin θ = n λ / (2 d) = {order} × {wave} / (2 × {spacing}) = {significant(sine)}.",
         f"θ = arcsin {significant(sine)}",
     ]
-    return numeric(rng, stem, (wave, spacing, order), value, "°", wrong, steps, below=90)
+    return numeric(stem, (wave, spacing, order), value, "°", wrong, steps, below=90)
 
 
 @template("materials", "diffusion_depth", 3)
@@ -176,7 +174,7 @@ def diffusion_depth(rng: Random) -> Draft:
         f"t = {hours} h = {seconds} s.",
         f"x = √({show(Fraction(lead, 10))} × 10^-{power} m²/s × {seconds} s)",
     ]
-    return numeric(rng, stem, (lead, power, hours), value, "µm", wrong, steps)
+    return numeric(stem, (lead, power, hours), value, "µm", wrong, steps)
 
 
 @template("materials", "rod_extension", 4)
@@ -200,7 +198,7 @@ def rod_extension(rng: Random) -> Draft:
         f"{scientific(tension / modulus / 1000)}.",
         f"ΔL = ε L = {scientific(tension / modulus / 1000)} × {show(length * 1000)} mm",
     ]
-    return numeric(rng, stem, (name, load, diameter, length), value, "mm", wrong, steps)
+    return numeric(stem, (name, load, diameter, length), value, "mm", wrong, steps)
 
 
 @template("materials", "thermal_stress", 4)
@@ -222,7 +220,7 @@ def thermal_stress(rng: Random) -> Draft:
         f"σ = E ε = {modulus * 1000} MPa × {alpha * warmer} × 10^-6 = {significant(tension)} MPa.",
         f"F = σ a² = {significant(tension)} MPa × ({side} mm)² / 1000",
     ]
-    return numeric(rng, stem, (name, warmer, side), value, "kN", wrong, steps)
+    return numeric(stem, (name, warmer, side), value, "kN", wrong, steps)
 
 
 @template("materials", "crystal_density", 4)
@@ -242,4 +240,4 @@ def crystal_density(rng: Random) -> Draft:
         f"Its volume is ({edge} × 10^-10 cm)³ = {scientific(volume)} cm³.",
         f"ρ = {scientific(mass)} g / ({scientific(volume)} cm³)",
     ]
-    return numeric(rng, stem, (cell, edge, molar), value, "g/cm³", wrong, steps)
+    return numeric(stem, (cell, edge, molar), value, "g/cm³", wrong, steps)

@@ -6,7 +6,6 @@ answer is the same on every machine; floats enter only through roots, logarithms
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Context, Decimal
 from fractions import Fraction
 
@@ -50,6 +49,14 @@ def scientific(value: Number, digits: int = 4) -> str:
     return f"{format(rounded.scaleb(-exponent), 'f')} × 10^{exponent}"
 
 
+def width(value: float) -> int:
+    """The length of `significant` with three digits, without writing it."""
+    exponent = int(f"{value:.2e}".partition("e")[2])
+    if exponent < 0:
+        return 4 - exponent
+    return 4 if exponent < 2 else exponent + 1
+
+
 def fixed(value: Number, places: int) -> str:
     """Write with the given number of decimal places: ``7.40``."""
     return format(decimal(value).quantize(Decimal(1).scaleb(-places), context=_CONTEXT), "f")
@@ -66,9 +73,3 @@ def article(text: str) -> str:
     number = text.split()[0].split(".")[0]
     vowel = text[0] in "aeioAEIO8" or number in ("11", "18")
     return f"{'an' if vowel else 'a'} {text}"
-
-
-def alike(values: Sequence[Number], digits: int = 3) -> list[str]:
-    """Write several values in one form: all plain, or all scientific if one needs it."""
-    write = significant if all(map(is_plain, values)) else scientific
-    return [write(value, digits) for value in values]

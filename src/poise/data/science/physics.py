@@ -24,7 +24,7 @@ def speed(rng: Random) -> Draft:
     )
     steps = [f"v = d / t = {distance} m / {time} s"]
     value = Fraction(distance, time)
-    return numeric(rng, stem, (who, distance, time), value, "m/s", wrong, steps)
+    return numeric(stem, (who, distance, time), value, "m/s", wrong, steps)
 
 
 @template("physics", "ohms_law", 2)
@@ -34,7 +34,7 @@ def ohms_law(rng: Random) -> Draft:
     wrong = mistakes(voltage * resistance, Fraction(resistance, voltage), voltage - resistance)
     steps = [f"I = V / R = {voltage} V / {resistance} Ω"]
     value = Fraction(voltage, resistance)
-    return numeric(rng, stem, (voltage, resistance), value, "A", wrong, steps)
+    return numeric(stem, (voltage, resistance), value, "A", wrong, steps)
 
 
 @template("physics", "momentum", 2)
@@ -43,7 +43,7 @@ def momentum(rng: Random) -> Draft:
     stem = f"What is the momentum of a ball of {show(mass)} kg that moves at {velocity} m/s?"
     wrong = mistakes(mass * velocity**2, mass * velocity / 2, mass + velocity, velocity / mass)
     steps = [f"p = m v = {show(mass)} kg × {velocity} m/s"]
-    return numeric(rng, stem, (mass, velocity), mass * velocity, "kg·m/s", wrong, steps)
+    return numeric(stem, (mass, velocity), mass * velocity, "kg·m/s", wrong, steps)
 
 
 @template("physics", "acceleration", 2)
@@ -52,7 +52,7 @@ def acceleration(rng: Random) -> Draft:
     stem = f"What acceleration does a net force of {force} N give to a mass of {show(mass)} kg?"
     wrong = mistakes(force * mass, mass / force, force / (mass * G), force / mass * G)
     steps = [f"a = F / m = {force} N / {show(mass)} kg"]
-    return numeric(rng, stem, (force, mass), force / mass, "m/s²", wrong, steps)
+    return numeric(stem, (force, mass), force / mass, "m/s²", wrong, steps)
 
 
 @template("physics", "kinetic_energy", 2)
@@ -62,7 +62,7 @@ def kinetic_energy(rng: Random) -> Draft:
     value = Fraction(mass * velocity**2, 2)
     wrong = mistakes(mass * velocity**2, Fraction(mass * velocity, 2), mass * velocity, value / 2)
     steps = [f"E = m v² / 2 = {mass} kg × ({velocity} m/s)² / 2"]
-    return numeric(rng, stem, (mass, velocity), value, "J", wrong, steps)
+    return numeric(stem, (mass, velocity), value, "J", wrong, steps)
 
 
 @template("physics", "wave_speed", 2)
@@ -74,7 +74,7 @@ def wave_speed(rng: Random) -> Draft:
     )
     wrong = mistakes(frequency / length, length / frequency, frequency * length / 2)
     steps = [f"v = f λ = {frequency} Hz × {show(length)} m"]
-    return numeric(rng, stem, (frequency, length), frequency * length, "m/s", wrong, steps)
+    return numeric(stem, (frequency, length), frequency * length, "m/s", wrong, steps)
 
 
 @template("physics", "speeding_up", 3)
@@ -93,7 +93,7 @@ def speeding_up(rng: Random) -> Draft:
         f"{start} km/h / 3.6 = {show(first)} m/s.",
         f"v = u + a t = {show(first)} m/s + {show(gain)} m/s² × {time} s",
     ]
-    return numeric(rng, stem, (start, gain, time), first + gain * time, "m/s", wrong, steps)
+    return numeric(stem, (start, gain, time), first + gain * time, "m/s", wrong, steps)
 
 
 @template("physics", "heating", 3)
@@ -114,7 +114,7 @@ def heating(rng: Random) -> Draft:
         f"The temperature rises by {hot} °C - {cold} °C = {hot - cold} K.",
         f"Q = m c ΔT = {show(Fraction(mass, 1000))} kg × {heat} J/(kg·K) × {hot - cold} K",
     ]
-    return numeric(rng, stem, (name, mass, cold, hot), value, "kJ", wrong, steps)
+    return numeric(stem, (name, mass, cold, hot), value, "kJ", wrong, steps)
 
 
 @template("physics", "thin_lens", 3)
@@ -134,7 +134,7 @@ def thin_lens(rng: Random) -> Draft:
         f"1/v = 1/f - 1/u = 1/{focal} cm - 1/{far} cm = {significant(inverse)} per cm.",
         f"v = {far} × {focal} / ({far} - {focal}) cm",
     ]
-    return numeric(rng, stem, (focal, far), value, "cm", wrong, steps)
+    return numeric(stem, (focal, far), value, "cm", wrong, steps)
 
 
 @template("physics", "two_resistors", 3)
@@ -157,7 +157,7 @@ def two_resistors(rng: Random) -> Draft:
         f"I = V / R = {voltage} V / {significant(parallel)} Ω",
     ]
     given = (*sorted((first, second)), voltage)
-    return numeric(rng, stem, given, voltage / parallel, "A", wrong, steps)
+    return numeric(stem, given, voltage / parallel, "A", wrong, steps)
 
 
 @template("physics", "hitting_and_sticking", 4)
@@ -178,7 +178,7 @@ def hitting_and_sticking(rng: Random) -> Draft:
         f"After: E = {total} × {significant(common, 6)}² / 2 J = {significant(after)} J.",
         f"Lost: {significant(before)} J - {significant(after)} J",
     ]
-    return numeric(rng, stem, (light, heavy, velocity), before - after, "J", wrong, steps)
+    return numeric(stem, (light, heavy, velocity), before - after, "J", wrong, steps)
 
 
 @template("physics", "braking", 4)
@@ -198,7 +198,7 @@ def braking(rng: Random) -> Draft:
         f"a = μ g = {show(friction)} × 9.81 m/s² = {significant(slowing)} m/s².",
         f"s = v² / (2 a) = ({significant(start)} m/s)² / (2 × {significant(slowing)} m/s²)",
     ]
-    return numeric(rng, stem, (kmh, friction), value, "m", wrong, steps)
+    return numeric(stem, (kmh, friction), value, "m", wrong, steps)
 
 
 @template("physics", "projectile", 4)
@@ -219,4 +219,4 @@ def projectile(rng: Random) -> Draft:
         f"It falls for t = √(2 h / g) = √(2 × {height} m / 9.81 m/s²) = {significant(fall)} s.",
         f"d = v t = {velocity} m/s × {significant(fall)} s",
     ]
-    return numeric(rng, stem, (velocity, height), velocity * fall, "m", wrong, steps)
+    return numeric(stem, (velocity, height), velocity * fall, "m", wrong, steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -20,14 +20,14 @@ class Draft:
         given: The sampled quantities. They are the question's content: they alone decide its
             split, and two drafts with equal ``given`` are the same question.
         answer: Text of the right option.
-        others: Texts of the three wrong ones.
+        others: Draws the texts of the three wrong ones; only for drafts that become questions.
         steps: The worked solution.
     """
 
     stem: str
     given: tuple[object, ...]
     answer: str
-    others: tuple[str, str, str]
+    others: Callable[[Random], Sequence[str]]
     steps: tuple[str, ...]
 
 

@@ -1,0 +1,59 @@
+"""What the student and the teacher see."""
+
+import pytest
+
+from poise.data import extract_answer, generate, multiple_choice_reward
+from poise.data.prompts import STYLES, PromptStyle, get_style, render, render_all
+from tests.unit.data.test_question import QUESTION
+
+COLUMNS = ["id", "domain", "level", "template", "prompt", "answer", "options", "privileged_context"]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_row_has_the_columns_of_the_trainer(style):
+    row = render(QUESTION, style)
+    assert list(row) == COLUMNS
+    assert row["options"] == list(QUESTION.options)
+    assert (row["answer"], row["level"], row["domain"]) == ("B", 2, "physics")
+
+
+def test_chat_is_a_system_and_a_user_message_with_lettered_options():
+    system, user = render(QUESTION, "chat")["prompt"]
+    assert (system["role"], user["role"]) == ("system", "user")
+    assert "<answer>\nA\n</answer>" in system["content"]
+    assert user["content"] == (
+        "How fast?\n\nA: 1 m/s\nB: 2 m/s\nC: 3 m/s\nD: 4 m/s\nPlease reason step by step."
+    )
+
+
+def test_plain_is_text_that_waits_for_the_letter():
+    prompt = render(QUESTION, "plain")["prompt"]
+    assert prompt.endswith("Question: How fast?\nA) 1 m/s\nB) 2 m/s\nC) 3 m/s\nD) 4 m/s\nAnswer:")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_reference_is_an_answer_that_earns_the_reward(style):
+    for row in render_all(generate(count=80), style):
+        assert extract_answer(row["privileged_context"]) == row["answer"]
+        assert multiple_choice_reward([row["privileged_context"]], [row["answer"]]) == [1.0]
+
+
+def test_the_steps_stand_before_the_answer():
+    assert render(QUESTION, "plain")["privileged_context"] == "v = 4 m / 2 s.\nAnswer: B"
+    assert render(QUESTION, "chat")["privileged_context"].startswith(
+        "<reasoning>\nv = 4 m / 2 s.\n</reasoning>"
+    )
+
+
+def test_a_style_of_ones_own_can_be_added(monkeypatch):
+    monkeypatch.setitem(
+        STYLES, "bare", PromptStyle(lambda stem, options: stem, lambda steps, answer: answer)
+    )
+    assert render(QUESTION, "bare")["prompt"] == "How fast?"
+
+
+def test_an_unknown_style_names_the_nearest():
+    with pytest.raises(
+        ValueError, match=r"expected one of chat, plain.*found 'chatt'; did you mean"
+    ):
+        get_style("chatt")

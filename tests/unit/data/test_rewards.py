@@ -1,0 +1,108 @@
+"""Reading the letter, and rewarding it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poise.data.question import LETTERS
+from poise.data.rewards import (
+    NO_ANSWER,
+    completion_text,
+    extract_answer,
+    multiple_choice_feedback_reward,
+    multiple_choice_reward,
+)
+
+# {} stands for every letter in turn: all are read alike.
+CLEAR = [
+    "{}", " {}", " {}\n\nSo", "{}.", "({})", "({}).", "{})", "{}) 12 kg", "{}: 12 kg", "**{}**",
+    "Answer: {}", "answer:{}", "Answer: ({})", "Answer: **{}**", "The answer is {}.",
+    "So the answer is: {}", "Answer:\n{}", "The correct option is {}.", "Answer: option {}",
+    "v = 12 m/s.\nAnswer: {}", "It follows:\n{}", "I think it is ({}).", r"thus \boxed{{{}}}.",
+    "<answer>{}</answer>", "<answer>\n{}\n</answer>", "<answer>({})</answer>",
+    "<answer>**{}**</answer>", "<answer>{}: 12 kg</answer>", "<ANSWER>{}</ANSWER>",
+    "<reasoning>Answer: A or B?</reasoning><answer>{}</answer>",
+    "<answer>A</answer> No. <answer>{}</answer>",
+    "A) 3 kg\nB) 4 kg\nAnswer: {}",
+    " {}\n\nQuestion: And now?\nA) 1\nB) 2\nAnswer: A",
+    "Answer: {}\nQ2: What else?\nAnswer: C",
+    "Answer: {}. I repeat, the answer is {}.",
+]  # fmt: skip
+NONE = [
+    "", " ", "A mass of 3 kg falls.", "A 12 kg mass falls.", "The answer is A mass of 3 kg.",
+    "The answer is a mass.", "As I said", "Because", "B is wrong", "C-14 decays", "Answer: C-14",
+    "Answer: 12", "Answer: E", "E", "b", "A, B and C are wrong", "Answer is not B",
+    "Answer: A\nAnswer: B", "A\nB\nC", "A) 1\nB) 2", "<answer>A or B</answer>",
+    "<answer>A) or B)</answer>", "<answer></answer>", "<answer>12 kg</answer>",
+    "<answer>B</answer><answer>none</answer>", "<answer>A mass</answer>", "<answer>",
+    "It is (A) or (B), maybe", "Vitamin C helps.", "charge in C", "Question: what?\nAnswer",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", CLEAR)
+@pytest.mark.parametrize("letter", LETTERS)
+def test_a_clear_answer_is_read(text, letter):
+    assert extract_answer(text.format(letter, letter)) == letter
+
+
+@pytest.mark.parametrize("text", NONE)
+def test_what_is_no_answer_or_not_a_single_one_is_none(text):
+    assert extract_answer(text) is None
+
+
+def test_letters_in_tags_may_be_small():
+    assert extract_answer("<answer>b</answer>") == "B"
+
+
+@given(st.text(alphabet="ABCD ()<>answer:/.\n", max_size=60))
+def test_any_text_gives_a_letter_or_none(text):
+    assert extract_answer(text) in (*LETTERS, None)
+
+
+def test_rewards_are_one_or_zero_in_order():
+    completions = ["Answer: B", "Answer: C", "who knows"]
+    assert multiple_choice_reward(completions, answer=["B", "B", "B"]) == [1.0, 0.0, 0.0]
+
+
+def test_feedback_says_what_is_wrong_and_never_the_right_letter():
+    pairs = multiple_choice_feedback_reward(["Answer: B", "Answer: C", "?"], answer=["B", "B", "B"])
+    assert pairs == [(1.0, None), (0.0, "C is wrong."), (0.0, NO_ANSWER)]
+    assert extract_answer(NO_ANSWER) is None
+
+
+def test_chat_completions_are_read_from_what_the_assistant_said():
+    chat = [{"role": "assistant", "content": "<answer>B</answer>"}]
+    tool = [{"role": "tool", "content": "Answer: C"}, *chat, {"role": "assistant", "content": None}]
+    assert multiple_choice_reward([chat, tool], answer=["B", "B"]) == [1.0, 1.0]
+
+
+def test_the_hosts_other_columns_are_let_through():
+    rewards = multiple_choice_reward(
+        prompts=["?"], completions=["B"], answer=["B"], completion_ids=[[1]], trainer_state=None,
+        options=[["x", "y"]],
+    )  # fmt: skip
+    assert rewards == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "columns", "message"),
+    [
+        (["B", "E"], {}, "row 1: expected an answer among A, B, C, D, found 'E'"),
+        (
+            ["B", "C"],
+            {"options": [["x", "y"]] * 2},
+            "row 1: expected an answer among A, B, found 'C'",
+        ),
+        (["B", "42"], {"options": [None, None]}, "row 1: expected an answer among A, B, C, D"),
+        (["B"], {}, "expected 2 answers, one for each completion, found 1"),
+        (["B", "B"], {"options": [["x", "y"]]}, "found 2 and 1 lists of options"),
+    ],
+)
+def test_answers_outside_the_options_name_the_row(answer, columns, message):
+    with pytest.raises(ValueError, match=message):
+        multiple_choice_reward(["B", "B"], answer=answer, **columns)
+
+
+def test_a_completion_of_another_type_is_refused():
+    with pytest.raises(TypeError, match="expected text or a list of chat messages, found int"):
+        completion_text(3)
