@@ -16,7 +16,7 @@ import poise
 from . import plots
 from .report_content import choose_samples, facts_of, groups_of, results_of, settings_of
 from .runs import Run
-from .statistics import Interval
+from .wording import p_value, percent, points
 
 
 def write_report(runs: Sequence[Run], output: str | Path) -> Path:
@@ -71,18 +71,5 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"percent": _percent, "points": _points, "p_value": format_p}
+    environment.filters |= {"percent": percent, "points": points, "p_value": p_value}
     return environment
-
-
-def _percent(interval: Interval) -> str:
-    return f"{100 * interval.mean:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
-
-
-def _points(interval: Interval) -> str:
-    return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
-
-
-def format_p(p: float) -> str:
-    """A p-value with as many digits as a reader needs."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -1,0 +1,54 @@
+"""TRL's parser of flags and YAML, with mistakes as one line instead of a page of usage."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import field
+from typing import Any, NoReturn
+
+from trl import TrlParser
+
+
+def option(default: Any, text: str) -> Any:
+    """A dataclass field that is a flag: its default and what `--help` says about it."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+class CommandParser(TrlParser):
+    """`TrlParser` whose errors are exceptions; it also takes `--config=FILE`."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises: ValueError, instead of printing the usage and leaving."""
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+    def parse_args_and_config(
+        self, args: Iterable[str] | None = None, *rest: Any, **options: Any
+    ) -> tuple[Any, ...]:
+        """As TRL's.
+
+        Raises:
+            ValueError: an unknown flag (unless those are asked for), a value of the wrong type, a
+                missing or damaged configuration file.
+        """
+        words: list[str] = []
+        for word in args or ():
+            words += word.split("=", 1) if word.startswith("--config=") else [word]
+        if "--config" in words and words.index("--config") + 1 == len(words):
+            raise ValueError("--config: expected a YAML file after it, found nothing")
+        if options.get("return_remaining_strings") or rest:
+            return super().parse_args_and_config(words, *rest, **options)
+        *parsed, from_file, from_line = super().parse_args_and_config(
+            words, return_remaining_strings=True, separate_remaining_strings=True
+        )
+        for unknown in [*from_line, *from_file]:
+            self._refuse(unknown)
+        return tuple(parsed)
+
+    def _refuse(self, word: str) -> NoReturn:
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
+        raise ValueError(f"unknown argument {word!r}; {hint}")

@@ -1,0 +1,50 @@
+"""The settings of `poise eval`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .arguments import option
+
+
+@dataclass
+class EvalArguments:
+    """Whom to ask, what, and how. Settings without a default of their own are taken from the
+    compared run, where there is one."""
+
+    model: str | None = option(
+        None,
+        "Model: a local folder, a hub id, or 'default' for the embedded one. Left out with "
+        "--adapter or --compare: the model that was trained there.",
+    )
+    adapter: str | None = option(None, "Folder of a PEFT adapter to put upon the model.")
+    compare: list[str] = option(
+        [],
+        "Evaluate these too and compare each with the model: run folders, adapters or models. "
+        "Run folders keep the records, and `poise report` shows them.",
+    )
+    dataset: str | None = option(
+        None, "Questions, as in `poise pgpo`. By default those of the run, else 'science'."
+    )
+    split: str = option("test", "Split of the data set.")
+    questions: int | None = option(None, "How many questions to generate, for generated ones.")
+    levels: list[int] | None = option(None, "Levels of generated questions, 1 (easy) to 4.")
+    style: str | None = option(None, "Form of generated prompts: 'chat' or 'plain'.")
+    data_seed: int | None = option(None, "Seed of generated questions.")
+    limit: int | None = option(None, "Ask at most so many, spread evenly over the data set.")
+    k: int = option(16, "Samples per question.")
+    temperature: float = option(0.6, "Sampling temperature; 0 is greedy, with one sample.")
+    top_p: float = option(0.95, "Least mass of the likeliest tokens to draw from.")
+    max_new_tokens: int = option(512, "Longest completion in tokens.")
+    thinking: bool = option(False, "Let models think whose chat template has a switch for it.")
+    seed: int = option(0, "Seed of the samples.")
+    batch_size: int = option(64, "Most completions in flight at a time.")
+    dtype: str = option(
+        "auto", "float32, bfloat16, or auto: bfloat16 on an accelerator, float32 on a CPU."
+    )
+    device: str | None = option(None, "Device, e.g. 'cpu'. By default an accelerator if any.")
+    output_dir: str | None = option(
+        None, "Folder of the records. By default RUN/evaluation, without a run evaluations/."
+    )
+    overwrite: bool = option(False, "Start anew instead of going on with records that are there.")
+    json: bool = option(False, "Print one JSON object instead of tables.")

@@ -1,0 +1,131 @@
+"""Whom `poise eval` asks, what, and where it keeps the answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.loading import Target, find_target
+from ..evaluation.runs import AFTER, BEFORE, read_run
+from .eval_arguments import EvalArguments
+
+Row = Mapping[str, Any]
+DEFAULT_FOLDER = "evaluations"
+DEFAULT_DATASET = "science"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One model to ask.
+
+    Args:
+        name: What tables call it.
+        target: The model.
+        files: Where its records go; the first is written, the others are made equal to it.
+    """
+
+    name: str
+    target: Target
+    files: tuple[Path, ...]
+
+
+def make_steps(arguments: EvalArguments) -> list[Step]:
+    """The model first, then what it is compared with.
+
+    Raises:
+        FileNotFoundError, ValueError: a name that is no model; compared adapters of different
+            base models while no model is named.
+    """
+    others = [find_target(name, base=arguments.model) for name in arguments.compare]
+    first = _first_target(arguments, others)
+    if not others:
+        return [Step(first.name, first, (_folder(arguments) / f"{first.name}.jsonl",))]
+    names = ["after"] if len(others) == 1 else _distinct([target.name for target in others])
+    runs = [target.run for target in others if target.run is not None]
+    if arguments.output_dir is None and len(runs) == len(others):
+        before = tuple(run / BEFORE for run in runs)
+        after = [run / AFTER for run in runs]
+    else:
+        before = (_folder(arguments) / "before.jsonl",)
+        after = [_folder(arguments) / f"{name}.jsonl" for name in names]
+    steps = [
+        Step(name, target, (file,)) for name, target, file in zip(names, others, after, strict=True)
+    ]
+    return [Step("before", first, before), *steps]
+
+
+def _folder(arguments: EvalArguments) -> Path:
+    return Path(arguments.output_dir or DEFAULT_FOLDER)
+
+
+def _first_target(arguments: EvalArguments, others: Sequence[Target]) -> Target:
+    if arguments.model is not None or arguments.adapter is not None or not others:
+        return find_target(arguments.model, adapter=arguments.adapter)
+    bases = {_base(target) for target in others}
+    if len(bases) > 1:
+        raise ValueError(
+            f"the compared runs started from different models ({', '.join(map(str, bases))}); "
+            "compare them one by one, or name the model to compare with (--model)"
+        )
+    return find_target(bases.pop())
+
+
+def _base(target: Target) -> str | None:
+    """The model that training started from; None is the default model."""
+    if target.adapter is not None:
+        return target.model
+    if target.run is None:
+        return None
+    name = read_run(target.run).config.get("model.model_name_or_path")
+    return str(name) if name else None
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names that occur several times, and the one of the first model, get a number."""
+    totals, seen = Counter(names), Counter[str]()
+    result = []
+    for name in names:
+        seen[name] += 1
+        plain = totals[name] == 1 and name != "before"
+        result.append(name if plain else f"{name}-{seen[name]}")
+    return result
+
+
+def choose_dataset(arguments: EvalArguments, steps: Sequence[Step]) -> tuple[str, dict[str, Any]]:
+    """Name and options of the questions; what is left open is as in the first compared run."""
+    run = next((step.target.run for step in steps if step.target.run is not None), None)
+    script = _section(read_run(run).config, "script.") if run is not None else {}
+    dataset = arguments.dataset or script.get("dataset") or DEFAULT_DATASET
+    if dataset != script.get("dataset"):
+        script = {}
+    options = {
+        "levels": _first(arguments.levels, script.get("levels")),
+        "style": _first(arguments.style, script.get("style")),
+        "seed": _first(arguments.data_seed, script.get("data_seed")),
+        "count": arguments.questions,
+    }
+    return dataset, {name: value for name, value in options.items() if value is not None}
+
+
+def _section(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {k.removeprefix(prefix): v for k, v in config.items() if k.startswith(prefix)}
+
+
+def _first(own: Any, inherited: Any) -> Any:
+    return inherited if own is None else own
+
+
+def select(rows: Sequence[Row], limit: int | None) -> list[Row]:
+    """At most so many rows, spread evenly.
+
+    Raises:
+        ValueError: limit is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: expected 1 or more, found {limit}")
+    if limit is None or limit >= len(rows):
+        return list(rows)
+    return [rows[i * len(rows) // limit] for i in range(limit)]

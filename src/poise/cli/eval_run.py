@@ -1,0 +1,140 @@
+"""`poise eval` at work: loads each model, asks it, keeps the answers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ..evaluation.decoding import Sampling
+from ..evaluation.loading import Target, fingerprint, load, pick_device, pick_dtype
+from ..evaluation.records import (
+    Evaluation,
+    Header,
+    RecordWriter,
+    read_records,
+    software_versions,
+)
+from ..evaluation.sampling import evaluate as ask
+from ..evaluation.sampling import prepare
+from .eval_arguments import EvalArguments
+from .eval_plan import Row, Step, choose_dataset, make_steps, select
+
+
+@dataclass(frozen=True)
+class Result:
+    """A model that was asked, and its records."""
+
+    step: Step
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What all models of one call share."""
+
+    arguments: EvalArguments
+    sampling: Sampling
+    device: torch.device
+    dtype: torch.dtype
+    dataset: str
+    options: dict[str, Any]
+    rows: Sequence[Row]
+
+    def header(self, target: Target) -> Header:
+        """What the records of a model begin with."""
+        limit = self.arguments.limit
+        return Header(
+            model=target.model,
+            adapter=target.adapter,
+            weights=fingerprint(target),
+            dataset=self.dataset,
+            split=self.arguments.split,
+            selection=self.options | ({} if limit is None else {"limit": limit}),
+            sampling=asdict(self.sampling)
+            | {
+                "thinking": self.arguments.thinking,
+                "dtype": str(self.dtype).removeprefix("torch."),
+            },
+            seed=self.arguments.seed,
+            versions=software_versions(),
+        )
+
+
+def evaluate(arguments: EvalArguments) -> list[Result]:
+    """Ask the model and whatever it is compared with; the model's result comes first.
+
+    Raises:
+        ValueError: senseless settings, models or questions; records of another evaluation.
+        FileNotFoundError: a folder that is not there.
+    """
+    sampling = _sampling(arguments)
+    device = pick_device(arguments.device)
+    dtype = pick_dtype(arguments.dtype, device)
+    steps = make_steps(arguments)
+    dataset, options = choose_dataset(arguments, steps)
+    rows = select(_load(dataset, arguments.split, options), arguments.limit)
+    setting = _Setting(arguments, sampling, device, dtype, dataset, options, rows)
+    return [_evaluate_one(step, setting) for step in steps]
+
+
+def _sampling(arguments: EvalArguments) -> Sampling:
+    greedy = arguments.temperature == 0.0
+    if greedy and arguments.k > 1:
+        print("poise eval: temperature 0 is greedy, so k is 1", file=sys.stderr)
+    return Sampling(
+        k=1 if greedy else arguments.k,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        max_new_tokens=arguments.max_new_tokens,
+    )
+
+
+def _load(dataset: str, split: str, options: dict[str, Any]) -> list[Row]:
+    from ..data.load import load_questions
+
+    return list(load_questions(dataset, split, **options))
+
+
+def _evaluate_one(step: Step, setting: _Setting) -> Result:
+    arguments = setting.arguments
+    header = setting.header(step.target)
+    if arguments.overwrite:
+        for file in step.files:
+            file.unlink(missing_ok=True)
+    writer, *copies = [RecordWriter(file, header) for file in step.files]
+    model, tokenizer = load(step.target, setting.dtype, setting.device)
+    questions = prepare(
+        setting.rows,
+        tokenizer,
+        room=_room(model, setting.sampling),
+        thinking=arguments.thinking,
+    )
+    ask(
+        model,
+        tokenizer,
+        questions,
+        writer,
+        _extract_answer(),
+        setting.sampling,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        label=step.name,
+    )
+    for copy in copies:
+        copy.write([record for id, record in writer.done.items() if id not in copy.done])
+    return Result(step, read_records(writer.path))
+
+
+def _room(model: Any, sampling: Sampling) -> int | None:
+    longest = getattr(model.config, "max_position_embeddings", None)
+    return None if longest is None else longest - sampling.max_new_tokens
+
+
+def _extract_answer() -> Any:
+    from ..data.rewards import extract_answer
+
+    return extract_answer

@@ -1,0 +1,111 @@
+"""What `poise eval` prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..evaluation.metrics import group_by
+from ..evaluation.statistics import Difference
+from ..evaluation.summary import average_interval, compare, summarise
+from ..evaluation.wording import p_value, percent, points
+from .eval_run import Result
+
+_WIDTH = 120  # of tables in a file or a pipe, where there is no terminal to fit
+
+
+def show_json(results: Sequence[Result]) -> None:
+    """Print one object: settings, each model's measures, each difference to the first."""
+    print(json.dumps(as_json(results), ensure_ascii=False))
+
+
+def as_json(results: Sequence[Result]) -> dict[str, Any]:
+    """What `--json` prints."""
+    header = results[0].evaluation.header
+    return {
+        "dataset": header.dataset,
+        "split": header.split,
+        "selection": dict(header.selection),
+        "sampling": dict(header.sampling),
+        "seed": header.seed,
+        "evaluations": [
+            {
+                "name": result.step.name,
+                "model": result.step.target.model,
+                "adapter": result.step.target.adapter,
+                "records": [str(file) for file in result.step.files],
+                **summarise(result.evaluation.questions).as_json(),
+            }
+            for result in results
+        ],
+        "differences": [
+            {"from": results[0].step.name, "to": result.step.name, **asdict(difference)}
+            for result, difference in _differences(results)
+        ],
+    }
+
+
+def _differences(results: Sequence[Result]) -> list[tuple[Result, Difference]]:
+    first = results[0].evaluation.questions
+    return [(result, compare(first, result.evaluation.questions)) for result in results[1:]]
+
+
+def show_tables(results: Sequence[Result], console: Console | None = None) -> None:
+    """Print accuracy, by domain where there are several, and differences."""
+    console = console or Console()
+    if not console.is_terminal:
+        console = Console(file=console.file, width=_WIDTH)
+    header = results[0].evaluation.header
+    how = ", ".join(f"{name} {value}" for name, value in header.sampling.items())
+    console.print(f"\n{header.dataset}, {header.split} split · {how}, seed {header.seed}\n")
+    console.print(_main_table(results))
+    domains = group_by(results[0].evaluation.questions, lambda q: q.domain)
+    if len(domains) > 1:
+        console.print(_domain_table(results, [str(name) for name in domains]))
+    for result, difference in _differences(results):
+        console.print(
+            f"[bold]{result.step.name} - {results[0].step.name}: "
+            f"{points(difference.interval)}[/bold] percentage points of avg@k "
+            f"({p_value(difference.p_value)}, {difference.questions} questions)",
+            highlight=False,
+        )
+    console.print("Brackets: 95 % intervals over questions; differences are paired.", style="dim")
+    for result in results:
+        for file in result.step.files:
+            console.print(f"Records of {result.step.name}: {file}", style="dim", soft_wrap=True)
+
+
+def _main_table(results: Sequence[Result]) -> Table:
+    k = summarise(results[0].evaluation.questions).k
+    table = Table(title="Accuracy, %", title_justify="left")
+    table.add_column("model")
+    for name in (f"avg@{k}", f"pass@{k}", f"maj@{k}", "answer found", "ended itself", "tokens"):
+        table.add_column(name, justify="right")
+    for result in results:
+        summary = summarise(result.evaluation.questions)
+        table.add_row(
+            result.step.name,
+            f"[bold]{percent(summary.average)}[/bold]",
+            percent(summary.passed),
+            percent(summary.majority),
+            percent(summary.format),
+            f"{100 * summary.finished:.1f}",
+            f"{summary.length:.1f}",
+        )
+    return table
+
+
+def _domain_table(results: Sequence[Result], domains: Sequence[str]) -> Table:
+    table = Table(title="avg@k by domain, %", title_justify="left")
+    table.add_column("domain")
+    groups = [group_by(result.evaluation.questions, lambda q: q.domain) for result in results]
+    for result in results:
+        table.add_column(result.step.name, justify="right")
+    for domain in domains:
+        table.add_row(domain, *(percent(average_interval(group[domain])) for group in groups))
+    return table

@@ -1,0 +1,91 @@
+"""`poise`: finds the command, runs it, and turns a user's mistake into one line.
+
+A command's module is imported only when it is called, so that `poise --help` is quick.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from .. import __version__
+
+# Command -> what it does. Its module is `poise.cli.<command>` with `main(argv) -> int`.
+COMMANDS = {
+    "demo": "train and evaluate a small model on this machine, in minutes",
+    "pgpo": "train a model by physics-guided policy optimization",
+    "eval": "measure a model's accuracy with intervals, before and after training",
+    "report": "write one HTML page about training runs",
+}
+DEBUG = "POISE_DEBUG"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status: 0, or 2 after a user's mistake."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words:
+        print(usage(), file=sys.stderr)
+        return 2
+    name, *rest = words
+    if name in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if name in ("-V", "--version"):
+        print(f"poise {__version__}")
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(COMMANDS)}"
+        print(f"poise: unknown command {name!r}; {hint}", file=sys.stderr)
+        return 2
+    return _run(name, rest)
+
+
+def usage() -> str:
+    """What `poise --help` prints."""
+    commands = "\n".join(f"  {name:<8}{text}" for name, text in COMMANDS.items())
+    return (
+        f"usage: poise COMMAND [--flags] [--config FILE.yaml]\n\n"
+        f"Stable and robust post-training of language models.\n\ncommands:\n{commands}\n\n"
+        f"`poise COMMAND --help` lists the flags of a command, which a YAML file may hold too.\n"
+        f"`poise --version` prints the version."
+    )
+
+
+def _run(name: str, argv: list[str]) -> int:
+    try:
+        status: int = importlib.import_module(f"poise.cli.{name}").main(argv)
+        return status
+    except KeyboardInterrupt:
+        print(f"\npoise {name}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get(DEBUG) or not is_users_error(error):
+            raise
+        print(f"poise {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def is_users_error(error: BaseException) -> bool:
+    """Whether the message alone tells the user what to do, so that a traceback would only hide it.
+
+    That is so for what Poise itself raises as ValueError, FileNotFoundError or ImportError, for
+    everything that is wrong with the command line or its configuration file, and for a file that
+    the system refuses. Anything else is a bug, and its traceback is wanted.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if any(frame.f_code.co_name == "parse_args_and_config" for frame in frames):
+        return True
+    if isinstance(error, OSError) and error.filename is not None:
+        return True
+    raised_in = frames[-1].f_globals.get("__name__", "") if frames else ""
+    ours = raised_in.partition(".")[0] == "poise" or raised_in == "__main__"
+    return ours and isinstance(error, ValueError | OSError | ImportError)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

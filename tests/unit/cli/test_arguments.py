@@ -1,0 +1,101 @@
+"""Flags and YAML: read alike, and one clear line where they are wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from poise.cli.arguments import CommandParser, option
+from poise.cli.main import main
+
+
+@dataclass
+class Settings:
+    """Some of each kind."""
+
+    name: str | None = option(None, "A name.")
+    levels: list[int] = option([1, 2], "Levels.")
+    rate: float = option(0.5, "A rate of 50 %%.")
+    quick: bool = option(False, "Hurry.")
+
+
+@pytest.fixture
+def parser() -> CommandParser:
+    return CommandParser(Settings, prog="poise test")
+
+
+def test_flags_override_the_file_and_the_file_overrides_defaults(
+    parser: CommandParser, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("name: from file\nrate: 0.25\nlevels: [3]\n")
+    for config in (["--config", str(file)], [f"--config={file}"]):
+        (found,) = CommandParser(Settings, prog="p").parse_args_and_config(
+            [*config, "--rate", "0.75", "--quick"]
+        )
+        assert found == Settings(name="from file", levels=[3], rate=0.75, quick=True)
+
+
+def test_defaults_are_not_shared(parser: CommandParser) -> None:
+    (first,) = parser.parse_args_and_config([])
+    assert first == Settings(levels=[1, 2])
+    assert Settings().levels is not Settings().levels
+
+
+def test_help_prints(parser: CommandParser, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args_and_config(["--help"])
+    assert stop.value.code == 0
+    assert "A rate of 50 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--naem", "x"], r"unknown argument '--naem'; did you mean --name\?"),
+        (["--xyzzy=3"], r"unknown argument '--xyzzy=3'; see poise test --help"),
+        (["stray"], "unknown argument 'stray'"),
+        (["--rate", "fast"], r"argument --rate: invalid float value: 'fast' \(see poise test"),
+        (["--config"], "--config: expected a YAML file"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(
+    parser: CommandParser, words: list[str], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        parser.parse_args_and_config(words)
+
+
+def test_a_wrong_key_in_the_file_is_named(parser: CommandParser, tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("naem: x\n")
+    with pytest.raises(ValueError, match=r"unknown argument '--naem'; did you mean --name"):
+        parser.parse_args_and_config(["--config", str(file)])
+
+
+def test_unknown_words_are_handed_over_when_asked_for(parser: CommandParser) -> None:
+    _, rest = parser.parse_args_and_config(["--num_processes", "2"], return_remaining_strings=True)
+    assert rest == ["--num_processes", "2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a: [", "while parsing"),
+        ("- 1", "must contain a YAML mapping"),
+        (None, "No such file"),
+        ("outptu: x", "did you mean --output?"),
+    ],
+)
+def test_a_wrong_file_is_one_line_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, complaint: str
+) -> None:
+    file = tmp_path / "x.yaml"
+    if text is not None:
+        file.write_text(text)
+    assert main(["report", "--config", str(file), "run"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("poise report: ") and complaint in error
+    assert error.count("\n") == 1

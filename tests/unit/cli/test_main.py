@@ -1,0 +1,128 @@
+"""The dispatcher: light, clear, and silent about nothing that is a bug."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import poise
+from poise.cli.main import COMMANDS, main
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Replaces `poise report` by code, as if it were written in the package."""
+
+    def install(body: str) -> None:
+        module = types.ModuleType("poise.cli.report")
+        code = "def main(argv):\n" + "".join(f"    {line}\n" for line in body.splitlines())
+        exec(code, module.__dict__)
+        monkeypatch.setitem(sys.modules, "poise.cli.report", module)
+
+    return install
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "help"])
+def test_help_names_every_command(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n  {name} " in printed for name in COMMANDS)
+    assert set(COMMANDS) == {"demo", "pgpo", "eval", "report"}
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"poise {poise.__version__}\n"
+
+
+def test_no_command_prints_the_usage_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "usage: poise COMMAND" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"), [("evla", "did you mean 'eval'?"), ("zzz", "expected one of demo, pgpo")]
+)
+def test_an_unknown_command_gets_a_hint(
+    word: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"poise: unknown command {word!r}; {hint}")
+    assert error.count("\n") == 1
+
+
+def test_help_and_version_import_no_heavy_library() -> None:
+    program = (
+        "import sys; from poise.cli.main import main; main(['--help']); main(['--version']);"
+        "heavy = {'torch', 'transformers', 'trl', 'matplotlib', 'scipy', 'numpy'};"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_command_gets_its_arguments_and_gives_the_exit_status(
+    command: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("print(argv)\nreturn 7")
+    assert main(["report", "a", "--b"]) == 7
+    assert capsys.readouterr().out == "['a', '--b']\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["ValueError('bad\\n  input')", "ImportError('bad input')", "FileNotFoundError('bad input')"],
+)
+def test_our_errors_are_one_line_without_traceback(
+    command: Callable[[str], None], capsys: pytest.CaptureFixture[str], error: str
+) -> None:
+    command(f"raise {error}")
+    assert main(["report"]) == 2
+    assert capsys.readouterr().err == "poise report: bad input\n"
+
+
+def test_a_file_that_the_system_refuses_is_one_line(
+    command: Callable[[str], None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command(f"from pathlib import Path\nPath({str(tmp_path / 'none')!r}).read_text()")
+    assert main(["report"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_traceback_shows_when_asked_for(
+    command: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("raise ValueError('bad input')")
+    monkeypatch.setenv("POISE_DEBUG", "1")
+    with pytest.raises(ValueError, match="bad input"):
+        main(["report"])
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ("import json\njson.loads('{')", ValueError),  # raised inside a library: a bug of ours
+        ("raise KeyError('x')", KeyError),
+        ("raise RuntimeError('x')", RuntimeError),
+    ],
+)
+def test_a_bug_keeps_its_traceback(
+    command: Callable[[str], None], body: str, error: type[Exception]
+) -> None:
+    command(body)
+    with pytest.raises(error):
+        main(["report"])
+
+
+def test_an_interruption_is_no_traceback(
+    command: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("raise KeyboardInterrupt")
+    assert main(["report"]) == 130
+    assert "poise report: interrupted" in capsys.readouterr().err
