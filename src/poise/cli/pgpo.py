@@ -5,32 +5,26 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trl import ModelConfig, TrlParser, get_peft_config
+from trl import ModelConfig, get_peft_config
 
 from ..data.load import load_questions
+from ..data.reasoning_gym import reasoning_gym_reward
 from ..data.rewards import multiple_choice_feedback_reward, multiple_choice_reward
 from ..models import resolve_model
 from ..training import PGPOConfig, PGPOTrainer
 from ..training.run_folder import write_run_description
 from . import launch
+from .arguments import CommandParser, option
 
 REWARDS = {
     "multiple_choice": multiple_choice_reward,
     "multiple_choice_feedback": multiple_choice_feedback_reward,
+    "reasoning_gym": reasoning_gym_reward,
 }
-
-
-def _option(default: Any, text: str) -> Any:
-    make = (
-        {"default_factory": lambda: list(default)}
-        if isinstance(default, list)
-        else {"default": default}
-    )
-    return field(**make, metadata={"help": text})
 
 
 @dataclass
@@ -38,28 +32,29 @@ class PGPOScriptArguments:
     """What to train on, and how it is scored. The rest is `PGPOConfig`'s and TRL's "
     "`ModelConfig`'s."""
 
-    dataset: str = _option(
+    dataset: str = option(
         "science",
         "Questions: 'science' or 'science:physics,biology' (generated), 'sciknoweval' (hub), a "
         "local folder or .jsonl file, 'reasoning_gym:TASK', or a hub data set.",
     )
-    split: str = _option("train", "Split of the data set.")
-    questions: int | None = _option(
+    split: str = option("train", "Split of the data set.")
+    questions: int | None = option(
         None, "How many questions; None takes the data set's own number."
     )
-    levels: list[int] | None = _option(None, "Levels of generated questions, 1 (easy) to 4.")
-    style: str = _option("chat", "Form of the prompts of generated questions: 'chat' or 'plain'.")
-    data_seed: int = _option(0, "Seed of generated questions.")
-    rewards: list[str] = _option(
-        ["multiple_choice"],
+    levels: list[int] | None = option(None, "Levels of generated questions, 1 (easy) to 4.")
+    style: str = option("chat", "Form of the prompts of generated questions: 'chat' or 'plain'.")
+    question_seed: int = option(0, "Seed of generated questions.")
+    rewards: list[str] | None = option(
+        None,
         "Reward functions: 'multiple_choice', 'multiple_choice_feedback' (also returns text for "
-        "the teacher), or dotted import paths such as my_module.my_reward.",
+        "the teacher), 'reasoning_gym', or dotted import paths such as my_module.my_reward. By "
+        "default 'reasoning_gym' for its tasks, else 'multiple_choice'.",
     )
 
 
-def make_parser() -> TrlParser:
+def make_parser() -> CommandParser:
     """The parser of the command line and of `--config FILE.yaml`."""
-    return TrlParser((PGPOScriptArguments, PGPOConfig, ModelConfig), prog="poise pgpo")
+    return CommandParser((PGPOScriptArguments, PGPOConfig, ModelConfig), prog="poise pgpo")
 
 
 def main(argv: list[str]) -> int:
@@ -98,7 +93,7 @@ def make_trainer(
     }
     return PGPOTrainer(
         model=resolve_model(model.model_name_or_path),
-        reward_funcs=[find_reward(name) for name in script.rewards],
+        reward_funcs=[find_reward(name) for name in script.rewards or [_usual_reward(script)]],
         args=config,
         train_dataset=dataset,
         peft_config=get_peft_config(model),
@@ -111,11 +106,16 @@ def load_dataset(script: PGPOScriptArguments) -> Any:
         "levels": script.levels,
         "count": script.questions,
         "style": script.style,
-        "seed": script.data_seed,
+        "seed": script.question_seed,
     }
     return load_questions(
         script.dataset, script.split, **{k: v for k, v in options.items() if v is not None}
     )
+
+
+def _usual_reward(script: PGPOScriptArguments) -> str:
+    is_gym = script.dataset.startswith("reasoning_gym:")
+    return "reasoning_gym" if is_gym else "multiple_choice"
 
 
 def find_reward(name: str) -> Any:
