@@ -82,8 +82,6 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
             rows = failed[start : start + len(completions)].nonzero().flatten().tolist()
             for row, ids in self._generate_again(prompt_ids, rows):
                 completions[row] = ids
-        if resamples:
-            self._score(completions)
         return prompts, completions
 
     def _generate_again(
