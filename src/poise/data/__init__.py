@@ -1,9 +1,12 @@
 """Questions, prompts and rewards. Importing this is light: no torch, no datasets library."""
 
+from .load import load_questions
 from .prompts import STYLES, PromptStyle, render, render_all
 from .question import LETTERS, LEVELS, Question
+from .reasoning_gym import reasoning_gym_reward
 from .rewards import extract_answer, multiple_choice_feedback_reward, multiple_choice_reward
 from .science import DOMAINS, generate
+from .validation import check_dataset, read_jsonl
 
 __all__ = [
     "DOMAINS",
@@ -12,10 +15,14 @@ __all__ = [
     "STYLES",
     "PromptStyle",
     "Question",
+    "check_dataset",
     "extract_answer",
     "generate",
+    "load_questions",
     "multiple_choice_feedback_reward",
     "multiple_choice_reward",
+    "read_jsonl",
+    "reasoning_gym_reward",
     "render",
     "render_all",
 ]

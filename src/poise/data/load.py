@@ -1,0 +1,162 @@
+"""One name for every source of questions."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .prompts import get_style, render_all
+from .question import LEVELS
+from .science import DOMAINS, generate
+from .validation import check_dataset, read_jsonl
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+DEFAULT_COUNT = 1000
+
+
+def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
+    """Load questions by name, checked and ready to train on.
+
+    Args:
+        name: One of
+
+            - ``science`` or ``science:physics,chemistry``: generated questions;
+            - ``sciknoweval`` or ``sciknoweval:physics``: SciKnowEval from the hub;
+            - a folder with ``<domain>/<split>.jsonl``, or a ``.jsonl`` file: SciKnowEval's form,
+              or any rows with a column ``prompt`` (a file is taken whole, whatever the split);
+            - ``reasoning_gym:<task>``: a task of Reasoning Gym;
+            - anything else: the id of a data set on the hub, with a column ``prompt``.
+        split: ``train``, ``validation`` or ``test``; for a hub data set any split that it has.
+        **options: ``count`` (how many questions; default 1000 if generated, else all), ``seed``
+            (which ones), ``style`` (``chat`` or ``plain``; rows that bring their prompt keep
+            it), ``levels`` (of generated questions), and what the source itself knows.
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: If the name, an option or a row is wrong.
+    """
+    kind, _, rest = name.partition(":")
+    if kind in KINDS:
+        return _call(KINDS[kind], name, {"rest": rest, "split": split, **options})
+    local = Path(name).exists() or name.endswith(".jsonl") or name.startswith((".", "/", "~"))
+    return _call(_local if local else _hub, name, {"source": name, "split": split, **options})
+
+
+def _call(load: Callable[..., Dataset], name: str, options: dict[str, Any]) -> Dataset:
+    """Call a source with its options; refuse what it does not know."""
+    parameters = inspect.signature(load).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for option in options:
+            if option not in parameters:
+                known = [p for p in parameters if p not in ("source", "rest", "split")]
+                near = difflib.get_close_matches(option, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(
+                    f"{name}: expected options among {', '.join(known)}, found {option!r}{hint}"
+                )
+    return load(**options)
+
+
+def _science(
+    rest: str,
+    split: str,
+    levels: Sequence[int] = LEVELS,
+    count: int = DEFAULT_COUNT,
+    seed: int = 0,
+    style: str = "chat",
+) -> Dataset:
+    from datasets import Dataset
+
+    get_style(style)
+    domains = _listed(rest) or list(DOMAINS)
+    questions = generate(domains, levels, count, split, seed)
+    return Dataset.from_list(render_all(questions, style))
+
+
+def _sciknoweval(
+    rest: str, split: str, count: int | None = None, seed: int = 0, style: str = "chat"
+) -> Dataset:
+    from .sciknoweval import load_sciknoweval
+
+    return _some(load_sciknoweval(None, split, _listed(rest) or None, style), count, seed)
+
+
+def _reasoning_gym(
+    rest: str,
+    split: str,
+    count: int = DEFAULT_COUNT,
+    seed: int = 0,
+    style: str = "chat",
+    **settings: Any,
+) -> Dataset:
+    from .reasoning_gym import load_reasoning_gym
+
+    if not rest:
+        raise ValueError("reasoning_gym: expected a task, as in reasoning_gym:leg_counting")
+    return load_reasoning_gym(rest, split, count, seed, style, **settings)
+
+
+def _local(
+    source: str,
+    split: str,
+    domains: Sequence[str] | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    style: str = "chat",
+) -> Dataset:
+    from datasets import Dataset
+
+    from .sciknoweval import is_sciknoweval, load_sciknoweval, split_files
+
+    rows = [row for path in split_files(source, split) for row in read_jsonl(path)]
+    if is_sciknoweval(rows):
+        return _some(load_sciknoweval(source, split, domains, style), count, seed)
+    check_dataset(rows, name=source)
+    return _some(Dataset.from_list(rows), count, seed)
+
+
+def _hub(
+    source: str,
+    split: str,
+    config: str | None = None,
+    revision: str | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    style: str = "chat",
+) -> Dataset:
+    import datasets
+
+    try:
+        table = datasets.load_dataset(source, config, split=split, revision=revision)
+    except Exception as error:  # the hub's client raises many kinds
+        raise ValueError(
+            f"data set {source!r}: expected 'science', 'sciknoweval', 'reasoning_gym:<task>', a "
+            f"local folder or .jsonl file, or a data set on the hub with a split {split!r}; found "
+            f"none ({type(error).__name__}: {error})"
+        ) from error
+    check_dataset(table, name=source)
+    return _some(table, count, seed)
+
+
+KINDS: dict[str, Callable[..., Dataset]] = {
+    "science": _science,
+    "sciknoweval": _sciknoweval,
+    "reasoning_gym": _reasoning_gym,
+}
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _some(table: Dataset, count: int | None, seed: int) -> Dataset:
+    """Draw rows; the rest of the table stays out."""
+    if count is None:
+        return table
+    if not 1 <= count <= len(table):
+        raise ValueError(f"count: expected 1 to {len(table)}, the rows there are, found {count}")
+    return table.shuffle(seed=seed).select(range(count))

@@ -1,0 +1,160 @@
+"""Reasoning Gym tasks by name, scored by their own verifiers (extra ``reasoning-gym``).
+
+Source: Stojanovski et al., arXiv 2505.24760. A row names its task, seed, settings and index, so
+that the reward function can make the very entry again and hand it to the task's scorer: some
+scorers need objects that no table can hold.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from .prompts import Prompt, Row, get_style
+from .rewards import Completion, completion_text
+from .splits import check_split, stable_fraction, stable_split
+from .validation import check_dataset
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+INSTALL = "pip install 'poise[reasoning-gym]'"
+# Entries of a task's pool; fixed, because what an entry is may depend on the size.
+POOL = 10_000
+
+SYSTEM = """Think about the question step by step. \
+Then give the final answer, and nothing else, between <answer> and </answer>."""
+
+_TAGS = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+
+
+def load_reasoning_gym(
+    task: str,
+    split: str = "train",
+    count: int = 500,
+    seed: int = 0,
+    style: str = "chat",
+    **settings: Any,
+) -> Dataset:
+    """Make questions of a Reasoning Gym task.
+
+    Args:
+        task: Name of the task, e.g. ``leg_counting``.
+        split: ``train``, ``validation`` or ``test``; a hash of the question decides, so splits
+            share none.
+        count: How many different questions.
+        seed: Any integer.
+        style: ``chat`` (system and user message, answer in tags) or ``plain`` (text).
+        **settings: The task's own settings, e.g. ``max_animals=5``.
+
+    Returns:
+        Columns ``id``, ``domain``, ``prompt``, ``task``, ``task_seed``, ``task_index``,
+        ``task_settings``, and ``answer`` if every question has a single one.
+
+    Raises:
+        ImportError: If Reasoning Gym is not installed.
+        ValueError: On an unknown task, split, style or setting, or if the task has too few
+            different questions.
+    """
+    from datasets import Dataset
+
+    get_style(style)
+    rows = list(_rows(task, check_split(split), count, seed, style, json.dumps(settings)))
+    if any(row["answer"] is None for row in rows):
+        for row in rows:
+            del row["answer"]
+    check_dataset(rows, name=f"reasoning_gym:{task}")
+    return Dataset.from_list(rows)
+
+
+def reasoning_gym_reward(
+    completions: Sequence[Completion],
+    task: Sequence[str],
+    task_seed: Sequence[int],
+    task_index: Sequence[int],
+    task_settings: Sequence[str],
+    **columns: Any,
+) -> list[float]:
+    """Score completions by the task's own scorer, from 0 to 1 (TRL's signature).
+
+    The answer is what stands in the last ``<answer>`` tags, or else behind the last ``Answer:``,
+    or else all of the text.
+    """
+    rows = zip(completions, task, task_seed, task_index, task_settings, strict=True)
+    rewards = []
+    for completion, name, seed, index, settings in rows:
+        pool = _pool(name, seed, settings)
+        answer = final_answer(completion_text(completion))
+        rewards.append(float(pool.score_answer(answer, entry=pool[index])))
+    return rewards
+
+
+def final_answer(text: str) -> str:
+    """The part of a completion that is its answer."""
+    tagged = _TAGS.findall(text)
+    if tagged:
+        return str(tagged[-1]).strip()
+    return text.rpartition("Answer:")[2].strip()
+
+
+def _rows(task: str, split: str, count: int, seed: int, style: str, settings: str) -> Iterator[Row]:
+    # Neighbouring seeds of a task share entries (an entry's own seed is seed + index).
+    task_seed = int(stable_fraction(f"reasoning_gym|{task}|{seed}") * 2**31)
+    pool, seen = _pool(task, task_seed, settings), set()
+    for index in range(POOL):
+        entry = pool[index]
+        question = entry["question"]
+        if question in seen or stable_split(f"reasoning_gym|{task}|{question}") != split:
+            continue
+        seen.add(question)
+        yield {
+            "id": f"{task}-{task_seed}-{index}",
+            "domain": task,
+            "prompt": _prompt(question, style),
+            "answer": entry["answer"],
+            "task": task,
+            "task_seed": task_seed,
+            "task_index": index,
+            "task_settings": settings,
+        }
+        if len(seen) == count:
+            return
+    raise ValueError(
+        f"reasoning_gym:{task}: expected {count} different questions in split {split!r}, found "
+        f"{len(seen)}; lower the count or change the task's settings"
+    )
+
+
+def _prompt(question: str, style: str) -> Prompt:
+    if style == "plain":
+        return f"Question: {question.strip()}\nAnswer:"
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question.strip()}]
+
+
+@lru_cache(maxsize=8)
+def _pool(task: str, seed: int, settings: str) -> Any:
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError:
+        raise ImportError(
+            f"reasoning_gym:{task} needs the package reasoning-gym, which is not installed; "
+            f"install it with: {INSTALL}"
+        ) from None
+    if task not in DATASETS:
+        near = difflib.get_close_matches(task, DATASETS, n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(
+            f"reasoning_gym: expected one of its {len(DATASETS)} tasks, found {task!r}{hint}"
+        )
+    try:
+        return reasoning_gym.create_dataset(task, size=POOL, seed=seed, **json.loads(settings))
+    except (TypeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f"reasoning_gym:{task}: expected settings that the task knows, found {settings} "
+            f"({error})"
+        ) from None

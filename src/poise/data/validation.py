@@ -1,0 +1,151 @@
+"""Checks of rows and files, each with one clear error before anything expensive starts."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .question import LETTERS
+
+# Rows of a stream are read to be checked; a few show what the columns hold.
+STREAM_ROWS = 10
+
+
+def check_dataset(
+    rows: Any,
+    required: Sequence[str] = ("prompt",),
+    *,
+    filled: Sequence[str] = ("prompt", "answer"),
+    name: str = "dataset",
+) -> None:
+    """Check that a data set can be trained on. Rows are counted from 0, as in ``rows[0]``.
+
+    Args:
+        rows: A ``datasets.Dataset``, a stream (its first rows are checked), or a list of dicts.
+        required: Columns that must be there.
+        filled: Columns that, where they are, must not be empty in any row. With a column
+            ``options``, an ``answer`` must be the letter of one of them.
+        name: What errors call the data set.
+
+    Raises:
+        ValueError: If there is no data set or no row, a column is missing or misspelt, a prompt
+            or an answer is empty, or an answer lies outside its options.
+    """
+    if rows is None:
+        raise ValueError(f"{name}: expected rows with a column {_listed(required)}, found none")
+    first, checked = _first_and_all(rows, name)
+    if first is None:
+        raise ValueError(f"{name}: expected at least one row, found none; it is empty")
+    check_columns(list(first), required, name)
+    present = [column for column in filled if column in first]
+    for index, row in enumerate(checked):
+        for column in present:
+            if _is_empty(row.get(column)):
+                raise ValueError(
+                    f"{name}, row {index}: expected a filled {column!r}, found "
+                    f"{row.get(column)!r}; mend or remove the row"
+                )
+        _check_prompt(row.get("prompt"), f"{name}, row {index}")
+        _check_answer(row, f"{name}, row {index}")
+
+
+def check_columns(found: Sequence[str], required: Sequence[str], name: str = "dataset") -> None:
+    """Check that columns are there, and name the nearest where one is not.
+
+    Raises:
+        ValueError: If one is missing.
+    """
+    for column in required:
+        if column in found:
+            continue
+        near = difflib.get_close_matches(column, found, n=1)
+        hint = f"did you mean {near[0]!r}? Rename it" if near else "add it"
+        raise ValueError(
+            f"{name}: expected a column {column!r}, found {_listed(found) or 'no columns'}; {hint}"
+        )
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """Read a file with one JSON object a line; blank lines are passed over.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a line is not a JSON object (file and line are named), or there is none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a .jsonl file, found no file there")
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode())
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"{path}, line {number}: expected one JSON object in UTF-8, found unreadable "
+                f"text ({error}); mend or remove the line"
+            ) from None
+        if not isinstance(row, dict):
+            raise ValueError(
+                f'{path}, line {number}: expected a JSON object like {{"prompt": ...}}, found '
+                f"{type(row).__name__}"
+            )
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{path}: expected at least one line with a JSON object, found none")
+    return rows
+
+
+def _first_and_all(rows: Any, name: str) -> tuple[dict[str, Any] | None, Iterable[dict[str, Any]]]:
+    if isinstance(rows, (str, bytes, dict)) or not hasattr(rows, "__iter__"):
+        raise ValueError(
+            f"{name}: expected a Dataset or a list of rows, found {type(rows).__name__}"
+        )
+    checked = rows if hasattr(rows, "__len__") else list(itertools.islice(rows, STREAM_ROWS))
+    first = next(iter(checked), None)
+    if first is not None and not isinstance(first, dict):
+        raise ValueError(f"{name}: expected rows that are dicts, found {type(first).__name__}")
+    return first, checked
+
+
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (hasattr(value, "__len__") and len(value) == 0)
+
+
+def _check_prompt(prompt: Any, where: str) -> None:
+    """A prompt is text, or messages of which the last says something."""
+    if prompt is None or isinstance(prompt, str):
+        return
+    if not isinstance(prompt, list) or not all(isinstance(turn, dict) for turn in prompt):
+        raise ValueError(
+            f"{where}: expected a prompt that is text or a list of messages, found "
+            f"{type(prompt).__name__}"
+        )
+    if _is_empty(prompt[-1].get("content")):
+        raise ValueError(
+            f"{where}: expected a filled prompt, found a last message without content; mend or "
+            "remove the row"
+        )
+
+
+def _check_answer(row: dict[str, Any], where: str) -> None:
+    options, answer = row.get("options"), row.get("answer")
+    if answer is None or not isinstance(options, (list, tuple)):
+        return
+    letters = LETTERS[: len(options)]
+    if answer not in letters:
+        raise ValueError(
+            f"{where}: expected an answer among {', '.join(letters)}, the letters of its "
+            f"{len(options)} options, found {answer!r}"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))

@@ -1,0 +1,159 @@
+"""One name for every source."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from poise.data import load
+from poise.data.load import load_questions
+from poise.data.validation import check_dataset
+from tests.unit.data.test_prompts import COLUMNS
+from tests.unit.data.test_sciknoweval import question, write
+
+
+def test_science_is_generated_with_our_columns() -> None:
+    table = load_questions("science", "test", count=40, seed=1, style="plain", levels=[1])
+    assert table.column_names == COLUMNS
+    assert set(table["level"]) == {1} and len(table) == 40
+    assert all(isinstance(prompt, str) for prompt in table["prompt"])
+    check_dataset(table)
+
+
+def test_domains_follow_the_colon() -> None:
+    counts = Counter(load_questions("science:physics, chemistry", count=20)["domain"])
+    assert counts == {"physics": 10, "chemistry": 10}
+
+
+def test_chat_is_the_default_style() -> None:
+    (prompt,) = load_questions("science", count=1)["prompt"]
+    assert [turn["role"] for turn in prompt] == ["system", "user"]
+
+
+def test_a_folder_in_sciknowevals_form_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "physics" / "train.jsonl", [question(n) for n in range(5)])
+    write(tmp_path / "biology" / "train.jsonl", [question(n, "biology") for n in range(5)])
+    assert len(load_questions(str(tmp_path), "train")) == 10
+    assert len(load_questions(str(tmp_path), "train", domains=["biology"], count=3)) == 3
+    file = str(tmp_path / "physics" / "train.jsonl")
+    assert load_questions(file, "train", style="plain")["prompt"][0].endswith("Answer:")
+
+
+def test_any_file_with_prompts_is_read_as_it_is(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n} + 1 =", "answer": str(n + 1), "extra": n} for n in range(9)]
+    path = write(tmp_path / "sums.jsonl", rows)
+    assert load_questions(str(path), style="chat").to_list() == rows
+    some = load_questions(str(path), count=4, seed=1)
+    assert len(set(some["prompt"])) == 4
+    assert some["prompt"] == load_questions(str(path), count=4, seed=1)["prompt"]
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl"):
+        load_questions(str(tmp_path / "nowhere.jsonl"))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_questions(str(tmp_path / "nowhere"))
+    path = write(tmp_path / "x.jsonl", [{"promt": "x"}])
+    with pytest.raises(ValueError, match=r"x\.jsonl: expected a column 'prompt'.*'promt'"):
+        load_questions(str(path))
+    path.write_text(json.dumps({"prompt": "x"}) + "\n{")
+    with pytest.raises(ValueError, match=r"x\.jsonl, line 2"):
+        load_questions(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("science:alchemy", {}, r"domains: expected some of"),
+        (
+            "science",
+            {"stile": "plain"},
+            r"science: expected options .*'stile'; did you mean 'style'",
+        ),
+        ("science", {"style": "fancy"}, r"style: expected one of chat, plain"),
+        ("science", {"split": "dev"}, r"split: expected one of train"),
+        (
+            "sciknoweval",
+            {"levels": [1]},
+            r"expected options among count, seed, style, found 'levels'",
+        ),
+        ("reasoning_gym", {}, r"expected a task, as in reasoning_gym:leg_counting"),
+        ("reasoning_gym:", {}, r"expected a task"),
+    ],
+)
+def test_wrong_names_and_options_are_named(
+    name: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_questions(name, **options)
+
+
+def test_a_count_beyond_the_rows_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", [{"prompt": "x"}])
+    for count in (0, 2):
+        with pytest.raises(ValueError, match=f"count: expected 1 to 1, .* found {count}"):
+            load_questions(str(path), count=count)
+
+
+def test_reasoning_gym_gets_its_task_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        "poise.data.reasoning_gym.load_reasoning_gym",
+        lambda *args, **more: seen.append((args, more)),
+    )
+    load_questions("reasoning_gym:leg_counting", "test", count=7, max_animals=3)
+    assert seen == [(("leg_counting", "test", 7, 0, "chat"), {"max_animals": 3})]
+
+
+def test_sciknoweval_comes_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = datasets.Dataset.from_list([{"prompt": "x", "answer": "A"}])
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        "poise.data.sciknoweval.load_sciknoweval", lambda *args: seen.append(args) or table
+    )
+    assert load_questions("sciknoweval:physics", "test") is table
+    assert seen == [(None, "test", ["physics"], "chat")]
+
+
+def test_another_name_is_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(name: str, config: str | None, **options: Any) -> datasets.Dataset:
+        assert (name, config, options) == ("me/sums", "easy", {"split": "all", "revision": None})
+        return datasets.Dataset.from_list([{"prompt": "x"}] * 3)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert len(load_questions("me/sums", "all", config="easy", count=2)) == 2
+
+
+def test_a_hub_data_set_that_cannot_be_had_says_what_was_expected() -> None:
+    with pytest.raises(ValueError, match=r"data set 'scence': expected 'science', .*found none"):
+        load_questions("scence")
+
+
+def test_a_hub_data_set_without_prompts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = datasets.Dataset.from_list([{"question": "x"}])
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: table)
+    with pytest.raises(ValueError, match="me/sums: expected a column 'prompt', found 'question'"):
+        load_questions("me/sums")
+
+
+def test_importing_the_package_is_light() -> None:
+    code = (
+        "import sys, poise.data, poise.data.load, poise.data.validation;"
+        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'trl'} & set(sys.modules);"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_kinds_and_default_count_are_documented() -> None:
+    for kind in load.KINDS:
+        assert f"``{kind}" in load_questions.__doc__
+    assert str(load.DEFAULT_COUNT) in load_questions.__doc__
