@@ -55,7 +55,8 @@ class EMATeacher(TrainerCallback):  # type: ignore[misc]
     Args:
         student: the unwrapped model that is trained.
         teacher: a separate copy of it, or None when the teacher is a second LoRA adapter inside it.
-        rate: :math:`\beta`, the host's `teacher_update_rate`.
+        rate: :math:`\beta`, the host's `teacher_update_rate`. With 0 it only saves and restores a
+            teacher that something else updates.
         every: optimizer steps between two updates, the host's `teacher_sync_steps`.
 
     With LoRA the average is over the factors A and B, one by one, and starts from the student's.
@@ -76,7 +77,7 @@ class EMATeacher(TrainerCallback):  # type: ignore[misc]
         self._averages: dict[str, Tensor] = {
             name: param.detach().float()
             for name, (param, _) in self._pairs().items()
-            if param.dtype in (torch.bfloat16, torch.float16)
+            if rate > 0 and param.dtype in (torch.bfloat16, torch.float16)
         }
 
     def _pairs(self) -> dict[str, tuple[Tensor, Tensor]]:

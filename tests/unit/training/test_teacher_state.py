@@ -66,6 +66,19 @@ def test_a_saved_state_does_not_follow_later_updates() -> None:
     assert all(torch.equal(state[name], before[name]) for name in state)
 
 
+def test_a_teacher_that_something_else_updates_is_saved_as_it_is() -> None:
+    student = full_model(torch.bfloat16)
+    teacher = copy_as_teacher(student)
+    callback = EMATeacher(student, teacher, 0.0, every=1)
+    with torch.no_grad():
+        for param in teacher.parameters():  # as the host's own callback does
+            param.add_(1.0)
+    move(student)
+    step_end(callback, 1)
+    state = callback.state_dict()
+    assert all(torch.equal(state[name], p) for name, p in teacher.named_parameters())
+
+
 def test_a_state_of_another_model_is_refused_by_name() -> None:
     _, callback, _ = _pair("full")
     state = callback.state_dict()
