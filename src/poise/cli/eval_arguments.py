@@ -27,7 +27,9 @@ class EvalArguments:
         None, "Questions, as in `poise pgpo`. By default those of the run, else 'science'."
     )
     split: str = option("test", "Split of the data set.")
-    questions: int | None = option(None, "How many questions to generate, for generated ones.")
+    questions: int | None = option(
+        None, "How many questions; None means 200 where they are generated, else all."
+    )
     levels: list[int] | None = option(None, "Levels of generated questions, 1 (easy) to 4.")
     style: str | None = option(None, "Form of generated prompts: 'chat' or 'plain'.")
     data_seed: int | None = option(None, "Seed of generated questions.")

@@ -15,6 +15,7 @@ from .eval_arguments import EvalArguments
 Row = Mapping[str, Any]
 DEFAULT_FOLDER = "evaluations"
 DEFAULT_DATASET = "science"
+GENERATED_COUNT = 200  # questions, if they are made: an interval of about 7 points either way
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,13 @@ def choose_dataset(arguments: EvalArguments, steps: Sequence[Step]) -> tuple[str
         "levels": _first(arguments.levels, script.get("levels")),
         "style": _first(arguments.style, script.get("style")),
         "seed": _first(arguments.data_seed, script.get("data_seed")),
-        "count": arguments.questions,
+        "count": _first(arguments.questions, GENERATED_COUNT if _is_generated(dataset) else None),
     }
     return dataset, {name: value for name, value in options.items() if value is not None}
+
+
+def _is_generated(dataset: str) -> bool:
+    return dataset.partition(":")[0] in ("science", "reasoning_gym")
 
 
 def _section(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..data.load import load_questions
 from ..evaluation.decoding import Sampling
 from ..evaluation.loading import Target, fingerprint, load, pick_device, pick_dtype
 from ..evaluation.records import (
@@ -20,6 +21,7 @@ from ..evaluation.records import (
 )
 from ..evaluation.sampling import evaluate as ask
 from ..evaluation.sampling import prepare
+from ..evaluation.scoring import scorer_of
 from .eval_arguments import EvalArguments
 from .eval_plan import Row, Step, choose_dataset, make_steps, select
 
@@ -94,8 +96,6 @@ def _sampling(arguments: EvalArguments) -> Sampling:
 
 
 def _load(dataset: str, split: str, options: dict[str, Any]) -> list[Row]:
-    from ..data.load import load_questions
-
     return list(load_questions(dataset, split, **options))
 
 
@@ -118,7 +118,7 @@ def _evaluate_one(step: Step, setting: _Setting) -> Result:
         tokenizer,
         questions,
         writer,
-        _extract_answer(),
+        scorer_of(setting.rows, setting.dataset),
         setting.sampling,
         seed=arguments.seed,
         batch_size=arguments.batch_size,
@@ -132,9 +132,3 @@ def _evaluate_one(step: Step, setting: _Setting) -> Result:
 def _room(model: Any, sampling: Sampling) -> int | None:
     longest = getattr(model.config, "max_position_embeddings", None)
     return None if longest is None else longest - sampling.max_new_tokens
-
-
-def _extract_answer() -> Any:
-    from ..data.rewards import extract_answer
-
-    return extract_answer

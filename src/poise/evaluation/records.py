@@ -226,12 +226,14 @@ class RecordWriter:
                 "choose another output folder, or overwrite it (--overwrite)"
             )
         self.done = {question.id: question for question in found.questions}
-        with self.path.open("r+b") as file:
-            file.truncate(found.size)
+        if found.size < self.path.stat().st_size:
+            with self.path.open("r+b") as file:
+                file.truncate(found.size)
 
     def write(self, questions: list[QuestionRecord]) -> None:
         """Append questions in one go; they are on disk when this returns."""
-        self._append([asdict(question) for question in questions])
+        if questions:
+            self._append([asdict(question) for question in questions])
         self.done.update((question.id, question) for question in questions)
 
     def _append(self, items: list[dict[str, Any]]) -> None:

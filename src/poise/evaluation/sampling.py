@@ -7,7 +7,7 @@ interruption.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -19,9 +19,7 @@ from tqdm import tqdm
 
 from .decoding import Completion, Sampling, sample_completions
 from .records import QuestionRecord, RecordWriter
-
-Row = Mapping[str, Any]
-Extract = Callable[[str], str | None]
+from .scoring import Row, Score
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,8 @@ def prepare(
     """Write the prompts down as the model reads them.
 
     Args:
-        rows: Questions with ``id``, ``prompt`` (text or chat messages) and ``answer``.
+        rows: Questions with ``prompt`` (text or chat messages), and ``id``, else their place is
+            their name.
         tokenizer: Its chat template renders chat messages.
         room: Most tokens that a prompt may have, None for no bound.
         thinking: Value of ``enable_thinking``, for templates that know it.
@@ -52,7 +51,8 @@ def prepare(
         raise ValueError("evaluation: expected one or more questions, found none")
     seen: set[str] = set()
     prepared = []
-    for row in rows:
+    for place, row in enumerate(rows):
+        row = {"id": f"row-{place}", **row}
         if row["id"] in seen:
             raise ValueError(f"evaluation: expected each id once, found {row['id']!r} twice")
         seen.add(row["id"])
@@ -107,7 +107,7 @@ def evaluate(
     tokenizer: Any,
     questions: Sequence[Prepared],
     writer: RecordWriter,
-    extract: Extract,
+    score: Score,
     sampling: Sampling,
     *,
     seed: int = 0,
@@ -121,7 +121,7 @@ def evaluate(
         tokenizer: Its tokenizer.
         questions: From `prepare`.
         writer: Open records; what they hold is skipped.
-        extract: (completion) -> answer or None. A sample whose answer is the right one earns 1.
+        score: (row, completion) -> answer that was found, and its reward.
         sampling: How to draw.
         seed: Of the draws.
         batch_size: Most completions in flight at a time.
@@ -143,7 +143,7 @@ def evaluate(
                 continue
             sampled = _sample(model, batch, sampling, seed, stop, batch_size)
             records = [
-                _record(question, completions, tokenizer, extract)
+                _record(question, completions, tokenizer, score)
                 for question, completions in zip(batch, sampled, strict=True)
                 if question.row["id"] not in writer.done
             ]
@@ -156,7 +156,7 @@ def _check_same_questions(questions: Sequence[Prepared], writer: RecordWriter) -
         done = writer.done.get(question.row["id"])
         if done is not None and (done.prompt, done.answer) != (
             question.text,
-            question.row["answer"],
+            _answer(question.row),
         ):
             raise ValueError(
                 f"{writer.path}: question {done.id!r} has another prompt or answer there; "
@@ -196,20 +196,25 @@ def _sample(
 
 
 def _record(
-    question: Prepared, completions: Sequence[Completion], tokenizer: Any, extract: Extract
+    question: Prepared, completions: Sequence[Completion], tokenizer: Any, score: Score
 ) -> QuestionRecord:
     row = question.row
     texts = [tokenizer.decode(c.tokens, skip_special_tokens=True) for c in completions]
-    extracted = [extract(text) for text in texts]
+    scored = [score(row, text) for text in texts]
     return QuestionRecord(
         id=row["id"],
         domain=row.get("domain") or "all",
         level=row.get("level"),
-        answer=row["answer"],
+        answer=_answer(row),
         prompt=question.text,
         completions=tuple(texts),
-        extracted=tuple(extracted),
-        rewards=tuple(float(found == row["answer"]) for found in extracted),
+        extracted=tuple(answer for answer, _ in scored),
+        rewards=tuple(reward for _, reward in scored),
         lengths=tuple(len(c.tokens) for c in completions),
         finished=tuple(c.finished for c in completions),
     )
+
+
+def _answer(row: Row) -> str:
+    """The right answer as text; empty where only the task's scorer knows what is right."""
+    return str(row.get("answer") or "")

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from poise.evaluation.decoding import Sampling
 from poise.evaluation.records import RecordWriter, read_records
 from poise.evaluation.sampling import evaluate, prepare, stop_tokens, uniform_draws
+from poise.evaluation.scoring import Row, Scored
 from tests.tiny import tiny_tokenizer
 
 from .constructed import header
@@ -25,6 +26,11 @@ ROWS = [
 
 def first_vowel(text: str) -> str | None:
     return next((c for c in text if c in "aeiou"), None)
+
+
+def score(row: Row, text: str) -> Scored:
+    found = first_vowel(text)
+    return Scored(found, float(found == row["answer"]))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,7 @@ def run(model: Any, tokenizer: Any, path: Path, **settings: Any) -> dict[str, An
     sampling = settings.pop("sampling", SAMPLING)
     questions = prepare(rows, tokenizer)
     writer = RecordWriter(path, header())
-    evaluate(model, tokenizer, questions, writer, first_vowel, sampling, **settings)
+    evaluate(model, tokenizer, questions, writer, score, sampling, **settings)
     return {question.id: question for question in read_records(path).questions}
 
 
@@ -109,7 +115,7 @@ def test_a_finished_evaluation_asks_the_model_nothing(
     writer = RecordWriter(tmp_path / "a.jsonl", header())
     stub = torch.nn.Module()  # has no forward: to call it would fail
     stub.generation_config = model.generation_config
-    evaluate(stub, tokenizer, questions, writer, first_vowel, SAMPLING)
+    evaluate(stub, tokenizer, questions, writer, score, SAMPLING)
     assert list(writer.done.values()) == list(expected.values())
 
 
@@ -147,6 +153,11 @@ def test_chat_messages_go_through_the_chat_template(tokenizer: Any) -> None:
     assert prepared.tokens == tokenizer.apply_chat_template(
         prompt, add_generation_prompt=True, return_dict=False
     )
+
+
+def test_questions_without_a_name_are_called_by_their_place(tokenizer: Any) -> None:
+    rows = [{"prompt": "a=", "answer": "a"}, {"prompt": "b=", "answer": "b"}]
+    assert [question.row["id"] for question in prepare(rows, tokenizer)] == ["row-0", "row-1"]
 
 
 def test_a_completion_ends_at_the_tokens_of_model_and_tokenizer(model: Any) -> None:

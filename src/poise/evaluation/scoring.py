@@ -1,0 +1,50 @@
+"""What a completion answers, and what that is worth: the rewards of training, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..data.reasoning_gym import final_answer, reasoning_gym_reward
+from ..data.rewards import extract_answer
+
+Row = Mapping[str, Any]
+
+
+class Scored(NamedTuple):
+    """The answer that was found, or None, and its reward in [0, 1]."""
+
+    answer: str | None
+    reward: float
+
+
+Score = Callable[[Row, str], Scored]
+
+
+def score_multiple_choice(row: Row, text: str) -> Scored:
+    """1 for the right letter."""
+    found = extract_answer(text)
+    return Scored(found, float(found == row["answer"]))
+
+
+def score_reasoning_gym(row: Row, text: str) -> Scored:
+    """What the task's own scorer gives, which may be a part."""
+    columns = {name: [row[name]] for name in ("task", "task_seed", "task_index", "task_settings")}
+    return Scored(final_answer(text) or None, reasoning_gym_reward([text], **columns)[0])
+
+
+def scorer_of(rows: Sequence[Row], name: str = "dataset") -> Score:
+    """How the completions of these questions are scored.
+
+    Raises:
+        ValueError: a row has neither a right answer nor a task that knows it.
+    """
+    if all("task_index" in row for row in rows):
+        return score_reasoning_gym
+    for index, row in enumerate(rows):
+        if not row.get("answer"):
+            raise ValueError(
+                f"{name}, row {index}: expected the right letter in a column 'answer', found "
+                f"{row.get('answer')!r}; questions without it cannot be evaluated"
+            )
+    return score_multiple_choice

@@ -1,0 +1,254 @@
+"""`poise eval` from the command line, with a tiny model that answers letters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from poise.cli.main import main
+from poise.evaluation.metrics import average
+from poise.evaluation.records import read_records
+from poise.evaluation.runs import read_run
+from poise.evaluation.summary import compare
+
+from .conftest import letter_model, letter_tokenizer, save_letter_adapter
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Call:
+    """Runs `poise eval` in an empty folder, with few and short samples."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        few = ["--k", "4", "--max_new_tokens", "3", "--temperature", "1.0", "--device", "cpu"]
+        status = main(["eval", *few, *map(str, words)])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def ask(call: Call, *words: str | Path) -> dict[str, Any]:
+    status, out, err = call(*words, "--json")
+    assert status == 0, err
+    result: dict[str, Any] = json.loads(out)
+    return result
+
+
+def test_one_model_is_evaluated(
+    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
+) -> None:
+    found = ask(call, "--model", letters_path, "--dataset", questions_path)
+    (evaluation,) = found["evaluations"]
+    records = read_records(tmp_path / "evaluations" / "base.jsonl")
+    assert evaluation["records"] == ["evaluations/base.jsonl"]
+    assert (evaluation["questions"], evaluation["k"]) == (12, 4)
+    expected = sum(average(q) for q in records.questions) / 12
+    assert evaluation["average"]["mean"] == pytest.approx(expected)
+    assert 0.0 < expected < 1.0
+    assert evaluation["average"]["low"] < expected < evaluation["average"]["high"]
+    assert found["sampling"] == {
+        "k": 4,
+        "temperature": 1.0,
+        "top_p": 0.95,
+        "max_new_tokens": 3,
+        "thinking": False,
+        "dtype": "float32",
+    }
+    assert found["differences"] == []
+    assert set(records.header.versions) >= {"poise", "torch", "transformers"}
+
+
+def test_before_and_after_come_from_one_call_and_stay_in_the_run(
+    call: Call, letters_path: str, questions_path: Path, run_path: Path
+) -> None:
+    found = ask(call, "--compare", run_path, "--dataset", questions_path)
+    before, after = found["evaluations"]
+    assert (before["model"], before["adapter"]) == (letters_path, None)
+    assert (after["model"], after["adapter"]) == (letters_path, str(run_path))
+    run = read_run(run_path)
+    assert run.before is not None and run.after is not None
+    (difference,) = found["differences"]
+    expected = compare(run.before.questions, run.after.questions)
+    assert (difference["from"], difference["to"]) == ("before", "after")
+    assert difference["interval"]["mean"] == expected.interval.mean
+    assert run.before.questions != run.after.questions
+    assert difference["p_value"] == expected.p_value
+
+
+def test_several_runs_are_compared_with_one_model(
+    call: Call, letters_path: str, questions_path: Path, run_path: Path, tmp_path: Path
+) -> None:
+    other = save_letter_adapter(tmp_path / "other" / "run", letters_path, seed=2)
+    (other / "metrics.jsonl").touch()
+    found = ask(call, "--compare", run_path, other, "--dataset", questions_path)
+    assert [e["name"] for e in found["evaluations"]] == ["before", "run-1", "run-2"]
+    first, second = read_run(run_path), read_run(other)
+    assert first.before == second.before and first.before is not None
+    assert first.after != second.after
+    assert len(found["differences"]) == 2
+
+
+def test_models_and_adapters_without_a_run_are_kept_in_the_output_folder(
+    call: Call, letters_path: str, questions_path: Path, run_path: Path, tmp_path: Path
+) -> None:
+    found = ask(
+        call,
+        *("--model", letters_path, "--adapter", run_path, "--dataset", questions_path),
+        *("--compare", letters_path, "--output_dir", "kept"),
+    )
+    assert [e["adapter"] for e in found["evaluations"]] == [str(run_path), None]
+    assert {file.name for file in (tmp_path / "kept").iterdir()} == {"before.jsonl", "after.jsonl"}
+
+
+def test_tables_show_accuracy_domains_and_the_difference(
+    call: Call, questions_path: Path, run_path: Path
+) -> None:
+    status, out, _ = call("--compare", run_path, "--dataset", questions_path)
+    assert status == 0
+    for text in ("avg@4", "pass@4", "answer found", "before", "after", "biology", "physics"):
+        assert text in out
+    assert "after - before:" in out and "percentage points" in out
+    assert "12 questions" in out and "after.jsonl" in out
+
+
+def test_an_evaluation_that_is_there_is_not_made_again_unless_asked(
+    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
+) -> None:
+    words = ("--model", letters_path, "--dataset", questions_path)
+    first = ask(call, *words)
+    file = tmp_path / "evaluations" / "base.jsonl"
+    stamp = file.stat().st_mtime_ns, file.read_bytes()
+    assert ask(call, *words) == first
+    assert (file.stat().st_mtime_ns, file.read_bytes()) == stamp
+    status, _, err = call(*words, "--seed", "9")
+    assert status == 2 and "'seed': 9" in err and "--overwrite" in err
+    assert ask(call, *words, "--seed", "9", "--overwrite")["seed"] == 9
+
+
+def test_a_run_that_was_trained_further_is_not_mixed_with_its_past(
+    call: Call, letters_path: str, questions_path: Path, run_path: Path
+) -> None:
+    ask(call, "--compare", run_path, "--dataset", questions_path)
+    save_letter_adapter(run_path, letters_path, seed=5)
+    status, _, err = call("--compare", run_path, "--dataset", questions_path)
+    assert status == 2 and "weights" in err and "after.jsonl" in err
+
+
+def test_the_questions_are_those_of_the_run_unless_named(call: Call, run_path: Path) -> None:
+    script = {"dataset": "science:physics", "style": "plain", "levels": [1], "data_seed": 4}
+    (run_path / "config.yaml").write_text(yaml.safe_dump({"script": script}))
+    found = ask(call, "--compare", run_path, "--limit", "6")
+    assert found["dataset"] == "science:physics"
+    assert found["selection"] == {
+        "levels": [1],
+        "style": "plain",
+        "seed": 4,
+        "count": 200,
+        "limit": 6,
+    }
+    run = read_run(run_path)
+    assert run.after is not None
+    assert {(q.domain, q.level) for q in run.after.questions} == {("physics", 1)}
+    named = ask(
+        call, "--compare", run_path, "--dataset", "science", "--questions", "8", "--overwrite"
+    )
+    assert named["selection"] == {"count": 8}
+    assert named["evaluations"][0]["questions"] == 8
+
+
+def test_a_limit_is_spread_evenly(
+    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
+) -> None:
+    ask(call, "--model", letters_path, "--dataset", questions_path, "--limit", "4")
+    records = read_records(tmp_path / "evaluations" / "base.jsonl")
+    assert {q.id for q in records.questions} == {"q0", "q3", "q6", "q9"}
+
+
+def test_temperature_zero_takes_one_sample(
+    call: Call, letters_path: str, questions_path: Path
+) -> None:
+    words = ("--model", letters_path, "--dataset", questions_path, "--temperature", "0")
+    status, out, err = call(*words, "--json")
+    assert status == 0 and "so k is 1" in err
+    (evaluation,) = json.loads(out)["evaluations"]
+    assert evaluation["k"] == 1
+    assert evaluation["average"]["method"] == "wilson"
+
+
+def test_settings_may_stand_in_a_file_and_flags_override_them(
+    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
+) -> None:
+    settings = {"model": letters_path, "dataset": str(questions_path), "seed": 3, "limit": 2}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(settings))
+    found = ask(call, "--config", tmp_path / "x.yaml", "--limit", "3")
+    assert (found["seed"], found["selection"]) == (3, {"limit": 3})
+
+
+def test_a_fully_trained_model_is_compared_with_what_it_started_from(
+    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "full"
+    letter_model(seed=7).save_pretrained(run)
+    letter_tokenizer().save_pretrained(run)
+    (run / "metrics.jsonl").touch()
+    (run / "config.yaml").write_text(
+        yaml.safe_dump({"model": {"model_name_or_path": letters_path}})
+    )
+    before, after = ask(call, "--compare", run, "--dataset", questions_path)["evaluations"]
+    assert (before["model"], after["model"]) == (letters_path, str(run))
+    assert before["average"] != after["average"]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--model", "no/such/model/here"], "Expected a model"),
+        (["--adapter", "nowhere"], "expected a folder with adapter_config.json at nowhere"),
+        (["--dataset", "none.jsonl"], "none.jsonl"),
+        (["--k", "0"], "k: expected a whole number"),
+        (["--temperature", "-1"], "temperature: expected 0 or more"),
+        (["--top_p", "2"], "top_p: expected"),
+        (["--limit", "0"], "limit: expected 1 or more"),
+        (["--batch_size", "0"], "batch_size: expected 1 or more"),
+        (["--dtype", "int4"], "dtype: expected one of"),
+        (["--max_new_tokens", "512"], "lower max_new_tokens"),
+        (["--tempratur", "1"], "did you mean --temperature?"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    call: Call, letters_path: str, questions_path: Path, words: list[str], complaint: str
+) -> None:
+    status, out, err = call("--model", letters_path, "--dataset", questions_path, *words)
+    assert status == 2 and out == ""
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("poise eval: ") and complaint in last
+
+
+def test_adapters_of_different_models_need_the_model_named(
+    call: Call, letters_path: str, questions_path: Path, run_path: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other_base"
+    letter_model(seed=3).save_pretrained(other)
+    letter_tokenizer().save_pretrained(other)
+    second = save_letter_adapter(tmp_path / "second", str(other))
+    words = ("--compare", run_path, second, "--dataset", questions_path)
+    status, _, err = call(*words)
+    assert status == 2 and "different models" in err and "--model" in err
+    assert len(ask(call, *words, "--model", letters_path)["evaluations"]) == 3
+
+
+def test_questions_without_answers_are_refused(
+    call: Call, letters_path: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.jsonl").write_text('{"prompt": "Question: A"}\n')
+    status, _, err = call("--model", letters_path, "--dataset", tmp_path / "x.jsonl")
+    assert status == 2 and "row 0: expected the right letter" in err

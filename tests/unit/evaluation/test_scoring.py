@@ -1,0 +1,48 @@
+"""Completions are scored as in training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from poise.data import multiple_choice_reward
+from poise.evaluation import scoring
+from poise.evaluation.scoring import score_multiple_choice, score_reasoning_gym, scorer_of
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "reward"),
+    [
+        ("<answer>B</answer>", "B", 1.0),
+        ("Answer: C", "C", 0.0),
+        ("no idea", None, 0.0),
+        ("", None, 0.0),
+    ],
+)
+def test_a_multiple_choice_answer_is_its_letter(
+    text: str, answer: str | None, reward: float
+) -> None:
+    assert score_multiple_choice({"answer": "B"}, text) == (answer, reward)
+    assert multiple_choice_reward([text], ["B"]) == [reward]
+
+
+def test_a_task_is_scored_by_its_own_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def reward(completions: list[str], **columns: Any) -> list[float]:
+        seen.update(columns, completions=completions)
+        return [0.25]
+
+    monkeypatch.setattr(scoring, "reasoning_gym_reward", reward)
+    row = {"task": "t", "task_seed": 1, "task_index": 2, "task_settings": "{}", "prompt": "p"}
+    assert scorer_of([row]) is score_reasoning_gym
+    assert score_reasoning_gym(row, "so <answer> 4 </answer>") == ("4", 0.25)
+    assert score_reasoning_gym(row, "  ").answer is None
+    assert seen["task_index"] == [2] and seen["task"] == ["t"]
+
+
+def test_questions_without_an_answer_cannot_be_scored() -> None:
+    assert scorer_of([{"answer": "A"}]) is score_multiple_choice
+    with pytest.raises(ValueError, match=r"test\.jsonl, row 1: expected the right letter"):
+        scorer_of([{"answer": "A"}, {"prompt": "p"}], "test.jsonl")
