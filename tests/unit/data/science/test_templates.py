@@ -1,6 +1,7 @@
 """Every template: right, distinct, well written, and as many as promised."""
 
 import re
+from functools import cache
 from random import Random
 
 import pytest
@@ -13,10 +14,11 @@ from tests.unit.data.science.oracles import ORACLES, TEXT_ORACLES, numbers
 EACH = pytest.mark.parametrize("template", TEMPLATES.values(), ids=lambda t: f"{t.domain}-{t.name}")
 
 
-def questions(template: Template, count: int, seed: int = 0) -> list[Question]:
-    rng = Random(f"test {seed}")
-    drafts = _draw(template, count, "train", rng)
-    return [_assemble(template, draft, rng.choice(LETTERS), rng) for draft in drafts]
+@cache
+def questions(template: Template) -> tuple[Question, ...]:
+    rng = Random("test")
+    drafts = _draw(template, 200, "train", rng)
+    return tuple(_assemble(template, draft, rng.choice(LETTERS), rng) for draft in drafts)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -32,7 +34,7 @@ def test_every_template_has_a_second_computation():
 
 @EACH
 def test_the_marked_option_is_what_a_second_computation_gives(template):
-    for question in questions(template, 60):
+    for question in questions(template):
         if template.name in TEXT_ORACLES:
             assert TEXT_ORACLES[template.name](question.stem, question.options) == (
                 question.right_option
@@ -49,7 +51,7 @@ def test_the_marked_option_is_what_a_second_computation_gives(template):
 
 @EACH
 def test_a_template_yields_two_hundred_different_valid_questions(template):
-    made = questions(template, 200)
+    made = questions(template)
     assert len({(q.stem, frozenset(q.options)) for q in made}) == 200
     assert len({q.id for q in made}) == 200
     for question in made:
@@ -58,14 +60,16 @@ def test_a_template_yields_two_hundred_different_valid_questions(template):
         assert question.stem[0].isupper() or question.stem[0].isdigit()
         assert re.search(r"\?($| \()|\.$", question.stem), question.stem
         text = " ".join([question.stem, *question.options, question.solution])
-        assert not re.search(r"  (?!\n)|\{|\}|None|\.\.|Fraction|\ba [aeio]|\d+\.\d{9}", text), text
+        assert not re.search(
+            r"  (?!\n)|\{|\}|None|\.\.|Fraction|\ba [aeio]|\ba (8|11\b|18\b)|\d+\.\d{9}", text
+        ), text
 
 
 @EACH
 def test_numbers_of_a_question_share_one_form(template):
     if template.name in TEXT_ORACLES:
         return
-    for question in questions(template, 60):
+    for question in questions(template):
         parts = [re.fullmatch(r"([\d.]+)( × 10\^-?\d+)?(.*)", text) for text in question.options]
         assert all(parts), question.options
         assert len({(part[3], part[2] is None) for part in parts}) == 1, question.options
