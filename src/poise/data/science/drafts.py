@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from random import Random
 
 from .grids import Differences, Odds, Ratios, Scale, grid
@@ -24,6 +25,41 @@ def choice(
 ) -> Draft:
     """A draft from texts; ``others`` are exactly three."""
     return Draft(stem, tuple(given), answer, lambda rng: others, tuple(steps))
+
+
+@dataclass(frozen=True)
+class Form:
+    """The one way in which the options of a question are written."""
+
+    plain: bool
+    unit: str
+    places: int | None
+
+    def number(self, value: Number) -> str:
+        """Write a number without its unit."""
+        if self.places is not None:
+            return fixed(value, self.places)
+        return significant(value, 3) if self.plain else scientific(value, 3)
+
+    def write(self, value: Number) -> str:
+        """Write an option."""
+        space = "" if self.unit in ("%", "°") else " "
+        return f"{self.number(value)}{space}{self.unit}".rstrip()
+
+    def accepts(self, values: Sequence[float]) -> bool:
+        """Whether values can be options together: different, and none of them silly."""
+        near = all(SMALLEST <= value < LARGEST for value in values)
+        return (
+            (near or not self.plain)
+            and max(values) <= WIDEST * min(values)
+            and len(set(map(self.number, values))) == len(values)
+        )
+
+    def is_even(self, values: Sequence[float]) -> bool:
+        """Whether all are equally long."""
+        if self.places is not None or not self.plain:
+            return len({len(self.number(value)) for value in values}) == 1
+        return len(set(map(width, values))) == 1
 
 
 def numeric(
@@ -48,31 +84,15 @@ def numeric(
         step: The unit of plain slips, for logarithmic quantities.
         below: A bound of all options, as shares are less than 100 %.
     """
-    form = significant if is_plain(value) else scientific
-    space = "" if unit in ("%", "°") else " "
-
-    def write(number: Number) -> str:
-        text = form(number, 3) if places is None else fixed(number, places)
-        return f"{text}{space}{unit}".rstrip()
-
-    def accept(values: Sequence[float]) -> bool:
-        near = all(SMALLEST <= number < LARGEST for number in values)
-        return (
-            (near or form is scientific)
-            and max(values) <= WIDEST * min(values)
-            and len({write(number) for number in values}) == len(values)
-        )
-
-    def equally_long(values: Sequence[float]) -> bool:
-        return len({width(v) if places is None else len(fixed(v, places)) for v in values}) == 1
-
+    form = Form(is_plain(value), unit, places)
     likely = [float(number) for number in wrong if number > 0]
 
     def others(rng: Random) -> list[str]:
-        values = grid(rng, float(value), likely, _scale(step, below), accept, equally_long)
-        return [write(number) for number in values[1:]]
+        scale = _scale(step, below)
+        values = grid(rng, float(value), likely, scale, form.accepts, form.is_even)
+        return [form.write(number) for number in values[1:]]
 
-    answer = write(value)
+    answer = form.write(value)
     return Draft(stem, tuple(given), answer, others, (*steps[:-1], f"{steps[-1]} = {answer}."))
 
 
