@@ -11,7 +11,7 @@ def make_parser() -> CommandParser:
     return CommandParser(
         EvalArguments,
         prog="poise eval",
-        description="Measure accuracy: avg@k, pass@k and maj@k with 95 %% intervals, and the "
+        description="Measure accuracy: avg@k, pass@k and maj@k with 95 % intervals, and the "
         "paired difference between a model and others. "
         "Before and after training in one call: poise eval --compare RUN",
     )

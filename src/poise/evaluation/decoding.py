@@ -1,8 +1,10 @@
 """Many samples of each prompt, the prompt computed once.
 
 Why not `generate`: with k samples per question it computes every prompt k times, keeps rows that
-have ended in the batch, and copies the whole cache at every token. On a CPU these three are most
-of the time of an evaluation (docs/log.md has the measurement).
+have ended in the batch, copies the whole cache at every token, and sorts the whole vocabulary.
+Measured on SmolLM2-135M with 4 prompts of 160 tokens, 16 samples each of 64 tokens, none ending
+early, on one CPU core: 23 s of processor time against 71 s in float32, 16 s against 41 s in
+bfloat16.
 """
 
 from __future__ import annotations

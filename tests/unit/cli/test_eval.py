@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from poise.cli.eval_arguments import EvalArguments
 from poise.cli.main import main
 from poise.evaluation.metrics import average
 from poise.evaluation.records import read_records
@@ -206,6 +208,15 @@ def test_a_fully_trained_model_is_compared_with_what_it_started_from(
     before, after = ask(call, "--compare", run, "--dataset", questions_path)["evaluations"]
     assert (before["model"], after["model"]) == (letters_path, str(run))
     assert before["average"] != after["average"]
+
+
+def test_help_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["eval", "--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert "95 % intervals" in printed
+    assert all(f"--{field.name} " in printed for field in fields(EvalArguments))
 
 
 @pytest.mark.parametrize(

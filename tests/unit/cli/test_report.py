@@ -21,7 +21,7 @@ def test_several_runs_share_a_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    runs = [str(write_run(tmp_path / name)) for name in ("a", "b")]
+    runs = [str(write_run(tmp_path / name, steps=0)) for name in ("a", "b")]
     assert main(["report", *runs]) == 0
     assert "<h1>a · b</h1>" in (tmp_path / "report.html").read_text()
     assert main(["report", "--output", "pages/both.html", *runs]) == 0
@@ -29,7 +29,7 @@ def test_several_runs_share_a_page(
 
 
 def test_runs_may_stand_in_a_configuration_file(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "r")
+    folder = write_run(tmp_path / "r", steps=0)
     for runs in (f"[{folder}]", str(folder)):
         (folder / "report.html").unlink(missing_ok=True)
         (tmp_path / "x.yaml").write_text(f"runs: {runs}\n")

@@ -63,7 +63,7 @@ def test_the_page_shows_accuracy_curves_settings_and_samples(tmp_path: Path) -> 
 
 
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "r")
+    folder = write_run(tmp_path / "r", steps=0)
     page = page_of(folder)
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert all(link.startswith("data:") for link in page.links)
@@ -73,7 +73,7 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 def test_what_a_model_says_cannot_become_markup(tmp_path: Path) -> None:
     nasty = "</pre><script>alert(1)</script>"
     evil = [question("<b>id</b>", "AB", prompt=nasty, completions=(nasty, nasty), domain="<i>")]
-    page = page_of(write_run(tmp_path / "r", before=evil, after=evil, run_name="<u>name"))
+    page = page_of(write_run(tmp_path / "r", steps=0, before=evil, after=evil, run_name="<u>name"))
     assert not {"script", "b", "i", "u"} & set(page.tags)
     assert page.text.count(nasty) == 3
     assert "<u>name" in page.text
@@ -92,12 +92,14 @@ def test_several_runs_stand_side_by_side_and_their_differences_are_marked(tmp_pa
 
 
 def test_equal_runs_are_said_to_be_equal(tmp_path: Path) -> None:
-    page = page_of(write_run(tmp_path / "a"), write_run(tmp_path / "b"))
+    page = page_of(write_run(tmp_path / "a", steps=0), write_run(tmp_path / "b", steps=0))
     assert "The runs have the same settings." in page.text
 
 
 def test_settings_that_differ_come_first_and_missing_ones_show(tmp_path: Path) -> None:
-    runs = read_runs([write_run(tmp_path / "a", only_here=1), write_run(tmp_path / "b")])
+    runs = read_runs(
+        [write_run(tmp_path / "a", steps=0, only_here=1), write_run(tmp_path / "b", steps=0)]
+    )
     first = settings_of(runs)[0]
     assert (first.name, first.values, first.differs) == ("config.only_here", ("1", "–"), True)
     assert not any(setting.differs for setting in settings_of(runs)[1:])
@@ -114,25 +116,25 @@ def test_a_bare_run_gives_a_page_that_says_what_is_missing(tmp_path: Path) -> No
 
 
 def test_half_an_evaluation_is_reported_as_such(tmp_path: Path) -> None:
-    page = page_of(write_run(tmp_path / "r", before=None))
+    page = page_of(write_run(tmp_path / "r", steps=0, before=None))
     assert "was evaluated only after training" in page.text
     assert "62.5 [" in page.text
     assert "not evaluated" in page.text
 
 
 def test_an_evaluation_without_questions_counts_as_none(tmp_path: Path) -> None:
-    page = page_of(write_run(tmp_path / "r", before=[], after=[]))
+    page = page_of(write_run(tmp_path / "r", steps=0, before=[], after=[]))
     assert "has no evaluation" in page.text
 
 
 def test_evaluations_that_are_not_alike_are_pointed_out(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "r", after=None)
+    folder = write_run(tmp_path / "r", steps=0, after=None)
     write_evaluation(folder / "evaluation" / "after.jsonl", AFTER, seed=8, adapter="r", split="dev")
     assert "before and after differ in split, seed," in page_of(folder).text
 
 
 def test_notes_of_damaged_files_are_shown(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "r")
+    folder = write_run(tmp_path / "r", steps=0)
     with (folder / "evaluation" / "after.jsonl").open("a") as stream:
         stream.write('{"id"')
     assert "after.jsonl:4: left out, the line is half-written" in page_of(folder).text
@@ -146,7 +148,7 @@ def test_samples_show_the_largest_rise_and_the_largest_fall(tmp_path: Path) -> N
         return [question(f"q{i}", answers(right)) for i, right in enumerate(rights)]
 
     run = read_run(
-        write_run(tmp_path / "r", before=records([5] * 11), after=records(list(range(11))))
+        write_run(tmp_path / "r", steps=0, before=records([5] * 11), after=records(list(range(11))))
     )
     chosen = [sample.question.id for sample in choose_samples(run)]
     assert chosen[:2] == ["q10", "q9"] and chosen[-2:] == ["q1", "q0"]
@@ -155,7 +157,7 @@ def test_samples_show_the_largest_rise_and_the_largest_fall(tmp_path: Path) -> N
 
 
 def test_the_file_is_written_with_its_folder(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "r")
+    folder = write_run(tmp_path / "r", steps=0)
     output = write_report([read_run(folder)], tmp_path / "new" / "folder" / "report.html")
     shutil.rmtree(folder)
     assert output.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
