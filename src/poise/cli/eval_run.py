@@ -12,16 +12,11 @@ import torch
 from ..data.load import load_questions
 from ..evaluation.decoding import Sampling
 from ..evaluation.loading import Target, fingerprint, load, pick_device, pick_dtype
-from ..evaluation.records import (
-    Evaluation,
-    Header,
-    RecordWriter,
-    read_records,
-    software_versions,
-)
+from ..evaluation.records import Evaluation, Header, RecordWriter, read_records
 from ..evaluation.sampling import evaluate as ask
 from ..evaluation.sampling import prepare
 from ..evaluation.scoring import scorer_of
+from ..versions import software_versions
 from .eval_arguments import EvalArguments
 from .eval_plan import Row, Step, choose_dataset, make_steps, select
 

@@ -7,16 +7,12 @@ can be checked, or computed anew, without the model.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
-
-import poise
 
 FORMAT = "poise-evaluation"
 VERSION = 1
@@ -100,16 +96,6 @@ class QuestionRecord:
         """Raises: KeyError, TypeError or ValueError if the object is not a question."""
         known = {f.name: item[f.name] for f in fields(cls) if f.name in item}
         return cls(**known | {name: tuple(item[name]) for name in _PER_SAMPLE})
-
-
-def software_versions() -> dict[str, str]:
-    """Versions of Poise, of Python, and of what a model's answers depend on."""
-    packages = ("torch", "transformers", "peft")
-    return {
-        "poise": poise.__version__,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-    }
 
 
 _PER_SAMPLE = ("completions", "extracted", "rewards", "lengths", "finished")

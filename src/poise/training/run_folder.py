@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +10,10 @@ from typing import Any
 
 import yaml
 
+from ..versions import software_versions
+
 CONFIG = "config.yaml"
 VERSIONS = "versions.json"
-_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
 
 def write_run_description(folder: Path, trainer: Any, **arguments: Any) -> None:
@@ -30,20 +29,8 @@ def write_run_description(folder: Path, trainer: Any, **arguments: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sections = {name: _plain(value) for name, value in arguments.items()}
     (folder / CONFIG).write_text(yaml.safe_dump(sections, sort_keys=False))
-    (folder / VERSIONS).write_text(json.dumps(versions() | {"started": _now()}, indent=1))
-
-
-def versions() -> dict[str, str]:
-    """Versions of Poise, of what it stands on, and the machine."""
-    from .. import __version__
-
-    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {
-        "poise": __version__,
-        **packages,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-    }
+    versions = software_versions() | {"started": _now()}
+    (folder / VERSIONS).write_text(json.dumps(versions, indent=1))
 
 
 def _now() -> str:
