@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .prompts import get_style, render_all
-from .question import LEVELS
+from .question import COMPUTED_LEVELS
 from .science import DOMAINS, generate
 from .validation import check_dataset, read_jsonl
 
@@ -33,8 +33,9 @@ def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
             - anything else: the id of a data set on the hub, with a column ``prompt``.
         split: ``train``, ``validation`` or ``test``; for a hub data set any split that it has.
         **options: ``count`` (how many questions; default 1000 if generated, else all), ``seed``
-            (which ones), ``style`` (``chat`` or ``plain``; rows that bring their prompt keep
-            it), ``levels`` (of generated questions), and what the source itself knows.
+            (which ones), ``style`` (``chat``, ``plain`` or ``short``; rows that bring their prompt
+            keep it), ``levels`` (of generated questions; 0 to 4, by default all but 0), and what
+            the source itself knows.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: If the name, an option or a row is wrong.
@@ -64,7 +65,7 @@ def _call(load: Callable[..., Dataset], name: str, options: dict[str, Any]) -> D
 def _science(
     rest: str,
     split: str,
-    levels: Sequence[int] = LEVELS,
+    levels: Sequence[int] = COMPUTED_LEVELS,
     count: int = DEFAULT_COUNT,
     seed: int = 0,
     style: str = "chat",

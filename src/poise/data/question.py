@@ -7,7 +7,9 @@ from typing import Literal, get_args
 
 Letter = Literal["A", "B", "C", "D"]
 LETTERS: tuple[Letter, ...] = get_args(Letter)
-LEVELS: tuple[int, ...] = (1, 2, 3, 4)
+LEVELS: tuple[int, ...] = (0, 1, 2, 3, 4)
+# Level 0 asks for a fact; it is made where it is asked for.
+COMPUTED_LEVELS: tuple[int, ...] = LEVELS[1:]
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Question:
         id: Unique name of the question, options in this order included.
         domain: Field of science, e.g. ``"physics"``.
         template: Name of the template that made it.
-        level: 1 (one look) to 4 (several steps).
+        level: 0 (a fact to recall), 1 (one look) to 4 (several steps).
         stem: The question itself, without its options.
         options: Four different texts, in the order A, B, C, D.
         answer: Letter of the right option.

@@ -34,7 +34,7 @@ def test_a_question_cannot_be_changed():
         ({"options": ("1", "2", "2", "3")}, "expected four different options"),
         ({"answer": "E"}, "expected an answer among A, B, C, D, found 'E'"),
         ({"solution": "Answer: C"}, "expected a solution that ends with 'Answer: B'"),
-        ({"level": 5}, "expected a level among 1, 2, 3, 4, found 5"),
+        ({"level": 5}, "expected a level among 0, 1, 2, 3, 4, found 5"),
     ],
 )
 def test_contradictions_are_refused(change, message):

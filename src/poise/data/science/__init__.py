@@ -1,6 +1,6 @@
 """Science questions made by code: chemistry, physics, biology and materials."""
 
-from . import biology, chemistry, level_one, materials, physics
+from . import biology, chemistry, level_one, materials, physics, recall
 from .generate import generate
 from .registry import DOMAINS, TEMPLATES, Draft, Template, template, templates
 
@@ -15,6 +15,7 @@ __all__ = [
     "level_one",
     "materials",
     "physics",
+    "recall",
     "template",
     "templates",
 ]

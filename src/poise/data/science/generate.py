@@ -8,7 +8,7 @@ from itertools import cycle
 from random import Random
 from typing import TypeVar
 
-from ..question import LETTERS, LEVELS, Letter, Question
+from ..question import COMPUTED_LEVELS, LETTERS, LEVELS, Letter, Question
 from ..splits import check_split, stable_split
 from .registry import DOMAINS, Draft, Template, templates
 
@@ -21,7 +21,7 @@ MAX_TRIES = 2000
 
 def generate(
     domains: Sequence[str] = DOMAINS,
-    levels: Sequence[int] = LEVELS,
+    levels: Sequence[int] = COMPUTED_LEVELS,
     count: int = 100,
     split: str = "train",
     seed: int = 0,
@@ -33,7 +33,8 @@ def generate(
 
     Args:
         domains: Some of ``chemistry``, ``physics``, ``biology``, ``materials``.
-        levels: Some of 1 (one look), 2 (one formula), 3 (two steps), 4 (several steps).
+        levels: Some of 0 (a fact to recall), 1 (one look), 2 (one formula), 3 (two steps),
+            4 (several steps); by default all but 0.
         count: How many questions.
         split: ``train``, ``validation`` or ``test``.
         seed: Any integer.

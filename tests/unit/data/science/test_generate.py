@@ -170,7 +170,7 @@ def test_no_guess_from_the_options_alone_finds_the_right_number(domain, score):
         ({"domains": "physics"}, "domains: expected some of"),
         ({"domains": []}, "domains: expected some of"),
         ({"domains": ["physics", "physics"]}, "domains: expected each one once"),
-        ({"levels": [0]}, "levels: expected some of"),
+        ({"levels": [5]}, "levels: expected some of"),
         ({"count": 0}, "count: expected at least 1, found 0"),
         ({"split": "dev"}, "split: expected one of train, validation, test, found 'dev'"),
     ],
