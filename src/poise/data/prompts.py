@@ -34,13 +34,19 @@ A
 </answer>
 """
 
-# One worked example shows a small model the form that the answer has.
+# One worked example shows a small model the form that the answer has; it is about no science.
 PLAIN_EXAMPLE = """Question: Which of these numbers is the largest?
 A) 14
 B) 52
 C) 87
 D) 33
 Answer: C
+
+"""
+
+SHORT_EXAMPLE = """Question: Which of these is a day of the week?
+Options: April, seven, Monday, noon
+Answer: Monday
 
 """
 
@@ -51,12 +57,13 @@ class PromptStyle:
 
     Args:
         prompt: (stem, options) -> text, or chat messages that end with the user's turn.
-        reference: (solution's steps, letter) -> the worked solution for the teacher, ending in
-            the answer in the form that the student is asked for.
+        reference: (solution's steps, letter, text of the right option) -> what the teacher is
+            told, ending in the answer in the form that the student is asked for. Steps are empty
+            where no solution is known.
     """
 
     prompt: Callable[[str, Sequence[str]], Prompt]
-    reference: Callable[[str, Letter], str]
+    reference: Callable[[str, Letter, str], str]
 
 
 def chat_prompt(stem: str, options: Sequence[str]) -> Prompt:
@@ -66,9 +73,10 @@ def chat_prompt(stem: str, options: Sequence[str]) -> Prompt:
     return [{"role": "system", "content": CHAT_SYSTEM}, {"role": "user", "content": user}]
 
 
-def chat_reference(steps: str, answer: Letter) -> str:
+def chat_reference(steps: str, letter: Letter, option: str) -> str:
     """The solution in the tags that `chat_prompt` asks for."""
-    return f"<reasoning>\n{steps}\n</reasoning>\n<answer>\n{answer}\n</answer>"
+    reasoning = f"<reasoning>\n{steps}\n</reasoning>\n" if steps else ""
+    return f"{reasoning}<answer>\n{letter}\n</answer>"
 
 
 def plain_prompt(stem: str, options: Sequence[str]) -> Prompt:
@@ -77,14 +85,32 @@ def plain_prompt(stem: str, options: Sequence[str]) -> Prompt:
     return PLAIN_EXAMPLE + "\n".join([f"Question: {stem}", *lines, "Answer:"])
 
 
-def plain_reference(steps: str, answer: Letter) -> str:
+def plain_reference(steps: str, letter: Letter, option: str) -> str:
     """The solution with ``Answer: B`` as its last line."""
-    return f"{steps}\nAnswer: {answer}"
+    return f"{steps}\nAnswer: {letter}".lstrip()
+
+
+def short_prompt(stem: str, options: Sequence[str]) -> Prompt:
+    """Raw text without letters, which a model continues with the text of an option.
+
+    For models too small to bind letters to options.
+    """
+    return f"{SHORT_EXAMPLE}Question: {stem}\nOptions: {', '.join(options)}\nAnswer:"
+
+
+def short_reference(steps: str, letter: Letter, option: str) -> str:
+    """The text of the right option and nothing else.
+
+    It is short enough to be copied; what it is, the teacher's template has to say (TRL's
+    ``reprompt_template`` and ``feedback_template``).
+    """
+    return option
 
 
 STYLES: dict[str, PromptStyle] = {
     "chat": PromptStyle(chat_prompt, chat_reference),
     "plain": PromptStyle(plain_prompt, plain_reference),
+    "short": PromptStyle(short_prompt, short_reference),
 }
 
 
@@ -120,7 +146,7 @@ def render(question: Question, style: str = "chat") -> Row:
         "prompt": form.prompt(question.stem, question.options),
         "answer": question.answer,
         "options": list(question.options),
-        "privileged_context": form.reference(steps, question.answer),
+        "privileged_context": form.reference(steps, question.answer, question.right_option),
     }
 
 

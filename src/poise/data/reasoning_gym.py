@@ -48,7 +48,7 @@ def load_reasoning_gym(
             share none.
         count: How many different questions.
         seed: Any integer.
-        style: ``chat`` (system and user message, answer in tags) or ``plain`` (text).
+        style: ``chat`` (system and user message, answer in tags) or ``plain`` or ``short`` (text).
         **settings: The task's own settings, e.g. ``max_animals=5``.
 
     Returns:
@@ -130,7 +130,7 @@ def _rows(task: str, split: str, count: int, seed: int, style: str, settings: st
 
 
 def _prompt(question: str, style: str) -> Prompt:
-    if style == "plain":
+    if style in ("plain", "short"):
         return f"Question: {question.strip()}\nAnswer:"
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question.strip()}]
 

@@ -9,6 +9,9 @@ The letter is read by the first of three rules that finds one:
 If a rule finds different letters, the answer is ambiguous and there is none. Every letter is read
 alike: a rule that trusted ``A`` less, because it is also an article, would teach a model to avoid
 it.
+
+Where the options are known and no letter is found, the first line of the text may be an option
+word for word (``" neon"``); a part of an option, or an option within a sentence, is no answer.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from .question import LETTERS
 Completion = str | list[dict[str, Any]]
 Feedback = tuple[float, str | None]
 
-NO_ANSWER = 'No answer was found; end with "Answer: <letter>".'
+# Prompts differ in the form of the answer, so the feedback names none.
+NO_ANSWER = "No option was named; answer in the form that the question asks for."
 
 _TAGS = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 # In tags: the letter, and perhaps the text of its option, but no second letter.
@@ -37,16 +41,57 @@ _STATEMENT = re.compile(
 )
 _BOXED = re.compile(r"\\boxed\{([A-D])\}|\(([A-D])\)[\s.*]*$")
 _LINE = re.compile(r"^[ \t]*[*\[(]*([A-D])(?:[*\])]+|[.:](?=\s|$)|[ \t]*$)", re.MULTILINE)
+_QUOTES = " \t\"'`“”‘’"
 # A base model goes on with questions of its own, which are not the one that was asked.
 _NEXT_QUESTION = re.compile(r"\n\s*(?:Question|Q)\s*\d*\s*:")
 
 
-def extract_answer(text: str) -> str | None:
+def extract_answer(text: str, options: Sequence[str] | None = None) -> str | None:
     """Read the letter that a completion answers with, or None if there is none or no single one.
+
+    Args:
+        text: The completion.
+        options: The texts of the options, of which the completion may name one.
+
+    An option that itself reads as a letter, as in options C, H, N, O, can be meant either way:
+    where the two ways differ, there is no answer.
 
     >>> extract_answer("<answer>\\nB\\n</answer>"), extract_answer("A mass of 3 kg")
     ('B', None)
+    >>> extract_answer(" Neon.", ["iron", "neon"]), extract_answer("neon lamps", ["iron", "neon"])
+    ('B', None)
     """
+    letter = _read_letter(text)
+    line = _first_line(text)
+    named = _named_option(line, options or ())
+    if letter is None or named is None:
+        return letter or named
+    return letter if letter == named or _read_letter(line) is None else None
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def _named_option(line: str, options: Sequence[str]) -> str | None:
+    """The letter of the one option that a line is, in the same case if there is one."""
+    for form in (_bare, lambda text: _bare(text).casefold()):
+        found = [
+            letter
+            for letter, option in zip(LETTERS, options, strict=False)
+            if form(option) == form(line) != ""
+        ]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def _bare(text: str) -> str:
+    """A text without the quotes around it and the full stop behind it."""
+    return text.strip(_QUOTES).removesuffix(".").strip(_QUOTES)
+
+
+def _read_letter(text: str) -> str | None:
     tagged = _TAGS.findall(text)
     if tagged:
         match = _TAGGED.fullmatch(tagged[-1])
@@ -82,25 +127,32 @@ def multiple_choice_feedback_reward(
     Args:
         completions: Texts, or lists of chat messages.
         answer: The right letter of each.
-        **columns: The other columns of the batch; ``options``, if there, bounds the letters.
+        **columns: The other columns of the batch; ``options``, if there, bounds the letters, and
+            completions may answer with the text of an option.
 
     Returns:
         Pairs of reward and feedback; the feedback on a right answer is None. It never tells the
-        right letter.
+        right option.
 
     Raises:
         ValueError: If an answer is not a letter of its row's options (the row is named), or the
             columns differ in length.
     """
-    check_answers(answer, columns.get("options"), len(completions))
-    results: list[Feedback] = []
-    for completion, right in zip(completions, answer, strict=True):
-        given = extract_answer(completion_text(completion))
-        if given == right:
-            results.append((1.0, None))
-        else:
-            results.append((0.0, NO_ANSWER if given is None else f"{given} is wrong."))
-    return results
+    options = columns.get("options")
+    check_answers(answer, options, len(completions))
+    texts = map(completion_text, completions)
+    rows = zip(texts, answer, options or [None] * len(answer), strict=True)
+    return [_score(text, right, listed) for text, right, listed in rows]
+
+
+def _score(text: str, right: str, options: Sequence[str] | None) -> Feedback:
+    given = extract_answer(text, options)
+    if given == right:
+        return 1.0, None
+    if given is None:
+        return 0.0, NO_ANSWER
+    by_letter = options is None or extract_answer(text) == given
+    return 0.0, f"{given if by_letter else _bare(_first_line(text))} is wrong."
 
 
 def multiple_choice_reward(

@@ -22,8 +22,8 @@ Score = Callable[[Row, str], Scored]
 
 
 def score_multiple_choice(row: Row, text: str) -> Scored:
-    """1 for the right letter."""
-    found = extract_answer(text)
+    """1 for the right letter, or the right option's text."""
+    found = extract_answer(text, row.get("options"))
     return Scored(found, float(found == row["answer"]))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from poise.data import extract_answer, generate, multiple_choice_reward
+from poise.data import LEVELS, extract_answer, generate, multiple_choice_reward
 from poise.data.prompts import STYLES, PromptStyle, get_style, render, render_all
 from tests.unit.data.test_question import QUESTION
 
@@ -33,9 +33,29 @@ def test_plain_is_text_that_waits_for_the_letter():
 
 @pytest.mark.parametrize("style", STYLES)
 def test_the_reference_is_an_answer_that_earns_the_reward(style):
-    for row in render_all(generate(count=80), style):
-        assert extract_answer(row["privileged_context"]) == row["answer"]
-        assert multiple_choice_reward([row["privileged_context"]], [row["answer"]]) == [1.0]
+    for row in render_all(generate(levels=LEVELS, count=80), style):
+        reference, answer, options = row["privileged_context"], row["answer"], row["options"]
+        assert extract_answer(reference, options) == answer
+        assert multiple_choice_reward([reference], [answer], options=[options]) == [1.0]
+
+
+def test_short_is_an_example_and_text_that_waits_for_an_option():
+    prompt = render(QUESTION, "short")["prompt"]
+    example, asked = prompt.split("\n\n")
+    assert asked == "Question: How fast?\nOptions: 1 m/s, 2 m/s, 3 m/s, 4 m/s\nAnswer:"
+    options = example.split("Options: ")[1].split("\n")[0].split(", ")
+    assert example.rpartition("Answer: ")[2] in options
+
+
+def test_the_reference_of_short_is_the_right_options_text():
+    assert render(QUESTION, "short")["privileged_context"] == "2 m/s"
+
+
+def test_a_reference_without_steps_is_the_answer_alone():
+    parts = ("", "B", "2 m/s")
+    assert STYLES["chat"].reference(*parts) == "<answer>\nB\n</answer>"
+    assert STYLES["plain"].reference(*parts) == "Answer: B"
+    assert STYLES["short"].reference(*parts) == "2 m/s"
 
 
 def test_the_steps_stand_before_the_answer():
@@ -47,13 +67,16 @@ def test_the_steps_stand_before_the_answer():
 
 def test_a_style_of_ones_own_can_be_added(monkeypatch):
     monkeypatch.setitem(
-        STYLES, "bare", PromptStyle(lambda stem, options: stem, lambda steps, answer: answer)
+        STYLES,
+        "bare",
+        PromptStyle(lambda stem, options: stem, lambda steps, letter, option: option),
     )
-    assert render(QUESTION, "bare")["prompt"] == "How fast?"
+    row = render(QUESTION, "bare")
+    assert (row["prompt"], row["privileged_context"]) == ("How fast?", "2 m/s")
 
 
 def test_an_unknown_style_names_the_nearest():
     with pytest.raises(
-        ValueError, match=r"expected one of chat, plain.*found 'chatt'; did you mean"
+        ValueError, match=r"expected one of chat, plain, short, found 'chatt'; did you mean"
     ):
         get_style("chatt")

@@ -54,6 +54,59 @@ def test_letters_in_tags_may_be_small():
     assert extract_answer("<answer>b</answer>") == "B"
 
 
+OPTIONS = ["iron", "neon", "12 kg", "sodium chloride"]
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("iron", "A"), (" neon", "B"), (" Neon.", "B"), ("NEON", "B"), ('"neon".', "B"),
+        ("'neon.'", "B"), ("\n\n neon\nIt is a gas.", "B"), ("12 kg", "C"),
+        ("sodium chloride\n\nQuestion: And this?\nOptions: iron, zinc\nAnswer: iron", "D"),
+        ("neon\niron", "B"), ("B", "B"), ("Answer: C", "C"), ("<answer>D</answer>", "D"),
+        ("neon\nAnswer: C", "C"),
+    ],
+)  # fmt: skip
+def test_an_option_may_be_named_by_its_text(text, letter):
+    assert extract_answer(text, OPTIONS) == letter
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "ne", "neon lamps", "It is neon", "iron, neon", "sodium", "12", "so\nneon", "'", ".",
+     "zinc", "<answer>neon</answer>", "1. neon"],
+)  # fmt: skip
+def test_a_part_of_a_line_or_of_an_option_is_no_answer(text):
+    assert extract_answer(text, OPTIONS) is None
+
+
+@given(st.permutations(OPTIONS), st.sampled_from(OPTIONS))
+def test_texts_are_read_alike_in_every_place(options, text):
+    assert extract_answer(f" {text}", options) == LETTERS[options.index(text)]
+    assert extract_answer(f" {text}") is None
+
+
+def test_letters_are_read_alike_whether_options_are_given_or_not():
+    for text in [*CLEAR, *NONE]:
+        for letter in LETTERS:
+            filled = text.format(letter, letter) if text in CLEAR else text
+            assert extract_answer(filled, ["w", "x", "y", "z"]) == extract_answer(filled)
+
+
+def test_an_option_that_reads_as_a_letter_is_an_answer_only_where_both_agree():
+    assert extract_answer("C", ["C", "H", "N", "O"]) is None
+    assert extract_answer("C", ["H", "N", "C", "O"]) == "C"
+    assert extract_answer("N", ["C", "H", "N", "O"]) == "C"
+    assert extract_answer("A. niger", ["E. coli", "A. niger"]) is None
+    assert extract_answer("<answer>C</answer>", ["C", "H", "N", "O"]) == "C"
+
+
+def test_case_decides_only_between_options_that_differ_in_nothing_else():
+    assert extract_answer("Co", ["CO", "Co"]) == "B"
+    assert extract_answer("co", ["CO", "Co"]) is None
+    assert extract_answer("x", ["x.", "x"]) is None
+
+
 @given(st.text(alphabet="ABCD ()<>answer:/.\n", max_size=60))
 def test_any_text_gives_a_letter_or_none(text):
     assert extract_answer(text) in (*LETTERS, None)
@@ -68,6 +121,22 @@ def test_feedback_says_what_is_wrong_and_never_the_right_letter():
     pairs = multiple_choice_feedback_reward(["Answer: B", "Answer: C", "?"], answer=["B", "B", "B"])
     assert pairs == [(1.0, None), (0.0, "C is wrong."), (0.0, NO_ANSWER)]
     assert extract_answer(NO_ANSWER) is None
+
+
+def test_options_answered_by_text_are_rewarded_and_named_in_the_feedback():
+    completions = [" neon", " Iron.\nBecause", " argon", "B", "A"]
+    columns = {"answer": ["B"] * 5, "options": [OPTIONS] * 5}
+    pairs = multiple_choice_feedback_reward(completions, **columns)
+    assert pairs == [
+        (1.0, None), (0.0, "Iron is wrong."), (0.0, NO_ANSWER), (1.0, None), (0.0, "A is wrong.")
+    ]  # fmt: skip
+    assert multiple_choice_reward(completions, **columns) == [1.0, 0.0, 0.0, 1.0, 0.0]
+    assert "letter" not in NO_ANSWER
+
+
+def test_a_row_without_options_is_answered_by_letters():
+    columns = {"answer": ["B", "B"], "options": [None, OPTIONS]}
+    assert multiple_choice_reward(["neon", "neon"], **columns) == [0.0, 1.0]
 
 
 def test_chat_completions_are_read_from_what_the_assistant_said():

@@ -27,6 +27,13 @@ def test_a_multiple_choice_answer_is_its_letter(
     assert multiple_choice_reward([text], ["B"]) == [reward]
 
 
+def test_an_option_may_be_answered_by_its_text() -> None:
+    row = {"answer": "B", "options": ["iron", "neon", "zinc", "tin"]}
+    assert score_multiple_choice(row, " Neon.") == ("B", 1.0)
+    assert score_multiple_choice(row, " tin") == ("D", 0.0)
+    assert score_multiple_choice(row, " argon") == (None, 0.0)
+
+
 def test_a_task_is_scored_by_its_own_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
