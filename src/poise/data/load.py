@@ -34,8 +34,9 @@ def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
         split: ``train``, ``validation`` or ``test``; for a hub data set any split that it has.
         **options: ``count`` (how many questions; default 1000 if generated, else all), ``seed``
             (which ones), ``style`` (``chat``, ``plain`` or ``short``; rows that bring their prompt
-            keep it), ``levels`` (of generated questions; 0 to 4, by default all but 0), and what
-            the source itself knows.
+            keep it), ``levels`` (of generated questions; 0 to 4, by default all but 0),
+            ``reference`` (SciKnowEval: reference answers as privileged context), and what the
+            source itself knows.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: If the name, an option or a row is wrong.
@@ -79,11 +80,17 @@ def _science(
 
 
 def _sciknoweval(
-    rest: str, split: str, count: int | None = None, seed: int = 0, style: str = "chat"
+    rest: str,
+    split: str,
+    count: int | None = None,
+    seed: int = 0,
+    style: str = "chat",
+    reference: bool = False,
 ) -> Dataset:
     from .sciknoweval import load_sciknoweval
 
-    return _some(load_sciknoweval(None, split, _listed(rest) or None, style), count, seed)
+    table = load_sciknoweval(None, split, _listed(rest) or None, style, reference)
+    return _some(table, count, seed)
 
 
 def _reasoning_gym(
@@ -108,6 +115,7 @@ def _local(
     count: int | None = None,
     seed: int = 0,
     style: str = "chat",
+    reference: bool = False,
 ) -> Dataset:
     from datasets import Dataset
 
@@ -115,7 +123,13 @@ def _local(
 
     rows = [row for path in split_files(source, split) for row in read_jsonl(path)]
     if is_sciknoweval(rows):
-        return _some(load_sciknoweval(source, split, domains, style), count, seed)
+        table = load_sciknoweval(source, split, domains, style, reference)
+        return _some(table, count, seed)
+    if reference:
+        raise ValueError(
+            f"{source}: expected questions in SciKnowEval's form to take reference answers from, "
+            "found other rows; fill their column 'privileged_context' instead"
+        )
     check_dataset(rows, name=source)
     return _some(Dataset.from_list(rows), count, seed)
 

@@ -41,6 +41,7 @@ def load_sciknoweval(
     split: str = "train",
     domains: Sequence[str] | None = None,
     style: str = "chat",
+    reference: bool = False,
 ) -> Dataset:
     """Load SciKnowEval from a folder or file, or from the hub.
 
@@ -51,9 +52,13 @@ def load_sciknoweval(
             of the question decides (80 %, 10 %, 10 %).
         domains: Some of the domains; None for all that there are.
         style: ``chat`` keeps the prompts as they are; another style renders them anew.
+        reference: Reference answers as privileged context: the teacher is told each right
+            answer, in the style's form. Without, it learns from successes alone, so a model that
+            never succeeds never starts.
 
     Returns:
-        Columns ``id``, ``domain``, ``prompt``, ``answer``, ``options``.
+        Columns ``id``, ``domain``, ``prompt``, ``answer``, ``options``; with ``reference`` also
+        ``privileged_context``.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
@@ -66,7 +71,7 @@ def load_sciknoweval(
     rows = _of_domains(rows, domains)
     name = HUB_ID if source is None else str(source)
     check_dataset(rows, ("prompt", "answer", "options"), name=name)
-    return Dataset.from_list([_render(row, style) for row in rows])
+    return Dataset.from_list([_render(row, style, reference) for row in rows])
 
 
 def is_sciknoweval(rows: Sequence[Row]) -> bool:
@@ -179,7 +184,7 @@ def _of_domains(rows: list[Row], domains: Sequence[str] | None) -> list[Row]:
     return [row for row in rows if row["domain"] in domains]
 
 
-def _render(row: Row, style: str) -> dict[str, Any]:
+def _render(row: Row, style: str, reference: bool) -> dict[str, Any]:
     prompt: Any = [
         {"role": "system", "content": row["system"]},
         {"role": "user", "content": row["prompt"]},
@@ -187,4 +192,9 @@ def _render(row: Row, style: str) -> dict[str, Any]:
     if style != "chat":
         prompt = get_style(style).prompt(row["stem"], row["options"])
     kept = {column: row[column] for column in ("id", "domain", "answer", "options")}
-    return {**kept, "prompt": prompt}
+    rendered = {**kept, "prompt": prompt}
+    if reference:
+        letter, options = row["answer"], row["options"]
+        right = options[LETTERS.index(letter)]
+        rendered["privileged_context"] = get_style(style).reference("", letter, right)
+    return rendered

@@ -55,6 +55,23 @@ def test_any_file_with_prompts_is_read_as_it_is(tmp_path: Path) -> None:
     assert some["prompt"] == load_questions(str(path), count=4, seed=1)["prompt"]
 
 
+def test_a_files_reference_answers_are_for_the_teacher(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "train.jsonl", [question(1)]))
+    assert "privileged_context" not in load_questions(path).column_names
+    (told,) = load_questions(path, reference=True)["privileged_context"]
+    assert told == "<answer>\nB\n</answer>"
+    other = str(write(tmp_path / "other.jsonl", [{"prompt": "1 + 1 ="}]))
+    with pytest.raises(ValueError, match=r"other\.jsonl: expected questions in SciKnowEval's form"):
+        load_questions(other, reference=True)
+
+
+def test_recall_is_generated_where_it_is_asked_for() -> None:
+    assert 0 not in load_questions("science", count=80)["level"]
+    table = load_questions("science:physics", count=20, levels=[0], style="short")
+    assert set(table["level"]) == {0}
+    assert all(row["privileged_context"] in row["options"] for row in table)
+
+
 def test_bad_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl"):
         load_questions(str(tmp_path / "nowhere.jsonl"))
@@ -82,7 +99,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         (
             "sciknoweval",
             {"levels": [1]},
-            r"expected options among count, seed, style, found 'levels'",
+            r"expected options among count, seed, style, reference, found 'levels'",
         ),
         ("reasoning_gym", {}, r"expected a task, as in reasoning_gym:leg_counting"),
         ("reasoning_gym:", {}, r"expected a task"),
@@ -119,7 +136,9 @@ def test_sciknoweval_comes_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None
         "poise.data.sciknoweval.load_sciknoweval", lambda *args: seen.append(args) or table
     )
     assert load_questions("sciknoweval:physics", "test") is table
-    assert seen == [(None, "test", ["physics"], "chat")]
+    assert seen == [(None, "test", ["physics"], "chat", False)]
+    load_questions("sciknoweval", reference=True)
+    assert seen[1] == (None, "train", None, "chat", True)
 
 
 def test_another_name_is_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,17 @@ def test_another_style_is_rendered_from_the_parts(folder: Path) -> None:
     assert prompt.endswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("style", "told"),
+    [("chat", "<answer>\nB\n</answer>"), ("plain", "Answer: B"), ("short", "2 N")],
+)
+def test_reference_answers_have_the_form_of_the_style(folder: Path, style: str, told: str) -> None:
+    table = load_sciknoweval(folder, "test", style=style, reference=True)
+    assert table["privileged_context"] == [told]
+    plain = load_sciknoweval(folder, "test", style=style)
+    assert plain.to_list() == table.remove_columns("privileged_context").to_list()
+
+
 def test_a_question_falls_into_stem_and_options() -> None:
     text = "Data:\nA: 1\nB: 2\n\nWhich?\n\nA: x: y\nB: two\nlines\nPlease reason step by step."
     assert parse_question(text) == ("Data:\nA: 1\nB: 2\n\nWhich?", ["x: y", "two\nlines"])
@@ -153,6 +164,11 @@ def test_the_hubs_rows_become_ours_in_three_disjoint_splits(hub: list[dict[str, 
     )
     user = row["prompt"][1]["content"]
     assert user.endswith("which force?\n\nA: 1\nB: 2\nC: 3\nD: 4\nPlease reason step by step.")
+
+
+def test_the_hubs_answers_can_be_told_to_the_teacher(hub: list[dict[str, Any]]) -> None:
+    table = load_sciknoweval(None, "train", style="short", reference=True)
+    assert set(table["privileged_context"]) == {"3"}
 
 
 def test_the_same_question_with_other_options_stays_in_its_split(hub: list[dict[str, Any]]) -> None:
