@@ -30,8 +30,8 @@ class EvalArguments:
     questions: int | None = option(
         None, "How many questions; None means 200 where they are generated, else all."
     )
-    levels: list[int] | None = option(None, "Levels of generated questions, 1 (easy) to 4.")
-    style: str | None = option(None, "Form of generated prompts: 'chat' or 'plain'.")
+    levels: list[int] | None = option(None, "Levels of generated questions, 0 (recall) to 4.")
+    style: str | None = option(None, "Form of generated prompts: 'chat', 'plain' or 'short'.")
     data_seed: int | None = option(None, "Seed of generated questions.")
     limit: int | None = option(None, "Ask at most so many, spread evenly over the data set.")
     k: int = option(16, "Samples per question.")

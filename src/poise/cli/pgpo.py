@@ -41,8 +41,12 @@ class PGPOScriptArguments:
     questions: int | None = option(
         None, "How many questions; None takes the data set's own number."
     )
-    levels: list[int] | None = option(None, "Levels of generated questions, 1 (easy) to 4.")
-    style: str = option("chat", "Form of the prompts of generated questions: 'chat' or 'plain'.")
+    levels: list[int] | None = option(None, "Levels of generated questions, 0 (recall) to 4.")
+    style: str = option(
+        "chat",
+        "Form of prompts: 'chat', 'plain' (letters), or 'short' (answers by an option's text, "
+        "for the smallest models).",
+    )
     question_seed: int = option(0, "Seed of generated questions.")
     rewards: list[str] | None = option(
         None,
