@@ -52,7 +52,8 @@ class Viscosity:
         rho_min: lower bound, in (0, 1]. 1 is the paper's: no step is smaller than the baseline's.
             Below 1, an uninformative or misleading correction brakes.
         reference: `none` is the paper's form. `initial`: mean of the first `reference_steps`
-            signals, then fixed; until then the mean so far. `running`: a maximum that forgets,
+            signals, then fixed; until then the mean so far. `running`: a maximum that forgets
+            (so that it only brakes),
             :math:`I_{ref} \leftarrow \max(I_k, (1-\delta) I_{ref} + \delta I_k)`.
         reference_steps: optimizer steps that `initial` averages over.
         reference_decay: :math:`\delta` of `running`, in [0, 1].

@@ -56,7 +56,8 @@ class RunningBand:
 
     The band is mean +- `width` standard deviations, both exponentially weighted with `decay`, the
     deviation at least `floor` of the mean's size. A figure must stay outside for `patience` steps
-    in a row. Outside figures do not widen the band until the alarm was given.
+    in a row. Outside figures do not widen the band until the alarm was given. With `falls_only`,
+    the band is open above.
 
     Choice: all of it; the papers report collapses and do not say how to notice one.
     """
@@ -66,6 +67,7 @@ class RunningBand:
     floor: float = 0.1
     warmup: int = 20
     patience: int = 3
+    falls_only: bool = False
     mean: float = 0.0
     variance: float = 0.0
     steps: int = 0
@@ -75,7 +77,7 @@ class RunningBand:
         """Takes the next figure; True when it completes the patience."""
         if not math.isfinite(value):
             return False
-        if self.steps >= self.warmup and abs(value - self.mean) > self._half_width():
+        if self.steps >= self.warmup and self._distance(value) > self._half_width():
             self.outside += 1
             if self.outside < self.patience:
                 return False
@@ -83,6 +85,9 @@ class RunningBand:
         self.outside = 0
         self._absorb(value)
         return alarm
+
+    def _distance(self, value: float) -> float:
+        return self.mean - value if self.falls_only else abs(value - self.mean)
 
     def _half_width(self) -> float:
         return self.width * max(math.sqrt(self.variance), self.floor * abs(self.mean), 1e-6)
@@ -96,10 +101,14 @@ class RunningBand:
 
 
 class CollapseMonitor:
-    """One running band for each watched figure."""
+    """One running band for each watched figure. A reward that rises is no collapse."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.bands = {name: RunningBand() for name in names}
+    def __init__(self) -> None:
+        self.bands = {
+            "student entropy": RunningBand(),
+            "reward": RunningBand(falls_only=True),
+            "completion length": RunningBand(),
+        }
 
     def update(self, values: dict[str, float]) -> list[str]:
         """Takes the step's figures; returns a sentence for each that left its band."""

@@ -119,6 +119,11 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         for name in ("max_resamples", "max_nonfinite_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
+        if self.signal_estimator == "pointwise" and self.signal_reference != "none":
+            raise ValueError(
+                "signal_estimator='pointwise' has a mean below zero, so it has no ratio to a "
+                "reference; set signal_reference='none', or another estimator"
+            )
         if self.loss_tile_tokens is not None and self.loss_tile_tokens < 1:
             raise ValueError(f"loss_tile_tokens must be at least 1, got {self.loss_tile_tokens!r}")
         self._check_combinations()

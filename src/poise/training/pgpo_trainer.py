@@ -84,7 +84,7 @@ class PGPOTrainer(ExactResumeMixin, RolloutMixin, DistillationMixin):  # type: i
         check_before_loading(model, args, train_dataset)
         self.step_scale: Any = None  # a StepScale, made with the optimizer
         self.nonfinite_guard = NonFiniteGuard(args.max_nonfinite_steps)
-        self.collapse_monitor = CollapseMonitor(("student entropy", "reward", "completion length"))
+        self.collapse_monitor = CollapseMonitor()
         self._watched: dict[str, float] = {}
         self._forget_step()
         super().__init__(
@@ -239,11 +239,18 @@ class PGPOTrainer(ExactResumeMixin, RolloutMixin, DistillationMixin):  # type: i
         self.nonfinite_guard.skipped(self.state.global_step + 1, self._last_checkpoint())
 
     def _after_optimizer_step(self) -> None:
+        if self.accelerator.optimizer_step_was_skipped:  # by a gradient scaler
+            self.step_scale.discard()
+        else:
+            self._log_step()
+        self._watched = {}
+        self._forget_step()
+
+    def _log_step(self) -> None:
         record, metrics = self.step_scale.last, self._metrics["train"]
         metrics["pgpo/multiplier"].append(record.multiplier)
-        metrics["pgpo/information_signal"].append(
-            math.nan if record.signal is None else record.signal
-        )
+        if record.signal is not None:
+            metrics["pgpo/information_signal"].append(record.signal)
         metrics["pgpo/effective_learning_rate"].append(
             self._get_learning_rate() * record.multiplier
         )
@@ -253,5 +260,3 @@ class PGPOTrainer(ExactResumeMixin, RolloutMixin, DistillationMixin):  # type: i
             metrics["pgpo/collapse_warnings"].append(len(sentences))
             for sentence in sentences:
                 logger.warning("%s", sentence)
-        self._watched = {}
-        self._forget_step()

@@ -73,11 +73,13 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         """The host's; then, up to `max_resamples` times, again for prompts without a success."""
         prompts, completions = super()._generate(prompt_ids)
         resamples = self.args.max_resamples if self.model.training else 0
-        for _ in range(resamples):
+        for attempt in range(resamples):
             failed = self._prompts_without_success(completions)
+            if attempt == 0:
+                fraction = failed.double().mean().item()
+                self._metrics["train"]["pgpo/resampled_fraction"].append(fraction)
             if not failed.any():  # the same on all ranks
                 break
-            self._metrics["train"]["pgpo/resampled_fraction"].append(failed.double().mean().item())
             start = self.accelerator.process_index * len(completions)
             rows = failed[start : start + len(completions)].nonzero().flatten().tolist()
             for row, ids in self._generate_again(prompt_ids, rows):

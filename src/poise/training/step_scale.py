@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -61,7 +62,9 @@ class StepScale:
     The scheduler sees the unscaled rate: it is changed in the optimizer's step pre-hook and
     restored in its post-hook. Optimizers whose change is not proportional to the rate (LBFGS,
     Rprop, Adafactor, ASGD, unknown ones) are scaled by interpolation between the parameters
-    before and after the step, at the price of one copy of the parameters during the step.
+    before and after the step, at the price of one copy of the parameters during the step. What such
+    an optimizer remembers of the step itself (LBFGS's curvature, the iterates of schedule-free
+    ones) is not scaled.
 
     Args:
         optimizer: a torch optimizer (not a wrapper of one).
@@ -166,6 +169,8 @@ class StepScale:
         if count == 0:
             return StepRecord(signal=None, multiplier=1.0)
         signal = total / count
+        if not math.isfinite(signal):  # whoever lets such a step through gets the plain one
+            return StepRecord(signal=signal, multiplier=1.0)
         rho, self.state = self.viscosity.step(signal, self.state)
         return StepRecord(signal=signal, multiplier=rho)
 
