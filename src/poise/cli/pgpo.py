@@ -19,6 +19,7 @@ from ..training import PGPOConfig, PGPOTrainer
 from ..training.run_folder import write_run_description
 from . import launch
 from .arguments import CommandParser, option
+from .progress import use_training_progress
 
 REWARDS = {
     "multiple_choice": multiple_choice_reward,
@@ -75,6 +76,7 @@ def main(argv: list[str]) -> int:
 def train(script: PGPOScriptArguments, config: PGPOConfig, model: ModelConfig) -> PGPOTrainer:
     """Trains, and leaves adapter or model, metrics, configuration and card in the run folder."""
     trainer = make_trainer(script, config, model)
+    use_training_progress(trainer)
     write_run_description(
         Path(config.output_dir), trainer, script=script, config=config, model=model
     )

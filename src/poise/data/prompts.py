@@ -44,8 +44,8 @@ Answer: C
 
 """
 
-SHORT_EXAMPLE = """Question: Which of these is a day of the week?
-Options: April, seven, Monday, noon
+SHORT_EXAMPLE = """Options: April, seven, Monday, noon
+Question: Which of these is a day of the week?
 Answer: Monday
 
 """
@@ -93,9 +93,10 @@ def plain_reference(steps: str, letter: Letter, option: str) -> str:
 def short_prompt(stem: str, options: Sequence[str]) -> Prompt:
     """Raw text without letters, which a model continues with the text of an option.
 
-    For models too small to bind letters to options.
+    For models too small to bind letters to options. The question stands between the options and
+    the answer, where a small model has it in view when it looks back at them.
     """
-    return f"{SHORT_EXAMPLE}Question: {stem}\nOptions: {', '.join(options)}\nAnswer:"
+    return f"{SHORT_EXAMPLE}Options: {', '.join(options)}\nQuestion: {stem}\nAnswer:"
 
 
 def short_reference(steps: str, letter: Letter, option: str) -> str:

@@ -20,14 +20,12 @@ from poise.training import StepRecord, StepScale
 from .optimizer_steps import (
     LAW,
     assert_close,
-    feed,
     parameters,
     plain_change,
     scaled_sgd,
     signal,
     take_step,
     times,
-    values,
 )
 
 # Observing
