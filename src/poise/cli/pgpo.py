@@ -49,6 +49,11 @@ class PGPOScriptArguments:
         "for the smallest models).",
     )
     question_seed: int = option(0, "Seed of generated questions.")
+    reference: bool = option(
+        False,
+        "Show the teacher the reference answers of SciKnowEval (generated questions bring theirs); "
+        "for models that seldom succeed. Needs --include_environment_feedback true.",
+    )
     rewards: list[str] | None = option(
         None,
         "Reward functions: 'multiple_choice', 'multiple_choice_feedback' (also returns text for "
@@ -113,6 +118,7 @@ def load_dataset(script: PGPOScriptArguments) -> Any:
         "count": script.questions,
         "style": script.style,
         "seed": script.question_seed,
+        "reference": script.reference or None,
     }
     return load_questions(
         script.dataset, script.split, **{k: v for k, v in options.items() if v is not None}

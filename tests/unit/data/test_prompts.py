@@ -42,7 +42,7 @@ def test_the_reference_is_an_answer_that_earns_the_reward(style):
 def test_short_is_an_example_and_text_that_waits_for_an_option():
     prompt = render(QUESTION, "short")["prompt"]
     example, asked = prompt.split("\n\n")
-    assert asked == "Question: How fast?\nOptions: 1 m/s, 2 m/s, 3 m/s, 4 m/s\nAnswer:"
+    assert asked == "Options: 1 m/s, 2 m/s, 3 m/s, 4 m/s\nQuestion: How fast?\nAnswer:"
     options = example.split("Options: ")[1].split("\n")[0].split(", ")
     assert example.rpartition("Answer: ")[2] in options
 
