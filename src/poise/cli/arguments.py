@@ -10,11 +10,13 @@ from typing import Any, NoReturn
 from trl import TrlParser
 
 
-def option(default: Any, text: str) -> Any:
-    """A dataclass field that is a flag: its default and what `--help` says about it."""
+def option(default: Any, text: str, **argparse: Any) -> Any:
+    """A dataclass field that is a flag: its default, what `--help` says about it, and what else
+    `add_argument` is told."""
+    metadata = {"help": text, **argparse}
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": text})
-    return field(default=default, metadata={"help": text})
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 class CommandParser(TrlParser):

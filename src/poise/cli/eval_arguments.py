@@ -32,15 +32,26 @@ class EvalArguments:
     )
     levels: list[int] | None = option(None, "Levels of generated questions, 0 (recall) to 4.")
     style: str | None = option(None, "Form of generated prompts: 'chat', 'plain' or 'short'.")
-    data_seed: int | None = option(None, "Seed of generated questions.")
+    question_seed: int | None = option(None, "Seed of generated questions.")
     limit: int | None = option(None, "Ask at most so many, spread evenly over the data set.")
     k: int = option(16, "Samples per question.")
     temperature: float = option(0.6, "Sampling temperature; 0 is greedy, with one sample.")
     top_p: float = option(0.95, "Least mass of the likeliest tokens to draw from.")
     max_new_tokens: int = option(512, "Longest completion in tokens.")
-    thinking: bool = option(False, "Let models think whose chat template has a switch for it.")
+    stop: list[str] = option(
+        [],
+        "Texts that end a completion, which is cut before the first of them. \\n is a line break: "
+        "--stop '\\n' for answers of one line.",
+    )
+    thinking: bool | None = option(
+        None,
+        "Whether models think whose chat template has a switch for it. By default as the compared "
+        "run was trained, else they do not.",
+        nargs="?",
+        const=True,
+    )
     seed: int = option(0, "Seed of the samples.")
-    batch_size: int = option(64, "Most completions in flight at a time.")
+    batch_size: int = option(64, "Most completions in flight at a time; the samples depend on it.")
     dtype: str = option(
         "auto", "float32, bfloat16, or auto: bfloat16 on an accelerator, float32 on a CPU."
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.loading import Target, find_target
-from ..evaluation.runs import AFTER, BEFORE, read_run
+from ..evaluation.runs import AFTER, BEFORE, read_config
 from .eval_arguments import EvalArguments
 
 Row = Mapping[str, Any]
@@ -80,7 +80,7 @@ def _base(target: Target) -> str | None:
         return target.model
     if target.run is None:
         return None
-    name = read_run(target.run).config.get("model.model_name_or_path")
+    name = read_config(target.run).get("model.model_name_or_path")
     return str(name) if name else None
 
 
@@ -97,18 +97,41 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 def choose_dataset(arguments: EvalArguments, steps: Sequence[Step]) -> tuple[str, dict[str, Any]]:
     """Name and options of the questions; what is left open is as in the first compared run."""
-    run = next((step.target.run for step in steps if step.target.run is not None), None)
-    script = _section(read_run(run).config, "script.") if run is not None else {}
+    script = _section(next(iter(_configs(steps)), {}), "script.")
     dataset = arguments.dataset or script.get("dataset") or DEFAULT_DATASET
     if dataset != script.get("dataset"):
         script = {}
     options = {
         "levels": _first(arguments.levels, script.get("levels")),
         "style": _first(arguments.style, script.get("style")),
-        "seed": _first(arguments.data_seed, script.get("data_seed")),
+        "seed": _first(arguments.question_seed, script.get("question_seed")),
         "count": _first(arguments.questions, GENERATED_COUNT if _is_generated(dataset) else None),
     }
     return dataset, {name: value for name, value in options.items() if value is not None}
+
+
+def choose_template(arguments: EvalArguments, steps: Sequence[Step]) -> dict[str, Any]:
+    """What chat templates are told: as in training, unless `--thinking` says otherwise.
+
+    Raises:
+        ValueError: the compared runs were trained with different ones.
+    """
+    own = {} if arguments.thinking is None else {"enable_thinking": arguments.thinking}
+    templates = [
+        {"enable_thinking": False} | _section(config, "config.chat_template_kwargs.") | own
+        for config in _configs(steps)
+    ]
+    for template in templates:
+        if template != templates[0]:
+            raise ValueError(
+                f"the compared runs were trained with different chat_template_kwargs "
+                f"({templates[0]}, {template}); compare them one by one"
+            )
+    return templates[0] if templates else {"enable_thinking": False} | own
+
+
+def _configs(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    return [read_config(step.target.run) for step in steps if step.target.run is not None]
 
 
 def _is_generated(dataset: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..data.load import load_questions
-from ..evaluation.decoding import Sampling
+from ..evaluation.generation import Sampling
 from ..evaluation.loading import Target, fingerprint, load, pick_device, pick_dtype
 from ..evaluation.records import Evaluation, Header, RecordWriter, read_records
 from ..evaluation.sampling import evaluate as ask
@@ -18,7 +18,7 @@ from ..evaluation.sampling import prepare
 from ..evaluation.scoring import scorer_of
 from ..versions import software_versions
 from .eval_arguments import EvalArguments
-from .eval_plan import Row, Step, choose_dataset, make_steps, select
+from .eval_plan import Row, Step, choose_dataset, choose_template, make_steps, select
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class _Setting:
     dtype: torch.dtype
     dataset: str
     options: dict[str, Any]
+    template: dict[str, Any]
     rows: Sequence[Row]
 
     def header(self, target: Target) -> Header:
@@ -53,8 +54,10 @@ class _Setting:
             selection=self.options | ({} if limit is None else {"limit": limit}),
             sampling=asdict(self.sampling)
             | {
-                "thinking": self.arguments.thinking,
+                "stop": list(self.sampling.stop),
+                "chat_template_kwargs": self.template,
                 "dtype": str(self.dtype).removeprefix("torch."),
+                "batch_size": self.arguments.batch_size,
             },
             seed=self.arguments.seed,
             versions=software_versions(),
@@ -74,7 +77,8 @@ def evaluate(arguments: EvalArguments) -> list[Result]:
     steps = make_steps(arguments)
     dataset, options = choose_dataset(arguments, steps)
     rows = select(_load(dataset, arguments.split, options), arguments.limit)
-    setting = _Setting(arguments, sampling, device, dtype, dataset, options, rows)
+    template = choose_template(arguments, steps)
+    setting = _Setting(arguments, sampling, device, dtype, dataset, options, template, rows)
     return [_evaluate_one(step, setting) for step in steps]
 
 
@@ -87,6 +91,8 @@ def _sampling(arguments: EvalArguments) -> Sampling:
         temperature=arguments.temperature,
         top_p=arguments.top_p,
         max_new_tokens=arguments.max_new_tokens,
+        # A shell hands over a backslash and an n.
+        stop=tuple(text.replace("\\n", "\n") for text in arguments.stop),
     )
 
 
@@ -106,7 +112,7 @@ def _evaluate_one(step: Step, setting: _Setting) -> Result:
         setting.rows,
         tokenizer,
         room=_room(model, setting.sampling),
-        thinking=arguments.thinking,
+        template=setting.template,
     )
     ask(
         model,

@@ -138,7 +138,7 @@ def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any,
     Raises:
         ValueError: the model cannot be loaded, or the adapter does not fit it.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     safe = {"trust_remote_code": False}
     try:
@@ -149,6 +149,8 @@ def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any,
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"model {target.model!r} cannot be loaded: {reason}") from error
+    # Its end tokens alone: what is not asked for, as a top_k of the model's own, shapes no sample.
+    model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
     if target.adapter is not None:
         model = _with_adapter(model, Path(target.adapter))
         if dtype == torch.float32:

@@ -108,7 +108,7 @@ def read_run(folder: str | Path) -> Run:
     return Run(
         name=path.resolve().name,
         path=path,
-        config=_flatten(_read_config(path)),
+        config=read_config(path),
         versions={k: str(v) for k, v in _read_object(path / VERSIONS).items()},
         metrics=metrics,
         before=before,
@@ -145,7 +145,16 @@ def _read_evaluation(path: Path) -> Evaluation | None:
     return read_records(path) if path.is_file() else None
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Settings of a run, sections flattened to dotted names; empty where none were saved.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    return _flatten(_read_sections(Path(folder)))
+
+
+def _read_sections(folder: Path) -> dict[str, Any]:
     path = folder / CONFIGS[0]
     if not path.is_file():
         config = _read_object(folder / CONFIGS[1])

@@ -1,23 +1,22 @@
-"""Ask a model every question k times and save what it says.
+"""Ask a model every question k times, by transformers' `generate`, and save what it says.
 
 The records of an interrupted evaluation are continued: batches are formed from all questions, in
-an order that depends on nothing else, so that the rest comes out as it would have without the
-interruption.
+an order that depends on nothing else, and each is seeded by its own questions, so that the rest
+comes out as it would have without the interruption.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from .decoding import Completion, Sampling, sample_completions
+from .generation import Completion, Sampling, complete
 from .records import QuestionRecord, RecordWriter
 from .scoring import Row, Score
 
@@ -32,7 +31,11 @@ class Prepared:
 
 
 def prepare(
-    rows: Sequence[Row], tokenizer: Any, *, room: int | None = None, thinking: bool = False
+    rows: Sequence[Row],
+    tokenizer: Any,
+    *,
+    room: int | None = None,
+    template: Mapping[str, Any] | None = None,
 ) -> list[Prepared]:
     """Write the prompts down as the model reads them.
 
@@ -41,7 +44,7 @@ def prepare(
             their name.
         tokenizer: Its chat template renders chat messages.
         room: Most tokens that a prompt may have, None for no bound.
-        thinking: Value of ``enable_thinking``, for templates that know it.
+        template: What the chat template is told beside the messages, e.g. ``enable_thinking``.
 
     Raises:
         ValueError: no rows, two rows of one id, chat messages without a chat template, or a
@@ -56,7 +59,7 @@ def prepare(
         if row["id"] in seen:
             raise ValueError(f"evaluation: expected each id once, found {row['id']!r} twice")
         seen.add(row["id"])
-        text, tokens = _render(row["prompt"], tokenizer, thinking)
+        text, tokens = _render(row["prompt"], tokenizer, template or {})
         if not tokens:
             raise ValueError(f"question {row['id']!r}: expected a prompt, found an empty one")
         if room is not None and len(tokens) > room:
@@ -68,7 +71,7 @@ def prepare(
     return prepared
 
 
-def _render(prompt: Any, tokenizer: Any, thinking: bool) -> tuple[str, list[int]]:
+def _render(prompt: Any, tokenizer: Any, template: Mapping[str, Any]) -> tuple[str, list[int]]:
     if isinstance(prompt, str):
         return prompt, list(tokenizer(prompt)["input_ids"])
     if not tokenizer.chat_template:
@@ -77,29 +80,10 @@ def _render(prompt: Any, tokenizer: Any, thinking: bool) -> tuple[str, list[int]
             "use an instruction-tuned model, or questions whose prompts are plain text"
         )
     text = tokenizer.apply_chat_template(
-        prompt, add_generation_prompt=True, tokenize=False, enable_thinking=thinking
+        prompt, add_generation_prompt=True, tokenize=False, **template
     )
     # The template has written the special tokens already.
     return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def uniform_draws(seed: int, question_id: str, sampling: Sampling) -> Tensor:
-    """The random numbers of one question, shape (k, max_new_tokens), uniform in [0, 1).
-
-    They depend on seed and question alone: not on batch, order, or model. More samples leave the
-    first ones as they are.
-    """
-    digest = sha256(f"{seed}\n{question_id}".encode()).digest()
-    key = np.frombuffer(digest[:16], dtype=np.uint64)
-    generator = np.random.Generator(np.random.Philox(key=key))
-    return torch.from_numpy(generator.random((sampling.k, sampling.max_new_tokens), np.float32))
-
-
-def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Ids that end a completion: the generation config's and the tokenizer's end of sequence."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    ids = configured if isinstance(configured, list) else [configured]
-    return sorted({i for i in [*ids, tokenizer.eos_token_id] if i is not None})
 
 
 def evaluate(
@@ -117,13 +101,13 @@ def evaluate(
     """Sample all questions that the records lack, batch by batch, with a progress bar.
 
     Args:
-        model: A causal language model in evaluation mode.
+        model: As `generation.complete` takes it.
         tokenizer: Its tokenizer.
         questions: From `prepare`.
         writer: Open records; what they hold is skipped.
         score: (row, completion) -> answer that was found, and its reward.
         sampling: How to draw.
-        seed: Of the draws.
+        seed: Of the samples.
         batch_size: Most completions in flight at a time.
         label: What the progress bar says.
 
@@ -132,7 +116,6 @@ def evaluate(
             below 1.
     """
     _check_same_questions(questions, writer)
-    stop = stop_tokens(model, tokenizer)
     progress = tqdm(
         total=len(questions), initial=len(writer.done), desc=label, unit="question", leave=False
     )
@@ -141,9 +124,13 @@ def evaluate(
             missing = [q for q in batch if q.row["id"] not in writer.done]
             if not missing:
                 continue
-            sampled = _sample(model, batch, sampling, seed, stop, batch_size)
+            # A part of a batch would be padded otherwise: it is drawn whole, as it was before.
+            with _seeded(seed, batch):
+                prompts = [question.tokens for question in batch]
+                # A batch smaller than k splits the samples of one question.
+                sampled = complete(model, tokenizer, prompts, sampling, most_rows=batch_size)
             records = [
-                _record(question, completions, tokenizer, score)
+                _record(question, completions, score)
                 for question, completions in zip(batch, sampled, strict=True)
                 if question.row["id"] not in writer.done
             ]
@@ -177,40 +164,28 @@ def _batches(
     return (order[i : i + size] for i in range(0, len(order), size))
 
 
-def _sample(
-    model: Any,
-    batch: Sequence[Prepared],
-    sampling: Sampling,
-    seed: int,
-    stop: Sequence[int],
-    batch_size: int,
-) -> list[list[Completion]]:
-    draws = torch.stack([uniform_draws(seed, q.row["id"], sampling) for q in batch])
-    sampled: list[list[Completion]] = [[] for _ in batch]
-    # A batch smaller than k splits the samples of one question.
-    for part in torch.split(draws, batch_size, dim=1):
-        completions = sample_completions(model, [q.tokens for q in batch], part, sampling, stop)
-        for row, more in zip(sampled, completions, strict=True):
-            row.extend(more)
-    return sampled
+@contextmanager
+def _seeded(seed: int, batch: Sequence[Prepared]) -> Iterator[None]:
+    """Random numbers that depend on seed and batch alone; the caller's are as before afterwards."""
+    names = "\n".join([str(seed), *(question.row["id"] for question in batch)])
+    with torch.random.fork_rng(range(torch.accelerator.device_count())):
+        torch.manual_seed(int.from_bytes(sha256(names.encode()).digest()[:8]))
+        yield
 
 
-def _record(
-    question: Prepared, completions: Sequence[Completion], tokenizer: Any, score: Score
-) -> QuestionRecord:
+def _record(question: Prepared, completions: Sequence[Completion], score: Score) -> QuestionRecord:
     row = question.row
-    texts = [tokenizer.decode(c.tokens, skip_special_tokens=True) for c in completions]
-    scored = [score(row, text) for text in texts]
+    scored = [score(row, completion.text) for completion in completions]
     return QuestionRecord(
         id=row["id"],
         domain=row.get("domain") or "all",
         level=row.get("level"),
         answer=_answer(row),
         prompt=question.text,
-        completions=tuple(texts),
+        completions=tuple(c.text for c in completions),
         extracted=tuple(answer for answer, _ in scored),
         rewards=tuple(reward for _, reward in scored),
-        lengths=tuple(len(c.tokens) for c in completions),
+        lengths=tuple(c.length for c in completions),
         finished=tuple(c.finished for c in completions),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tokenizers import decoders
 
 from poise.cli.eval_arguments import EvalArguments
 from poise.cli.main import main
@@ -17,6 +18,7 @@ from poise.evaluation.metrics import average
 from poise.evaluation.records import read_records
 from poise.evaluation.runs import read_run
 from poise.evaluation.summary import compare
+from tests.tiny import save_tiny_model, tiny_tokenizer
 
 from .conftest import letter_model, letter_tokenizer, save_letter_adapter
 
@@ -62,8 +64,10 @@ def test_one_model_is_evaluated(
         "temperature": 1.0,
         "top_p": 0.95,
         "max_new_tokens": 3,
-        "thinking": False,
+        "stop": [],
+        "chat_template_kwargs": {"enable_thinking": False},
         "dtype": "float32",
+        "batch_size": 64,
     }
     assert found["differences"] == []
     assert set(records.header.versions) >= {"poise", "torch", "transformers"}
@@ -146,7 +150,7 @@ def test_a_run_that_was_trained_further_is_not_mixed_with_its_past(
 
 
 def test_the_questions_are_those_of_the_run_unless_named(call: Call, run_path: Path) -> None:
-    script = {"dataset": "science:physics", "style": "plain", "levels": [1], "data_seed": 4}
+    script = {"dataset": "science:physics", "style": "plain", "levels": [1], "question_seed": 4}
     (run_path / "config.yaml").write_text(yaml.safe_dump({"script": script}))
     found = ask(call, "--compare", run_path, "--limit", "6")
     assert found["dataset"] == "science:physics"
@@ -165,6 +169,52 @@ def test_the_questions_are_those_of_the_run_unless_named(call: Call, run_path: P
     )
     assert named["selection"] == {"count": 8}
     assert named["evaluations"][0]["questions"] == 8
+
+
+def test_models_think_as_in_training_unless_told_otherwise(
+    call: Call, questions_path: Path, run_path: Path
+) -> None:
+    def asked(*words: str | Path) -> Any:
+        words = ("--compare", run_path, "--dataset", questions_path, "--overwrite", *words)
+        return ask(call, *words)["sampling"]["chat_template_kwargs"]
+
+    assert asked() == {"enable_thinking": False}
+    assert asked("--thinking") == {"enable_thinking": True}
+    trained = {"chat_template_kwargs": {"enable_thinking": True, "hint": "x"}}
+    (run_path / "config.yaml").write_text(yaml.safe_dump({"config": trained}))
+    assert asked() == {"enable_thinking": True, "hint": "x"}
+    assert asked("--thinking", "false") == {"enable_thinking": False, "hint": "x"}
+
+
+def test_runs_that_were_prompted_differently_are_compared_one_by_one(
+    call: Call, letters_path: str, questions_path: Path, run_path: Path, tmp_path: Path
+) -> None:
+    other = save_letter_adapter(tmp_path / "other", letters_path, seed=2)
+    (other / "metrics.jsonl").touch()
+    trained = {"chat_template_kwargs": {"enable_thinking": True}}
+    (other / "config.yaml").write_text(yaml.safe_dump({"config": trained}))
+    words = ("--compare", run_path, other, "--dataset", questions_path)
+    status, _, err = call(*words)
+    assert status == 2 and "different chat_template_kwargs" in err
+    assert len(ask(call, *words, "--thinking", "false")["evaluations"]) == 3
+
+
+def test_a_completion_may_end_with_its_line(call: Call, tmp_path: Path) -> None:
+    folder = Path(save_tiny_model(tmp_path / "tiny"))
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.decoder = decoders.Fuse()
+    tokenizer.save_pretrained(folder)
+    (tmp_path / "q.jsonl").write_text('{"id": "q", "prompt": "q:", "answer": "A"}\n')
+    words = ("--model", folder, "--dataset", "q.jsonl", "--k", "64", "--max_new_tokens", "8")
+    ask(call, *words, "--output_dir", "free")
+    found = ask(call, *words, "--output_dir", "cut", "--stop", "\\n")
+    assert found["sampling"]["stop"] == ["\n"]
+    free, cut = (
+        read_records(tmp_path / name / "tiny.jsonl").questions[0].completions
+        for name in ("free", "cut")
+    )
+    assert any("\n" in text for text in free)
+    assert not any("\n" in text for text in cut)
 
 
 def test_a_limit_is_spread_evenly(
@@ -228,6 +278,7 @@ def test_help_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         (["--k", "0"], "k: expected a whole number"),
         (["--temperature", "-1"], "temperature: expected 0 or more"),
         (["--top_p", "2"], "top_p: expected"),
+        (["--stop", ""], "stop: expected texts that are not empty"),
         (["--limit", "0"], "limit: expected 1 or more"),
         (["--batch_size", "0"], "batch_size: expected 1 or more"),
         (["--dtype", "int4"], "dtype: expected one of"),

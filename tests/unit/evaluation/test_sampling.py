@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from poise.evaluation.decoding import Sampling
+from poise.evaluation.generation import Sampling
 from poise.evaluation.records import RecordWriter, read_records
-from poise.evaluation.sampling import evaluate, prepare, stop_tokens, uniform_draws
+from poise.evaluation.sampling import evaluate, prepare
 from poise.evaluation.scoring import Row, Scored
 from tests.tiny import tiny_tokenizer
 
@@ -79,20 +79,27 @@ def test_a_seed_decides_the_samples(model: Any, tokenizer: Any, tmp_path: Path) 
     assert run(model, tokenizer, tmp_path / "c.jsonl", seed=2) != first
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 5, 64])
-def test_the_batch_size_does_not_change_the_samples(
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 64])
+def test_any_batch_size_answers_every_question(
     model: Any, tokenizer: Any, tmp_path: Path, batch_size: int
 ) -> None:
-    expected = run(model, tokenizer, tmp_path / "a.jsonl", batch_size=8)
-    assert run(model, tokenizer, tmp_path / "b.jsonl", batch_size=batch_size) == expected
+    records = run(model, tokenizer, tmp_path / "a.jsonl", batch_size=batch_size)
+    assert [len(records[row["id"]].completions) for row in ROWS] == [SAMPLING.k] * len(ROWS)
 
 
-def test_questions_keep_their_samples_when_others_join(
+def test_the_order_of_the_questions_does_not_matter(
     model: Any, tokenizer: Any, tmp_path: Path
 ) -> None:
-    few = run(model, tokenizer, tmp_path / "a.jsonl", rows=ROWS[2:5])
-    many = run(model, tokenizer, tmp_path / "b.jsonl")
-    assert {id: many[id] for id in few} == few
+    expected = run(model, tokenizer, tmp_path / "a.jsonl", batch_size=8)
+    assert run(model, tokenizer, tmp_path / "b.jsonl", batch_size=8, rows=ROWS[::-1]) == expected
+
+
+def test_the_caller_keeps_its_random_numbers(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(model, tokenizer, tmp_path / "a.jsonl")
+    assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.parametrize("lines", [1, 2, 4, 7])
@@ -136,16 +143,6 @@ def test_greedy_takes_one_sample_a_question(model: Any, tokenizer: Any, tmp_path
     assert all(len(record.completions) == 1 for record in one.values())
 
 
-def test_draws_depend_on_seed_and_question_and_more_samples_keep_the_first() -> None:
-    draws = uniform_draws(0, "q", SAMPLING)
-    assert draws.shape == (4, 10)
-    assert bool(((draws >= 0) & (draws < 1)).all())
-    assert not torch.equal(draws, uniform_draws(1, "q", SAMPLING))
-    assert not torch.equal(draws, uniform_draws(0, "r", SAMPLING))
-    more = uniform_draws(0, "q", Sampling(k=9, max_new_tokens=10))
-    assert torch.equal(more[:4], draws)
-
-
 def test_chat_messages_go_through_the_chat_template(tokenizer: Any) -> None:
     prompt = [{"role": "system", "content": "s"}, {"role": "user", "content": "u?"}]
     prepared = prepare([{"id": "q", "prompt": prompt, "answer": "a"}], tokenizer)[0]
@@ -155,16 +152,18 @@ def test_chat_messages_go_through_the_chat_template(tokenizer: Any) -> None:
     )
 
 
+def test_the_chat_template_is_told_what_it_was_told_in_training() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template += "{% if enable_thinking is false %}no{% endif %}{{ hint }}"
+    rows = [{"id": "q", "prompt": [{"role": "user", "content": "u"}], "answer": "a"}]
+    said = {"enable_thinking": False, "hint": ":x"}
+    assert prepare(rows, tokenizer)[0].text == "user:u\na:"
+    assert prepare(rows, tokenizer, template=said)[0].text == "user:u\na:no:x"
+
+
 def test_questions_without_a_name_are_called_by_their_place(tokenizer: Any) -> None:
     rows = [{"prompt": "a=", "answer": "a"}, {"prompt": "b=", "answer": "b"}]
     assert [question.row["id"] for question in prepare(rows, tokenizer)] == ["row-0", "row-1"]
-
-
-def test_a_completion_ends_at_the_tokens_of_model_and_tokenizer(model: Any) -> None:
-    tokenizer = tiny_tokenizer()
-    assert stop_tokens(model, tokenizer) == [1]
-    tokenizer.eos_token = "."
-    assert stop_tokens(model, tokenizer) == sorted([1, tokenizer.convert_tokens_to_ids(".")])
 
 
 @pytest.mark.parametrize(
