@@ -11,9 +11,19 @@ from rich.console import Console
 from rich.table import Table
 
 from ..evaluation.metrics import group_by
+from ..evaluation.runs import read_config
 from ..evaluation.statistics import Difference
-from ..evaluation.summary import average_interval, compare, summarise
-from ..evaluation.wording import p_value, percent, points
+from ..evaluation.summary import (
+    OverRuns,
+    average_interval,
+    compare,
+    described,
+    over_runs,
+    p_value,
+    percent,
+    points,
+    summarise,
+)
 from .eval_run import Result
 
 _WIDTH = 120  # of tables in a file or a pipe, where there is no terminal to fit
@@ -47,7 +57,18 @@ def as_json(results: Sequence[Result]) -> dict[str, Any]:
             {"from": results[0].step.name, "to": result.step.name, **asdict(difference)}
             for result, difference in _differences(results)
         ],
+        "over_runs": [asdict(group) for group in _over_runs(results)],
     }
+
+
+def _over_runs(results: Sequence[Result]) -> list[OverRuns]:
+    found = _differences(results)
+    runs = [result.step.target.run for result, _ in found]
+    return over_runs(
+        [result.step.name for result, _ in found],
+        [read_config(run) if run is not None else {} for run in runs],
+        [difference for _, difference in found],
+    )
 
 
 def _differences(results: Sequence[Result]) -> list[tuple[Result, Difference]]:
@@ -61,8 +82,8 @@ def show_tables(results: Sequence[Result], console: Console | None = None) -> No
     if not console.is_terminal:
         console = Console(file=console.file, width=_WIDTH)
     header = results[0].evaluation.header
-    how = ", ".join(f"{name} {value}" for name, value in header.sampling.items())
-    console.print(f"\n{header.dataset}, {header.split} split · {how}, seed {header.seed}\n")
+    how = described({**header.sampling, "seed": header.seed})
+    console.print(f"\n{header.dataset}, {header.split} split · {how}\n", markup=False)
     console.print(_main_table(results))
     domains = group_by(results[0].evaluation.questions, lambda q: q.domain)
     if len(domains) > 1:
@@ -72,6 +93,13 @@ def show_tables(results: Sequence[Result], console: Console | None = None) -> No
             f"[bold]{result.step.name} - {results[0].step.name}: "
             f"{points(difference.interval)}[/bold] percentage points of avg@k "
             f"({p_value(difference.p_value)}, {difference.questions} questions)",
+            highlight=False,
+        )
+    for group in _over_runs(results):
+        console.print(
+            f"[bold]Mean of {len(group.runs)} runs that differ in their seeds: "
+            f"{points(group.interval)}[/bold] percentage points "
+            f"(t-interval over {', '.join(group.runs)})",
             highlight=False,
         )
     console.print("Brackets: 95 % intervals over questions; differences are paired.", style="dim")

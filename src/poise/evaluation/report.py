@@ -14,9 +14,16 @@ import jinja2
 import poise
 
 from . import plots
-from .report_content import choose_samples, facts_of, groups_of, results_of, settings_of
+from .report_content import (
+    choose_samples,
+    facts_of,
+    groups_of,
+    repeated,
+    results_of,
+    settings_of,
+)
 from .runs import Run
-from .wording import p_value, percent, points
+from .summary import p_value, percent, points
 
 
 def write_report(runs: Sequence[Run], output: str | Path) -> Path:
@@ -43,13 +50,15 @@ def render_report(runs: Sequence[Run]) -> str:
         raise ValueError("report: expected one or more runs, found none")
     pictures = [plots.draw_accuracy(runs), *(plots.draw(panel, runs) for panel in plots.PANELS)]
     titles = ["Accuracy on unseen questions", *(panel.title for panel in plots.PANELS)]
+    results = results_of(runs)
     curves = list(zip(titles, pictures, strict=True))
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
             runs=runs,
-            results=results_of(runs),
+            results=results,
+            repeated=repeated(results),
             domains=[row for run in runs for row in groups_of(run, lambda q: q.domain)],
             levels=[row for run in runs for row in groups_of(run, lambda q: q.level)],
             curves=[(title, picture) for title, picture in curves if picture],

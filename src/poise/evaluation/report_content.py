@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .metrics import average, group_by
 from .records import Evaluation, QuestionRecord
-from .runs import Run
+from .runs import NAMES, Run
 from .statistics import Difference, Interval
-from .summary import Summary, average_interval, compare, summarise
+from .summary import (
+    OverRuns,
+    Summary,
+    average_interval,
+    compare,
+    described,
+    over_runs,
+    shown,
+    summarise,
+)
 
 _UNKNOWN = "–"
 SAMPLES = 6  # questions whose completions are shown for each run
-# Settings that differ between any two runs and say nothing about them.
-_NAMES_ONLY = ("output_dir", "run_name", "logging_dir")
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,8 @@ def settings_of(runs: Sequence[Run]) -> list[Setting]:
     names = dict.fromkeys(name for run in runs for name in run.config)
     settings = []
     for name in names:
-        values = tuple(_shown(run.config[name]) if name in run.config else _UNKNOWN for run in runs)
-        differs = len(set(values)) > 1 and name.rpartition(".")[2] not in _NAMES_ONLY
+        values = tuple(shown(run.config[name]) if name in run.config else _UNKNOWN for run in runs)
+        differs = len(set(values)) > 1 and name.rpartition(".")[2] not in NAMES
         settings.append(Setting(name, values, differs))
     return sorted(settings, key=lambda setting: not setting.differs)
 
@@ -111,6 +117,13 @@ def _by_id(evaluation: Evaluation | None) -> dict[str, QuestionRecord]:
 def results_of(runs: Sequence[Run]) -> list[Result]:
     """Accuracy of every run in numbers."""
     return [_result(run, runs[0]) for run in runs]
+
+
+def repeated(results: Sequence[Result]) -> list[OverRuns]:
+    """What training changes over seeds, where three or more runs share a setting."""
+    runs = [result.run for result in results]
+    names, configs = [run.name for run in runs], [run.config for run in runs]
+    return over_runs(names, configs, [result.difference for result in results])
 
 
 def _result(run: Run, first: Run) -> Result:
@@ -178,9 +191,7 @@ def facts_of(runs: Sequence[Run]) -> list[Setting]:
 
 def _run_facts(run: Run) -> dict[str, str]:
     header = next((e.header for e in (run.after, run.before) if e is not None), None)
-    sampling = header.sampling if header else {}
     evaluated = f"{header.dataset}, {header.split}" if header else ""
-    how = ", ".join(f"{name} {_shown(value)}" for name, value in sampling.items())
     software = {k: v for k, v in run.versions.items() if k != "started"}
     software = software or dict(header.versions if header else {})
     return {
@@ -191,7 +202,7 @@ def _run_facts(run: Run) -> dict[str, str]:
         "Seed": _setting(run, "seed"),
         "Started": run.versions.get("started", ""),
         "Evaluated on": evaluated,
-        "Sampling": how + (f", seed {header.seed}" if header else ""),
+        "Sampling": described({**header.sampling, "seed": header.seed}) if header else "",
         "Versions": ", ".join(f"{name} {version}" for name, version in software.items()),
     }
 
@@ -200,15 +211,5 @@ def _setting(run: Run, name: str) -> str:
     """A setting by its last name, whatever section it is in."""
     for full, value in run.config.items():
         if full.rpartition(".")[2] == name and value is not None:
-            return _shown(value)
+            return shown(value)
     return ""
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(_shown(item) for item in value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_shown(item)}" for name, item in value.items())
-    return "none" if value is None else str(value)

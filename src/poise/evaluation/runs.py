@@ -31,6 +31,11 @@ BEFORE = "evaluation/before.jsonl"
 AFTER = "evaluation/after.jsonl"
 
 
+# Settings that differ between any two runs and say nothing about them.
+NAMES = ("output_dir", "run_name", "logging_dir", "resume_from_checkpoint")
+_SEEDS = ("seed", "data_seed", "question_seed")
+
+
 class RunError(ValueError):
     """A run folder is not what was expected; the message names file and line."""
 
@@ -130,6 +135,25 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
             raise RunError(f"{place}: the run is given twice")
     names = _distinct_names(places)
     return [Run(**vars(run) | {"name": name}) for run, name in zip(runs, names, strict=True)]
+
+
+def repetitions(configs: Sequence[Mapping[str, Any]], least: int = 3) -> list[list[int]]:
+    """Which runs repeat one setting with different seeds: groups of places in `configs`.
+
+    Args:
+        configs: Settings of each run, as `Run.config`.
+        least: Runs without which there is no group.
+    """
+    groups: dict[str, dict[str, int]] = {}
+    for place, config in enumerate(configs):
+        parts: tuple[dict[str, Any], dict[str, Any]] = {}, {}
+        for name, value in sorted(config.items()):
+            if (last := name.rpartition(".")[2]) not in NAMES:
+                parts[last in _SEEDS][name] = value
+        setting, seeds = (json.dumps(part, default=str) for part in parts)
+        # A run that was made twice is no second piece of evidence.
+        groups.setdefault(setting, {}).setdefault(seeds, place)
+    return [list(group.values()) for group in groups.values() if len(group) >= least]
 
 
 def _distinct_names(places: Sequence[Path]) -> list[str]:

@@ -1,7 +1,8 @@
 """Intervals and tests for values per question, all with scipy and a fixed seed.
 
 The unit of resampling is the question, not the sample: the k samples of one question are not
-independent pieces of evidence about other questions.
+independent pieces of evidence about other questions. Nor are questions evidence about other seeds:
+over runs, the unit is the run.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Interval:
         mean: The estimate.
         low: Lower end.
         high: Upper end.
-        method: How the interval was made: "wilson", "bca" or "constant".
+        method: How the interval was made: "wilson", "bca", "constant" or "t".
     """
 
     mean: float
@@ -101,6 +102,28 @@ def paired_difference(
         )
     interval = _bootstrap(second - first, -1.0, 1.0, confidence, seed)
     return Difference(interval, _permutation_p(first, second, seed), len(first))
+
+
+def run_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Mean of one value a run, with Student's t-interval: what another seed would bring.
+
+    Here the unit is the run, not the question: n - 1 degrees of freedom for n runs.
+
+    Args:
+        values: Shape (runs,), e.g. the paired difference of each.
+        confidence: Share of intervals that hold the mean over all seeds.
+
+    Raises:
+        ValueError: fewer than two values, or a value that is not finite.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or len(sample) < 2 or not np.isfinite(sample).all():
+        raise ValueError(f"interval over runs: expected two or more finite values, found {sample}")
+    mean = float(sample.mean())
+    if np.ptp(sample) <= _EQUAL:
+        return Interval(mean, mean, mean, "t")
+    low, high = stats.t.interval(confidence, len(sample) - 1, loc=mean, scale=stats.sem(sample))
+    return Interval(mean, float(low), float(high), "t")
 
 
 def _checked(values: ArrayLike, low: float, high: float, confidence: float) -> Values:

@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from poise.evaluation.generation import Sampling, complete, stop_tokens
 from poise.evaluation.loading import (
     Target,
     find_target,
@@ -158,3 +159,24 @@ def test_the_adapters_base_is_read_from_its_configuration(adapter: Path, tmp_pat
     config["base_model_name_or_path"] = "org/name"
     (copy / "adapter_config.json").write_text(json.dumps(config))
     assert find_target(str(copy)).model == "org/name"
+
+
+@pytest.mark.parametrize("with_adapter", [False, True])
+def test_a_models_own_habits_of_sampling_shape_no_sample(
+    adapter: Path, tiny_model_path: str, tmp_path: Path, with_adapter: bool
+) -> None:
+    base = shutil.copytree(tiny_model_path, tmp_path / "habits")
+    habits = {"do_sample": True, "top_k": 1, "repetition_penalty": 9.0, "eos_token_id": [1, 5]}
+    (base / "generation_config.json").write_text(json.dumps(habits))
+    target = Target(str(base), str(adapter) if with_adapter else None, "x")
+    model, tokenizer = load(target, torch.bfloat16, CPU)
+    assert stop_tokens(model, tokenizer) == [1, 5]
+    torch.manual_seed(0)
+    sampling = Sampling(k=300, temperature=1.0, top_p=1.0, max_new_tokens=1)
+    (samples,) = complete(model, tokenizer, IDS.tolist(), sampling)
+    with torch.no_grad():
+        p = model(IDS).logits[0, -1].float().softmax(-1)
+    likeliest = tokenizer.decode([int(p.argmax())])
+    share = sum(sample.text == likeliest for sample in samples) / 300
+    assert abs(share - float(p.max())) < 4.5 * (0.25 / 300) ** 0.5
+    assert float(p.max()) < 0.8

@@ -91,6 +91,19 @@ def test_several_runs_stand_side_by_side_and_their_differences_are_marked(tmp_pa
     assert "after, against mild -50.0 [" in page.text
 
 
+def test_runs_with_three_seeds_are_taken_together(tmp_path: Path) -> None:
+    def write(*seeds: int) -> list[Path]:
+        return [
+            write_run(tmp_path / f"{len(seeds)}-{seed}", steps=0, seed=seed, sensitivity=1.0)
+            for seed in seeds
+        ]
+
+    assert "t-interval" not in page_of(*write(1, 2)).text
+    text = page_of(*write(1, 2, 3)).text
+    assert "mean of 3 seeds after, against before +50.0 [+50.0, +50.0]" in text
+    assert "t-interval over 3-1, 3-2, 3-3" in text
+
+
 def test_equal_runs_are_said_to_be_equal(tmp_path: Path) -> None:
     page = page_of(write_run(tmp_path / "a", steps=0), write_run(tmp_path / "b", steps=0))
     assert "The runs have the same settings." in page.text

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from poise.evaluation.records import RecordError
-from poise.evaluation.runs import RunError, is_run, read_run, read_runs
+from poise.evaluation.runs import RunError, is_run, read_run, read_runs, repetitions
 
 from .run_folders import AFTER, BEFORE, write_run
 
@@ -123,3 +123,22 @@ def test_a_run_that_is_given_twice_is_refused(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "r")
     with pytest.raises(RunError, match="given twice"):
         read_runs([folder, folder / ".." / "r"])
+
+
+def settings(seed: int, **others: object) -> dict[str, object]:
+    return {"config.seed": seed, "config.output_dir": f"runs/{seed}", "config.rate": 1.0} | others
+
+
+def test_runs_that_differ_in_seeds_and_names_alone_repeat_one_setting() -> None:
+    runs = [settings(0), settings(7, **{"config.rate": 2.0}), settings(1), settings(2)]
+    assert repetitions(runs) == [[0, 2, 3]]
+    assert repetitions(runs[:3]) == []
+    assert repetitions(runs, least=1) == [[0, 2, 3], [1]]
+    other = [settings(0, **{"config.rate": 3.0, "script.question_seed": i}) for i in range(3)]
+    assert repetitions([*runs, *other]) == [[0, 2, 3], [4, 5, 6]]
+
+
+def test_a_run_that_was_made_twice_counts_once() -> None:
+    again = settings(0, **{"config.output_dir": "elsewhere"})
+    assert repetitions([settings(0), again, settings(1)]) == []
+    assert repetitions([settings(0), again, settings(1), settings(2)]) == [[0, 2, 3]]

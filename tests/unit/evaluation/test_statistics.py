@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poise.evaluation.statistics import mean_interval, paired_difference
+from poise.evaluation.statistics import (
+    Interval,
+    mean_interval,
+    paired_difference,
+    run_interval,
+)
 
 fractions = st.integers(0, 16).map(lambda i: i / 16)
 
@@ -143,3 +148,17 @@ def test_unequal_numbers_and_a_senseless_confidence_are_refused() -> None:
         paired_difference([0.5], [0.5, 0.5])
     with pytest.raises(ValueError, match="confidence"):
         mean_interval([0.5], confidence=95)
+
+
+def test_the_interval_over_runs_is_students() -> None:
+    found = run_interval([0.1, 0.2, 0.6])
+    half = 4.302652729911275 * np.std([0.1, 0.2, 0.6], ddof=1) / 3**0.5  # t(0.975, 2)
+    assert (found.mean, found.method) == (pytest.approx(0.3), "t")
+    assert (found.low, found.high) == pytest.approx((0.3 - half, 0.3 + half))
+    assert run_interval([0.25, 0.25, 0.25]) == Interval(0.25, 0.25, 0.25, "t")
+
+
+@pytest.mark.parametrize("values", [[], [0.1], [0.1, float("nan")]])
+def test_an_interval_over_too_few_runs_is_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="expected two or more finite values"):
+        run_interval(values)

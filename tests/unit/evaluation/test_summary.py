@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from poise.evaluation.summary import compare, summarise
+from poise.evaluation.statistics import run_interval
+from poise.evaluation.summary import compare, described, over_runs, summarise
 
 from .constructed import question
 
@@ -48,3 +49,22 @@ def test_the_difference_is_taken_on_the_questions_that_both_have() -> None:
     found = compare(before, after)
     assert found.interval.mean == 0.5
     assert found.questions == 2
+
+
+def test_runs_with_different_seeds_are_taken_together() -> None:
+    before = [question("a", "BBBB"), question("b", "BBBB")]
+    afters = [[question("a", x), question("b", "BBBB")] for x in ("AAAA", "AABB", "BBBB", "AAAB")]
+    differences = [compare(before, after) for after in afters]
+    configs = [{"config.seed": seed} for seed in range(4)]
+    (found,) = over_runs("wxyz", configs, differences)
+    assert found.runs == ("w", "x", "y", "z")
+    assert found.interval == run_interval([0.5, 0.25, 0.0, 0.375])
+    (without,) = over_runs("wxyz", configs, [None, *differences[1:]])
+    assert without.runs == ("x", "y", "z")
+    assert over_runs("wxyz", [{}, {}, *configs[2:]], differences) == []
+
+
+def test_settings_are_said_in_one_line() -> None:
+    said = described({"k": 4, "top_p": 0.95, "stop": [], "x": None, "y": {"think": False}})
+    assert said == "k 4, top_p 0.95, x none, y think: False"
+    assert described({"stop": ["\n", "Q:"]}) == r"stop '\n', Q:"
