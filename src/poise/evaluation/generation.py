@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteriaList, StopStringCriteria
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def complete(
             input_ids=ids,
             attention_mask=mask,
             generation_config=_generation_config(sampling, k, ends, pad),
-            tokenizer=tokenizer,  # only read where texts end a completion
+            stopping_criteria=_stop_criteria(tokenizer, sampling.stop),
         )
         for row, tokens in enumerate(output[:, ids.shape[1] :].tolist()):
             completions[row // k].append(_completion(tokens, tokenizer, ends, sampling))
@@ -121,9 +122,14 @@ def _generation_config(sampling: Sampling, k: int, ends: list[int], pad: int) ->
         max_new_tokens=sampling.max_new_tokens,
         eos_token_id=ends or None,
         pad_token_id=pad,
-        stop_strings=list(sampling.stop) or None,
         disable_compile=True,  # lengths differ from batch to batch, so that it would not pay
     )
+
+
+@lru_cache(maxsize=1)
+def _stop_criteria(tokenizer: Any, stop: tuple[str, ...]) -> StoppingCriteriaList:
+    """What `stop_strings` makes of the vocabulary anew in each call of `generate`."""
+    return StoppingCriteriaList([StopStringCriteria(tokenizer, list(stop))] if stop else [])
 
 
 def _completion(
