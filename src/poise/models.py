@@ -12,6 +12,7 @@ import sys
 import tempfile
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from poise import __version__
 
@@ -77,6 +78,24 @@ def default_model_path() -> Path:
     if not folder.is_dir():
         _convert_atomically(gguf_file, folder)
     return folder
+
+
+def fold_output_head(model: Any) -> Any:
+    """Hand the output head contiguous hidden states, so that a frozen head is not copied.
+
+    ``generate`` asks for the last token's logits, a strided slice of the hidden states. If the
+    head is frozen, as under LoRA, torch then multiplies in batches and copies the head for each
+    sample: with 32 samples and the embedded model 5.5 s of CPU time a call, instead of 0.01 s.
+    Values are the same up to rounding.
+
+    Args:
+        model: a transformers model, or a PEFT model around one.
+
+    Returns:
+        The hook's handle; its ``remove()`` undoes this.
+    """
+    head = model.get_output_embeddings()
+    return head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
 
 
 def _cache_root() -> Path:

