@@ -1,4 +1,4 @@
-"""The progress bar of a training command: a few figures beside it, all of them in the run folder."""
+"""The progress bar of training: a few figures beside it, all of them in the run folder."""
 
 from __future__ import annotations
 

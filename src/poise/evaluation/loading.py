@@ -140,6 +140,8 @@ def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any,
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+    from poise.models import fold_output_head
+
     safe = {"trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(_tokenizer_of(target), **safe)
@@ -155,6 +157,7 @@ def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any,
         model = _with_adapter(model, Path(target.adapter))
         if dtype == torch.float32:
             model = model.merge_and_unload()
+    fold_output_head(model)
     return model.to(device).eval(), tokenizer
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from ..core.information import TokenStatistics, information_sum
+from ..models import fold_output_head
 from ._host import is_pure_lora_training
 from .distillation import DistillationMixin
 from .exact_resume import ExactResumeMixin
@@ -100,6 +101,8 @@ class PGPOTrainer(ExactResumeMixin, RolloutMixin, DistillationMixin):  # type: i
             peft_config=peft_config,
         )
         self._refuse_unsupported()
+        if args.tiled_loss:  # the host's own loss stays as it is, to the bit
+            fold_output_head(self.model)
         rows = first_rows(train_dataset, 2)
         check_chat_template(rows, self._tokenizer)
         self.teacher_context_builder = RolloutTeacherContextBuilder(self)
