@@ -18,6 +18,7 @@ class ExactResumeMixin(SDPOTrainer):  # type: ignore[misc]
     """Adds to each checkpoint what the host forgets."""
 
     ema_teacher: EMATeacher | None = None
+    _train_sampler: Any = None  # an iterable dataset has none
 
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
