@@ -46,10 +46,11 @@ class CommandParser(TrlParser):
             words, return_remaining_strings=True, separate_remaining_strings=True
         )
         for unknown in [*from_line, *from_file]:
-            self._refuse(unknown)
+            self.refuse(unknown)
         return tuple(parsed)
 
-    def _refuse(self, word: str) -> NoReturn:
+    def refuse(self, word: str) -> NoReturn:
+        """Raises: ValueError, naming the unknown flag and the nearest known one."""
         flags = [flag for action in self._actions for flag in action.option_strings]
         near = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
         hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"

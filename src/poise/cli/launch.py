@@ -21,16 +21,28 @@ def parse(parser: Any, argv: list[str]) -> tuple[list[Any], list[str], list[str]
     """Takes apart flags of the command and flags of the launcher.
 
     Args:
-        parser: a `TrlParser`.
+        parser: a `CommandParser`.
         argv: the command line after the command's name.
 
     Returns:
         The parsed dataclasses, the launcher's flags, and `argv` without those.
+
+    Raises:
+        ValueError: a flag that neither of them knows.
     """
     *parsed, from_file, from_line = parser.parse_args_and_config(
         argv, return_remaining_strings=True, separate_remaining_strings=True
     )
-    return parsed, [*from_file, *from_line], _without(argv, from_line)
+    flags = [*from_file, *from_line]
+    for word in flags:
+        if word.startswith("-") and word.partition("=")[0] not in _launcher_options():
+            parser.refuse(word)
+    return parsed, flags, _without(argv, from_line)
+
+
+def _launcher_options() -> set[str]:
+    actions = launch_command_parser()._actions
+    return {"--accelerate_config", *(name for action in actions for name in action.option_strings)}
 
 
 def _without(argv: list[str], leave_out: list[str]) -> list[str]:

@@ -16,7 +16,8 @@ from ..data.reasoning_gym import reasoning_gym_reward
 from ..data.rewards import multiple_choice_feedback_reward, multiple_choice_reward
 from ..models import resolve_model
 from ..training import PGPOConfig, PGPOTrainer
-from ..training.run_folder import write_run_description
+from ..training.checkpoints import latest
+from ..training.run_folder import changed_settings, write_run_description
 from . import launch
 from .arguments import CommandParser, option
 from .progress import use_training_progress
@@ -80,15 +81,31 @@ def main(argv: list[str]) -> int:
 
 def train(script: PGPOScriptArguments, config: PGPOConfig, model: ModelConfig) -> PGPOTrainer:
     """Trains, and leaves adapter or model, metrics, configuration and card in the run folder."""
+    resume = _as_bool(config.resume_from_checkpoint)
     trainer = make_trainer(script, config, model)
+    _check_run_folder(Path(config.output_dir), resume, script=script, config=config, model=model)
     use_training_progress(trainer)
     write_run_description(
         Path(config.output_dir), trainer, script=script, config=config, model=model
     )
-    trainer.train(resume_from_checkpoint=_as_bool(config.resume_from_checkpoint))
+    trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(config.output_dir)
     trainer.create_model_card(dataset_name=script.dataset)
     return trainer
+
+
+def _check_run_folder(folder: Path, resume: str | bool | None, **arguments: Any) -> None:
+    """A run folder holds one run: its metrics, checkpoints and settings belong together."""
+    if not resume and latest(folder) is not None:
+        raise ValueError(
+            f"{folder} holds the checkpoints of a run; go on with it by --resume_from_checkpoint "
+            "true, or choose another --output_dir"
+        )
+    if resume and (changed := changed_settings(folder, **arguments)):
+        raise ValueError(
+            f"{folder} holds a run with other settings ({'; '.join(changed)}); give the same, or "
+            "choose another --output_dir"
+        )
 
 
 def make_trainer(

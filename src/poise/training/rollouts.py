@@ -17,7 +17,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
 
     rollout_feedback: list[str | None] | None = None  # of the batch that is being built, local
     _rollout_inputs: list[dict[str, Any]] | None = None
-    _scored: tuple[list[list[int]], Tensor] | None = None
+    _scored: Tensor | None = None  # rewards of all ranks, of the batch as it stands
 
     def _wrap_reward_functions(self) -> None:
         self.reward_funcs: list[Any] = [
@@ -60,8 +60,8 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
     ) -> Tensor:
         """The host's; a batch that resampling has scored is not scored again."""
         scored, self._scored = self._scored, None
-        if scored is not None and scored[0] == completion_ids_list:
-            return scored[1]
+        if scored is not None:
+            return scored
         self.rollout_feedback = None
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
@@ -84,6 +84,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
             rows = failed[start : start + len(completions)].nonzero().flatten().tolist()
             for row, ids in self._generate_again(prompt_ids, rows):
                 completions[row] = ids
+            self._scored = None  # on every rank: scoring gathers
         return prompts, completions
 
     def _generate_again(
@@ -107,15 +108,11 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
 
     def _score(self, completion_ids: list[list[int]]) -> Tensor:
         """Rewards of all ranks, kept for the host's own call."""
-        if self._scored is not None and self._scored[0] == completion_ids:
-            return self._scored[1]
         inputs = self._rollout_inputs or []
         prompts = [row["prompt"] for row in inputs]
         completions = self._decode(completion_ids, chat=is_conversational({"prompt": prompts[0]}))
-        self._scored = None
-        rewards = self._calculate_rewards(inputs, prompts, completions, completion_ids)
-        self._scored = (list(completion_ids), rewards)
-        return rewards
+        self._scored = self._calculate_rewards(inputs, prompts, completions, completion_ids)
+        return self._scored
 
     def _decode(self, completion_ids: list[list[int]], chat: bool) -> list[Any]:
         texts = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)

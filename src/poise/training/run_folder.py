@@ -14,6 +14,7 @@ from ..versions import software_versions
 
 CONFIG = "config.yaml"
 VERSIONS = "versions.json"
+_MAY_CHANGE = ("resume_from_checkpoint", "max_steps", "num_train_epochs")
 
 
 def write_run_description(folder: Path, trainer: Any, **arguments: Any) -> None:
@@ -31,6 +32,23 @@ def write_run_description(folder: Path, trainer: Any, **arguments: Any) -> None:
     (folder / CONFIG).write_text(yaml.safe_dump(sections, sort_keys=False))
     versions = software_versions() | {"started": _now()}
     (folder / VERSIONS).write_text(json.dumps(versions, indent=1))
+
+
+def changed_settings(folder: Path, **arguments: Any) -> list[str]:
+    """What differs from the run that a folder holds, as `name: before -> now`.
+
+    Left out is what may change when a run goes on: how long it is, and that it goes on.
+    """
+    if not (folder / CONFIG).is_file():
+        return []
+    before = yaml.safe_load((folder / CONFIG).read_text())
+    now = {name: _plain(value) for name, value in arguments.items()}
+    return [
+        f"{name}: {before.get(section, {}).get(name)} -> {value}"
+        for section, settings in now.items()
+        for name, value in settings.items()
+        if name not in _MAY_CHANGE and before.get(section, {}).get(name) != value
+    ]
 
 
 def _now() -> str:

@@ -1,0 +1,117 @@
+"""`poise pgpo` and `poise demo` on the tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poise.cli.main import main
+from poise.evaluation.runs import read_run
+
+FLAGS: dict[str, Any] = {
+    "dataset": "science:physics",
+    "style": "plain",
+    "levels": 1,
+    "questions": 12,
+    "max_steps": 2,
+    "save_steps": 1,
+    "per_device_train_batch_size": 4,
+    "num_generations": 4,
+    "max_prompt_length": 40,
+    "max_completion_length": 4,
+    "include_environment_feedback": "true",
+    "distillation_mode": "full_logits",
+    "distillation_alpha": 0.5,
+    "gradient_checkpointing": "false",
+    "bf16": "false",
+    "use_cpu": "true",
+    "report_to": "none",
+    "use_peft": "true",
+    "lora_target_modules": "all-linear",
+}
+
+
+@pytest.fixture
+def run(tiny_model_path: str, tmp_path: Path) -> Any:
+    def call(**flags: Any) -> int:
+        settings = FLAGS | {"model_name_or_path": tiny_model_path, "output_dir": tmp_path / "run"}
+        words = [
+            f"--{name}={value}" for name, value in (settings | flags).items() if value is not None
+        ]
+        return main(["pgpo", *words])
+
+    return call
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def test_a_run_leaves_everything_in_its_folder(run: Any, folder: Path) -> None:
+    assert run() == 0
+    left = {path.name for path in folder.iterdir()}
+    assert left >= {
+        "config.yaml",
+        "versions.json",
+        "metrics.jsonl",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "README.md",
+        "checkpoint-2",
+    }
+    assert read_run(folder).config["config.sensitivity"] == 1.0
+    steps = [
+        json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert steps[-1] == 2
+
+
+def test_a_run_goes_on_with_the_same_settings_and_more_steps(run: Any, folder: Path) -> None:
+    assert run() == 0
+    assert run(resume_from_checkpoint="true", max_steps=3) == 0
+    assert (folder / "checkpoint-3").is_dir()
+
+
+def test_a_folder_holds_one_run(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    capsys.readouterr()
+    assert run() == 2
+    assert "holds the checkpoints of a run" in capsys.readouterr().err
+    assert run(resume_from_checkpoint="true", seed=7) == 2
+    assert "other settings (seed: 42 -> 7)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"rewards": "praise"}, "unknown reward function 'praise'"),
+        ({"rewards": "poise.nothing.reward"}, "cannot be imported"),
+        ({"sensitivity": -1}, "sensitivity must be at least 0"),
+        ({"model_name_or_path": "no model"}, "no existing folder"),
+        ({"dataset": "science:alchemy"}, "alchemy"),
+        ({"resume_from_checkpoint": "true"}, "cannot resume"),
+        ({"sensitivty": 1}, "did you mean --sensitivity?"),
+    ],
+)
+def test_a_users_mistake_is_one_line(
+    flags: dict[str, Any], message: str, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(**flags) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("poise")]
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_unreadable_data_names_file_and_line(
+    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"prompt": "x", "answer": "A"}\n{"prompt": \n')
+    assert run(dataset=data, levels=None) == 2
+    error = capsys.readouterr().err
+    assert "rows.jsonl" in error
+    assert "line 2" in error
