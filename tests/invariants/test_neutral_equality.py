@@ -74,6 +74,13 @@ def run_host(
                 SDPOConfig, max_steps=STEPS, learning_rate=LEARNING_RATE, **settings
             )
             host_runs[key] = _train(SDPOTrainer, config, tiny_model_path, lora)
+            start = _train(
+                SDPOTrainer,
+                make_config(SDPOConfig, max_steps=1, learning_rate=0.0, **settings),
+                tiny_model_path,
+                lora,
+            )
+            assert any(not torch.equal(host_runs[key][n], w) for n, w in start.items())
         return host_runs[key]
 
     return run

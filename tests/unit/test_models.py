@@ -136,7 +136,7 @@ def test_a_model_folder_and_a_hub_id_pass_through(tmp_path: Path) -> None:
     assert resolve_model("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
 
 
-@pytest.mark.parametrize("name", ["no-such-model", "", "./missing/model", "a/b/c", "/missing/x"])
+@pytest.mark.parametrize("name", ["no such model", "", "./missing/model", "a/b/c", "/missing/x"])
 def test_a_name_that_is_no_model_is_refused(name: str) -> None:
     with pytest.raises(ModelError, match="Expected a model"):
         resolve_model(name)

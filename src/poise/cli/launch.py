@@ -1,5 +1,4 @@
-"""Starts a training command under accelerate's launcher when the machine or the user asks for "
-"it."""
+"""Starts a training command under accelerate's launcher, where there is need for it."""
 
 from __future__ import annotations
 

@@ -84,7 +84,9 @@ def is_users_error(error: BaseException) -> bool:
         return True
     raised_in = frames[-1].f_globals.get("__name__", "") if frames else ""
     ours = raised_in.partition(".")[0] == "poise" or raised_in == "__main__"
-    return ours and isinstance(error, ValueError | OSError | ImportError)
+    # TypeError and RuntimeError may be bugs; those of our own classes are not.
+    is_own_class = type(error).__module__.partition(".")[0] == "poise"
+    return ours and (is_own_class or isinstance(error, ValueError | OSError | ImportError))
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from ..data.load import load_questions
 from ..data.reasoning_gym import reasoning_gym_reward
 from ..data.rewards import multiple_choice_feedback_reward, multiple_choice_reward
 from ..models import resolve_model
 from ..training import PGPOConfig, PGPOTrainer
-from ..training.checkpoints import latest
+from ..training.checkpoints import refuse_used_folder
 from ..training.run_folder import changed_settings, write_run_description
 from . import launch
 from .arguments import CommandParser, option
@@ -31,8 +31,7 @@ REWARDS = {
 
 @dataclass
 class PGPOScriptArguments:
-    """What to train on, and how it is scored. The rest is `PGPOConfig`'s and TRL's "
-    "`ModelConfig`'s."""
+    """What to train on, and how it is scored; the rest is `PGPOConfig`'s and `ModelConfig`'s."""
 
     dataset: str = option(
         "science",
@@ -73,8 +72,6 @@ def main(argv: list[str]) -> int:
     parsed, launch_flags, own = launch.parse(make_parser(), argv)
     if launch.needs_launcher(launch_flags):
         return launch.launch("poise.cli.pgpo", launch_flags, own)
-    if launch_flags:
-        raise ValueError(f"unknown arguments: {' '.join(launch_flags)}; see poise pgpo --help")
     train(*parsed)
     return 0
 
@@ -96,11 +93,8 @@ def train(script: PGPOScriptArguments, config: PGPOConfig, model: ModelConfig) -
 
 def _check_run_folder(folder: Path, resume: str | bool | None, **arguments: Any) -> None:
     """A run folder holds one run: its metrics, checkpoints and settings belong together."""
-    if not resume and latest(folder) is not None:
-        raise ValueError(
-            f"{folder} holds the checkpoints of a run; go on with it by --resume_from_checkpoint "
-            "true, or choose another --output_dir"
-        )
+    if not resume:
+        refuse_used_folder(folder)
     if resume and (changed := changed_settings(folder, **arguments)):
         raise ValueError(
             f"{folder} holds a run with other settings ({'; '.join(changed)}); give the same, or "
@@ -117,6 +111,7 @@ def make_trainer(
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
         "dtype": model.dtype,
+        "quantization_config": get_quantization_config(model),
         **(config.model_init_kwargs or {}),
     }
     return PGPOTrainer(

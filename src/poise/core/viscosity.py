@@ -66,7 +66,9 @@ class Viscosity:
     Reference: PGPO (arXiv 2606.03620), eq. 9.
     Choice: the paper leaves `rho_max` open; ours is 2. It wants rho >= 1, but its formula gives
     less for a negative signal; the clip at `rho_min` holds for both readings. The references are
-    ours: token-mean signals are a few hundredths of a nat, so exp(alpha * I) hardly leaves 1.
+    ours: token-mean signals are a few hundredths of a nat, so exp(alpha * I) hardly leaves 1. A
+    reference that is not positive has no ratio: until it is, a signal above zero leaves the step as
+    it is, and any other takes `rho_min`.
     """
 
     sensitivity: float = 1.0
@@ -137,7 +139,9 @@ class Viscosity:
     def _multiplier(self, signal: float, reference: float | None) -> float:
         if self.sensitivity == 0:
             return 1.0
-        drive = signal if reference is None else signal / max(reference, REFERENCE_FLOOR) - 1
+        if reference is not None and reference <= REFERENCE_FLOOR:
+            return self.rho_min if signal <= 0 else 1.0
+        drive = signal if reference is None else signal / reference - 1
         # Above the cap the exponential may overflow, so the exponent is clipped first; the clip
         # after it makes the bounds exact.
         rho = math.exp(min(self.sensitivity * drive, math.log(self.rho_max)))

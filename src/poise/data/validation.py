@@ -7,9 +7,8 @@ import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
-
-from .question import LETTERS
 
 # Rows of a stream are read to be checked; a few show what the columns hold.
 STREAM_ROWS = 10
@@ -139,8 +138,9 @@ def _check_answer(row: dict[str, Any], where: str) -> None:
     options, answer = row.get("options"), row.get("answer")
     if answer is None or not isinstance(options, (list, tuple)):
         return
-    letters = LETTERS[: len(options)]
-    if answer not in letters:
+    letters = tuple(ascii_uppercase[: len(options)])
+    is_index = isinstance(answer, int) and 0 <= answer < len(options)
+    if answer not in letters and answer not in options and not is_index:
         raise ValueError(
             f"{where}: expected an answer among {', '.join(letters)}, the letters of its "
             f"{len(options)} options, found {answer!r}"

@@ -124,6 +124,19 @@ def resolve_resume(resume: bool | str | None, run: Path) -> Path | None:
     return folder
 
 
+def refuse_used_folder(run: Path) -> None:
+    """A run folder holds one run; a new one in it would leave two runs' checkpoints side by side.
+
+    Raises:
+        ValueError: the folder has a checkpoint.
+    """
+    if (checkpoint := latest(run)) is not None:
+        raise ValueError(
+            f"{run} holds the checkpoints of a run ({checkpoint.name}); go on with it by "
+            "resume_from_checkpoint=True, or choose another output_dir"
+        )
+
+
 def latest(run: Path) -> Path | None:
     """The newest checkpoint folder that was written to its end, or None."""
     return next((path for path in _checkpoints(run) if (path / MANIFEST).is_file()), None)

@@ -53,8 +53,8 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
         teacher, teacher_hidden = self._teacher_hidden_states(batch)
         student = split_causal_lm(self.accelerator.unwrap_model(model))
         self._verify_once(student, batch)
-        # All of it runs inside the forward of the wrapper (DDP, FSDP), so that it sees every use of
-        # its parameters, the head's included.
+        # All of it runs inside the forward of the wrapper (DDP), so that it sees every use of its
+        # parameters, the head's included.
         output = self._inside_forward(
             model, student, lambda: self._distill(student, teacher, teacher_hidden, batch, samples)
         )
@@ -189,6 +189,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
                     completion_ids.flatten(),
                     self.temperature,
                     args.loss_tile_tokens,
+                    mask=completion_mask.flatten(),
                 )
 
         logps = self._inside_forward(self.model, split, log_probabilities)
@@ -214,8 +215,9 @@ def _by_sequence(statistics: TokenStatistics, mask: Tensor) -> Any:
 def _needed_part(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Leaves out samples that are not distilled and columns that are padding throughout.
 
-    Neither changes the loss; both cost a forward. One sample stays if none is distilled, so that
-    every rank has a backward.
+    Both cost a forward and change no loss (but for models with learned positions, which see the
+    padding that the host leaves before a prompt as places taken). One sample stays if none is
+    distilled, so that every rank has a backward.
     """
     mask = inputs["completion_mask"]
     distilled = inputs.get("self_distillation_mask")

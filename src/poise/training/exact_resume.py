@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from . import resume
 from ._host import SDPOTrainer, rotate_checkpoints
-from .checkpoints import latest, resolve_resume, write_manifest
+from .checkpoints import latest, refuse_used_folder, resolve_resume, write_manifest
 from .teacher import EMATeacher
 
 
@@ -18,6 +18,7 @@ class ExactResumeMixin(SDPOTrainer):  # type: ignore[misc]
     """Adds to each checkpoint what the host forgets."""
 
     ema_teacher: EMATeacher | None = None
+    _has_trained = False  # a second `train` of the same trainer is the user's own wish
     _train_sampler: Any = None  # an iterable dataset has none
 
     def train(
@@ -27,10 +28,15 @@ class ExactResumeMixin(SDPOTrainer):  # type: ignore[misc]
         named and passed over for the one before.
 
         Raises:
-            ValueError: nothing to resume from, or the named checkpoint is damaged.
+            ValueError: nothing to resume from, the named checkpoint is damaged, or a new run would
+                start in the folder of another.
         """
         if self.args.exact_resume:
-            checkpoint = resolve_resume(resume_from_checkpoint, Path(self.args.output_dir))
+            run = Path(self.args.output_dir)
+            checkpoint = resolve_resume(resume_from_checkpoint, run)
+            if checkpoint is None and not self._has_trained:
+                refuse_used_folder(run)
+            self._has_trained = True
             resume_from_checkpoint = None if checkpoint is None else str(checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
@@ -101,12 +107,18 @@ class ExactResumeMixin(SDPOTrainer):  # type: ignore[misc]
         self._train_sampler = super()._get_train_sampler(dataset)
         return self._train_sampler
 
-    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+    def _init_training_state(
+        self, max_steps: int, num_update_steps_per_epoch: int, num_train_epochs: int, *args: Any
+    ) -> tuple[int, int]:
         """The host's; then brings the sampler to the permutation of the epoch that is resumed.
 
         The host draws one permutation per epoch from one generator, and starts it anew on resume.
         """
-        epochs, steps = super()._init_training_state(*args, **kwargs)
+        epochs, steps = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, *args
+        )
+        if self.args.exact_resume and self.state.global_step >= max_steps:
+            return num_train_epochs, 0  # the run is over; the host would take one step more
         generator = getattr(self._train_sampler, "generator", None)
         if self.args.exact_resume and generator is not None:
             for _ in range(epochs):

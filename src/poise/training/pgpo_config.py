@@ -149,6 +149,16 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
                 "tiled loss nor an information signal; set tiled_loss=False and sensitivity=0, or "
                 "use_teacher_server=False"
             )
+        if self.distillation_weight == 0 and self.sensitivity != 0:
+            raise ValueError(
+                "distillation_weight=0 distils nothing, so there is no information signal; set "
+                "sensitivity=0"
+            )
+        if self.save_only_model and self.exact_resume:
+            raise ValueError(
+                "save_only_model=True leaves out the optimizer, so a run cannot be resumed; set "
+                "exact_resume=False as well"
+            )
         if self.use_vllm and self.max_resamples:
             raise ValueError(
                 f"max_resamples={self.max_resamples} works with transformers' generation only; "

@@ -18,6 +18,7 @@ from ._host import is_pure_lora_training
 from .distillation import DistillationMixin
 from .exact_resume import ExactResumeMixin
 from .guards import CollapseMonitor, NonFiniteGuard
+from .hidden_states import split_causal_lm
 from .metrics_log import MetricsLog
 from .pgpo_config import PGPOConfig
 from .preflight import check_before_loading, check_chat_template, first_rows
@@ -82,7 +83,7 @@ class PGPOTrainer(ExactResumeMixin, RolloutMixin, DistillationMixin):  # type: i
         peft_config: Any = None,
     ) -> None:
         args = PGPOConfig("pgpo-output") if args is None else args
-        check_before_loading(model, args, train_dataset)
+        model = check_before_loading(model, args, train_dataset)
         self.step_scale: Any = None  # a StepScale, made with the optimizer
         self.nonfinite_guard = NonFiniteGuard(args.max_nonfinite_steps)
         self.collapse_monitor = CollapseMonitor()
@@ -101,14 +102,15 @@ class PGPOTrainer(ExactResumeMixin, RolloutMixin, DistillationMixin):  # type: i
             peft_config=peft_config,
         )
         self._refuse_unsupported()
-        if args.tiled_loss:  # the host's own loss stays as it is, to the bit
+        if self._uses_tiled_loss():
+            split_causal_lm(self.model)  # refuses what it cannot split
             fold_output_head(self.model)
-        rows = first_rows(train_dataset, 2)
-        check_chat_template(rows, self._tokenizer)
+        rows = first_rows(train_dataset, 1)
+        check_chat_template(rows, self.processing_class)
         self.teacher_context_builder = RolloutTeacherContextBuilder(self)
         self._wrap_reward_functions()
         if args.check_rewards:
-            self._check_reward_functions(rows)
+            self._check_reward_functions(rows[0])
         self.add_callback(_StepEnd(self))
         self.add_callback(MetricsLog())
 
@@ -116,7 +118,13 @@ class PGPOTrainer(ExactResumeMixin, RolloutMixin, DistillationMixin):  # type: i
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise ValueError(
                 "PGPOTrainer cannot run under DeepSpeed, whose engine steps the optimizer inside "
-                "the backward; use DDP or FSDP, or TRL's SDPOTrainer"
+                "the backward; use DDP, or TRL's SDPOTrainer"
+            )
+        whole = ("tiled_loss", "exact_resume", "teacher_from_student")
+        if self.is_fsdp_enabled and (on := [name for name in whole if getattr(self.args, name)]):
+            raise ValueError(
+                f"under FSDP no rank holds a whole model, which {', '.join(on)} need; set them to "
+                "False, or use DDP"
             )
 
     def _setup_teacher_model(self) -> None:
@@ -227,19 +235,19 @@ class PGPOTrainer(ExactResumeMixin, RolloutMixin, DistillationMixin):  # type: i
             self._watched["student entropy"] = student / distilled
 
     def _skip_if_nonfinite(self, grad_norm: float) -> None:
-        if not self.args.skip_nonfinite_steps or self.accelerator.scaler is not None:
-            return  # a gradient scaler skips such steps itself
-        if self._is_step_finite and math.isfinite(grad_norm):
+        if not self.args.skip_nonfinite_steps:
+            return
+        # A gradient scaler skips by itself and tries scales that overflow: only the loss counts.
+        has_scaler = self.accelerator.scaler is not None
+        if self._is_step_finite and (has_scaler or math.isfinite(grad_norm)):
             return self.nonfinite_guard.good()
-        # Without gradients the optimizer changes neither parameters nor moments.
-        self.model.zero_grad(set_to_none=True)
-        self.step_scale.discard()
-        logger.warning(
-            "Step %d skipped: its loss or gradient is not finite (norm %s).",
-            self.state.global_step + 1,
-            grad_norm,
-        )
-        self.nonfinite_guard.skipped(self.state.global_step + 1, self._last_checkpoint())
+        if not has_scaler:
+            # Without gradients the optimizer changes neither parameters nor moments.
+            self.model.zero_grad(set_to_none=True)
+            self.step_scale.discard()
+        step = self.state.global_step + 1
+        logger.warning("Step %d skipped: loss or gradient is not finite (%s).", step, grad_norm)
+        self.nonfinite_guard.skipped(step, self._last_checkpoint())
 
     def _after_optimizer_step(self) -> None:
         if self.accelerator.optimizer_step_was_skipped:  # by a gradient scaler

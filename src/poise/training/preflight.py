@@ -2,31 +2,70 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoConfig
 from trl.data_utils import is_conversational
 
 from ..data.validation import check_dataset
-from ..models import resolve_model
+from ..models import ModelError, resolve_model
 from .pgpo_config import PGPOConfig
 
+HINT = "privileged_context"
 
-def check_before_loading(model: Any, args: PGPOConfig, train_dataset: Any) -> None:
+
+def check_before_loading(model: Any, args: PGPOConfig, train_dataset: Any) -> Any:
     """Checks that need no model.
 
+    Returns:
+        The model, or what its name stands for.
+
     Raises:
+        TypeError: arguments of another trainer.
         ValueError: no data, rows that cannot be trained on, a path that is not a model.
         OSError: an output folder that cannot be written.
     """
+    if not isinstance(args, PGPOConfig):
+        raise TypeError(
+            f"args must be a PGPOConfig, got {type(args).__name__}; PGPOConfig takes the same "
+            "arguments and Poise's own"
+        )
     if train_dataset is None:
         raise ValueError("train_dataset is required: pass a Dataset with a column 'prompt'")
     check_dataset(train_dataset)
+    _check_hint_column(args, first_rows(train_dataset, 1))
     check_output_folder(Path(args.output_dir))
-    if isinstance(model, str):
-        resolve_model(model)
+    return _find_model(model, args) if isinstance(model, str) else model
+
+
+def _find_model(name: str, args: PGPOConfig) -> str:
+    """What a model's name stands for, once its configuration could be read."""
+    path, init = resolve_model(name), args.model_init_kwargs or {}
+    try:
+        AutoConfig.from_pretrained(
+            path, trust_remote_code=args.trust_remote_code, revision=init.get("revision") or "main"
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"model {name!r} cannot be loaded: {reason}; give a local model folder or a hub id"
+        ) from error
+    return path
+
+
+def _check_hint_column(args: PGPOConfig, rows: list[dict[str, Any]]) -> None:
+    """Static feedback is optional, so a misspelt column would be left out without a word."""
+    if args.include_environment_feedback and HINT not in rows[0]:
+        near = difflib.get_close_matches(HINT, rows[0], n=1)
+        if near:
+            raise ValueError(
+                f"the data set has no column {HINT!r}, from which the teacher takes its hint, but "
+                f"{near[0]!r}; rename it"
+            )
 
 
 def check_output_folder(folder: Path) -> None:
@@ -46,13 +85,13 @@ def check_output_folder(folder: Path) -> None:
         ) from None
 
 
-def check_chat_template(rows: list[dict[str, Any]], tokenizer: Any) -> None:
+def check_chat_template(rows: list[dict[str, Any]], processing_class: Any) -> None:
     """A conversational prompt needs a tokenizer that knows how to write one down.
 
     Raises:
         ValueError: it does not.
     """
-    if is_conversational({"prompt": rows[0]["prompt"]}) and not tokenizer.chat_template:
+    if is_conversational({"prompt": rows[0]["prompt"]}) and not processing_class.chat_template:
         raise ValueError(
             "the prompts are conversations (lists of messages), but the tokenizer has no chat "
             "template; use an instruction-tuned model, set tokenizer.chat_template, or make the "

@@ -6,6 +6,15 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+
+class RewardCheckError(RuntimeError):
+    """A reward function failed when it was called before training."""
+
+
+class RewardTypeError(TypeError):
+    """A reward function returned something of another type."""
+
+
 RewardFunction = Callable[..., Sequence[Any]]
 
 
@@ -24,13 +33,13 @@ def split_rewards(
         Rewards and texts, one per completion.
 
     Raises:
-        TypeError: not a list, or an entry of another type.
+        RewardTypeError: not a list, or an entry of another type.
         ValueError: another length.
     """
     if hasattr(output, "tolist"):  # a NumPy array or a tensor
         output = output.tolist()
     if not isinstance(output, (list, tuple)):
-        raise TypeError(
+        raise RewardTypeError(
             f"reward function {name!r} must return a list with one entry per completion, "
             f"got {type(output).__name__}"
         )
@@ -47,7 +56,7 @@ def split_rewards(
         )
         rewards.append(_as_reward(name, index, reward))
         if text is not None and not isinstance(text, str):
-            raise TypeError(
+            raise RewardTypeError(
                 f"reward function {name!r} must return feedback as text, got "
                 f"{type(text).__name__} for completion {index}"
             )
@@ -63,7 +72,7 @@ def _as_reward(name: str, index: int, reward: Any) -> float | None:
             raise TypeError
         return float(reward)
     except (TypeError, ValueError, RuntimeError):  # the last from a tensor of several numbers
-        raise TypeError(
+        raise RewardTypeError(
             f"reward function {name!r} must return numbers, None or (number, text) pairs, got "
             f"{reward!r} for completion {index}"
         ) from None
@@ -92,6 +101,23 @@ class TextReward:
         rewards, texts = split_rewards(self._name, output, len(completions))
         self._deliver(texts)
         return rewards
+
+    def check(self, **columns: Any) -> None:
+        """Calls the function and looks at what it returns; delivers nothing.
+
+        Raises:
+            TypeError, ValueError: from `split_rewards`.
+            RewardCheckError: the function raised.
+        """
+        try:
+            output = self._function(**columns)
+        except Exception as error:
+            raise RewardCheckError(
+                f"reward function {self._name!r} raised {type(error).__name__} on empty "
+                f"completions ({error}), which a model may write at any time; let it return a "
+                "reward for them, or set check_rewards=False"
+            ) from error
+        split_rewards(self._name, output, len(columns["completions"]))
 
 
 def join_texts(old: list[str | None], new: list[str | None]) -> list[str | None]:

@@ -29,13 +29,15 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         before = self.rollout_feedback or [None] * len(texts)
         self.rollout_feedback = join_texts(before, texts)
 
-    def _check_reward_functions(self, rows: list[dict[str, Any]]) -> None:
-        """Calls each reward function once on empty completions, so that a wrong one fails now.
+    def _check_reward_functions(self, row: dict[str, Any]) -> None:
+        """Calls each reward function on one group of empty completions: a wrong one fails now.
 
         Raises:
-            TypeError, ValueError: from `split_rewards`, or the function's own error, which the
-                model's first empty completion would have raised in the middle of the run.
+            TypeError, ValueError: from `split_rewards`.
+            RewardCheckError: the function's own error, which the model's first empty completion
+                would have raised in the middle of the run.
         """
+        rows = [row] * self.num_generations
         prompts = [row["prompt"] for row in rows]
         chat = is_conversational({"prompt": prompts[0]})
         empty: Any = [{"role": "assistant", "content": ""}] if chat else ""
@@ -46,7 +48,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         }
         for function in self.reward_funcs:
             if isinstance(function, TextReward):
-                function(
+                function.check(
                     prompts=prompts,
                     completions=[empty for _ in rows],
                     completion_ids=[[] for _ in rows],

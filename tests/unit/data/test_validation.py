@@ -59,8 +59,8 @@ BAD: dict[str, tuple[Any, str]] = {
         r"row 0: expected an answer among A, B, the letters of its 2 options, found 'C'",
     ),
     "answer in words": (
-        [{"prompt": "x", "answer": "y", "options": FOUR}],
-        r"row 0: expected an answer among A, B, C, D, .*found 'y'",
+        [{"prompt": "x", "answer": "none", "options": FOUR}],
+        r"row 0: expected an answer among A, B, C, D, .*found 'none'",
     ),
 }
 

@@ -12,6 +12,7 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 
 from poise.training import PGPOTrainer
+from poise.training._host import SDPOConfig
 from tests.tiny import tiny_dataset, tiny_tokenizer, vowel_reward
 
 
@@ -39,6 +40,7 @@ DATASETS: dict[str, tuple[Any, str]] = {
     "empty dataset": (_rows(prompt=[]), "empty|no rows"),
     "missing column": (_rows(answer=["A"]), "prompt"),
     "misspelt column": (_rows(promt=["x"], answer=["A"]), "promt"),
+    "misspelt hint": (_rows(prompt=["x"], answer=["A"], privileged_contex=["y"]), "rename it"),
     "empty prompt": (_rows(prompt=["x", " "]), "row 1"),
     "empty answer": (_rows(prompt=["x", "y"], answer=["A", ""]), "row 1"),
     "answer outside the options": (
@@ -52,11 +54,11 @@ DATASETS: dict[str, tuple[Any, str]] = {
 def test_dataset_that_cannot_be_trained_on(case: str, make: Callable[..., Any]) -> None:
     dataset, message = DATASETS[case]
     with pytest.raises(ValueError, match=message):
-        make(train_dataset=dataset)
+        make({"include_environment_feedback": True}, train_dataset=dataset)
 
 
 REWARDS: dict[str, tuple[Any, type[Exception], str]] = {
-    "too short": (lambda completions, **_: [1.0], ValueError, "expected 2, got 1"),
+    "too short": (lambda completions, **_: [1.0], ValueError, "expected 4, got 1"),
     "no list": (lambda completions, **_: 1.0, TypeError, "got float"),
     "text": (lambda completions, **_: ["good"] * len(completions), TypeError, "'good'"),
     "text for a number": (
@@ -72,6 +74,23 @@ def test_reward_function_that_returns_something_else(case: str, make: Callable[.
     function, error, message = REWARDS[case]
     with pytest.raises(error, match=message):
         make(reward_funcs=function)
+
+
+def test_reward_function_that_fails_on_an_empty_completion(make: Callable[..., Any]) -> None:
+    with pytest.raises(RuntimeError, match="raised IndexError on empty completions"):
+        make(reward_funcs=lambda completions, **_: [float(text[0] == "a") for text in completions])
+
+
+def test_arguments_of_another_trainer(
+    make_config: Callable[..., Any], tiny_model_path: str
+) -> None:
+    with pytest.raises(TypeError, match="must be a PGPOConfig, got SDPOConfig"):
+        PGPOTrainer(
+            model=tiny_model_path,
+            reward_funcs=vowel_reward,
+            args=make_config(SDPOConfig),
+            train_dataset=tiny_dataset(),
+        )
 
 
 def test_no_reward_function(make: Callable[..., Any]) -> None:

@@ -123,7 +123,7 @@ def test_a_reward_model_is_left_to_the_host() -> None:
     module = nn.Linear(1, 1)
     trainer = _trainer([], [module])
     assert trainer.reward_funcs == [module]
-    trainer._check_reward_functions(_inputs())
+    trainer._check_reward_functions(_inputs()[0])
 
 
 # Checking reward functions before the run
@@ -137,7 +137,7 @@ def test_reward_functions_are_tried_on_empty_completions() -> None:
         return [0.0] * len(columns["completions"])
 
     trainer = _trainer([], [watch])
-    trainer._check_reward_functions(_inputs()[:2])
+    trainer._check_reward_functions(_inputs()[0])
     (columns,) = seen
     assert columns.pop("trainer_state").global_step == 7
     assert columns == {
@@ -150,19 +150,21 @@ def test_reward_functions_are_tried_on_empty_completions() -> None:
 
 def test_a_chat_is_tried_with_an_empty_message() -> None:
     def watch(completions: Any, **columns: Any) -> list[float]:
-        assert completions == [[{"role": "assistant", "content": ""}]]
-        return [0.0]
+        assert all(
+            completion == [{"role": "assistant", "content": ""}] for completion in completions
+        )
+        return [0.0] * len(completions)
 
     row = {"prompt": [{"role": "user", "content": "p"}]}
-    _trainer([], [watch])._check_reward_functions([row])
+    _trainer([], [watch])._check_reward_functions(row)
 
 
 @pytest.mark.parametrize(
     ("output", "error", "message"),
     [
         (None, TypeError, "'wrong' must return a list"),
-        ([1.0], ValueError, "'wrong' must return one entry per completion, expected 4, got 1"),
-        (["a"] * 4, TypeError, "'wrong' must return numbers"),
+        ([1.0], ValueError, "'wrong' must return one entry per completion, expected 2, got 1"),
+        (["a"] * 2, TypeError, "'wrong' must return numbers"),
     ],
 )
 def test_a_wrong_reward_function_fails_before_the_run(
@@ -172,12 +174,12 @@ def test_a_wrong_reward_function_fails_before_the_run(
         return output
 
     with pytest.raises(error, match=message):
-        _trainer([], [is_good, wrong])._check_reward_functions(_inputs())
+        _trainer([], [is_good, wrong])._check_reward_functions(_inputs()[0])
 
 
 def test_the_trial_leaves_no_feedback() -> None:
     trainer = _trainer([])
-    trainer._check_reward_functions(_inputs())
+    trainer._check_reward_functions(_inputs()[0])
     assert trainer.rollout_feedback is None
 
 
