@@ -24,6 +24,7 @@ def test_there_are_examples() -> None:
     assert len(_examples()) >= 2
 
 
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
 @pytest.mark.parametrize(("place", "code"), _examples(), ids=[place for place, _ in _examples()])
 def test_example_runs(
     place: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model_path: str
