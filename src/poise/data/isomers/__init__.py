@@ -1,0 +1,1 @@
+"""Logical isomers: the same logic, told in several domains."""
