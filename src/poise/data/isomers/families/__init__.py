@@ -1,0 +1,28 @@
+"""All families of logical form. A new one is a module with an object `FAMILY`, named here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+
+from ..model import Family
+from . import ordering
+
+_FOUND: tuple[Family, ...] = (ordering.FAMILY,)
+# Name -> family. Read only.
+FAMILIES = MappingProxyType({family.name: family for family in _FOUND})
+
+
+def get_families(names: Sequence[str] | None = None) -> tuple[Family, ...]:
+    """Families by name; all of them if no names are given.
+
+    Raises:
+        ValueError: an unknown name, a name twice, or an empty list.
+    """
+    if names is None:
+        return tuple(FAMILIES.values())
+    if isinstance(names, str) or not names or not set(names) <= set(FAMILIES):
+        raise ValueError(f"families: expected some of {', '.join(FAMILIES)}, found {names!r}")
+    if len(set(names)) != len(names):
+        raise ValueError(f"families: expected each one once, found {list(names)!r}")
+    return tuple(FAMILIES[name] for name in names)

@@ -1,0 +1,100 @@
+"""Options for number answers: near misses whose order says nothing about which is right."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..model import Form
+
+COUNT = 4
+SMALLEST = 2  # 1 would need a singular, 0 a "none"
+WIDEST = 5  # mistakes further off than this factor are seen through without reasoning
+TRIES = 10_000
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A drawn form before its options.
+
+    Args:
+        data: The form's data.
+        answer: The right answer.
+        mistakes: What typical mistakes give.
+        given: Numbers that the facts state; no option is one of them, so that an option is
+            neither chosen nor dismissed for having been read before.
+    """
+
+    data: dict[str, Any]
+    answer: int
+    mistakes: Iterable[int]
+    given: Collection[int]
+
+
+def draw_form(
+    rng: random.Random, family: str, depth: int, attempt: Callable[[random.Random], Draft | None]
+) -> Form:
+    """A form from the first attempt that works out in whole numbers.
+
+    The answer's rank among the options is drawn before the form, so it is uniform whatever
+    the attempts reject.
+
+    Raises:
+        RuntimeError: no attempt works, which is a fault of the family.
+    """
+    rank = rng.randrange(COUNT)
+    for _ in range(TRIES):
+        draft = attempt(rng)
+        options = draft and _options(rng, draft, rank)
+        if draft and options:
+            texts = tuple(str(number) for number in options)
+            return Form(family, depth, draft.data, str(draft.answer), texts)
+    raise RuntimeError(f"{family}: no form of depth {depth} in {TRIES} attempts")
+
+
+def _options(rng: random.Random, draft: Draft, rank: int) -> list[int] | None:
+    """`rank` numbers below the answer, the rest above, in random order."""
+    answer, given = draft.answer, set(draft.given)
+    if answer in given or answer < SMALLEST:
+        return None
+    near = {
+        wrong
+        for wrong in draft.mistakes
+        if answer / WIDEST <= wrong <= answer * WIDEST and _is_free(wrong, given | {answer})
+    }
+    lower = _some(rng, (wrong for wrong in near if wrong < answer), rank)
+    upper = _some(rng, (wrong for wrong in near if wrong > answer), COUNT - 1 - rank)
+    for side, size, sign in ((lower, rank, -1), (upper, COUNT - 1 - rank, 1)):
+        for _ in range(size - len(side)):
+            slip = _slip(rng, answer, [answer, *lower, *upper], given, sign)
+            if slip is None:
+                return None
+            side.append(slip)
+    options = [answer, *lower, *upper]
+    rng.shuffle(options)
+    return options
+
+
+def _some(rng: random.Random, numbers: Iterable[int], count: int) -> list[int]:
+    known = sorted(numbers)
+    return rng.sample(known, min(count, len(known)))
+
+
+def _slip(
+    rng: random.Random, answer: int, options: list[int], given: set[int], sign: int
+) -> int | None:
+    """A slip of calculation on one side of the answer, near any option so that none is central."""
+    reach = max(4, answer // 4)
+    free = {
+        wrong
+        for option in options
+        for wrong in range(option - reach, option + reach + 1)
+        if (wrong - answer) * sign > 0 and _is_free(wrong, given.union(options))
+    }
+    return rng.choice(sorted(free)) if free else None
+
+
+def _is_free(number: int, taken: Collection[int]) -> bool:
+    return number >= SMALLEST and number not in taken

@@ -1,0 +1,1 @@
+"""What the families say in each domain; the last phrasing of each is kept for tests."""

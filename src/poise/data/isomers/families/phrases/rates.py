@@ -1,0 +1,409 @@
+"""Words for `rates`: what is measured by what, and how each domain says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RateWords:
+    """One way of telling rates.
+
+    Args:
+        units: Four nouns, ``singular|plural``; each is measured by the one before.
+        links: Three sentences with `b` (counted) and `per` (``every 4 minutes``).
+        given: How much there is of the first unit, `x`.
+        split: A sharing in the ratio `p` to `q` of unit `B`.
+        asks: Questions: for an amount of unit `B`, and for the first share.
+        steps: Reasoning: with `x`, `a` (counted), `k`, `b`, `y` (counted); for ``a = 1``; for
+            the sharing, with `p`, `q`, `n`, `x`, `k`, `y`.
+    """
+
+    units: tuple[str, str, str, str]
+    links: tuple[str, str, str]
+    given: str
+    split: str
+    asks: tuple[str, str]
+    steps: tuple[str, str, str]
+
+
+PHRASES: dict[str, tuple[RateWords, ...]] = {
+    "mathematics": (
+        RateWords(
+            (
+                "unit of u|units of u",
+                "unit of v|units of v",
+                "unit of w|units of w",
+                "unit of z|units of z",
+            ),
+            (
+                "v is proportional to u and grows by {b} for {per}.",
+                "w is proportional to v and grows by {b} for {per}.",
+                "z is proportional to w and grows by {b} for {per}.",
+            ),
+            "The value of u is {x}.",
+            "The {B} are divided into a part m and a part n with m : n = {p} : {q}.",
+            ("What is the value in {B}?", "What is the value of m in {B}?"),
+            (
+                "{x} / {a} = {k}, and {k} * {b} = {y}.",
+                "The factor is {x}, and {k} * {b} = {y}.",
+                "m + n has {p} + {q} = {n} equal parts of {x} / {n} = {k}, so m = {p} * {k} = {y}.",
+            ),
+        ),
+        RateWords(
+            ("triangle|triangles", "square|squares", "circle|circles", "hexagon|hexagons"),
+            (
+                "A pattern places {b} beside {per}.",
+                "The same pattern places {b} around {per}.",
+                "Finally the pattern places {b} under {per}.",
+            ),
+            "The pattern is continued up to {x}.",
+            "Its {B} are coloured red and blue in the proportion {p} : {q}.",
+            ("How many {B} does the pattern have?", "How many {B} are red?"),
+            (
+                "{x} repeat the block of {a} {k} times: {k} * {b} = {y}.",
+                "The block repeats {k} times: {k} * {b} = {y}.",
+                "{p} + {q} = {n} divides {x} into {k}-element groups: {p} * {k} = {y}.",
+            ),
+        ),
+        RateWords(
+            (
+                "integer|integers",
+                "fraction|fractions",
+                "square root|square roots",
+                "logarithm|logarithms",
+            ),
+            (
+                "A table of numbers lists {b} next to {per}.",
+                "That table lists {b} after {per}.",
+                "It also lists {b} below {per}.",
+            ),
+            "The table contains {x}.",
+            "Even and odd rows hold its {B} in the proportion {p} : {q}.",
+            (
+                "Compute the number of {B}: how many does the table contain?",
+                "Compute how many {B} stand in even rows: what is their number?",
+            ),
+            (
+                "The quotient {x} / {a} is {k}, and the product {k} * {b} is {y}.",
+                "The multiplier is {k}, and the product {k} * {b} is {y}.",
+                "The sum {p} + {q} is {n}, the quotient {x} / {n} is {k}, the product {p} * {k} is "
+                "{y}.",
+            ),
+        ),
+    ),
+    "medicine": (
+        RateWords(
+            (
+                "minute|minutes",
+                "mL of saline|mL of saline",
+                "mg of potassium|mg of potassium",
+                "heartbeat check|heartbeat checks",
+            ),
+            (
+                "An infusion pump delivers {b} {per}.",
+                "The bag supplies {b} with {per}.",
+                "The nurse makes {b} for {per}.",
+            ),
+            "The infusion runs for {x}.",
+            "Patient P and patient Q receive these {B} in a {p} to {q} ratio.",
+            ("How many {B} does the infusion come to?", "How many {B} does patient P receive?"),
+            (
+                "The infusion covers {k} doses of {a} in {x}, giving {k} * {b} = {y} {B}.",
+                "The infusion covers {x}, giving {k} * {b} = {y} {B}.",
+                "{p} + {q} = {n} doses of {x} / {n} = {k}, so P receives {p} * {k} = {y} {B}.",
+            ),
+        ),
+        RateWords(
+            (
+                "kg of body weight|kg of body weight",
+                "mg of antibiotic|mg of antibiotic",
+                "mL of syrup|mL of syrup",
+                "glass of water|glasses of water",
+            ),
+            (
+                "A child is prescribed {b} for {per}.",
+                "The pharmacist dissolves {per} in {b}.",
+                "The leaflet advises {b} with {per}.",
+            ),
+            "The scales show {x}.",
+            "Morning and evening doses split the {B} {p} to {q}.",
+            (
+                "How many {B} should the child take?",
+                "How many {B} should the child take in the morning?",
+            ),
+            (
+                "The prescription of {b} applies {k} times in {x}: {k} * {b} = {y} {B}.",
+                "The prescription of {b} applies {k} times: {k} * {b} = {y} {B}.",
+                "The day has {n} portions of {x} / {n} = {k}, the morning {p} * {k} = {y} {B}.",
+            ),
+        ),
+        RateWords(
+            (
+                "patient|patients",
+                "blood tube|blood tubes",
+                "test strip|test strips",
+                "pair of gloves|pairs of gloves",
+            ),
+            (
+                "The clinic fills {b} for {per}.",
+                "The hospital bench uses up {b} on {per}.",
+                "Hygiene rules demand {b} for {per}.",
+            ),
+            "Today the clinic treats {x}.",
+            "Intensive care and surgery use the {B} in shares of {p} and {q}.",
+            ("How many {B} does the clinic need?", "How many {B} does intensive care use?"),
+            (
+                "Treating {x} is {k} times treating {a}, which needs {k} * {b} = {y} {B}.",
+                "Treating {x} needs {k} * {b} = {y} {B}.",
+                "With {n} shares of {x} / {n} = {k}, intensive care uses {p} * {k} = {y} {B}.",
+            ),
+        ),
+    ),
+    "law": (
+        RateWords(
+            (
+                "hearing day|hearing days",
+                "motion|motions",
+                "affidavit|affidavits",
+                "exhibit|exhibits",
+            ),
+            (
+                "The court decides {b} {per}.",
+                "The rules attach {b} to {per}.",
+                "The clerk stamps {b} with {per}.",
+            ),
+            "The docket schedules {x}.",
+            "Plaintiff and defendant filed the {B} in the relation {p} to {q}.",
+            ("How many {B} will the docket show?", "How many {B} did the plaintiff file?"),
+            (
+                "The docket's {x} make {k} rounds of {a}; {k} * {b} = {y} {B}.",
+                "The docket has {k} rounds; {k} * {b} = {y} {B}.",
+                "The parties hold {n} lots of {x} / {n} = {k}; the plaintiff filed {p} * {k} = {y} "
+                "{B}.",
+            ),
+        ),
+        RateWords(
+            ("contract|contracts", "clause|clauses", "footnote|footnotes", "citation|citations"),
+            (
+                "A law firm drafts {b} in {per}.",
+                "Its partners append {b} to {per}.",
+                "House style prescribes {b} for {per}.",
+            ),
+            "The client orders {x}.",
+            "Senior counsel and the associate write the {B} in the relation {p} to {q}.",
+            ("How many {B} must the firm draft?", "How many {B} must senior counsel write?"),
+            (
+                "The order is {k} bundles of {a}, hence {k} * {b} = {y} {B}.",
+                "The order is {k} bundles, hence {k} * {b} = {y} {B}.",
+                "Counsel work on {n} bundles of {x} / {n} = {k}, hence {p} * {k} = {y} {B} for "
+                "senior counsel.",
+            ),
+        ),
+        RateWords(
+            (
+                "billable hour|billable hours",
+                "filing|filings",
+                "page of evidence|pages of evidence",
+                "notarised seal|notarised seals",
+            ),
+            (
+                "An attorney completes {b} in {per}.",
+                "The statute requires {b} for {per}.",
+                "The notary affixes {b} to {per}.",
+            ),
+            "The invoice lists {x}.",
+            "Two heirs are allotted the {B} {p} to {q}, the elder first.",
+            ("How many {B} follow from the invoice?", "How many {B} go to the elder heir?"),
+            (
+                "The invoice holds {a} exactly {k} times, therefore {k} * {b} = {y} {B}.",
+                "The invoice counts {k}, therefore {k} * {b} = {y} {B}.",
+                "An allotment is {x} / ({p} + {q}) = {k}, therefore the elder gets {p} * {k} = {y} "
+                "{B}.",
+            ),
+        ),
+    ),
+    "science": (
+        RateWords(
+            (
+                "second|seconds",
+                "mol of hydrogen|mol of hydrogen",
+                "mol of water|mol of water",
+                "kJ of heat|kJ of heat",
+            ),
+            (
+                "A reactor consumes {b} {per}.",
+                "The reaction forms {b} from {per}.",
+                "Condensation releases {b} for {per}.",
+            ),
+            "The experiment lasts {x}.",
+            "Flask one and flask two collect the {B} in a mixing ratio of {p} to {q}.",
+            ("How many {B} does the reaction yield?", "How many {B} does flask one collect?"),
+            (
+                "Scaling {a} by {k} reaches {x} and yields {k} * {b} = {y} {B}.",
+                "Scaling by {k} yields {k} * {b} = {y} {B}.",
+                "Per ratio unit {x} / {n} = {k}, so flask one collects {p} * {k} = {y} {B}.",
+            ),
+        ),
+        RateWords(
+            (
+                "metre of cable|metres of cable",
+                "sensor|sensors",
+                "reading|readings",
+                "kilobyte|kilobytes",
+            ),
+            (
+                "A probe line carries {b} on {per}.",
+                "The logger records {b} from {per}.",
+                "The memory stores {per} in {b}.",
+            ),
+            "The observatory lays out {x}.",
+            "Daytime and night observations account for the {B} as {p} to {q}.",
+            (
+                "How many {B} does the observatory collect?",
+                "How many {B} come from daytime observations?",
+            ),
+            (
+                "The line of {x} has {k} segments of {a}, which produce {k} * {b} = {y} {B}.",
+                "The line has {k} segments, which produce {k} * {b} = {y} {B}.",
+                "One of {n} fractions is {x} / {n} = {k}; daytime produces {p} * {k} = {y} {B}.",
+            ),
+        ),
+        RateWords(
+            (
+                "sample|samples",
+                "bacterial colony|bacterial colonies",
+                "microgram of enzyme|micrograms of enzyme",
+                "photon|photons",
+            ),
+            (
+                "A culture study counts {b} in {per}.",
+                "Assays extract {b} from {per}.",
+                "The detector registers {b} for {per}.",
+            ),
+            "The biologist cultivates {x}.",
+            "The wild type and the mutant contribute to the {B} at {p} to {q}.",
+            ("How many {B} does the study measure?", "How many {B} does the wild type contribute?"),
+            (
+                "{x} equal {k} batches of {a}, and {k} * {b} = {y} {B} are measured.",
+                "There are {k} batches, and {k} * {b} = {y} {B} are measured.",
+                "{x} / ({p} + {q}) = {k} is one fraction, and {p} * {k} = {y} {B} are wild type.",
+            ),
+        ),
+    ),
+    "logistics": (
+        RateWords(
+            ("truck|trucks", "pallet|pallets", "crate|crates", "barcode label|barcode labels"),
+            (
+                "The depot loads {b} onto {per}.",
+                "The packers stack {b} on {per}.",
+                "The printer spits out {b} for {per}.",
+            ),
+            "The fleet sends out {x}.",
+            "The northern and the southern hub divide up the {B} {p} to {q}.",
+            ("How many {B} does the fleet haul?", "How many {B} reach the northern hub?"),
+            (
+                "The fleet of {x} is {k} convoys of {a}, hauling {k} * {b} = {y} {B}.",
+                "The fleet is {k} convoys, hauling {k} * {b} = {y} {B}.",
+                "Each of {n} loads is {x} / {n} = {k}, the north hauling {p} * {k} = {y} {B}.",
+            ),
+        ),
+        RateWords(
+            (
+                "delivery route|delivery routes",
+                "litre of diesel|litres of diesel",
+                "km|km",
+                "parcel|parcels",
+            ),
+            (
+                "A courier van burns {b} on {per}.",
+                "It drives {b} with {per}.",
+                "The driver drops off {b} along {per}.",
+            ),
+            "Dispatch plans {x}.",
+            "The express and the standard service take over the {B} {p} to {q}.",
+            ("How many {B} does dispatch plan for?", "How many {B} belong to the express service?"),
+            (
+                "Dispatch fits {a} into {x} {k} times, planning {k} * {b} = {y} {B}.",
+                "Dispatch plans {k} times {b}: {k} * {b} = {y} {B}.",
+                "Dispatch cuts {x} into {n} legs of {k}, express driving {p} * {k} = {y} {B}.",
+            ),
+        ),
+        RateWords(
+            (
+                "container|containers",
+                "forklift trip|forklift trips",
+                "shelf space|shelf spaces",
+                "carton|cartons",
+            ),
+            (
+                "At the port, unloading takes {b} for {per}.",
+                "The warehouse fills {b} with {per}.",
+                "Storekeepers fit {b} into {per}.",
+            ),
+            "A ship brings {x}.",
+            "Aisle one and aisle two store the {B} {p} to {q}.",
+            ("How many {B} must the port handle?", "How many {B} end up in aisle one?"),
+            (
+                "Unloading {x} is {k} shifts of {a}, handling {k} * {b} = {y} {B}.",
+                "Unloading takes {k} shifts, handling {k} * {b} = {y} {B}.",
+                "A stack is {x} / {n} = {k} for {n} stacks, aisle one storing {p} * {k} = {y} {B}.",
+            ),
+        ),
+    ),
+    "sports": (
+        RateWords(
+            ("lap|laps", "sprint|sprints", "push-up|push-ups", "bonus point|bonus points"),
+            (
+                "A coach puts {b} into {per}.",
+                "Athletes do {b} after {per}.",
+                "The club awards {b} for {per}.",
+            ),
+            "Today's training has {x}.",
+            "Captain and goalkeeper earn the {B} {p} to {q}.",
+            ("How many {B} does the training add up to?", "How many {B} does the captain earn?"),
+            (
+                "Training {x} means {k} sets of {a}, adding up to {k} * {b} = {y} {B}.",
+                "Training means {k} sets, adding up to {k} * {b} = {y} {B}.",
+                "They earn {n} tallies of {x} / {n} = {k}, the captain {p} * {k} = {y} {B}.",
+            ),
+        ),
+        RateWords(
+            ("match|matches", "goal|goals", "fan chant|fan chants", "drum roll|drum rolls"),
+            (
+                "A striker scores {b} in {per}.",
+                "The crowd sings {b} after {per}.",
+                "The band plays {b} between {per}.",
+            ),
+            "The season has {x}.",
+            "Home and away games see the {B} {p} to {q}.",
+            ("How many {B} does the season see?", "How many {B} do home games see?"),
+            (
+                "Over the season {a} recur {k} times: {k} * {b} = {y} {B}.",
+                "Over the season it recurs {k} times: {k} * {b} = {y} {B}.",
+                "The league sees {n} streaks of {x} / {n} = {k}, at home {p} * {k} = {y} {B}.",
+            ),
+        ),
+        RateWords(
+            (
+                "tournament round|tournament rounds",
+                "serve|serves",
+                "tennis rally|tennis rallies",
+                "winning shot|winning shots",
+            ),
+            (
+                "A tennis player hits {b} in {per}.",
+                "She starts {b} with {per}.",
+                "She plays {b} in {per}.",
+            ),
+            "She survives {x}.",
+            "The first and the second set saw these {B} {p} to {q}.",
+            ("How many {B} does she rack up?", "How many {B} did the first set see?"),
+            (
+                "Her {x} are {k} times {a}: she racks up {k} * {b} = {y} {B}.",
+                "She racks up {k} * {b} = {y} {B}.",
+                "The sets saw {n} bursts of {x} / {n} = {k}, the first set {p} * {k} = {y} {B}.",
+            ),
+        ),
+    ),
+}

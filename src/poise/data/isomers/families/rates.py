@@ -1,0 +1,103 @@
+"""Rates and proportions: an amount follows another at a constant rate, or is shared in a ratio."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from ..model import Form, Story
+from .number_options import Draft, draw_form
+from .phrases.rates import PHRASES, RateWords
+from .wording import counted, every, fill, plural
+
+MAX_LINKS = 3  # a fourth step is always a sharing
+SPLIT_SHARE = 0.3
+
+
+class Rates:
+    """Chains of rates, the last one perhaps a sharing in a ratio.
+
+    A form's data: ``start``, the first amount; ``links``, pairs ``[a, b]``: every `a` of an
+    amount go with `b` of the next; ``split``, ``[p, q]`` or None: the share of the first.
+    """
+
+    name = "rates"
+    depths = range(1, MAX_LINKS + 2)
+    phrasings = 3
+
+    def draw(self, rng: random.Random, depth: int) -> Form:
+        """A random form; `depth` counts the rates and the sharing."""
+        split = depth > MAX_LINKS or rng.random() < SPLIT_SHARE
+        return draw_form(rng, self.name, depth, lambda rng: _attempt(rng, depth, split))
+
+    def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+        """The form in a domain's words."""
+        words, data = PHRASES[domain][phrasing], form.data
+        links, split = data["links"], data["split"]
+        facts = [fill(words.given, x=counted(data["start"], words.units[0]))]
+        steps, amount = [], data["start"]
+        for i, (a, b) in enumerate(links):
+            near, far = words.units[i], words.units[i + 1]
+            facts.append(fill(words.links[i], b=counted(b, far), per=every(a, near)))
+            steps.append(_link_step(words, i, amount, a, b))
+            amount = amount // a * b
+        noun = plural(words.units[len(links)])
+        if split:
+            facts.append(fill(words.split, B=noun, p=split[0], q=split[1]))
+            steps.append(_split_step(words, noun, amount, *split))
+        question = fill(words.asks[bool(split)], B=noun)
+        return Story(
+            tuple(facts), question, tuple(steps), {option: option for option in form.options}
+        )
+
+
+def _attempt(rng: random.Random, depth: int, split: bool) -> Draft | None:
+    limit = 99 if depth <= 2 else 400
+    links = [_ratio(rng) for _ in range(depth - split)]
+    parts = list(_ratio(rng)) if split else None
+    amounts = [rng.randint(4, 99)]
+    for a, b in links:
+        if amounts[-1] % a or amounts[-1] == a:
+            return None
+        amounts.append(amounts[-1] // a * b)
+    if parts:
+        if amounts[-1] % sum(parts) or amounts[-1] == sum(parts):
+            return None
+        amounts.append(amounts[-1] // sum(parts) * parts[0])
+    if not all(4 <= amount <= limit for amount in amounts):
+        return None
+    data: dict[str, Any] = {"start": amounts[0], "links": links, "split": parts}
+    given = {amounts[0], *(parts or ()), *(n for link in links for n in link)}
+    return Draft(data, amounts[-1], _mistakes(amounts, links, parts), given)
+
+
+def _ratio(rng: random.Random) -> list[int]:
+    """Two different small numbers, sometimes `something for every one`."""
+    a = 1 if rng.random() < 0.2 else rng.randint(2, 9)
+    return [a, rng.choice([b for b in range(2, 10) if b != a])]
+
+
+def _mistakes(amounts: list[int], links: list[list[int]], parts: list[int] | None) -> set[int]:
+    """The last step left out, added instead of multiplied, upside down; the other's share."""
+    before, answer = amounts[-2:]
+    if parts:
+        p, q = parts
+        return {before - answer, before // p, before // q, abs(before - p), before, answer + q}
+    a, b = links[-1]
+    return {before, before + b - a, before * b, before // b * a, answer + b, answer - b}
+
+
+def _link_step(words: RateWords, i: int, amount: int, a: int, b: int) -> str:
+    near, far = words.units[i], words.units[i + 1]
+    k = amount // a
+    numbers = {"x": counted(amount, near), "a": counted(a, near), "k": k, "b": b, "y": k * b}
+    return fill(words.steps[a == 1], **numbers, B=plural(far))
+
+
+def _split_step(words: RateWords, noun: str, amount: int, p: int, q: int) -> str:
+    k = amount // (p + q)
+    numbers = {"p": p, "q": q, "n": p + q, "x": amount, "k": k, "y": p * k}
+    return fill(words.steps[2], **numbers, B=noun)
+
+
+FAMILY = Rates()
