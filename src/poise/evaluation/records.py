@@ -73,6 +73,8 @@ class QuestionRecord:
         lengths: Length of each sample in tokens.
         finished: Whether each sample ended by itself, not by the token limit.
         level: Difficulty, None where the questions have none.
+        isomer_id: The set of logical isomers that it belongs to, None for other questions.
+        test: Which of several tests asks it, None where there is one only.
     """
 
     id: str
@@ -85,6 +87,8 @@ class QuestionRecord:
     lengths: tuple[int, ...]
     finished: tuple[bool, ...]
     level: int | None = None
+    isomer_id: str | None = None
+    test: str | None = None
 
     def __post_init__(self) -> None:
         sizes = {name: len(getattr(self, name)) for name in _PER_SAMPLE}

@@ -40,8 +40,8 @@ def prepare(
     """Write the prompts down as the model reads them.
 
     Args:
-        rows: Questions with ``prompt`` (text or chat messages), and ``id``, else their place is
-            their name.
+        rows: Questions with ``prompt`` (text or chat messages), and ``id``; without it isomers
+            are named by set, domain and test, other questions by their place.
         tokenizer: Its chat template renders chat messages.
         room: Most tokens that a prompt may have, None for no bound.
         template: What the chat template is told beside the messages, e.g. ``enable_thinking``.
@@ -55,7 +55,7 @@ def prepare(
     seen: set[str] = set()
     prepared = []
     for place, row in enumerate(rows):
-        row = {"id": f"row-{place}", **row}
+        row = {"id": _name(row, place), **row}
         if row["id"] in seen:
             raise ValueError(f"evaluation: expected each id once, found {row['id']!r} twice")
         seen.add(row["id"])
@@ -69,6 +69,13 @@ def prepare(
             )
         prepared.append(Prepared(row, text, tokens))
     return prepared
+
+
+def _name(row: Row, place: int) -> str:
+    if row.get("isomer_id") is None:
+        return f"row-{place}"
+    parts = (row["isomer_id"], row.get("domain"), row.get("test"))
+    return "/".join(str(part) for part in parts if part is not None)
 
 
 def _render(prompt: Any, tokenizer: Any, template: Mapping[str, Any]) -> tuple[str, list[int]]:
@@ -179,7 +186,9 @@ def _record(question: Prepared, completions: Sequence[Completion], score: Score)
     return QuestionRecord(
         id=row["id"],
         domain=row.get("domain") or "all",
-        level=row.get("level"),
+        level=row.get("level", row.get("depth")),
+        isomer_id=row.get("isomer_id"),
+        test=row.get("test"),
         answer=_answer(row),
         prompt=question.text,
         completions=tuple(c.text for c in completions),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..data.isomers.answers import logical_answer
 from ..data.reasoning_gym import final_answer, reasoning_gym_reward
 from ..data.rewards import extract_answer
 
@@ -33,14 +34,24 @@ def score_reasoning_gym(row: Row, text: str) -> Scored:
     return Scored(final_answer(text) or None, reasoning_gym_reward([text], **columns)[0])
 
 
+def score_isomer(row: Row, text: str) -> Scored:
+    """1 for the right logical answer, told in the words of the problem's domain."""
+    found = logical_answer(text, row["options"], row["meanings"])
+    return Scored(found, float(found == row["answer"]))
+
+
 def scorer_of(rows: Sequence[Row], name: str = "dataset") -> Score:
     """How the completions of these questions are scored.
 
     Raises:
-        ValueError: a row has neither a right answer nor a task that knows it.
+        ValueError: a row has neither a right answer nor a task that knows it; an isomer's right
+            answer is none of its options' meanings.
     """
     if all("task_index" in row for row in rows):
         return score_reasoning_gym
+    if all("meanings" in row for row in rows):
+        _check_isomers(rows, name)
+        return score_isomer
     for index, row in enumerate(rows):
         if not row.get("answer"):
             raise ValueError(
@@ -48,3 +59,12 @@ def scorer_of(rows: Sequence[Row], name: str = "dataset") -> Score:
                 f"{row.get('answer')!r}; questions without it cannot be evaluated"
             )
     return score_multiple_choice
+
+
+def _check_isomers(rows: Sequence[Row], name: str) -> None:
+    for index, row in enumerate(rows):
+        if row.get("answer") not in row["meanings"]:
+            raise ValueError(
+                f"{name}, row {index}: expected an answer among the meanings of its options, "
+                f"{', '.join(map(str, row['meanings']))}; found {row.get('answer')!r}"
+            )

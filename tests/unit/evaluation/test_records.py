@@ -120,3 +120,17 @@ def test_a_missing_and_an_empty_file_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no complete line"):
         read_records(tmp_path / "empty.jsonl")
     assert RecordWriter(tmp_path / "empty.jsonl", header()).done == {}
+
+
+def test_isomers_keep_their_set_and_their_test(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    isomer = question("q", "A", isomer_id="s1", test="reversed")
+    RecordWriter(path, header()).write([isomer])
+    assert read_records(path).questions == (isomer,)
+
+
+def test_a_file_from_before_isomers_is_read(file: Path) -> None:
+    line = json.loads(file.read_text().splitlines()[1])
+    del line["isomer_id"], line["test"]
+    change_line(file, 2, json.dumps(line))
+    assert read_records(file).questions[0] == question("q1", "AB")

@@ -191,3 +191,14 @@ def test_chat_messages_without_a_chat_template_are_refused() -> None:
 def test_a_batch_of_nothing_is_refused(model: Any, tokenizer: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="batch_size: expected 1 or more, found 0"):
         run(model, tokenizer, tmp_path / "a.jsonl", batch_size=0)
+
+
+def test_isomers_are_called_by_set_domain_and_test_and_keep_them(
+    model: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    row = {"isomer_id": "s1", "domain": "law", "test": "reversed", "depth": 3, "answer": "e"}
+    rows = [row | {"prompt": "x="}, row | {"prompt": "y=", "domain": "science", "test": None}]
+    records = run(model, tokenizer, tmp_path / "a.jsonl", rows=rows)
+    assert set(records) == {"s1/law/reversed", "s1/science"}
+    found = records["s1/law/reversed"]
+    assert (found.isomer_id, found.test, found.level) == ("s1", "reversed", 3)

@@ -8,7 +8,12 @@ import pytest
 
 from poise.data import multiple_choice_reward
 from poise.evaluation import scoring
-from poise.evaluation.scoring import score_multiple_choice, score_reasoning_gym, scorer_of
+from poise.evaluation.scoring import (
+    score_isomer,
+    score_multiple_choice,
+    score_reasoning_gym,
+    scorer_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +58,17 @@ def test_questions_without_an_answer_cannot_be_scored() -> None:
     assert scorer_of([{"answer": "A"}]) is score_multiple_choice
     with pytest.raises(ValueError, match=r"test\.jsonl, row 1: expected the right letter"):
         scorer_of([{"answer": "A"}, {"prompt": "p"}], "test.jsonl")
+
+
+def test_an_isomer_is_scored_by_its_logic() -> None:
+    row = {"answer": "e1", "options": ["Baker", "Adams"], "meanings": ["e0", "e1"]}
+    assert scorer_of([row]) is score_isomer
+    assert score_isomer(row, " So.\nAnswer: the said Adams.") == ("e1", 1.0)
+    assert score_isomer(row, " So.\nAnswer: Baker") == ("e0", 0.0)
+    assert score_isomer(row, " So it is Adams") == (None, 0.0)
+
+
+def test_an_isomer_whose_answer_no_option_means_cannot_be_scored() -> None:
+    row = {"answer": "Adams", "options": ["Baker", "Adams"], "meanings": ["e0", "e1"]}
+    with pytest.raises(ValueError, match="row 0: expected an answer among the meanings .* e0, e1"):
+        scorer_of([row])

@@ -1,0 +1,147 @@
+"""Reads the answer of an isomer's completion: from its words back to the logical answer.
+
+The student ends with a line ``Answer: TEXT``. TEXT names one of the problem's options in the
+words of its domain; each option stands for a logical answer, the same in every domain of a set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+MARKER = "Answer:"
+
+_AROUND = " \t.,;:!?\"'`“”‘’*_()[]<>\\$"
+_WORD = re.compile(r"(?:(?<![\w.])-(?=\d))?[^\W_]+(?:[.,'’/-][^\W_]+)*")
+_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
+# Words that single nothing out among the options, as in "the said Adams".
+_DECORATIONS = frozenset(
+    "a an the said aforesaid aforementioned this that these those it is its option answer".split()
+)
+# Around an option, these words turn it into something else, or name another one.
+_REVERSING = frozenset(
+    "not no yes nor never neither none cannot except but or and both without either".split()
+)
+_MOST_AROUND = 3  # words that an answer may have beside an option
+
+
+def before_answer(completion: str) -> str:
+    """A completion up to and including its last ``Answer:``, where the answer is decided.
+
+    Raises:
+        ValueError: it has none.
+    """
+    head, found, _ = completion.rpartition(MARKER)
+    if not found:
+        raise ValueError(
+            f"completion: expected a line '{MARKER} ...' at its end, found {completion[-60:]!r}"
+        )
+    return head + found
+
+
+def stated_answer(text: str) -> str | None:
+    """What stands behind the last ``Answer:`` of a completion on its line; None for nothing."""
+    _, found, rest = text.rpartition(MARKER)
+    line = rest.split("\n", 1)[0].strip(_AROUND) if found else ""
+    return line or None
+
+
+def match_option(answer: str, options: Sequence[str]) -> int | None:
+    """Place of the one option that an answer names, None if there is none or no single one.
+
+    The first of these readings that fits any option decides: equal text (upper and lower case,
+    and punctuation around it, do not count); equal words without decorations such as "the said";
+    equal numbers, whatever the unit; an option with a few words around it, or without some of its
+    own at one end.
+
+    Choice: what names two options names none, so that a model cannot win by listing them.
+
+    >>> match_option("The said Adams.", ["Baker", "Adams"]), match_option("17.0", ["7 mg", "17 mg"])
+    (1, 1)
+    """
+    for fits in (_same_text, _same_words, _same_number, _part_of_the_other):
+        found = [place for place, option in enumerate(options) if fits(answer, option)]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def logical_answer(text: str, options: Sequence[str], meanings: Sequence[str]) -> str | None:
+    """The logical answer of a completion, None where none can be read.
+
+    Args:
+        text: The completion.
+        options: The options in the words of the problem's domain.
+        meanings: The logical answer that each option stands for.
+
+    Raises:
+        ValueError: options and meanings differ in number.
+    """
+    if len(options) != len(meanings):
+        raise ValueError(
+            f"isomer: expected a meaning for each option, found {len(options)} options and "
+            f"{len(meanings)} meanings"
+        )
+    answer = stated_answer(text)
+    place = None if answer is None else match_option(answer, options)
+    return None if place is None else meanings[place]
+
+
+def isomer_reward(
+    completions: Sequence[str],
+    answer: Sequence[str],
+    options: Sequence[Sequence[str]],
+    meanings: Sequence[Sequence[str]],
+    **columns: Any,
+) -> list[float]:
+    """Score each completion 1.0 if its logical answer is right, else 0.0 (TRL's signature).
+
+    Raises:
+        ValueError: the columns differ in length.
+    """
+    rows = zip(completions, answer, options, meanings, strict=True)
+    return [float(logical_answer(text, o, m) == right) for text, right, o, m in rows]
+
+
+def _same_text(answer: str, option: str) -> bool:
+    return _plain(answer) == _plain(option)
+
+
+def _plain(text: str) -> str:
+    return " ".join(_folded(text).split()).strip(_AROUND)
+
+
+def _folded(text: str) -> str:
+    return text.casefold().replace("−", "-")
+
+
+def _words(text: str) -> list[str]:
+    words = _WORD.findall(_folded(text))
+    return [word for word in words if word not in _DECORATIONS] or words
+
+
+def _same_words(answer: str, option: str) -> bool:
+    return _words(answer) == _words(option)
+
+
+def _same_number(answer: str, option: str) -> bool:
+    first, second = _number(answer), _number(option)
+    return first is not None and first == second
+
+
+def _number(text: str) -> float | None:
+    """The number of a text that holds one; "12 of 30" holds two."""
+    found = _NUMBER.findall(_folded(text))
+    return float(found[0].replace(",", "")) if len(found) == 1 else None
+
+
+def _part_of_the_other(answer: str, option: str) -> bool:
+    if _NUMBER.search(answer) or _NUMBER.search(option):
+        return False  # equal but for words around them: that was read as a number
+    short, long = sorted((_words(answer), _words(option)), key=len)
+    more = len(long) - len(short)
+    if not short or not 0 < more <= _MOST_AROUND:
+        return False
+    ends = ((long[:more], long[more:]), (long[-more:], long[:-more]))
+    return any(rest == short and not _REVERSING & {*around} for around, rest in ends)
