@@ -1,0 +1,213 @@
+"""The numbers that a text states, in digits or words, as exact fractions.
+
+Choice: all of it is ours. Percentages and fractions are values (``50%``, ``half`` and ``0.5`` are
+one quantity), ``twice`` and ``double`` are 2, a ``dozen`` is 12. Ordinals are quantities of their
+own (``third`` and ``3rd`` are ``#3``). English words only.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from fractions import Fraction
+
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ORDINALS = (
+    "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+).split()
+CARDINALS = {word: value for value, word in enumerate(_SMALL)} | {
+    word: 20 + 10 * place for place, word in enumerate(_TENS)
+}
+SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+ORDINALS = {word: value for value, word in enumerate(_ORDINALS)} | {"twentieth": 20}
+_DENOMINATORS = {word: value for word, value in ORDINALS.items() if value > 2} | {
+    "half": 2,
+    "quarter": 4,
+}
+_PARTS = _DENOMINATORS | {"halves": 2} | {f"{word}s": value for word, value in _DENOMINATORS.items()}
+_MULTIPLES = {
+    **dict.fromkeys(["twice", "double", "doubles", "doubled", "doubling"], 2),
+    **dict.fromkeys(["thrice", "triple", "triples", "tripled", "tripling"], 3),
+    **dict.fromkeys(["quadruple", "quadruples", "quadrupled"], 4),
+}
+NUMBER_WORDS = frozenset({*CARDINALS, *SCALES, *ORDINALS, *_PARTS, *_MULTIPLES, "percent"})
+
+_TOKEN = re.compile(
+    r"(?<![\w.])(?P<number>-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|-?\.\d+)"
+    r"(?:/(?P<under>\d+))?(?P<place>(?:st|nd|rd|th)\b)?"
+    r"|(?P<percent>%|per\s?cent\b)|(?P<word>[a-z]+)|(?P<break>[^\s-])"
+)
+_LATEX = re.compile(r"\\d?frac\{(\d+)\}\{(\d+)\}")
+
+
+def quantities(text: str) -> Counter[str]:
+    """How often a text states each quantity.
+
+    Choice: the quantity 1 is left out, since ``one`` is a pronoun as often as a number, and so is
+    ``first``, which also begins a tale.
+
+    Returns:
+        Canonical quantity (``"12"``, ``"3/4"``, ``"#2"``) -> count.
+    """
+    found = _Reader(text).read()
+    return Counter(name for name in found if name not in ("1", "#1"))
+
+
+def numbers(text: str) -> list[str]:
+    """The canonical numbers of a text in order, 1 included and ordinals left out."""
+    return [name for name in _Reader(text).read() if not name.startswith("#")]
+
+
+class _Reader:
+    """Reads the tokens of one text from left to right."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens = list(_TOKEN.finditer(_plain(text)))
+        self.place = 0
+
+    def read(self) -> list[str]:
+        found: list[str] = []
+        while self.place < len(self.tokens):
+            start = self.place
+            name = self._quantity()
+            if name is not None:
+                found.append(name)
+            if self.place == start:
+                self.place += 1
+        return found
+
+    def _quantity(self) -> str | None:
+        """The quantity that begins here, None without one; moves behind it."""
+        token = self.tokens[self.place]
+        if token["place"]:
+            self.place += 1
+            return f"#{token['number'].replace(',', '')}"
+        if self.word() in ("a", "an"):
+            return self._part_of_one()
+        value = self._cardinal()
+        if value is None:
+            return self._lone_word()
+        if isinstance(value, int) and self.word() in ORDINALS and self.is_tens(value):
+            self.place += 1  # twenty-fifth
+            return f"#{value + ORDINALS[self.word(-1)]}"
+        return str(self._percent(self._rest(Fraction(value))))
+
+    def word(self, ahead: int = 0) -> str:
+        """The word at a distance, empty where there is none."""
+        place = self.place + ahead
+        return (self.tokens[place]["word"] or "") if 0 <= place < len(self.tokens) else ""
+
+    @staticmethod
+    def is_tens(value: int) -> bool:
+        return value % 10 == 0 and 20 <= value % 100
+
+    def _cardinal(self) -> int | Fraction | None:
+        """Digits, or words from `zero` to billions; an int only if it came in words."""
+        token = self.tokens[self.place]
+        if token["number"]:
+            self.place += 1
+            value = _fraction(token)
+            following = self.tokens[self.place] if self.place < len(self.tokens) else None
+            if following and following["under"] and value.denominator == 1 and not token["under"]:
+                self.place += 1  # 2 1/2
+                return value + _fraction(following)
+            while self.word() in SCALES:
+                value *= SCALES[self.word()]
+                self.place += 1
+            return value
+        if self.word() not in CARDINALS and self.word() not in SCALES:
+            return None
+        return self._in_words()
+
+    def _in_words(self) -> int:
+        total, current, room = 0, 0, 10**12
+        while True:
+            word = self.word()
+            skip = word == "and" and room == 100 and self.word(1) in CARDINALS
+            word = self.word(1) if skip else word
+            if word in SCALES:
+                scale = SCALES[word]
+                current = max(current, 1) * scale
+                if scale >= 1000:
+                    total, current = total + current, 0
+                room = 100 if scale >= 100 else 0
+            elif word in CARDINALS and CARDINALS[word] < room:
+                current += CARDINALS[word]
+                room = 10 if CARDINALS[word] >= 20 else 0
+            else:
+                return total + current
+            self.place += 2 if skip else 1
+
+    def _rest(self, value: Fraction) -> Fraction:
+        """`value` with what may follow: thirds, `and a half`."""
+        word = self.word()
+        if word in _PARTS and (value == 1 or word not in _DENOMINATORS):
+            self.place += 1
+            return value / _PARTS[word]
+        if word == "and" and self.word(1) == "a" and self.word(2) in ("half", "quarter"):
+            self.place += 3
+            return value + Fraction(1, _PARTS[self.word(-1)])
+        return value
+
+    def _percent(self, value: Fraction) -> Fraction:
+        if self.place < len(self.tokens) and self.tokens[self.place]["percent"]:
+            self.place += 1
+            return value / 100
+        return value
+
+    def _part_of_one(self) -> str | None:
+        """`a half`, `a third of`, `a dozen`; `a third patient` is an ordinal."""
+        self.place += 1
+        word = self.word()
+        of = self.word(1) in ("of", "as", "more", "less", "fewer")
+        if word in _DENOMINATORS and (of or word in ("half", "quarter")):
+            self.place += 1
+            return str(Fraction(1, _DENOMINATORS[word]))
+        if word == "second":
+            self.place += 1  # miles a second
+        return None
+
+    def _lone_word(self) -> str | None:
+        word = self.word()
+        if word in ("half", "quarter"):
+            self.place += 1
+            value = Fraction(1, _PARTS[word])
+            if self.word() == "a" and self.word(1) in SCALES:
+                self.place += 2  # half a dozen
+                value *= SCALES[self.word(-1)]
+            return str(value)
+        if word in _MULTIPLES:
+            self.place += 1
+            return str(_MULTIPLES[word])
+        if word in ORDINALS:
+            self.place += 1
+            is_time = word == "second" and self.word(-2) in ("per", "each", "every")
+            return None if is_time else f"#{ORDINALS[word]}"
+        return None
+
+
+def _fraction(token: re.Match[str]) -> Fraction:
+    value = Fraction(token["number"].replace(",", ""))
+    # A date or a version has a zero under the stroke, no fraction does.
+    return value / int(token["under"]) if token["under"] and int(token["under"]) else value
+
+
+def _plain(text: str) -> str:
+    """Small letters, plain minus signs, and fractions as ``3/4``."""
+    text = _LATEX.sub(r" \1/\2", text).replace("−", "-").replace("{,}", ",").replace("\\%", "%")
+    if not text.isascii():
+        text = "".join(_spelt(sign) for sign in text)
+    return text.lower()
+
+
+def _spelt(sign: str) -> str:
+    """A sign like ½ as `` 1/2``, any other as it is."""
+    if not unicodedata.decomposition(sign).startswith("<fraction>"):
+        return sign
+    value = Fraction(unicodedata.numeric(sign)).limit_denominator(100)
+    return f" {value.numerator}/{value.denominator}"
