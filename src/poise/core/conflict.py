@@ -1,0 +1,127 @@
+"""Where domains disagree: per-domain gradients -> mean, variance, conflict mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+Scale = Literal["none", "layer", "snr"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+
+
+class Moments(NamedTuple):
+    """Mean and variance of a matrix's gradient over domains.
+
+    Args:
+        mean: G = sum_k w_k G_k, the matrix's shape.
+        variance: V = sum_k w_k (G_k - G)^2, elementwise, the same shape.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+
+def domain_moments(gradients: Tensor, weights: Tensor) -> Moments:
+    """Mean and variance over domains.
+
+    G = sum_k w_k G_k; V = sum_k w_k (G_k - G)^2. With equal weights these are the mean and the
+    (biased) variance over the domains.
+
+    Args:
+        gradients: (K, ...) gradients of the domains' mean losses.
+        weights: (K,) weights of the domains, which add up to 1.
+
+    Reference: IGA (arXiv 2606.05025), "cross-domain gradient variance"; biased, as its abstract
+    does not say otherwise (`Choice`).
+    """
+    flat = gradients.flatten(1)
+    mean = weights.to(flat.dtype) @ flat
+    variance = weights.to(flat.dtype) @ (flat - mean).square_()
+    shape = gradients.shape[1:]
+    return Moments(mean.view(shape), variance.view(shape))
+
+
+@dataclass(frozen=True)
+class ConflictMask:
+    """Continuous gradient conflict mask M = exp(-tau * V / scale).
+
+    Args:
+        scale: what the variance is measured against.
+            "none": 1, the abstract's form. Raw variances of a language model's gradients are about
+            1e-8, so tau must be that much larger.
+            "layer": the layer's mean variance.
+            "snr": G^2 + eps * mean(G^2), elementwise: noise against signal.
+        eps: share of the layer's mean squared gradient that is added to every element's own in
+            "snr", so that elements whose mean happens to vanish do not divide by zero.
+
+    Properties: M is in (0, 1]; 1 where the domains agree; independent of the order of domains;
+    with "layer" and "snr" also of a common factor of all gradients.
+
+    Raises:
+        ValueError: an unknown scale, or an eps that is not positive.
+
+    Reference: IGA (arXiv 2606.05025), M = exp(-tau * V).
+    Choice: the scales "layer" and "snr" are ours; the abstract names none.
+    """
+
+    scale: Scale = "snr"
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise ValueError(f"scale: expected one of {', '.join(SCALES)}, found {self.scale!r}")
+        if not self.eps > 0:
+            raise ValueError(f"eps: expected a number above 0, found {self.eps!r}")
+
+    def unit(self, power: Tensor, spread: Tensor) -> Tensor:
+        """What one number of a whole layer the scale needs, ().
+
+        Args:
+            power: () the layer's mean of G^2.
+            spread: () the layer's mean of V.
+        """
+        limits = torch.finfo(power.dtype)
+        if self.scale == "snr":
+            return (power * self.eps).clamp_min(limits.tiny)
+        # Where all domains agree, what is left of the variance is rounding, and no scale.
+        return torch.maximum(spread, power * limits.eps).clamp_min(limits.tiny)
+
+    def __call__(self, moments: Moments, tau: float, unit: Tensor | None = None) -> Tensor:
+        """The mask, of the moments' shape and dtype.
+
+        Args:
+            moments: of one matrix, or of some rows of it.
+            tau: temperature, 0 (all ones) or more; per unit of V / scale.
+            unit: of the whole matrix, where the moments are a part of it.
+
+        Raises:
+            ValueError: tau is negative or not a number.
+        """
+        if not tau >= 0:
+            raise ValueError(f"tau: expected a number of 0 or more, found {tau!r}")
+        mean, variance = moments
+        if unit is None:
+            unit = self.unit(mean.square().mean(), variance.mean())
+        if self.scale == "snr":
+            ratio = variance / torch.addcmul(unit, mean, mean)
+        else:
+            ratio = variance if self.scale == "none" else variance / unit
+        # exp underflows to 0, and a weight of 0 would be a hard mask.
+        return torch.exp(ratio * -tau).clamp_min_(torch.finfo(variance.dtype).tiny)
+
+
+def mean_cosine(gram: Tensor) -> Tensor:
+    """Mean pairwise cosine between the domains' gradients, () in [-1, 1]; 1 for one domain.
+
+    Args:
+        gram: (K, K) inner products of the gradients.
+    """
+    number = len(gram)
+    if number < 2:
+        return gram.new_ones(())
+    lengths = gram.diagonal().clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
+    cosines = gram / (lengths[:, None] * lengths)
+    return (cosines.sum() - cosines.diagonal().sum()) / (number * (number - 1))

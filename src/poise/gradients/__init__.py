@@ -1,0 +1,1 @@
+"""Gradients per domain: how they are obtained from one backward pass."""

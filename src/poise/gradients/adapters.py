@@ -1,0 +1,114 @@
+"""The LoRA matrices of a PEFT model, as the engine needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..core.lowrank import Factors
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One pair of LoRA factors of one layer: y = W0 x + s B A x.
+
+    Args:
+        name: the layer's name, and the adapter's where there are several.
+        down: the linear module that holds A, (r, in).
+        up: the linear module that holds B, (out, r).
+        scaling: s.
+    """
+
+    name: str
+    down: nn.Linear
+    up: nn.Linear
+    scaling: float
+
+    @property
+    def factors(self) -> Factors:
+        """A and B as they are now, without their history."""
+        return Factors(self.down.weight.detach(), self.up.weight.detach())
+
+    @property
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        """A and B as parameters."""
+        return self.down.weight, self.up.weight
+
+
+class UnsupportedAdapter(ValueError):
+    """A trainable adapter whose gradient the engine cannot take apart by domain."""
+
+
+def find_adapters(model: nn.Module) -> list[Adapter]:
+    """All LoRA matrices that are active and trained, in the model's order.
+
+    Works on LoRA's linear layers, whatever holds the weight (`nn.Linear`, GPT-2's transposed
+    `Conv1D`), with several adapters, rank-stabilised scaling and dropout. Other trained parameters
+    (biases, `modules_to_save`) keep their plain gradient.
+
+    Raises:
+        UnsupportedAdapter: a trained adapter of another kind (DoRA, quantised bases, embeddings,
+            convolutions, ...), or none at all.
+    """
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    found: list[Adapter] = []
+    for path, layer in model.named_modules():
+        if isinstance(layer, BaseTunerLayer) and not isinstance(layer, LoraLayer):
+            _refuse_if_trained(path, layer)
+        if isinstance(layer, LoraLayer):
+            found += _adapters_of(path, layer)
+    if not found:
+        raise UnsupportedAdapter(
+            f"expected a PEFT model with trainable LoRA adapters, found none in "
+            f"{type(model).__name__}; wrap it by peft.get_peft_model(model, LoraConfig(...))"
+        )
+    return found
+
+
+def _refuse_if_trained(path: str, layer: Any) -> None:
+    names = getattr(layer, "adapter_layer_names", ())
+    own = [p for name in names for p in getattr(layer, name).parameters()]
+    if any(parameter.requires_grad for parameter in own):
+        raise UnsupportedAdapter(
+            f"{path}: expected LoRA, found {type(layer).__name__}; IGA is built for LoRA on linear "
+            "layers"
+        )
+
+
+def _adapters_of(path: str, layer: Any) -> Iterator[Adapter]:
+    from peft.tuners.lora.layer import Linear
+
+    for name in layer.active_adapters:
+        if not _is_trained(layer, name):
+            continue
+        if type(layer) is not Linear:
+            raise UnsupportedAdapter(
+                f"{path}: expected LoRA on a plain linear layer, found {type(layer).__module__}."
+                f"{type(layer).__name__} (quantised, embedding, convolution, ...); leave it out of "
+                "target_modules, or load the model without quantization"
+            )
+        if name in layer.lora_variant:
+            kind = type(layer.lora_variant[name]).__name__
+            raise UnsupportedAdapter(
+                f"{path}: expected plain LoRA, found {kind}; its weight is no sum W0 + s B A, so "
+                "use LoraConfig without it (use_dora=False, ...)"
+            )
+        several = len(layer.active_adapters) > 1
+        yield Adapter(
+            f"{path}.{name}" if several else path,
+            layer.lora_A[name],
+            layer.lora_B[name],
+            float(layer.scaling[name]),
+        )
+
+
+def _is_trained(layer: Any, name: str) -> bool:
+    names = layer.adapter_layer_names
+    parts = [getattr(layer, n)[name] for n in names if name in getattr(layer, n)]
+    parameters = [p for m in parts for p in (m.parameters() if isinstance(m, nn.Module) else [m])]
+    return any(parameter.requires_grad for parameter in parameters)

@@ -1,0 +1,99 @@
+"""Gradients per domain of every LoRA matrix, and what IGA makes of them, in one backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from ..methods.iga import IGA
+from .adapters import find_adapters
+from .domains import DomainBatch
+from .factor_space import FactorSpace
+from .statistics import LayerStatistics
+from .taps import Hooks
+from .weight_space import WeightSpace
+
+
+class GradientEngine:
+    """Puts IGA's gradient into `.grad` of a PEFT model's LoRA factors, in any training loop.
+
+    ::
+
+        engine = GradientEngine(model, IGA(tau=1.0))
+        for batch in batches:
+            for micro in batch:                       # share: 1 / number of micro-batches
+                with engine.collect(DomainBatch.of(domains, counts, share)):
+                    loss = share * sum of w_k * L_k   # whatever the model's forward is
+                    loss.backward()
+            engine.finish()
+            optimizer.step(); optimizer.zero_grad()
+
+    Between `collect` and its end the model carries hooks; outside it is untouched, also after an
+    exception. In weight space a micro-batch's mask is made from its own isomer sets, and the masked
+    gradients of micro-batches (and of ranks, under DDP) are averaged. In factor space the domains'
+    gradients are summed over micro-batches and ranks first, and masked once, in `finish`.
+
+    Parameters that are no LoRA factors keep their plain gradient. The loss must consist of the
+    domains' losses alone: what a penalty on the factors would add to their gradient is lost.
+
+    Args:
+        model: with trainable LoRA adapters.
+        method: the settings.
+        seed: of the random starts of the projection.
+
+    Raises:
+        UnsupportedAdapter: a trained adapter that cannot be taken apart by domain.
+    """
+
+    def __init__(self, model: nn.Module, method: IGA, seed: int = 0) -> None:
+        self.method = method
+        self.adapters = find_adapters(model)
+        self._space: WeightSpace | FactorSpace = (
+            WeightSpace(self.adapters, method, seed)
+            if method.space == "weight"
+            else FactorSpace(self.adapters, method)
+        )
+
+    @contextmanager
+    def collect(self, batch: DomainBatch, tau: float | None = None) -> Iterator[None]:
+        """Watches one forward and one backward pass.
+
+        Args:
+            batch: domains of the sequences and weights of their losses.
+            tau: this step's temperature; None is the method's.
+        """
+        with Hooks() as hooks:
+            try:
+                self._space.attach(hooks, batch, self.method.tau if tau is None else tau)
+                yield
+            finally:
+                self._space.detach()
+
+    def finish(self, learning_rate: float | None = None) -> None:
+        """Completes `.grad` after the last micro-batch, before clipping.
+
+        Args:
+            learning_rate: of the step that follows; needed by the retraction alone.
+
+        Raises:
+            ValueError: a retraction without a learning rate above 0.
+        """
+        self._space.finish(learning_rate)
+
+    def statistics(self) -> dict[str, LayerStatistics]:
+        """What was seen in each layer since the last call, means over micro-batches."""
+        return self._space.statistics.pop()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What carries over from step to step: the projection's warm starts, by layer."""
+        return self._space.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes `state_dict`'s.
+
+        Raises:
+            ValueError: layers or shapes of another model.
+        """
+        self._space.load_state_dict(state)

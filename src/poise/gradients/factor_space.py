@@ -1,0 +1,148 @@
+"""IGA on the factors themselves: per-domain gradients of A and B, summed exactly, masked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..methods.iga import IGA
+from .adapters import Adapter
+from .domains import DomainBatch, domain_weights, tokens_by_domain
+from .masked_mean import Scratch, accumulation_dtype, domain_gradients, masked_mean
+from .statistics import StatisticsLog
+from .taps import Hooks
+
+
+class FactorSpace:
+    """Keeps the domains' gradient sums of every factor until the step is complete.
+
+    A domain's gradient is that of its mean loss over all micro-batches and ranks of the step: token
+    sums are added up and divided by the number of tokens once, so the result does not depend on how
+    the step's sequences were divided.
+
+    Args:
+        adapters: LoRA matrices.
+        method: the settings, space "factor".
+    """
+
+    def __init__(self, adapters: Sequence[Adapter], method: IGA) -> None:
+        self.statistics = StatisticsLog()
+        self._method = method
+        self._scratch = Scratch()
+        self._factors = [
+            _Factor(f"{adapter.name}.{part}", module)
+            for adapter in adapters
+            for part, module in (("lora_A", adapter.down), ("lora_B", adapter.up))
+            if module.weight.requires_grad
+        ]
+        self._forget_step()
+
+    def _forget_step(self) -> None:
+        self._counts: Tensor | None = None  # (K,) loss tokens of the step so far
+        self._shares = 0.0
+        self._by_tokens = False
+        self._tau = 0.0
+
+    def attach(self, hooks: Hooks, batch: DomainBatch, tau: float) -> None:
+        """Hooks every factor for one forward and backward pass."""
+        counts = batch.counts.detach().cpu().double()
+        self._counts = counts if self._counts is None else self._counts + counts
+        self._shares += batch.share
+        self._by_tokens, self._tau = batch.by_tokens, tau
+        for factor in self._factors:
+            factor.attach(hooks, batch, self._scratch)
+
+    def detach(self) -> None:
+        """Forgets what an interrupted pass has left."""
+        for factor in self._factors:
+            factor.pairs = []
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Nothing carries over from step to step."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes `state_dict`'s.
+
+        Raises:
+            ValueError: it is not of the factor space.
+        """
+        if state:
+            raise ValueError("state: expected none in factor space, found one of the weight space")
+
+    @torch.no_grad()
+    def finish(self, learning_rate: float | None = None) -> None:
+        """Masks the step's gradients and puts them into `.grad`."""
+        if self._counts is None:
+            return
+        ranks = dist.get_world_size() if _is_distributed() else 1
+        counts = self._counts
+        totals = _sum_over_ranks(torch.cat([counts, counts.new_tensor([self._shares])]))
+        counts, share = totals[:-1], float(totals[-1]) / ranks
+        weights = domain_weights(counts, by_tokens=self._by_tokens)
+        present = torch.nonzero(weights).flatten().tolist()
+        for factor in self._factors:
+            sums = factor.take(len(counts))
+            gradients = _sum_over_ranks(sums)[present]
+            gradients /= counts[present].to(gradients)[:, None, None]
+            masked, seen = masked_mean(
+                gradients, weights[present], self._method.mask, self._tau, self._scratch
+            )
+            self.statistics.add(factor.name, torch.cat([seen, seen.new_ones(1)]))
+            weight = factor.module.weight
+            weight.grad = (masked * share).to(weight)
+        self._forget_step()
+
+
+class _Factor:
+    """One factor: collects (input, output gradient), and sums up gradients by domain."""
+
+    def __init__(self, name: str, module: nn.Linear) -> None:
+        self.name, self.module = name, module
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+        self._sums: Tensor | None = None
+
+    def attach(self, hooks: Hooks, batch: DomainBatch, scratch: Scratch) -> None:
+        self.pairs = []
+
+        def replace(gradient: Tensor) -> Tensor:
+            if self.pairs:
+                self._add(batch, scratch)
+            return gradient  # `finish` writes another
+
+        hooks.tap(self.module, self.module, lambda x, delta: self.pairs.append((x, delta)))
+        hooks.replace_gradient(self.module.weight, replace)
+
+    @torch.no_grad()
+    def _add(self, batch: DomainBatch, scratch: Scratch) -> None:
+        pairs = tokens_by_domain(self.pairs, batch, self.name)
+        self.pairs = []
+        units = [unit * float(batch.counts[k]) for k, unit in batch.units.items()]
+        gradients = domain_gradients(pairs, units, scratch)
+        sums = self._zeros(len(batch.counts))
+        sums[list(batch.rows)] += gradients.to(sums.dtype)
+
+    def _zeros(self, domains: int) -> Tensor:
+        if self._sums is None:
+            weight = self.module.weight
+            shape, dtype = (domains, *weight.shape), accumulation_dtype(weight.dtype)
+            self._sums = torch.zeros(shape, dtype=dtype, device=weight.device)
+        return self._sums
+
+    def take(self, domains: int) -> Tensor:
+        """(K, rows, columns) sums since the last call."""
+        sums, self._sums = self._zeros(domains), None
+        return sums
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _sum_over_ranks(values: Tensor) -> Tensor:
+    if _is_distributed():
+        dist.all_reduce(values)
+    return values

@@ -1,0 +1,106 @@
+"""The slow oracle: one backward pass per domain, whole gradients, exact SVD.
+
+It shares no code with the engine and reads gradients off the frozen weights themselves, so that the
+two can be compared. Without dropout only: a frozen weight sees the input before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..methods.iga import IGA
+from .adapters import Adapter
+
+
+def reference_gradients(
+    model: nn.Module,
+    adapters: Sequence[Adapter],
+    losses: Tensor,
+    weights: Tensor,
+    method: IGA,
+) -> list[tuple[Tensor, Tensor]]:
+    """IGA's gradients of A and B for every adapter, by K backward passes.
+
+    Args:
+        model: a PEFT model, whose adapted weights require gradients (see `require_base_gradients`).
+        adapters: from `find_adapters`.
+        losses: (K,) mean losses of the domains, of one forward pass.
+        weights: (K,) weights, which add up to 1; 0 for a missing domain.
+        method: the settings.
+
+    Returns:
+        (r, in) and (out, r) for every adapter.
+    """
+    if method.space == "weight":
+        tensors = [base_weight(model, adapter) for adapter in adapters]
+    else:
+        tensors = [p for adapter in adapters for p in adapter.parameters]
+    present = [k for k in range(len(losses)) if float(weights[k]) > 0]
+    per_domain = [
+        torch.autograd.grad(losses[k], tensors, retain_graph=True, allow_unused=True)
+        for k in present
+    ]
+    shares = weights[present]
+    masked = []
+    for index, tensor in enumerate(tensors):
+        columns = [g[index] for g in per_domain]
+        columns = [torch.zeros_like(tensor) if g is None else g for g in columns]
+        masked.append(_masked(columns, shares, method))
+    if method.space == "factor":
+        return list(zip(masked[::2], masked[1::2], strict=True))
+    return [
+        _factors(m, adapter, model, method) for m, adapter in zip(masked, adapters, strict=True)
+    ]
+
+
+def require_base_gradients(model: nn.Module, adapters: Sequence[Adapter]) -> None:
+    """Lets the weights under the adapters have gradients."""
+    for adapter in adapters:
+        base_weight(model, adapter).requires_grad_(True)
+
+
+def base_weight(model: nn.Module, adapter: Adapter) -> Tensor:
+    """The frozen weight under an adapter, as its module keeps it."""
+    for module in model.modules():
+        if adapter.down in getattr(module, "lora_A", nn.ModuleDict()).values():
+            weight: Tensor = module.get_base_layer().weight  # type: ignore[operator]
+            return weight
+    raise ValueError(f"{adapter.name}: no layer of the model holds this adapter")
+
+
+def _masked(gradients: Sequence[Tensor], weights: Tensor, method: IGA) -> Tensor:
+    mean = sum(w * g for w, g in zip(weights, gradients, strict=True))
+    assert isinstance(mean, Tensor)
+    if len(gradients) == 1:
+        return mean
+    variance = sum(w * (g - mean) ** 2 for w, g in zip(weights, gradients, strict=True))
+    assert isinstance(variance, Tensor)
+    unit: Tensor | float = 1.0
+    if method.scale == "layer":
+        unit = variance.mean()
+    if method.scale == "snr":
+        unit = mean**2 + method.eps * (mean**2).mean()
+    return torch.exp(-method.tau * variance / unit) * mean
+
+
+def _factors(
+    masked: Tensor, adapter: Adapter, model: nn.Module, method: IGA
+) -> tuple[Tensor, Tensor]:
+    down, up = (p.detach() for p in adapter.parameters)
+    if masked.shape != (up.shape[0], down.shape[1]) or _is_transposed(model, adapter):
+        masked = masked.T
+    if method.projection != "none":
+        left, values, right = torch.linalg.svd(masked, full_matrices=False)
+        rank = method.rank or down.shape[0]
+        masked = left[:, :rank] @ torch.diag(values[:rank]) @ right[:rank]
+    return adapter.scaling * up.T @ masked, adapter.scaling * masked @ down.T
+
+
+def _is_transposed(model: nn.Module, adapter: Adapter) -> bool:
+    for module in model.modules():
+        if adapter.down in getattr(module, "lora_A", nn.ModuleDict()).values():
+            return bool(module.fan_in_fan_out)
+    return False

@@ -1,0 +1,44 @@
+"""What the mask and the projection did in each layer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class LayerStatistics(NamedTuple):
+    """One layer in a step, all without a unit.
+
+    Args:
+        mask_mean: mean of the mask, in (0, 1].
+        suppressed_energy: 1 - |M * G|^2 / |G|^2.
+        agreement: mean pairwise cosine between the domains' gradients.
+        rank_energy: |P|^2 / |M * G|^2, what the projection keeps; 1 without a projection.
+    """
+
+    mask_mean: float
+    suppressed_energy: float
+    agreement: float
+    rank_energy: float
+
+
+class StatisticsLog:
+    """Sums of the layers' statistics, on the device until they are asked for."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor, int]] = {}
+
+    def add(self, layer: str, values: Tensor) -> None:
+        """Adds (4,) values, the fields of `LayerStatistics`."""
+        total, count = self._sums.get(layer, (torch.zeros_like(values), 0))
+        self._sums[layer] = (total + values, count + 1)
+
+    def pop(self) -> dict[str, LayerStatistics]:
+        """Means since the last call, by layer."""
+        sums, self._sums = self._sums, {}
+        return {
+            layer: LayerStatistics(*(total / count).tolist())
+            for layer, (total, count) in sums.items()
+        }

@@ -1,0 +1,77 @@
+"""Sees what goes into a pair of modules and what gradient comes back, in one backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Sink = Callable[[Tensor, Tensor], None]
+
+
+class _Tap(torch.autograd.Function):
+    """The identity on an output; its backward hands (input, gradient of the output) to a sink.
+
+    The input is saved as autograd saves its own, so that activation checkpointing recomputes it,
+    and a tensor that autograd keeps anyway is not kept twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, source: Tensor, sink: Sink) -> Tensor:
+        ctx.save_for_backward(source)
+        ctx.sink = sink
+        return output.view_as(output)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[misc]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (source,) = ctx.saved_tensors
+        ctx.sink(source, gradient)
+        return gradient, None, None
+
+
+class Hooks:
+    """Owns hooks: removes them all at the end of a `with`, also after an exception."""
+
+    def __init__(self) -> None:
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Hooks:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def tap(self, first: nn.Module, last: nn.Module, sink: Sink) -> None:
+        """Watches a linear path from the input of one module to the output of another.
+
+        Args:
+            first: its input is x.
+            last: its output y; may be `first` itself.
+            sink: gets (x, dLoss/dy) in the backward pass, once for each use of the path.
+        """
+        waiting: list[Tensor] = []  # inputs of paths that have begun; they do not nest
+
+        def begin(module: nn.Module, args: tuple[Any, ...]) -> None:
+            waiting[:] = [args[0]]
+
+        def end(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            source = waiting.pop()
+            if not (torch.is_grad_enabled() and output.requires_grad):
+                return output
+            tapped: Tensor = _Tap.apply(output, source.detach(), sink)  # type: ignore[no-untyped-call]
+            return tapped
+
+        self._handles.append(first.register_forward_pre_hook(begin))
+        self._handles.append(last.register_forward_hook(end))
+
+    def replace_gradient(self, parameter: Tensor, replace: Callable[[Tensor], Tensor]) -> None:
+        """Lets `replace` change a parameter's gradient before it is added to `.grad`.
+
+        It is called once in a backward pass, with the sum over all uses of the parameter.
+        """
+        if parameter.requires_grad:
+            self._handles.append(parameter.register_hook(replace))  # type: ignore[no-untyped-call]

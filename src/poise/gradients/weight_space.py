@@ -1,0 +1,174 @@
+"""IGA on whole matrices: mask, projection, and the way to the factors, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from ..core.conflict import ConflictMask
+from ..core.lowrank import (
+    Factors,
+    LowRank,
+    chain_rule,
+    random_start,
+    randomized_svd,
+    retract,
+    truncated_svd,
+)
+from ..methods.iga import IGA
+from .adapters import Adapter
+from .domains import DomainBatch, tokens_by_domain
+from .masked_mean import Scratch, domain_gradients, masked_mean
+from .statistics import StatisticsLog
+from .taps import Hooks
+
+
+class WeightSpace:
+    """Turns each layer's gradient into IGA's as soon as its backward has run.
+
+    Args:
+        adapters: LoRA matrices.
+        method: the settings, space "weight".
+        seed: of the projection's random starts.
+    """
+
+    def __init__(self, adapters: Sequence[Adapter], method: IGA, seed: int) -> None:
+        self.statistics = StatisticsLog()
+        self._layers = [_Layer(adapter, method, seed) for adapter in adapters]
+        self._scratch = Scratch()
+        self._method = method
+
+    def attach(self, hooks: Hooks, batch: DomainBatch, tau: float) -> None:
+        """Hooks every layer for one forward and backward pass."""
+        for layer in self._layers:
+            layer.attach(hooks, batch, tau, self._scratch, self.statistics)
+
+    def detach(self) -> None:
+        """Forgets what an interrupted pass has left."""
+        for layer in self._layers:
+            layer.forget()
+
+    def finish(self, learning_rate: float | None) -> None:
+        """Chain rule: nothing is left to do. Retraction: writes the factors' gradients."""
+        if self._method.update != "retraction":
+            return
+        if learning_rate is None or not learning_rate > 0:
+            raise ValueError(
+                "finish: expected the learning rate of the step, above 0, for the update "
+                f"'retraction', found {learning_rate!r}"
+            )
+        for layer in self._layers:
+            layer.retract(learning_rate)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Warm starts by layer."""
+        return {x.name: x.start.contiguous() for x in self._layers if x.start is not None}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes `state_dict`'s.
+
+        Raises:
+            ValueError: layers of another model.
+        """
+        if unknown := set(state) - {layer.name for layer in self._layers}:
+            raise ValueError(
+                f"warm starts: expected layers of this model, found {sorted(unknown)[0]!r}"
+            )
+        for layer in self._layers:
+            layer.start = state.get(layer.name)
+
+
+class _Layer:
+    """One adapter: collects (x, delta) in the backward pass and replaces the factors' gradients."""
+
+    def __init__(self, adapter: Adapter, method: IGA, seed: int) -> None:
+        self.name = adapter.name
+        self.start: Tensor | None = None
+        self._adapter, self._method = adapter, method
+        self._mask: ConflictMask = method.mask
+        self._seed = seed + crc32(adapter.name.encode())
+        self._steps: list[LowRank] = []  # for the retraction, one for each micro-batch
+        self.forget()
+
+    def forget(self) -> None:
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+        self._result: Factors | None = None
+
+    def attach(
+        self,
+        hooks: Hooks,
+        batch: DomainBatch,
+        tau: float,
+        scratch: Scratch,
+        statistics: StatisticsLog,
+    ) -> None:
+        self.forget()
+
+        def replace(part: int, gradient: Tensor) -> Tensor:
+            # Both factors' hooks run after the last use of the layer has been seen.
+            if self._pairs:
+                self._result = self._align(batch, tau, scratch, statistics)
+                self._pairs = []
+            result = self._result
+            return gradient if result is None else result[part].to(gradient)
+
+        adapter = self._adapter
+        hooks.tap(adapter.down, adapter.up, lambda x, delta: self._pairs.append((x, delta)))
+        for part, parameter in enumerate(adapter.parameters):
+            hooks.replace_gradient(parameter, partial(replace, part))
+
+    @torch.no_grad()
+    def _align(
+        self, batch: DomainBatch, tau: float, scratch: Scratch, statistics: StatisticsLog
+    ) -> Factors:
+        pairs = tokens_by_domain(self._pairs, batch, self.name)
+        # What arrives at B's output is s * delta.
+        units = [unit / self._adapter.scaling for unit in batch.units.values()]
+        gradients = domain_gradients(pairs, units, scratch)
+        weights = batch.weights[list(batch.rows)]
+        masked, seen = masked_mean(gradients, weights, self._mask, tau, scratch)
+        projected = self._project(masked)
+        kept = projected.right.square().sum() if isinstance(projected, LowRank) else None
+        energy = masked.square().sum().clamp_min(torch.finfo(masked.dtype).tiny)
+        rank_energy = energy.new_ones(()) if kept is None else kept / energy
+        statistics.add(self.name, torch.cat([seen, rank_energy[None]]))
+        return self._to_factors(projected, batch.share)
+
+    def _project(self, masked: Tensor) -> Tensor | LowRank:
+        method = self._method
+        rank = method.rank or self._adapter.down.weight.shape[0]
+        if method.projection == "none":
+            return masked
+        if method.projection == "exact":
+            return truncated_svd(masked, rank)
+        width = min(rank + method.oversampling, *masked.shape)
+        start, iterations = self.start, 1
+        if start is None:
+            start, iterations = random_start(masked.shape[1], width, self._seed, masked), 2
+        projected, self.start = randomized_svd(masked, rank, start.to(masked), iterations)
+        return projected
+
+    def _to_factors(self, projected: Tensor | LowRank, share: float) -> Factors:
+        factors = Factors(*(factor.to(projected[0]) for factor in self._adapter.factors))
+        if self._method.update == "retraction" and isinstance(projected, LowRank):
+            self._steps.append(LowRank(projected.left, projected.right * share))
+            return Factors(*(torch.zeros_like(factor) for factor in factors))
+        down, up = chain_rule(projected, factors, self._adapter.scaling)
+        return Factors(down * share, up * share)
+
+    @torch.no_grad()
+    def retract(self, learning_rate: float) -> None:
+        """Gradients with which a plain SGD step makes the retracted factors."""
+        steps, self._steps = self._steps, []
+        if not steps:
+            return
+        left, right = torch.cat([s.left for s in steps], 1), torch.cat([s.right for s in steps])
+        before = Factors(*(factor.to(left) for factor in self._adapter.factors))
+        after = retract(LowRank(left, right), before, self._adapter.scaling, learning_rate)
+        for parameter, old, new in zip(self._adapter.parameters, before, after, strict=True):
+            if parameter.grad is not None:
+                parameter.grad += ((old - new) / learning_rate).to(parameter.grad)

@@ -1,0 +1,1 @@
+"""What is done with gradients per domain; nothing here knows a trainer."""

@@ -1,0 +1,85 @@
+"""Invariant Gradient Alignment: the settings of its mask and its projection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ..core.conflict import ConflictMask, Scale
+
+Space = Literal["weight", "factor"]
+SPACES: tuple[Space, ...] = get_args(Space)
+Projection = Literal["randomized", "exact", "none"]
+PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
+Update = Literal["chain", "retraction"]
+UPDATES: tuple[Update, ...] = get_args(Update)
+
+
+@dataclass(frozen=True)
+class IGA:
+    """Invariant Gradient Alignment.
+
+    For every adapted matrix W = W0 + s B A and domains k with mean losses L_k:
+    G_k = dL_k/dW; G = sum_k w_k G_k; V = sum_k w_k (G_k - G)^2; M = exp(-tau V / scale);
+    P = rank-r truncated SVD of M * G; from P to the factors A and B.
+
+    Args:
+        space: "weight": as above, the paper's form. "factor": variance and mask on the gradients
+            of A and B themselves, no projection; cheaper, and exact over micro-batches and ranks.
+        tau: temperature of the mask; 0 is no mask.
+        scale: what the variance is measured against, see `ConflictMask`.
+        eps: see `ConflictMask`.
+        projection: "randomized" (warm-started subspace iteration), "exact" (a full SVD of every
+            matrix: slow), or "none" (M * G goes to the factors as it is). Weight space only.
+        rank: of the projection; None is the adapter's own.
+        oversampling: columns of the subspace iteration beyond the rank.
+        update: "chain": dA = s B^T P, dB = s P A^T, for any optimizer. "retraction": the factors'
+            gradient is such that one plain SGD step makes B A the truncated SVD of
+            B A - (learning rate / s) P. Weight space with a projection only.
+
+    Raises:
+        ValueError: a value outside its range, or settings that exclude each other.
+
+    Reference: IGA (arXiv 2606.05025), of which the abstract is public.
+    Choice: everything that the abstract leaves open, which is all but the mask's exponential and
+    the truncated SVD.
+    """
+
+    space: Space = "weight"
+    tau: float = 1.0
+    scale: Scale = "snr"
+    eps: float = 1e-6
+    projection: Projection = "randomized"
+    rank: int | None = None
+    oversampling: int = 8
+    update: Update = "chain"
+
+    def __post_init__(self) -> None:
+        for name, known in (("space", SPACES), ("projection", PROJECTIONS), ("update", UPDATES)):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
+        if not 0 <= self.tau < float("inf"):
+            raise ValueError(f"tau: expected a number of 0 or more, found {self.tau!r}")
+        if self.rank is not None and self.rank < 1:
+            raise ValueError(f"rank: expected 1 or more, found {self.rank!r}")
+        if self.oversampling < 0:
+            raise ValueError(f"oversampling: expected 0 or more, found {self.oversampling!r}")
+        if self.update == "retraction" and (self.space, self.projection == "none") != (
+            "weight",
+            False,
+        ):
+            raise ValueError(
+                "update 'retraction' moves along a low-rank gradient of the matrix; expected space "
+                f"'weight' and a projection, found {self.space!r} and {self.projection!r}"
+            )
+        self.mask  # noqa: B018 (raises for scale and eps)
+
+    @property
+    def mask(self) -> ConflictMask:
+        """The law of the mask."""
+        return ConflictMask(self.scale, self.eps)
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether the aligned gradient is the plain one by construction."""
+        return self.tau == 0 and (self.space == "factor" or self.projection == "none")
