@@ -107,7 +107,7 @@ def test_data_loads_without_torch() -> None:
 
 
 # These load models and sample from them; all else in `evaluation` reads saved records.
-SAMPLERS = {"generation", "loading", "sampling"}
+SAMPLERS = {"generation", "loading", "representations", "sampling"}
 
 
 @pytest.mark.parametrize("name", ["metrics", "statistics", "report", "plots", "records"])

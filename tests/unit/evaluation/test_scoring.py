@@ -70,5 +70,5 @@ def test_an_isomer_is_scored_by_its_logic() -> None:
 
 def test_an_isomer_whose_answer_no_option_means_cannot_be_scored() -> None:
     row = {"answer": "Adams", "options": ["Baker", "Adams"], "meanings": ["e0", "e1"]}
-    with pytest.raises(ValueError, match="row 0: expected an answer among the meanings .* e0, e1"):
+    with pytest.raises(ValueError, match=r"row 0: expected an answer among the meanings .* e0, e1"):
         scorer_of([row])

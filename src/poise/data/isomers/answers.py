@@ -16,12 +16,12 @@ _AROUND = " \t.,;:!?\"'`“”‘’*_()[]<>\\$"
 _WORD = re.compile(r"(?:(?<![\w.])-(?=\d))?[^\W_]+(?:[.,'’/-][^\W_]+)*")
 _NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
 # Words that single nothing out among the options, as in "the said Adams".
-_DECORATIONS = frozenset(
-    "a an the said aforesaid aforementioned this that these those it is its option answer".split()
+_DECORATION = re.compile(
+    "an?|the|said|aforesaid|aforementioned|this|that|these|those|it|is|its|option|answer"
 )
 # Around an option, these words turn it into something else, or name another one.
-_REVERSING = frozenset(
-    "not no yes nor never neither none cannot except but or and both without either".split()
+_REVERSING = re.compile(
+    "not?|yes|nor|never|neither|none|cannot|except|but|or|and|both|without|either"
 )
 _MOST_AROUND = 3  # words that an answer may have beside an option
 
@@ -118,7 +118,7 @@ def _folded(text: str) -> str:
 
 def _words(text: str) -> list[str]:
     words = _WORD.findall(_folded(text))
-    return [word for word in words if word not in _DECORATIONS] or words
+    return [word for word in words if not _DECORATION.fullmatch(word)] or words
 
 
 def _same_words(answer: str, option: str) -> bool:
@@ -140,8 +140,8 @@ def _part_of_the_other(answer: str, option: str) -> bool:
     if _NUMBER.search(answer) or _NUMBER.search(option):
         return False  # equal but for words around them: that was read as a number
     short, long = sorted((_words(answer), _words(option)), key=len)
-    more = len(long) - len(short)
-    if not short or not 0 < more <= _MOST_AROUND:
+    extra = len(long) - len(short)
+    if not short or not 0 < extra <= _MOST_AROUND:
         return False
-    ends = ((long[:more], long[more:]), (long[-more:], long[:-more]))
-    return any(rest == short and not _REVERSING & {*around} for around, rest in ends)
+    ends = ((long[:extra], long[extra:]), (long[-extra:], long[:-extra]))
+    return any(rest == short and not any(map(_REVERSING.fullmatch, more)) for more, rest in ends)
