@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from ..model import Family
-from . import ordering
+from . import branching, implication, ordering, syllogism
 
-_FOUND: tuple[Family, ...] = (ordering.FAMILY,)
+_MODULES = (ordering, implication, syllogism, branching)
 # Name -> family. Read only.
-FAMILIES = MappingProxyType({family.name: family for family in _FOUND})
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {module.FAMILY.name: module.FAMILY for module in _MODULES}
+)
 
 
 def get_families(names: Sequence[str] | None = None) -> tuple[Family, ...]:

@@ -1,0 +1,147 @@
+"""Chains of implications, with and without negation: does the last statement hold?
+
+The statements form a tree of rules "if p then q", each side plain or negated, and one literal is
+given. Depth d puts d rules between what is given and what is asked; one or two more rules lead
+elsewhere. A rule may be told as its contrapositive. Where the answer is "unknown", one rule of
+the chain points the wrong way (affirming the consequent, denying the antecedent).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from ..lexicon import sentence
+from ..model import Form, Story
+from .phrases.implication import PHRASES, STATEMENTS
+
+Literal = tuple[int, bool]
+Rule = tuple[Literal, Literal]
+ANSWERS = ("no", "unknown", "yes")
+
+
+class Implication:
+    """Does a statement follow, does its negation, or neither?
+
+    ``data``: ``rules`` as ``[[p, holds], [q, holds]]``, in the order of telling; ``given``, a
+    literal, told as number ``place``; ``query``, the statement that is asked for.
+    """
+
+    name = "implication"
+    depths = range(1, 5)
+    phrasings = 3
+
+    def draw(self, rng: random.Random, depth: int) -> Form:
+        """A random tree of rules with a chain of `depth` rules from the given to the query."""
+        answer = rng.choice(ANSWERS)
+        literals = [(atom, rng.random() < 0.5) for atom in range(depth + 1)]
+        if answer != "unknown":
+            literals[-1] = (depth, answer == "yes")
+        broken = rng.randrange(depth) if answer == "unknown" else None
+        rules = [
+            _rule(literals[i + 1], literals[i], rng)
+            if i == broken
+            else _rule(literals[i], literals[i + 1], rng)
+            for i in range(depth)
+        ]
+        for extra in range(rng.choice((1, 2)) if depth > 1 else 2):
+            ends = [rng.randrange(depth + 1), depth + 1 + extra]
+            rng.shuffle(ends)
+            rules.append(((ends[0], rng.random() < 0.5), (ends[1], rng.random() < 0.5)))
+        rng.shuffle(rules)
+        rules, number = _renumber(rules)
+        return Form(
+            family=self.name,
+            depth=depth,
+            data={
+                "rules": [[list(p), list(q)] for p, q in rules],
+                "given": [number[0], literals[0][1]],
+                "place": rng.randrange(len(rules) + 1),
+                "query": number[depth],
+            },
+            answer=answer,
+            options=ANSWERS,
+        )
+
+    def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+        """Reasoning: from the given, rule by rule, as far as the rules lead to the query."""
+        wording, data = PHRASES[domain][phrasing], form.data
+        count = 1 + max(atom for rule in data["rules"] for atom, _ in rule)
+        subjects = rng.sample(STATEMENTS[domain], count)
+
+        def clause(literal: Sequence[int | bool]) -> str:
+            subject, complement = subjects[int(literal[0])]
+            return f"{subject} is {'' if literal[1] else 'not '}{complement}"
+
+        facts = [wording.rule.format(p=clause(p), q=clause(q)) for p, q in data["rules"]]
+        facts.insert(data["place"], wording.known.format(p=clause(data["given"])))
+        chain = _chain(data["rules"], data["given"], data["query"])
+        steps = [clause(chain[0]), *(f"so {clause(literal)}" for literal in chain[1:])]
+        subject, complement = subjects[data["query"]]
+        if form.answer == "unknown":
+            steps.append(f"whether {subject} is {complement} does not follow: unknown")
+        else:
+            steps.append(f"the answer is {form.answer}")
+        return Story(
+            facts=tuple(map(sentence, facts)),
+            question=wording.question.format(s=subject, c=complement),
+            steps=tuple(map(sentence, steps)),
+            names={option: option for option in form.options},
+        )
+
+
+FAMILY = Implication()
+
+
+def _rule(p: Literal, q: Literal, rng: random.Random) -> Rule:
+    """``p -> q``, or its contrapositive."""
+    return (p, q) if rng.random() < 0.6 else (_not(q), _not(p))
+
+
+def _not(literal: Literal) -> Literal:
+    return literal[0], not literal[1]
+
+
+def _renumber(rules: Sequence[Rule]) -> tuple[list[Rule], dict[int, int]]:
+    """Number statements as they are mentioned, so that renamed forms are the same form."""
+    number: dict[int, int] = {}
+    for (p, _), (q, _) in rules:
+        number.setdefault(p, len(number))
+        number.setdefault(q, len(number))
+    return [((number[p], x), (number[q], y)) for (p, x), (q, y) in rules], number
+
+
+def _chain(
+    rules: Sequence[Sequence[Sequence[int | bool]]], given: Sequence[int | bool], query: int
+) -> list[Literal]:
+    """Literals on the way from the given to the query, as far as the rules lead.
+
+    In a tree there is one way, so it suffices to look at each pair of neighbours on it.
+    """
+    implied: dict[Literal, list[Literal]] = {}
+    ways: dict[int, list[int]] = {}
+    for (p, x), (q, y) in rules:
+        first, second = (int(p), bool(x)), (int(q), bool(y))
+        implied.setdefault(first, []).append(second)
+        implied.setdefault(_not(second), []).append(_not(first))
+        ways.setdefault(first[0], []).append(second[0])
+        ways.setdefault(second[0], []).append(first[0])
+    way = _way(ways, int(given[0]), query)
+    chain: list[Literal] = [(int(given[0]), bool(given[1]))]
+    for atom in way[1:]:
+        following = [literal for literal in implied.get(chain[-1], []) if literal[0] == atom]
+        if not following:
+            break
+        chain.append(following[0])
+    return chain
+
+
+def _way(ways: dict[int, list[int]], start: int, end: int) -> list[int]:
+    """The only way through a tree."""
+    open_ways = [[start]]
+    while open_ways:
+        way = open_ways.pop()
+        if way[-1] == end:
+            return way
+        open_ways += [[*way, atom] for atom in ways[way[-1]] if atom not in way]
+    raise ValueError(f"expected statements that rules connect, found {start} and {end} apart")

@@ -1,0 +1,200 @@
+"""Syllogisms over sets: all, no and some; what holds of the first and the last set?
+
+Depth d joins d + 2 sets by d + 1 statements, so that d inferences lead from the first to the
+last; one or two more statements lead elsewhere. Only forms are taken whose answer is the same
+whether or not sets may be empty, because readers disagree about that.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from ..lexicon import sentence
+from ..model import Form, Story
+from .phrases.syllogism import ADJECTIVES, PHRASES, Wording
+
+# A quantifier with the sets that it joins: ("all", 0, 1) says that all of 0 are 1.
+Fact = tuple[str, int, int]
+ANSWERS = ("no", "unknown", "yes")
+# What holds between a, b and b, c -> what holds between a, c. "ball" is "all" read backwards
+# (all b are a), "some not" says that some a are not b. Nothing follows from any other two.
+JOINED = {
+    ("all", "all"): "all",
+    ("all", "no"): "no",
+    ("some", "all"): "some",
+    ("some", "no"): "some not",
+    ("some not", "ball"): "some not",
+    ("no", "ball"): "no",
+    ("ball", "ball"): "ball",
+    ("ball", "some"): "some",
+}
+DECIDED = {("all", "all"): "yes", ("all", "some not"): "no"} | {
+    ("some", "some"): "yes",
+    ("some", "no"): "no",
+}
+MAX_TRIES = 10_000
+
+
+class Syllogism:
+    """Are all, or any, of the first set in the last?
+
+    ``data``: ``facts`` as ``[quantifier, a, b]`` with ``"all"``, ``"no"`` or ``"some"``, in the
+    order of telling; ``query`` as ``["all" | "some", a, b]``.
+    """
+
+    name = "syllogism"
+    depths = range(1, 5)
+    phrasings = 3
+
+    def draw(self, rng: random.Random, depth: int) -> Form:
+        """A random chain of depth + 1 statements, with others beside it.
+
+        Raises:
+            RuntimeError: no form with the answer that was drawn turned up.
+        """
+        answer = rng.choice(ANSWERS)
+        for _ in range(MAX_TRIES):
+            chain = [_fact(rng, i, i + 1) for i in range(depth + 1)]
+            query = (rng.choice(("all", "some")), 0, depth + 1)
+            if _inferred(chain, query) != answer:
+                continue
+            extra = [
+                _fact(rng, rng.randrange(depth + 2), depth + 2 + i)
+                for i in range(rng.choice((1, 2)) if depth == 1 else rng.choice((0, 1)))
+            ]
+            facts = [*chain, *extra]
+            if {solve(facts, query, may_be_empty=empty) for empty in (True, False)} == {answer}:
+                rng.shuffle(facts)
+                facts, query = _renumber(facts, query)
+                data = {"facts": [list(fact) for fact in facts], "query": list(query)}
+                return Form(self.name, depth, data, answer, ANSWERS)
+        raise RuntimeError(f"syllogism: no form of depth {depth} in {MAX_TRIES} tries")
+
+    def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+        """Reasoning: along the chain, what holds between the first set and each next one."""
+        wording = PHRASES[domain][phrasing]
+        facts, query = form.data["facts"], form.data["query"]
+        count = 1 + max(max(a, b) for _, a, b in facts)
+        names = rng.sample(ADJECTIVES[domain], count)
+
+        def say(kind: str, a: int, b: int) -> str:
+            return str(getattr(wording, kind)).format(x=names[a], y=names[b])
+
+        steps = _steps(facts, query, wording, names)
+        if form.answer == "unknown":
+            whether = "all" if query[0] == "all" else "any"
+            pair = f"{whether} {names[query[1]]} {wording.nouns} are {names[query[2]]}"
+            steps.append(f"this leaves open whether {pair}: unknown")
+        else:
+            steps.append(f"the answer is {form.answer}")
+        return Story(
+            facts=tuple(sentence(say(*fact)) for fact in facts),
+            question=say(f"ask_{query[0]}", query[1], query[2]),
+            steps=tuple(map(sentence, steps)),
+            names={option: option for option in form.options},
+        )
+
+
+FAMILY = Syllogism()
+
+
+def solve(facts: Sequence[Fact], query: Fact, may_be_empty: bool) -> str:
+    """The exact answer: yes or no if it holds or fails in all models, else unknown.
+
+    A model says which regions of the Venn diagram are inhabited. "All" and "no" forbid regions;
+    "some" (and, unless sets may be empty, each set) wants one of several regions inhabited. As
+    regions may be added freely, a region must be inhabited only where such a want has no choice.
+    """
+    count = 1 + max(max(a, b) for _, a, b in facts)
+    regions = set(range(1 << count))
+    wants = [] if may_be_empty else [_part("some", i, i, regions) for i in range(count)]
+    for kind, a, b in facts:
+        if kind == "some":
+            wants.append(_part(kind, a, b, regions))
+        else:
+            regions -= _part(kind, a, b, regions)
+    if not all(want & regions for want in wants):
+        return "contradiction"
+    kind, a, b = query
+    there = _part(kind, a, b, regions)
+    forced = any(want & regions <= there for want in wants)
+    if kind == "all":  # `there` are its counterexamples
+        return "no" if forced else "unknown" if there else "yes"
+    return "yes" if forced else "unknown" if there else "no"
+
+
+def _part(kind: str, a: int, b: int, regions: set[int]) -> set[int]:
+    """Regions that "all" or "no" forbids, or that "some" wants one of."""
+    inside = kind != "all"
+    return {r for r in regions if r >> a & 1 and bool(r >> b & 1) == inside}
+
+
+def _fact(rng: random.Random, a: int, b: int) -> Fact:
+    kind = rng.choices(("all", "no", "some"), (6, 2, 3))[0]
+    return (kind, a, b) if rng.random() < 0.65 else (kind, b, a)
+
+
+def _links(facts: Sequence[Fact], query: Fact) -> list[Fact]:
+    """The statements from the first set of the query to the last, in the order of the chain."""
+    ways: list[list[Fact]] = [[]]
+    while ways:
+        way = ways.pop()
+        end = query[1]
+        for _, a, b in way:
+            end = b if a == end else a
+        if end == query[2]:
+            return way
+        ways += [[*way, fact] for fact in facts if end in fact[1:] and fact not in way]
+    raise ValueError(f"expected statements that join the sets of {query}, found none")
+
+
+def _relations(chain: Sequence[Fact], start: int) -> list[tuple[str | None, int]]:
+    """What holds between the first set and each next one; None once nothing follows."""
+    found: list[tuple[str | None, int]] = []
+    held: str | None = None
+    end = start
+    for number, (kind, a, b) in enumerate(chain):
+        link = "ball" if kind == "all" and b == end else kind
+        end = b if a == end else a
+        held = JOINED.get((held or "", link)) if number else link
+        found.append((held, end))
+    return found
+
+
+def _inferred(chain: Sequence[Fact], query: Fact) -> str:
+    last = _relations(chain, query[1])[-1][0]
+    return DECIDED.get((query[0], last or ""), "unknown")
+
+
+def _steps(facts: Sequence[Fact], query: Fact, wording: Wording, names: Sequence[str]) -> list[str]:
+    """Each statement of the chain, with what follows from it and those before."""
+
+    def say(kind: str, a: int, b: int) -> str:
+        if kind == "ball":
+            kind, a, b = "all", b, a
+        verb = "are not" if kind == "some not" else "are"
+        return f"{kind.split()[0]} {names[a]} {wording.nouns} {verb} {names[b]}"
+
+    chain = _links(facts, query)
+    steps = []
+    for number, (fact, (held, end)) in enumerate(
+        zip(chain, _relations(chain, query[1]), strict=True)
+    ):
+        told = say(*fact)
+        if number and held:
+            told += f", so {say(held, query[1], end)}"
+        steps.append(told)
+        if not held:
+            break
+    return steps
+
+
+def _renumber(facts: Sequence[Fact], query: Fact) -> tuple[list[Fact], Fact]:
+    """Number sets as they are mentioned, so that renamed forms are the same form."""
+    number: dict[int, int] = {}
+    for _, a, b in facts:
+        number.setdefault(a, len(number))
+        number.setdefault(b, len(number))
+    renamed = [(kind, number[a], number[b]) for kind, a, b in facts]
+    return renamed, (query[0], number[query[1]], number[query[2]])
