@@ -11,7 +11,7 @@ from ..model import Form
 
 COUNT = 4
 SMALLEST = 2  # 1 would need a singular, 0 a "none"
-WIDEST = 5  # mistakes further off than this factor are seen through without reasoning
+WIDEST = 3  # mistakes further off than this factor are seen through without reasoning
 TRIES = 10_000
 
 
@@ -38,17 +38,18 @@ def draw_form(
 ) -> Form:
     """A form from the first attempt that works out in whole numbers.
 
-    The answer's rank among the options is drawn before the form, so it is uniform whatever
-    the attempts reject.
+    Drawn before the form, and so uniform whatever the attempts reject: the answer's rank among
+    the options, and which of the two outer gaps is the wider, that on the answer's side or the
+    other. So neither the largest nor the most lonely option is a good guess.
 
     Raises:
         RuntimeError: no attempt works, which is a fault of the family.
     """
-    rank = rng.randrange(COUNT)
+    rank, lonely = rng.randrange(COUNT), rng.random() < 0.5
     for _ in range(TRIES):
         draft = attempt(rng)
         options = draft and _options(rng, draft, rank)
-        if draft and options:
+        if draft and options and _fits(options, rank, lonely):
             texts = tuple(str(number) for number in options)
             return Form(family, depth, draft.data, str(draft.answer), texts)
     raise RuntimeError(f"{family}: no form of depth {depth} in {TRIES} attempts")
@@ -75,6 +76,13 @@ def _options(rng: random.Random, draft: Draft, rank: int) -> list[int] | None:
     options = [answer, *lower, *upper]
     rng.shuffle(options)
     return options
+
+
+def _fits(options: list[int], rank: int, lonely: bool) -> bool:
+    lowest, low, high, highest = sorted(options)
+    gaps = low - lowest, highest - high
+    near, far = gaps if rank < COUNT / 2 else gaps[::-1]
+    return near >= far if lonely else near <= far
 
 
 def _some(rng: random.Random, numbers: Iterable[int], count: int) -> list[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from fractions import Fraction
 from typing import Any
 
 from ..model import Form, Story
@@ -10,8 +12,8 @@ from .number_options import Draft, draw_form
 from .phrases.rates import PHRASES, RateWords
 from .wording import counted, every, fill, plural
 
-MAX_LINKS = 3  # a fourth step is always a sharing
-SPLIT_SHARE = 0.3
+MAX_LINKS = 3  # a fourth step is always a sharing, a first one never
+SPLIT_SHARE = 0.4
 
 
 class Rates:
@@ -27,7 +29,7 @@ class Rates:
 
     def draw(self, rng: random.Random, depth: int) -> Form:
         """A random form; `depth` counts the rates and the sharing."""
-        split = depth > MAX_LINKS or rng.random() < SPLIT_SHARE
+        split = depth > MAX_LINKS or (depth > 1 and rng.random() < SPLIT_SHARE)
         return draw_form(rng, self.name, depth, lambda rng: _attempt(rng, depth, split))
 
     def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
@@ -52,23 +54,33 @@ class Rates:
 
 
 def _attempt(rng: random.Random, depth: int, split: bool) -> Draft | None:
-    limit = 99 if depth <= 2 else 400
+    limit = 99 if depth <= 2 else 250
     links = [_ratio(rng) for _ in range(depth - split)]
     parts = list(_ratio(rng)) if split else None
-    amounts = [rng.randint(4, 99)]
+    unit = _whole_start(links, parts)
+    if unit > 99 or (parts and math.gcd(*parts) > 1):
+        return None
+    amounts = [unit * rng.randint(1, 99 // unit)]
     for a, b in links:
-        if amounts[-1] % a or amounts[-1] == a:
-            return None
         amounts.append(amounts[-1] // a * b)
     if parts:
-        if amounts[-1] % sum(parts) or amounts[-1] == sum(parts):
-            return None
         amounts.append(amounts[-1] // sum(parts) * parts[0])
+    if any(amount == a for amount, (a, _) in zip(amounts, links, strict=False)):
+        return None
     if not all(4 <= amount <= limit for amount in amounts):
         return None
     data: dict[str, Any] = {"start": amounts[0], "links": links, "split": parts}
     given = {amounts[0], *(parts or ()), *(n for link in links for n in link)}
     return Draft(data, amounts[-1], _mistakes(amounts, links, parts), given)
+
+
+def _whole_start(links: list[list[int]], parts: list[int] | None) -> int:
+    """The least start whose every step is whole."""
+    unit, grown = 1, Fraction(1)
+    for a, b in [*links, [sum(parts), parts[0]]] if parts else links:
+        unit = math.lcm(unit, (grown / a).denominator)
+        grown *= Fraction(b, a)
+    return unit
 
 
 def _ratio(rng: random.Random) -> list[int]:

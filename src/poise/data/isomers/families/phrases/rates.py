@@ -31,39 +31,39 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
     "mathematics": (
         RateWords(
             (
-                "unit of u|units of u",
-                "unit of v|units of v",
-                "unit of w|units of w",
-                "unit of z|units of z",
+                "edge|edges",
+                "face|faces",
+                "vertex|vertices",
+                "diagonal|diagonals",
             ),
             (
-                "v is proportional to u and grows by {b} for {per}.",
-                "w is proportional to v and grows by {b} for {per}.",
-                "z is proportional to w and grows by {b} for {per}.",
+                "A growing solid gains {b} with {per}.",
+                "The solid also gains {b} with {per}.",
+                "It further gains {b} with {per}.",
             ),
-            "The value of u is {x}.",
-            "The {B} are divided into a part m and a part n with m : n = {p} : {q}.",
-            ("What is the value in {B}?", "What is the value of m in {B}?"),
+            "The solid has {x}.",
+            "Visible and hidden {B} are proportional to {p} and {q}.",
+            ("How many {B} does the solid have?", "How many {B} are visible?"),
             (
-                "{x} / {a} = {k}, and {k} * {b} = {y}.",
-                "The factor is {x}, and {k} * {b} = {y}.",
-                "m + n has {p} + {q} = {n} equal parts of {x} / {n} = {k}, so m = {p} * {k} = {y}.",
+                "The factor is {x} / {a} = {k}, and {k} * {b} = {y} {B}.",
+                "The factor is {k}, and {k} * {b} = {y} {B}.",
+                "The factor is {x} / ({p} + {q}) = {k}, and {p} * {k} = {y} {B} are visible.",
             ),
         ),
         RateWords(
             ("triangle|triangles", "square|squares", "circle|circles", "hexagon|hexagons"),
             (
-                "A pattern places {b} beside {per}.",
-                "The same pattern places {b} around {per}.",
+                "The pattern places {b} beside {per}.",
+                "The pattern places {b} around {per}.",
                 "Finally the pattern places {b} under {per}.",
             ),
-            "The pattern is continued up to {x}.",
+            "A pattern is drawn with {x}.",
             "Its {B} are coloured red and blue in the proportion {p} : {q}.",
             ("How many {B} does the pattern have?", "How many {B} are red?"),
             (
                 "{x} repeat the block of {a} {k} times: {k} * {b} = {y}.",
-                "The block repeats {k} times: {k} * {b} = {y}.",
-                "{p} + {q} = {n} divides {x} into {k}-element groups: {p} * {k} = {y}.",
+                "{x} repeat it {k} times: {k} * {b} = {y}.",
+                "A block of {p} + {q} = {n} repeats {x} / {n} = {k} times: {p} * {k} = {y} are red.",
             ),
         ),
         RateWords(
@@ -81,12 +81,12 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             "The table contains {x}.",
             "Even and odd rows hold its {B} in the proportion {p} : {q}.",
             (
-                "Compute the number of {B}: how many does the table contain?",
-                "Compute how many {B} stand in even rows: what is their number?",
+                "What is the number of {B} in the table?",
+                "What is the number of {B} in even rows?",
             ),
             (
                 "The quotient {x} / {a} is {k}, and the product {k} * {b} is {y}.",
-                "The multiplier is {k}, and the product {k} * {b} is {y}.",
+                "The product {k} * {b} is {y}.",
                 "The sum {p} + {q} is {n}, the quotient {x} / {n} is {k}, the product {p} * {k} is "
                 "{y}.",
             ),
@@ -107,10 +107,10 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             ),
             "The infusion runs for {x}.",
             "Patient P and patient Q receive these {B} in a {p} to {q} ratio.",
-            ("How many {B} does the infusion come to?", "How many {B} does patient P receive?"),
+            ("How many {B} does the infusion involve?", "How many {B} does patient P receive?"),
             (
-                "The infusion covers {k} doses of {a} in {x}, giving {k} * {b} = {y} {B}.",
-                "The infusion covers {x}, giving {k} * {b} = {y} {B}.",
+                "{x} hold {k} times {a}, so the pump chart gives {k} * {b} = {y} {B}.",
+                "For {x} the pump chart gives {k} * {b} = {y} {B}.",
                 "{p} + {q} = {n} doses of {x} / {n} = {k}, so P receives {p} * {k} = {y} {B}.",
             ),
         ),
@@ -178,7 +178,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             ("How many {B} will the docket show?", "How many {B} did the plaintiff file?"),
             (
                 "The docket's {x} make {k} rounds of {a}; {k} * {b} = {y} {B}.",
-                "The docket has {k} rounds; {k} * {b} = {y} {B}.",
+                "The docket's {x} make {k} * {b} = {y} {B}.",
                 "The parties hold {n} lots of {x} / {n} = {k}; the plaintiff filed {p} * {k} = {y} "
                 "{B}.",
             ),
@@ -186,7 +186,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
         RateWords(
             ("contract|contracts", "clause|clauses", "footnote|footnotes", "citation|citations"),
             (
-                "A law firm drafts {b} in {per}.",
+                "A law firm drafts {b} for {per}.",
                 "Its partners append {b} to {per}.",
                 "House style prescribes {b} for {per}.",
             ),
@@ -194,8 +194,8 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             "Senior counsel and the associate write the {B} in the relation {p} to {q}.",
             ("How many {B} must the firm draft?", "How many {B} must senior counsel write?"),
             (
-                "The order is {k} bundles of {a}, hence {k} * {b} = {y} {B}.",
-                "The order is {k} bundles, hence {k} * {b} = {y} {B}.",
+                "The order of {x} is {k} bundles of {a}, hence {k} * {b} = {y} {B}.",
+                "The order is {x}, hence {k} * {b} = {y} {B}.",
                 "Counsel work on {n} bundles of {x} / {n} = {k}, hence {p} * {k} = {y} {B} for "
                 "senior counsel.",
             ),
@@ -216,8 +216,8 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             "Two heirs are allotted the {B} {p} to {q}, the elder first.",
             ("How many {B} follow from the invoice?", "How many {B} go to the elder heir?"),
             (
-                "The invoice holds {a} exactly {k} times, therefore {k} * {b} = {y} {B}.",
-                "The invoice counts {k}, therefore {k} * {b} = {y} {B}.",
+                "{x} contain {a} exactly {k} times, therefore {k} * {b} = {y} {B}.",
+                "There are {x}, therefore {k} * {b} = {y} {B}.",
                 "An allotment is {x} / ({p} + {q}) = {k}, therefore the elder gets {p} * {k} = {y} "
                 "{B}.",
             ),
@@ -229,12 +229,12 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
                 "second|seconds",
                 "mol of hydrogen|mol of hydrogen",
                 "mol of water|mol of water",
-                "kJ of heat|kJ of heat",
+                "mol of acid|mol of acid",
             ),
             (
                 "A reactor consumes {b} {per}.",
                 "The reaction forms {b} from {per}.",
-                "Condensation releases {b} for {per}.",
+                "Dissolving oxide yields {b} for {per}.",
             ),
             "The experiment lasts {x}.",
             "Flask one and flask two collect the {B} in a mixing ratio of {p} to {q}.",
@@ -264,8 +264,8 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
                 "How many {B} come from daytime observations?",
             ),
             (
-                "The line of {x} has {k} segments of {a}, which produce {k} * {b} = {y} {B}.",
-                "The line has {k} segments, which produce {k} * {b} = {y} {B}.",
+                "{x} make {k} segments of {a}, which send {k} * {b} = {y} {B}.",
+                "{x} send {k} * {b} = {y} {B}.",
                 "One of {n} fractions is {x} / {n} = {k}; daytime produces {p} * {k} = {y} {B}.",
             ),
         ),
@@ -286,7 +286,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             ("How many {B} does the study measure?", "How many {B} does the wild type contribute?"),
             (
                 "{x} equal {k} batches of {a}, and {k} * {b} = {y} {B} are measured.",
-                "There are {k} batches, and {k} * {b} = {y} {B} are measured.",
+                "With {x}, {k} * {b} = {y} {B} are measured.",
                 "{x} / ({p} + {q}) = {k} is one fraction, and {p} * {k} = {y} {B} are wild type.",
             ),
         ),
@@ -303,8 +303,8 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             "The northern and the southern hub divide up the {B} {p} to {q}.",
             ("How many {B} does the fleet haul?", "How many {B} reach the northern hub?"),
             (
-                "The fleet of {x} is {k} convoys of {a}, hauling {k} * {b} = {y} {B}.",
-                "The fleet is {k} convoys, hauling {k} * {b} = {y} {B}.",
+                "{x} make up {k} hauls of {a}, and the fleet moves {k} * {b} = {y} {B}.",
+                "With {x} the fleet moves {k} * {b} = {y} {B}.",
                 "Each of {n} loads is {x} / {n} = {k}, the north hauling {p} * {k} = {y} {B}.",
             ),
         ),
@@ -326,7 +326,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             (
                 "Dispatch fits {a} into {x} {k} times, planning {k} * {b} = {y} {B}.",
                 "Dispatch plans {k} times {b}: {k} * {b} = {y} {B}.",
-                "Dispatch cuts {x} into {n} legs of {k}, express driving {p} * {k} = {y} {B}.",
+                "Dispatch cuts {x} into {n} lots of {k}, so express takes {p} * {k} = {y} {B}.",
             ),
         ),
         RateWords(
@@ -345,8 +345,8 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             "Aisle one and aisle two store the {B} {p} to {q}.",
             ("How many {B} must the port handle?", "How many {B} end up in aisle one?"),
             (
-                "Unloading {x} is {k} shifts of {a}, handling {k} * {b} = {y} {B}.",
-                "Unloading takes {k} shifts, handling {k} * {b} = {y} {B}.",
+                "{x} take {k} shifts of {a}, handling {k} * {b} = {y} {B}.",
+                "{x} take {k} shifts, handling {k} * {b} = {y} {B}.",
                 "A stack is {x} / {n} = {k} for {n} stacks, aisle one storing {p} * {k} = {y} {B}.",
             ),
         ),
@@ -363,8 +363,8 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             "Captain and goalkeeper earn the {B} {p} to {q}.",
             ("How many {B} does the training add up to?", "How many {B} does the captain earn?"),
             (
-                "Training {x} means {k} sets of {a}, adding up to {k} * {b} = {y} {B}.",
-                "Training means {k} sets, adding up to {k} * {b} = {y} {B}.",
+                "{x} mean {k} sets of {a}, adding up to {k} * {b} = {y} {B}.",
+                "{x} add up to {k} * {b} = {y} {B}.",
                 "They earn {n} tallies of {x} / {n} = {k}, the captain {p} * {k} = {y} {B}.",
             ),
         ),
@@ -373,15 +373,15 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             (
                 "A striker scores {b} in {per}.",
                 "The crowd sings {b} after {per}.",
-                "The band plays {b} between {per}.",
+                "The band plays {b} with {per}.",
             ),
             "The season has {x}.",
             "Home and away games see the {B} {p} to {q}.",
             ("How many {B} does the season see?", "How many {B} do home games see?"),
             (
-                "Over the season {a} recur {k} times: {k} * {b} = {y} {B}.",
-                "Over the season it recurs {k} times: {k} * {b} = {y} {B}.",
-                "The league sees {n} streaks of {x} / {n} = {k}, at home {p} * {k} = {y} {B}.",
+                "{x} are {k} streaks of {a}, worth {k} * {b} = {y} {B}.",
+                "{x} are worth {k} * {b} = {y} {B}.",
+                "The {x} are {n} streaks of {k}, so home games see {p} * {k} = {y} {B}.",
             ),
         ),
         RateWords(
@@ -396,7 +396,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
                 "She starts {b} with {per}.",
                 "She plays {b} in {per}.",
             ),
-            "She survives {x}.",
+            "Her year brings {x}.",
             "The first and the second set saw these {B} {p} to {q}.",
             ("How many {B} does she rack up?", "How many {B} did the first set see?"),
             (

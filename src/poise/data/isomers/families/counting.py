@@ -1,0 +1,170 @@
+"""Counting with overlap: how many have one thing, both, or none (inclusion and exclusion)."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..model import Form, Story
+from .number_options import Draft, draw_form
+from .phrases.counting import JOINS, PHRASES, CountWords, Joins
+from .wording import fill
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is told, and the way to what is asked.
+
+    Counts have keys: ``total``; ``0``, ``01``, ``012`` for those who have at least these things;
+    ``any``, ``none`` and ``one`` (exactly one) of the things; ``only`` the first of two;
+    ``singles`` and ``pairs``, sums over things and over pairs of them.
+
+    Args:
+        sets: Number of things.
+        given: Keys of the counts that are told.
+        steps: Key of a count and the terms that add up to it. The last one is asked.
+    """
+
+    sets: int
+    given: tuple[str, ...]
+    steps: tuple[tuple[str, str], ...]
+
+
+_ANY, _BOTH = ("any", "0 + 1 - 01"), ("01", "0 + 1 - any")
+_FROM_TOTAL = ("any", "total - none")
+_SUMS = (("singles", "0 + 1 + 2"), ("pairs", "01 + 02 + 12"))
+_THREE = ("0", "1", "2", "01", "02", "12", "012")
+_ANY_3 = ("any", "singles - pairs + 012")
+# Depth -> kinds that take so many steps.
+KINDS: Mapping[int, tuple[Kind, ...]] = {
+    1: (
+        Kind(2, ("0", "1", "01"), (_ANY,)),
+        Kind(2, ("0", "1", "any"), (_BOTH,)),
+        Kind(2, ("any", "0", "01"), (("1", "any - 0 + 01"),)),
+    ),
+    2: (
+        Kind(2, ("total", "0", "1", "01"), (_ANY, ("none", "total - any"))),
+        Kind(2, ("0", "1", "01"), (_ANY, ("one", "any - 01"))),
+        Kind(2, ("0", "1", "any"), (_BOTH, ("only", "0 - 01"))),
+        Kind(2, ("total", "0", "1", "none"), (_FROM_TOTAL, _BOTH)),
+        Kind(2, ("total", "none", "0", "01"), (_FROM_TOTAL, ("1", "any - 0 + 01"))),
+    ),
+    3: (
+        Kind(3, _THREE, (*_SUMS, _ANY_3)),
+        Kind(2, ("total", "0", "1", "none"), (_FROM_TOTAL, _BOTH, ("one", "any - 01"))),
+        Kind(2, ("total", "0", "1", "none"), (_FROM_TOTAL, _BOTH, ("only", "0 - 01"))),
+    ),
+    4: (
+        Kind(3, ("total", *_THREE), (*_SUMS, _ANY_3, ("none", "total - any"))),
+        Kind(3, ("total", "none", *_THREE[:-1]),
+             (*_SUMS, _FROM_TOTAL, ("012", "any - singles + pairs"))),
+        Kind(3, _THREE, (*_SUMS, _ANY_3, ("one", "any - pairs + 012 + 012"))),
+    ),
+}  # fmt: skip
+
+
+class Counting:
+    """How many have at least one, exactly one, both, all or none of two or three things.
+
+    A form's data: ``sets``; ``given``, counts by key as in `Kind`; ``asked``, a key; ``kind``,
+    its place among the kinds of its depth.
+    """
+
+    name = "counting"
+    depths = range(1, 5)
+    phrasings = 3
+
+    def draw(self, rng: random.Random, depth: int) -> Form:
+        """A random form; `depth` counts the sums on the way to the answer."""
+        number = rng.randrange(len(KINDS[depth]))
+        kind = KINDS[depth][number]
+        return draw_form(rng, self.name, depth, lambda rng: _attempt(rng, kind, number))
+
+    def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+        """The form in a domain's words."""
+        words, joins = PHRASES[domain][phrasing], JOINS[domain]
+        kind = KINDS[form.depth][form.data["kind"]]
+        things = rng.sample(words.things, kind.sets)
+        counts = dict(form.data["given"])
+        facts = [
+            fill(words.total if key == "total" else words.fact, n=counts[key],
+                 which=_which(key, things, joins))
+            for key in kind.given
+        ]  # fmt: skip
+        steps = []
+        for key, terms in kind.steps:
+            counts[key], written = _sum(terms, counts)
+            template = _step(key, words, joins)
+            steps.append(fill(template, n=written, which=_which(key, things, joins)))
+        question = fill(words.ask, which=_which(kind.steps[-1][0], things, joins))
+        return Story(tuple(facts), question, tuple(steps), {option: option for option in form.options})
+
+
+def _attempt(rng: random.Random, kind: Kind, number: int) -> Draft | None:
+    counts = _counts(rng, kind.sets)
+    given = {key: counts[key] for key in kind.given}
+    if min(*given.values(), *(counts[key] for key, _ in kind.steps)) < 2:
+        return None
+    asked = kind.steps[-1][0]
+    data = {"sets": kind.sets, "given": given, "asked": asked, "kind": number}
+    mistakes = {count for key, count in counts.items() if key not in given and key != asked}
+    return Draft(data, counts[asked], mistakes, set(given.values()))
+
+
+def _counts(rng: random.Random, sets: int) -> dict[str, int]:
+    """Random people, and all that can be counted of them."""
+    most = 24 if sets == 2 else 12
+    who = [have for size in range(sets + 1) for have in itertools.combinations(range(sets), size)]
+    people = {have: rng.randint(1, most) for have in who}
+
+    def having(*things: int) -> int:
+        return sum(n for have, n in people.items() if set(things) <= set(have))
+
+    counts = {"".join(map(str, have)): having(*have) for have in who if have}
+    total = having()
+    one = sum(n for have, n in people.items() if len(have) == 1)
+    singles = sum(n for key, n in counts.items() if len(key) == 1)
+    pairs = sum(n for key, n in counts.items() if len(key) == 2)
+    return counts | {
+        "total": total, "none": people[()], "any": total - people[()], "one": one,
+        "only": people[0,], "singles": singles, "pairs": pairs,
+        "other": people[1,], "rest": abs(total - singles), "twice": total - singles + pairs,
+    }  # fmt: skip
+
+
+def _sum(terms: str, counts: Mapping[str, int]) -> tuple[int, str]:
+    """The value of terms such as ``0 + 1 - 01``, and the sum as it is written."""
+    value, sign, written = 0, 1, []
+    for token in terms.split():
+        if token in counts:
+            value += sign * counts[token]
+            written.append(str(counts[token]))
+        else:
+            sign = -1 if token == "-" else 1
+            written.append(token)
+    return value, f"{' '.join(written)} = {value}"
+
+
+def _step(key: str, words: CountWords, joins: Joins) -> str:
+    sums = {"singles": joins.singles, "pairs": joins.pairs}
+    return sums.get(key, words.step)
+
+
+def _which(key: str, things: list[str], joins: Joins) -> str:
+    """A key in words: ``both aspirin and insulin``."""
+    if key in ("total", "singles", "pairs"):
+        return ""
+    if key.isdigit():
+        things = [things[int(digit)] for digit in key]
+    if len(things) == 1:
+        return things[0]
+    if key == "only":
+        template = joins.only
+    else:
+        template = getattr(joins, "all" if key.isdigit() else key)[len(things) - 2]
+    return str(template.format(**dict(zip("abc", things, strict=False))))
+
+
+FAMILY = Counting()
