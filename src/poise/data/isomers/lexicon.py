@@ -1,12 +1,12 @@
-"""Names of things in each domain, and the few rules of English that the tellings need.
+"""Names of things in each domain, and a few helpers.
 
-A name is one word, so that an answer is short. The domains share no names.
+A name is one word, so that an answer is short. No two domains share a name.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 # Things, points, people and places that a telling compares.
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -32,31 +32,31 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         *("Rams", "Colts", "Ravens", "Falcons", "Hornets", "Panthers", "Stags", "Otters", "Owls"),
     ),
 }
-# Outcomes that a telling decides for: rules, drugs, courts, methods, carriers, drills.
+# Outcomes that a telling decides for: methods, drugs, proceedings, coatings, carriers, exercises.
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "mathematics": (
         *("Euler", "Gauss", "Newton", "Fermat", "Cauchy", "Hilbert", "Euclid", "Pascal"),
         *("Riemann", "Cantor", "Noether", "Galois"),
     ),
     "medicine": (
-        *("Aspirin", "Codeine", "Ibuprofen", "Insulin", "Heparin", "Morphine", "Cortisone"),
-        *("Quinine", "Warfarin", "Digoxin", "Atropine", "Lithium"),
+        *("aspirin", "codeine", "ibuprofen", "insulin", "heparin", "morphine", "cortisone"),
+        *("quinine", "warfarin", "digoxin", "atropine", "lithium"),
     ),
     "law": (
-        *("Dismissal", "Appeal", "Settlement", "Trial", "Mediation", "Arbitration", "Discovery"),
-        *("Review", "Remand", "Retrial", "Transfer", "Hearing"),
+        *("trial", "appeal", "mediation", "arbitration", "review", "discovery", "retrial"),
+        *("sentencing", "settlement", "conciliation"),
     ),
     "science": (
-        *("Copper", "Quartz", "Carbon", "Silver", "Cobalt", "Nickel", "Helium", "Argon"),
-        *("Sulfur", "Iodine", "Silicon", "Neon"),
+        *("copper", "silver", "nickel", "cobalt", "zinc", "gold", "tin", "iron", "carbon"),
+        *("silicon", "chrome", "platinum"),
     ),
     "logistics": (
-        *("Truck", "Train", "Barge", "Van", "Plane", "Ferry", "Courier", "Drone"),
-        *("Tanker", "Bike", "Trailer", "Shuttle"),
+        *("truck", "train", "barge", "van", "plane", "ferry", "courier", "drone", "tanker"),
+        *("bike", "tram", "ship"),
     ),
     "sports": (
-        *("Sprints", "Weights", "Rowing", "Cycling", "Swimming", "Boxing", "Rest", "Yoga"),
-        *("Hurdles", "Jumps", "Passing", "Climbing"),
+        *("sprints", "weights", "rowing", "cycling", "swimming", "boxing", "yoga", "hurdles"),
+        *("squats", "climbing", "pilates", "skipping"),
     ),
 }
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
@@ -80,24 +80,3 @@ def draw_names(
 def sentence(text: str, end: str = ".") -> str:
     """The text with a capital first letter and a full stop."""
     return text[0].upper() + text[1:] + end
-
-
-def an(noun: str) -> str:
-    """The noun with its article: ``a cat``, ``an hour``, ``a unit``, ``an 8``."""
-    word = noun.lower()
-    vowel = word.startswith(("a", "e", "i", "o", "u", "8", "11", "18"))
-    silent = word.startswith(("hour", "honest", "honour", "heir"))
-    spoken_yu = word.startswith(("uni", "use", "usu", "eu", "one", "once"))
-    spoken_yu = spoken_yu and not word.startswith("unin")
-    return f"{'an' if (vowel or silent) and not spoken_yu else 'a'} {noun}"
-
-
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """A number with its noun: ``1 box``, ``3 boxes``."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
-def listed(parts: Iterable[str], last: str = "and") -> str:
-    """``a, b and c``."""
-    *head, tail = list(parts)
-    return f"{', '.join(head)} {last} {tail}" if head else tail

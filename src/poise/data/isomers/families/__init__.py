@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from ..model import Family
-from . import branching, implication, ordering, syllogism
+from . import branching, counting, implication, ordering, rates, syllogism
 
-_MODULES = (ordering, implication, syllogism, branching)
+_MODULES = (ordering, implication, syllogism, branching, rates, counting)
 # Name -> family. Read only.
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {module.FAMILY.name: module.FAMILY for module in _MODULES}

@@ -1,0 +1,189 @@
+"""Isomer sets as rows, one per problem, and as JSON lines that `datasets` loads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..validation import read_jsonl
+from .cues import Cue
+from .generate import DEPTHS, generate_isomers
+from .model import HELD_OUT_DOMAINS, TRAIN_DOMAINS, IsomerSet, Problem
+
+Row = dict[str, Any]
+# Column -> the type of its values in JSON. The first four make a data set of isomers; the others
+# are needed to score it by logic.
+COLUMNS: Mapping[str, type | tuple[type, ...]] = {
+    "isomer_id": str,
+    "domain": str,
+    "prompt": str,
+    "completion": str,
+    "answer": str,
+    "answer_text": str,
+    "options": list,
+    "meanings": list,
+    "family": str,
+    "depth": int,
+    "form": str,
+    "phrasing": int,
+    "cue": (str, type(None)),
+}
+REQUIRED = ("isomer_id", "domain", "prompt", "completion")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How a test set differs from training.
+
+    Args:
+        mode: Mode of the cue.
+        domains: In whose words it is told.
+        phrasings: ``"seen"`` or ``"unseen"``.
+        deeper: Reasoning steps beyond those of training.
+    """
+
+    mode: Any
+    domains: tuple[str, ...] = TRAIN_DOMAINS
+    phrasings: str = "seen"
+    deeper: int = 0
+
+
+# Name of a test -> what is asked. All but "deeper" ask the same forms.
+TESTS: Mapping[str, Preset] = {
+    "in_distribution": Preset("train"),
+    "no_cue": Preset("random"),
+    "reversed": Preset("reversed"),
+    "unseen_domains": Preset("random", domains=HELD_OUT_DOMAINS),
+    "deeper": Preset("random", deeper=2),
+    "unseen_phrasings": Preset("random", phrasings="unseen"),
+}
+
+
+def isomer_tests(
+    count: int,
+    seed: int = 0,
+    split: str = "test",
+    families: Sequence[str] | None = None,
+    depths: Sequence[int] = DEPTHS,
+    cue_strength: float = 0.9,
+    tests: Sequence[str] | None = None,
+) -> list[Row]:
+    """The named test sets as rows, with their name in the column ``test``.
+
+    Args:
+        count: Sets in each test.
+        seed: Any integer.
+        split: The split to draw from.
+        families: Some of `families.FAMILIES`, by default all.
+        depths: Those of training; the test ``deeper`` adds 2 to each.
+        cue_strength: Probability with which the cue was right in training.
+        tests: Some of `TESTS`, by default all.
+
+    Raises:
+        ValueError: an unknown test, or what `generate_isomers` refuses.
+    """
+    names = list(TESTS) if tests is None else list(tests)
+    if not names or not set(names) <= set(TESTS):
+        raise ValueError(f"tests: expected some of {', '.join(TESTS)}, found {tests!r}")
+    rows = []
+    for name in names:
+        preset = TESTS[name]
+        deeper = tuple(depth + preset.deeper for depth in depths)
+        cue = Cue(preset.mode, cue_strength)
+        sets = generate_isomers(
+            count, split, seed, families, deeper, preset.domains, cue, preset.phrasings
+        )
+        rows += to_rows(sets, test=name)
+    return rows
+
+
+def to_rows(sets: Iterable[IsomerSet], **columns: Any) -> list[Row]:
+    """One row per problem; `columns` are added to each."""
+    return [_row(one, problem) | columns for one in sets for problem in one.problems]
+
+
+def _row(one: IsomerSet, problem: Problem) -> Row:
+    return {
+        "isomer_id": one.isomer_id,
+        "domain": problem.domain,
+        "prompt": problem.prompt,
+        "completion": problem.completion,
+        "answer": one.answer,
+        "answer_text": problem.answer_text,
+        "options": list(problem.options),
+        "meanings": list(problem.meanings),
+        "family": one.family,
+        "depth": one.depth,
+        "form": json.dumps(one.form, sort_keys=True),
+        "phrasing": problem.phrasing,
+        "cue": problem.cue,
+    }
+
+
+def to_sets(rows: Iterable[Row]) -> list[IsomerSet]:
+    """The sets of rows that `to_rows` made, in order of first mention; tests stay apart."""
+    grouped = group_rows(list(rows))
+    return [_set(members) for members in grouped.values()]
+
+
+def group_rows(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Rows by set: by ``test``, if there is such a column, and ``isomer_id``."""
+    grouped: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        grouped.setdefault((str(row.get("test", "")), str(row["isomer_id"])), []).append(row)
+    return grouped
+
+
+def _set(rows: Sequence[Row]) -> IsomerSet:
+    first = rows[0]
+    return IsomerSet(
+        isomer_id=first["isomer_id"],
+        family=first["family"],
+        depth=first["depth"],
+        form=json.loads(first["form"]),
+        answer=first["answer"],
+        problems=tuple(map(_problem, rows)),
+    )
+
+
+def _problem(row: Row) -> Problem:
+    ending = f"\nAnswer: {row['answer_text']}"
+    return Problem(
+        domain=row["domain"],
+        prompt=row["prompt"],
+        reasoning=row["completion"].removesuffix(ending).removeprefix(" "),
+        answer_text=row["answer_text"],
+        options=tuple(row["options"]),
+        meanings=tuple(row["meanings"]),
+        phrasing=row["phrasing"],
+        cue=row["cue"],
+    )
+
+
+def is_isomers(rows: Sequence[Row]) -> bool:
+    """Whether rows have the columns of isomer sets."""
+    return bool(rows) and all(column in rows[0] for column in REQUIRED)
+
+
+def read_isomers(path: str | Path) -> list[Row]:
+    """Read rows; `validation.validate_isomers` says whether they are sound.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_jsonl`.
+    """
+    return read_jsonl(path)
+
+
+def write_isomers(path: str | Path, rows: Iterable[Row]) -> int:
+    """Write rows as JSON lines, in folders that are made if need be; returns how many."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
