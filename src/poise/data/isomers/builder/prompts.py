@@ -141,7 +141,12 @@ def _field(row: dict[str, Any], name: str) -> str:
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
         raise MalformedReply(f"expected text in {name!r}, found {value!r:.200}")
-    text = str(value).strip()
+    text = whole(str(value)).strip()
     if not text:
         raise MalformedReply(f"expected text in {name!r}, found blanks")
     return text
+
+
+def whole(text: str) -> str:
+    """Text that any file can hold: half of a surrogate pair becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()

@@ -15,21 +15,23 @@ from fractions import Fraction
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _ORDINALS = (
     "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
-).split()
-CARDINALS = {word: value for value, word in enumerate(_SMALL)} | {
-    word: 20 + 10 * place for place, word in enumerate(_TENS)
+)
+CARDINALS = {word: value for value, word in enumerate(_SMALL.split())} | {
+    word: 20 + 10 * place for place, word in enumerate(_TENS.split())
 }
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
-ORDINALS = {word: value for value, word in enumerate(_ORDINALS)} | {"twentieth": 20}
+ORDINALS = {word: value for value, word in enumerate(_ORDINALS.split())} | {"twentieth": 20}
 _DENOMINATORS = {word: value for word, value in ORDINALS.items() if value > 2} | {
     "half": 2,
     "quarter": 4,
 }
-_PARTS = _DENOMINATORS | {"halves": 2} | {f"{word}s": value for word, value in _DENOMINATORS.items()}
+_PARTS = (
+    _DENOMINATORS | {"halves": 2} | {f"{word}s": value for word, value in _DENOMINATORS.items()}
+)
 _MULTIPLES = {
     **dict.fromkeys(["twice", "double", "doubles", "doubled", "doubling"], 2),
     **dict.fromkeys(["thrice", "triple", "triples", "tripled", "tripling"], 3),
@@ -104,7 +106,7 @@ class _Reader:
 
     @staticmethod
     def is_tens(value: int) -> bool:
-        return value % 10 == 0 and 20 <= value % 100
+        return value % 10 == 0 and value % 100 >= 20
 
     def _cardinal(self) -> int | Fraction | None:
         """Digits, or words from `zero` to billions; an int only if it came in words."""

@@ -34,13 +34,14 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     "after": ("after", "later", "following", "follows"),
 }
 # Comparatives that point downwards; any other "-er than" points upwards.
-_DOWNWARDS = frozenset(
+_DOWNWARDS = (
     "younger shorter lighter slower cheaper weaker thinner narrower poorer worse nearer colder "
-    "cooler softer milder rarer".split()
+    "cooler softer milder rarer"
 )
 _NOT_COMPARING = frozenset(["rather", "other", "whether", "never", "together"])
-FUNCTION_WORDS = frozenset(
-    """a about again also am an and another any are as at be because been being both but by can
+# Words that carry no story, those of every question among them.
+_IDLE = """
+    a about again also am an and another any are as at be because been being both but by can
     come could did do does doing done down for from get gets given gives had has have having he her
     here hers him his how i in into is it its itself just let like made make makes many may me
     might mine much must my now of off on once one ones other others our out own s shall she should
@@ -48,8 +49,7 @@ FUNCTION_WORDS = frozenset(
     together too toward until upon us use used very was we were what when where which while who
     whom whose why will with would yes you your there's it's answer question option options find
     know known suppose total altogether left remain remains remaining number amount value
-    """.split()
-)
+"""
 
 _PHRASES = {phrase: kind for kind, phrases in RELATIONS.items() for phrase in phrases}
 _RELATION_WORDS = frozenset(word for phrase in _PHRASES for word in phrase.split())
@@ -58,6 +58,7 @@ _RELATION = re.compile(
     + "|".join(sorted(map(re.escape, _PHRASES), key=len, reverse=True))
     + r"))\b"
 )
+_IDLE_WORDS = frozenset(_IDLE.split()) | _RELATION_WORDS | NUMBER_WORDS
 _WORD = re.compile(r"[^\W\d_]+")
 # A lettered option's mark is no word of the tale.
 _MARK = re.compile(r"(?m)(?:^|(?<=\s))\(?[A-H][).]\s")
@@ -76,7 +77,7 @@ class Signature:
     relations: Counter[str]
 
 
-def signature(text: str) -> Signature:
+def read_signature(text: str) -> Signature:
     """The signature of a text, options included."""
     return Signature(quantities(_MARK.sub(" ", text)), relations(text))
 
@@ -97,7 +98,7 @@ def _kind(match: re.Match[str]) -> str | None:
     word = match["comparative"]
     if word in _NOT_COMPARING:
         return None
-    return _PHRASES.get(word, "less" if word in _DOWNWARDS else "more")
+    return _PHRASES.get(word, "less" if word in _DOWNWARDS.split() else "more")
 
 
 def quantity_faults(source: Signature, told: Signature) -> list[str]:
@@ -130,8 +131,7 @@ def relation_faults(source: Signature, told: Signature, slack: int = 1) -> list[
 def content_words(text: str) -> frozenset[str]:
     """The words that carry a story: no function, relation or number words; plurals as singulars."""
     words = _WORD.findall(_MARK.sub(" ", text).lower().replace("’", "'"))
-    idle = FUNCTION_WORDS | _RELATION_WORDS | NUMBER_WORDS
-    return frozenset(_singular(word) for word in words if len(word) > 1 and word not in idle)
+    return frozenset(_singular(word) for word in words if len(word) > 1 and word not in _IDLE_WORDS)
 
 
 def overlap(first: str, second: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from .answers import answer_fault, mentions, read_answer
 from .problems import SourceProblem
 from .prompts import Retelling
 from .quantities import numbers
-from .signature import overlap, quantity_faults, relation_faults, signature
+from .signature import overlap, quantity_faults, read_signature, relation_faults
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def review(
     faults = [answer] if answer else []
     if not faults and not _reaches(problem, told):
         faults.append(f"the reasoning never names the answer {told.answer!r}")
-    source, new = signature(problem.prompt), signature(told.prompt)
+    source, new = read_signature(problem.prompt), read_signature(told.prompt)
     faults += quantity_faults(source, new) + relation_faults(source, new, limits.slack)
     if problem.domain is not None and problem.domain != domain:
         others = {f"the source ({problem.domain})": problem.prompt, **others}
@@ -84,6 +85,7 @@ def _reaches(problem: SourceProblem, told: Retelling) -> bool:
         return mentions(told.reasoning, told.answer)
     option = read_answer(told.prompt, told.answer)
     letter = chr(ord("A") + int(problem.answer.logical[1:]))
-    return mentions(told.reasoning, letter) or (
+    # In its own case, since an "a" is no letter.
+    return re.search(rf"\b{letter}\b", told.reasoning) is not None or (
         option is not None and mentions(told.reasoning, option.text)
     )

@@ -1,0 +1,209 @@
+"""`poise isomers build`: a user's own problems, retold in several domains by a teacher."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..data.isomers.model import TRAIN_DOMAINS
+from .arguments import CommandParser, option
+
+if TYPE_CHECKING:
+    from ..data.isomers.builder import EndpointTeacher, LocalTeacher, Plan, Summary
+
+TEACHERS = ("endpoint", "local")
+
+
+@dataclass
+class BuildArguments:
+    """What to retell, by whom, and what is kept."""
+
+    problems: str | None = option(
+        None,
+        "JSON lines with 'prompt' or 'question', 'answer', and where you have them 'id', "
+        "'completion' or 'solution', 'domain', 'options'.",
+    )
+    output: str | None = option(
+        None,
+        "The .jsonl file of isomer sets. Beside it lie .journal.jsonl, from which an interrupted "
+        "build goes on, and .rejects.jsonl, with the reasons.",
+    )
+    teacher: str | None = option(
+        None,
+        "Who retells: 'endpoint:MODEL' for an OpenAI-compatible endpoint, or 'local:MODEL' for a "
+        "folder, a hub id or 'default'.",
+    )
+    base_url: str = option("https://api.openai.com/v1", "Address of the endpoint.")
+    api_key_env: str = option(
+        "OPENAI_API_KEY",
+        "Environment variable with the endpoint's key, which is never written anywhere; '' for an "
+        "endpoint that wants none.",
+    )
+    domains: list[str] = option(list(TRAIN_DOMAINS), "Domains to tell the problems in; any names.")
+    min_domains: int | None = option(
+        None, "Write a set if it survives in so many domains. By default in all of them."
+    )
+    attempts: int = option(3, "Most replies for one problem in one domain.")
+    max_overlap: float = option(
+        0.3, "Highest share of content words (Jaccard) that two domains of a set may have."
+    )
+    slack: int = option(1, "Most words of one kind of relation that may be added or lost.")
+    temperature: float | None = option(None, "Sampling temperature; None is the teacher's own.")
+    max_tokens: int | None = option(
+        None, "Longest reply; None is the endpoint's own, and 1024 of a local model."
+    )
+    requests_per_minute: float | None = option(None, "Most requests to the endpoint in a minute.")
+    concurrency: int = option(4, "Problems under way at a time; batch size of a local model.")
+    timeout: float = option(120.0, "Seconds to wait for a reply of the endpoint.")
+    retries: int = option(6, "Further attempts of a request that failed, with growing waits.")
+    device: str | None = option(None, "Device of a local model. By default an accelerator if any.")
+    overwrite: bool = option(False, "Start anew instead of going on with a journal.")
+
+
+def make_parser() -> CommandParser:
+    """The parser of the command line and of `--config FILE.yaml`."""
+    return CommandParser(
+        BuildArguments,
+        prog="poise isomers build",
+        description="Have a teacher retell your problems in several domains. A retelling is kept "
+        "only if answer, quantities and relations survive and no two domains share their wording. "
+        "An interrupted build goes on when the same command is run again.",
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    (arguments,) = make_parser().parse_args_and_config(argv)
+    try:
+        summary = build(arguments)
+    except KeyboardInterrupt:
+        print("\nFinished retellings are kept; the same command goes on.", file=sys.stderr)
+        raise
+    show(summary, arguments)
+    if not summary.sets:
+        print(
+            "poise isomers: expected at least one set that survives in enough domains, found "
+            f"none; the reasons are in {_rejects(arguments)}",
+            file=sys.stderr,
+        )
+        return 2
+    return 0
+
+
+def build(arguments: BuildArguments) -> Summary:
+    """Check everything, ask what is missing, write the files.
+
+    Raises:
+        ValueError, FileNotFoundError: a setting, a row or a journal is not what was expected;
+            nothing has been asked.
+        TeacherError: the teacher cannot be asked; what is finished is in the journal.
+    """
+    # Imported late, so that --help needs no HTTP library.
+    from ..data.isomers.builder import finish, open_journal, read_problems, tell_all
+    from ..data.isomers.builder.build import beside, missing
+
+    plan = make_plan(arguments)
+    source, output = _paths(arguments)
+    journal_path = beside(output, "journal")
+    if output.exists() and not journal_path.exists() and not arguments.overwrite:
+        raise ValueError(
+            f"output: expected a new file or one with its journal, found {output} alone; give "
+            "another, or replace it (--overwrite)"
+        )
+    problems = read_problems(source)
+    teacher = make_teacher(arguments)
+    if arguments.overwrite:
+        journal_path.unlink(missing_ok=True)
+    with open_journal(output, problems, plan, teacher) as journal:
+        if missing(journal, problems, plan):
+            if hasattr(teacher, "check"):
+                teacher.check()
+            tell_all(journal, problems, plan, teacher)
+        return finish(journal, problems, plan, output)
+
+
+def make_plan(arguments: BuildArguments) -> Plan:
+    """Raises: ValueError, as `Plan` and `Limits`."""
+    from ..data.isomers.builder import Limits, Plan
+
+    # From a configuration file one domain may come as plain text.
+    domains = [arguments.domains] if isinstance(arguments.domains, str) else arguments.domains
+    limits = Limits(arguments.max_overlap, arguments.slack)
+    return Plan(tuple(domains), arguments.attempts, limits, arguments.min_domains)
+
+
+def make_teacher(arguments: BuildArguments) -> EndpointTeacher | LocalTeacher:
+    """The teacher of a command line.
+
+    Raises:
+        ValueError: an unknown kind, no model, no key, a setting outside its range.
+    """
+    kind, _, model = (arguments.teacher or "").partition(":")
+    if kind not in TEACHERS or (kind == "endpoint" and not model):
+        raise ValueError(
+            "teacher: expected 'endpoint:MODEL' or 'local:MODEL', found "
+            f"{arguments.teacher!r}; for example --teacher local:default"
+        )
+    from ..data.isomers.builder import EndpointTeacher, LocalTeacher
+
+    if kind == "endpoint":
+        from ..data.isomers.builder.teachers import read_key
+
+        return EndpointTeacher(
+            model,
+            arguments.base_url,
+            read_key(arguments.api_key_env),
+            temperature=arguments.temperature,
+            max_tokens=arguments.max_tokens,
+            timeout=arguments.timeout,
+            retries=arguments.retries,
+            requests_per_minute=arguments.requests_per_minute,
+            concurrency=arguments.concurrency,
+        )
+    from ..models import resolve_model
+
+    return LocalTeacher.load(
+        resolve_model(model or None),
+        f"local:{model or 'default'}",
+        arguments.device,
+        temperature=arguments.temperature,
+        max_tokens=1024 if arguments.max_tokens is None else arguments.max_tokens,
+        concurrency=arguments.concurrency,
+    )
+
+
+def show(summary: Summary, arguments: BuildArguments) -> None:
+    """Print what came of the build."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("domain", title=f"{summary.sets} sets of {summary.problems} problems")
+    table.add_column("kept", justify="right")
+    table.add_column("rejected", justify="right")
+    for domain in [*summary.kept, *(d for d in summary.rejected if d not in summary.kept)]:
+        table.add_row(domain, str(summary.kept[domain]), str(summary.rejected[domain]))
+    console = Console(soft_wrap=True)
+    console.print(table)
+    if summary.sets:
+        console.print(f"Isomer sets written to {arguments.output}", highlight=False)
+    console.print(f"Rejects with their reasons in {_rejects(arguments)}", highlight=False)
+
+
+def _rejects(arguments: BuildArguments) -> Path:
+    from ..data.isomers.builder.build import beside
+
+    return beside(_paths(arguments)[1], "rejects")
+
+
+def _paths(arguments: BuildArguments) -> tuple[Path, Path]:
+    if arguments.problems is None or arguments.output is None:
+        name = "problems" if arguments.problems is None else "output"
+        raise ValueError(f"{name}: expected a .jsonl file, found none; give it with --{name}")
+    source, output = Path(arguments.problems), Path(arguments.output)
+    if output.suffix != ".jsonl" or output.is_dir():
+        raise ValueError(f"output: expected a .jsonl file, found {output}")
+    if source.resolve() == output.resolve():
+        raise ValueError(f"output: expected another file than the problems', found {output} twice")
+    return source, output
