@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from poise.evaluation.statistics import (
     Interval,
+    mean_difference,
     mean_interval,
+    mean_of,
     paired_difference,
     run_interval,
 )
@@ -162,3 +164,35 @@ def test_the_interval_over_runs_is_students() -> None:
 def test_an_interval_over_too_few_runs_is_refused(values: list[float]) -> None:
     with pytest.raises(ValueError, match="expected two or more finite values"):
         run_interval(values)
+
+
+def test_the_mean_of_independent_intervals_shrinks_as_variances_add() -> None:
+    wide, narrow = Interval(0.5, 0.2, 0.9, "bca"), Interval(0.1, 0.1, 0.4, "wilson")
+    found = mean_of([wide, narrow])
+    assert (found.mean, found.method) == (0.3, "mover")
+    assert found.low == pytest.approx(0.3 - 0.3 / 2)
+    assert found.high == pytest.approx(0.3 + np.hypot(0.4, 0.3) / 2)
+    assert mean_of([wide]) == wide
+    four = mean_of([wide] * 4)
+    assert four.high - four.mean == pytest.approx(0.4 / 2)
+    with pytest.raises(ValueError, match="expected one or more, found none"):
+        mean_of([])
+
+
+def test_the_mean_of_intervals_covers_the_mean_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    rates, hits = (0.2, 0.5, 0.8), 0
+    for _ in range(400):
+        found = mean_of([mean_interval(rng.random(40) < rate) for rate in rates])
+        hits += found.low <= 0.5 <= found.high
+    assert 0.92 <= hits / 400 <= 0.99
+
+
+def test_the_mean_difference_gives_each_test_one_voice() -> None:
+    rise = np.zeros(20), np.ones(20)
+    fall = np.ones(5), np.zeros(5)
+    found = mean_difference([rise, fall])
+    assert found.interval.mean == 0.0
+    assert found.questions == 25
+    assert mean_difference([rise]) == paired_difference(*rise)
+    assert mean_difference([rise, (np.zeros(5), np.ones(5))]).p_value < 0.001
