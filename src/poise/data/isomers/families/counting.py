@@ -99,7 +99,9 @@ class Counting:
             template = _step(key, words, joins)
             steps.append(fill(template, n=written, which=_which(key, things, joins)))
         question = fill(words.ask, which=_which(kind.steps[-1][0], things, joins))
-        return Story(tuple(facts), question, tuple(steps), {option: option for option in form.options})
+        return Story(
+            tuple(facts), question, tuple(steps), {option: option for option in form.options}
+        )
 
 
 def _attempt(rng: random.Random, kind: Kind, number: int) -> Draft | None:

@@ -1,0 +1,258 @@
+"""Words for `two_unknowns`: what is counted, what it weighs, and how a domain compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class UnknownWords:
+    """One way of telling unknowns; `A`, `B` are two nouns in the plural, `a1`, `b1` singular, `an1`,
+    `an2` singular with an article.
+
+    Args:
+        things: Four nouns, ``singular|plural``.
+        total: Says that there are `n` of `A` and `B` together.
+        difference: Says that there are `n` more `A` than `B`.
+        weights: Says that every `A` counts `a`, every `B` counts `b`, all of them `n`.
+        ask: Asks for the number of `A`.
+    """
+
+    things: tuple[str, str, str, str]
+    total: str
+    difference: str
+    weights: str
+    ask: str
+
+
+@dataclass(frozen=True)
+class LinkWords:
+    """How a domain compares a further unknown `B` with a known one `A`, and reasons.
+
+    Args:
+        more, fewer, times: Say that there are `n` more, fewer, or `n` times as many `B` as `A`.
+        half: Concludes `x` of `A` from `sum`, twice as many.
+        replaced: With only `B`, the `n` would count `all`; the `excess` over the `gap` is `x`.
+        then: Concludes `sum` of `B`.
+        ask: Asks for a further unknown `A`.
+    """
+
+    more: str
+    fewer: str
+    times: str
+    half: str
+    replaced: str
+    then: str
+    ask: str
+
+
+LINKS: dict[str, LinkWords] = {
+    "mathematics": LinkWords(
+        "The number {B} equals {A} + {n}.",
+        "The number {B} equals {A} - {n}.",
+        "The number {B} equals {n} * {A}.",
+        "Eliminating, 2 * {A} = {sum}, so {A} = {x}.",
+        "Replacing {A} by {B} gives {all}, with {excess} and coefficients {gap}, so {A} = {x}.",
+        "So {B} = {sum}.",
+        "Find {A}: which number is it?",
+    ),
+    "medicine": LinkWords(
+        "The hospital lists {n} more {B} than {A}.",
+        "The hospital lists {n} fewer {B} than {A}.",
+        "The hospital lists {n} times as many {B} as {A}.",
+        "Double the {A} is {sum}, so there are {x} {A}.",
+        "Were all {B}, the sheet would show {all}; it is off by {excess}, at {gap} each: {x} {A}.",
+        "The hospital lists {sum} {B}.",
+        "How many {A} does the hospital list?",
+    ),
+    "law": LinkWords(
+        "The record holds {B} exceeding the {A} by {n}.",
+        "The record holds {B} falling short of the {A} by {n}.",
+        "The record holds {n} {B} for each of the {A}.",
+        "Twice the {A} amounts to {sum}, hence {x} {A}.",
+        "If only {B} existed, one would have {all}; the discrepancy {excess} over {gap} means {x} "
+        "{A}.",
+        "The record thus holds {sum} {B}.",
+        "How many {A} does the record hold?",
+    ),
+    "science": LinkWords(
+        "The data set shows a surplus of {n} {B} over the {A}.",
+        "The data set shows a deficit of {n} {B} against the {A}.",
+        "The data set shows {B} at {n} times the count of {A}.",
+        "Two times the {A} equals {sum}, which implies {x} {A}.",
+        "A model with {B} only predicts {all}; the residual {excess} at {gap} each implies {x} "
+        "{A}.",
+        "The data imply {sum} {B}.",
+        "What count of {A} do the data imply?",
+    ),
+    "logistics": LinkWords(
+        "Dispatch counts {B} in number {n} above the {A}.",
+        "Dispatch counts {B} in number {n} below the {A}.",
+        "Dispatch counts {n} {B} to every one of the {A}.",
+        "A double load of {A} is {sum}, leaving {x} {A}.",
+        "Loading {B} alone makes {all}; swapping moves {excess} by {gap} each, leaving {x} {A}.",
+        "Dispatch counts {sum} {B}.",
+        "How many {A} does dispatch count?",
+    ),
+    "sports": LinkWords(
+        "On the scoreboard, {B} lead {A} by {n}.",
+        "On the scoreboard, {B} trail {A} by {n}.",
+        "On the scoreboard, {B} come to {n} times the {A}.",
+        "Doubled, the {A} come to {sum}, so the score is {x} {A}.",
+        "Scoring {B} throughout would bring {all}; a margin of {excess} at {gap} each scores {x} "
+        "{A}.",
+        "The scoreboard reads {sum} {B}.",
+        "How many {A} does the scoreboard read?",
+    ),
+}
+
+PHRASES: dict[str, tuple[UnknownWords, ...]] = {
+    "mathematics": (
+        UnknownWords(
+            ("x", "y", "z", "w"),
+            "The numbers {A} and {B} satisfy {A} + {B} = {n}.",
+            "They satisfy {A} - {B} = {n}.",
+            "They satisfy {a} * {A} + {b} * {B} = {n}.",
+            "What is {A}?",
+        ),
+        UnknownWords(
+            ("p", "q", "r", "s"),
+            "Two integers {A} and {B} have the sum {n}.",
+            "The integer {A} minus the integer {B} is {n}.",
+            "The expression {a} * {A} + {b} * {B} equals {n}.",
+            "Which integer is {A}?",
+        ),
+        UnknownWords(
+            ("u", "v", "k", "m"),
+            "A system of equations contains {A} + {B} = {n}.",
+            "The system contains {A} = {B} + {n}.",
+            "The system contains {n} = {a} * {A} + {b} * {B}.",
+            "What value does the solution give to {A}?",
+        ),
+    ),
+    "medicine": (
+        UnknownWords(
+            ("tablet|tablets", "capsule|capsules", "syringe|syringes", "vial|vials"),
+            "A nurse counts {n} {A} and {B} altogether.",
+            "She counts {n} more {A} than {B}.",
+            "One {a1} contains {a} mg, one {b1} {b} mg, and all of them {n} mg.",
+            "How many {A} does the nurse count?",
+        ),
+        UnknownWords(
+            ("inpatient|inpatients", "outpatient|outpatients", "midwife|midwives", "nurse|nurses"),
+            "A hospital registers {n} {A} and {B} altogether.",
+            "It registers {n} more {A} than {B}.",
+            "It plans {a} meals per {a1}, {b} meals per {b1}, and {n} meals in all.",
+            "How many {A} does the hospital register?",
+        ),
+        UnknownWords(
+            ("bandage|bandages", "plaster|plasters", "splint|splints", "sling|slings"),
+            "A first-aid room stores {n} {A} and {B} altogether.",
+            "The {A} outnumber the {B} by {n}.",
+            "Applying one {a1} takes {a} minutes, one {b1} {b} minutes, and all of them {n} minutes.",
+            "How many {A} does the first-aid room store?",
+        ),
+    ),
+    "law": (
+        UnknownWords(
+            ("motion|motions", "affidavit|affidavits", "exhibit|exhibits", "subpoena|subpoenas"),
+            "Counsel filed {A} and {B}, {n} in total.",
+            "The {A} filed exceed the {B} filed by {n}.",
+            "Each {a1} has {a} pages and each {b1} {b} pages, for {n} pages in total.",
+            "How many {A} did counsel file?",
+        ),
+        UnknownWords(
+            ("lease|leases", "deed|deeds", "will|wills", "waiver|waivers"),
+            "A notary certified {A} and {B}, {n} in total.",
+            "The {A} certified exceed the {B} certified by {n}.",
+            "Each {a1} bears {a} seals and each {b1} {b} seals, for {n} seals in total.",
+            "How many {A} did the notary certify?",
+        ),
+        UnknownWords(
+            ("plaintiff|plaintiffs", "defendant|defendants", "juror|jurors", "clerk|clerks"),
+            "The court summoned {A} and {B}, {n} in total.",
+            "The {A} summoned exceed the {B} summoned by {n}.",
+            "Each {a1} receives {a} notices and each {b1} {b} notices, for {n} notices in total.",
+            "How many {A} did the court summon?",
+        ),
+    ),
+    "science": (
+        UnknownWords(
+            ("proton|protons", "neutron|neutrons", "electron|electrons", "photon|photons"),
+            "A detector registers a sum of {n} {A} and {B}.",
+            "The surplus of {A} over {B} is {n}.",
+            "{an1} triggers {a} pulses, {an2} {b} pulses, and the detector emits {n} pulses.",
+            "How many {A} does the detector register?",
+        ),
+        UnknownWords(
+            ("beetle|beetles", "spider|spiders", "moth|moths", "snail|snails"),
+            "A biologist observes a sum of {n} {A} and {B}.",
+            "Her log has a surplus of {n} {A} over {B}.",
+            "{an1} eats {a} grams, {an2} {b} grams, and the whole sample {n} grams.",
+            "How many {A} does the biologist observe?",
+        ),
+        UnknownWords(
+            (
+                "thermometer|thermometers",
+                "barometer|barometers",
+                "sensor|sensors",
+                "camera|cameras",
+            ),
+            "A weather station runs a sum of {n} {A} and {B}.",
+            "The station has a surplus of {n} {A} over {B}.",
+            "{an1} sends {a} readings, {an2} {b} readings, and the network {n} readings.",
+            "How many {A} does the weather station run?",
+        ),
+    ),
+    "logistics": (
+        UnknownWords(
+            ("van|vans", "truck|trucks", "trailer|trailers", "forklift|forklifts"),
+            "A fleet is made up of {n} vehicles, all {A} or {B}.",
+            "The fleet would have equally many if {n} of the {A} were sold.",
+            "Any {a1} takes {a} pallets, any {b1} {b} pallets, and the fleet {n} pallets.",
+            "How many {A} belong to the fleet?",
+        ),
+        UnknownWords(
+            ("crate|crates", "barrel|barrels", "drum|drums", "sack|sacks"),
+            "A freighter loads {n} pieces, all {A} or {B}.",
+            "Unloading {n} of the {A} would leave as many {A} as {B}.",
+            "Any {a1} fills {a} slots, any {b1} {b} slots, and the cargo {n} slots.",
+            "How many {A} does the freighter load?",
+        ),
+        UnknownWords(
+            ("parcel|parcels", "letter|letters", "pallet|pallets", "tube|tubes"),
+            "A courier delivers {n} items, all {A} or {B}.",
+            "Without {n} of the {A}, the courier would carry as many {A} as {B}.",
+            "Any {a1} costs {a} euros, any {b1} {b} euros, and the tour {n} euros.",
+            "How many {A} does the courier deliver?",
+        ),
+    ),
+    "sports": (
+        UnknownWords(
+            ("goal|goals", "penalty|penalties", "corner|corners", "save|saves"),
+            "A season ends with {A} and {B} adding up to {n}.",
+            "It ends with {A} ahead of {B} by {n}.",
+            "For {an1} the team scores {a} points, for {an2} {b}, finishing on {n} points.",
+            "How many {A} come in that season?",
+        ),
+        UnknownWords(
+            ("dunk|dunks", "layup|layups", "rebound|rebounds", "steal|steals"),
+            "A forward makes {A} and {B} adding up to {n}.",
+            "His {A} beat his {B} by {n}.",
+            "For {an1} the forward scores {a} points, for {an2} {b}, finishing on {n} points.",
+            "How many {A} does the forward make?",
+        ),
+        UnknownWords(
+            (
+                "home win|home wins",
+                "away win|away wins",
+                "derby win|derby wins",
+                "cup win|cup wins",
+            ),
+            "A league team collects {A} and {B} adding up to {n}.",
+            "Its {A} are ahead of its {B} by {n}.",
+            "For {an1} the league awards {a} points, for {an2} {b}, finishing on {n} points.",
+            "How many {A} does the league team collect?",
+        ),
+    ),
+}

@@ -1,0 +1,136 @@
+"""Sequences of state changes: an amount that grows and shrinks, things that change hands."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from ..lexicon import draw_names
+from ..model import Form, Story
+from .number_options import Draft, draw_form
+from .phrases.state_changes import AMOUNTS, HOLDERS
+from .wording import fill
+
+HOLDER_COUNT = 4
+# Few swaps make few different forms, so they are drawn less often.
+HOLDER_SHARES = {1: 0.1, 2: 0.25, 3: 0.4, 4: 0.5, 5: 0.5}
+OPERATORS = {"add": "+", "remove": "-", "times": "*", "part": "/"}
+
+
+class StateChanges:
+    """What there is, or who holds it, after as many changes as the depth says.
+
+    A form's data, with ``kind`` ``"amount"``: ``start``; ``changes``, ``["add" | "remove" |
+    "times" | "part", n]``. With ``"holder"``: thing i starts with entity i; ``changes``, pairs of
+    entities that swap what they hold; ``asked``, a thing.
+    """
+
+    name = "state_changes"
+    depths = range(1, 6)
+    phrasings = 3
+
+    def draw(self, rng: random.Random, depth: int) -> Form:
+        """A random form."""
+        if rng.random() < HOLDER_SHARES[depth]:
+            return _draw_holder(rng, depth)
+        return draw_form(rng, self.name, depth, lambda rng: _attempt(rng, depth))
+
+    def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+        """The form in a domain's words."""
+        tell = _tell_amount if form.data["kind"] == "amount" else _tell_holder
+        return tell(form, domain, phrasing, rng)
+
+
+def _attempt(rng: random.Random, depth: int) -> Draft | None:
+    path, changes = [rng.randint(4, 90)], []
+    for _ in range(depth):
+        kind, n = _change(rng)
+        if kind == "part" and path[-1] % n:
+            return None
+        path.append(_changed(path[-1], kind, n))
+        changes.append([kind, n])
+    if not all(4 <= amount <= 99 for amount in path) or len(set(path)) < len(path):
+        return None
+    data: dict[str, Any] = {"kind": "amount", "start": path[0], "changes": changes}
+    return Draft(data, path[-1], _mistakes(path, changes), {path[0], *(n for _, n in changes)})
+
+
+def _change(rng: random.Random) -> tuple[str, int]:
+    kind = rng.choices(tuple(OPERATORS), (4, 4, 1, 1))[0]
+    return kind, rng.randint(2, 40) if kind in ("add", "remove") else rng.randint(2, 4)
+
+
+def _changed(amount: int, kind: str, n: int) -> int:
+    if kind == "part":
+        return amount // n
+    return {"add": amount + n, "remove": amount - n, "times": amount * n}[kind]
+
+
+def _mistakes(path: list[int], changes: list[list[Any]]) -> set[int]:
+    """One change left out, or one done the wrong way round."""
+    inverse = {"add": "remove", "remove": "add", "times": "part", "part": "times"}
+    found = set(path)
+    for wrong in range(len(changes)):
+        for skip in (True, False):
+            amount = path[wrong]
+            kind, n = changes[wrong]
+            amount = amount if skip else _changed(amount, inverse[kind], n)
+            for kind, n in changes[wrong + 1 :]:
+                amount = _changed(amount, kind, n)
+            found.add(amount)
+    return found - {path[-1]}
+
+
+def _draw_holder(rng: random.Random, depth: int) -> Form:
+    """Each swap takes in the holder of what is asked with a chance of one half.
+
+    So the answer is as likely the entity that is mentioned last as any other.
+    """
+    asked = holder = rng.randrange(HOLDER_COUNT)
+    changes = []
+    for _ in range(depth):
+        others = [entity for entity in range(HOLDER_COUNT) if entity != holder]
+        pair = rng.sample(others, 2)
+        if rng.random() < 0.5:
+            pair[rng.randrange(2)] = holder
+        changes.append(pair)
+        holder = _after(holder, pair)
+    data = {"kind": "holder", "changes": changes, "asked": asked}
+    options = tuple(f"e{entity}" for entity in range(HOLDER_COUNT))
+    return Form(FAMILY.name, depth, data, f"e{holder}", options)
+
+
+def _after(holder: int, pair: list[int]) -> int:
+    return pair[1 - pair.index(holder)] if holder in pair else holder
+
+
+def _tell_amount(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+    words, amount = AMOUNTS[domain][phrasing], form.data["start"]
+    facts, steps = [fill(words.start, n=amount)], []
+    for kind, n in form.data["changes"]:
+        facts.append(fill(getattr(words, kind), n=n))
+        changed = _changed(amount, kind, n)
+        steps.append(fill(words.step, sum=f"{amount} {OPERATORS[kind]} {n} = {changed}"))
+        amount = changed
+    names = {option: option for option in form.options}
+    return Story(tuple(facts), words.ask, tuple(steps), names)
+
+
+def _tell_holder(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+    words = HOLDERS[domain][phrasing]
+    names = draw_names(domain, HOLDER_COUNT, rng)
+    things = rng.sample(words.things, HOLDER_COUNT)
+    thing, holder = things[form.data["asked"]], form.data["asked"]
+    facts = [fill(words.start, a=a, thing=b) for a, b in zip(names, things, strict=True)]
+    steps = []
+    for pair in form.data["changes"]:
+        facts.append(fill(words.swap, a=names[pair[0]], b=names[pair[1]]))
+        after = _after(holder, pair)
+        template = words.stays if after == holder else words.moves
+        steps.append(fill(template, thing=thing, a=names[holder], b=names[after]))
+        holder = after
+    told = {f"e{entity}": name for entity, name in enumerate(names)}
+    return Story(tuple(facts), fill(words.ask, thing=thing), tuple(steps), told)
+
+
+FAMILY = StateChanges()

@@ -1,0 +1,133 @@
+"""Two unknowns from two equations, and further unknowns that follow from them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from ..lexicon import an
+from ..model import Form, Story
+from .number_options import Draft, draw_form
+from .phrases.two_unknowns import LINKS, PHRASES, LinkWords
+from .wording import fill, plural
+
+Link = tuple[str, int]
+OPERATORS = {"more": "+", "fewer": "-", "times": "*"}
+
+
+class TwoUnknowns:
+    """Sum and difference (one step), or sum and weighted sum (two), then a step for each link.
+
+    A form's data: ``total``, the sum of unknowns 0 and 1; ``difference``, 0 less 1, or None;
+    ``weights``, ``[a, b, n]``: a times 0 and b times 1 is n, or None; ``solve``, 0 or 1;
+    ``links``, ``["more" | "fewer" | "times", n]``: how unknown 2 follows from the solved one, 3
+    from 2. The last unknown is asked.
+    """
+
+    name = "two_unknowns"
+    depths = range(1, 5)
+    phrasings = 3
+
+    def draw(self, rng: random.Random, depth: int) -> Form:
+        """A random form."""
+        weighted = depth > 3 or (depth > 1 and rng.random() < 0.5)
+        return draw_form(rng, self.name, depth, lambda rng: _attempt(rng, depth, weighted))
+
+    def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+        """The form in a domain's words."""
+        words, links, data = PHRASES[domain][phrasing], LINKS[domain], form.data
+        things = list(words.things)
+        if domain != "mathematics":
+            rng.shuffle(things)
+        nouns = [plural(thing) for thing in things]
+        singular = [thing.partition("|")[0] for thing in things]
+        pair = {"A": nouns[0], "B": nouns[1], "a1": singular[0], "b1": singular[1]}
+        pair |= {"an1": an(singular[0]), "an2": an(singular[1])}
+        facts = [fill(words.total, n=data["total"], **pair)]
+        if data["weights"]:
+            a, b, n = data["weights"]
+            facts.append(fill(words.weights, a=a, b=b, n=n, **pair))
+        else:
+            facts.append(fill(words.difference, n=data["difference"], **pair))
+        value, step = _solve(data, nouns, links)
+        steps, known = [step], nouns[data["solve"]]
+        for (kind, n), noun in zip(data["links"], nouns[2:], strict=False):
+            facts.append(fill(getattr(links, kind), n=n, A=known, B=noun))
+            following = _follow(value, kind, n)
+            written = f"{value} {OPERATORS[kind]} {n} = {following}"
+            steps.append(fill(links.then, sum=written, A=known, B=noun))
+            value, known = following, noun
+        question = fill((links if data["links"] else words).ask, A=known)
+        return Story(
+            tuple(facts), question, tuple(steps), {option: option for option in form.options}
+        )
+
+
+def _attempt(rng: random.Random, depth: int, weighted: bool) -> Draft | None:
+    most = 20 if weighted else 97
+    x, y = rng.randint(2, most), rng.randint(2, most)
+    solve = rng.randrange(2)
+    data: dict[str, Any] = {"total": x + y, "difference": None, "weights": None, "solve": solve}
+    if weighted:
+        a, b = rng.sample(range(2, 10), 2)
+        data["weights"] = [a, b, a * x + b * y]
+    elif x - y < 2:
+        return None
+    else:
+        data["difference"] = x - y
+    path = [(x, y)[solve]]
+    data["links"] = [list(_link(rng)) for _ in range(depth - 1 - weighted)]
+    for kind, n in data["links"]:
+        path.append(_follow(path[-1], kind, n))
+    stated = [x + y, data["difference"] or data["weights"][2]]
+    if not all(2 <= number <= 99 for number in (*path, *stated)):
+        return None
+    given = {*stated, *(data["weights"] or ()), *(n for _, n in data["links"])}
+    return Draft(data, path[-1], _mistakes(data, path, (x, y)[1 - solve]), given)
+
+
+def _link(rng: random.Random) -> Link:
+    kind = rng.choice(tuple(OPERATORS))
+    return kind, rng.randint(2, 4) if kind == "times" else rng.randint(2, 15)
+
+
+def _follow(value: int, kind: str, n: int) -> int:
+    return {"more": value + n, "fewer": value - n, "times": value * n}[kind]
+
+
+def _mistakes(data: dict[str, Any], path: list[int], other: int) -> set[int]:
+    """The other unknown, half of the total, not halved, a link backwards or left out."""
+    found = {data["total"] // 2, *path[:-1], other}
+    if data["difference"]:
+        found |= {data["total"] - data["difference"], 2 * path[0]}
+    for kind, n in data["links"][-1:]:
+        found |= {path[-2] + n, abs(path[-2] - n), _follow(other, kind, n)}
+    return found - {path[-1]}
+
+
+def _solve(data: Any, nouns: list[str], links: LinkWords) -> tuple[int, str]:
+    """The value of the unknown that is solved for, and how."""
+    solve, total = data["solve"], data["total"]
+    wanted, other = nouns[solve], nouns[1 - solve]
+    if not data["weights"]:
+        sign = "+" if solve == 0 else "-"
+        double = total + data["difference"] * (1 if solve == 0 else -1)
+        written = f"{total} {sign} {data['difference']} = {double}"
+        return double // 2, fill(links.half, A=wanted, sum=written, x=double // 2)
+    weight, rest, n = data["weights"][solve], data["weights"][1 - solve], data["weights"][2]
+    high, low = sorted((n, total * rest), reverse=True)
+    heavy, light = sorted((weight, rest), reverse=True)
+    x = (high - low) // (heavy - light)
+    step = fill(
+        links.replaced,
+        A=wanted,
+        B=other,
+        all=f"{total} * {rest} = {total * rest}",
+        excess=f"{high} - {low} = {high - low}",
+        gap=f"{heavy} - {light} = {heavy - light}",
+        x=f"{high - low} / {heavy - light} = {x}",
+    )
+    return x, step
+
+
+FAMILY = TwoUnknowns()
