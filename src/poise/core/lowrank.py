@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class LowRank(NamedTuple):
@@ -76,17 +77,25 @@ def randomized_svd(
     """
     if iterations < 1:
         raise ValueError(f"iterations: expected 1 or more, found {iterations}")
-    rank = _clipped(matrix, rank)
+    rank, given = _clipped(matrix, rank), start
     for _ in range(iterations):
         basis = torch.linalg.qr(matrix @ start)[0]
         small = basis.T @ matrix
         start = small.T
     # Singular vectors of a small q x in matrix, from a q x q one.
-    values, vectors = torch.linalg.eigh(small @ small.T)
-    vectors, lengths = vectors.flip(1), values.flip(0).clamp_min(0).sqrt()
+    vectors = torch.linalg.eigh(small @ small.T)[1].flip(1)
     right = vectors.T @ small
-    following = (right / lengths.clamp_min(torch.finfo(right.dtype).tiny)[:, None]).T
-    return LowRank(basis @ vectors[:, :rank], right[:rank]), following
+    return LowRank(basis @ vectors[:, :rank], right[:rank]), _following(right, given).contiguous()
+
+
+def _following(right: Tensor, given: Tensor) -> Tensor:
+    """Directions of the rows of `right`; where they are rounding, or no number, the given start's.
+
+    A matrix of a lower rank, or of zeros, would leave later ones a start that sees nothing.
+    """
+    lengths = torch.linalg.vector_norm(right, dim=1, keepdim=True)
+    floor = lengths.max() * torch.finfo(right.dtype).eps * max(given.shape)
+    return torch.where(lengths > floor, right / lengths, given.T[: len(right)]).T
 
 
 def _clipped(matrix: Tensor, rank: int) -> int:
@@ -146,10 +155,13 @@ def retract(gradient: LowRank, factors: Factors, scaling: float, step: float) ->
     wide = torch.cat([down, gradient.right], 0)
     left_basis, left_small = torch.linalg.qr(tall)
     right_basis, right_small = torch.linalg.qr(wide.T)
-    left, values, right = torch.linalg.svd(left_small @ right_small.T)
+    left, values, right = torch.linalg.svd(left_small @ right_small.T, full_matrices=False)
     root = values[:rank].sqrt()
     new_up = left_basis @ (left[:, :rank] * root)
     new_down = (root[:, None] * right[:rank]) @ right_basis.T
+    if (missing := rank - len(root)) > 0:  # the factors are wider than the matrix has rank
+        new_up = pad(new_up, (0, missing))
+        new_down = pad(new_down, (0, 0, 0, missing))
     turn_left, _, turn_right = torch.linalg.svd(new_up.T @ up + new_down @ down.T)
     turn = turn_left @ turn_right
     return Factors(turn.T @ new_down, new_up @ turn)
