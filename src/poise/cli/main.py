@@ -20,6 +20,7 @@ COMMANDS = {
     "pgpo": "train a model by physics-guided policy optimization",
     "eval": "measure a model's accuracy with intervals, before and after training",
     "report": "write one HTML page about training runs",
+    "isomers": "generate, build, validate and show logical isomer sets",
 }
 DEBUG = "POISE_DEBUG"
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .isomers.model import TRAIN_DOMAINS
 from .prompts import get_style, render_all
 from .question import COMPUTED_LEVELS
 from .science import DOMAINS, generate
@@ -28,15 +29,20 @@ def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
             - ``science`` or ``science:physics,chemistry``: generated questions;
             - ``sciknoweval`` or ``sciknoweval:physics``: SciKnowEval from the hub;
             - a folder with ``<domain>/<split>.jsonl``, or a ``.jsonl`` file: SciKnowEval's form,
-              or any rows with a column ``prompt`` (a file is taken whole, whatever the split);
+              isomer sets, or any rows with a column ``prompt`` (a file is taken whole, whatever
+              the split);
             - ``reasoning_gym:<task>``: a task of Reasoning Gym;
+            - ``isomers`` or ``isomers:ordering,rates``: generated logical isomers, a row per
+              problem;
             - anything else: the id of a data set on the hub, with a column ``prompt``.
         split: ``train``, ``validation`` or ``test``; for a hub data set any split that it has.
-        **options: ``count`` (how many questions; default 1000 if generated, else all), ``seed``
-            (which ones), ``style`` (``chat``, ``plain`` or ``short``; rows that bring their prompt
-            keep it), ``levels`` (of generated questions; 0 to 4, by default all but 0),
-            ``reference`` (SciKnowEval: reference answers as privileged context), and what the
-            source itself knows.
+        **options: ``count`` (how many questions, of isomers how many sets; default 1000 if
+            generated, else all), ``seed`` (which ones), ``style`` (``chat``, ``plain`` or
+            ``short``; rows that bring their prompt keep it), ``levels`` (of generated questions;
+            0 to 4, by default all but 0), ``reference`` (SciKnowEval: reference answers as
+            privileged context),
+            ``depths``, ``domains``, ``cue_strength``, ``phrasings`` and ``tests`` (of isomers, as
+            in `isomers.load.load_isomers`), and what the source itself knows.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: If the name, an option or a row is wrong.
@@ -108,6 +114,25 @@ def _reasoning_gym(
     return load_reasoning_gym(rest, split, count, seed, style, **settings)
 
 
+def _isomers(
+    rest: str,
+    split: str,
+    count: int = DEFAULT_COUNT,
+    seed: int = 0,
+    depths: Sequence[int] = (1, 2),
+    domains: Sequence[str] = TRAIN_DOMAINS,
+    cue_strength: float | None = None,
+    phrasings: str = "seen",
+    tests: bool | Sequence[str] = False,
+) -> Dataset:
+    from .isomers.load import load_isomers
+
+    families = _listed(rest) or None
+    return load_isomers(
+        families, split, count, seed, depths, domains, cue_strength, phrasings, tests
+    )
+
+
 def _local(
     source: str,
     split: str,
@@ -119,6 +144,8 @@ def _local(
 ) -> Dataset:
     from datasets import Dataset
 
+    from .isomers.load import check_isomers, some_isomers
+    from .isomers.rows import is_isomers
     from .sciknoweval import is_sciknoweval, load_sciknoweval, split_files
 
     rows = [row for path in split_files(source, split) for row in read_jsonl(path)]
@@ -130,6 +157,9 @@ def _local(
             f"{source}: expected questions in SciKnowEval's form to take reference answers from, "
             "found other rows; fill their column 'privileged_context' instead"
         )
+    if is_isomers(rows):
+        check_isomers(rows, source)
+        return Dataset.from_list(some_isomers(rows, count, seed, domains))
     check_dataset(rows, name=source)
     return _some(Dataset.from_list(rows), count, seed)
 
@@ -161,6 +191,7 @@ KINDS: dict[str, Callable[..., Dataset]] = {
     "science": _science,
     "sciknoweval": _sciknoweval,
     "reasoning_gym": _reasoning_gym,
+    "isomers": _isomers,
 }
 
 

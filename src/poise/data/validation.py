@@ -27,7 +27,8 @@ def check_dataset(
         rows: A ``datasets.Dataset``, a stream (its first rows are checked), or a list of dicts.
         required: Columns that must be there.
         filled: Columns that, where they are, must not be empty in any row. With a column
-            ``options``, an ``answer`` must be the letter of one of them.
+            ``options``, an ``answer`` must be the letter of one of them; with a column
+            ``meanings`` too, as isomers have it, one of these.
         name: What errors call the data set.
 
     Raises:
@@ -135,8 +136,15 @@ def _check_prompt(prompt: Any, where: str) -> None:
 
 
 def _check_answer(row: dict[str, Any], where: str) -> None:
-    options, answer = row.get("options"), row.get("answer")
+    options, answer, meanings = row.get("options"), row.get("answer"), row.get("meanings")
     if answer is None or not isinstance(options, (list, tuple)):
+        return
+    if isinstance(meanings, (list, tuple)):
+        if answer not in meanings:
+            raise ValueError(
+                f"{where}: expected an answer among its meanings {_listed(meanings)}, found "
+                f"{answer!r}"
+            )
         return
     letters = tuple(ascii_uppercase[: len(options)])
     is_index = isinstance(answer, int) and 0 <= answer < len(options)

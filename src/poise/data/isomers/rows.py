@@ -60,6 +60,8 @@ TESTS: Mapping[str, Preset] = {
     "deeper": Preset("random", deeper=2),
     "unseen_phrasings": Preset("random", phrasings="unseen"),
 }
+# Tests that make sense only after training with a cue.
+CUE_TESTS = frozenset({"no_cue", "reversed"})
 
 
 def isomer_tests(
@@ -68,7 +70,7 @@ def isomer_tests(
     split: str = "test",
     families: Sequence[str] | None = None,
     depths: Sequence[int] = DEPTHS,
-    cue_strength: float = 0.9,
+    cue_strength: float | None = 0.9,
     tests: Sequence[str] | None = None,
 ) -> list[Row]:
     """The named test sets as rows, with their name in the column ``test``.
@@ -79,20 +81,23 @@ def isomer_tests(
         split: The split to draw from.
         families: Some of `families.FAMILIES`, by default all.
         depths: Those of training; the test ``deeper`` adds 2 to each.
-        cue_strength: Probability with which the cue was right in training.
-        tests: Some of `TESTS`, by default all.
+        cue_strength: Probability with which the cue was right in training; None if there was
+            none: then there is none here either.
+        tests: Some of `TESTS`, by default all (without a cue all but ``reversed``, and ``no_cue``,
+            which would be ``in_distribution`` once more).
 
     Raises:
         ValueError: an unknown test, or what `generate_isomers` refuses.
     """
-    names = list(TESTS) if tests is None else list(tests)
-    if not names or not set(names) <= set(TESTS):
-        raise ValueError(f"tests: expected some of {', '.join(TESTS)}, found {tests!r}")
+    known = [name for name in TESTS if cue_strength is not None or name not in CUE_TESTS]
+    names = known if tests is None else list(tests)
+    if not names or not set(names) <= set(known):
+        raise ValueError(f"tests: expected some of {', '.join(known)}, found {tests!r}")
     rows = []
     for name in names:
         preset = TESTS[name]
         deeper = tuple(depth + preset.deeper for depth in depths)
-        cue = Cue(preset.mode, cue_strength)
+        cue = Cue() if cue_strength is None else Cue(preset.mode, cue_strength)
         sets = generate_isomers(
             count, split, seed, families, deeper, preset.domains, cue, preset.phrasings
         )

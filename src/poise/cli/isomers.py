@@ -1,0 +1,178 @@
+"""`poise isomers`: logical isomer sets, generated, built, validated and shown."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .arguments import CommandParser, option
+
+if TYPE_CHECKING:
+    from ..data.isomers.rows import Row
+
+# Subcommand -> what it does, and the module and function that run it.
+SUBCOMMANDS = {
+    "generate": ("make isomer sets from a seed, without a model", "isomers:generate"),
+    "build": ("have a teacher retell your own problems", "isomers_build:main"),
+    "validate": ("list the faults of files, by line and set", "isomers:validate"),
+    "show": ("print sets, their domains side by side", "isomers:show"),
+}
+MANY = 1000  # sets from which on a progress bar is worth its line
+
+
+@dataclass
+class GenerateArguments:
+    """Which isomer sets."""
+
+    output: str | None = option(None, "The .jsonl file to write, a row per problem.")
+    count: int = option(1000, "How many sets; with --tests, in each test.")
+    split: str = option("train", "train, validation or test; no form occurs in two of them.")
+    seed: int = option(0, "Seed of the sets.")
+    families: list[str] | None = option(None, "Families of logical form. By default all.")
+    depths: list[int] = option([1, 2], "Reasoning steps.")
+    domains: list[str] | None = option(
+        None, "In whose words. By default mathematics, medicine, law and science."
+    )
+    cue: str = option(
+        "off", "Surface cue: 'off', 'train' (right with --cue_strength), 'random' or 'reversed'."
+    )
+    cue_strength: float = option(0.9, "Probability that the cue is right in training.")
+    phrasings: str = option("seen", "'seen', or 'unseen' for those kept for tests.")
+    tests: bool = option(
+        False, "Write the test sets (unseen domains, reversed cue, ...) in a column 'test'."
+    )
+    overwrite: bool = option(False, "Replace a file that is there.")
+
+
+@dataclass
+class ShowArguments:
+    """How much of a file."""
+
+    sets: int = option(3, "How many sets.")
+
+
+@dataclass
+class ValidateArguments:
+    """How the faults are listed."""
+
+    limit: int = option(50, "List at most so many faults.")
+
+
+def main(argv: list[str]) -> int:
+    """Run the subcommand that the first word names.
+
+    Raises:
+        ValueError: an unknown subcommand.
+    """
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else 2
+    name, *rest = argv
+    if name not in SUBCOMMANDS:
+        near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(SUBCOMMANDS)}"
+        raise ValueError(f"unknown subcommand {name!r}; {hint}")
+    module, _, function = SUBCOMMANDS[name][1].partition(":")
+    status: int = getattr(importlib.import_module(f"poise.cli.{module}"), function)(rest)
+    return status
+
+
+def usage() -> str:
+    """What `poise isomers --help` prints."""
+    lines = "\n".join(f"  {name:<10}{text}" for name, (text, _) in SUBCOMMANDS.items())
+    return (
+        "usage: poise isomers SUBCOMMAND [--flags]\n\n"
+        f"Problems of the same logic, told in several domains.\n\nsubcommands:\n{lines}\n\n"
+        "`poise isomers SUBCOMMAND --help` lists the flags of a subcommand."
+    )
+
+
+def generate(argv: list[str]) -> int:
+    """Write isomer sets to a file.
+
+    Raises:
+        ValueError: no file is named, one is there already, or the generator's refusals.
+    """
+    parser = CommandParser(
+        GenerateArguments,
+        prog="poise isomers generate",
+        description="Make logical isomer sets from a seed: the same logic in several domains.",
+    )
+    (arguments,) = parser.parse_args_and_config(argv)
+    if not arguments.output:
+        raise ValueError("expected --output FILE.jsonl, found none")
+    if Path(arguments.output).exists() and not arguments.overwrite:
+        raise ValueError(
+            f"{arguments.output}: expected a new file, found one; give --overwrite to replace it"
+        )
+    from ..data.isomers.rows import write_isomers
+
+    # All is generated before the file is opened, so that a refusal leaves no half of a file.
+    rows = list(_rows(arguments))
+    print(f"{write_isomers(arguments.output, rows)} problems written to {arguments.output}")
+    return 0
+
+
+def _rows(arguments: GenerateArguments) -> Iterator[Row]:
+    from rich.progress import track
+
+    from ..data.isomers.cues import Cue
+    from ..data.isomers.generate import iter_isomers
+    from ..data.isomers.model import TRAIN_DOMAINS
+    from ..data.isomers.rows import isomer_tests, to_rows
+
+    what = (arguments.count, arguments.split, arguments.seed, arguments.families, arguments.depths)
+    if arguments.tests:
+        count, split, seed, families, depths = what
+        strength = None if arguments.cue == "off" else arguments.cue_strength
+        yield from isomer_tests(count, seed, split, families, depths, strength)
+        return
+    cue: Any = Cue(arguments.cue, arguments.cue_strength)  # type: ignore[arg-type]
+    domains = arguments.domains or TRAIN_DOMAINS
+    sets = iter_isomers(*what, domains, cue, arguments.phrasings)
+    yield from to_rows(
+        track(sets, "Isomer sets", total=arguments.count, disable=arguments.count < MANY)
+    )
+
+
+def validate(argv: list[str]) -> int:
+    """List the faults of files; returns 2 if there are any."""
+    parser = CommandParser(
+        ValidateArguments,
+        prog="poise isomers validate",
+        description="Find faults of isomer sets. Several files are also compared with each other, "
+        "as training and test sets must share nothing.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="A .jsonl file.")
+    arguments, places = parser.parse_args_and_config(argv)
+    from ..data.isomers.validation import validate_isomers
+
+    files = [places.files] if isinstance(places.files, str) else places.files
+    faults = validate_isomers(*files)
+    for fault in faults[: arguments.limit]:
+        print(fault)
+    if len(faults) > arguments.limit:
+        print(f"... and {len(faults) - arguments.limit} more")
+    print(f"{len(faults)} faults found" if faults else f"No faults in {', '.join(files)}")
+    return 2 if faults else 0
+
+
+def show(argv: list[str]) -> int:
+    """Print sets, their domains side by side."""
+    parser = CommandParser(
+        ShowArguments,
+        prog="poise isomers show",
+        description="Print the first sets of a file, their domains side by side.",
+    )
+    parser.add_argument("file", metavar="FILE", help="A .jsonl file.")
+    arguments, places = parser.parse_args_and_config(argv)
+    if arguments.sets < 1:
+        raise ValueError(f"--sets: expected at least 1, found {arguments.sets}")
+    from .isomers_show import show_sets
+
+    show_sets(places.file, arguments.sets)
+    return 0
