@@ -39,9 +39,10 @@ _MULTIPLES = {
 }
 NUMBER_WORDS = frozenset({*CARDINALS, *SCALES, *ORDINALS, *_PARTS, *_MULTIPLES, "percent"})
 
+_HUGE = 10**30  # a text that goes on counting is no number
 _TOKEN = re.compile(
-    r"(?<![\w.])(?P<number>-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|-?\.\d+)"
-    r"(?:/(?P<under>\d+))?(?P<place>(?:st|nd|rd|th)\b)?"
+    r"(?<![\w.])(?P<number>-?(?:\d{1,3}(?:,\d{3}){1,9}(?!\d)|\d{1,40})(?:\.\d{1,40})?|-?\.\d{1,40})"
+    r"(?:/(?P<under>\d{1,40}))?(?P<place>(?:st|nd|rd|th)\b)?"
     r"|(?P<percent>%|per\s?cent\b)|(?P<word>[a-z]+)|(?P<break>[^\s-])"
 )
 _LATEX = re.compile(r"\\d?frac\{(\d+)\}\{(\d+)\}")
@@ -118,7 +119,7 @@ class _Reader:
             if following and following["under"] and value.denominator == 1 and not token["under"]:
                 self.place += 1  # 2 1/2
                 return value + _fraction(following)
-            while self.word() in SCALES:
+            while self.word() in SCALES and value < _HUGE:
                 value *= SCALES[self.word()]
                 self.place += 1
             return value
@@ -132,7 +133,7 @@ class _Reader:
             word = self.word()
             skip = word == "and" and room == 100 and self.word(1) in CARDINALS
             word = self.word(1) if skip else word
-            if word in SCALES:
+            if word in SCALES and total + current < _HUGE:
                 scale = SCALES[word]
                 current = max(current, 1) * scale
                 if scale >= 1000:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..model import TRAIN_DOMAINS, Problem
+from .checks import Limits, review
 from .journal import Outcome
 from .problems import SourceProblem
 from .prompts import Failed, MalformedReply, Retelling, make_messages, parse_reply
-from .checks import Limits, review
 from .teachers import RefusedRequest, Teacher
 
 
