@@ -31,9 +31,11 @@ class GradientEngine:
             optimizer.step(); optimizer.zero_grad()
 
     Between `collect` and its end the model carries hooks; outside it is untouched, also after an
-    exception. In weight space a micro-batch's mask is made from its own isomer sets, and the masked
-    gradients of micro-batches (and of ranks, under DDP) are averaged. In factor space the domains'
-    gradients are summed over micro-batches and ranks first, and masked once, in `finish`.
+    exception, which ends the step: zero the gradients and begin it anew.
+
+    In weight space a micro-batch's mask is made from its own isomer sets, and the masked gradients
+    of micro-batches (and of ranks, under DDP) are averaged. In factor space the domains' gradients
+    are summed over micro-batches and ranks first, and masked once, in `finish`.
 
     Parameters that are no LoRA factors keep their plain gradient. The loss must consist of the
     domains' losses alone: what a penalty on the factors would add to their gradient is lost.
@@ -44,7 +46,9 @@ class GradientEngine:
         seed: of the random starts of the projection.
 
     Raises:
-        UnsupportedAdapter: a trained adapter that cannot be taken apart by domain.
+        UnsupportedAdapter: a trained adapter that cannot be taken apart by domain, or, for the
+            retraction, of which only one factor is trained.
+        ValueError: the retraction in several processes.
     """
 
     def __init__(self, model: nn.Module, method: IGA, seed: int = 0) -> None:
@@ -63,11 +67,19 @@ class GradientEngine:
         Args:
             batch: domains of the sequences and weights of their losses.
             tau: this step's temperature; None is the method's.
+
+        Raises:
+            RuntimeError: in the backward pass, in weight space: a layer gets its gradient in
+                several parts, which cannot be masked as one.
+            ValueError: in the backward pass: a layer mixes sequences in its rows.
         """
         with Hooks() as hooks:
             try:
                 self._space.attach(hooks, batch, self.method.tau if tau is None else tau)
                 yield
+            except BaseException:
+                self._space.reset()
+                raise
             finally:
                 self._space.detach()
 

@@ -60,6 +60,12 @@ class FactorSpace:
         for factor in self._factors:
             factor.pairs = []
 
+    def reset(self) -> None:
+        """Forgets the step so far."""
+        self._forget_step()
+        for factor in self._factors:
+            factor.forget_step()
+
     def state_dict(self) -> dict[str, Tensor]:
         """Nothing carries over from step to step."""
         return {}
@@ -87,13 +93,17 @@ class FactorSpace:
         for factor in self._factors:
             sums = factor.take(len(counts))
             gradients = _sum_over_ranks(sums)[present]
+            weight = factor.module.weight
+            if weight.grad is None and not bool(gradients.any()):
+                continue  # not used: plain training leaves it without a gradient, too
             gradients /= counts[present].to(gradients)[:, None, None]
             masked, seen = masked_mean(
                 gradients, weights[present], self._method.mask, self._tau, self._scratch
             )
             self.statistics.add(factor.name, torch.cat([seen, seen.new_ones(1)]))
-            weight = factor.module.weight
-            weight.grad = (masked * share).to(weight)
+            if weight.grad is None:
+                weight.grad = torch.empty_like(weight)
+            weight.grad.copy_(masked * share)  # in place: it may be a part of a reducer's bucket
         self._forget_step()
 
 
@@ -103,6 +113,9 @@ class _Factor:
     def __init__(self, name: str, module: nn.Linear) -> None:
         self.name, self.module = name, module
         self.pairs: list[tuple[Tensor, Tensor]] = []
+        self.forget_step()
+
+    def forget_step(self) -> None:
         self._sums: Tensor | None = None
 
     def attach(self, hooks: Hooks, batch: DomainBatch, scratch: Scratch) -> None:

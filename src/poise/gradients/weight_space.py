@@ -7,6 +7,7 @@ from functools import partial
 from zlib import crc32
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ..core.conflict import ConflictMask
@@ -20,11 +21,17 @@ from ..core.lowrank import (
     truncated_svd,
 )
 from ..methods.iga import IGA
-from .adapters import Adapter
+from .adapters import Adapter, UnsupportedAdapter
 from .domains import DomainBatch, tokens_by_domain
 from .masked_mean import Scratch, domain_gradients, masked_mean
 from .statistics import StatisticsLog
 from .taps import Hooks
+
+_IN_PARTS = (
+    "{}: expected one backward pass of one loss, found a second; a mask needs the whole gradient "
+    "at once. For a layer that is used twice under activation checkpointing set use_reentrant=False; "
+    "or use space 'factor', which adds up parts"
+)
 
 
 class WeightSpace:
@@ -37,6 +44,8 @@ class WeightSpace:
     """
 
     def __init__(self, adapters: Sequence[Adapter], method: IGA, seed: int) -> None:
+        if method.update == "retraction":
+            _require_retractable(adapters)
         self.statistics = StatisticsLog()
         self._layers = [_Layer(adapter, method, seed) for adapter in adapters]
         self._scratch = Scratch()
@@ -51,6 +60,11 @@ class WeightSpace:
         """Forgets what an interrupted pass has left."""
         for layer in self._layers:
             layer.forget()
+
+    def reset(self) -> None:
+        """Forgets the step so far."""
+        for layer in self._layers:
+            layer.forget_step()
 
     def finish(self, learning_rate: float | None) -> None:
         """Chain rule: nothing is left to do. Retraction: writes the factors' gradients."""
@@ -72,14 +86,28 @@ class WeightSpace:
         """Takes `state_dict`'s.
 
         Raises:
-            ValueError: layers of another model.
+            ValueError: layers or shapes of another model, or of other settings.
         """
         if unknown := set(state) - {layer.name for layer in self._layers}:
             raise ValueError(
                 f"warm starts: expected layers of this model, found {sorted(unknown)[0]!r}"
             )
         for layer in self._layers:
-            layer.start = state.get(layer.name)
+            layer.load_start(state.get(layer.name))
+
+
+def _require_retractable(adapters: Sequence[Adapter]) -> None:
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        raise ValueError(
+            f"update 'retraction': expected one process, found {dist.get_world_size()}; each would "
+            "move its own way, so use update 'chain'"
+        )
+    for adapter in adapters:
+        if not all(parameter.requires_grad for parameter in adapter.parameters):
+            raise UnsupportedAdapter(
+                f"{adapter.name}: expected both factors to be trained, found one frozen; the "
+                "retraction moves both, so use update 'chain'"
+            )
 
 
 class _Layer:
@@ -91,8 +119,25 @@ class _Layer:
         self._adapter, self._method = adapter, method
         self._mask: ConflictMask = method.mask
         self._seed = seed + crc32(adapter.name.encode())
-        self._steps: list[LowRank] = []  # for the retraction, one for each micro-batch
+        self.forget_step()
         self.forget()
+
+    @property
+    def _start_shape(self) -> tuple[int, int]:
+        down, up = self._adapter.parameters
+        rank, rows, columns = self._method.rank or down.shape[0], up.shape[0], down.shape[1]
+        return columns, min(rank + self._method.oversampling, rows, columns)
+
+    def load_start(self, start: Tensor | None) -> None:
+        if start is not None and tuple(start.shape) != self._start_shape:
+            raise ValueError(
+                f"warm starts: expected shape {self._start_shape} for {self.name}, found "
+                f"{tuple(start.shape)}; they belong to another model, rank or oversampling"
+            )
+        self.start = start
+
+    def forget_step(self) -> None:
+        self._steps: list[LowRank] = []  # for the retraction, one for each micro-batch
 
     def forget(self) -> None:
         self._pairs: list[tuple[Tensor, Tensor]] = []
@@ -111,6 +156,8 @@ class _Layer:
         def replace(part: int, gradient: Tensor) -> Tensor:
             # Both factors' hooks run after the last use of the layer has been seen.
             if self._pairs:
+                if self._result is not None:
+                    raise RuntimeError(_IN_PARTS.format(self.name))
                 self._result = self._align(batch, tau, scratch, statistics)
                 self._pairs = []
             result = self._result
@@ -143,12 +190,19 @@ class _Layer:
         rank = method.rank or self._adapter.down.weight.shape[0]
         if method.projection == "none":
             return masked
-        if method.projection == "exact":
-            return truncated_svd(masked, rank)
-        width = min(rank + method.oversampling, *masked.shape)
+        try:
+            if method.projection == "exact":
+                return truncated_svd(masked, rank)
+            return self._project_randomly(masked, rank)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            if bool(masked.isfinite().all()):
+                raise
+            return masked  # a gradient scaler, or a guard, has to see what is not finite
+
+    def _project_randomly(self, masked: Tensor, rank: int) -> LowRank:
         start, iterations = self.start, 1
         if start is None:
-            start, iterations = random_start(masked.shape[1], width, self._seed, masked), 2
+            start, iterations = random_start(*self._start_shape, self._seed, masked), 2
         projected, self.start = randomized_svd(masked, rank, start.to(masked), iterations)
         return projected
 
