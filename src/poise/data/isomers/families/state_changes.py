@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
 from ..lexicon import draw_names
 from ..model import Form, Story
 from .number_options import Draft, draw_form
-from .phrases.state_changes import AMOUNTS, HOLDERS
+from .phrases.amounts import AMOUNTS
+from .phrases.holders import HOLDERS
 from .wording import fill
 
 HOLDER_COUNT = 4
@@ -42,7 +44,8 @@ class StateChanges:
 
 
 def _attempt(rng: random.Random, depth: int) -> Draft | None:
-    path, changes = [rng.randint(4, 90)], []
+    path = [rng.randint(4, 90)]
+    changes: list[list[Any]] = []
     for _ in range(depth):
         kind, n = _change(rng)
         if kind == "part" and path[-1] % n:
@@ -87,12 +90,15 @@ def _draw_holder(rng: random.Random, depth: int) -> Form:
     So the answer is as likely the entity that is mentioned last as any other.
     """
     asked = holder = rng.randrange(HOLDER_COUNT)
-    changes = []
+    changes: list[list[int]] = []
     for _ in range(depth):
-        others = [entity for entity in range(HOLDER_COUNT) if entity != holder]
-        pair = rng.sample(others, 2)
-        if rng.random() < 0.5:
-            pair[rng.randrange(2)] = holder
+        involved = rng.random() < 0.5
+        pairs = [
+            list(pair)
+            for pair in itertools.permutations(range(HOLDER_COUNT), 2)
+            if (holder in pair) == involved and set(pair) != set(*changes[-1:])
+        ]
+        pair = rng.choice(pairs)
         changes.append(pair)
         holder = _after(holder, pair)
     data = {"kind": "holder", "changes": changes, "asked": asked}

@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from ..lexicon import an
 from ..model import Form, Story
 from .number_options import Draft, draw_form
 from .phrases.two_unknowns import LINKS, PHRASES, LinkWords
-from .wording import fill, plural
+from .wording import an, fill, plural, singular
 
 Link = tuple[str, int]
 OPERATORS = {"more": "+", "fewer": "-", "times": "*"}
@@ -40,9 +39,9 @@ class TwoUnknowns:
         if domain != "mathematics":
             rng.shuffle(things)
         nouns = [plural(thing) for thing in things]
-        singular = [thing.partition("|")[0] for thing in things]
-        pair = {"A": nouns[0], "B": nouns[1], "a1": singular[0], "b1": singular[1]}
-        pair |= {"an1": an(singular[0]), "an2": an(singular[1])}
+        first, second = singular(things[0]), singular(things[1])
+        pair = {"A": nouns[0], "B": nouns[1], "a1": first, "b1": second}
+        pair |= {"an1": an(first), "an2": an(second)}
         facts = [fill(words.total, n=data["total"], **pair)]
         if data["weights"]:
             a, b, n = data["weights"]

@@ -10,7 +10,7 @@ class RateWords:
     """One way of telling rates.
 
     Args:
-        units: Four nouns, ``singular|plural``; each is measured by the one before.
+        units: Four nouns; each is measured by the one before.
         links: Three sentences with `b` (counted) and `per` (``every 4 minutes``).
         given: How much there is of the first unit, `x`.
         split: A sharing in the ratio `p` to `q` of unit `B`.
@@ -30,12 +30,7 @@ class RateWords:
 PHRASES: dict[str, tuple[RateWords, ...]] = {
     "mathematics": (
         RateWords(
-            (
-                "edge|edges",
-                "face|faces",
-                "vertex|vertices",
-                "diagonal|diagonals",
-            ),
+            ("edge", "face", "vertex|vertices", "diagonal"),
             (
                 "A growing solid gains {b} with {per}.",
                 "The solid also gains {b} with {per}.",
@@ -51,7 +46,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             ),
         ),
         RateWords(
-            ("triangle|triangles", "square|squares", "circle|circles", "hexagon|hexagons"),
+            ("triangle", "square", "circle", "hexagon"),
             (
                 "The pattern places {b} beside {per}.",
                 "The pattern places {b} around {per}.",
@@ -63,16 +58,11 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             (
                 "{x} repeat the block of {a} {k} times: {k} * {b} = {y}.",
                 "{x} repeat it {k} times: {k} * {b} = {y}.",
-                "A block of {p} + {q} = {n} repeats {x} / {n} = {k} times: {p} * {k} = {y} are red.",
+                "Of {p} + {q} = {n} parts of {x} / {n} = {k}, red ones have {p} * {k} = {y}.",
             ),
         ),
         RateWords(
-            (
-                "integer|integers",
-                "fraction|fractions",
-                "square root|square roots",
-                "logarithm|logarithms",
-            ),
+            ("integer", "fraction", "square root", "logarithm"),
             (
                 "A table of numbers lists {b} next to {per}.",
                 "That table lists {b} after {per}.",
@@ -94,12 +84,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
     ),
     "medicine": (
         RateWords(
-            (
-                "minute|minutes",
-                "mL of saline|mL of saline",
-                "mg of potassium|mg of potassium",
-                "heartbeat check|heartbeat checks",
-            ),
+            ("minute", "mL of saline|", "mg of potassium|", "heartbeat check"),
             (
                 "An infusion pump delivers {b} {per}.",
                 "The bag supplies {b} with {per}.",
@@ -116,9 +101,9 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
         ),
         RateWords(
             (
-                "kg of body weight|kg of body weight",
-                "mg of antibiotic|mg of antibiotic",
-                "mL of syrup|mL of syrup",
+                "kg of body weight|",
+                "mg of antibiotic|",
+                "mL of syrup|",
                 "glass of water|glasses of water",
             ),
             (
@@ -139,12 +124,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             ),
         ),
         RateWords(
-            (
-                "patient|patients",
-                "blood tube|blood tubes",
-                "test strip|test strips",
-                "pair of gloves|pairs of gloves",
-            ),
+            ("patient", "blood tube", "test strip", "pair of gloves|pairs of gloves"),
             (
                 "The clinic fills {b} for {per}.",
                 "The hospital bench uses up {b} on {per}.",
@@ -162,12 +142,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
     ),
     "law": (
         RateWords(
-            (
-                "hearing day|hearing days",
-                "motion|motions",
-                "affidavit|affidavits",
-                "exhibit|exhibits",
-            ),
+            ("hearing day", "motion", "affidavit", "exhibit"),
             (
                 "The court decides {b} {per}.",
                 "The rules attach {b} to {per}.",
@@ -184,7 +159,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             ),
         ),
         RateWords(
-            ("contract|contracts", "clause|clauses", "footnote|footnotes", "citation|citations"),
+            ("contract", "clause", "footnote", "citation"),
             (
                 "A law firm drafts {b} for {per}.",
                 "Its partners append {b} to {per}.",
@@ -201,12 +176,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             ),
         ),
         RateWords(
-            (
-                "billable hour|billable hours",
-                "filing|filings",
-                "page of evidence|pages of evidence",
-                "notarised seal|notarised seals",
-            ),
+            ("billable hour", "filing", "page of evidence|pages of evidence", "notarised seal"),
             (
                 "An attorney completes {b} in {per}.",
                 "The statute requires {b} for {per}.",
@@ -225,12 +195,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
     ),
     "science": (
         RateWords(
-            (
-                "second|seconds",
-                "mol of hydrogen|mol of hydrogen",
-                "mol of water|mol of water",
-                "mol of acid|mol of acid",
-            ),
+            ("second", "mol of hydrogen|", "mol of water|", "mol of acid|"),
             (
                 "A reactor consumes {b} {per}.",
                 "The reaction forms {b} from {per}.",
@@ -246,12 +211,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             ),
         ),
         RateWords(
-            (
-                "metre of cable|metres of cable",
-                "sensor|sensors",
-                "reading|readings",
-                "kilobyte|kilobytes",
-            ),
+            ("metre of cable|metres of cable", "sensor", "reading", "kilobyte"),
             (
                 "A probe line carries {b} on {per}.",
                 "The logger records {b} from {per}.",
@@ -271,10 +231,10 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
         ),
         RateWords(
             (
-                "sample|samples",
+                "sample",
                 "bacterial colony|bacterial colonies",
                 "microgram of enzyme|micrograms of enzyme",
-                "photon|photons",
+                "photon",
             ),
             (
                 "A culture study counts {b} in {per}.",
@@ -293,7 +253,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
     ),
     "logistics": (
         RateWords(
-            ("truck|trucks", "pallet|pallets", "crate|crates", "barcode label|barcode labels"),
+            ("truck", "pallet", "crate", "barcode label"),
             (
                 "The depot loads {b} onto {per}.",
                 "The packers stack {b} on {per}.",
@@ -309,12 +269,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             ),
         ),
         RateWords(
-            (
-                "delivery route|delivery routes",
-                "litre of diesel|litres of diesel",
-                "km|km",
-                "parcel|parcels",
-            ),
+            ("delivery route", "litre of diesel|litres of diesel", "km|", "parcel"),
             (
                 "A courier van burns {b} on {per}.",
                 "It drives {b} with {per}.",
@@ -330,12 +285,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             ),
         ),
         RateWords(
-            (
-                "container|containers",
-                "forklift trip|forklift trips",
-                "shelf space|shelf spaces",
-                "carton|cartons",
-            ),
+            ("container", "forklift trip", "shelf space", "carton"),
             (
                 "At the port, unloading takes {b} for {per}.",
                 "The warehouse fills {b} with {per}.",
@@ -353,7 +303,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
     ),
     "sports": (
         RateWords(
-            ("lap|laps", "sprint|sprints", "push-up|push-ups", "bonus point|bonus points"),
+            ("lap", "sprint", "push-up", "bonus point"),
             (
                 "A coach puts {b} into {per}.",
                 "Athletes do {b} after {per}.",
@@ -369,7 +319,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             ),
         ),
         RateWords(
-            ("match|matches", "goal|goals", "fan chant|fan chants", "drum roll|drum rolls"),
+            ("match|matches", "goal", "fan chant", "drum roll"),
             (
                 "A striker scores {b} in {per}.",
                 "The crowd sings {b} after {per}.",
@@ -385,12 +335,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             ),
         ),
         RateWords(
-            (
-                "tournament round|tournament rounds",
-                "serve|serves",
-                "tennis rally|tennis rallies",
-                "winning shot|winning shots",
-            ),
+            ("tournament round", "serve", "tennis rally|tennis rallies", "winning shot"),
             (
                 "A tennis player hits {b} in {per}.",
                 "She starts {b} with {per}.",
