@@ -6,9 +6,21 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from ..model import Family
-from . import branching, counting, implication, ordering, rates, syllogism
+from . import (
+    branching,
+    counting,
+    implication,
+    ordering,
+    rates,
+    state_changes,
+    syllogism,
+    two_unknowns,
+)
 
-_MODULES = (ordering, implication, syllogism, branching, rates, counting)
+_MODULES = (
+    *(ordering, implication, syllogism, branching),
+    *(rates, two_unknowns, counting, state_changes),
+)
 # Name -> family. Read only.
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {module.FAMILY.name: module.FAMILY for module in _MODULES}
