@@ -6,7 +6,6 @@ import json
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,7 +46,7 @@ def retold(asked: Asked, **changes: Any) -> str:
     """A faithful reply, in words that belong to the domain alone."""
     own, n, m = asked.domain.replace(" ", ""), asked.each, asked.boxes
     reply = {
-        "prompt": f"Every {own}ist keeps {n} {own}ons. If {m} {own}ists meet, how many {own}ons "
+        "prompt": f"Every {own}ist has {n} {own}ons. If {m} {own}ists come, how many {own}ons "
         "will that be?",
         "reasoning": f"{m} {own}ists times {n} {own}ons makes {n * m} {own}ons.",
         "answer": str(n * m),
@@ -75,7 +74,6 @@ class Endpoint:
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
-        self.times: list[float] = []
         self.looks = 0  # at the list of models
         self.mood: Mood = lambda endpoint, asked: None
         self.key: str | None = KEY
@@ -93,7 +91,6 @@ class Endpoint:
         asked = _read(body, headers)
         with self._lock:
             self.asked.append(asked)
-            self.times.append(time.monotonic())
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
             reply = self.mood(self, asked)
@@ -120,9 +117,10 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
             pass
 
         def is_known(self) -> bool:
-            if endpoint.key in (None, self.headers["Authorization"].removeprefix("Bearer ")):
+            given = self.headers["Authorization"] or ""
+            if endpoint.key is None or given == f"Bearer {endpoint.key}":
                 return True
-            self.answer(401, json.dumps({"error": f"no such key: {self.headers['Authorization']}"}))
+            self.answer(401, json.dumps({"error": f"no such key: {given}"}))
             return False
 
         def do_GET(self) -> None:
