@@ -34,6 +34,31 @@ class EvalArguments:
     style: str | None = option(None, "Form of generated prompts: 'chat', 'plain' or 'short'.")
     question_seed: int | None = option(None, "Seed of generated questions.")
     limit: int | None = option(None, "Ask at most so many, spread evenly over the data set.")
+    tests: list[str] | None = option(
+        None,
+        "Tests of isomers to ask, e.g. in_distribution reversed unseen_domains; by default all.",
+    )
+    depths: list[int] | None = option(
+        None, "Reasoning steps of generated isomers; by default those of the compared run."
+    )
+    cue_strength: float | None = option(
+        None,
+        "How often the surface cue of generated isomers is right in training; by default that of "
+        "the compared run. Without it there are no tests of the cue.",
+    )
+    consistency: bool = option(
+        True,
+        "Read the models' representations of isomers, for the Logical Consistency Score.",
+    )
+    layer: int | None = option(
+        None,
+        "Layer of these: 0 is the embeddings; by default two thirds of the way to the last block.",
+    )
+    center: str = option(
+        "mean",
+        "What is taken off them before they are compared: 'mean', 'standard' (also scales each "
+        "dimension) or 'none'.",
+    )
     k: int = option(16, "Samples per question.")
     temperature: float = option(0.6, "Sampling temperature; 0 is greedy, with one sample.")
     top_p: float = option(0.95, "Least mass of the likeliest tokens to draw from.")

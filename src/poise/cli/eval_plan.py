@@ -15,7 +15,9 @@ from .eval_arguments import EvalArguments
 Row = Mapping[str, Any]
 DEFAULT_FOLDER = "evaluations"
 DEFAULT_DATASET = "science"
-GENERATED_COUNT = 200  # questions, if they are made: an interval of about 7 points either way
+# Questions, if they are made: an interval of about 7 points either way. Of isomers, sets in each
+# test: some 20 problems for each.
+GENERATED_COUNTS = {"science": 200, "reasoning_gym": 200, "isomers": 50}
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def choose_dataset(arguments: EvalArguments, steps: Sequence[Step]) -> tuple[str
         "levels": _first(arguments.levels, script.get("levels")),
         "style": _first(arguments.style, script.get("style")),
         "seed": _first(arguments.question_seed, script.get("question_seed")),
-        "count": _first(arguments.questions, GENERATED_COUNT if _is_generated(dataset) else None),
+        "count": _first(arguments.questions, GENERATED_COUNTS.get(_kind(dataset))),
+        **_isomer_options(arguments, dataset, script),
     }
     return dataset, {name: value for name, value in options.items() if value is not None}
 
@@ -134,8 +137,21 @@ def _configs(steps: Sequence[Step]) -> list[dict[str, Any]]:
     return [read_config(step.target.run) for step in steps if step.target.run is not None]
 
 
-def _is_generated(dataset: str) -> bool:
-    return dataset.partition(":")[0] in ("science", "reasoning_gym")
+def _kind(dataset: str) -> str:
+    return dataset.partition(":")[0]
+
+
+def _isomer_options(
+    arguments: EvalArguments, dataset: str, script: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The tests, with depth and cue as in the run's own training: they say what lies beyond it."""
+    if _kind(dataset) != "isomers":
+        return {}
+    return {
+        "tests": arguments.tests or True,
+        "depths": _first(arguments.depths, script.get("depths")),
+        "cue_strength": _first(arguments.cue_strength, script.get("cue_strength")),
+    }
 
 
 def _section(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -146,14 +162,27 @@ def _first(own: Any, inherited: Any) -> Any:
     return inherited if own is None else own
 
 
-def select(rows: Sequence[Row], limit: int | None) -> list[Row]:
-    """At most so many rows, spread evenly.
+def select(rows: Sequence[Row], limit: int | None, tests: Sequence[str] | None = None) -> list[Row]:
+    """At most so many rows of these tests, spread evenly; isomer sets stay whole.
 
     Raises:
-        ValueError: limit is below 1.
+        ValueError: limit is below 1, or below the size of an isomer set; an unknown test.
     """
+    known = list(dict.fromkeys(row.get("test") for row in rows))
+    if unknown := [test for test in tests or () if test not in known]:
+        raise ValueError(f"tests: expected some of {known}, found {unknown[0]!r}")
+    rows = [row for row in rows if tests is None or row.get("test") in tests]
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected 1 or more, found {limit}")
     if limit is None or limit >= len(rows):
         return list(rows)
-    return [rows[i * len(rows) // limit] for i in range(limit)]
+    sets: dict[Any, list[Row]] = {}
+    for place, row in enumerate(rows):
+        isomer = row.get("isomer_id")
+        sets.setdefault(place if isomer is None else (row.get("test"), isomer), []).append(row)
+    whole = list(sets.values())
+    for count in range(min(limit, len(whole)), 0, -1):
+        chosen = [row for i in range(count) for row in whole[i * len(whole) // count]]
+        if len(chosen) <= limit:
+            return chosen
+    raise ValueError(f"limit: expected {len(whole[0])} or more, one isomer set, found {limit}")

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from ..data.load import load_questions
+from ..evaluation.consistency import DEFAULT_CENTER, check_center
 from ..evaluation.generation import Sampling
 from ..evaluation.loading import Target, fingerprint, load, pick_device, pick_dtype
 from ..evaluation.records import Evaluation, Header, RecordWriter, read_records
+from ..evaluation.representation_file import (
+    Representations,
+    beside,
+    kept_representations,
+    write_representations,
+)
+from ..evaluation.representations import has_reference, places_of, represent, settings_of
+from ..evaluation.sampling import Prepared, prepare
 from ..evaluation.sampling import evaluate as ask
-from ..evaluation.sampling import prepare
 from ..evaluation.scoring import scorer_of
 from ..versions import software_versions
 from .eval_arguments import EvalArguments
@@ -23,10 +31,12 @@ from .eval_plan import Row, Step, choose_dataset, choose_template, make_steps, s
 
 @dataclass(frozen=True)
 class Result:
-    """A model that was asked, and its records."""
+    """A model that was asked, its records, and what it held in mind where it was read."""
 
     step: Step
     evaluation: Evaluation
+    representations: Representations | None = None
+    center: str = DEFAULT_CENTER
 
 
 @dataclass(frozen=True)
@@ -44,14 +54,14 @@ class _Setting:
 
     def header(self, target: Target) -> Header:
         """What the records of a model begin with."""
-        limit = self.arguments.limit
+        narrowed = {"limit": self.arguments.limit, "tests": self.arguments.tests}
         return Header(
             model=target.model,
             adapter=target.adapter,
             weights=fingerprint(target),
             dataset=self.dataset,
             split=self.arguments.split,
-            selection=self.options | ({} if limit is None else {"limit": limit}),
+            selection=self.options | {k: v for k, v in narrowed.items() if v is not None},
             sampling=asdict(self.sampling)
             | {
                 "stop": list(self.sampling.stop),
@@ -72,11 +82,12 @@ def evaluate(arguments: EvalArguments) -> list[Result]:
         FileNotFoundError: a folder that is not there.
     """
     sampling = _sampling(arguments)
+    check_center(arguments.center)
     device = pick_device(arguments.device)
     dtype = pick_dtype(arguments.dtype, device)
     steps = make_steps(arguments)
     dataset, options = choose_dataset(arguments, steps)
-    rows = select(_load(dataset, arguments.split, options), arguments.limit)
+    rows = select(_load(dataset, arguments.split, options), arguments.limit, arguments.tests)
     template = choose_template(arguments, steps)
     setting = _Setting(arguments, sampling, device, dtype, dataset, options, template, rows)
     return [_evaluate_one(step, setting) for step in steps]
@@ -106,6 +117,7 @@ def _evaluate_one(step: Step, setting: _Setting) -> Result:
     if arguments.overwrite:
         for file in step.files:
             file.unlink(missing_ok=True)
+            beside(file).unlink(missing_ok=True)
     writer, *copies = [RecordWriter(file, header) for file in step.files]
     model, tokenizer = load(step.target, setting.dtype, setting.device)
     questions = prepare(
@@ -114,6 +126,7 @@ def _evaluate_one(step: Step, setting: _Setting) -> Result:
         room=_room(model, setting.sampling),
         template=setting.template,
     )
+    representations = _read(model, tokenizer, questions, step, setting)
     ask(
         model,
         tokenizer,
@@ -127,7 +140,30 @@ def _evaluate_one(step: Step, setting: _Setting) -> Result:
     )
     for copy in copies:
         copy.write([record for id, record in writer.done.items() if id not in copy.done])
-    return Result(step, read_records(writer.path))
+    return Result(step, read_records(writer.path), representations, arguments.center)
+
+
+def _read(
+    model: Any, tokenizer: Any, questions: Sequence[Prepared], step: Step, setting: _Setting
+) -> Representations | None:
+    """The model's representations, from the files where they are kept; None without isomers."""
+    if not setting.arguments.consistency or not has_reference(questions):
+        return None
+    header = setting.header(step.target)
+    how = settings_of(model, setting.arguments.layer)
+    header = replace(header, sampling=how | {"dtype": header.sampling["dtype"]}, seed=0)
+    places = places_of(questions)
+    files = [beside(file) for file in step.files]
+    kept = [kept_representations(file, header, places) for file in files]
+    found = next(filter(None, kept), None)
+    if found is None:
+        label = f"{step.name}: reading"
+        vectors = represent(model, tokenizer, questions, layer=how["layer"], label=label)
+        found = Representations(header, places, vectors)
+    for file, there in zip(files, kept, strict=True):
+        if there is None:
+            write_representations(file, found)
+    return found
 
 
 def _room(model: Any, sampling: Sampling) -> int | None:

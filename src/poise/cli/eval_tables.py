@@ -24,6 +24,7 @@ from ..evaluation.summary import (
     points,
     summarise,
 )
+from .eval_isomers import difference_as_json, isomers_as_json, over_seeds_of, show_isomers
 from .eval_run import Result
 
 _WIDTH = 120  # of tables in a file or a pipe, where there is no terminal to fit
@@ -50,14 +51,20 @@ def as_json(results: Sequence[Result]) -> dict[str, Any]:
                 "adapter": result.step.target.adapter,
                 "records": [str(file) for file in result.step.files],
                 **summarise(result.evaluation.questions).as_json(),
+                **isomers_as_json(result),
             }
             for result in results
         ],
         "differences": [
-            {"from": results[0].step.name, "to": result.step.name, **asdict(difference)}
+            difference_as_json(results[0], result, difference)
             for result, difference in _differences(results)
         ],
+        "between": [
+            difference_as_json(results[1], result, difference)
+            for result, difference in _differences(results[1:])
+        ],
         "over_runs": [asdict(group) for group in _over_runs(results)],
+        "over_seeds": [asdict(group) for group in over_seeds_of(results)],
     }
 
 
@@ -72,6 +79,9 @@ def _over_runs(results: Sequence[Result]) -> list[OverRuns]:
 
 
 def _differences(results: Sequence[Result]) -> list[tuple[Result, Difference]]:
+    """Each of the others against the first."""
+    if not results:
+        return []
     first = results[0].evaluation.questions
     return [(result, compare(first, result.evaluation.questions)) for result in results[1:]]
 
@@ -88,6 +98,7 @@ def show_tables(results: Sequence[Result], console: Console | None = None) -> No
     domains = group_by(results[0].evaluation.questions, lambda q: q.domain)
     if len(domains) > 1:
         console.print(_domain_table(results, [str(name) for name in domains]))
+    show_isomers(results, console)
     for result, difference in _differences(results):
         console.print(
             f"[bold]{result.step.name} - {results[0].step.name}: "

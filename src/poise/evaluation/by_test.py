@@ -11,24 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .consistency import DEFAULT_CENTER, answer_disagreement, logical_consistency
+from .consistency import (
+    DEFAULT_CENTER,
+    HIGHEST_DISTANCE,
+    disagreement_by_set,
+    distances_by_set,
+    scaled_interval,
+)
 from .metrics import Values, average, group_by, paired_values
 from .records import QuestionRecord
 from .representation_file import Representations
-from .runs import repetitions
-from .statistics import (
-    Difference,
-    Interval,
-    mean_difference,
-    mean_interval,
-    mean_of,
-    paired_difference,
-    run_interval,
-)
+from .statistics import Difference, Interval, mean_difference, mean_of
 from .summary import average_interval
 
 IN_DISTRIBUTION = ("in_distribution", "no_cue")
 OUT_OF_DISTRIBUTION = ("reversed", "unseen_domains", "deeper", "unseen_phrasings")
+SetScores = dict[str, float]  # isomer id -> value
 MEAN = "out_of_distribution"  # the row that sums these up
 
 
@@ -77,12 +75,12 @@ def outcomes(
         seed: Of the intervals' bootstraps.
     """
     groups = _by_test(questions)
-    vectors = {t: representations.of_test(t) for t in groups} if representations else {}
-    found = {
-        test: _outcome(group, vectors.get(test), center, seed) for test, group in groups.items()
-    }
-    out = {test: found[test] for test in OUT_OF_DISTRIBUTION if test in found}
-    return found | ({MEAN: _mean(out)} if out else {})
+    scores = {t: _set_scores(group, t, representations, center) for t, group in groups.items()}
+    found = {test: _outcome(group, scores[test], seed) for test, group in groups.items()}
+    out = [test for test in OUT_OF_DISTRIBUTION if test in found]
+    if out:
+        found[MEAN] = _mean({t: found[t] for t in out}, [scores[t] for t in out], seed)
+    return found
 
 
 def _by_test(questions: Sequence[QuestionRecord]) -> dict[str, list[QuestionRecord]]:
@@ -93,56 +91,94 @@ def _by_test(questions: Sequence[QuestionRecord]) -> dict[str, list[QuestionReco
     return {name: groups[name] for name in names}
 
 
-def _outcome(
-    questions: Sequence[QuestionRecord], vectors: Representations | None, center: str, seed: int
-) -> Outcome:
-    values = [value for _, value in sorted(_set_values(questions).items())]
-    domains = group_by(questions, lambda q: q.domain)
-    intervals = {str(name): average_interval(group, seed) for name, group in domains.items()}
-    worst = min(intervals, key=lambda name: intervals[name].mean)
-    comparable = len({(q.isomer_id, q.domain) for q in questions}) > len(
-        {q.isomer_id for q in questions}
-    )
-    return Outcome(
-        sets=len(values),
-        questions=len(questions),
-        accuracy=mean_interval(values, seed=seed),
-        worst_domain=worst,
-        worst=intervals[worst],
-        disagreement=answer_disagreement(questions, seed).score if comparable else None,
-        consistency=(
-            logical_consistency(vectors, center, seed).score
-            if vectors is not None and vectors.places and comparable
-            else None
-        ),
-    )
+def _set_scores(
+    questions: Sequence[QuestionRecord], test: str, found: Representations | None, center: str
+) -> tuple[SetScores, SetScores, SetScores]:
+    """Accuracy, disagreement and distance of each set; none of the latter where none is known."""
+    disagreement = {name: x for (_, name), x in disagreement_by_set(questions).items()}
+    part = found.of_test(test) if found is not None else None
+    distances = distances_by_set(part, center) if part is not None and part.places else {}
+    return _accuracy_by_set(questions), disagreement, {n: x for (_, n), x in distances.items()}
 
 
-def _set_values(questions: Sequence[QuestionRecord]) -> dict[str, float]:
+def _accuracy_by_set(questions: Sequence[QuestionRecord]) -> SetScores:
     """Mean reward of each isomer set; a question without a set is one by itself."""
     sets: dict[str, list[float]] = {}
     for question in questions:
         sets.setdefault(question.isomer_id or question.id, []).append(average(question))
-    return {name: float(np.mean(values)) for name, values in sets.items()}
+    return {name: float(np.mean(values)) for name, values in sorted(sets.items())}
 
 
-def _mean(found: Mapping[str, Outcome]) -> Outcome:
-    worst = min(found, key=lambda test: found[test].worst.mean)
+def _outcome(
+    questions: Sequence[QuestionRecord], scores: Sequence[SetScores], seed: int
+) -> Outcome:
+    domains = group_by(questions, lambda q: q.domain)
+    intervals = {str(name): average_interval(group, seed) for name, group in domains.items()}
+    worst = min(intervals, key=lambda name: intervals[name].mean)
     return Outcome(
-        sets=sum(outcome.sets for outcome in found.values()),
-        questions=sum(outcome.questions for outcome in found.values()),
-        accuracy=mean_of([outcome.accuracy for outcome in found.values()]),
-        worst_domain=f"{found[worst].worst_domain}, {worst}",
-        worst=found[worst].worst,
-        disagreement=_mean_of_all([outcome.disagreement for outcome in found.values()]),
-        consistency=_mean_of_all([outcome.consistency for outcome in found.values()]),
+        len(scores[0]),
+        len(questions),
+        _accuracy([scores[0]], seed),
+        worst,
+        intervals[worst],
+        *_distances([scores], seed),
     )
 
 
-def _mean_of_all(intervals: Sequence[Interval | None]) -> Interval | None:
-    """None where one is missing: a mean over fewer tests would be compared with one over all."""
-    known = [interval for interval in intervals if interval is not None]
-    return mean_of(known) if len(known) == len(intervals) else None
+def _mean(
+    found: Mapping[str, Outcome], scores: Sequence[Sequence[SetScores]], seed: int
+) -> Outcome:
+    worst = min(found, key=lambda test: found[test].worst.mean)
+    return Outcome(
+        sum(outcome.sets for outcome in found.values()),
+        sum(outcome.questions for outcome in found.values()),
+        _accuracy([test[0] for test in scores], seed),
+        f"{found[worst].worst_domain}, {worst}",
+        found[worst].worst,
+        *_distances(scores, seed),
+    )
+
+
+def _accuracy(tests: Sequence[SetScores], seed: int) -> Interval:
+    return _mean_interval(tests, 1.0, seed)
+
+
+def _distances(
+    tests: Sequence[Sequence[SetScores]], seed: int
+) -> tuple[Interval | None, Interval | None]:
+    """None where a test has none: a mean over fewer tests would be compared with one over all."""
+    disagreement, distance = ([test[place] for test in tests] for place in (1, 2))
+    return (
+        _mean_interval(disagreement, 1.0, seed) if all(disagreement) else None,
+        _mean_interval(distance, HIGHEST_DISTANCE, seed) if all(distance) else None,
+    )
+
+
+def _mean_interval(tests: Sequence[SetScores], highest: float, seed: int) -> Interval:
+    weights, groups = independent_groups(tests)
+    return mean_of([scaled_interval(list(g.values()), highest, seed) for g in groups], weights)
+
+
+def independent_groups(tests: Sequence[SetScores]) -> tuple[list[float], list[SetScores]]:
+    """The mean over tests, taken apart into means over groups that share no isomer set.
+
+    Several tests may ask the same logical forms in other words, so that they are no independent
+    evidence. Sets that belong to the same tests form a group; a set's value is the mean of its
+    scores in them, weighted so that each test has one voice. The weighted mean of the groups'
+    means is the mean of the tests' means.
+
+    Returns:
+        Weights that sum to 1, and the values of each group by set.
+    """
+    voice = [1.0 / (len(tests) * len(test)) for test in tests]
+    groups: dict[tuple[int, ...], SetScores] = {}
+    for name in sorted({name for test in tests for name in test}):
+        members = tuple(i for i, test in enumerate(tests) if name in test)
+        share = sum(voice[i] for i in members)
+        value = sum(voice[i] * tests[i][name] for i in members) / share
+        groups.setdefault(members, {})[name] = value
+    weights = [len(g) * sum(voice[i] for i in members) for members, g in groups.items()]
+    return weights, list(groups.values())
 
 
 def differences(
@@ -160,69 +196,28 @@ def differences(
         for test in earlier
         if test in later and (pair := _paired_sets(earlier[test], later[test])) is not None
     }
-    found = {test: paired_difference(*pair, seed=seed) for test, pair in pairs.items()}
+    found = {test: _difference([pair], seed) for test, pair in pairs.items()}
     out = [pairs[test] for test in OUT_OF_DISTRIBUTION if test in pairs]
-    return found | ({MEAN: mean_difference(out, seed=seed)} if out else {})
+    return found | ({MEAN: _difference(out, seed)} if out else {})
 
 
 def _paired_sets(
     before: Sequence[QuestionRecord], after: Sequence[QuestionRecord]
-) -> tuple[Values, Values] | None:
+) -> tuple[SetScores, SetScores] | None:
     ids = {q.id for q in before} & {q.id for q in after}
     if not ids:
         return None
     paired_values(before, after, average)  # refuses questions that have changed
-    first, second = (_set_values([q for q in x if q.id in ids]) for x in (before, after))
-    names = sorted(first)
-    return np.array([first[name] for name in names]), np.array([second[name] for name in names])
+    first, second = (_accuracy_by_set([q for q in x if q.id in ids]) for x in (before, after))
+    return first, second
 
 
-@dataclass(frozen=True)
-class OverSeeds:
-    """Runs that repeat one setting with different seeds, taken together.
-
-    Args:
-        runs: Their names.
-        tests: Test -> measure (``accuracy``, ``worst``, ``disagreement``, ``consistency``) -> mean
-            with its 95 % t-interval over runs.
-    """
-
-    runs: tuple[str, ...]
-    tests: dict[str, dict[str, Interval]]
+def _difference(tests: Sequence[tuple[SetScores, SetScores]], seed: int) -> Difference:
+    weights, first = independent_groups([test[0] for test in tests])
+    _, second = independent_groups([test[1] for test in tests])
+    pairs = [(_values(a), _values(b)) for a, b in zip(first, second, strict=True)]
+    return mean_difference(pairs, weights, seed=seed)
 
 
-def over_seeds(
-    names: Sequence[str],
-    configs: Sequence[Mapping[str, object]],
-    found: Sequence[Mapping[str, Outcome]],
-) -> list[OverSeeds]:
-    """Every test over the runs that repeat one setting with three or more seeds.
-
-    Args:
-        names: Of the runs.
-        configs: Their settings, as `runs.Run.config`; runs without any are left out.
-        found: `outcomes` of each.
-    """
-    known = [
-        i for i, (config, tests) in enumerate(zip(configs, found, strict=True)) if config and tests
-    ]
-    result = []
-    for group in repetitions([configs[i] for i in known]):
-        members = [known[i] for i in group]
-        tests = [name for name in found[members[0]] if all(name in found[i] for i in members)]
-        result.append(
-            OverSeeds(
-                tuple(names[i] for i in members),
-                {test: _measures([found[i][test] for i in members]) for test in tests},
-            )
-        )
-    return result
-
-
-def _measures(runs: Sequence[Outcome]) -> dict[str, Interval]:
-    measures = {}
-    for name in ("accuracy", "worst", "disagreement", "consistency"):
-        values = [interval.mean for run in runs if (interval := getattr(run, name)) is not None]
-        if len(values) == len(runs):
-            measures[name] = run_interval(values)
-    return measures
+def _values(scores: SetScores) -> Values:
+    return np.array(list(scores.values()))

@@ -8,7 +8,7 @@ accuracy.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -21,6 +21,8 @@ from .representation_file import Place, Representations
 from .statistics import Interval, mean_interval
 
 Vectors = NDArray[np.float64]
+SetKey = tuple[str, str]  # test, isomer id
+HIGHEST_DISTANCE = 2.0
 CENTERS = ("mean", "standard", "none")
 DEFAULT_CENTER = "mean"
 
@@ -68,10 +70,25 @@ def logical_consistency(
     Raises:
         ValueError: another center, a domain twice in a set, or no set with two domains.
     """
-    sets = _rows_by_set(found.places)
+    distances = distances_by_set(found, center)
+    return _consistency(distances, len(_rows_by_set(found.places)), HIGHEST_DISTANCE, seed)
+
+
+def distances_by_set(found: Representations, center: str = DEFAULT_CENTER) -> dict[SetKey, float]:
+    """The distance of each set with two domains or more, by test and isomer id.
+
+    Raises:
+        ValueError: another center, or a domain twice in a set.
+    """
     vectors = centered(found.vectors.astype(np.float64), center)
-    scores = [set_distance(vectors[rows]) for rows in sets if len(rows) > 1]
-    return _consistency(scores, len(sets), 2.0, seed)
+    sets = _rows_by_set(found.places)
+    return {key: set_distance(vectors[rows]) for key, rows in sets.items() if len(rows) > 1}
+
+
+def check_center(center: str) -> None:
+    """Raises: ValueError, if there is no such center."""
+    if center not in CENTERS:
+        raise ValueError(f"center: expected one of {', '.join(CENTERS)}, found {center!r}")
 
 
 def centered(vectors: Vectors, center: str = DEFAULT_CENTER) -> Vectors:
@@ -80,8 +97,7 @@ def centered(vectors: Vectors, center: str = DEFAULT_CENTER) -> Vectors:
     Raises:
         ValueError: another center.
     """
-    if center not in CENTERS:
-        raise ValueError(f"center: expected one of {', '.join(CENTERS)}, found {center!r}")
+    check_center(center)
     if center == "none":
         return vectors
     moved: Vectors = vectors - vectors.mean(axis=0)
@@ -105,6 +121,16 @@ def set_distance(vectors: Vectors) -> float:
     return float(pdist(units, "sqeuclidean").mean() / 2.0)
 
 
+def has_pairs(questions: Sequence[QuestionRecord]) -> bool:
+    """Whether some isomer set is told in two domains or more."""
+    domains: dict[tuple[str | None, str], str] = {}
+    return any(
+        domains.setdefault((q.test, q.isomer_id), q.domain) != q.domain
+        for q in questions
+        if q.isomer_id is not None
+    )
+
+
 def answer_disagreement(questions: Sequence[QuestionRecord], seed: int = 0) -> Consistency:
     """The behavioural twin: how seldom two domains of a set get the same logical answer.
 
@@ -123,10 +149,23 @@ def answer_disagreement(questions: Sequence[QuestionRecord], seed: int = 0) -> C
         ValueError: a domain twice in a set, or no set with two domains.
     """
     isomers = [q for q in questions if q.isomer_id is not None]
+    sets = len({(q.test, q.isomer_id) for q in isomers})
+    return _consistency(disagreement_by_set(isomers), sets, 1.0, seed)
+
+
+def disagreement_by_set(questions: Sequence[QuestionRecord]) -> dict[SetKey, float]:
+    """The disagreement of each set with two domains or more, by test and isomer id.
+
+    Raises:
+        ValueError: a domain twice in a set.
+    """
+    isomers = [q for q in questions if q.isomer_id is not None]
     places = [Place(q.id, q.isomer_id or "", q.domain, q.test) for q in isomers]
-    sets = _rows_by_set(places)
-    scores = [_disagreement([isomers[row] for row in rows]) for rows in sets if len(rows) > 1]
-    return _consistency(scores, len(sets), 1.0, seed)
+    return {
+        key: _disagreement([isomers[row] for row in rows])
+        for key, rows in _rows_by_set(places).items()
+        if len(rows) > 1
+    }
 
 
 def _disagreement(questions: Sequence[QuestionRecord]) -> float:
@@ -140,9 +179,9 @@ def _agreement(first: QuestionRecord, second: QuestionRecord) -> float:
     return both / (len(first.extracted) * len(second.extracted))
 
 
-def _rows_by_set(places: Iterable[Place]) -> list[list[int]]:
+def _rows_by_set(places: Iterable[Place]) -> dict[SetKey, list[int]]:
     """Rows of each set in each test, by domain: the order of the file decides nothing."""
-    sets: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    sets: dict[SetKey, dict[str, int]] = defaultdict(dict)
     for row, place in enumerate(places):
         domains = sets[place.test or "", place.isomer_id]
         if place.domain in domains:
@@ -151,17 +190,25 @@ def _rows_by_set(places: Iterable[Place]) -> list[list[int]]:
                 f"in {place.isomer_id!r}"
             )
         domains[place.domain] = row
-    return [[row for _, row in sorted(domains.items())] for _, domains in sorted(sets.items())]
+    return {
+        key: [row for _, row in sorted(domains.items())] for key, domains in sorted(sets.items())
+    }
 
 
-def _consistency(scores: Sequence[float], sets: int, highest: float, seed: int) -> Consistency:
+def _consistency(
+    scores: Mapping[SetKey, float], sets: int, highest: float, seed: int
+) -> Consistency:
     if not scores:
         raise ValueError(
             f"consistency: expected isomer sets with two domains or more, found {sets} sets with "
             "one domain only"
         )
-    # Intervals are made for values in [0, 1].
-    share = mean_interval(np.clip(np.array(scores) / highest, 0.0, 1.0), seed=seed)
-    mean, low, high = (highest * x for x in (share.mean, share.low, share.high))
-    score = Interval(mean, low, high, share.method)
+    score = scaled_interval(list(scores.values()), highest, seed)
     return Consistency(score, len(scores), sets - len(scores))
+
+
+def scaled_interval(values: Sequence[float], highest: float, seed: int = 0) -> Interval:
+    """Mean of values in [0, highest] with its interval, as `statistics.mean_interval`."""
+    share = mean_interval(np.clip(np.array(values) / highest, 0.0, 1.0), seed=seed)
+    mean, low, high = (highest * x for x in (share.mean, share.low, share.high))
+    return Interval(mean, low, high, share.method)

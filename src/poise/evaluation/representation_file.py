@@ -150,12 +150,13 @@ def kept_representations(
     if not path.is_file():
         return None
     found = read_representations(path)
-    conflicts = header.conflicts(found.header)
+    names = header.conflicts(found.header)
+    now, was = ({name: getattr(h, name) for name in names} for h in (header, found.header))
     if found.places != tuple(places):
-        conflicts.append("problems")
-    if conflicts:
+        now["problems"], was["problems"] = len(places), "others"
+    if now:
         raise RecordError(
-            f"{path}: expected representations of this evaluation, found one with another "
-            f"{', '.join(conflicts)}; choose another output folder, or overwrite it (--overwrite)"
+            f"{path}: expected representations with {now}, found some with {was}; "
+            "choose another output folder, or overwrite it (--overwrite)"
         )
     return found

@@ -106,55 +106,63 @@ def paired_difference(
     return Difference(interval, _permutation_p(first, second, seed), len(first))
 
 
-def mean_of(intervals: Sequence[Interval]) -> Interval:
-    """Mean of independent estimates, each with as much weight as any other.
+def mean_of(intervals: Sequence[Interval], weights: Sequence[float]) -> Interval:
+    """Weighted mean of independent estimates.
 
-    ``mean - low = sqrt(sum_i (mean_i - low_i)^2) / n``, and likewise above: as variances add, but
-    lopsided intervals stay lopsided. One estimate keeps its own interval.
+    ``mean - low = sqrt(sum_i (w_i (mean_i - low_i))^2)``, and likewise above: as variances add,
+    but lopsided intervals stay lopsided. One estimate keeps its own interval.
 
     Args:
         intervals: One or more, of one confidence, from different questions.
+        weights: Of each; they sum to 1.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or the weights are not theirs.
 
     Source: Zou and Donner, Statistics in Medicine 27 (2008), variance estimates recovery (MOVER).
     """
-    if not intervals:
-        raise ValueError("mean of intervals: expected one or more, found none")
+    if not intervals or len(weights) != len(intervals) or not math.isclose(sum(weights), 1.0):
+        raise ValueError(
+            f"mean of intervals: expected one or more with weights that sum to 1, found "
+            f"{len(intervals)} with {list(weights)}"
+        )
     if len(intervals) == 1:
         return intervals[0]
-    n = len(intervals)
-    mean = sum(i.mean for i in intervals) / n
-    low = math.hypot(*(i.mean - i.low for i in intervals)) / n
-    high = math.hypot(*(i.high - i.mean for i in intervals)) / n
+    parts = list(zip(weights, intervals, strict=True))
+    mean = sum(w * i.mean for w, i in parts)
+    low = math.hypot(*(w * (i.mean - i.low) for w, i in parts))
+    high = math.hypot(*(w * (i.high - i.mean) for w, i in parts))
     return Interval(mean, mean - low, mean + high, "mover")
 
 
 def mean_difference(
-    pairs: Sequence[tuple[Values, Values]], confidence: float = 0.95, seed: int = 0
+    pairs: Sequence[tuple[Values, Values]],
+    weights: Sequence[float],
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> Difference:
-    """Mean over several tests of their paired differences, each test with equal weight.
+    """Weighted mean of the paired differences of independent groups of questions.
 
     Args:
-        pairs: Values before and after of each test, as `paired_difference` takes them.
+        pairs: Values before and after of each group, as `paired_difference` takes them.
+        weights: Of each; they sum to 1.
         confidence: Share of intervals that hold the true difference.
         seed: Of bootstrap and permutations.
 
     Raises:
-        ValueError: there are no tests, and as `paired_difference`.
+        ValueError: as `mean_of` and `paired_difference`.
     """
     parts = [paired_difference(*pair, confidence, seed) for pair in pairs]
-    interval = mean_of([part.interval for part in parts])
+    interval = mean_of([part.interval for part in parts], weights)
     if len(parts) == 1:
         return parts[0]
-    # Weighted so that the plain mean over all values is the mean over tests.
+    # Scaled so that the plain mean over all values is the weighted mean over groups.
     first, second = (
-        np.concatenate([pair[side] / len(pair[side]) for pair in pairs]) for side in (0, 1)
+        np.concatenate([w * x[side] / len(x[side]) for w, x in zip(weights, pairs, strict=True)])
+        for side in (0, 1)
     )
-    return Difference(
-        interval, _permutation_p(first, second, seed), sum(part.questions for part in parts)
-    )
+    questions = sum(part.questions for part in parts)
+    return Difference(interval, _permutation_p(first, second, seed), questions)
 
 
 def run_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:

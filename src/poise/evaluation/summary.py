@@ -134,6 +134,11 @@ def points(interval: Interval) -> str:
     return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
+def distance(interval: Interval) -> str:
+    """A score on its own scale: ``0.142 [0.120, 0.165]``."""
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
 def p_value(p: float) -> str:
     """A p-value with as many digits as a reader needs."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from poise.evaluation.by_test import MEAN, differences, has_tests, outcomes, over_seeds
+from poise.evaluation.by_test import MEAN, differences, has_tests, independent_groups, outcomes
+from poise.evaluation.outcome_measures import MEASURES, over_seeds, title_of
 from poise.evaluation.records import QuestionRecord
 from poise.evaluation.representation_file import Place, Representations
-from poise.evaluation.statistics import Difference, mean_interval, paired_difference, run_interval
+from poise.evaluation.statistics import (
+    Difference,
+    Interval,
+    mean_interval,
+    paired_difference,
+    run_interval,
+)
 
 from .constructed import header, question
 
@@ -53,6 +62,33 @@ def test_the_mean_out_of_distribution_gives_each_test_one_voice() -> None:
     assert found[MEAN].disagreement.mean == pytest.approx((0 + 2 / 3) / 2)
     assert found[MEAN].worst_domain == "law, deeper"
     assert (found[MEAN].sets, found[MEAN].questions) == (5, 15)
+
+
+def test_tests_that_ask_the_same_sets_are_no_independent_evidence() -> None:
+    words = ["AAA", "BBB"] * 8
+
+    def of_mean(*names: str) -> Interval:
+        records = [q for name in names for q in sets(name, *words)]
+        # The same forms in every test.
+        same = [
+            replace(q, isomer_id=(q.isomer_id or "").removeprefix(q.test or "")) for q in records
+        ]
+        return outcomes(same)[MEAN].accuracy
+
+    assert of_mean("reversed", "unseen_phrasings") == of_mean("reversed")
+    apart = outcomes([*sets("reversed", *words), *sets("deeper", *words)])[MEAN].accuracy
+    assert apart.high - apart.low < 0.8 * (of_mean("reversed").high - of_mean("reversed").low)
+
+
+def test_groups_that_share_no_set_have_the_mean_of_the_tests() -> None:
+    tests = [{"a": 1.0, "b": 0.0}, {"b": 0.5, "c": 0.25, "d": 0.75}, {"e": 1.0}]
+    weights, groups = independent_groups(tests)
+    assert sum(weights) == pytest.approx(1.0)
+    assert sorted(name for group in groups for name in group) == ["a", "b", "c", "d", "e"]
+    expected = np.mean([np.mean(list(test.values())) for test in tests])
+    found = sum(w * np.mean(list(g.values())) for w, g in zip(weights, groups, strict=True))
+    assert found == pytest.approx(expected)
+    assert all(0.0 <= value <= 1.0 for group in groups for value in group.values())
 
 
 def test_tests_in_distribution_alone_have_no_mean_out_of_it() -> None:
@@ -128,3 +164,12 @@ def test_runs_with_three_seeds_are_taken_together() -> None:
     assert group.tests[MEAN]["disagreement"] == run_interval([0, 2 / 3, 2 / 3])
     assert "consistency" not in group.tests["deeper"]
     assert over_seeds("wx", configs[:2], found[:2]) == []
+
+
+def test_measures_are_written_with_interval_and_domain() -> None:
+    found = outcomes([*sets("reversed", "AAB", "AAB")])[MEAN]
+    cells = [measure.cell(found) for measure in MEASURES]
+    assert cells[0].startswith("66.7 [") and cells[0].endswith("]")
+    assert cells[1].startswith("0.0 [0.0, ") and cells[1].endswith("(medicine, reversed)")
+    assert cells[2].startswith("66.7 [") and cells[3] == "–"
+    assert [title_of(test) for test in ("no_cue", MEAN)] == ["no cue", "mean out of distribution"]

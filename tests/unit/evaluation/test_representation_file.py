@@ -41,9 +41,9 @@ def test_what_was_kept_is_used_again_only_for_the_same(file: Path) -> None:
     found = kept_representations(file, header(created="later", versions={}), PLACES)
     assert found is not None and found.places == PLACES
     assert kept_representations(file.with_name("none"), header(), PLACES) is None
-    with pytest.raises(RecordError, match=r"another weights; choose another .*--overwrite"):
+    with pytest.raises(RecordError, match=r"'weights': 'other'.*found .*None.*--overwrite"):
         kept_representations(file, header(weights="other"), PLACES)
-    with pytest.raises(RecordError, match="another problems"):
+    with pytest.raises(RecordError, match=r"'problems': 1.*'others'"):
         kept_representations(file, header(), PLACES[:1])
 
 

@@ -168,22 +168,24 @@ def test_an_interval_over_too_few_runs_is_refused(values: list[float]) -> None:
 
 def test_the_mean_of_independent_intervals_shrinks_as_variances_add() -> None:
     wide, narrow = Interval(0.5, 0.2, 0.9, "bca"), Interval(0.1, 0.1, 0.4, "wilson")
-    found = mean_of([wide, narrow])
+    found = mean_of([wide, narrow], [0.5, 0.5])
     assert (found.mean, found.method) == (0.3, "mover")
     assert found.low == pytest.approx(0.3 - 0.3 / 2)
     assert found.high == pytest.approx(0.3 + np.hypot(0.4, 0.3) / 2)
-    assert mean_of([wide]) == wide
-    four = mean_of([wide] * 4)
+    assert mean_of([wide, narrow], [1.0, 0.0]).high == pytest.approx(wide.high)
+    assert mean_of([wide], [1.0]) == wide
+    four = mean_of([wide] * 4, [0.25] * 4)
     assert four.high - four.mean == pytest.approx(0.4 / 2)
-    with pytest.raises(ValueError, match="expected one or more, found none"):
-        mean_of([])
+    for weights in ([], [0.5], [0.5, 0.5]):
+        with pytest.raises(ValueError, match="one or more with weights that sum to 1"):
+            mean_of([wide] * min(1, len(weights)), weights)
 
 
 def test_the_mean_of_intervals_covers_the_mean_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     rates, hits = (0.2, 0.5, 0.8), 0
     for _ in range(400):
-        found = mean_of([mean_interval(rng.random(40) < rate) for rate in rates])
+        found = mean_of([mean_interval(rng.random(40) < rate) for rate in rates], [1 / 3] * 3)
         hits += found.low <= 0.5 <= found.high
     assert 0.92 <= hits / 400 <= 0.99
 
@@ -191,8 +193,9 @@ def test_the_mean_of_intervals_covers_the_mean_as_often_as_it_says() -> None:
 def test_the_mean_difference_gives_each_test_one_voice() -> None:
     rise = np.zeros(20), np.ones(20)
     fall = np.ones(5), np.zeros(5)
-    found = mean_difference([rise, fall])
+    found = mean_difference([rise, fall], [0.5, 0.5])
     assert found.interval.mean == 0.0
     assert found.questions == 25
-    assert mean_difference([rise]) == paired_difference(*rise)
-    assert mean_difference([rise, (np.zeros(5), np.ones(5))]).p_value < 0.001
+    assert mean_difference([rise, fall], [0.9, 0.1]).interval.mean == pytest.approx(0.8)
+    assert mean_difference([rise], [1.0]) == paired_difference(*rise)
+    assert mean_difference([rise, (np.zeros(5), np.ones(5))], [0.5, 0.5]).p_value < 0.001
