@@ -29,8 +29,8 @@ from .taps import Hooks
 
 _IN_PARTS = (
     "{}: expected one backward pass of one loss, found a second; a mask needs the whole gradient "
-    "at once. For a layer that is used twice under activation checkpointing set use_reentrant=False; "
-    "or use space 'factor', which adds up parts"
+    "at once. For a layer that is used twice under activation checkpointing set "
+    "use_reentrant=False; or use space 'factor', which adds up parts"
 )
 
 

@@ -1,0 +1,61 @@
+"""IGA's settings: what is allowed, what excludes what, what is neutral."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from poise.core.conflict import SCALES, ConflictMask
+from poise.methods.iga import IGA, PROJECTIONS, SPACES
+
+
+def test_the_default_is_the_papers_space_with_a_projection_and_a_mask() -> None:
+    method = IGA()
+    assert (method.space, method.projection, method.update) == ("weight", "randomized", "chain")
+    assert method.tau > 0
+    assert not method.is_neutral
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_mask_has_the_scale_and_the_eps(scale: Any) -> None:
+    assert IGA(scale=scale, eps=0.5).mask == ConflictMask(scale, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"space": "row"}, "space: expected one of weight, factor, found 'row'"),
+        ({"projection": "svd"}, "projection: expected one of randomized, exact, none, found 'svd'"),
+        ({"update": "sgd"}, "update: expected one of chain, retraction, found 'sgd'"),
+        ({"scale": "max"}, "scale: expected one of none, layer, snr, found 'max'"),
+        ({"tau": -0.1}, "tau: expected a number of 0 or more, found -0.1"),
+        ({"tau": math.nan}, "tau: expected a number of 0 or more, found nan"),
+        ({"tau": math.inf}, "tau: expected a number of 0 or more, found inf"),
+        ({"eps": 0.0}, "eps: expected a number above 0, found 0.0"),
+        ({"rank": 0}, "rank: expected 1 or more, found 0"),
+        ({"oversampling": -1}, "oversampling: expected 0 or more, found -1"),
+        ({"update": "retraction", "space": "factor"}, "expected space 'weight' and a projection"),
+        ({"update": "retraction", "projection": "none"}, "found 'weight' and 'none'"),
+    ],
+)
+def test_settings_outside_their_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        IGA(**settings)
+
+
+def test_the_edges_of_the_ranges_are_allowed() -> None:
+    IGA(tau=0, oversampling=0, rank=1)
+    for projection in ("randomized", "exact"):
+        IGA(update="retraction", projection=projection)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("projection", PROJECTIONS)
+@pytest.mark.parametrize("tau", [0.0, 0.5])
+def test_it_is_neutral_without_mask_and_without_projection(
+    space: Any, projection: Any, tau: float
+) -> None:
+    method = IGA(space=space, projection=projection, tau=tau)
+    assert method.is_neutral == (tau == 0 and (space == "factor" or projection == "none"))
