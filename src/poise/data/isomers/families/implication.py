@@ -94,8 +94,9 @@ FAMILY = Implication()
 
 
 def _rule(p: Literal, q: Literal, rng: random.Random) -> Rule:
-    """``p -> q``, or its contrapositive."""
-    return (p, q) if rng.random() < 0.6 else (_not(q), _not(p))
+    """``p -> q``, or its contrapositive, as often: so how many negations are told says nothing
+    about whether the last statement holds."""
+    return (p, q) if rng.random() < 0.5 else (_not(q), _not(p))
 
 
 def _not(literal: Literal) -> Literal:

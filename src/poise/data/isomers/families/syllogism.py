@@ -1,8 +1,9 @@
 """Syllogisms over sets: all, no and some; what holds of the first and the last set?
 
 Depth d joins d + 2 sets by d + 1 statements, so that d inferences lead from the first to the
-last; one or two more statements lead elsewhere. Only forms are taken whose answer is the same
-whether or not sets may be empty, because readers disagree about that.
+last; two more statements lead elsewhere. Every form has one "no", one "some", and "all" else, so
+the words alone do not tell the answer. Only forms are taken whose answer is the same whether or
+not sets may be empty, because readers disagree about that.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ DECIDED = {("all", "all"): "yes", ("all", "some not"): "no"} | {
     ("some", "some"): "yes",
     ("some", "no"): "no",
 }
-MAX_TRIES = 10_000
+FORWARD = 0.65  # share of statements that are told in the direction of the chain
+MAX_TRIES = 100_000
 
 
 class Syllogism:
@@ -48,20 +50,21 @@ class Syllogism:
     phrasings = 3
 
     def draw(self, rng: random.Random, depth: int) -> Form:
-        """A random chain of depth + 1 statements, with others beside it.
+        """A random chain of depth + 1 statements, with two others beside it.
 
         Raises:
             RuntimeError: no form with the answer that was drawn turned up.
         """
-        answer = rng.choice(ANSWERS)
+        answer, asked = rng.choice(ANSWERS), rng.choice(("all", "some"))
         for _ in range(MAX_TRIES):
-            chain = [_fact(rng, i, i + 1) for i in range(depth + 1)]
-            query = (rng.choice(("all", "some")), 0, depth + 1)
+            kinds = rng.sample(["no", "some", *["all"] * (depth + 1)], depth + 3)
+            chain = [_fact(rng, kinds[i], i, i + 1) for i in range(depth + 1)]
+            query = (asked, 0, depth + 1)
             if _inferred(chain, query) != answer:
                 continue
             extra = [
-                _fact(rng, rng.randrange(depth + 2), depth + 2 + i)
-                for i in range(rng.choice((1, 2)) if depth == 1 else rng.choice((0, 1)))
+                _fact(rng, kinds[i], rng.randrange(depth + 2), i + 1)
+                for i in range(depth + 1, depth + 3)
             ]
             facts = [*chain, *extra]
             if {solve(facts, query, may_be_empty=empty) for empty in (True, False)} == {answer}:
@@ -130,9 +133,8 @@ def _part(kind: str, a: int, b: int, regions: set[int]) -> set[int]:
     return {r for r in regions if r >> a & 1 and bool(r >> b & 1) == inside}
 
 
-def _fact(rng: random.Random, a: int, b: int) -> Fact:
-    kind = rng.choices(("all", "no", "some"), (6, 2, 3))[0]
-    return (kind, a, b) if rng.random() < 0.65 else (kind, b, a)
+def _fact(rng: random.Random, kind: str, a: int, b: int) -> Fact:
+    return (kind, a, b) if rng.random() < FORWARD else (kind, b, a)
 
 
 def _links(facts: Sequence[Fact], query: Fact) -> list[Fact]:
