@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Any
 from .step_scale import StepRecord, StepScale
 
 if TYPE_CHECKING:
+    from .iga_config import IGAConfig
+    from .iga_trainer import IGATrainer
     from .pgpo_config import PGPOConfig
     from .pgpo_trainer import PGPOTrainer
 
-_LAZY = {"PGPOConfig": ".pgpo_config", "PGPOTrainer": ".pgpo_trainer"}
+_LAZY = {
+    "IGAConfig": ".iga_config",
+    "IGATrainer": ".iga_trainer",
+    "PGPOConfig": ".pgpo_config",
+    "PGPOTrainer": ".pgpo_trainer",
+}
 
-__all__ = ["PGPOConfig", "PGPOTrainer", "StepRecord", "StepScale"]
+__all__ = ["IGAConfig", "IGATrainer", "PGPOConfig", "PGPOTrainer", "StepRecord", "StepScale"]
 
 
 def __getattr__(name: str) -> Any:

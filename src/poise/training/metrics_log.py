@@ -19,14 +19,8 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
     """
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        path = Path(args.output_dir) / METRICS
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = _lines(path, state.global_step) if state.global_step > 0 else []
-        temporary = path.with_name(f"{METRICS}.tmp")  # an interruption here must not lose the log
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        temporary.replace(path)
+        if state.is_world_process_zero:
+            drop_after(Path(args.output_dir) / METRICS, state.global_step)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
@@ -34,6 +28,15 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero and logs is not None:
             with (Path(args.output_dir) / METRICS).open("a") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def drop_after(path: Path, last_step: int) -> None:
+    """Keeps the lines of a log up to a step; 0 empties it. A missing file becomes an empty one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = _lines(path, last_step) if last_step > 0 else []
+    temporary = path.with_name(f"{path.name}.tmp")  # an interruption here must not lose the log
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    temporary.replace(path)
 
 
 def _lines(path: Path, last_step: int) -> list[dict[str, Any]]:

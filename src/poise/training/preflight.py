@@ -39,11 +39,15 @@ def check_before_loading(model: Any, args: PGPOConfig, train_dataset: Any) -> An
     check_dataset(train_dataset)
     _check_hint_column(args, first_rows(train_dataset, 1))
     check_output_folder(Path(args.output_dir))
-    return _find_model(model, args) if isinstance(model, str) else model
+    return find_model(model, args) if isinstance(model, str) else model
 
 
-def _find_model(name: str, args: PGPOConfig) -> str:
-    """What a model's name stands for, once its configuration could be read."""
+def find_model(name: str, args: Any) -> str:
+    """What a model's name stands for, once its configuration could be read.
+
+    Raises:
+        ModelError: it cannot.
+    """
     path, init = resolve_model(name), args.model_init_kwargs or {}
     try:
         AutoConfig.from_pretrained(

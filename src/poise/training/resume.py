@@ -21,6 +21,16 @@ def rollouts_file(rank: int) -> str:
     return f"poise_rollouts_{rank}.safetensors"
 
 
+def warm_starts_file(rank: int) -> str:
+    """Name of a rank's warm starts of the projection."""
+    return f"poise_warm_starts_{rank}.safetensors"
+
+
+def state_file(rank: int) -> str:
+    """Name of a rank's figures that are not logged yet."""
+    return f"poise_state_{rank}.json"
+
+
 def save_rollouts(path: Path, rollouts: Rollouts | None) -> None:
     """Writes the buffered micro-batches; an empty buffer is a file without tensors."""
     tensors = {

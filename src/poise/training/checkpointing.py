@@ -1,0 +1,118 @@
+"""Checkpoints that can be trusted, in any of the host's trainers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from ._host import rotate_checkpoints
+from .checkpoints import latest, refuse_used_folder, resolve_resume, write_manifest
+
+
+class CheckpointingMixin(Trainer):  # type: ignore[misc]
+    """Whole checkpoints, and a resume that finds the sampler where it was.
+
+    With `args.exact_resume` off it is the host's.
+    """
+
+    _has_trained = False  # a second `train` of the same trainer is the user's own wish
+    _train_sampler: Any = None  # an iterable dataset has none
+    _train_loader: Any = None
+
+    def _save_state(self, folder: Path) -> None:
+        """Adds to a checkpoint what the host forgets, on every rank."""
+        raise NotImplementedError
+
+    def _load_state(self, folder: Path) -> None:
+        """Takes what `_save_state` has written."""
+        raise NotImplementedError
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """TRL's; `resume_from_checkpoint` may also be a run folder, and damaged checkpoints are
+        named and passed over for the one before.
+
+        Raises:
+            ValueError: nothing to resume from, the named checkpoint is damaged, or a new run would
+                start in the folder of another.
+        """
+        if self.args.exact_resume:
+            run = Path(self.args.output_dir)
+            checkpoint = resolve_resume(resume_from_checkpoint, run)
+            if checkpoint is None and not self._has_trained:
+                refuse_used_folder(run)
+            self._has_trained = True
+            resume_from_checkpoint = None if checkpoint is None else str(checkpoint)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _last_checkpoint(self) -> str | None:
+        checkpoint = latest(Path(self.args.output_dir))
+        return None if checkpoint is None else str(checkpoint)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if not self.args.exact_resume:
+            return super()._save_checkpoint(model, trial)
+        # Older checkpoints go only when the new one is whole.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        run = Path(self._get_output_dir(trial=trial))
+        folder = run / f"checkpoint-{self.state.global_step}"
+        self._save_state(folder)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            write_manifest(folder)
+            rotate_checkpoints(
+                output_dir=str(run),
+                save_total_limit=limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.args.exact_resume:
+            self._load_state(Path(checkpoint))
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        self._train_sampler = super()._get_train_sampler(dataset)
+        return self._train_sampler
+
+    def get_train_dataloader(self) -> Any:
+        self._train_loader = super().get_train_dataloader()
+        return self._train_loader
+
+    def _init_training_state(
+        self, max_steps: int, num_update_steps_per_epoch: int, num_train_epochs: int, *args: Any
+    ) -> tuple[int, int]:
+        """The host's; then brings the sampler to the permutation of the epoch that is resumed."""
+        epochs, steps = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, *args
+        )
+        if not self.args.exact_resume:
+            return epochs, steps
+        if self.state.global_step >= max_steps:
+            return num_train_epochs, 0  # the run is over; the host would take one step more
+        self._seek_epoch(epochs)
+        return epochs, steps
+
+    def _seek_epoch(self, epochs: int) -> None:
+        """A sampler with a generator draws one permutation per epoch, and the host starts it anew
+        on resume. Accelerate's has a number of the epoch, which the host does not reach when a rank
+        skips batches."""
+        generator = getattr(self._train_sampler, "generator", None)
+        if generator is not None:
+            for _ in range(epochs):
+                torch.randperm(self._train_sampler.num_samples, generator=generator)
+        inner = getattr(self._train_loader, "batch_sampler", None)
+        while inner is not None and not hasattr(inner, "set_epoch"):
+            inner = getattr(inner, "batch_sampler", None) or getattr(inner, "sampler", None)
+        if inner is not None:
+            inner.set_epoch(epochs)

@@ -1,0 +1,293 @@
+"""IGA on TRL's trainer for supervised fine-tuning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+from trl import SFTTrainer
+
+from ..gradients.engine import GradientEngine
+from . import resume
+from .checkpointing import CheckpointingMixin
+from .domain_loss import DomainLosses, MicroBatch, Normalisation, WatchedModel
+from .iga_config import IGAConfig
+from .iga_preflight import check_before_loading, check_plain_sgd
+from .isomer_batches import DOMAIN, IsomerCollator, IsomerSets, loss_tokens
+from .layers_log import LayersLog, layer_means
+from .metrics_log import MetricsLog
+
+logger = logging.getLogger(__name__)
+
+
+class IGATrainer(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
+    """Trainer for Invariant Gradient Alignment on logical isomer sets.
+
+    TRL's `SFTTrainer` with two changes: a batch is made of whole isomer sets, whose loss is
+    averaged by domain, and the gradients of the LoRA factors are those of `GradientEngine`. With
+    `domain_weights="tokens"`, `tau=0` and no projection it is `SFTTrainer` on these batches, bit
+    for bit where the engine is left out. `use_engine=False` is that with the same weights.
+
+    With several micro-batches or ranks, weight space averages gradients that were masked in each of
+    them; factor space masks once, with the domains' gradients over all of them. Statistics of
+    layers are those of the main process.
+
+    Args:
+        model: as TRL's: a path, a hub id, or a model, also a PEFT model.
+        args: the configuration.
+        data_collator: as TRL's, for rows: `input_ids` and `labels` to a padded batch.
+        train_dataset: rows with `isomer_id`, `domain`, `prompt` and `completion`; a set may lack a
+            domain.
+        eval_dataset: as TRL's; its rows need no sets, and weigh by tokens.
+        processing_class, compute_metrics, callbacks, optimizers, optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics, quantization_config, peft_config: as TRL's.
+        compute_loss_func, formatting_func: must be None.
+
+    Raises:
+        ValueError: bad input, each with its own message, before the model is loaded where possible.
+        TypeError: arguments of another trainer, a data set of another kind.
+        UnsupportedAdapter: a trained adapter that cannot be taken apart by domain.
+
+    Reference: IGA (arXiv 2606.05025).
+    """
+
+    _tag_names = ["trl", "sft", "iga", "poise"]  # noqa: RUF012 (the host's class attribute)
+    _name = "IGA"
+    _paper = {"title": "Invariant Gradient Alignment", "id": "2606.05025"}  # noqa: RUF012
+
+    def __init__(
+        self,
+        model: Any,
+        args: IGAConfig | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        compute_loss_func: Callable[..., Any] | None = None,
+        compute_metrics: Callable[..., Any] | None = None,
+        callbacks: Sequence[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[..., Any] | None = None,
+        quantization_config: Any = None,
+        peft_config: Any = None,
+        formatting_func: Callable[..., Any] | None = None,
+    ) -> None:
+        args = IGAConfig("iga-output") if args is None else args
+        _refuse_arguments(
+            compute_loss_func=compute_loss_func,
+            formatting_func=formatting_func,
+        )
+        own = optimizers[0] or optimizer_cls_and_kwargs
+        model, self.domains = check_before_loading(
+            model, args, train_dataset, peft_config, quantization_config, own
+        )
+        self.engine: GradientEngine | None = None
+        self._domain_losses = DomainLosses(len(self.domains))
+        self._micro_batch: MicroBatch | None = None
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            compute_metrics=compute_metrics,
+            callbacks=list(callbacks or []),
+            optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+        )
+        self._refuse_unsupported()
+        self.data_collator: Any = IsomerCollator(self.data_collator)
+        if args.needs_engine:
+            self.engine = GradientEngine(self.model, args.method(), seed=args.seed)
+        self._layers_log = LayersLog()
+        self.add_callback(self._layers_log)
+        self.add_callback(MetricsLog())
+
+    def _refuse_unsupported(self) -> None:
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            raise ValueError(
+                "IGATrainer cannot run under DeepSpeed, whose engine takes gradients over inside "
+                "the backward; use DDP"
+            )
+        if self.is_fsdp_enabled:
+            raise ValueError(
+                "IGATrainer cannot run under FSDP, where no rank holds a whole matrix; use DDP"
+            )
+        if self.accelerator.parallelism_config is not None:
+            raise ValueError(
+                "IGATrainer cannot run with a parallelism_config (sequence, context or tensor "
+                "parallelism), which splits sequences or matrices; use DDP"
+            )
+        if self.args.needs_engine and self.aux_loss_enabled:
+            raise ValueError(
+                "the router's auxiliary loss belongs to no domain; set router_aux_loss_coef=0"
+            )
+
+    def _prepare_dataset(
+        self,
+        dataset: Any,
+        processing_class: Any,
+        args: Any,
+        packing: bool,
+        formatting_func: Any,
+        dataset_name: str,
+    ) -> Any:
+        """The host's; then groups training rows by set."""
+        rows = super()._prepare_dataset(
+            dataset, processing_class, args, packing, formatting_func, dataset_name
+        )
+        if dataset_name != "train":
+            return rows
+        if len(rows) < len(dataset):
+            logger.warning(
+                "%d of %d rows have no completion left within max_length=%s and are left out.",
+                len(dataset) - len(rows),
+                len(dataset),
+                args.max_length,
+            )
+        if not len(rows):
+            raise ValueError(
+                f"no row has a completion within max_length={args.max_length}; raise it"
+            )
+        return IsomerSets(rows, self.domains)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        sets: Any = self.train_dataset
+        count = self.args.per_device_train_batch_size
+        logger.info(
+            "A batch has %d isomer sets, about %d sequences in %d domains.",
+            count,
+            round(count * sets.sequences / len(sets)),
+            len(self.domains),
+        )
+        return super().train(*args, **kwargs)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        optimizer = super().create_optimizer(model)
+        if self._retracts:
+            check_plain_sgd(getattr(optimizer, "optimizer", optimizer))
+        return optimizer
+
+    @property
+    def _retracts(self) -> bool:
+        return self.engine is not None and self.args.update == "retraction"
+
+    # One optimizer step, in order: watch (each micro-batch), finish, clip, step, log.
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        self._micro_batch = batch = self._describe(inputs, num_items_in_batch)
+        watched: Any = nullcontext()
+        if self.engine is not None and not batch.is_empty:
+            watched = self.engine.collect(
+                batch.for_engine(), self.args.tau_at(self.state.global_step)
+            )
+        try:
+            with watched:
+                return super().training_step(model, inputs, num_items_in_batch)
+        finally:
+            self._micro_batch = None
+
+    def _describe(self, inputs: Any, items: Any) -> MicroBatch:
+        scaler = self.accelerator.scaler
+        averages = self.args.average_tokens_across_devices and items is not None
+        normalisation = Normalisation(
+            items=None if items is None else max(float(items), 1.0),
+            world=self.accelerator.num_processes if averages else 1,
+            steps=self.current_gradient_accumulation_steps,
+            scale=1.0 if scaler is None else scaler.get_scale(),
+        )
+        domains = inputs[DOMAIN]
+        counts = loss_tokens(inputs["labels"], domains, len(self.domains))
+        return MicroBatch(domains, counts, normalisation, self.args.domain_weights == "tokens")
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        inputs = {name: value for name, value in inputs.items() if name != DOMAIN}
+        batch = self._micro_batch
+        if batch is None:  # an evaluation
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        watched = WatchedModel(model, batch.row_weights())
+        loss = super().compute_loss(watched, inputs, return_outputs, num_items_in_batch)
+        if watched.row_losses is not None:
+            self._domain_losses.add(watched.row_losses, batch)
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        self._finish_gradients()
+        return super()._clip_grad_norm(model)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        if grad_norm is None:  # the host does not clip
+            self._finish_gradients()
+        return super()._get_grad_norm(model, grad_norm)
+
+    def _finish_gradients(self) -> None:
+        if self.engine is None:
+            return
+        # A step with learning rate 0 changes nothing, whatever its gradient.
+        self.engine.finish((self._get_learning_rate() or 1.0) if self._retracts else None)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self.model.training and "loss" in logs:
+            self._log_alignment()
+        super().log(logs, start_time)
+
+    def _log_alignment(self) -> None:
+        metrics = self._metrics["train"]
+        losses = self._domain_losses.pop(self.accelerator)
+        for name, loss in zip(self.domains, losses, strict=True):
+            if loss is not None:
+                metrics[f"iga/loss/{name}"].append(loss)
+        layers = {} if self.engine is None else self.engine.statistics()
+        if layers:
+            metrics["iga/tau"].append(self.args.tau_at(self.state.global_step - 1))
+            for figure, value in layer_means(layers).items():
+                metrics[f"iga/{figure}"].append(value)
+            self._layers_log.write(self.args, self.state, layers)
+
+    def _save_state(self, folder: Path) -> None:
+        rank = self.accelerator.process_index
+        if self.engine is not None:
+            save_file(self.engine.state_dict(), folder / resume.warm_starts_file(rank))
+        state = {
+            "tokens": self._total_train_tokens,
+            "metrics": dict(self._metrics["train"]),
+            "domain_losses": self._domain_losses.state_dict(),
+        }
+        resume.save_json(folder / resume.state_file(rank), state)
+
+    def _load_state(self, folder: Path) -> None:
+        rank = self.accelerator.process_index
+        if self.engine is not None:
+            self.engine.load_state_dict(load_file(folder / resume.warm_starts_file(rank)))
+        state = resume.load_json(folder / resume.state_file(rank))
+        self._total_train_tokens = state["tokens"]
+        self._metrics["train"].update(state["metrics"])
+        self._domain_losses.load_state_dict(state["domain_losses"])
+
+
+def _refuse_arguments(**arguments: Any) -> None:
+    reasons = {
+        "compute_loss_func": "domains are compared by the host's own loss",
+        "formatting_func": "the loss is on the completion; write prompt and completion as they "
+        "are to be read",
+    }
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"{name} does not work with IGA: {reasons[name]}; leave it out")

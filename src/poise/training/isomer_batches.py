@@ -1,0 +1,87 @@
+"""Batches of whole isomer sets: sampled as sets, collated as sequences with their domains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+SET, DOMAIN = "isomer_id", "domain"
+_TENSORS = ("input_ids", "labels")
+
+Row = dict[str, Any]
+
+
+class IsomerSets(Dataset[list[Row]]):
+    """Tokenised rows, an item being one isomer set.
+
+    So a sampler draws sets, and epochs, sharding over ranks and resuming count in sets.
+
+    Args:
+        rows: a `datasets.Dataset` with `isomer_id`, `domain`, `input_ids` and `labels`.
+        domains: names of the domains, in the order of their numbers.
+    """
+
+    def __init__(self, rows: Any, domains: Sequence[str]) -> None:
+        numbers = {name: number for number, name in enumerate(domains)}
+        names = rows[DOMAIN]
+        members: dict[Any, list[tuple[int, int]]] = {}
+        for place, (isomer, name) in enumerate(zip(rows[SET], names, strict=True)):
+            members.setdefault(isomer, []).append((numbers[name], place))
+        self.domains = tuple(domains)
+        self._rows = rows.select_columns(list(_TENSORS))
+        self._sets = [sorted(places) for places in members.values()]
+
+    def __len__(self) -> int:
+        return len(self._sets)
+
+    def __getitem__(self, index: int) -> list[Row]:
+        """The set's rows by the number of their domain."""
+        places = self._sets[index]
+        columns = self._rows[[place for _, place in places]]
+        return [
+            {DOMAIN: domain} | {name: columns[name][i] for name in _TENSORS}
+            for i, (domain, _) in enumerate(places)
+        ]
+
+    @property
+    def sequences(self) -> int:
+        """Rows of all sets together."""
+        return len(self._rows)
+
+
+class IsomerCollator:
+    """Flattens sets into one batch of sequences, and adds `domain`: (batch,) numbers.
+
+    Single rows, as an evaluation has them, go to the host's collator as they are.
+
+    Args:
+        collate: the host's collator of rows.
+    """
+
+    def __init__(self, collate: Callable[[list[Row]], dict[str, Any]]) -> None:
+        self.collate = collate
+
+    def __call__(self, features: list[Any]) -> dict[str, Any]:
+        if isinstance(features[0], dict):
+            return self.collate(features)
+        rows = [row for members in features for row in members]
+        batch = self.collate([{name: row[name] for name in _TENSORS} for row in rows])
+        batch[DOMAIN] = torch.tensor([row[DOMAIN] for row in rows])
+        return batch
+
+
+def loss_tokens(labels: Tensor, domains: Tensor, number: int) -> Tensor:
+    """(K,) how many tokens of each domain have a loss.
+
+    Args:
+        labels: (batch, tokens), -100 where there is none; the first token of a row is never
+            predicted.
+        domains: (batch,) numbers of the rows' domains.
+        number: K.
+    """
+    tokens = (labels[:, 1:] != -100).sum(1)
+    return tokens.new_zeros(number).index_add_(0, domains.to(tokens.device), tokens)
