@@ -69,6 +69,8 @@ def _attempt(rng: random.Random, depth: int, weighted: bool) -> Draft | None:
     data: dict[str, Any] = {"total": x + y, "difference": None, "weights": None, "solve": solve}
     if weighted:
         a, b = rng.sample(range(2, 10), 2)
+        if abs(a - b) < 2:
+            return None
         data["weights"] = [a, b, a * x + b * y]
     elif x - y < 2:
         return None

@@ -84,7 +84,7 @@ LINKS: dict[str, LinkWords] = {
         "A model with {B} only predicts {all}; the residual {excess} at {gap} each implies {x} "
         "{A}.",
         "The data imply {sum} {B}.",
-        "What count of {A} do the data imply?",
+        "What number of {A} do the data imply?",
     ),
     "logistics": LinkWords(
         "Dispatch counts {B} in number {n} above the {A}.",
