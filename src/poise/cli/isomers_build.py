@@ -101,7 +101,13 @@ def build(arguments: BuildArguments) -> Summary:
         TeacherError: the teacher cannot be asked; what is finished is in the journal.
     """
     # Imported late, so that --help needs no HTTP library.
-    from ..data.isomers.builder import finish, open_journal, read_problems, tell_all
+    from ..data.isomers.builder import (
+        EndpointTeacher,
+        finish,
+        open_journal,
+        read_problems,
+        tell_all,
+    )
     from ..data.isomers.builder.build import beside, missing
 
     plan = make_plan(arguments)
@@ -118,7 +124,7 @@ def build(arguments: BuildArguments) -> Summary:
         journal_path.unlink(missing_ok=True)
     with open_journal(output, problems, plan, teacher) as journal:
         if missing(journal, problems, plan):
-            if hasattr(teacher, "check"):
+            if isinstance(teacher, EndpointTeacher):
                 teacher.check()
             tell_all(journal, problems, plan, teacher)
         return finish(journal, problems, plan, output)

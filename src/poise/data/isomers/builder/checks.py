@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..answers import MARKER
 from .answers import answer_fault, mentions, read_answer
 from .problems import SourceProblem
 from .prompts import Retelling
@@ -61,6 +62,8 @@ def review(
     faults = [answer] if answer else []
     if not faults and not _reaches(problem, told):
         faults.append(f"the reasoning never names the answer {told.answer!r}")
+    if MARKER in told.prompt:
+        faults.append(f"expected a prompt without {MARKER!r}, which announces the answer")
     source, new = read_signature(problem.prompt), read_signature(told.prompt)
     faults += quantity_faults(source, new) + relation_faults(source, new, limits.slack)
     if problem.domain is not None and problem.domain != domain:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...validation import check_columns, read_jsonl
+from ..answers import MARKER
 from .answers import Answer, read_answer, read_options
 
 _PROMPTS = ("prompt", "question")
@@ -78,7 +79,8 @@ def _read(row: dict[str, Any], number: int, name: str) -> SourceProblem:
             f"{where}: expected a column 'prompt' or 'question', found {', '.join(row) or 'none'}"
         )
     check_columns(list(row), ["answer"], where)
-    prompt = _with_options(_text(row, column, where), row.get("options"), where)
+    asked = _text(row, column, where).removesuffix(MARKER).strip()
+    prompt = _with_options(asked, row.get("options"), where)
     answer, solution = _text(row, "answer", where), _solution(row, where)
     if "####" in answer:
         worked, _, answer = answer.rpartition("####")

@@ -87,6 +87,7 @@ class EndpointTeacher:
         first_wait: float = 1.0,
     ) -> None:
         _check(timeout=timeout, retries=retries, concurrency=concurrency)
+        _check(temperature=temperature, max_tokens=max_tokens)
         self.name = f"endpoint:{model}"
         self.model, self.base_url = model, _check_url(base_url)
         self.concurrency, self.retries, self.first_wait = concurrency, retries, first_wait
@@ -188,15 +189,18 @@ def read_key(variable: str) -> str | None:
     return key
 
 
-def _check(**settings: float) -> None:
+def _check(**settings: float | None) -> None:
+    """Raises: ValueError, naming the first setting outside its range; None is in all of them."""
     wanted: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "temperature": (lambda value: 0 <= value < float("inf"), "0 or more"),
+        "max_tokens": (lambda value: value >= 1, "1 or more"),
         "timeout": (lambda value: 0 < value < float("inf"), "a number above 0"),
         "retries": (lambda value: value >= 0, "0 or more"),
         "concurrency": (lambda value: value >= 1, "1 or more"),
     }
     for name, value in settings.items():
         is_right, expected = wanted[name]
-        if not is_right(value):
+        if value is not None and not is_right(value):
             raise ValueError(f"{name}: expected {expected}, found {value!r}")
 
 

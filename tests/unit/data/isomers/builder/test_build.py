@@ -20,6 +20,7 @@ from poise.data.isomers.builder import (
     read_problems,
     tell_all,
 )
+from poise.data.isomers.validation import validate_isomers
 
 from .endpoint import KEY, Asked, Endpoint, Mood, Reply, retold, source_row
 
@@ -88,6 +89,7 @@ def test_faithful_retellings_become_sets_that_datasets_loads(build: Build, tmp_p
         assert row["completion"] == f"{reasoning}\nAnswer: {row['answer_text']}"
         assert row["answer"] == str(source_row(int(row["isomer_id"][1:]))["answer"])
     assert build.lines(".rejects") == []
+    assert validate_isomers(build.output) == []
 
 
 @pytest.mark.parametrize(

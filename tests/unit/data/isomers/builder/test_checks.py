@@ -40,6 +40,11 @@ def test_every_fault_is_named_at_once() -> None:
         assert part in found
 
 
+def test_a_prompt_that_announces_the_answer_is_refused() -> None:
+    told = f"{TOLD}\nAnswer:"
+    assert "without 'Answer:'" in faults(problem(), told, "12 times 8, half of it: 48.", "48")
+
+
 def test_reasoning_that_does_not_reach_the_answer_is_refused() -> None:
     assert "never names the answer" in faults(problem(), TOLD, "That is simple.", "48")
 

@@ -50,6 +50,11 @@ def test_options_that_the_prompt_lists_are_not_written_again(tmp_path: Path) -> 
     assert problem.prompt == prompt
 
 
+def test_a_prompt_that_waits_for_its_answer_is_cut(tmp_path: Path) -> None:
+    (problem,) = read(tmp_path, {"prompt": "How many?\nAnswer:", "answer": 5})
+    assert problem.prompt == "How many?"
+
+
 def test_the_fingerprint_changes_with_any_part(tmp_path: Path) -> None:
     row = {"prompt": "How many?", "answer": "5", "id": "a"}
     first = digest(read(tmp_path, row))
