@@ -27,6 +27,12 @@ TELLINGS = [
 ]
 EACH = pytest.mark.parametrize("family", [pytest.param(f, id=f.name) for f in FAMILIES])
 DRAWS = 1200
+# Words that say no more of a domain than a comma does.
+FUNCTION_WORDS = (
+    "after all and are before both did does each end every for from has have how into its last many "
+    "must neither none nor not now off one only other out over single size that the their then "
+    "these this times two under were which with would"
+)
 # Five standard errors of a share of one in four, and of one in two.
 NEAR_QUARTER = 5 * (0.25 * 0.75 / DRAWS) ** 0.5
 NEAR_HALF = 5 * (0.5 * 0.5 / DRAWS) ** 0.5
@@ -186,6 +192,24 @@ def test_domains_share_no_sentence_and_no_opening(family: Family) -> None:
     for a in DOMAINS:
         for b in DOMAINS:
             assert a == b or not openings[a] & openings[b], (a, b, openings[a] & openings[b])
+
+
+@EACH
+def test_domains_share_function_words_alone(family: Family) -> None:
+    words = {
+        domain: {
+            word
+            for phrasing in range(family.phrasings)
+            for _, story in stories(family, domain, phrasing)
+            for text in (*story.facts, *story.steps, story.question)
+            for word in re.findall(r"[a-z-]{3,}", text.lower())
+        }
+        for domain in DOMAINS
+    }
+    for a in DOMAINS:
+        for b in DOMAINS:
+            shared = words[a] & words[b] - {*FUNCTION_WORDS.split()}
+            assert a == b or not shared, (a, b, shared)
 
 
 @EACH

@@ -9,9 +9,12 @@ from typing import Any
 
 from ..model import Form, Story
 from .number_options import Draft, draw_form
-from .phrases.rates import PHRASES, RateWords
+from .phrases.rate_words import RateWords
+from .phrases.rates import TRAIN
+from .phrases.rates_held_out import HELD_OUT
 from .wording import counted, every, fill, plural
 
+PHRASES = TRAIN | HELD_OUT
 MAX_LINKS = 3  # a fourth step is always a sharing, a first one never
 SPLIT_SHARE = 0.4
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from ..model import Form, Story
 from .number_options import Draft, draw_form
-from .phrases.two_unknowns import LINKS, PHRASES, LinkWords
+from .phrases.comparisons import LINKS, LinkWords
+from .phrases.two_unknowns import PHRASES
 from .wording import an, fill, plural, singular
 
 Link = tuple[str, int]

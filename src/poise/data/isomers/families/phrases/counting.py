@@ -59,7 +59,7 @@ JOINS: dict[str, Joins] = {
         none=("neither {a} nor {b}", "none of {a}, {b} and {c}"),
         one=("just one of {a} and {b}", "just one of {a}, {b} and {c}"),
         only="{a} without {b}",
-        singles="Single charts give {n}.",
+        singles="Simple charts give {n}.",
         pairs="Double charts give {n}.",
     ),
     "law": Joins(
@@ -77,8 +77,8 @@ JOINS: dict[str, Joins] = {
         none=("neither {a} nor {b}", "no {a}, no {b} and no {c}"),
         one=("only one of {a} and {b}", "only one of {a}, {b} and {c}"),
         only="{a} in the absence of {b}",
-        singles="Individual signals total {n}.",
-        pairs="Coincident signals total {n}.",
+        singles="Individual signals add up to {n}.",
+        pairs="Coincident signals add up to {n}.",
     ),
     "logistics": Joins(
         any=("{a}, {b} or the pair", "some of {a}, {b} and {c}"),
@@ -158,7 +158,7 @@ PHRASES: dict[str, tuple[CountWords, ...]] = {
         CountWords(
             ("a penalty clause", "an arbitration clause", "a secrecy clause"),
             "A law firm audits {n} contracts.",
-            "The audit lists {n} contracts that stipulate {which}.",
+            "The audit names {n} contracts that stipulate {which}.",
             "How many contracts stipulate {which}?",
             "Accordingly {n} contracts stipulate {which}.",
         ),

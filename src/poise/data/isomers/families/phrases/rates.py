@@ -1,33 +1,10 @@
-"""Words for `rates`: what is measured by what, and how each domain says so."""
+"""Words for `rates` in the domains to train on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from .rate_words import RateWords
 
-
-@dataclass(frozen=True)
-class RateWords:
-    """One way of telling rates.
-
-    Args:
-        units: Four nouns; each is measured by the one before.
-        links: Three sentences with `b` (counted) and `per` (``every 4 minutes``).
-        given: How much there is of the first unit, `x`.
-        split: A sharing in the ratio `p` to `q` of unit `B`.
-        asks: Questions: for an amount of unit `B`, and for the first share.
-        steps: Reasoning: with `x`, `a` (counted), `k`, `b`, `y` (counted); for ``a = 1``; for
-            the sharing, with `p`, `q`, `n`, `x`, `k`, `y`.
-    """
-
-    units: tuple[str, str, str, str]
-    links: tuple[str, str, str]
-    given: str
-    split: str
-    asks: tuple[str, str]
-    steps: tuple[str, str, str]
-
-
-PHRASES: dict[str, tuple[RateWords, ...]] = {
+TRAIN: dict[str, tuple[RateWords, ...]] = {
     "mathematics": (
         RateWords(
             ("edge", "face", "vertex|vertices", "diagonal"),
@@ -69,7 +46,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
                 "It also lists {b} below {per}.",
             ),
             "The table contains {x}.",
-            "Even and odd rows hold its {B} in the proportion {p} : {q}.",
+            "Even and odd rows keep its {B} in the proportion {p} : {q}.",
             (
                 "What is the number of {B} in the table?",
                 "What is the number of {B} in even rows?",
@@ -91,7 +68,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
                 "The nurse makes {b} for {per}.",
             ),
             "The infusion runs for {x}.",
-            "Patient P and patient Q receive these {B} in a {p} to {q} ratio.",
+            "Patient P and patient Q share these {B} {p} to {q}.",
             ("How many {B} does the infusion involve?", "How many {B} does patient P receive?"),
             (
                 "{x} hold {k} times {a}, so the pump chart gives {k} * {b} = {y} {B}.",
@@ -104,14 +81,14 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
                 "kg of body weight|",
                 "mg of antibiotic|",
                 "mL of syrup|",
-                "glass of water|glasses of water",
+                "glass of juice|glasses of juice",
             ),
             (
                 "A child is prescribed {b} for {per}.",
                 "The pharmacist dissolves {per} in {b}.",
                 "The leaflet advises {b} with {per}.",
             ),
-            "The scales show {x}.",
+            "The scales indicate {x}.",
             "Morning and evening doses split the {B} {p} to {q}.",
             (
                 "How many {B} should the child take?",
@@ -120,15 +97,15 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             (
                 "The prescription of {b} applies {k} times in {x}: {k} * {b} = {y} {B}.",
                 "The prescription of {b} applies {k} times: {k} * {b} = {y} {B}.",
-                "The day has {n} portions of {x} / {n} = {k}, the morning {p} * {k} = {y} {B}.",
+                "With {n} portions of {x} / {n} = {k}, the morning has {p} * {k} = {y} {B}.",
             ),
         ),
         RateWords(
             ("patient", "blood tube", "test strip", "pair of gloves|pairs of gloves"),
             (
-                "The clinic fills {b} for {per}.",
+                "The clinic draws {b} for {per}.",
                 "The hospital bench uses up {b} on {per}.",
-                "Hygiene rules demand {b} for {per}.",
+                "Hygiene standards demand {b} for {per}.",
             ),
             "Today the clinic treats {x}.",
             "Intensive care and surgery use the {B} in shares of {p} and {q}.",
@@ -152,9 +129,9 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             "Plaintiff and defendant filed the {B} in the relation {p} to {q}.",
             ("How many {B} will the docket show?", "How many {B} did the plaintiff file?"),
             (
-                "The docket's {x} make {k} rounds of {a}; {k} * {b} = {y} {B}.",
+                "The docket's {x} make {k} sittings of {a}; {k} * {b} = {y} {B}.",
                 "The docket's {x} make {k} * {b} = {y} {B}.",
-                "The parties hold {n} lots of {x} / {n} = {k}; the plaintiff filed {p} * {k} = {y} "
+                "The parties have {n} lots of {x} / {n} = {k}; the plaintiff filed {p} * {k} = {y} "
                 "{B}.",
             ),
         ),
@@ -182,8 +159,8 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
                 "The statute requires {b} for {per}.",
                 "The notary affixes {b} to {per}.",
             ),
-            "The invoice lists {x}.",
-            "Two heirs are allotted the {B} {p} to {q}, the elder first.",
+            "The invoice bills {x}.",
+            "Two heirs are allotted the {B} {p} to {q}, the elder before the younger.",
             ("How many {B} follow from the invoice?", "How many {B} go to the elder heir?"),
             (
                 "{x} contain {a} exactly {k} times, therefore {k} * {b} = {y} {B}.",
@@ -224,9 +201,9 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
                 "How many {B} come from daytime observations?",
             ),
             (
-                "{x} make {k} segments of {a}, which send {k} * {b} = {y} {B}.",
+                "{x} form {k} segments of {a}, which send {k} * {b} = {y} {B}.",
                 "{x} send {k} * {b} = {y} {B}.",
-                "One of {n} fractions is {x} / {n} = {k}; daytime produces {p} * {k} = {y} {B}.",
+                "One of {n} aliquots is {x} / {n} = {k}; daytime produces {p} * {k} = {y} {B}.",
             ),
         ),
         RateWords(
@@ -247,107 +224,7 @@ PHRASES: dict[str, tuple[RateWords, ...]] = {
             (
                 "{x} equal {k} batches of {a}, and {k} * {b} = {y} {B} are measured.",
                 "With {x}, {k} * {b} = {y} {B} are measured.",
-                "{x} / ({p} + {q}) = {k} is one fraction, and {p} * {k} = {y} {B} are wild type.",
-            ),
-        ),
-    ),
-    "logistics": (
-        RateWords(
-            ("truck", "pallet", "crate", "barcode label"),
-            (
-                "The depot loads {b} onto {per}.",
-                "The packers stack {b} on {per}.",
-                "The printer spits out {b} for {per}.",
-            ),
-            "The fleet sends out {x}.",
-            "The northern and the southern hub divide up the {B} {p} to {q}.",
-            ("How many {B} does the fleet haul?", "How many {B} reach the northern hub?"),
-            (
-                "{x} make up {k} hauls of {a}, and the fleet moves {k} * {b} = {y} {B}.",
-                "With {x} the fleet moves {k} * {b} = {y} {B}.",
-                "Each of {n} loads is {x} / {n} = {k}, the north hauling {p} * {k} = {y} {B}.",
-            ),
-        ),
-        RateWords(
-            ("delivery route", "litre of diesel|litres of diesel", "km|", "parcel"),
-            (
-                "A courier van burns {b} on {per}.",
-                "It drives {b} with {per}.",
-                "The driver drops off {b} along {per}.",
-            ),
-            "Dispatch plans {x}.",
-            "The express and the standard service take over the {B} {p} to {q}.",
-            ("How many {B} does dispatch plan for?", "How many {B} belong to the express service?"),
-            (
-                "Dispatch fits {a} into {x} {k} times, planning {k} * {b} = {y} {B}.",
-                "Dispatch plans {k} times {b}: {k} * {b} = {y} {B}.",
-                "Dispatch cuts {x} into {n} lots of {k}, so express takes {p} * {k} = {y} {B}.",
-            ),
-        ),
-        RateWords(
-            ("container", "forklift trip", "shelf space", "carton"),
-            (
-                "At the port, unloading takes {b} for {per}.",
-                "The warehouse fills {b} with {per}.",
-                "Storekeepers fit {b} into {per}.",
-            ),
-            "A ship brings {x}.",
-            "Aisle one and aisle two store the {B} {p} to {q}.",
-            ("How many {B} must the port handle?", "How many {B} end up in aisle one?"),
-            (
-                "{x} take {k} shifts of {a}, handling {k} * {b} = {y} {B}.",
-                "{x} take {k} shifts, handling {k} * {b} = {y} {B}.",
-                "A stack is {x} / {n} = {k} for {n} stacks, aisle one storing {p} * {k} = {y} {B}.",
-            ),
-        ),
-    ),
-    "sports": (
-        RateWords(
-            ("lap", "sprint", "push-up", "bonus point"),
-            (
-                "A coach puts {b} into {per}.",
-                "Athletes do {b} after {per}.",
-                "The club awards {b} for {per}.",
-            ),
-            "Today's training has {x}.",
-            "Captain and goalkeeper earn the {B} {p} to {q}.",
-            ("How many {B} does the training add up to?", "How many {B} does the captain earn?"),
-            (
-                "{x} mean {k} sets of {a}, adding up to {k} * {b} = {y} {B}.",
-                "{x} add up to {k} * {b} = {y} {B}.",
-                "They earn {n} tallies of {x} / {n} = {k}, the captain {p} * {k} = {y} {B}.",
-            ),
-        ),
-        RateWords(
-            ("match|matches", "goal", "fan chant", "drum roll"),
-            (
-                "A striker scores {b} in {per}.",
-                "The crowd sings {b} after {per}.",
-                "The band plays {b} with {per}.",
-            ),
-            "The season has {x}.",
-            "Home and away games see the {B} {p} to {q}.",
-            ("How many {B} does the season see?", "How many {B} do home games see?"),
-            (
-                "{x} are {k} streaks of {a}, worth {k} * {b} = {y} {B}.",
-                "{x} are worth {k} * {b} = {y} {B}.",
-                "The {x} are {n} streaks of {k}, so home games see {p} * {k} = {y} {B}.",
-            ),
-        ),
-        RateWords(
-            ("tournament round", "serve", "tennis rally|tennis rallies", "winning shot"),
-            (
-                "A tennis player hits {b} in {per}.",
-                "She starts {b} with {per}.",
-                "She plays {b} in {per}.",
-            ),
-            "Her year brings {x}.",
-            "The first and the second set saw these {B} {p} to {q}.",
-            ("How many {B} does she rack up?", "How many {B} did the first set see?"),
-            (
-                "Her {x} are {k} times {a}: she racks up {k} * {b} = {y} {B}.",
-                "She racks up {k} * {b} = {y} {B}.",
-                "The sets saw {n} bursts of {x} / {n} = {k}, the first set {p} * {k} = {y} {B}.",
+                "{x} / ({p} + {q}) = {k} is one aliquot, and {p} * {k} = {y} {B} are wild type.",
             ),
         ),
     ),

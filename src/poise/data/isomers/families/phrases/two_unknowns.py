@@ -26,87 +26,6 @@ class UnknownWords:
     ask: str
 
 
-@dataclass(frozen=True)
-class LinkWords:
-    """How a domain compares a further unknown `B` with a known one `A`, and reasons.
-
-    Args:
-        more, fewer, times: Say that there are `n` more, fewer, or `n` times as many `B` as `A`.
-        half: Concludes `x` of `A` from `sum`, twice as many.
-        replaced: With only `B`, the `n` would count `all`; the `excess` over the `gap` is `x`.
-        then: Concludes `sum` of `B`.
-        ask: Asks for a further unknown `A`.
-    """
-
-    more: str
-    fewer: str
-    times: str
-    half: str
-    replaced: str
-    then: str
-    ask: str
-
-
-LINKS: dict[str, LinkWords] = {
-    "mathematics": LinkWords(
-        "The number {B} equals {A} + {n}.",
-        "The number {B} equals {A} - {n}.",
-        "The number {B} equals {n} * {A}.",
-        "Eliminating, 2 * {A} = {sum}, so {A} = {x}.",
-        "Replacing {A} by {B} gives {all}, with {excess} and coefficients {gap}, so {A} = {x}.",
-        "So {B} = {sum}.",
-        "Find {A}: which number is it?",
-    ),
-    "medicine": LinkWords(
-        "The hospital lists {n} more {B} than {A}.",
-        "The hospital lists {n} fewer {B} than {A}.",
-        "The hospital lists {n} times as many {B} as {A}.",
-        "Double the {A} is {sum}, so there are {x} {A}.",
-        "Were all {B}, the sheet would show {all}; it is off by {excess}, at {gap} each: {x} {A}.",
-        "The hospital lists {sum} {B}.",
-        "How many {A} does the hospital list?",
-    ),
-    "law": LinkWords(
-        "The record holds {B} exceeding the {A} by {n}.",
-        "The record holds {B} falling short of the {A} by {n}.",
-        "The record holds {n} {B} for each of the {A}.",
-        "Twice the {A} amounts to {sum}, hence {x} {A}.",
-        "If only {B} existed, one would have {all}; the discrepancy {excess} over {gap} means {x} "
-        "{A}.",
-        "The record thus holds {sum} {B}.",
-        "How many {A} does the record hold?",
-    ),
-    "science": LinkWords(
-        "The data set shows a surplus of {n} {B} over the {A}.",
-        "The data set shows a deficit of {n} {B} against the {A}.",
-        "The data set shows {B} at {n} times the count of {A}.",
-        "Two times the {A} equals {sum}, which implies {x} {A}.",
-        "A model with {B} only predicts {all}; the residual {excess} at {gap} each implies {x} "
-        "{A}.",
-        "The data imply {sum} {B}.",
-        "What number of {A} do the data imply?",
-    ),
-    "logistics": LinkWords(
-        "Dispatch counts {B} in number {n} above the {A}.",
-        "Dispatch counts {B} in number {n} below the {A}.",
-        "Dispatch counts {n} {B} to every one of the {A}.",
-        "A double load of {A} is {sum}, leaving {x} {A}.",
-        "Loading {B} alone makes {all}; swapping moves {excess} by {gap} each, leaving {x} {A}.",
-        "Dispatch counts {sum} {B}.",
-        "How many {A} does dispatch count?",
-    ),
-    "sports": LinkWords(
-        "On the scoreboard, {B} lead {A} by {n}.",
-        "On the scoreboard, {B} trail {A} by {n}.",
-        "On the scoreboard, {B} come to {n} times the {A}.",
-        "Doubled, the {A} come to {sum}, so the score is {x} {A}.",
-        "Scoring {B} throughout would bring {all}; a margin of {excess} at {gap} each scores {x} "
-        "{A}.",
-        "The scoreboard reads {sum} {B}.",
-        "How many {A} does the scoreboard read?",
-    ),
-}
-
 PHRASES: dict[str, tuple[UnknownWords, ...]] = {
     "mathematics": (
         UnknownWords(
@@ -136,21 +55,21 @@ PHRASES: dict[str, tuple[UnknownWords, ...]] = {
             ("tablet", "capsule", "syringe", "vial"),
             "A nurse counts {n} {A} and {B} altogether.",
             "She counts {n} more {A} than {B}.",
-            "One {a1} contains {a} mg, one {b1} {b} mg, and all of them {n} mg.",
+            "One {a1} supplies {a} mg, one {b1} {b} mg, and all of them {n} mg.",
             "How many {A} does the nurse count?",
         ),
         UnknownWords(
             ("inpatient", "outpatient", "midwife|midwives", "nurse"),
-            "A hospital registers {n} {A} and {B} altogether.",
-            "It registers {n} more {A} than {B}.",
+            "A hospital houses {n} {A} and {B} altogether.",
+            "It houses {n} more {A} than {B}.",
             "It plans {a} meals per {a1}, {b} meals per {b1}, and {n} meals in all.",
-            "How many {A} does the hospital register?",
+            "How many {A} does the hospital house?",
         ),
         UnknownWords(
             ("bandage", "plaster", "splint", "sling"),
             "A first-aid room stores {n} {A} and {B} altogether.",
             "The {A} outnumber the {B} by {n}.",
-            "Applying one {a1} takes {a} minutes, one {b1} {b} minutes, all of them {n} minutes.",
+            "Applying one {a1} needs {a} minutes, one {b1} {b} minutes, all of them {n} minutes.",
             "How many {A} does the first-aid room store?",
         ),
     ),
@@ -180,14 +99,14 @@ PHRASES: dict[str, tuple[UnknownWords, ...]] = {
     "science": (
         UnknownWords(
             ("proton", "neutron", "electron", "photon"),
-            "A detector registers a sum of {n} {A} and {B}.",
+            "A detector registers a combined {n} {A} and {B}.",
             "The surplus of {A} over {B} is {n}.",
             "{an1} triggers {a} pulses, {an2} {b} pulses, and the detector emits {n} pulses.",
             "How many {A} does the detector register?",
         ),
         UnknownWords(
             ("beetle", "spider", "moth", "snail"),
-            "A biologist observes a sum of {n} {A} and {B}.",
+            "A biologist observes a combined {n} {A} and {B}.",
             "Her log has a surplus of {n} {A} over {B}.",
             "{an1} eats {a} grams, {an2} {b} grams, and the whole sample {n} grams.",
             "How many {A} does the biologist observe?",
@@ -199,7 +118,7 @@ PHRASES: dict[str, tuple[UnknownWords, ...]] = {
                 "sensor",
                 "camera",
             ),
-            "A weather station runs a sum of {n} {A} and {B}.",
+            "A weather station runs a combined {n} {A} and {B}.",
             "The station has a surplus of {n} {A} over {B}.",
             "{an1} sends {a} readings, {an2} {b} readings, and the network {n} readings.",
             "How many {A} does the weather station run?",
