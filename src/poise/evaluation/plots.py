@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from .panels import PANELS as PANELS
+from .panels import Panel
 from .runs import Run
 from .statistics import Interval
 from .summary import average_interval
@@ -22,81 +23,10 @@ from .summary import average_interval
 # Okabe and Ito's colours, which the colour-blind can tell apart too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
 _DASHES = ("-", (0, (4, 2)))
+_LEGEND: Mapping[str, Any] = {"fontsize": 8.5, "frameon": False}
 _FEW = 16  # points below which each is marked and no mean is drawn
 _MANY = 150  # points above which the raw curve is a thin line without markers
 _WIDE = 30.0  # ratio of largest to smallest value above which an axis is logarithmic
-
-
-@dataclass(frozen=True)
-class Line:
-    """One quantity: its name in the legend and the log keys that may hold it."""
-
-    keys: tuple[str, ...]
-    label: str = ""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One picture.
-
-    Args:
-        title: What it shows.
-        unit: Label of the vertical axis.
-        lines: Its quantities.
-        neutral: Value that means "no effect", drawn as a thin line.
-        rate: Whether values lie in [0, 1].
-        steep: Whether the axis may become logarithmic.
-        noisy: Whether a running mean helps the eye; a schedule is drawn as it is.
-    """
-
-    title: str
-    unit: str
-    lines: tuple[Line, ...]
-    neutral: float | None = None
-    rate: bool = False
-    steep: bool = False
-    noisy: bool = True
-
-
-PANELS = (
-    Panel("Reward", "mean reward", (Line(("self_distillation/reward_mean", "reward")),), rate=True),
-    Panel("Information signal", "nats per token", (Line(("pgpo/information_signal",)),), 0.0),
-    Panel("Step multiplier", "times the plain step", (Line(("pgpo/multiplier",)),), 1.0),
-    Panel(
-        "Entropy",
-        "nats per token",
-        (
-            Line(("pgpo/student_entropy",), "student"),
-            Line(("pgpo/teacher_entropy",), "teacher"),
-        ),
-    ),
-    Panel(
-        "Gradient norm",
-        "L2 norm",
-        (
-            Line(("grad_norm",), "before clipping"),
-            Line(("pgpo/grad_norm_clipped",), "after clipping"),
-        ),
-        steep=True,
-    ),
-    Panel("Completion length", "tokens", (Line(("completions/mean_length",)),)),
-    Panel(
-        "Learning rate",
-        "per step",
-        (
-            Line(("learning_rate",), "scheduler's"),
-            Line(("pgpo/effective_learning_rate",), "times the multiplier"),
-        ),
-        noisy=False,
-    ),
-    Panel(
-        "Samples distilled",
-        "share of samples",
-        (Line(("pgpo/distilled_fraction", "self_distillation/reprompt_sample_fraction")),),
-        rate=True,
-    ),
-    Panel("Distillation loss", "loss", (Line(("loss",)),)),
-)
 
 
 def draw(panel: Panel, runs: Sequence[Run]) -> str | None:
@@ -108,7 +38,8 @@ def draw(panel: Panel, runs: Sequence[Run]) -> str | None:
         for i, line in enumerate(panel.lines):
             steps, ys = run.series(*line.keys)
             if steps:
-                _curve(axes, steps, ys, colour, _DASHES[i], panel.noisy)
+                look = (_colour(i), "-") if panel.by_colour else (colour, _DASHES[i])
+                _curve(axes, steps, ys, *look, panel.noisy)
                 values += ys
                 drawn.add(i)
     if not values:
@@ -119,8 +50,11 @@ def draw(panel: Panel, runs: Sequence[Run]) -> str | None:
         axes.set_ylim(-0.03, 1.03)
     if panel.steep and min(values) > 0.0 and max(values) / min(values) > _WIDE:
         axes.set_yscale("log")
-    _legend(figure, runs, {panel.lines[i].label: _DASHES[i] for i in sorted(drawn)})
-    return _data_uri(figure)
+    if panel.by_colour:
+        _colour_legend(figure, {panel.lines[i].label: _colour(i) for i in sorted(drawn)})
+    else:
+        _legend(figure, runs, {panel.lines[i].label: _DASHES[i] for i in sorted(drawn)})
+    return data_uri(figure)
 
 
 def draw_accuracy(runs: Sequence[Run]) -> str | None:
@@ -152,7 +86,7 @@ def draw_accuracy(runs: Sequence[Run]) -> str | None:
         )
     axes.set_ylim(bottom=0)
     _legend(figure, runs, {})
-    return _data_uri(figure)
+    return data_uri(figure)
 
 
 def _accuracy(run: Run, span: int) -> list[tuple[int, Interval]]:
@@ -210,29 +144,34 @@ def _make_axes(title: str, unit: str) -> tuple[Figure, Axes]:
 
 
 def _colours(runs: Sequence[Run]) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(len(runs))]
+    return [_colour(i) for i in range(len(runs))]
+
+
+def _colour(place: int) -> str:
+    return COLOURS[place % len(COLOURS)]
 
 
 def _legend(figure: Figure, runs: Sequence[Run], dashes: Mapping[str, Any]) -> None:
     """Beside the axes, not upon a curve: runs by colour below, quantities by dash above."""
-    by_colour = [
-        Line2D([], [], color=colour, linewidth=2.5, label=run.name)
-        for run, colour in zip(runs, _colours(runs), strict=True)
-    ]
     by_dash = [
         Line2D([], [], color="#333333", linestyle=dash, linewidth=1.5, label=label)
         for label, dash in dashes.items()
         if label
     ]
-    look = {"fontsize": 8.5, "frameon": False}
     if len(runs) > 1:
-        figure.legend(handles=by_colour, loc="outside lower center", ncols=3, **look)
+        _colour_legend(figure, {run.name: _colour(i) for i, run in enumerate(runs)})
     if by_dash:
         # In the line of the title, which stands on the left.
-        figure.legend(handles=by_dash, loc="upper right", ncols=len(by_dash), **look)
+        figure.legend(handles=by_dash, loc="upper right", ncols=len(by_dash), **_LEGEND)
 
 
-def _data_uri(figure: Figure) -> str:
+def _colour_legend(figure: Figure, colours: Mapping[str, str]) -> None:
+    handles = [Line2D([], [], color=c, linewidth=2.5, label=name) for name, c in colours.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, **_LEGEND)
+
+
+def data_uri(figure: Figure) -> str:
+    """A figure as the data URI of an SVG image."""
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -14,6 +14,9 @@ import jinja2
 import poise
 
 from . import plots
+from .layer_plots import draw_layers
+from .outcome_measures import MEASURES, title_of
+from .panels import domain_losses, panels_of
 from .report_content import (
     choose_samples,
     facts_of,
@@ -22,6 +25,7 @@ from .report_content import (
     results_of,
     settings_of,
 )
+from .report_tests import seeds_of, tests_of
 from .runs import Run
 from .summary import p_value, percent, points
 
@@ -48,10 +52,8 @@ def render_report(runs: Sequence[Run]) -> str:
     """
     if not runs:
         raise ValueError("report: expected one or more runs, found none")
-    pictures = [plots.draw_accuracy(runs), *(plots.draw(panel, runs) for panel in plots.PANELS)]
-    titles = ["Accuracy on unseen questions", *(panel.title for panel in plots.PANELS)]
+    curves = _curves(runs)
     results = results_of(runs)
-    curves = list(zip(titles, pictures, strict=True))
     return (
         _environment()
         .get_template("report.html.j2")
@@ -60,9 +62,13 @@ def render_report(runs: Sequence[Run]) -> str:
             results=results,
             repeated=repeated(results),
             domains=[row for run in runs for row in groups_of(run, lambda q: q.domain)],
+            tests=tests_of(runs),
+            seeds=seeds_of(runs),
+            measures=MEASURES,
             levels=[row for run in runs for row in groups_of(run, lambda q: q.level)],
             curves=[(title, picture) for title, picture in curves if picture],
             not_logged=[title for title, picture in curves if not picture],
+            layers=[(run, picture) for run in runs if (picture := draw_layers(run))],
             settings=settings_of(runs),
             facts=facts_of(runs),
             samples=[(run, choose_samples(run)) for run in runs],
@@ -70,6 +76,15 @@ def render_report(runs: Sequence[Run]) -> str:
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
     )
+
+
+def _curves(runs: Sequence[Run]) -> list[tuple[str, str | None]]:
+    """Titles and pictures; None where nothing was logged."""
+    return [
+        ("Accuracy on unseen questions", plots.draw_accuracy(runs)),
+        *((panel.title, plots.draw(panel, [run])) for run, panel in domain_losses(runs)),
+        *((panel.title, plots.draw(panel, runs)) for panel in panels_of(runs)),
+    ]
 
 
 def _environment() -> jinja2.Environment:
@@ -80,5 +95,10 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"percent": percent, "points": points, "p_value": p_value}
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "p_value": p_value,
+        "title_of": title_of,
+    }
     return environment

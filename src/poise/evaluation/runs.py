@@ -6,7 +6,10 @@
 ``metrics.jsonl``             one object a logged step: ``step`` and the trainer's log keys
 ``evaluation/before.jsonl``   records of the model before training
 ``evaluation/after.jsonl``    and after it
+``layers.jsonl``              one object a logged step: ``step`` and statistics by layer
 ============================  ===========================================================
+
+Representations may lie beside the records (`representation_file`).
 
 A run may lack any of them, but not all.
 """
@@ -14,7 +17,6 @@ A run may lack any of them, but not all.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,21 +25,20 @@ from typing import Any
 import yaml
 
 from .records import Evaluation, read_records
+from .representation_file import Representations, beside, read_representations
+from .run_logs import LayerStep, is_finite, read_layers, read_steps
+from .run_logs import RunError as RunError
 
 CONFIGS = ("config.yaml", "config.json")
 VERSIONS = "versions.json"
 METRICS = "metrics.jsonl"
 BEFORE = "evaluation/before.jsonl"
 AFTER = "evaluation/after.jsonl"
-
+LAYERS = "layers.jsonl"
 
 # Settings that differ between any two runs and say nothing about them.
 NAMES = ("output_dir", "run_name", "logging_dir", "resume_from_checkpoint")
 _SEEDS = ("seed", "data_seed", "question_seed")
-
-
-class RunError(ValueError):
-    """A run folder is not what was expected; the message names file and line."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Run:
         before: Evaluation before training, or None.
         after: Evaluation after training, or None.
         notes: What a reader should know, e.g. a half-written last line.
+        layers: Statistics of each layer at the logged steps: step, layer, statistic -> value.
+        representations: What models held in mind before and after, None where they were not read.
     """
 
     name: str
@@ -63,6 +66,13 @@ class Run:
     before: Evaluation | None
     after: Evaluation | None
     notes: tuple[str, ...] = ()
+    layers: tuple[LayerStep, ...] = ()
+    representations: tuple[Representations | None, Representations | None] = (None, None)
+
+    @property
+    def methods(self) -> set[str]:
+        """The methods whose quantities were logged, e.g. ``pgpo`` for ``pgpo/multiplier``."""
+        return {key.partition("/")[0] for line in self.metrics for key in line if "/" in key}
 
     def series(self, *keys: str) -> tuple[list[int], list[float]]:
         """Steps and values of the first of the keys that was logged; finite values only."""
@@ -70,7 +80,7 @@ class Run:
             points = {
                 int(line["step"]): float(line[key])
                 for line in self.metrics
-                if _is_finite(line.get(key))
+                if is_finite(line.get(key))
             }
             if points:
                 steps = sorted(points)
@@ -106,7 +116,9 @@ def read_run(folder: str | Path) -> Run:
             f"{path}: expected a run folder, with {METRICS}, {CONFIGS[0]} or {AFTER}; found none "
             "of these. Give the output_dir of a training run"
         )
-    metrics, notes = _read_metrics(path / METRICS)
+    metrics, notes = read_steps(path / METRICS)
+    layers, layer_notes = read_layers(path / LAYERS)
+    notes += layer_notes
     before, after = (_read_evaluation(path / name) for name in (BEFORE, AFTER))
     for evaluation in (before, after):
         notes += evaluation.notes if evaluation else ()
@@ -119,6 +131,8 @@ def read_run(folder: str | Path) -> Run:
         before=before,
         after=after,
         notes=notes,
+        layers=layers,
+        representations=(_read_vectors(path / BEFORE), _read_vectors(path / AFTER)),
     )
 
 
@@ -169,6 +183,11 @@ def _read_evaluation(path: Path) -> Evaluation | None:
     return read_records(path) if path.is_file() else None
 
 
+def _read_vectors(records: Path) -> Representations | None:
+    path = beside(records)
+    return read_representations(path) if path.is_file() else None
+
+
 def read_config(folder: str | Path) -> dict[str, Any]:
     """Settings of a run, sections flattened to dotted names; empty where none were saved.
 
@@ -213,30 +232,3 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
-
-
-def _read_metrics(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
-    if not path.is_file():
-        return (), ()
-    lines = path.read_bytes().split(b"\n")
-    complete, rest = lines[:-1], lines[-1]
-    metrics = tuple(_metric_line(path, n, line) for n, line in enumerate(complete, start=1))
-    notes = [f"{path}:{len(lines)}: left out, the line is half-written"] if rest else []
-    broken = sum(isinstance(v, float) and not math.isfinite(v) for x in metrics for v in x.values())
-    if broken:
-        notes.append(f"{path}: {broken} logged values are not finite and are not drawn")
-    return metrics, tuple(notes)
-
-
-def _metric_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        item = json.loads(line)
-    except ValueError as error:
-        raise RunError(f"{path}:{number}: expected a JSON object, found {error}") from error
-    if not isinstance(item, dict) or not _is_finite(item.get("step")):
-        raise RunError(f"{path}:{number}: expected an object with a number 'step'")
-    return item
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from poise.evaluation.records import QuestionRecord, RecordWriter
+from poise.evaluation.representation_file import (
+    Place,
+    Representations,
+    beside,
+    write_representations,
+)
 
 from .constructed import header, question
 
@@ -65,4 +72,70 @@ def write_run(
     for name, questions in (("before", before), ("after", after)):
         if questions is not None:
             write_evaluation(folder / "evaluation" / f"{name}.jsonl", questions)
+    return folder
+
+
+DOMAINS = ("law", "mathematics", "medicine", "science")
+
+
+def isomers(
+    right: int, tests: Sequence[str] = ("in_distribution", "reversed", "deeper"), sets: int = 4
+) -> list[QuestionRecord]:
+    """Isomer sets of several tests; in each set so many domains are answered right."""
+    return [
+        question(
+            f"{test}{i}/{domain}",
+            "A" if place < right else "B",
+            domain=domain,
+            isomer_id=f"{test}{i}",
+            test=test,
+        )
+        for test in tests
+        for i in range(sets)
+        for place, domain in enumerate(DOMAINS)
+    ]
+
+
+def write_vectors(records: Path, questions: Sequence[QuestionRecord], spread: float) -> None:
+    """Representations in which domains lie so far apart."""
+    rng = np.random.default_rng(0)
+    places = tuple(Place(q.id, q.isomer_id or "", q.domain, q.test) for q in questions)
+    logic = {place.isomer_id: rng.normal(size=8) for place in places}
+    shift = {domain: rng.normal(size=8) for domain in DOMAINS}
+    rows = [logic[place.isomer_id] + spread * shift[place.domain] for place in places]
+    vectors = np.array(rows, dtype=np.float32)
+    write_representations(beside(records), Representations(header(), places, vectors))
+
+
+def write_iga_run(
+    folder: Path, steps: int = 20, right: int = 3, domains: Sequence[str] = DOMAINS, **config: Any
+) -> Path:
+    """A run on isomers, evaluated by test, with statistics of its layers."""
+    write_run(folder, 0, isomers(1), isomers(right), **config)
+    for name, count, spread in (("before", 1, 1.0), ("after", right, 0.0)):
+        write_vectors(folder / "evaluation" / f"{name}.jsonl", isomers(count), spread)
+    keys = {"mask_mean": 0.5, "suppressed_energy": 0.2, "agreement": 0.1, "rank_energy": 0.9}
+    lines, layers = [], []
+    for step in range(1, steps + 1):
+        losses = {f"iga/loss/{domain}": 1.0 / step + i for i, domain in enumerate(domains)}
+        line = {f"iga/{key}": value for key, value in keys.items()}
+        lines.append(
+            {
+                "step": step,
+                "loss": 1.0 / step,
+                "grad_norm": 1.0,
+                "learning_rate": 1e-4,
+                **line,
+                **losses,
+            }
+        )
+        wave = 0.1 * (-1) ** step
+        statistics = {
+            "model.layers.0.attn.q_proj": keys | {"mask_mean": 0.5 + wave},
+            "model.layers.1.attn.q_proj": keys | {"mask_mean": 0.6 + wave},
+            "model.layers.2.attn.v_proj": keys | {"mask_mean": 0.7 + wave},
+        }
+        layers.append({"step": step, "layers": statistics})
+    for name, found in (("metrics.jsonl", lines), ("layers.jsonl", layers)):
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in found))
     return folder

@@ -15,7 +15,7 @@ from poise.evaluation.report_content import choose_samples, settings_of
 from poise.evaluation.runs import read_run, read_runs
 
 from .constructed import question
-from .run_folders import AFTER, BEFORE, write_evaluation, write_run
+from .run_folders import AFTER, BEFORE, write_evaluation, write_iga_run, write_run
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -179,3 +179,51 @@ def test_the_file_is_written_with_its_folder(tmp_path: Path) -> None:
 def test_a_report_of_no_runs_is_refused() -> None:
     with pytest.raises(ValueError, match="one or more runs"):
         render_report([])
+
+
+def test_a_run_on_isomers_shows_every_test_and_its_own_curves(tmp_path: Path) -> None:
+    page = page_of(write_iga_run(tmp_path / "r"))
+    tests = page.text.split("By test")[1].split("By domain")[0]
+    for text in ("in distribution 4 25.0 [", "reversed 4 25.0 [", "75.0 [", "+50.0 ["):
+        assert text in tests
+    assert "mean out of distribution 8 25.0 [" in tests
+    assert "(science)" in tests and "(science, reversed)" in tests
+    assert "50.0 [" in tests  # three of four domains agree: half of the pairs
+    assert "0.000 [0.000," in tests
+    titles = re.findall('alt="([^"]*)"', render_report([read_run(tmp_path / "r")]))
+    assert "Loss by domain over the steps of training" in titles
+    assert "Mean mask over the steps of training" in titles
+    assert titles[-1] == "Statistics of the gradient mask by layer"
+    for text in ("Information signal", "Reward", "Step multiplier"):
+        assert text not in page.text
+
+
+def test_a_run_without_isomers_has_no_part_about_them(tmp_path: Path) -> None:
+    page = page_of(write_run(tmp_path / "r"))
+    for text in ("By test", "Consistency", "Where the domains agree", "Mean mask", "projection"):
+        assert text not in page.text
+
+
+def test_runs_on_isomers_stand_side_by_side_in_every_test(tmp_path: Path) -> None:
+    first = write_iga_run(tmp_path / "iga", steps=0)
+    text = page_of(first, write_iga_run(tmp_path / "plain", steps=0, right=2, tau=0.0)).text
+    tests = text.split("By test")[1].split("By domain")[0]
+    rows = re.findall("reversed (iga|plain) 4 25.0", tests)
+    assert rows == ["iga", "plain"]
+    assert "After, against iga" in tests and "-25.0 [" in tests
+    assert text.index("reversed plain") < text.index("deeper iga")
+
+
+def test_isomers_over_three_seeds_are_taken_together(tmp_path: Path) -> None:
+    runs = [write_iga_run(tmp_path / f"s{s}", steps=0, right=s, seed=s) for s in (2, 3, 4)]
+    tests = page_of(*runs).text.split("Mean of 3 seeds")[1]
+    assert "mean out of distribution 75.0 [" in tests
+    assert "t-intervals over s2, s3, s4." in tests
+
+
+def test_tests_before_training_alone_are_shown(tmp_path: Path) -> None:
+    folder = write_iga_run(tmp_path / "r", steps=0)
+    (folder / "evaluation" / "after.jsonl").unlink()
+    (folder / "evaluation" / "before.representations.safetensors").unlink()
+    tests = page_of(folder).text.split("By test")[1]
+    assert "reversed 4 25.0 [" in tests and "–before: –" in tests

@@ -10,7 +10,7 @@ import pytest
 from poise.evaluation.records import RecordError
 from poise.evaluation.runs import RunError, is_run, read_run, read_runs, repetitions
 
-from .run_folders import AFTER, BEFORE, write_run
+from .run_folders import AFTER, BEFORE, write_iga_run, write_run
 
 
 def test_a_run_folder_is_read_whole(tmp_path: Path) -> None:
@@ -142,3 +142,27 @@ def test_a_run_that_was_made_twice_counts_once() -> None:
     again = settings(0, **{"config.output_dir": "elsewhere"})
     assert repetitions([settings(0), again, settings(1)]) == []
     assert repetitions([settings(0), again, settings(1), settings(2)]) == [[0, 2, 3]]
+
+
+def test_layers_and_representations_are_read(tmp_path: Path) -> None:
+    run = read_run(write_iga_run(tmp_path / "r", steps=3))
+    assert [step.step for step in run.layers] == [1, 2, 3]
+    assert run.layers[0].layers["model.layers.1.attn.q_proj"]["mask_mean"] == 0.5
+    assert all(found is not None and len(found.places) == 48 for found in run.representations)
+    assert run.methods == {"iga"}
+    bare = read_run(write_run(tmp_path / "bare"))
+    assert bare.layers == () and bare.representations == (None, None)
+    assert bare.methods == {"pgpo", "self_distillation", "completions"}
+
+
+def test_damaged_layers_are_named_and_values_that_are_not_finite_left_out(tmp_path: Path) -> None:
+    folder = write_iga_run(tmp_path / "r", steps=0)
+    file = folder / "layers.jsonl"
+    file.write_text('{"step": 1, "layers": {"q": {"mask_mean": NaN, "agreement": 0.5}}}\n{"st')
+    run = read_run(folder)
+    assert run.layers[0].layers == {"q": {"agreement": 0.5}}
+    assert run.notes == (f"{file}:2: left out, the line is half-written",)
+    for line in ('{"step": 1}', '{"step": 1, "layers": {"q": 1}}'):
+        file.write_text(line + "\n")
+        with pytest.raises(RunError, match=r"layers.jsonl:1: expected 'layers'"):
+            read_run(folder)
