@@ -188,7 +188,7 @@ def show(summary: Summary, arguments: BuildArguments) -> None:
     table = Table("domain", title=f"{summary.sets} sets of {summary.problems} problems")
     table.add_column("kept", justify="right")
     table.add_column("rejected", justify="right")
-    for domain in [*summary.kept, *(d for d in summary.rejected if d not in summary.kept)]:
+    for domain in make_plan(arguments).domains:
         table.add_row(domain, str(summary.kept[domain]), str(summary.rejected[domain]))
     console = Console(soft_wrap=True)
     console.print(table)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from .builds import Build
 from .endpoint import Endpoint, running_endpoint, source_row
 
 
@@ -23,3 +24,8 @@ def problems_path(tmp_path: Path) -> Path:
     path = tmp_path / "problems.jsonl"
     path.write_text("".join(json.dumps(source_row(n)) + "\n" for n in range(3)))
     return path
+
+
+@pytest.fixture
+def build(endpoint: Endpoint, problems_path: Path) -> Build:
+    return Build(endpoint, problems_path)

@@ -1,4 +1,4 @@
-"""Whole builds: what is kept, what is rejected and why, and going on."""
+"""Whole builds: what is kept, what is rejected and why."""
 
 from __future__ import annotations
 
@@ -8,65 +8,11 @@ from typing import Any
 
 import pytest
 
-from poise.data.isomers.builder import (
-    EndpointTeacher,
-    JournalError,
-    Limits,
-    Plan,
-    Summary,
-    TeacherError,
-    finish,
-    open_journal,
-    read_problems,
-    tell_all,
-)
+from poise.data.isomers.builder import Plan, TeacherError
 from poise.data.isomers.validation import validate_isomers
 
-from .endpoint import KEY, Asked, Endpoint, Mood, Reply, retold, source_row
-
-DOMAINS = ("law", "medicine")
-
-
-class Build:
-    """Builds three problems in two domains, again and again."""
-
-    def __init__(self, endpoint: Endpoint, problems: Path) -> None:
-        self.endpoint, self.path = endpoint, problems
-        self.output = problems.with_name("isomers.jsonl")
-
-    def run(self, mood: Mood | None = None, concurrency: int = 2, **plan: Any) -> Summary:
-        if mood is not None:
-            self.endpoint.mood = mood
-        wanted = Plan(**{"domains": DOMAINS, "attempts": 2, **plan})
-        problems = read_problems(self.path)
-        teacher = EndpointTeacher(
-            "m", self.endpoint.url, KEY, first_wait=0.01, retries=1, concurrency=concurrency
-        )
-        with open_journal(self.output, problems, wanted, teacher) as journal:
-            tell_all(journal, problems, wanted, teacher)
-            return finish(journal, problems, wanted, self.output)
-
-    def lines(self, what: str = "") -> list[dict[str, Any]]:
-        path = self.output.with_name(f"isomers{what}.jsonl")
-        return [json.loads(line) for line in path.read_text().splitlines()]
-
-    def rejects(self) -> dict[tuple[str, str], str]:
-        return {(r["isomer_id"], r["domain"]): r["reason"] for r in self.lines(".rejects")}
-
-
-@pytest.fixture
-def build(endpoint: Endpoint, problems_path: Path) -> Build:
-    return Build(endpoint, problems_path)
-
-
-def only(number: int, domain: str, reply: Any) -> Mood:
-    """A bad reply whenever this pair is asked for."""
-
-    def mood(endpoint: Endpoint, asked: Asked) -> Reply | None:
-        text = reply(asked) if callable(reply) else reply
-        return Reply(text) if asked.pair == (number, domain) else None
-
-    return mood
+from .builds import DOMAINS, Build, only
+from .endpoint import Asked, Endpoint, Reply, retold, source_row
 
 
 def test_faithful_retellings_become_sets_that_datasets_loads(build: Build, tmp_path: Path) -> None:
@@ -167,42 +113,6 @@ def test_a_problem_told_in_a_wanted_domain_is_taken_as_it_is(build: Build) -> No
     )
 
 
-def test_a_finished_build_asks_nothing_again(build: Build) -> None:
-    build.run(only(1, "law", "no"))
-    first, asked = build.output.read_bytes(), len(build.endpoint.asked)
-    build.output.unlink()
-    build.run()
-    assert build.output.read_bytes() == first and len(build.endpoint.asked) == asked
-
-
-def test_an_endpoint_that_fails_for_good_stops_the_build_and_the_next_run_goes_on(
-    build: Build,
-) -> None:
-    def tired(endpoint: Endpoint, asked: Asked) -> Reply | None:
-        return Reply(status=503) if len(endpoint.asked) > 3 else None
-
-    with pytest.raises(TeacherError, match="failed 2 times in a row, lastly with HTTP 503"):
-        build.run(tired, concurrency=1)
-    assert len(build.lines(".journal")) == 1 + 3 and not build.output.exists()
-    done = len(build.endpoint.asked)
-    assert build.run(lambda endpoint, asked: None).sets == 3
-    again = sorted(asked.pair for asked in build.endpoint.asked[done:])
-    assert again == [(1, "medicine"), (2, "law"), (2, "medicine")]
-
-
-def test_what_is_under_way_when_another_fails_is_kept(build: Build) -> None:
-    def mood(endpoint: Endpoint, asked: Asked) -> Reply:
-        if asked.pair[0] == 0:
-            return Reply(status=404)
-        return Reply(retold(asked), delay=0.3)
-
-    with pytest.raises(TeacherError, match="HTTP 404"):
-        build.run(mood, concurrency=3)
-    assert [(r["id"], r["domain"]) for r in sorted(
-        build.lines(".journal")[1:], key=lambda r: r["id"]
-    )] == [("p1", "law"), ("p2", "law")]  # fmt: skip
-
-
 def test_a_refused_problem_is_a_reject(build: Build) -> None:
     def mood(endpoint: Endpoint, asked: Asked) -> Reply | None:
         return Reply(status=400, raw="filtered") if asked.pair[0] == 0 else None
@@ -218,32 +128,6 @@ def test_an_endpoint_that_refuses_everything_stops_the_build_and_spoils_nothing(
         build.run(lambda endpoint, asked: Reply(status=400, raw="no such size"), concurrency=1)
     assert len(build.lines(".journal")) == 1
     assert build.run(lambda endpoint, asked: None).sets == 3
-
-
-@pytest.mark.parametrize(
-    ("change", "name"),
-    [
-        ({"domains": ("law", "science")}, "domains"),
-        ({"attempts": 3}, "attempts"),
-        ({"limits": Limits(slack=2)}, "slack"),
-        ({"limits": Limits(max_overlap=0.5)}, "max_overlap"),
-    ],
-)
-def test_a_journal_of_other_settings_is_refused(
-    build: Build, change: dict[str, Any], name: str
-) -> None:
-    build.run()
-    asked = len(build.endpoint.asked)
-    with pytest.raises(JournalError, match=rf"begun with other settings \({name}"):
-        build.run(**change)
-    assert len(build.endpoint.asked) == asked
-
-
-def test_a_journal_of_other_problems_is_refused(build: Build) -> None:
-    build.run()
-    build.path.write_text(json.dumps(source_row(5)) + "\n")
-    with pytest.raises(JournalError, match=r"other settings \(problems"):
-        build.run()
 
 
 @pytest.mark.parametrize(
