@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from poise.data import multiple_choice_reward
+from poise.data.isomers.rows import isomer_tests
 from poise.evaluation import scoring
 from poise.evaluation.scoring import (
     score_isomer,
@@ -72,3 +73,12 @@ def test_an_isomer_whose_answer_no_option_means_cannot_be_scored() -> None:
     row = {"answer": "Adams", "options": ["Baker", "Adams"], "meanings": ["e0", "e1"]}
     with pytest.raises(ValueError, match=r"row 0: expected an answer among the meanings .* e0, e1"):
         scorer_of([row])
+
+
+def test_generated_isomers_are_read_back_in_every_domain_and_phrasing() -> None:
+    rows = isomer_tests(8)
+    score = scorer_of(rows)
+    for row in rows:
+        assert score(row, row["completion"]) == (row["answer"], 1.0)
+        for option, meaning in zip(row["options"], row["meanings"], strict=True):
+            assert score(row, f" So.\nAnswer: the said {option}.").answer == meaning
