@@ -29,9 +29,9 @@ EACH = pytest.mark.parametrize("family", [pytest.param(f, id=f.name) for f in FA
 DRAWS = 1200
 # Words that say no more of a domain than a comma does.
 FUNCTION_WORDS = (
-    "after all and are before both did does each end every for from has have how into its last many "
-    "must neither none nor not now off one only other out over single size that the their then "
-    "these this times two under were which with would"
+    "after all and are before both did does each end every for from has have how into its last "
+    "many must neither none nor not now off one only other out over single size that the their "
+    "then these this times two under were which with would"
 )
 # Five standard errors of a share of one in four, and of one in two.
 NEAR_QUARTER = 5 * (0.25 * 0.75 / DRAWS) ** 0.5
@@ -100,6 +100,14 @@ def test_no_option_is_a_number_that_the_facts_state(family: Family) -> None:
             if form.answer.isdigit():
                 told = set(re.findall(r"\d+", " ".join(story.facts)))
                 assert not told & set(form.options), story
+
+
+def test_a_part_has_no_option_above_its_whole() -> None:
+    for form in forms(counting.FAMILY, 2):
+        whole = form.data["given"].get("total", 1000)
+        assert all(int(option) < whole for option in form.options), form
+    for form in forms(two_unknowns.FAMILY, 1):
+        assert all(int(option) < form.data["total"] for option in form.options), form
 
 
 def test_the_place_of_mention_of_a_holder_says_nothing() -> None:

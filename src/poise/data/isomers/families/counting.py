@@ -112,7 +112,17 @@ def _attempt(rng: random.Random, kind: Kind, number: int) -> Draft | None:
     asked = kind.steps[-1][0]
     data = {"sets": kind.sets, "given": given, "asked": asked, "kind": number}
     mistakes = {count for key, count in counts.items() if key not in given and key != asked}
-    return Draft(data, counts[asked], mistakes, set(given.values()))
+    return Draft(data, counts[asked], mistakes, set(given.values()), _bound(asked, given))
+
+
+def _bound(asked: str, given: Mapping[str, int]) -> int:
+    """What the asked count is less than by what is told: everybody, or who have more of it."""
+    wholes = {"total", "any"}
+    if asked.isdigit():
+        wholes |= {key for key in given if key.isdigit() and set(key) < set(asked)}
+    elif asked == "only":
+        wholes.add("0")
+    return min([given[key] for key in wholes if key in given], default=1000)
 
 
 def _counts(rng: random.Random, sets: int) -> dict[str, int]:

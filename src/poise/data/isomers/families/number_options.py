@@ -25,12 +25,14 @@ class Draft:
         mistakes: What typical mistakes give.
         given: Numbers that the facts state; no option is one of them, so that an option is
             neither chosen nor dismissed for having been read before.
+        below: What all options must be less than, as a part is less than its whole.
     """
 
     data: dict[str, Any]
     answer: int
     mistakes: Iterable[int]
     given: Collection[int]
+    below: int = 1000
 
 
 def draw_form(
@@ -57,19 +59,19 @@ def draw_form(
 
 def _options(rng: random.Random, draft: Draft, rank: int) -> list[int] | None:
     """`rank` numbers below the answer, the rest above, in random order."""
-    answer, given = draft.answer, set(draft.given)
-    if answer in given or answer < SMALLEST:
+    answer = draft.answer
+    if not _is_free(answer, draft, ()):
         return None
     near = {
         wrong
         for wrong in draft.mistakes
-        if answer / WIDEST <= wrong <= answer * WIDEST and _is_free(wrong, given | {answer})
+        if answer / WIDEST <= wrong <= answer * WIDEST and _is_free(wrong, draft, (answer,))
     }
     lower = _some(rng, (wrong for wrong in near if wrong < answer), rank)
     upper = _some(rng, (wrong for wrong in near if wrong > answer), COUNT - 1 - rank)
     for side, size, sign in ((lower, rank, -1), (upper, COUNT - 1 - rank, 1)):
         for _ in range(size - len(side)):
-            slip = _slip(rng, answer, [answer, *lower, *upper], given, sign)
+            slip = _slip(rng, draft, [answer, *lower, *upper], sign)
             if slip is None:
                 return None
             side.append(slip)
@@ -90,19 +92,18 @@ def _some(rng: random.Random, numbers: Iterable[int], count: int) -> list[int]:
     return rng.sample(known, min(count, len(known)))
 
 
-def _slip(
-    rng: random.Random, answer: int, options: list[int], given: set[int], sign: int
-) -> int | None:
+def _slip(rng: random.Random, draft: Draft, options: list[int], sign: int) -> int | None:
     """A slip of calculation on one side of the answer, near any option so that none is central."""
-    reach = max(4, answer // 4)
+    reach = max(4, draft.answer // 4)
     free = {
         wrong
         for option in options
         for wrong in range(option - reach, option + reach + 1)
-        if (wrong - answer) * sign > 0 and _is_free(wrong, given.union(options))
+        if (wrong - draft.answer) * sign > 0 and _is_free(wrong, draft, options)
     }
     return rng.choice(sorted(free)) if free else None
 
 
-def _is_free(number: int, taken: Collection[int]) -> bool:
-    return number >= SMALLEST and number not in taken
+def _is_free(number: int, draft: Draft, options: Collection[int]) -> bool:
+    allowed = SMALLEST <= number < draft.below and number not in draft.given
+    return allowed and number not in options

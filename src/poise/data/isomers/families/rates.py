@@ -74,7 +74,8 @@ def _attempt(rng: random.Random, depth: int, split: bool) -> Draft | None:
         return None
     data: dict[str, Any] = {"start": amounts[0], "links": links, "split": parts}
     given = {amounts[0], *(parts or ()), *(n for link in links for n in link)}
-    return Draft(data, amounts[-1], _mistakes(amounts, links, parts), given)
+    below = amounts[-2] if parts else 1000
+    return Draft(data, amounts[-1], _mistakes(amounts, links, parts), given, below)
 
 
 def _whole_start(links: list[list[int]], parts: list[int] | None) -> int:

@@ -85,7 +85,8 @@ def _attempt(rng: random.Random, depth: int, weighted: bool) -> Draft | None:
     if not all(2 <= number <= 99 for number in (*path, *stated)):
         return None
     given = {*stated, *(data["weights"] or ()), *(n for _, n in data["links"])}
-    return Draft(data, path[-1], _mistakes(data, path, (x, y)[1 - solve]), given)
+    below = 1000 if data["links"] else x + y
+    return Draft(data, path[-1], _mistakes(data, path, (x, y)[1 - solve]), given, below)
 
 
 def _link(rng: random.Random) -> Link:
