@@ -83,7 +83,8 @@ def _masked(gradients: Sequence[Tensor], weights: Tensor, method: IGA) -> Tensor
         unit = variance.mean()
     if method.scale == "snr":
         unit = mean**2 + method.eps * (mean**2).mean()
-    return torch.exp(-method.tau * variance / unit) * mean
+    ratio = torch.where(variance == 0, 0.0, variance / unit)  # 0 / 0: no gradient, no conflict
+    return torch.exp(-method.tau * ratio) * mean
 
 
 def _factors(

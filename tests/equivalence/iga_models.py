@@ -1,0 +1,291 @@
+"""Models on which per-domain gradients are easy to get wrong, in float64, with LoRA adapters."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+VOCABULARY = 23
+WIDTH = 8
+SPECIAL: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
+SMALL: dict[str, Any] = SPECIAL | {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.3,
+}
+
+
+# Plain modules
+
+
+class Toy(nn.Module):
+    """Tokens to logits through two linear layers; a token sees those before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(VOCABULARY, WIDTH)
+        self.inner = nn.Linear(WIDTH, WIDTH)
+        self.other = nn.Linear(WIDTH, WIDTH)
+        self.head = nn.Linear(WIDTH, VOCABULARY)
+
+    def body(self, x: Tensor) -> Tensor:
+        return x + self.other(torch.tanh(self.inner(x)))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        steps = torch.arange(1, ids.shape[1] + 1, device=ids.device)[:, None]
+        return self.head(self.body(self.embed(ids).cumsum(1) / steps))
+
+
+class Shared(Toy):
+    """As ALBERT: one layer, three times."""
+
+    def body(self, x: Tensor) -> Tensor:
+        for _ in range(3):
+            x = x + torch.tanh(self.inner(x))
+        return self.other(x)
+
+
+class SharedCheckpointed(Toy):
+    """The same, each time recomputed in the backward pass."""
+
+    use_reentrant = False
+
+    def body(self, x: Tensor) -> Tensor:
+        for _ in range(3):
+            x = checkpoint(self._once, x, use_reentrant=self.use_reentrant)
+        return self.other(x)
+
+    def _once(self, x: Tensor) -> Tensor:
+        return x + torch.tanh(self.inner(x))
+
+
+class SharedReentrant(SharedCheckpointed):
+    use_reentrant = True
+
+
+class TwoLengths(Toy):
+    """One layer on sequences of two lengths."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.other(torch.tanh(self.inner(x)) + self.inner(x[:, :3]).mean(1, keepdim=True))
+
+
+class Unused(Toy):
+    """A layer runs, and its output is dropped."""
+
+    def body(self, x: Tensor) -> Tensor:
+        self.other(x)
+        return torch.tanh(self.inner(x))
+
+
+class Flat(Toy):
+    """One layer on (batch * tokens, features)."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.other(torch.tanh(self.inner(x.flatten(0, 1))).view_as(x))
+
+
+class Pooled(Toy):
+    """One layer on (batch, features)."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.other(x + torch.tanh(self.inner(x.mean(1)))[:, None])
+
+
+class Images(Toy):
+    """One layer on (batch, height, width, features)."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.other(torch.tanh(self.inner(torch.stack([x, x * x, -x], 1))).sum(1))
+
+
+class Slices(Toy):
+    """One layer on views that are not contiguous."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.other(torch.tanh(self.inner(x.flip(-1).transpose(1, 2).transpose(1, 2))))
+
+
+class Frozen(Toy):
+    """The first layer's input has no gradient of its own, the second's output is in place."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return torch.tanh_(self.other(self.inner(x.detach()))) + x
+
+
+# With adapters
+
+
+def with_lora(model: nn.Module, *targets: str, **settings: Any) -> PeftModel:
+    """A PEFT model in float64, both factors of which are random."""
+    settings = {"r": 3, "lora_alpha": 5, "init_lora_weights": False} | settings
+    config = LoraConfig(target_modules=list(targets) if targets else "all-linear", **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tied weights: meant
+        return get_peft_model(model, config).double()
+
+
+def toy(kind: type[Toy] = Toy, **settings: Any) -> PeftModel:
+    torch.manual_seed(0)
+    return with_lora(kind(), "inner", "other", **settings)
+
+
+def llama(*targets: str, config: dict[str, Any] | None = None, **settings: Any) -> PeftModel:
+    torch.manual_seed(0)
+    return with_lora(LlamaForCausalLM(LlamaConfig(**SMALL | (config or {}))), *targets, **settings)
+
+
+def checkpointed(use_reentrant: bool) -> PeftModel:
+    model = llama()
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    return model.train()
+
+
+def gpt2() -> PeftModel:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=16,
+        n_layer=2,
+        n_head=4,
+        n_positions=32,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        initializer_range=0.3,
+        **SPECIAL,
+    )
+    return with_lora(GPT2LMHeadModel(config), "c_attn", "c_proj", "c_fc", fan_in_fan_out=True)
+
+
+def gemma() -> PeftModel:
+    torch.manual_seed(0)
+    caps = {"final_logit_softcapping": 2.0, "attn_logit_softcapping": 3.0, "head_dim": 4}
+    return with_lora(Gemma2ForCausalLM(Gemma2Config(**SMALL | caps)))
+
+
+def qwen() -> PeftModel:
+    torch.manual_seed(0)
+    return with_lora(Qwen3ForCausalLM(Qwen3Config(**SMALL, head_dim=4)), use_rslora=True)
+
+
+def opt() -> PeftModel:
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        ffn_dim=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=32,
+        dropout=0.0,
+        init_std=0.3,
+        word_embed_proj_dim=16,
+        **SPECIAL,
+    )
+    return with_lora(OPTForCausalLM(config), "q_proj", "v_proj", "fc1", "fc2")
+
+
+def t5() -> PeftModel:
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=VOCABULARY,
+        d_model=16,
+        d_kv=4,
+        d_ff=24,
+        num_layers=2,
+        num_heads=4,
+        dropout_rate=0.0,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    model = with_lora(T5ForConditionalGeneration(config), "q", "k", "v", "o", "wi", "wo")
+    return model
+
+
+def two_adapters(*active: str, trained: tuple[str, ...] | None = None) -> PeftModel:
+    """Adapters "default" and "second", of different ranks and scalings."""
+    model = llama("q_proj", "down_proj")
+    config = LoraConfig(
+        r=2, lora_alpha=7, target_modules=["q_proj", "v_proj"], init_lora_weights=False
+    )
+    model.add_adapter("second", config)
+    model.base_model.set_adapter(list(active))
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.requires_grad_(any(f".{a}." in name for a in trained or active))
+    return model.double()
+
+
+def half_frozen(part: str) -> PeftModel:
+    model = llama()
+    for name, parameter in model.named_parameters():
+        if part in name:
+            parameter.requires_grad_(False)
+    return model
+
+
+def patterns() -> PeftModel:
+    return llama(
+        rank_pattern={"q_proj": 1, "layers.1.mlp.up_proj": 7},
+        alpha_pattern={"q_proj": 9, "down_proj": 2},
+    )
+
+
+MODELS: dict[str, Callable[[], PeftModel]] = {
+    "llama": llama,
+    "gpt2: transposed layers": gpt2,
+    "gemma: soft caps": gemma,
+    "qwen: rank-stabilised": qwen,
+    "opt: flattened tokens": opt,
+    "t5: encoder and decoder": t5,
+    "two active adapters": lambda: two_adapters("default", "second"),
+    "one active adapter, one idle": lambda: two_adapters("second"),
+    "one trained adapter, one frozen": lambda: two_adapters(
+        "default", "second", trained=("default",)
+    ),
+    "ranks and scalings by layer": patterns,
+    "some layers": lambda: llama("q_proj", "gate_proj", layers_to_transform=[1]),
+    "A frozen": lambda: half_frozen("lora_A"),
+    "B frozen": lambda: half_frozen("lora_B"),
+    "B with a bias": lambda: llama(lora_bias=True),
+    "tied head": lambda: llama("q_proj", "lm_head", config={"tie_word_embeddings": True}),
+    "checkpointing": lambda: checkpointed(use_reentrant=False),
+    "reentrant checkpointing": lambda: checkpointed(use_reentrant=True),
+    "rank above the width": lambda: toy(r=12),
+    "shared layer": lambda: toy(Shared),
+    "shared layer, checkpointing": lambda: toy(SharedCheckpointed),
+    "two lengths": lambda: toy(TwoLengths),
+    "unused layer": lambda: toy(Unused),
+    "flat layer": lambda: toy(Flat),
+    "pooled layer": lambda: toy(Pooled),
+    "images": lambda: toy(Images),
+    "no contiguous inputs": lambda: toy(Slices),
+    "detached input, output changed in place": lambda: toy(Frozen),
+}
