@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -24,7 +25,7 @@ class Moments(NamedTuple):
     variance: Tensor
 
 
-def domain_moments(gradients: Tensor, weights: Tensor) -> Moments:
+def domain_moments(gradients: Tensor, weights: Tensor, out: Moments | None = None) -> Moments:
     """Mean and variance over domains.
 
     G = sum_k w_k G_k; V = sum_k w_k (G_k - G)^2. With equal weights these are the mean and the
@@ -33,15 +34,24 @@ def domain_moments(gradients: Tensor, weights: Tensor) -> Moments:
     Args:
         gradients: (K, ...) gradients of the domains' mean losses.
         weights: (K,) weights of the domains, which add up to 1.
+        out: where to put them, float32 or float64; in `gradients`' dtype by default.
 
     Reference: IGA (arXiv 2606.05025), "cross-domain gradient variance"; biased, as its abstract
     does not say otherwise (`Choice`).
     """
-    flat = gradients.flatten(1)
-    mean = weights.to(flat.dtype) @ flat
-    variance = weights.to(flat.dtype) @ (flat - mean).square_()
-    shape = gradients.shape[1:]
-    return Moments(mean.view(shape), variance.view(shape))
+    like = gradients[0]
+    mean, variance = out or (torch.empty_like(like), torch.empty_like(like))
+    # One domain at a time: nothing is as large as all of them together.
+    shares = weights.tolist()
+    torch.mul(like, shares[0], out=mean)
+    for gradient, share in zip(gradients[1:], shares[1:], strict=True):
+        mean.add_(gradient, alpha=share)
+    variance.zero_()
+    difference = torch.empty_like(mean)
+    for gradient, share in zip(gradients, shares, strict=True):
+        torch.sub(gradient, mean, out=difference)
+        variance.addcmul_(difference, difference, value=share)
+    return Moments(mean, variance)
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,7 @@ class ConflictMask:
         eps: share of the layer's mean squared gradient that is added to every element's own in
             "snr", so that elements whose mean happens to vanish do not divide by zero.
 
-    Properties: M is in (0, 1]; 1 where the domains agree; independent of the order of domains;
+    Properties: M is in [eps of the dtype, 1]; 1 where the domains agree; independent of the order of domains;
     with "layer" and "snr" also of a common factor of all gradients.
 
     Raises:
@@ -109,8 +119,10 @@ class ConflictMask:
             ratio = variance / torch.addcmul(unit, mean, mean)
         else:
             ratio = variance if self.scale == "none" else variance / unit
-        # exp underflows to 0, and a weight of 0 would be a hard mask.
-        return torch.exp(ratio * -tau).clamp_min_(torch.finfo(variance.dtype).tiny)
+        # Not below rounding: exp would underflow to a hard 0, and on the way there to denormal
+        # numbers, with which processors are slower by an order of magnitude.
+        least = math.log(torch.finfo(variance.dtype).eps)
+        return ratio.mul(-tau).clamp_min_(least).exp_()
 
 
 def mean_cosine(gram: Tensor) -> Tensor:

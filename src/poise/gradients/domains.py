@@ -63,10 +63,11 @@ class DomainBatch:
         return domain_weights(self.counts.cpu(), by_tokens=self.by_tokens)
 
     @cached_property
-    def rows(self) -> dict[int, Tensor]:
-        """(n,) places in the batch of each present domain's sequences."""
+    def rows(self) -> dict[int, Tensor | slice]:
+        """(n,) places in the batch of each present domain's sequences; a slice where they are
+        neighbours, which spares a copy of what every layer saw."""
         present = torch.nonzero(self.weights).flatten().tolist()
-        return {k: torch.nonzero(self.domains == k).flatten() for k in present}
+        return {k: _as_slice(torch.nonzero(self.domains == k).flatten()) for k in present}
 
     @cached_property
     def units(self) -> dict[int, float]:
@@ -80,7 +81,12 @@ def domain_weights(counts: Tensor, *, by_tokens: bool) -> Tensor:
     return weights / weights.sum()
 
 
-def _rows_of(values: Tensor, batch: int, rows: Tensor, layer: str) -> Tensor:
+def _as_slice(places: Tensor) -> Tensor | slice:
+    first, last = int(places[0]), int(places[-1])
+    return slice(first, last + 1) if last - first + 1 == len(places) else places
+
+
+def _rows_of(values: Tensor, batch: int, rows: Tensor | slice, layer: str) -> Tensor:
     """A domain's part of a layer's inputs or output gradients, as (tokens, features).
 
     Args:
@@ -102,7 +108,7 @@ def _rows_of(values: Tensor, batch: int, rows: Tensor, layer: str) -> Tensor:
             f"{tuple(values.shape)}; layers that route or pack tokens (mixtures of experts, "
             "packing, padding-free batches) mix domains in a row and are not supported"
         )
-    return values.index_select(0, rows).reshape(-1, features)
+    return values[rows].reshape(-1, features)
 
 
 def tokens_by_domain(

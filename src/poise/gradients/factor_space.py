@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..methods.iga import IGA
 from .adapters import Adapter
 from .domains import DomainBatch, domain_weights, tokens_by_domain
-from .masked_mean import Scratch, accumulation_dtype, domain_gradients, masked_mean
+from .masked_mean import Scratch, accumulation_dtype, from_stack, from_tokens, masked_mean
 from .statistics import StatisticsLog
 from .taps import Hooks
 
@@ -97,9 +97,8 @@ class FactorSpace:
             if weight.grad is None and not bool(gradients.any()):
                 continue  # not used: plain training leaves it without a gradient, too
             gradients /= counts[present].to(gradients)[:, None, None]
-            masked, seen = masked_mean(
-                gradients, weights[present], self._method.mask, self._tau, self._scratch
-            )
+            stack, mask = from_stack(gradients), self._method.mask
+            masked, seen = masked_mean(stack, weights[present], mask, self._tau, self._scratch)
             self.statistics.add(factor.name, torch.cat([seen, seen.new_ones(1)]))
             if weight.grad is None:
                 weight.grad = torch.empty_like(weight)
@@ -134,9 +133,9 @@ class _Factor:
         pairs = tokens_by_domain(self.pairs, batch, self.name)
         self.pairs = []
         units = [unit * float(batch.counts[k]) for k, unit in batch.units.items()]
-        gradients = domain_gradients(pairs, units, scratch)
+        gradients = from_tokens(pairs, units, scratch)
         sums = self._zeros(len(batch.counts))
-        sums[list(batch.rows)] += gradients.to(sums.dtype)
+        sums[list(batch.rows)] += gradients.rows(slice(0, sums.shape[1])).to(sums.dtype)
 
     def _zeros(self, domains: int) -> Tensor:
         if self._sums is None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..core.conflict import ConflictMask, Moments, domain_moments, mean_cosine
 
-# Elements of a tile of all domains together that a CPU core keeps in its cache; measured.
+# Elements of a tile, all domains together: what a CPU core keeps in its cache. Made by tiles, the
+# domains' gradients never see the main memory, which would cost more than the products.
 _CPU_TILE = 1 << 18
 
 
@@ -29,74 +31,100 @@ class Scratch:
         return buffer[:size].view(shape)
 
 
+class DomainGradients(NamedTuple):
+    """Per-domain gradients of one matrix, made when they are asked for, some rows at a time.
+
+    Args:
+        shape: (K, out, in).
+        like: a tensor of their dtype and device.
+        rows: rows (a slice of out) -> (K, rows, in), which lives until the next call.
+    """
+
+    shape: tuple[int, int, int]
+    like: Tensor
+    rows: Callable[[slice], Tensor]
+
+
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 stays; everything else is summed up in float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def domain_gradients(
+def from_tokens(
     pairs: Sequence[tuple[Tensor, Tensor]], units: Sequence[float], scratch: Scratch
-) -> Tensor:
-    """(K, out, in) gradients G_k = u_k * sum_t delta_t x_t^T, in the gradients' own dtype.
+) -> DomainGradients:
+    """G_k = u_k * sum_t delta_t x_t^T, in the output gradients' own dtype.
 
     Args:
         pairs: for each domain the inputs (n_k, in) and the output gradients (n_k, out).
         units: u_k.
-        scratch: where they are put: they live until the next layer's.
+        scratch: where they are put.
     """
-    (x, delta), number = pairs[0], len(pairs)
-    shape = (number, delta.shape[1], x.shape[1])
-    gradients = scratch.take("domains", shape, delta, delta.dtype)
-    for target, (x, delta), unit in zip(gradients, pairs, units, strict=True):
-        torch.mm((delta * unit).T, x.to(delta.dtype), out=target)
-    return gradients
+    pairs = [(x.to(delta.dtype), delta) for x, delta in pairs]
+    (x, like), number = pairs[0], len(pairs)
+    columns = x.shape[1]
+
+    def rows(part: slice) -> Tensor:
+        shape = (number, part.stop - part.start, columns)
+        gradients = scratch.take("domains", shape, like, like.dtype)
+        for target, (x, delta), unit in zip(gradients, pairs, units, strict=True):
+            torch.addmm(target, delta[:, part].T, x, beta=0, alpha=unit, out=target)
+        return gradients
+
+    return DomainGradients((number, like.shape[1], columns), like, rows)
+
+
+def from_stack(gradients: Tensor) -> DomainGradients:
+    """Gradients that are there already, (K, out, in)."""
+    number, rows, columns = gradients.shape
+    return DomainGradients((number, rows, columns), gradients, lambda part: gradients[:, part])
 
 
 def masked_mean(
-    gradients: Tensor, weights: Tensor, mask: ConflictMask, tau: float, scratch: Scratch
+    gradients: DomainGradients, weights: Tensor, mask: ConflictMask, tau: float, scratch: Scratch
 ) -> tuple[Tensor, Tensor]:
     """M * G, and what was seen on the way.
 
     Args:
-        gradients: (K, rows, columns) of the domains.
+        gradients: of the domains.
         weights: (K,), which add up to 1.
         mask: the law of the mask.
         tau: its temperature.
         scratch: where the result is put: it lives until the next layer's.
 
     Returns:
-        M * G, (rows, columns), float32 or float64; and (3,) mean mask, suppressed energy and mean
+        M * G, (out, in), float32 or float64; and (3,) mean mask, suppressed energy and mean
         cosine between the domains.
     """
-    shape, dtype = tuple(gradients.shape[1:]), accumulation_dtype(gradients.dtype)
-    mean = scratch.take("mean", shape, gradients, dtype)
-    variance = scratch.take("variance", shape, gradients, dtype)
-    weights = weights.to(gradients.device, dtype)
-    if len(weights) == 1:
-        tau = 0.0  # one domain cannot disagree
-    gram = torch.zeros(len(weights), len(weights), dtype=dtype, device=gradients.device)
-    power = spread = gram.new_zeros(())
+    shape, like, dtype = (
+        gradients.shape[1:],
+        gradients.like,
+        accumulation_dtype(gradients.like.dtype),
+    )
+    mean = scratch.take("mean", shape, like, dtype)
+    variance = scratch.take("variance", shape, like, dtype)
+    gram = torch.zeros(len(weights), len(weights), dtype=dtype, device=like.device)
+    power, spread = gram.new_zeros(()), gram.new_zeros(())
     for rows in _tiles(gradients):
-        part = gradients[:, rows].to(dtype)
-        moments = domain_moments(part, weights)
-        mean[rows], variance[rows] = moments
-        gram.addmm_(part.flatten(1), part.flatten(1).T)
-        power = power + moments.mean.square().sum()
-        spread = spread + moments.variance.sum()
+        part = gradients.rows(rows)
+        moments = domain_moments(part, weights, Moments(mean[rows], variance[rows]))
+        gram += part.flatten(1) @ part.flatten(1).T
+        power += moments.mean.square().sum()
+        spread += moments.variance.sum()
     size = mean.numel()
     unit = mask.unit(power / size, spread / size)
-    total = kept = gram.new_zeros(())
+    total, kept = gram.new_zeros(()), gram.new_zeros(())
     for rows in _tiles(gradients):
-        values = mask(Moments(mean[rows], variance[rows]), tau, unit)
-        total = total + values.sum()
-        mean[rows] *= values
-        kept = kept + mean[rows].square().sum()
+        # One domain cannot disagree.
+        values = mask(Moments(mean[rows], variance[rows]), tau if len(weights) > 1 else 0.0, unit)
+        total += values.sum()
+        kept += mean[rows].mul_(values).square().sum()
     suppressed = 1 - kept / power.clamp_min(torch.finfo(dtype).tiny)
     return mean, torch.stack([total / size, suppressed, mean_cosine(gram)])
 
 
-def _tiles(gradients: Tensor) -> Iterator[slice]:
+def _tiles(gradients: DomainGradients) -> Iterator[slice]:
     number, rows, columns = gradients.shape
-    is_cpu = gradients.device.type == "cpu"
+    is_cpu = gradients.like.device.type == "cpu"
     step = max(1, _CPU_TILE // (number * columns)) if is_cpu else rows
     return (slice(i, min(i + step, rows)) for i in range(0, rows, step))

@@ -1,0 +1,196 @@
+"""Time and peak memory of one IGA step, as ratios to plain LoRA fine-tuning.
+
+    python benchmarks/iga_step.py [--domains 2 4 8] [--tokens 1024] [--rounds 5] [--json]
+
+A step is forward, backward and the gradients of the LoRA factors, of the embedded model in
+bfloat16 with adapters of rank 16 on all linear layers; the optimizer's part is the same on all
+sides and left out. Sides: plain; IGA in weight space and in factor space; the reference (one
+backward pass for each domain, exact SVD). They run in turns, round after round, so that what else
+the machine does falls on all; a ratio is that of medians, its spread the smallest and largest of
+the rounds. Memory is the peak of the process's resident set (of the allocator on an accelerator),
+each side in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+from peft import LoraConfig, get_peft_model
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from poise.gradients.adapters import find_adapters
+from poise.gradients.domains import DomainBatch
+from poise.gradients.engine import GradientEngine
+from poise.gradients.reference import reference_gradients, require_base_gradients
+from poise.methods.iga import IGA
+from poise.models import resolve_model
+
+SIDES = ("plain", "weight", "factor", "reference")
+Step = Callable[[], None]
+
+
+class Workload:
+    """A model with adapters, and one batch of whole isomer sets."""
+
+    def __init__(self, domains: int, tokens: int, model: str, device: str) -> None:
+        torch.manual_seed(0)
+        base = AutoModelForCausalLM.from_pretrained(
+            resolve_model(model), dtype=torch.bfloat16, attn_implementation="sdpa"
+        )
+        config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
+        self.model = get_peft_model(base, config).to(device).train()
+        for name, parameter in self.model.named_parameters():
+            if "lora_B" in name:  # as after some steps: zero factors would make the SVD trivial
+                torch.nn.init.normal_(parameter, std=0.01)
+        self.device, self.domains = torch.device(device), domains
+        # 8 sequences at every K, so that the plain step is the same work.
+        self.ids = torch.randint(100, 10_000, (8, tokens // 8), device=device)
+        self.domain = torch.arange(8, device=device) * domains // 8
+        counts = torch.bincount(self.domain, minlength=domains) * (self.ids.shape[1] - 1)
+        self.batch = DomainBatch(self.domain, counts)
+
+    def losses(self) -> Tensor:
+        """(K,) mean losses of the domains."""
+        with torch.autocast(self.device.type, torch.bfloat16):
+            logits = self.model(input_ids=self.ids, use_cache=False).logits[:, :-1]
+        loss = torch.nn.functional.cross_entropy(
+            logits.float().transpose(1, 2), self.ids[:, 1:], reduction="none"
+        ).sum(1)
+        sums = loss.new_zeros(self.domains).index_add(0, self.domain, loss)
+        return sums / self.batch.counts.to(sums)
+
+    def backward(self) -> None:
+        weights = self.batch.weights.to(self.device, torch.float32)
+        (weights * self.losses()).sum().backward()
+
+    def step(self, side: str) -> Step:
+        """One side's step."""
+        if side == "plain":
+            return self.backward
+        if side == "reference":
+            return self._reference
+        engine = GradientEngine(self.model, IGA(space=side))  # type: ignore[arg-type]
+
+        def step() -> None:
+            with engine.collect(self.batch):
+                self.backward()
+            engine.finish()
+
+        return step
+
+    def _reference(self) -> None:
+        adapters = find_adapters(self.model)
+        require_base_gradients(self.model, adapters)
+        weights = self.batch.weights
+        reference_gradients(self.model, adapters, self.losses(), weights, IGA())
+        for module in self.model.modules():
+            if hasattr(module, "get_base_layer"):
+                module.get_base_layer().weight.requires_grad_(False)
+
+    def timed(self, step: Step) -> float:
+        """Seconds of a step."""
+        self.model.zero_grad(set_to_none=True)
+        self._wait()
+        begin = time.perf_counter()
+        step()
+        self._wait()
+        return time.perf_counter() - begin
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def time_sides(sides: Sequence[str], rounds: int, domains: int, **setting: Any) -> dict[str, Any]:
+    """Seconds of every round by side; one more round comes first and does not count."""
+    work = Workload(domains, **setting)
+    steps = {side: work.step(side) for side in sides}
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for turn in track(range(rounds + 1), description=f"K = {domains}", transient=True):
+        for side, step in steps.items():
+            if side == "reference" and turn == 0:
+                continue  # it is slow, and a warm start is nothing to it
+            elapsed = work.timed(step)
+            if turn:
+                seconds[side].append(elapsed)
+    return seconds
+
+
+def peak_memory(side: str, domains: int, **setting: Any) -> float:
+    """Peak bytes of a process that does two steps of one side."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return float(pool.apply(_peak, (side, domains, setting)))
+
+
+def _peak(side: str, domains: int, setting: dict[str, Any]) -> float:
+    work = Workload(domains, **setting)
+    step = work.step(side)
+    for _ in range(1 if side == "reference" else 2):
+        work.timed(step)
+    if work.device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def ratio(seconds: dict[str, list[float]], side: str) -> tuple[float, float, float]:
+    """Median ratio to the plain step, and the smallest and largest of the rounds."""
+    single = [a / b for a, b in zip(seconds[side], seconds["plain"], strict=False)]
+    middle = statistics.median(seconds[side]) / statistics.median(seconds["plain"])
+    return middle, min(single), max(single)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--domains", type=int, nargs="+", default=[2, 4, 8])
+    parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print one JSON object of ratios")
+    args = parser.parse_args(argv)
+    setting = {"tokens": args.tokens, "model": args.model, "device": args.device}
+    at = 4 if 4 in args.domains else args.domains[0]
+    seconds = {}
+    for k in args.domains:
+        sides = [s for s in args.sides if s != "reference" or k == at]
+        seconds[k] = time_sides(sides, args.rounds, k, **setting)
+    memory = {}
+    if not args.no_memory:
+        memory = {side: peak_memory(side, at, **setting) for side in args.sides}
+    others = [side for side in args.sides if side != "plain"]
+    if args.json:
+        report = {f"{side}_time": round(ratio(seconds[at], side)[0], 3) for side in others}
+        report |= {f"{s}_memory": round(memory[s] / memory["plain"], 3) for s in others if memory}
+        by_k = {str(k): round(ratio(seconds[k], "weight")[0], 3) for k in args.domains}
+        print(json.dumps(report | {"weight_time_by_k": by_k}))
+        return
+    table = Table("K", "side", "seconds", "time, x plain", "rounds", "memory, x plain")
+    for k, by_side in seconds.items():
+        for side, values in by_side.items():
+            middle, low, high = ratio(by_side, side)
+            peak = f"{memory[side] / memory['plain']:.3f}" if k == at and memory else ""
+            cells = f"{statistics.median(values):.2f}", f"{middle:.2f}", f"{low:.2f}-{high:.2f}"
+            table.add_row(str(k), side, *cells, peak)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
