@@ -209,6 +209,8 @@ def test_runs_on_isomers_stand_side_by_side_in_every_test(tmp_path: Path) -> Non
     text = page_of(first, write_iga_run(tmp_path / "plain", steps=0, right=2, tau=0.0)).text
     tests = text.split("By test")[1].split("By domain")[0]
     rows = re.findall("reversed (iga|plain) 4 25.0", tests)
+    further = tests.split("Logical Consistency Score")[1]
+    assert further.index("reversed iga") < further.index("reversed plain")
     assert rows == ["iga", "plain"]
     assert "After, against iga" in tests and "-25.0 [" in tests
     assert text.index("reversed plain") < text.index("deeper iga")
