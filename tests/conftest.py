@@ -53,3 +53,28 @@ def make_config(tmp_path: Path) -> Callable[..., Any]:
         return cls(**settings | overrides)
 
     return make
+
+
+@pytest.fixture
+def make_iga_config(tmp_path: Path) -> Callable[..., Any]:
+    """Builds an `IGAConfig` for the tiny model; keyword arguments override."""
+    from poise.training import IGAConfig
+
+    def make(cls: Any = IGAConfig, **overrides: Any) -> Any:
+        settings: dict[str, Any] = {
+            "output_dir": str(tmp_path / "run"),
+            "per_device_train_batch_size": 4,
+            "max_steps": 3,
+            "learning_rate": 1e-2,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "bf16": False,
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "gradient_checkpointing": False,
+            "seed": 3,
+        }
+        return cls(**settings | overrides)
+
+    return make

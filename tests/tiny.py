@@ -78,3 +78,23 @@ def tiny_dataset(rows: int = 12) -> Dataset:
 def vowel_reward(completions: list[str], **columns: Any) -> list[float]:
     """Success is an early vowel: an untrained model meets it about half of the time."""
     return [float(any(c in "aeiou012" for c in text[:4])) for text in completions]
+
+
+DOMAINS = ("law", "science", "sport")
+
+
+def tiny_isomers(sets: int = 12, domains: tuple[str, ...] = DOMAINS) -> Dataset:
+    """Isomer sets as rows; every fourth set lacks its last domain."""
+    return Dataset.from_list(
+        [
+            {
+                "isomer_id": f"set {i}",
+                "domain": domain,
+                "prompt": f"{domain} has {i} and {k + 2}.",
+                "completion": f" so {i + k} then {(i * 7 + k) % 10}" + " again" * k,
+            }
+            for i in range(sets)
+            for k, domain in enumerate(domains)
+            if k + 1 < len(domains) or i % 4 != 3
+        ]
+    )

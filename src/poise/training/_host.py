@@ -1,8 +1,8 @@
 """What Poise takes from TRL's and transformers' internals, in one place.
 
-Everything else in Poise uses their public names. `CONTRACT` lists the host's methods that the
-trainer overrides or calls, with their parameters; a test compares it with the installed host, so
-that a new version fails there, by name, and not in a run.
+Everything else in Poise uses their public names. `CONTRACT` and `SFT_CONTRACT` list the methods of
+TRL's trainers that ours override or call, with their parameters; a test compares them with the
+installed host, so that a new version fails there, by name, and not in a run.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ ForwardRedirection = _ForwardRedirection
 
 __all__ = [
     "CONTRACT",
+    "SFT_CONTRACT",
     "ForwardRedirection",
     "SDPOConfig",
     "SDPOTrainer",
@@ -73,4 +74,36 @@ CONTRACT: dict[str, tuple[str, ...]] = {
     "_prepare_training_batch": ("self", "inputs"),
     "_save_checkpoint": ("self", "model", "trial"),
     "_setup_teacher_model": ("self",),
+}
+
+SFT_CONTRACT: dict[str, tuple[str, ...]] = {
+    "compute_loss": ("self", "model", "inputs", "return_outputs", "num_items_in_batch"),
+    "create_optimizer": ("self", "model"),
+    "log": ("self", "logs", "start_time"),
+    "train": ("self", "resume_from_checkpoint", "trial", "ignore_keys_for_eval"),
+    "training_step": ("self", "args", "kwargs"),
+    "_clip_grad_norm": ("self", "model"),
+    "_get_grad_norm": ("self", "model", "grad_norm"),
+    "_get_learning_rate": ("self",),
+    "_get_output_dir": ("self", "trial"),
+    "_get_train_sampler": ("self", "train_dataset"),
+    "_init_training_state": (
+        "self",
+        "max_steps",
+        "num_update_steps_per_epoch",
+        "num_train_epochs",
+        "resume_from_checkpoint",
+        "trial",
+    ),
+    "_load_optimizer_and_scheduler": ("self", "checkpoint"),
+    "_prepare_dataset": (
+        "self",
+        "dataset",
+        "processing_class",
+        "args",
+        "packing",
+        "formatting_func",
+        "dataset_name",
+    ),
+    "_save_checkpoint": ("self", "model", "trial"),
 }

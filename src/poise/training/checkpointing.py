@@ -20,7 +20,6 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
 
     _has_trained = False  # a second `train` of the same trainer is the user's own wish
     _train_sampler: Any = None  # an iterable dataset has none
-    _train_loader: Any = None
 
     def _save_state(self, folder: Path) -> None:
         """Adds to a checkpoint what the host forgets, on every rank."""
@@ -85,34 +84,21 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         self._train_sampler = super()._get_train_sampler(dataset)
         return self._train_sampler
 
-    def get_train_dataloader(self) -> Any:
-        self._train_loader = super().get_train_dataloader()
-        return self._train_loader
-
     def _init_training_state(
         self, max_steps: int, num_update_steps_per_epoch: int, num_train_epochs: int, *args: Any
     ) -> tuple[int, int]:
-        """The host's; then brings the sampler to the permutation of the epoch that is resumed."""
+        """The host's; then brings the sampler to the permutation of the epoch that is resumed.
+
+        A sampler with a generator of its own draws one permutation per epoch from it, and the host
+        starts it anew on resume. (Accelerate's, without one, is seeded by the epoch's number.)
+        """
         epochs, steps = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, num_train_epochs, *args
         )
-        if not self.args.exact_resume:
-            return epochs, steps
-        if self.state.global_step >= max_steps:
+        if self.args.exact_resume and self.state.global_step >= max_steps:
             return num_train_epochs, 0  # the run is over; the host would take one step more
-        self._seek_epoch(epochs)
-        return epochs, steps
-
-    def _seek_epoch(self, epochs: int) -> None:
-        """A sampler with a generator draws one permutation per epoch, and the host starts it anew
-        on resume. Accelerate's has a number of the epoch, which the host does not reach when a rank
-        skips batches."""
         generator = getattr(self._train_sampler, "generator", None)
-        if generator is not None:
+        if self.args.exact_resume and generator is not None:
             for _ in range(epochs):
                 torch.randperm(self._train_sampler.num_samples, generator=generator)
-        inner = getattr(self._train_loader, "batch_sampler", None)
-        while inner is not None and not hasattr(inner, "set_epoch"):
-            inner = getattr(inner, "batch_sampler", None) or getattr(inner, "sampler", None)
-        if inner is not None:
-            inner.set_epoch(epochs)
+        return epochs, steps

@@ -1,0 +1,58 @@
+"""A training run in a process of its own, to be killed, or to be one of several ranks."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import save_file
+
+from poise.training import IGAConfig, IGATrainer
+from tests.tiny import tiny_isomers
+
+
+def make_trainer(model: str, folder: str, **settings: Any) -> IGATrainer:
+    """A trainer of the tiny model on tiny isomers."""
+    dropout = settings.pop("lora_dropout", 0.1)
+    defaults: dict[str, Any] = {
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        "logging_steps": 1,
+        "report_to": "none",
+        "bf16": False,
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "gradient_checkpointing": False,
+        "save_strategy": "no",
+    }
+    return IGATrainer(
+        model=model,
+        args=IGAConfig(output_dir=folder, **defaults | settings),
+        train_dataset=tiny_isomers(),
+        peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=dropout),
+    )
+
+
+def run(model: str, folder: str, settings: dict[str, Any], resume: Any = None) -> None:
+    """Trains, and writes the final weights to `<folder>/final.safetensors`."""
+    torch.set_num_threads(1)
+    trainer = make_trainer(model, folder, **settings)
+    trainer.train(resume_from_checkpoint=resume)
+    if trainer.is_world_process_zero():
+        weights = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+        save_file(weights, f"{folder}/final.safetensors")
+
+
+def run_rank(rank: int, ranks: int, port: int, *args: Any) -> None:
+    """`run` as one of several gloo ranks."""
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(port),
+    }
+    run(*args)
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,162 @@
+"""An IGA run killed at any moment and resumed ends where the uninterrupted one does, to the bit."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import shutil
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.invariants.iga_worker import run, run_rank
+
+WAIT = 120  # seconds, far more than a run takes
+
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["tests.invariants.iga_worker"])
+
+# Three steps are an epoch: checkpoints fall into later ones.
+SAVED = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 3, "max_steps": 14}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "weight space, tau rises, two micro-batches": SAVED
+    | {
+        "tau_schedule": "linear",
+        "tau_warmup_steps": 9,
+        "gradient_accumulation_steps": 2,
+        "per_device_train_batch_size": 2,
+    },
+    "factor space, by tokens": SAVED | {"space": "factor", "domain_weights": "tokens"},
+}
+
+
+def _finish(*args: Any) -> None:
+    process = _PROCESSES.Process(target=run, args=args)
+    process.start()
+    process.join(WAIT)
+    assert process.exitcode == 0
+
+
+def _kill_after(steps: int, delay: float, *args: Any) -> None:
+    process = _PROCESSES.Process(target=run, args=args)
+    process.start()
+    deadline = time.monotonic() + WAIT
+    while process.is_alive() and time.monotonic() < deadline:
+        if len(_lines(Path(args[1]) / "metrics.jsonl")) >= steps:
+            time.sleep(delay)
+            break
+        time.sleep(0.005)
+    process.kill()  # SIGKILL
+    process.join(WAIT)
+    assert process.exitcode == -9, "the run ended before it was killed"
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def _assert_equal(one: Path, other: Path) -> None:
+    expected, found = (load_file(folder / "final.safetensors") for folder in (one, other))
+    assert expected.keys() == found.keys()
+    for key, weight in expected.items():
+        assert torch.equal(found[key], weight), key
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(
+    name: str, tmp_path: Path, tiny_model_path: str
+) -> None:
+    settings, draw = SETTINGS[name], random.Random(name)
+    whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
+    _finish(tiny_model_path, whole, settings)
+    _kill_after(draw.randint(5, 9), draw.uniform(0, 0.05), tiny_model_path, broken, settings)
+    _finish(tiny_model_path, broken, settings, True)
+    _assert_equal(Path(whole), Path(broken))
+    for file in ("metrics.jsonl", "layers.jsonl"):
+        logs = [
+            [json.loads(line) for line in _lines(Path(folder) / file)] for folder in (whole, broken)
+        ]
+        logs = [[line for line in log if "train_runtime" not in line] for log in logs]
+        assert [line["step"] for line in logs[0]] == list(range(1, 15))
+        assert logs[0] == logs[1]
+
+
+# Logs come every fifth step, so the checkpoint of step 14 holds figures of steps 11 to 14.
+LONGER = SAVED | {"max_steps": 15, "logging_steps": 5}
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: str) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run(tiny_model_path, str(folder), LONGER)
+    return folder
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_passed_over(
+    finished_run: Path, tmp_path: Path, tiny_model_path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    file = folder / "checkpoint-15" / "poise_warm_starts_0.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    run(tiny_model_path, str(folder), LONGER, True)
+    assert file.name in caplog.text
+    _assert_equal(finished_run, folder)
+    last = [_logged_at(15, run_folder) for run_folder in (finished_run, folder)]
+    assert last[0] == last[1]
+    assert "iga/loss/law" in last[0]
+
+
+def _logged_at(step: int, folder: Path) -> dict[str, float]:
+    """The figures that a checkpoint keeps until they are logged."""
+    lines = [json.loads(line) for line in _lines(folder / "metrics.jsonl")]
+    (line,) = [line for line in lines if line["step"] == step and "loss" in line]
+    kept = ("iga/loss/", "entropy", "num_tokens", "mean_token_accuracy")
+    return {name: value for name, value in line.items() if name.startswith(kept)}
+
+
+def test_a_new_run_in_a_used_folder_is_refused(finished_run: Path, tiny_model_path: str) -> None:
+    with pytest.raises(ValueError, match="holds the checkpoints of a run"):
+        run(tiny_model_path, str(finished_run), SAVED)
+
+
+def test_without_the_warm_starts_a_resumed_run_would_differ(
+    finished_run: Path, tmp_path: Path, tiny_model_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    shutil.rmtree(folder / "checkpoint-15")
+    monkeypatch.setattr("poise.training.iga_trainer.load_file", lambda path: {})
+    run(tiny_model_path, str(folder), LONGER, True)
+    with pytest.raises(AssertionError):
+        _assert_equal(finished_run, folder)
+
+
+def test_two_ranks_resume_in_a_later_epoch(tmp_path: Path, tiny_model_path: str) -> None:
+    settings = SAVED | {"per_device_train_batch_size": 2, "max_steps": 8, "save_total_limit": None}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    _run_ranks(tiny_model_path, str(whole), settings)
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoint-8")
+    shutil.rmtree(cut / "checkpoint-6")  # 4 is within the second epoch of three steps
+    (cut / "final.safetensors").unlink()
+    _run_ranks(tiny_model_path, str(cut), settings, True)
+    _assert_equal(whole, cut)
+
+
+def _run_ranks(*args: Any) -> None:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    ranks = [_PROCESSES.Process(target=run_rank, args=(i, 2, port, *args)) for i in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(WAIT)
+        assert rank.exitcode == 0

@@ -1,0 +1,110 @@
+"""Weighted by tokens, without mask and projection, IGA is TRL's SFTTrainer on the same batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+from trl import SFTConfig, SFTTrainer
+
+from poise.training import IGATrainer
+from poise.training.isomer_batches import IsomerSets
+from tests.tiny import DOMAINS, tiny_isomers
+
+STEPS = 20
+NEUTRAL = {"domain_weights": "tokens", "tau": 0.0, "projection": "none", "exact_resume": False}
+HOST: dict[str, dict[str, Any]] = {
+    "one micro-batch": {},
+    "three micro-batches": {"gradient_accumulation_steps": 3, "per_device_train_batch_size": 2},
+    "no clipping, checkpointing": {"max_grad_norm": 0.0, "gradient_checkpointing": True},
+}
+# Adam turns the rounding of a vanishing gradient into a step; a larger rate shows little else.
+COMMON = {"max_steps": STEPS, "learning_rate": 3e-4}
+
+
+class _SameBatches(SFTTrainer):  # type: ignore[misc]
+    """The host, fed with the sequences of whole sets; its code is untouched."""
+
+    def _prepare_dataset(self, *args: Any, **kwargs: Any) -> Any:
+        return IsomerSets(super()._prepare_dataset(*args, **kwargs), DOMAINS)
+
+
+def _flat(collate: Any) -> Any:
+    return lambda sets: collate([row for members in sets for row in members])
+
+
+def _weights(trainer: Any) -> dict[str, torch.Tensor]:
+    trainer.train()
+    return {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def _arguments(model: str, config: Any) -> dict[str, Any]:
+    return {
+        "model": model,
+        "args": config,
+        "train_dataset": tiny_isomers(),
+        "peft_config": LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.1),
+    }
+
+
+@pytest.fixture(scope="module")
+def host_runs() -> dict[str, dict[str, torch.Tensor]]:
+    """The host's weights by setting: two tests compare with each of them."""
+    return {}
+
+
+@pytest.fixture
+def run_host(
+    host_runs: dict[str, Any], make_iga_config: Callable[..., Any], tiny_model_path: str
+) -> Callable[[str], dict[str, torch.Tensor]]:
+    def run(case: str) -> dict[str, torch.Tensor]:
+        if case not in host_runs:
+            config = make_iga_config(SFTConfig, **COMMON | HOST[case])
+            trainer = _SameBatches(**_arguments(tiny_model_path, config))
+            trainer.data_collator = _flat(trainer.data_collator)
+            host_runs[case] = _weights(trainer)
+        return host_runs[case]
+
+    return run
+
+
+@pytest.mark.parametrize("case", HOST)
+def test_without_the_engine_it_is_the_host_bit_for_bit(
+    case: str,
+    run_host: Callable[[str], Any],
+    make_iga_config: Callable[..., Any],
+    tiny_model_path: str,
+) -> None:
+    expected = run_host(case)
+    config = make_iga_config(**COMMON | HOST[case] | NEUTRAL)
+    trainer = IGATrainer(**_arguments(tiny_model_path, config))
+    assert trainer.engine is None
+    found = _weights(trainer)
+    assert found.keys() == expected.keys()
+    assert any(bool(weight.any()) for name, weight in found.items() if "lora_B" in name)
+    for name, weight in expected.items():
+        assert torch.equal(found[name], weight), name
+
+
+CASES = [(case, "weight") for case in HOST] + [("three micro-batches", "factor")]
+
+
+@pytest.mark.parametrize(("case", "space"), CASES)
+def test_through_the_engine_it_is_the_host_within_rounding(
+    case: str,
+    space: str,
+    run_host: Callable[[str], Any],
+    make_iga_config: Callable[..., Any],
+    tiny_model_path: str,
+) -> None:
+    expected = run_host(case)
+    settings = COMMON | HOST[case] | NEUTRAL | {"use_engine": True, "space": space}
+    trainer = IGATrainer(**_arguments(tiny_model_path, make_iga_config(**settings)))
+    assert trainer.engine is not None
+    found = _weights(trainer)
+    difference = torch.cat([(found[n] - w).flatten() for n, w in expected.items()]).norm()
+    size = torch.cat([w.flatten() for w in expected.values()]).norm()
+    assert difference <= 1e-6 * size
