@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from trl import SFTTrainer
 
 from poise.training import _host
-from poise.training._host import CONTRACT, SDPOTrainer
+from poise.training._host import CONTRACT, SFT_CONTRACT, SDPOTrainer
 
 ROOT = Path(__file__).parents[2]
 TRAINING = sorted((ROOT / "src" / "poise" / "training").glob("*.py"))
@@ -33,45 +34,57 @@ def breaches(host: type, contract: dict[str, tuple[str, ...]]) -> list[str]:
     return found
 
 
-def test_the_installed_host_keeps_the_contract() -> None:
-    assert breaches(SDPOTrainer, CONTRACT) == []
+# Host, its contract, and what the names of our classes on it end with.
+HOSTS: dict[str, tuple[type, dict[str, tuple[str, ...]], tuple[str, ...]]] = {
+    "SDPO": (SDPOTrainer, CONTRACT, ("Mixin", "PGPOTrainer")),
+    "SFT": (SFTTrainer, SFT_CONTRACT, ("CheckpointingMixin", "IGATrainer")),
+}
+PROMISES = [(kind, name) for kind, (_, contract, _) in HOSTS.items() for name in contract]
 
 
-@pytest.mark.parametrize("name", CONTRACT)
-def test_a_host_without_a_method_fails_by_its_name(name: str) -> None:
-    lacking = type("Doctored", (SDPOTrainer,), {name: None})
-    assert breaches(lacking, CONTRACT) == [f"Doctored.{name} is missing"]
+@pytest.mark.parametrize("kind", HOSTS)
+def test_the_installed_host_keeps_the_contract(kind: str) -> None:
+    host, contract, _ = HOSTS[kind]
+    assert breaches(host, contract) == []
 
 
-@pytest.mark.parametrize("name", CONTRACT)
-def test_a_host_with_another_parameter_fails_by_the_methods_name(name: str) -> None:
+@pytest.mark.parametrize(("kind", "name"), PROMISES)
+def test_a_host_without_a_method_fails_by_its_name(kind: str, name: str) -> None:
+    host, contract, _ = HOSTS[kind]
+    lacking = type("Doctored", (host,), {name: None})
+    assert breaches(lacking, contract) == [f"Doctored.{name} is missing"]
+
+
+@pytest.mark.parametrize(("kind", "name"), PROMISES)
+def test_a_host_with_another_parameter_fails_by_the_methods_name(kind: str, name: str) -> None:
     def method(self: Any, renamed: Any) -> None: ...
 
-    changed = type("Doctored", (SDPOTrainer,), {name: method})
-    (breach,) = breaches(changed, CONTRACT)
+    host, contract, _ = HOSTS[kind]
+    changed = type("Doctored", (host,), {name: method})
+    (breach,) = breaches(changed, contract)
     assert breach.startswith(f"Doctored.{name} takes ('self', 'renamed'), expected ('self'")
 
 
-def _own_classes() -> list[ast.ClassDef]:
-    """The classes in `training` that are mixed into the host or derived from it."""
+def _own_classes(kind: str) -> list[ast.ClassDef]:
+    """The classes in `training` that are mixed into a host or derived from it."""
     classes = [
         node
         for path in TRAINING
         for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.ClassDef) and node.name.endswith(("Mixin", "PGPOTrainer"))
+        if isinstance(node, ast.ClassDef) and node.name.endswith(HOSTS[kind][2])
     ]
-    assert len(classes) >= 4
+    assert len(classes) >= {"SDPO": 4, "SFT": 2}[kind]
     return classes
 
 
-def _overridden() -> set[str]:
-    methods = (f for cls in _own_classes() for f in cls.body if isinstance(f, ast.FunctionDef))
+def _overridden(kind: str) -> set[str]:
+    methods = (f for cls in _own_classes(kind) for f in cls.body if isinstance(f, ast.FunctionDef))
     return {method.name for method in methods} - {"__init__"}
 
 
-def _called() -> set[str]:
+def _called(kind: str) -> set[str]:
     """Private names that are called on `self`."""
-    nodes = (node for cls in _own_classes() for node in ast.walk(cls))
+    nodes = (node for cls in _own_classes(kind) for node in ast.walk(cls))
     return {
         node.func.attr
         for node in nodes
@@ -83,14 +96,19 @@ def _called() -> set[str]:
     }
 
 
-def test_every_method_of_the_host_that_is_overridden_or_called_is_in_the_contract() -> None:
-    used = {name for name in _overridden() | _called() if hasattr(SDPOTrainer, name)}
-    assert used - CONTRACT.keys() == set()
+@pytest.mark.parametrize("kind", HOSTS)
+def test_every_method_of_the_host_that_is_overridden_or_called_is_in_the_contract(
+    kind: str,
+) -> None:
+    host, contract, _ = HOSTS[kind]
+    used = {name for name in _overridden(kind) | _called(kind) if hasattr(host, name)}
+    assert used - contract.keys() == set()
 
 
-def test_every_method_of_the_contract_is_used() -> None:
+@pytest.mark.parametrize("kind", HOSTS)
+def test_every_method_of_the_contract_is_used(kind: str) -> None:
     text = "".join(path.read_text() for path in TRAINING if path.name != "_host.py")
-    assert [name for name in CONTRACT if name not in text] == []
+    assert [name for name in HOSTS[kind][1] if name not in text] == []
 
 
 def test_the_other_names_of_the_host_are_there() -> None:
