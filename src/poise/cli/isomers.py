@@ -157,7 +157,7 @@ def validate(argv: list[str]) -> int:
         print(fault)
     if len(faults) > arguments.limit:
         print(f"... and {len(faults) - arguments.limit} more")
-    print(f"{len(faults)} faults found" if faults else f"No faults in {', '.join(files)}")
+    print(f"Faults found: {len(faults)}" if faults else f"No faults in {', '.join(files)}")
     return 2 if faults else 0
 
 

@@ -72,7 +72,7 @@ def test_faults_are_listed_and_fail(sets: Path, capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     assert f"{sets}, line 2, set {rows[1]['isomer_id']}: empty: expected a filled prompt" in printed
     assert f"{sets}, line 21, set {rows[20]['isomer_id']}: missing domain" in printed
-    assert printed.endswith("4 faults found\n")
+    assert printed.endswith("Faults found: 4\n")
     assert run("validate", sets, "--limit", 1) == 2
     assert "... and 3 more" in capsys.readouterr().out
 

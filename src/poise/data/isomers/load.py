@@ -69,7 +69,7 @@ def check_isomers(rows: Sequence[Row], name: str = "isomers") -> None:
     if faults:
         shown = "; ".join(str(fault).replace("rows, line", "row", 1) for fault in faults[:_SHOWN])
         raise ValueError(
-            f"{name}: expected sound isomer sets, found {len(faults)} faults: {shown}; "
+            f"{name}: expected sound isomer sets, found faults ({len(faults)}): {shown}; "
             "`poise isomers validate FILE` lists them all"
         )
 

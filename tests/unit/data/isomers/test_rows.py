@@ -153,7 +153,7 @@ def test_a_set_may_lack_a_domain_but_must_be_sound(tmp_path: Path) -> None:
     spoiled: list[dict[str, Any]] = [*rows[1:], rows[0] | {"completion": "Answer: perhaps"}]
     path.write_text("\n".join(map(json.dumps, spoiled)))
     with pytest.raises(
-        ValueError, match=r"sets\.jsonl: .* found 1 faults: row 12, set .*wrong end"
+        ValueError, match=r"sets\.jsonl: .* found faults \(1\): row 12, set .*wrong end"
     ):
         load_questions(str(path))
 
