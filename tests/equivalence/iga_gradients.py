@@ -5,12 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.overrides import TorchFunctionMode
 
 from poise.gradients.adapters import Adapter, find_adapters
 from poise.gradients.domains import DomainBatch
@@ -20,20 +18,6 @@ from poise.methods.iga import IGA
 from tests.equivalence.iga_models import VOCABULARY
 
 Gradients = dict[str, Tensor]
-
-
-class InFloat64(TorchFunctionMode):
-    """Turns the casts to float32 inside models (norms, softmax) into casts to float64."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        def widen(value: Any) -> Any:
-            return torch.float64 if value is torch.float32 else value
-
-        if func is torch.Tensor.backward:
-            with self:  # what is recomputed there
-                return func(*args, **(kwargs or {}))
-        func = torch.Tensor.double if func is torch.Tensor.float else func
-        return func(*map(widen, args), **{k: widen(v) for k, v in (kwargs or {}).items()})
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     Gemma2Config,
@@ -24,6 +25,7 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 VOCABULARY = 23
 WIDTH = 8
@@ -37,6 +39,25 @@ SMALL: dict[str, Any] = SPECIAL | {
     "num_key_value_heads": 2,
     "initializer_range": 0.3,
 }
+
+
+class InFloat64(TorchFunctionMode):
+    """Turns the casts to float32 inside models (norms, softmax) into casts to float64."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def widen(value: Any) -> Any:
+            return torch.float64 if value is torch.float32 else value
+
+        func = torch.Tensor.double if func is torch.Tensor.float else func
+        return func(*map(widen, args), **{k: widen(v) for k, v in (kwargs or {}).items()})
+
+
+class ExactLayer(LlamaDecoderLayer):
+    """A decoder layer that is in float64 also where the backward pass recomputes it."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with InFloat64():
+            return super().forward(*args, **kwargs)
 
 
 # Plain modules
@@ -75,6 +96,7 @@ class SharedCheckpointed(Toy):
     use_reentrant = False
 
     def body(self, x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
         for _ in range(3):
             x = checkpoint(self._once, x, use_reentrant=self.use_reentrant)
         return self.other(x)
@@ -159,8 +181,10 @@ def llama(*targets: str, config: dict[str, Any] | None = None, **settings: Any) 
     return with_lora(LlamaForCausalLM(LlamaConfig(**SMALL | (config or {}))), *targets, **settings)
 
 
-def checkpointed(use_reentrant: bool) -> PeftModel:
-    model = llama()
+def checkpointed(use_reentrant: bool, **settings: Any) -> PeftModel:
+    model = llama(**settings)
+    for layer in model.get_base_model().model.layers:
+        layer.__class__ = ExactLayer
     model.enable_input_require_grads()
     model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
     return model.train()
