@@ -18,6 +18,7 @@ from .. import __version__
 COMMANDS = {
     "demo": "train and evaluate a small model on this machine, in minutes",
     "pgpo": "train a model by physics-guided policy optimization",
+    "iga": "train a model by invariant gradient alignment on logical isomers",
     "eval": "measure a model's accuracy with intervals, before and after training",
     "report": "write one HTML page about training runs",
     "isomers": "generate, build, validate and show logical isomer sets",

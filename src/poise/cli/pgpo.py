@@ -6,21 +6,18 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from trl import ModelConfig, get_peft_config, get_quantization_config
+from trl import ModelConfig, get_peft_config
 
 from ..data.load import load_questions
 from ..data.reasoning_gym import reasoning_gym_reward
 from ..data.rewards import multiple_choice_feedback_reward, multiple_choice_reward
 from ..models import resolve_model
 from ..training import PGPOConfig, PGPOTrainer
-from ..training.checkpoints import refuse_used_folder
-from ..training.run_folder import changed_settings, write_run_description
 from . import launch
 from .arguments import CommandParser, option
-from .progress import use_training_progress
+from .training import add_model_arguments, run_training
 
 REWARDS = {
     "multiple_choice": multiple_choice_reward,
@@ -78,28 +75,7 @@ def main(argv: list[str]) -> int:
 
 def train(script: PGPOScriptArguments, config: PGPOConfig, model: ModelConfig) -> PGPOTrainer:
     """Trains, and leaves adapter or model, metrics, configuration and card in the run folder."""
-    resume = _as_bool(config.resume_from_checkpoint)
-    trainer = make_trainer(script, config, model)
-    _check_run_folder(Path(config.output_dir), resume, script=script, config=config, model=model)
-    use_training_progress(trainer)
-    write_run_description(
-        Path(config.output_dir), trainer, script=script, config=config, model=model
-    )
-    trainer.train(resume_from_checkpoint=resume)
-    trainer.save_model(config.output_dir)
-    trainer.create_model_card(dataset_name=script.dataset)
-    return trainer
-
-
-def _check_run_folder(folder: Path, resume: str | bool | None, **arguments: Any) -> None:
-    """A run folder holds one run: its metrics, checkpoints and settings belong together."""
-    if not resume:
-        refuse_used_folder(folder)
-    if resume and (changed := changed_settings(folder, **arguments)):
-        raise ValueError(
-            f"{folder} holds a run with other settings ({'; '.join(changed)}); give the same, or "
-            "choose another --output_dir"
-        )
+    return run_training(make_trainer, script, config, model)
 
 
 def make_trainer(
@@ -107,13 +83,7 @@ def make_trainer(
 ) -> PGPOTrainer:
     """The trainer that the arguments describe."""
     dataset = load_dataset(script)
-    config.model_init_kwargs = {
-        "revision": model.model_revision,
-        "attn_implementation": model.attn_implementation,
-        "dtype": model.dtype,
-        "quantization_config": get_quantization_config(model),
-        **(config.model_init_kwargs or {}),
-    }
+    add_model_arguments(config, model)
     return PGPOTrainer(
         model=resolve_model(model.model_name_or_path),
         reward_funcs=[find_reward(name) for name in script.rewards or [_usual_reward(script)]],
@@ -161,12 +131,6 @@ def find_reward(name: str) -> Any:
         f"unknown reward function {name!r}: use one of {', '.join(REWARDS)}, or a dotted import "
         "path"
     )
-
-
-def _as_bool(resume: str | bool | None) -> str | bool | None:
-    """`--resume_from_checkpoint True` arrives as text."""
-    text = str(resume).lower()
-    return {"true": True, "false": None, "none": None}.get(text, resume)
 
 
 if __name__ == "__main__":  # under the launcher

@@ -11,6 +11,9 @@ _SHOWN = {
     "signal": "pgpo/information_signal",
     "step x": "pgpo/multiplier",
     "entropy": "pgpo/student_entropy",
+    "accuracy": "mean_token_accuracy",
+    "agreement": "iga/agreement",
+    "mask": "iga/mask_mean",
 }
 
 

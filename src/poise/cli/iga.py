@@ -1,0 +1,99 @@
+"""`poise iga`: fine-tunes a model by IGA on logical isomer sets."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from trl import ModelConfig, get_peft_config
+
+from ..data.load import load_questions
+from ..models import resolve_model
+from ..training import IGAConfig, IGATrainer
+from . import launch
+from .arguments import CommandParser, option
+from .training import add_model_arguments, run_training
+
+CONFIG = "iga.yaml"
+GENERATED = "isomers"
+
+
+@dataclass
+class IGAScriptArguments:
+    """What to train on; the rest is `IGAConfig`'s and `ModelConfig`'s."""
+
+    dataset: str = option(
+        GENERATED,
+        "Isomer sets: 'isomers' or 'isomers:ordering,rates' (generated), a local .jsonl file or "
+        "folder, or a hub data set, with columns isomer_id, domain, prompt and completion.",
+    )
+    split: str = option("train", "Split of the data set.")
+    count: int | None = option(None, "How many isomer sets; None takes the data set's own number.")
+    question_seed: int = option(0, "Seed of generated or drawn sets.")
+    depths: list[int] | None = option(None, "Reasoning steps of generated sets.")
+    cue_strength: float | None = option(
+        None,
+        "Probability with which a surface cue, another in each domain, points to the right answer "
+        "of generated sets: a shortcut. None is no cue.",
+    )
+
+
+def make_parser() -> CommandParser:
+    """The parser of the command line and of `--config FILE.yaml`."""
+    return CommandParser((IGAScriptArguments, IGAConfig, ModelConfig), prog="poise iga")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; several processes go through accelerate's launcher.
+
+    Without `--config`, the setting of the embedded model is taken, and flags change it.
+    """
+    parsed, launch_flags, own = launch.parse(make_parser(), with_setting(argv))
+    if launch.needs_launcher(launch_flags):
+        return launch.launch("poise.cli.iga", launch_flags, own)
+    train(*parsed)
+    return 0
+
+
+def with_setting(argv: list[str]) -> list[str]:
+    """The command line with the embedded setting, unless it names one."""
+    if any(word == "--config" or word.startswith("--config=") for word in argv):
+        return argv
+    return ["--config", str(files(__package__).joinpath(CONFIG)), *argv]
+
+
+def train(script: IGAScriptArguments, config: IGAConfig, model: ModelConfig) -> IGATrainer:
+    """Trains, and leaves adapter or model, metrics, configuration and card in the run folder."""
+    return run_training(make_trainer, script, config, model)
+
+
+def make_trainer(script: IGAScriptArguments, config: IGAConfig, model: ModelConfig) -> IGATrainer:
+    """The trainer that the arguments describe."""
+    dataset = load_dataset(script, config)
+    add_model_arguments(config, model)
+    return IGATrainer(
+        model=resolve_model(model.model_name_or_path),
+        args=config,
+        train_dataset=dataset,
+        peft_config=get_peft_config(model),
+    )
+
+
+def load_dataset(script: IGAScriptArguments, config: IGAConfig) -> Any:
+    """The isomer sets to train on, a row per problem."""
+    options: dict[str, Any] = {"count": script.count, "seed": script.question_seed}
+    is_generated = script.dataset.partition(":")[0] == GENERATED
+    if is_generated:
+        options |= {"depths": script.depths, "cue_strength": script.cue_strength}
+        options["domains"] = config.domains
+    return load_questions(
+        script.dataset, script.split, **{k: v for k, v in options.items() if v is not None}
+    )
+
+
+if __name__ == "__main__":  # under the launcher
+    from .main import main as poise
+
+    sys.exit(poise(["iga", *sys.argv[1:]]))

@@ -1,0 +1,66 @@
+"""What training commands share: one run to a folder, and resuming it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trl import ModelConfig, get_quantization_config
+
+from ..training.checkpoints import refuse_used_folder
+from ..training.run_folder import changed_settings, write_run_description
+from .progress import use_training_progress
+
+Trainer = TypeVar("Trainer", bound=Any)
+
+
+def run_training(
+    make_trainer: Callable[..., Trainer], script: Any, config: Any, model: ModelConfig
+) -> Trainer:
+    """Trains, and leaves adapter or model, metrics, configuration and card in the run folder.
+
+    Args:
+        make_trainer: from the three to a trainer.
+        script: the command's own arguments, with `dataset`.
+        config: the trainer's arguments.
+        model: TRL's arguments of the model.
+    """
+    resume, folder = _as_bool(config.resume_from_checkpoint), Path(config.output_dir)
+    trainer = make_trainer(script, config, model)
+    sections = {"script": script, "config": config, "model": model}
+    _check_run_folder(folder, resume, **sections)
+    use_training_progress(trainer)
+    write_run_description(folder, trainer, **sections)
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model(config.output_dir)
+    trainer.create_model_card(dataset_name=script.dataset)
+    return trainer
+
+
+def add_model_arguments(config: Any, model: ModelConfig) -> None:
+    """Hands what the command line says about the model over to the trainer, which loads it."""
+    config.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        "quantization_config": get_quantization_config(model),
+        **(config.model_init_kwargs or {}),
+    }
+
+
+def _check_run_folder(folder: Path, resume: str | bool | None, **arguments: Any) -> None:
+    """A run folder holds one run: its metrics, checkpoints and settings belong together."""
+    if not resume:
+        refuse_used_folder(folder)
+    if resume and (changed := changed_settings(folder, **arguments)):
+        raise ValueError(
+            f"{folder} holds a run with other settings ({'; '.join(changed)}); give the same, or "
+            "choose another --output_dir"
+        )
+
+
+def _as_bool(resume: str | bool | None) -> str | bool | None:
+    """`--resume_from_checkpoint True` arrives as text."""
+    text = str(resume).lower()
+    return {"true": True, "false": None, "none": None}.get(text, resume)

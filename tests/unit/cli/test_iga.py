@@ -1,0 +1,140 @@
+"""`poise iga` on the tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trl import ModelConfig
+
+from poise.cli import iga
+from poise.cli.main import main
+from poise.data.load import load_questions
+from poise.evaluation.runs import read_run
+from poise.training import IGAConfig
+
+FLAGS: dict[str, Any] = {
+    "dataset": "isomers:ordering",
+    "count": 8,
+    "max_steps": 2,
+    "save_steps": 1,
+    "per_device_train_batch_size": 2,
+    "lora_r": 2,
+    "lora_alpha": 4,
+    "attn_implementation": "sdpa",
+    "dtype": "float32",
+    "bf16": "false",
+}
+
+
+@pytest.fixture
+def run(tiny_model_path: str, tmp_path: Path) -> Any:
+    def call(*more: str, **flags: Any) -> int:
+        settings = FLAGS | {"model_name_or_path": tiny_model_path, "output_dir": tmp_path / "run"}
+        words = [
+            f"--{name}={value}" for name, value in (settings | flags).items() if value is not None
+        ]
+        return main(["iga", *words, *more])
+
+    return call
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def test_a_run_leaves_everything_in_its_folder(run: Any, folder: Path) -> None:
+    assert run() == 0
+    left = {path.name for path in folder.iterdir()}
+    assert left >= {
+        "config.yaml",
+        "versions.json",
+        "metrics.jsonl",
+        "layers.jsonl",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "README.md",
+        "checkpoint-2",
+    }
+    config = read_run(folder).config
+    assert config["config.tau"] == 1.0
+    assert config["script.cue_strength"] == 0.9  # the embedded setting's
+    assert config["script.count"] == 8  # a flag's
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["step"] == 2
+    assert {"iga/loss/law", "iga/agreement", "iga/mask_mean", "iga/tau"} <= set(metrics[0])
+    assert "IGA" in (folder / "README.md").read_text()
+
+
+def test_a_run_goes_on_with_the_same_settings_and_more_steps(
+    run: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run() == 0
+    assert run(resume_from_checkpoint="true", max_steps=3) == 0
+    assert (folder / "checkpoint-3").is_dir()
+    capsys.readouterr()
+    assert run() == 2
+    assert "holds the checkpoints of a run" in capsys.readouterr().err
+    assert run(resume_from_checkpoint="true", tau=2) == 2
+    assert "other settings (tau: 1.0 -> 2.0)" in capsys.readouterr().err
+
+
+def test_a_users_own_isomers_train_plain_fine_tuning_too(
+    run: Any, folder: Path, tmp_path: Path
+) -> None:
+    rows = load_questions("isomers:ordering", count=4)
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(dataset=file, count=None, use_engine="false") == 0
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert "iga/loss/law" in metrics[0]
+    assert "iga/mask_mean" not in metrics[0]
+
+
+def test_a_configuration_file_takes_the_place_of_the_embedded_setting(
+    run: Any, folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "use_peft: true\nlora_target_modules: all-linear\nspace: factor\nuse_cpu: true\n"
+        "report_to: none\ngradient_checkpointing: false\n"
+    )
+    assert run("--config", str(file)) == 0
+    config = read_run(folder).config
+    assert (config["config.space"], config["script.cue_strength"]) == ("factor", None)
+
+
+def test_the_embedded_setting_parses_and_asks_for_shortcuts() -> None:
+    words = iga.with_setting([])
+    script, config, model = iga.make_parser().parse_args_and_config(words)
+    assert isinstance(config, IGAConfig)
+    assert isinstance(model, ModelConfig)
+    assert (model.model_name_or_path, model.use_peft, model.lora_r) == ("default", True, 16)
+    assert (script.dataset, script.cue_strength) == ("isomers", 0.9)
+    assert config.needs_engine
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"tau": -1}, "tau: expected a number of 0 or more"),
+        ({"space": "weigth"}, "space must be one of weight, factor"),
+        ({"packing": "true"}, "packing=True does not work with IGA"),
+        ({"use_peft": "false"}, "pass peft_config=LoraConfig"),
+        ({"dataset": "isomers:astrology"}, "astrology"),
+        ({"dataset": "science:physics"}, "expected a column 'isomer_id'"),
+        ({"model_name_or_path": "no model"}, "no existing folder"),
+        ({"resume_from_checkpoint": "true"}, "cannot resume"),
+        ({"maks_scale": "snr"}, "did you mean --mask_scale?"),
+    ],
+)
+def test_a_users_mistake_is_one_line(
+    flags: dict[str, Any], message: str, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(**flags) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("poise")]
+    assert len(errors) == 1
+    assert message in errors[0]
