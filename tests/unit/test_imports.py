@@ -147,8 +147,27 @@ def test_host_internals_are_imported_in_one_file() -> None:
     assert offenders == {PACKAGE / "training" / "_host.py"}
 
 
+def test_methods_import_core_alone() -> None:
+    def is_wrong(found: Import) -> bool:
+        ours = found.reaches("poise.core", "poise.methods")
+        return not (_is_standard(found) or found.root == "torch" or ours)
+
+    assert _offences(["methods"], is_wrong) == []
+
+
+def test_gradients_import_torch_core_and_methods_and_peft_late() -> None:
+    def is_wrong(found: Import) -> bool:
+        if found.root == "peft":
+            return found.is_at_top
+        ours = found.reaches("poise.core", "poise.gradients", "poise.methods")
+        return not (_is_standard(found) or found.root == "torch" or ours)
+
+    assert _offences(["gradients"], is_wrong) == []
+
+
 def test_there_is_no_circle_among_the_packages() -> None:
-    order = ["core", "gradients", "methods", "data", "models", "training", "evaluation", "cli"]
+    # The engine takes a method's settings, so methods come before gradients.
+    order = ["core", "methods", "gradients", "data", "models", "training", "evaluation", "cli"]
 
     def place(name: str) -> int:
         return order.index(name) if name in order else -1
@@ -179,6 +198,12 @@ def test_importing_poise_is_light() -> None:
 
 def test_the_step_scale_needs_torch_alone() -> None:
     loaded = _modules_after("from poise.training import StepScale")
+    assert "torch" in loaded
+    assert loaded.isdisjoint({"transformers", "trl", "peft", "accelerate", "datasets"})
+
+
+def test_the_engine_needs_torch_alone_until_it_is_given_a_model() -> None:
+    loaded = _modules_after("from poise.gradients.engine import GradientEngine")
     assert "torch" in loaded
     assert loaded.isdisjoint({"transformers", "trl", "peft", "accelerate", "datasets"})
 

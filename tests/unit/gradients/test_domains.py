@@ -21,7 +21,8 @@ def test_domains_with_tokens_weigh_equally_or_by_tokens() -> None:
 
 
 def test_a_domain_without_tokens_is_missing() -> None:
-    assert {k: rows.tolist() for k, rows in BATCH.rows.items()} == {0: [1], 2: [0, 2]}
+    places = torch.arange(4)
+    assert {k: places[rows].tolist() for k, rows in BATCH.rows.items()} == {0: [1], 2: [0, 2]}
 
 
 def test_units_undo_share_and_weight() -> None:

@@ -1,0 +1,46 @@
+"""Two ranks in factor space, the engine alone: the gradients of one rank with all sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from poise.gradients.engine import GradientEngine
+from poise.methods.iga import IGA
+from tests.equivalence.iga_gradients import Batch, Gradients, difference, engine_step
+from tests.equivalence.iga_models import toy
+
+# Unequal parts: rank 0 has no domain 1, rank 1 has no domain 2; nobody has domain 3.
+WHOLE = Batch.of([2, 0, 0, 1, 1, 0, 1, 0], number=4)
+PARTS = [[WHOLE.rows(0, 2), WHOLE.rows(2, 3)], [WHOLE.rows(3, 7), WHOLE.rows(7, 8)]]
+
+
+def _steps(parts: list[Batch]) -> list[Gradients]:
+    model, found = toy(), []
+    for by_tokens in (False, True):
+        engine = GradientEngine(model, IGA(space="factor"))
+        found += [engine_step(engine, model, parts, by_tokens) for _ in range(2)]
+    return found
+
+
+def _rank_main(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    try:
+        torch.save(_steps(PARTS[rank]), f"{folder}/rank{rank}.pt")
+        with pytest.raises(ValueError, match="'retraction': expected one process, found 2"):
+            GradientEngine(toy(), IGA(update="retraction"))
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_gloo_ranks_are_one_rank(tmp_path: Path) -> None:
+    mp.spawn(_rank_main, args=(str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in range(2))
+    for one, two, expected in zip(first, second, _steps([WHOLE]), strict=True):
+        assert all(torch.equal(one[name], two[name]) for name in expected)
+        assert difference(one, expected) < 1e-12
