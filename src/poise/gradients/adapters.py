@@ -51,7 +51,7 @@ def find_adapters(model: nn.Module) -> list[Adapter]:
 
     Raises:
         UnsupportedAdapter: a trained adapter of another kind (DoRA, quantised bases, embeddings,
-            convolutions, ...), or none at all.
+            convolutions, experts of a mixture, ...), or none at all.
     """
     from peft.tuners.lora import LoraLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -97,6 +97,12 @@ def _adapters_of(path: str, layer: Any) -> Iterator[Adapter]:
             raise UnsupportedAdapter(
                 f"{path}: expected plain LoRA, found {kind}; its weight is no sum W0 + s B A, so "
                 "use LoraConfig without it (use_dora=False, ...)"
+            )
+        if "experts" in path.split("."):
+            raise UnsupportedAdapter(
+                f"{path}: expected a layer that sees every token, found an expert's, which gets "
+                "tokens without their sequence, and so without their domain; leave experts out of "
+                "target_modules (exclude_modules=r'.*experts.*')"
             )
         several = len(layer.active_adapters) > 1
         yield Adapter(

@@ -125,6 +125,14 @@ def test_quantised_layers_are_refused() -> None:
     _refused(model, "base_model.model.inner", "Linear4bit", "without quantization")
 
 
+def test_experts_are_refused() -> None:
+    """A number of routed tokens that the batch divides would pass for whole sequences."""
+    model = Toy()
+    model.experts = nn.ModuleList([nn.Linear(4, 4)])
+    wrapped = get_peft_model(model, LoraConfig(target_modules=["inner", "experts.0"], r=2))
+    _refused(wrapped, "base_model.model.experts.0", "exclude_modules")
+
+
 def test_a_refused_layer_that_is_frozen_is_none() -> None:
     model = get_peft_model(Toy(), LoraConfig(target_modules=["inner", "embed"], r=2))
     for parameter in model.base_model.model.embed.parameters():
