@@ -17,12 +17,16 @@ class Adapter:
 
     Args:
         name: the layer's name, and the adapter's where there are several.
+        source: the module whose input is x: the layer itself, whose input the layers beside it
+            share, or `down` behind a dropout. `down` alone would do, but PEFT hands it a float32
+            copy where the model computes in bfloat16, and that would be kept for the backward.
         down: the linear module that holds A, (r, in).
         up: the linear module that holds B, (out, r).
         scaling: s.
     """
 
     name: str
+    source: nn.Module
     down: nn.Linear
     up: nn.Linear
     scaling: float
@@ -107,6 +111,7 @@ def _adapters_of(path: str, layer: Any) -> Iterator[Adapter]:
         several = len(layer.active_adapters) > 1
         yield Adapter(
             f"{path}.{name}" if several else path,
+            layer if isinstance(layer.lora_dropout[name], nn.Identity) else layer.lora_A[name],
             layer.lora_A[name],
             layer.lora_B[name],
             float(layer.scaling[name]),

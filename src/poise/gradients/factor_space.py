@@ -33,9 +33,12 @@ class FactorSpace:
         self._method = method
         self._scratch = Scratch()
         self._factors = [
-            _Factor(f"{adapter.name}.{part}", module)
+            _Factor(f"{adapter.name}.{part}", source, module)
             for adapter in adapters
-            for part, module in (("lora_A", adapter.down), ("lora_B", adapter.up))
+            for part, source, module in (
+                ("lora_A", adapter.source, adapter.down),
+                ("lora_B", adapter.up, adapter.up),
+            )
             if module.weight.requires_grad
         ]
         self._forget_step()
@@ -109,8 +112,8 @@ class FactorSpace:
 class _Factor:
     """One factor: collects (input, output gradient), and sums up gradients by domain."""
 
-    def __init__(self, name: str, module: nn.Linear) -> None:
-        self.name, self.module = name, module
+    def __init__(self, name: str, source: nn.Module, module: nn.Linear) -> None:
+        self.name, self.source, self.module = name, source, module
         self.pairs: list[tuple[Tensor, Tensor]] = []
         self.forget_step()
 
@@ -125,7 +128,7 @@ class _Factor:
                 self._add(batch, scratch)
             return gradient  # `finish` writes another
 
-        hooks.tap(self.module, self.module, lambda x, delta: self.pairs.append((x, delta)))
+        hooks.tap(self.source, self.module, lambda x, delta: self.pairs.append((x, delta)))
         hooks.replace_gradient(self.module.weight, replace)
 
     @torch.no_grad()

@@ -164,7 +164,7 @@ class _Layer:
             return gradient if result is None else result[part].to(gradient)
 
         adapter = self._adapter
-        hooks.tap(adapter.down, adapter.up, lambda x, delta: self._pairs.append((x, delta)))
+        hooks.tap(adapter.source, adapter.up, lambda x, delta: self._pairs.append((x, delta)))
         for part, parameter in enumerate(adapter.parameters):
             hooks.replace_gradient(parameter, partial(replace, part))
 
