@@ -308,7 +308,8 @@ def test_bfloat16_is_near_float64(method: IGA, is_autocast: bool) -> None:
     """All weights in bfloat16, or bfloat16 autocast over float32 weights, on a tiny Llama.
 
     Relative errors over all factors together, against float64 on the same (rounded) weights:
-    0.05 to 0.12 measured, of which the model's own backward pass makes up 0.05. Bound: 0.2.
+    0.07 in weight space and 0.03 in factor space measured; 0.024 without mask and projection, the
+    model's own. Bound: 0.15.
     """
     low = llama().to(torch.bfloat16)
     high = copy.deepcopy(low).double()
@@ -324,7 +325,7 @@ def test_bfloat16_is_near_float64(method: IGA, is_autocast: bool) -> None:
     whole, right = (
         torch.cat([g[k].double().flatten() for k in expected]) for g in (found, expected)
     )
-    assert (whole - right).norm() < 0.2 * right.norm()
+    assert (whole - right).norm() < 0.15 * right.norm()
 
 
 @every_space
