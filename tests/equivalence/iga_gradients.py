@@ -15,7 +15,7 @@ from poise.gradients.domains import DomainBatch
 from poise.gradients.engine import GradientEngine
 from poise.gradients.reference import base_weight, reference_gradients, require_base_gradients
 from poise.methods.iga import IGA
-from tests.equivalence.iga_models import VOCABULARY
+from tests.equivalence.iga_toys import VOCABULARY
 
 Gradients = dict[str, Tensor]
 

@@ -24,13 +24,11 @@ from tests.equivalence.iga_gradients import (
 from tests.equivalence.iga_models import (
     MODELS,
     InFloat64,
-    SharedCheckpointed,
-    SharedReentrant,
-    Unused,
     checkpointed,
     llama,
     toy,
 )
+from tests.equivalence.iga_toys import SharedCheckpointed, SharedReentrant, Unused
 
 METHODS = {
     "weight, snr, exact": IGA(projection="exact"),

@@ -20,7 +20,8 @@ from torch import nn
 from poise.gradients.adapters import UnsupportedAdapter, find_adapters
 from poise.gradients.engine import GradientEngine
 from poise.methods.iga import IGA
-from tests.equivalence.iga_models import Toy, llama, toy, two_adapters
+from tests.equivalence.iga_models import llama, toy, two_adapters
+from tests.equivalence.iga_toys import Toy
 
 
 class Convolution(Toy):
