@@ -1,41 +1,52 @@
-"""`poise demo`: trains the embedded model by PGPO, measures it before and after, and reports."""
+"""`poise demo`: trains the embedded model by PGPO, then by IGA, measures both, and reports."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from ..training.checkpoints import latest
-from . import launch, pgpo
+from . import iga, launch, pgpo
 from .eval_arguments import EvalArguments
 from .eval_run import evaluate
 from .eval_tables import show_tables
 from .report import make_report
 
-CONFIG = "demo.yaml"
+PGPO_SETTING = "demo.yaml"
+IGA_SETTING = "demo_iga.yaml"
 
 
 def main(argv: list[str]) -> int:
     """Runs the demo; flags are those of `poise pgpo`. An interrupted demo goes on where it was."""
-    config_file = files(__package__).joinpath(CONFIG)
-    parsed, unknown, _ = launch.parse(pgpo.make_parser(), ["--config", str(config_file), *argv])
-    if unknown:
-        raise ValueError(f"unknown arguments: {' '.join(unknown)}; see poise pgpo --help")
-    script, config, model = parsed
-    config.resume_from_checkpoint = latest(Path(config.output_dir)) is not None
+    script, config, model = _parse(pgpo.make_parser(), PGPO_SETTING, argv)
+    folder = Path(config.output_dir)
+    print(f"PGPO: answers of one line to questions on facts, into {folder}", flush=True)
     pgpo.train(script, config, model)
     # Answers are a few words: greedy, one sample, and the line's end ends them.
+    _measure(folder, questions=400, max_new_tokens=8, stop=["\n"])
+    second = folder.with_name(f"{folder.name}-iga")
+    print(f"\nIGA: reasoning on logical isomers, into {second}", flush=True)
+    iga.train(*_parse(iga.make_parser(), IGA_SETTING, ["--output_dir", str(second)]))
+    _measure(second, questions=8, max_new_tokens=64, stop=["\n\n"])
+    return 0
+
+
+def _parse(parser: Any, setting: str, argv: list[str]) -> list[Any]:
+    """The arguments of a training command: our setting, and flags that change it."""
+    config_file = files(__package__).joinpath(setting)
+    parsed, unknown, _ = launch.parse(parser, ["--config", str(config_file), *argv])
+    if unknown:
+        raise ValueError(f"unknown arguments: {' '.join(unknown)}; see {parser.prog} --help")
+    config = parsed[1]
+    config.resume_from_checkpoint = latest(Path(config.output_dir)) is not None
+    return parsed
+
+
+def _measure(run: Path, **settings: Any) -> None:
+    """Accuracy before and after, on the screen and in the report."""
     results = evaluate(
-        EvalArguments(
-            compare=[config.output_dir],
-            questions=400,
-            k=1,
-            temperature=0.0,
-            max_new_tokens=8,
-            stop=["\n"],
-            dtype="bfloat16",
-        )
+        EvalArguments(compare=[str(run)], k=1, temperature=0.0, dtype="bfloat16", **settings)
     )
     show_tables(results)
-    make_report([config.output_dir])
-    return 0
+    print(f"Report written to {make_report([str(run)])}")
