@@ -9,12 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.divergence import Divergence
-from ..core.information import (
-    SignalEstimator,
-    TokenStatistics,
-    information_sum,
-    token_information,
-)
+from ..core.information import TokenStatistics
 from ..core.tiled_loss import DistillationOutput, tiled_distillation_loss
 from ..core.token_statistics import tiled_token_logps, token_statistics
 from ._host import ForwardRedirection, SDPOTrainer
@@ -194,10 +189,6 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
 
         logps = self._inside_forward(self.model, split, log_probabilities)
         return logps.view_as(completion_ids)
-
-    def _information(self, statistics: TokenStatistics, mask: Tensor) -> Any:
-        estimator: SignalEstimator = self.args.signal_estimator
-        return information_sum(token_information(estimator, statistics), mask)
 
 
 class _SequenceStatistics:
