@@ -28,14 +28,20 @@ class ExactResumeMixin(SDPOTrainer):  # type: ignore[misc]
         named and passed over for the one before.
 
         Raises:
-            ValueError: nothing to resume from, the named checkpoint is damaged, or a new run would
-                start in the folder of another.
+            ValueError: nothing to resume from, the named checkpoint is damaged or lacks what this
+                run is to restore, or a new run would start in the folder of another.
         """
         if self.args.exact_resume:
             run = Path(self.args.output_dir)
             checkpoint = resolve_resume(resume_from_checkpoint, run)
             if checkpoint is None and not self._has_trained:
                 refuse_used_folder(run)
+            if checkpoint is not None:
+                resume.check_fits(
+                    checkpoint,
+                    ranks=self.accelerator.num_processes,
+                    has_ema_teacher=self.ema_teacher is not None,
+                )
             self._has_trained = True
             resume_from_checkpoint = None if checkpoint is None else str(checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
