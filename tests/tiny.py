@@ -12,6 +12,22 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CHARACTERS = string.ascii_lowercase + string.digits + " :=?.\n"
+# Settings of a trainer on the tiny model; what a test is about, it adds or replaces.
+RUN: dict[str, Any] = {
+    "per_device_train_batch_size": 8,
+    "num_generations": 4,
+    "max_prompt_length": 32,
+    "max_completion_length": 6,
+    "learning_rate": 1e-2,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "bf16": False,
+    "use_cpu": True,
+    "disable_tqdm": True,
+    "gradient_checkpointing": False,
+    "diagnostics_warning_interval": 0,
+}
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}a:{% endif %}"

@@ -15,7 +15,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from poise.training import PGPOConfig, PGPOTrainer
-from tests.tiny import tiny_dataset
+from tests.tiny import RUN, tiny_dataset
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["tests.invariants.test_two_ranks"])
@@ -36,32 +36,27 @@ def _train(rank: int, ranks: int, port: int, model: str, folder: str, lora: bool
             "MASTER_ADDR": "localhost",
             "MASTER_PORT": str(port),
         }
-    config = PGPOConfig(
-        output_dir=folder,
-        per_device_train_batch_size=8 // ranks,
-        num_generations=4,
-        max_completion_length=6,
-        max_steps=4,
-        learning_rate=1e-3,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        bf16=False,
-        use_cpu=True,
-        disable_tqdm=True,
-        gradient_checkpointing=False,
-        diagnostics_warning_interval=0,
-        distillation_mode="full_logits",
-        distillation_alpha=0.5,
-        sensitivity=3.0,
+    settings = {
+        "output_dir": folder,
+        "per_device_train_batch_size": 8 // ranks,
+        "max_steps": 4,
+        "learning_rate": 1e-3,
+        "distillation_mode": "full_logits",
+        "distillation_alpha": 0.5,
+        "sensitivity": 3.0,
         # Ranks draw different random numbers; greedy rollouts and fixed demonstrations need none.
-        generation_kwargs={"do_sample": False, "temperature": None, "top_k": None, "top_p": None},
-        random_demonstration=False,
-    )
+        "generation_kwargs": {
+            "do_sample": False,
+            "temperature": None,
+            "top_k": None,
+            "top_p": None,
+        },
+        "random_demonstration": False,
+    }
     trainer = PGPOTrainer(
         model=model,
         reward_funcs=every_second,
-        args=config,
+        args=PGPOConfig(**RUN | settings),
         train_dataset=tiny_dataset(),
         peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.0)
         if lora

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -43,6 +43,11 @@ class TiledStatistics:
     def zeros(cls, like: Tensor) -> TiledStatistics:
         """Statistics of ``len(like)`` tokens, all zero, in its working dtype and on its device."""
         return cls(*(zeros_per_token(like) for _ in range(5)))
+
+    def view_as(self, other: Tensor) -> TiledStatistics:
+        """The same values in the shape of ``other`` (N elements), e.g. that of a mask [B, T]."""
+        names = (field.name for field in fields(TiledStatistics))
+        return TiledStatistics(*(getattr(self, name).view_as(other) for name in names))
 
     @torch.no_grad()
     def write(self, rows: Tensor, log_s: Tensor, log_t: Tensor, tokens: Tensor) -> None:

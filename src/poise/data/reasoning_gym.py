@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from .prompts import Prompt, Row, get_style
-from .rewards import Completion, completion_text
+from .rewards import Completion, completion_text, tagged_answer
 from .splits import check_split, stable_fraction, stable_split
 from .validation import check_dataset
 
@@ -28,8 +27,6 @@ POOL = 10_000
 
 SYSTEM = """Think about the question step by step. \
 Then give the final answer, and nothing else, between <answer> and </answer>."""
-
-_TAGS = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 
 
 def load_reasoning_gym(
@@ -95,10 +92,8 @@ def reasoning_gym_reward(
 
 def final_answer(text: str) -> str:
     """The part of a completion that is its answer."""
-    tagged = _TAGS.findall(text)
-    if tagged:
-        return str(tagged[-1]).strip()
-    return text.rpartition("Answer:")[2].strip()
+    tagged = tagged_answer(text)
+    return (text.rpartition("Answer:")[2] if tagged is None else tagged).strip()
 
 
 def _rows(task: str, split: str, count: int, seed: int, style: str, settings: str) -> Iterator[Row]:

@@ -69,6 +69,12 @@ def extract_answer(text: str, options: Sequence[str] | None = None) -> str | Non
     return letter if letter == named or _read_letter(line) is None else None
 
 
+def tagged_answer(text: str) -> str | None:
+    """What stands in the last pair of answer tags, or None if there is no pair."""
+    tagged: list[str] = _TAGS.findall(text)
+    return tagged[-1] if tagged else None
+
+
 def _first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
@@ -92,9 +98,9 @@ def _bare(text: str) -> str:
 
 
 def _read_letter(text: str) -> str | None:
-    tagged = _TAGS.findall(text)
-    if tagged:
-        match = _TAGGED.fullmatch(tagged[-1])
+    tagged = tagged_answer(text)
+    if tagged is not None:
+        match = _TAGGED.fullmatch(tagged)
         return match[1].upper() if match else None
     text = _NEXT_QUESTION.split(text, maxsplit=1)[0]
     found = {match[1] for match in _STATEMENT.finditer(text)}

@@ -29,6 +29,9 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         """Takes what `_save_state` has written."""
         raise NotImplementedError
 
+    def _check_checkpoint(self, checkpoint: Path) -> None:
+        """Raises ValueError for a checkpoint that lacks what this run is to restore."""
+
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> Any:
@@ -36,14 +39,16 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         named and passed over for the one before.
 
         Raises:
-            ValueError: nothing to resume from, the named checkpoint is damaged, or a new run would
-                start in the folder of another.
+            ValueError: nothing to resume from, the named checkpoint is damaged or lacks what this
+                run is to restore, or a new run would start in the folder of another.
         """
         if self.args.exact_resume:
             run = Path(self.args.output_dir)
             checkpoint = resolve_resume(resume_from_checkpoint, run)
             if checkpoint is None and not self._has_trained:
                 refuse_used_folder(run)
+            if checkpoint is not None:
+                self._check_checkpoint(checkpoint)
             self._has_trained = True
             resume_from_checkpoint = None if checkpoint is None else str(checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)

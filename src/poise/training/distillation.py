@@ -9,12 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ..core.divergence import Divergence
-from ..core.information import (
-    SignalEstimator,
-    TokenStatistics,
-    information_sum,
-    token_information,
-)
 from ..core.tiled_loss import DistillationOutput, tiled_distillation_loss
 from ..core.token_statistics import tiled_token_logps, token_statistics
 from ._host import ForwardRedirection, SDPOTrainer
@@ -59,7 +53,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
             model, student, lambda: self._distill(student, teacher, teacher_hidden, batch, samples)
         )
         self._record_loss(model, output.per_token_loss, mask)
-        self.observe_statistics(_by_sequence(output, mask), mask, samples)
+        self.observe_statistics(output.view_as(mask), mask, samples)
         return output.loss
 
     def _distill(
@@ -153,7 +147,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
             mask=mask.flatten(),
             tile_tokens=self.args.loss_tile_tokens,
         )
-        self.observe_statistics(_by_sequence(statistics, mask), mask, len(mask))
+        self.observe_statistics(statistics.view_as(mask), mask, len(mask))
         return output
 
     @torch.no_grad()
@@ -194,22 +188,6 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
 
         logps = self._inside_forward(self.model, split, log_probabilities)
         return logps.view_as(completion_ids)
-
-    def _information(self, statistics: TokenStatistics, mask: Tensor) -> Any:
-        estimator: SignalEstimator = self.args.signal_estimator
-        return information_sum(token_information(estimator, statistics), mask)
-
-
-class _SequenceStatistics:
-    """Token statistics with the shape (B, T) of the mask."""
-
-    def __init__(self, statistics: TokenStatistics, mask: Tensor) -> None:
-        for name in ("student_entropy", "teacher_entropy", "kl", "student_logps", "teacher_logps"):
-            setattr(self, name, getattr(statistics, name).view(mask.shape))
-
-
-def _by_sequence(statistics: TokenStatistics, mask: Tensor) -> Any:
-    return _SequenceStatistics(statistics, mask)
 
 
 def _needed_part(inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,13 @@ class ExactResumeMixin(CheckpointingMixin, SDPOTrainer):  # type: ignore[misc]
 
     ema_teacher: EMATeacher | None = None
 
+    def _check_checkpoint(self, checkpoint: Path) -> None:
+        resume.check_fits(
+            checkpoint,
+            ranks=self.accelerator.num_processes,
+            has_ema_teacher=self.ema_teacher is not None,
+        )
+
     def _save_state(self, folder: Path) -> None:
         rank = self.accelerator.process_index
         resume.save_rollouts(folder / resume.rollouts_file(rank), self._buffered_inputs)

@@ -261,6 +261,19 @@ class IGATrainer(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
                 metrics[f"iga/{figure}"].append(value)
             self._layers_log.write(self.args, self.state, layers)
 
+    def _check_checkpoint(self, checkpoint: Path) -> None:
+        rank = self.accelerator.process_index
+        names = [resume.state_file(rank)]
+        if self.engine is not None:
+            names.append(resume.warm_starts_file(rank))
+        for name in names:
+            if not (checkpoint / name).is_file():
+                raise ValueError(
+                    f"cannot resume from {checkpoint}: expected {name}, found none; resume with as "
+                    "many ranks and the use_engine that it was saved with, or start a new run in "
+                    "another output_dir"
+                )
+
     def _save_state(self, folder: Path) -> None:
         rank = self.accelerator.process_index
         if self.engine is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,31 @@ def load_rollouts(path: Path, device: Any) -> Rollouts | None:
         index, name = key.split(".", 1)
         batches.setdefault(int(index), {})[name] = tensor.to(device)
     return [batches[index] for index in sorted(batches)] or None
+
+
+def check_fits(checkpoint: Path, *, ranks: int, has_ema_teacher: bool) -> None:
+    """Refuses a checkpoint that lacks what a run is to restore.
+
+    Args:
+        checkpoint: its folder.
+        ranks: how many the run has; each restores its own rollouts.
+        has_ema_teacher: whether the run restores an EMA teacher.
+
+    Raises:
+        ValueError: saved with fewer ranks, or without an EMA teacher.
+    """
+    saved = next(rank for rank in count() if not (checkpoint / rollouts_file(rank)).is_file())
+    if saved < ranks:
+        raise ValueError(
+            f"cannot resume from {checkpoint} with {ranks} ranks: it holds the rollouts of {saved};"
+            f" resume with {saved}, or start a new run in another output_dir"
+        )
+    if has_ema_teacher and not (checkpoint / TEACHER).is_file():
+        raise ValueError(
+            f"cannot resume from {checkpoint} with teacher_model_kind='ema': it holds no EMA "
+            "teacher; resume with the teacher_model_kind that it was saved with, or start a new "
+            "run in another output_dir"
+        )
 
 
 def save_json(path: Path, state: dict[str, Any]) -> None:

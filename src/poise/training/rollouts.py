@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from trl.data_utils import is_conversational
 
@@ -131,11 +130,3 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         metrics = self._metrics["train"]
         self._watched["reward"] = metrics["self_distillation/reward_mean"][-1]
         self._watched["completion length"] = metrics["completions/mean_length"][-1]
-
-
-def distributed_sum(values: list[float], accelerator: Any) -> list[float]:
-    """Sums each value over all ranks."""
-    sums: Tensor = accelerator.reduce(
-        torch.tensor(values, device=accelerator.device), reduction="sum"
-    )
-    return sums.tolist()  # type: ignore[no-any-return]

@@ -53,6 +53,14 @@ def test_they_are_those_of_the_loss(inputs: dict[str, Any], tile: int | None) ->
     assert not any(getattr(statistics, f.name).requires_grad for f in fields(statistics))
 
 
+def test_they_take_the_shape_of_a_mask(inputs: dict[str, Any]) -> None:
+    statistics = token_statistics(**inputs)
+    viewed = statistics.view_as(torch.zeros(13, 1))
+    for field in fields(TiledStatistics):
+        expected = getattr(statistics, field.name).unsqueeze(1)
+        assert torch.equal(getattr(viewed, field.name), expected), field.name
+
+
 def test_ready_logits_need_no_head(inputs: dict[str, Any]) -> None:
     expected = token_statistics(**inputs)
     logits = {side: inputs[f"{side}_head"](inputs[side]) for side in ("student", "teacher")}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from datasets import Dataset
 
@@ -157,6 +158,20 @@ def test_resume_folder_without_checkpoint(make: Callable[..., Any], tmp_path: Pa
         trainer.train(resume_from_checkpoint=True)
     with pytest.raises(ValueError, match="is not a folder"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "nowhere"))
+
+
+def test_resume_from_a_checkpoint_that_does_not_fit(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"teacher_model_kind": "live", "save_strategy": "steps", "save_steps": 1}
+    trainer = make(settings | {"max_steps": 1})
+    trainer.train()
+    other = make(settings | {"teacher_model_kind": "ema"})
+    with pytest.raises(ValueError, match="holds no EMA teacher"):
+        other.train(resume_from_checkpoint=True)
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    with pytest.raises(ValueError, match="with 2 ranks: it holds the rollouts of 1"):
+        trainer.train(resume_from_checkpoint=True)
 
 
 def test_deepspeed_is_refused(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from poise.training.resume import (
+    TEACHER,
+    check_fits,
     load_json,
     load_rollouts,
     rollouts_file,
@@ -54,6 +57,18 @@ def test_gradients_are_not_saved(tmp_path: Path) -> None:
 
 def test_each_rank_has_its_own_file() -> None:
     assert rollouts_file(0) != rollouts_file(1)
+
+
+def test_a_checkpoint_fits_a_run_that_finds_all_of_its_own(tmp_path: Path) -> None:
+    for rank in range(2):
+        save_rollouts(tmp_path / rollouts_file(rank), None)
+    check_fits(tmp_path, ranks=2, has_ema_teacher=False)
+    with pytest.raises(ValueError, match=r"with 3 ranks: it holds the rollouts of 2; resume with"):
+        check_fits(tmp_path, ranks=3, has_ema_teacher=False)
+    with pytest.raises(ValueError, match=r"'ema': it holds no EMA teacher; resume with the"):
+        check_fits(tmp_path, ranks=2, has_ema_teacher=True)
+    save_file({"weight": torch.ones(1)}, tmp_path / TEACHER)
+    check_fits(tmp_path, ranks=2, has_ema_teacher=True)
 
 
 def test_plain_values_come_back(tmp_path: Path) -> None:

@@ -1,0 +1,165 @@
+"""One optimizer step, in order: observe (each micro-batch), rescale, clip, guard, step, log."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+
+from ..core.information import TokenStatistics, information_sum, token_information
+from ._host import SDPOTrainer
+from .guards import CollapseMonitor, NonFiniteGuard
+from .pgpo_config import PGPOConfig
+from .step_scale import StepScale
+
+logger = logging.getLogger(__name__)
+
+
+class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
+    """Scales the host's steps, takes their mean over what was distilled, guards and logs them.
+
+    Needs `_prepare_steps` before the host's `__init__`, and a `StepEnd` among the callbacks.
+    """
+
+    def _prepare_steps(self, args: PGPOConfig) -> None:
+        self.step_scale: Any = None  # a StepScale, made with the optimizer
+        self.nonfinite_guard = NonFiniteGuard(args.max_nonfinite_steps)
+        self.collapse_monitor = CollapseMonitor()
+        self._watched: dict[str, float] = {}
+        self._forget_step()
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        optimizer = super().create_optimizer(model)
+        if self.step_scale is None:
+            # A user may pass accelerate's wrapper.
+            inner = getattr(optimizer, "optimizer", optimizer)
+            self.step_scale = StepScale(
+                inner, self.args.viscosity(), scale_weight_decay=self.args.scale_weight_decay
+            )
+        return optimizer
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        loss = super().compute_loss(*args, **kwargs)
+        if self.model.training:
+            self._step_losses.append(loss.detach().float())
+        return loss
+
+    def observe_statistics(self, statistics: TokenStatistics, mask: Tensor, samples: int) -> None:
+        """Takes a micro-batch's entropies; (B, T) each, `samples` with those that were left out."""
+        sums = [
+            information_sum(values, mask)
+            for values in (statistics.student_entropy, statistics.teacher_entropy)
+        ]
+        distilled = sums[0].sequences
+        if not self.model.training:
+            return
+        information = token_information(self.args.signal_estimator, statistics)
+        self.step_scale.observe(information_sum(information, mask))
+        self._step_samples += samples
+        self._step_sums.append(torch.stack([sums[0].total, sums[1].total, distilled]).float())
+
+    def _forget_step(self) -> None:
+        self._step_samples = 0
+        self._step_sums: list[Tensor] = []
+        self._step_losses: list[Tensor] = []
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        self._rescale_gradients()
+        return super()._clip_grad_norm(model)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        if grad_norm is None:  # the host does not clip
+            self._rescale_gradients()
+        norm = super()._get_grad_norm(model, grad_norm)
+        value, limit = float(norm), self.args.max_grad_norm
+        clipped = value * min(1.0, limit / (value + 1e-6)) if limit > 0 else value
+        self._metrics["train"]["pgpo/grad_norm_clipped"].append(clipped)
+        self._skip_if_nonfinite(value)
+        return norm
+
+    @torch.no_grad()
+    def _rescale_gradients(self) -> None:
+        """Makes the step's mean one over the distilled samples, of all micro-batches and ranks."""
+        sums = torch.stack(self._step_sums).sum(0).tolist() if self._step_sums else [0.0] * 3
+        loss = torch.stack(self._step_losses).sum().item()
+        student, teacher, distilled, samples, loss = _sum_over_ranks(
+            [*sums, float(self._step_samples), loss], self.accelerator
+        )
+        self._is_step_finite = math.isfinite(loss + student + teacher)
+        self._record_step(student, teacher, distilled, samples)
+        # With a policy loss beside it, the samples that are not distilled have a gradient too.
+        is_pure = self.args.normalize_by_distilled and self.args.distillation_weight == 1.0
+        if is_pure and distilled not in (0.0, samples):
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            torch._foreach_mul_(gradients, samples / distilled)
+
+    def _record_step(
+        self, student: float, teacher: float, distilled: float, samples: float
+    ) -> None:
+        metrics = self._metrics["train"]
+        if samples:
+            metrics["pgpo/distilled_fraction"].append(distilled / samples)
+        if distilled:
+            metrics["pgpo/student_entropy"].append(student / distilled)
+            metrics["pgpo/teacher_entropy"].append(teacher / distilled)
+            self._watched["student entropy"] = student / distilled
+
+    def _skip_if_nonfinite(self, grad_norm: float) -> None:
+        if not self.args.skip_nonfinite_steps:
+            return
+        # A gradient scaler skips by itself and tries scales that overflow: only the loss counts.
+        has_scaler = self.accelerator.scaler is not None
+        if self._is_step_finite and (has_scaler or math.isfinite(grad_norm)):
+            return self.nonfinite_guard.good()
+        if not has_scaler:
+            # Without gradients the optimizer changes neither parameters nor moments.
+            self.model.zero_grad(set_to_none=True)
+            self.step_scale.discard()
+        step = self.state.global_step + 1
+        logger.warning("Step %d skipped: loss or gradient is not finite (%s).", step, grad_norm)
+        self.nonfinite_guard.skipped(step, self._last_checkpoint())
+
+    def _after_optimizer_step(self) -> None:
+        if self.accelerator.optimizer_step_was_skipped:  # by a gradient scaler
+            self.step_scale.discard()
+        else:
+            self._log_step()
+        self._watched = {}
+        self._forget_step()
+
+    def _log_step(self) -> None:
+        record, metrics = self.step_scale.last, self._metrics["train"]
+        metrics["pgpo/multiplier"].append(record.multiplier)
+        if record.signal is not None:
+            metrics["pgpo/information_signal"].append(record.signal)
+        metrics["pgpo/effective_learning_rate"].append(
+            self._get_learning_rate() * record.multiplier
+        )
+        metrics["pgpo/skipped_steps"].append(self.nonfinite_guard.total)
+        if self.args.collapse_warning:
+            sentences = self.collapse_monitor.update(self._watched)
+            metrics["pgpo/collapse_warnings"].append(len(sentences))
+            for sentence in sentences:
+                logger.warning("%s", sentence)
+
+
+class StepEnd(TrainerCallback):  # type: ignore[misc]
+    """Tells the trainer that the optimizer has stepped, before the host logs."""
+
+    def __init__(self, trainer: OptimizerStepMixin) -> None:
+        self._trainer = trainer
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._trainer._after_optimizer_step()
+
+
+def _sum_over_ranks(values: list[float], accelerator: Any) -> list[float]:
+    """Sums each value over all ranks."""
+    sums: Tensor = accelerator.reduce(
+        torch.tensor(values, device=accelerator.device), reduction="sum"
+    )
+    return sums.tolist()  # type: ignore[no-any-return]
