@@ -1,4 +1,4 @@
-"""The shapes of logical isomers: a form without language, its tellings, and the set that joins them.
+"""The shapes of logical isomers: a form without language, its tellings, the set that joins them.
 
 A `Form` is logic alone. A `Family` draws forms and tells each in the words of a domain as a
 `Story`. A `Problem` is a story written down as prompt and completion; an `IsomerSet` holds one
