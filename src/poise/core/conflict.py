@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -25,16 +26,22 @@ class Moments(NamedTuple):
     variance: Tensor
 
 
-def domain_moments(gradients: Tensor, weights: Tensor, out: Moments | None = None) -> Moments:
+def domain_moments(
+    gradients: Tensor,
+    weights: Tensor,
+    out: Moments | None = None,
+    units: Sequence[float] | None = None,
+) -> Moments:
     """Mean and variance over domains.
 
     G = sum_k w_k G_k; V = sum_k w_k (G_k - G)^2. With equal weights these are the mean and the
     (biased) variance over the domains.
 
     Args:
-        gradients: (K, ...) gradients of the domains' mean losses.
+        gradients: (K, ...) gradients of the domains' mean losses, up to `units`.
         weights: (K,) weights of the domains, which add up to 1.
-        out: where to put them, float32 or float64; in `gradients`' dtype by default.
+        out: where to put them.
+        units: K factors u_k; G_k is u_k times what `gradients` holds. None is 1.
 
     Reference: IGA (arXiv 2606.05025), "cross-domain gradient variance"; biased, as its abstract
     does not say otherwise (`Choice`).
@@ -43,13 +50,14 @@ def domain_moments(gradients: Tensor, weights: Tensor, out: Moments | None = Non
     mean, variance = out or (torch.empty_like(like), torch.empty_like(like))
     # One domain at a time: nothing is as large as all of them together.
     shares = weights.tolist()
-    torch.mul(like, shares[0], out=mean)
-    for gradient, share in zip(gradients[1:], shares[1:], strict=True):
-        mean.add_(gradient, alpha=share)
+    scales = [1.0] * len(shares) if units is None else units
+    torch.mul(like, shares[0] * scales[0], out=mean)
+    for gradient, share, scale in zip(gradients[1:], shares[1:], scales[1:], strict=True):
+        mean.add_(gradient, alpha=share * scale)
     variance.zero_()
     difference = torch.empty_like(mean)
-    for gradient, share in zip(gradients, shares, strict=True):
-        torch.sub(gradient, mean, out=difference)
+    for gradient, share, scale in zip(gradients, shares, scales, strict=True):
+        torch.sub(mean, gradient, alpha=scale, out=difference)
         variance.addcmul_(difference, difference, value=share)
     return Moments(mean, variance)
 
@@ -125,15 +133,19 @@ class ConflictMask:
         return ratio.mul(-tau).clamp_min_(least).exp_()
 
 
-def mean_cosine(gram: Tensor) -> Tensor:
-    """Mean pairwise cosine between the domains' gradients, () in [-1, 1]; 1 for one domain.
+def agreement(power: Tensor, spread: Tensor, weights: Tensor) -> Tensor:
+    """How far the domains' gradients point the same way, () from below 0 to 1; 1 for one domain.
+
+    Mean inner product between two domains over the mean squared norm: the mean pairwise cosine,
+    pairs weighted by their norms. Both follow from the moments, so it costs nothing.
 
     Args:
-        gram: (K, K) inner products of the gradients.
+        power: () squared norm of the mean, |G|^2.
+        spread: () sum of the variance; |G|^2 + sum V = sum_k w_k |G_k|^2.
+        weights: (K,) weights of the domains, which add up to 1; pairs weigh w_j w_k.
     """
-    number = len(gram)
-    if number < 2:
-        return gram.new_ones(())
-    lengths = gram.diagonal().clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
-    cosines = gram / (lengths[:, None] * lengths)
-    return (cosines.sum() - cosines.diagonal().sum()) / (number * (number - 1))
+    if len(weights) < 2:
+        return torch.ones_like(power)
+    alone = float(weights.square().sum())  # what is left of the squared norm without any agreement
+    ratio = power / (power + spread).clamp_min(torch.finfo(power.dtype).tiny)
+    return (ratio - alone) / (1 - alone)

@@ -136,9 +136,10 @@ class _Factor:
         pairs = tokens_by_domain(self.pairs, batch, self.name)
         self.pairs = []
         units = [unit * float(batch.counts[k]) for k, unit in batch.units.items()]
-        gradients = from_tokens(pairs, units, scratch)
         sums = self._zeros(len(batch.counts))
-        sums[list(batch.rows)] += gradients.rows(slice(0, sums.shape[1])).to(sums.dtype)
+        gradients = from_tokens(pairs, units, scratch).rows(slice(0, sums.shape[1]))
+        for domain, gradient, unit in zip(batch.rows, gradients, units, strict=True):
+            sums[domain].add_(gradient, alpha=unit)
 
     def _zeros(self, domains: int) -> Tensor:
         if self._sums is None:

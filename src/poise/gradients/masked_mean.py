@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.conflict import ConflictMask, Moments, domain_moments, mean_cosine
+from ..core.conflict import ConflictMask, Moments, agreement, domain_moments
 
-# Elements of a tile, all domains together: what a CPU core keeps in its cache. Made by tiles, the
-# domains' gradients never see the main memory, which would cost more than the products.
-_CPU_TILE = 1 << 18
+# Elements of a tile, all domains together. Smaller ones make products slow, larger ones leave the
+# processor's cache and make everything else slow; measured on a CPU with 2 MiB of it a core.
+_CPU_TILE = 1 << 20
 
 
 class Scratch:
@@ -37,11 +37,14 @@ class DomainGradients(NamedTuple):
     Args:
         shape: (K, out, in).
         like: a tensor of their dtype and device.
-        rows: rows (a slice of out) -> (K, rows, in), which lives until the next call.
+        units: K factors.
+        rows: rows (a slice of out) -> (K, rows, in) in the dtype of sums, to be multiplied by
+            `units`; it lives until the next call.
     """
 
     shape: tuple[int, int, int]
     like: Tensor
+    units: Sequence[float]
     rows: Callable[[slice], Tensor]
 
 
@@ -53,7 +56,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 def from_tokens(
     pairs: Sequence[tuple[Tensor, Tensor]], units: Sequence[float], scratch: Scratch
 ) -> DomainGradients:
-    """G_k = u_k * sum_t delta_t x_t^T, in the output gradients' own dtype.
+    """G_k = u_k * sum_t delta_t x_t^T; the products are in the output gradients' own dtype.
 
     Args:
         pairs: for each domain the inputs (n_k, in) and the output gradients (n_k, out).
@@ -62,22 +65,25 @@ def from_tokens(
     """
     pairs = [(x.to(delta.dtype), delta) for x, delta in pairs]
     (x, like), number = pairs[0], len(pairs)
-    columns = x.shape[1]
+    columns, dtype = x.shape[1], accumulation_dtype(like.dtype)
 
     def rows(part: slice) -> Tensor:
         shape = (number, part.stop - part.start, columns)
-        gradients = scratch.take("domains", shape, like, like.dtype)
-        for target, (x, delta), unit in zip(gradients, pairs, units, strict=True):
-            torch.addmm(target, delta[:, part].T, x, beta=0, alpha=unit, out=target)
-        return gradients
+        products = scratch.take("products", shape, like, like.dtype)
+        for target, (x, delta) in zip(products, pairs, strict=True):
+            torch.mm(delta[:, part].T, x, out=target)
+        if products.dtype == dtype:
+            return products
+        return scratch.take("sums", shape, like, dtype).copy_(products)
 
-    return DomainGradients((number, like.shape[1], columns), like, rows)
+    return DomainGradients((number, like.shape[1], columns), like, units, rows)
 
 
 def from_stack(gradients: Tensor) -> DomainGradients:
-    """Gradients that are there already, (K, out, in)."""
+    """Gradients that are there already, (K, out, in), in the dtype of sums."""
     number, rows, columns = gradients.shape
-    return DomainGradients((number, rows, columns), gradients, lambda part: gradients[:, part])
+    shape, units = (number, rows, columns), [1.0] * number
+    return DomainGradients(shape, gradients, units, lambda part: gradients[:, part])
 
 
 def masked_mean(
@@ -93,8 +99,8 @@ def masked_mean(
         scratch: where the result is put: it lives until the next layer's.
 
     Returns:
-        M * G, (out, in), float32 or float64; and (3,) mean mask, suppressed energy and mean
-        cosine between the domains.
+        M * G, (out, in), float32 or float64; and (3,) mean mask, suppressed energy and
+        agreement of the domains.
     """
     shape, like, dtype = (
         gradients.shape[1:],
@@ -103,24 +109,26 @@ def masked_mean(
     )
     mean = scratch.take("mean", shape, like, dtype)
     variance = scratch.take("variance", shape, like, dtype)
-    gram = torch.zeros(len(weights), len(weights), dtype=dtype, device=like.device)
-    power, spread = gram.new_zeros(()), gram.new_zeros(())
+    power, spread, total, kept = mean.new_zeros(4).unbind()
     for rows in _tiles(gradients):
-        part = gradients.rows(rows)
-        moments = domain_moments(part, weights, Moments(mean[rows], variance[rows]))
-        gram += part.flatten(1) @ part.flatten(1).T
-        power += moments.mean.square().sum()
+        out = Moments(mean[rows], variance[rows])
+        moments = domain_moments(gradients.rows(rows), weights, out, gradients.units)
+        power += _energy(moments.mean)
         spread += moments.variance.sum()
     size = mean.numel()
     unit = mask.unit(power / size, spread / size)
-    total, kept = gram.new_zeros(()), gram.new_zeros(())
     for rows in _tiles(gradients):
         # One domain cannot disagree.
         values = mask(Moments(mean[rows], variance[rows]), tau if len(weights) > 1 else 0.0, unit)
         total += values.sum()
-        kept += mean[rows].mul_(values).square().sum()
+        kept += _energy(mean[rows].mul_(values))
     suppressed = 1 - kept / power.clamp_min(torch.finfo(dtype).tiny)
-    return mean, torch.stack([total / size, suppressed, mean_cosine(gram)])
+    return mean, torch.stack([total / size, suppressed, agreement(power, spread, weights)])
+
+
+def _energy(values: Tensor) -> Tensor:
+    flat = values.reshape(-1)
+    return torch.dot(flat, flat)
 
 
 def _tiles(gradients: DomainGradients) -> Iterator[slice]:

@@ -14,7 +14,7 @@ class LayerStatistics(NamedTuple):
     Args:
         mask_mean: mean of the mask, in (0, 1].
         suppressed_energy: 1 - |M * G|^2 / |G|^2.
-        agreement: mean pairwise cosine between the domains' gradients.
+        agreement: mean cosine between the domains' gradients, see `core.conflict.agreement`.
         rank_energy: |P|^2 / |M * G|^2, what the projection keeps; 1 without a projection.
     """
 

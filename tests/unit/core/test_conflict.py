@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from poise.core.conflict import SCALES, ConflictMask, Moments, domain_moments, mean_cosine
+from poise.core.conflict import SCALES, ConflictMask, Moments, agreement, domain_moments
 
 every_scale = pytest.mark.parametrize("scale", SCALES)
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -194,27 +194,38 @@ def test_a_mask_that_underflows_stays_above_zero(scale: Any) -> None:
 # Agreement
 
 
-def test_the_mean_cosine_is_that_of_all_pairs() -> None:
-    vectors = torch.randn(4, 7, dtype=torch.float64)
+def _agreement(gradients: torch.Tensor) -> float:
+    weights = torch.full((len(gradients),), 1 / len(gradients), dtype=torch.float64)
+    moments = domain_moments(gradients, weights)
+    return float(agreement(moments.mean.square().sum(), moments.variance.sum(), weights))
+
+
+def test_agreement_is_the_mean_cosine_of_all_pairs_where_norms_are_alike() -> None:
+    vectors = torch.nn.functional.normalize(torch.randn(4, 7, dtype=torch.float64), dim=1)
     pairs = [(i, j) for i in range(4) for j in range(i)]
     cosines = [torch.cosine_similarity(vectors[i], vectors[j], 0) for i, j in pairs]
-    torch.testing.assert_close(mean_cosine(vectors @ vectors.T), torch.stack(cosines).mean())
+    assert _agreement(3 * vectors) == pytest.approx(float(torch.stack(cosines).mean()))
+
+
+def test_agreement_weighs_pairs_by_their_norms() -> None:
+    vectors = torch.randn(4, 7, dtype=torch.float64)
+    products = [vectors[i] @ vectors[j] for i in range(4) for j in range(i)]
+    expected = torch.stack(products).mean() / vectors.square().sum(1).mean()
+    assert _agreement(vectors) == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize(
     ("vectors", "expected"),
     [
         ([[1.0, 2.0]], 1.0),
-        ([[1.0, 2.0], [2.0, 4.0]], 1.0),
+        ([[1.0, 2.0], [1.0, 2.0]], 1.0),
         ([[1.0, 2.0], [-1.0, -2.0]], -1.0),
         ([[1.0, 0.0], [0.0, 3.0]], 0.0),
         ([[1.0, 0.0], [0.0, 0.0]], 0.0),
-        ([[0.0], [0.0]], 0.0),
     ],
 )
 def test_agreement_of_few_domains(vectors: list[list[float]], expected: float) -> None:
-    gradients = torch.tensor(vectors)
-    assert mean_cosine(gradients @ gradients.T).item() == pytest.approx(expected, abs=1e-6)
+    assert _agreement(torch.tensor(vectors)) == pytest.approx(expected, abs=1e-6)
 
 
 # Refusals

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from poise.core.conflict import SCALES, ConflictMask, domain_moments, mean_cosine
+from poise.core.conflict import SCALES, ConflictMask, agreement, domain_moments
 from poise.gradients import masked_mean as module
 from poise.gradients.masked_mean import Scratch, from_stack, from_tokens, masked_mean
 
@@ -43,11 +43,10 @@ def test_tiles_and_tokens_give_the_masked_mean_of_the_whole(
     moments = domain_moments(stack, WEIGHTS)
     mask = law(moments, 0.7)
     expected = mask * moments.mean
-    flat = stack.flatten(1)
     seen_expected = [
         mask.mean(),
         1 - expected.square().sum() / moments.mean.square().sum(),
-        mean_cosine(flat @ flat.T),
+        agreement(moments.mean.square().sum(), moments.variance.sum(), WEIGHTS),
     ]
     for gradients in (from_stack(stack), from_tokens(_pairs(), units, Scratch())):
         found, seen = masked_mean(gradients, WEIGHTS, law, 0.7, Scratch())
