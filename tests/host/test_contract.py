@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -34,10 +35,10 @@ def breaches(host: type, contract: dict[str, tuple[str, ...]]) -> list[str]:
     return found
 
 
-# Host, its contract, and what the names of our classes on it end with.
-HOSTS: dict[str, tuple[type, dict[str, tuple[str, ...]], tuple[str, ...]]] = {
-    "SDPO": (SDPOTrainer, CONTRACT, ("Mixin", "PGPOTrainer")),
-    "SFT": (SFTTrainer, SFT_CONTRACT, ("CheckpointingMixin", "IGATrainer")),
+# Host, its contract, and a pattern of the names of our classes on it.
+HOSTS: dict[str, tuple[type, dict[str, tuple[str, ...]], str]] = {
+    "SDPO": (SDPOTrainer, CONTRACT, r"(?!IGA)\w*Mixin|PGPOTrainer"),
+    "SFT": (SFTTrainer, SFT_CONTRACT, r"CheckpointingMixin|IGA\w*(Mixin|Trainer)"),
 }
 PROMISES = [(kind, name) for kind, (_, contract, _) in HOSTS.items() for name in contract]
 
@@ -71,9 +72,9 @@ def _own_classes(kind: str) -> list[ast.ClassDef]:
         node
         for path in TRAINING
         for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.ClassDef) and node.name.endswith(HOSTS[kind][2])
+        if isinstance(node, ast.ClassDef) and re.fullmatch(HOSTS[kind][2], node.name)
     ]
-    assert len(classes) >= {"SDPO": 4, "SFT": 2}[kind]
+    assert len(classes) >= {"SDPO": 4, "SFT": 3}[kind]
     return classes
 
 

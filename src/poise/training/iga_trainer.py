@@ -5,28 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 from accelerate.utils import DistributedType
-from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from ..gradients.engine import GradientEngine
-from . import resume
-from .checkpointing import CheckpointingMixin
-from .domain_loss import DomainLosses, MicroBatch, Normalisation, WatchedModel
+from .domain_loss import MicroBatch, Normalisation, WatchedModel
 from .iga_config import IGAConfig
 from .iga_preflight import check_before_loading, check_plain_sgd
+from .iga_state import IGAStateMixin
 from .isomer_batches import DOMAIN, IsomerCollator, IsomerSets, loss_tokens
-from .layers_log import LayersLog, layer_means
 from .metrics_log import MetricsLog
 
 logger = logging.getLogger(__name__)
 
 
-class IGATrainer(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
+class IGATrainer(IGAStateMixin, SFTTrainer):
     """Trainer for Invariant Gradient Alignment on logical isomer sets.
 
     TRL's `SFTTrainer` with two changes: a batch is made of whole isomer sets, whose loss is
@@ -88,8 +84,7 @@ class IGATrainer(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
         model, self.domains = check_before_loading(
             model, args, train_dataset, peft_config, quantization_config, own
         )
-        self.engine: GradientEngine | None = None
-        self._domain_losses = DomainLosses(len(self.domains))
+        self._prepare_state(len(self.domains))
         self._micro_batch: MicroBatch | None = None
         super().__init__(
             model=model,
@@ -110,7 +105,6 @@ class IGATrainer(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
         self.data_collator: Any = IsomerCollator(self.data_collator)
         if args.needs_engine:
             self.engine = GradientEngine(self.model, args.method(), seed=args.seed)
-        self._layers_log = LayersLog()
         self.add_callback(self._layers_log)
         self.add_callback(MetricsLog())
 
@@ -242,57 +236,6 @@ class IGATrainer(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
             return
         # A step with learning rate 0 changes nothing, whatever its gradient.
         self.engine.finish((self._get_learning_rate() or 1.0) if self._retracts else None)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if self.model.training and "loss" in logs:
-            self._log_alignment()
-        super().log(logs, start_time)
-
-    def _log_alignment(self) -> None:
-        metrics = self._metrics["train"]
-        losses = self._domain_losses.pop(self.accelerator)
-        for name, loss in zip(self.domains, losses, strict=True):
-            if loss is not None:
-                metrics[f"iga/loss/{name}"].append(loss)
-        layers = {} if self.engine is None else self.engine.statistics()
-        if layers:
-            metrics["iga/tau"].append(self.args.tau_at(self.state.global_step - 1))
-            for figure, value in layer_means(layers).items():
-                metrics[f"iga/{figure}"].append(value)
-            self._layers_log.write(self.args, self.state, layers)
-
-    def _check_checkpoint(self, checkpoint: Path) -> None:
-        rank = self.accelerator.process_index
-        names = [resume.state_file(rank)]
-        if self.engine is not None:
-            names.append(resume.warm_starts_file(rank))
-        for name in names:
-            if not (checkpoint / name).is_file():
-                raise ValueError(
-                    f"cannot resume from {checkpoint}: expected {name}, found none; resume with as "
-                    "many ranks and the use_engine that it was saved with, or start a new run in "
-                    "another output_dir"
-                )
-
-    def _save_state(self, folder: Path) -> None:
-        rank = self.accelerator.process_index
-        if self.engine is not None:
-            save_file(self.engine.state_dict(), folder / resume.warm_starts_file(rank))
-        state = {
-            "tokens": self._total_train_tokens,
-            "metrics": dict(self._metrics["train"]),
-            "domain_losses": self._domain_losses.state_dict(),
-        }
-        resume.save_json(folder / resume.state_file(rank), state)
-
-    def _load_state(self, folder: Path) -> None:
-        rank = self.accelerator.process_index
-        if self.engine is not None:
-            self.engine.load_state_dict(load_file(folder / resume.warm_starts_file(rank)))
-        state = resume.load_json(folder / resume.state_file(rank))
-        self._total_train_tokens = state["tokens"]
-        self._metrics["train"].update(state["metrics"])
-        self._domain_losses.load_state_dict(state["domain_losses"])
 
 
 def _refuse_arguments(**arguments: Any) -> None:

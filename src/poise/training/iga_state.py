@@ -1,0 +1,79 @@
+"""What an IGA run logs of domains and layers, and what its checkpoints keep beside the host's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from trl import SFTTrainer
+
+from ..gradients.engine import GradientEngine
+from . import resume
+from .checkpointing import CheckpointingMixin
+from .domain_loss import DomainLosses
+from .layers_log import LayersLog, layer_means
+
+
+class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
+    """Logs losses by domain and figures by layer; saves and restores them with the warm starts.
+
+    Needs `_prepare_state` before the host's `__init__`, and `_layers_log` among the callbacks.
+    """
+
+    domains: tuple[str, ...]
+
+    def _prepare_state(self, domains: int) -> None:
+        self.engine: GradientEngine | None = None
+        self._domain_losses = DomainLosses(domains)
+        self._layers_log = LayersLog()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self.model.training and "loss" in logs:
+            self._log_alignment()
+        super().log(logs, start_time)
+
+    def _log_alignment(self) -> None:
+        metrics = self._metrics["train"]
+        losses = self._domain_losses.pop(self.accelerator)
+        for name, loss in zip(self.domains, losses, strict=True):
+            if loss is not None:
+                metrics[f"iga/loss/{name}"].append(loss)
+        layers = {} if self.engine is None else self.engine.statistics()
+        if layers:
+            metrics["iga/tau"].append(self.args.tau_at(self.state.global_step - 1))
+            for figure, value in layer_means(layers).items():
+                metrics[f"iga/{figure}"].append(value)
+            self._layers_log.write(self.args, self.state, layers)
+
+    def _check_checkpoint(self, checkpoint: Path) -> None:
+        rank = self.accelerator.process_index
+        names = [resume.state_file(rank)]
+        if self.engine is not None:
+            names.append(resume.warm_starts_file(rank))
+        for name in names:
+            if not (checkpoint / name).is_file():
+                raise ValueError(
+                    f"cannot resume from {checkpoint}: expected {name}, found none; resume with as "
+                    "many ranks and the use_engine that it was saved with, or start a new run in "
+                    "another output_dir"
+                )
+
+    def _save_state(self, folder: Path) -> None:
+        rank = self.accelerator.process_index
+        if self.engine is not None:
+            save_file(self.engine.state_dict(), folder / resume.warm_starts_file(rank))
+        state = {
+            "tokens": self._total_train_tokens,
+            "metrics": dict(self._metrics["train"]),
+            "domain_losses": self._domain_losses.state_dict(),
+        }
+        resume.save_json(folder / resume.state_file(rank), state)
+
+    def _load_state(self, folder: Path) -> None:
+        rank = self.accelerator.process_index
+        if self.engine is not None:
+            self.engine.load_state_dict(load_file(folder / resume.warm_starts_file(rank)))
+        state = resume.load_json(folder / resume.state_file(rank))
+        self._total_train_tokens = state["tokens"]
+        self._metrics["train"].update(state["metrics"])
+        self._domain_losses.load_state_dict(state["domain_losses"])
