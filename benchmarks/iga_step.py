@@ -121,7 +121,10 @@ def time_sides(sides: Sequence[str], rounds: int, domains: int, **setting: Any) 
     work = Workload(domains, **setting)
     steps = {side: work.step(side) for side in sides}
     seconds: dict[str, list[float]] = {side: [] for side in sides}
-    for turn in track(range(rounds + 1), description=f"K = {domains}", transient=True):
+    progress = track(
+        range(rounds + 1), f"K = {domains}", console=Console(stderr=True), transient=True
+    )
+    for turn in progress:
         for side, step in steps.items():
             if side == "reference" and turn == 0:
                 continue  # it is slow, and a warm start is nothing to it
@@ -166,6 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--json", action="store_true", help="print one JSON object of ratios")
     args = parser.parse_args(argv)
+    args.sides = ["plain", *(side for side in args.sides if side != "plain")]  # what ratios are to
     setting = {"tokens": args.tokens, "model": args.model, "device": args.device}
     at = 4 if 4 in args.domains else args.domains[0]
     seconds = {}

@@ -18,7 +18,8 @@ IGA_SETTING = "demo_iga.yaml"
 
 
 def main(argv: list[str]) -> int:
-    """Runs the demo; flags are those of `poise pgpo`. An interrupted demo goes on where it was."""
+    """Runs the demo; flags are those of `poise pgpo`, of which IGA's part takes the seeds and the
+    folder. An interrupted demo goes on where it was."""
     script, config, model = _parse(pgpo.make_parser(), PGPO_SETTING, argv)
     folder = Path(config.output_dir)
     print(f"PGPO: answers of one line to questions on facts, into {folder}", flush=True)
@@ -27,7 +28,9 @@ def main(argv: list[str]) -> int:
     _measure(folder, questions=400, max_new_tokens=8, stop=["\n"])
     second = folder.with_name(f"{folder.name}-iga")
     print(f"\nIGA: reasoning on logical isomers, into {second}", flush=True)
-    iga.train(*_parse(iga.make_parser(), IGA_SETTING, ["--output_dir", str(second)]))
+    seeds = ["--seed", str(config.seed), "--question_seed", str(script.question_seed)]
+    flags = ["--output_dir", str(second), *seeds]
+    iga.train(*_parse(iga.make_parser(), IGA_SETTING, flags))
     _measure(second, questions=8, max_new_tokens=64, stop=["\n\n"])
     return 0
 

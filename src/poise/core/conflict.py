@@ -134,7 +134,9 @@ class ConflictMask:
 
 
 def agreement(power: Tensor, spread: Tensor, weights: Tensor) -> Tensor:
-    """How far the domains' gradients point the same way, () from below 0 to 1; 1 for one domain.
+    """How far the domains' gradients point the same way, () from below 0 to 1.
+
+    1 for one domain, and where nothing disagrees because there is no gradient at all.
 
     Mean inner product between two domains over the mean squared norm: the mean pairwise cosine,
     pairs weighted by their norms. Both follow from the moments, so it costs nothing.
@@ -147,5 +149,5 @@ def agreement(power: Tensor, spread: Tensor, weights: Tensor) -> Tensor:
     if len(weights) < 2:
         return torch.ones_like(power)
     alone = float(weights.square().sum())  # what is left of the squared norm without any agreement
-    ratio = power / (power + spread).clamp_min(torch.finfo(power.dtype).tiny)
-    return (ratio - alone) / (1 - alone)
+    ratio = power / (power + spread)
+    return torch.where(power + spread > 0, (ratio - alone) / (1 - alone), 1.0)

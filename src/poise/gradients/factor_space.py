@@ -85,11 +85,14 @@ class FactorSpace:
     @torch.no_grad()
     def finish(self, learning_rate: float | None = None) -> None:
         """Masks the step's gradients and puts them into `.grad`."""
+        ranks = dist.get_world_size() if _is_distributed() else 1
+        if ranks > 1:
+            self._agree()
         if self._counts is None:
             return
-        ranks = dist.get_world_size() if _is_distributed() else 1
-        counts = self._counts
-        totals = _sum_over_ranks(torch.cat([counts, counts.new_tensor([self._shares])]))
+        device = self._factors[0].module.weight.device
+        own = torch.cat([self._counts, self._counts.new_tensor([self._shares])])
+        totals = _sum_over_ranks(own.to(device)).cpu()  # a backend knows its own devices only
         counts, share = totals[:-1], float(totals[-1]) / ranks
         weights = domain_weights(counts, by_tokens=self._by_tokens)
         present = torch.nonzero(weights).flatten().tolist()
@@ -107,6 +110,17 @@ class FactorSpace:
                 weight.grad = torch.empty_like(weight)
             weight.grad.copy_(masked * share)  # in place: it may be a part of a reducer's bucket
         self._forget_step()
+
+    def _agree(self) -> None:
+        """A rank without any loss in the step takes part in the sums with zeros."""
+        number = 0 if self._counts is None else len(self._counts)
+        own = [number, self._by_tokens, self._tau]
+        device = self._factors[0].module.weight.device
+        known = torch.tensor(own, dtype=torch.float64, device=device)
+        dist.all_reduce(known, dist.ReduceOp.MAX)
+        if self._counts is None and known[0] > 0:
+            self._counts = torch.zeros(int(known[0]), dtype=torch.float64)
+            self._by_tokens, self._tau = bool(known[1]), float(known[2])
 
 
 class _Factor:

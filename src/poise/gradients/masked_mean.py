@@ -122,7 +122,7 @@ def masked_mean(
         values = mask(Moments(mean[rows], variance[rows]), tau if len(weights) > 1 else 0.0, unit)
         total += values.sum()
         kept += _energy(mean[rows].mul_(values))
-    suppressed = 1 - kept / power.clamp_min(torch.finfo(dtype).tiny)
+    suppressed = (power - kept) / power.clamp_min(torch.finfo(dtype).tiny)
     return mean, torch.stack([total / size, suppressed, agreement(power, spread, weights)])
 
 

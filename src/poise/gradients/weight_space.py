@@ -180,8 +180,10 @@ class _Layer:
         masked, seen = masked_mean(gradients, weights, self._mask, tau, scratch)
         projected = self._project(masked)
         kept = projected.right.square().sum() if isinstance(projected, LowRank) else None
-        energy = masked.square().sum().clamp_min(torch.finfo(masked.dtype).tiny)
-        rank_energy = energy.new_ones(()) if kept is None else kept / energy
+        energy = masked.square().sum()
+        # Nothing is lost of nothing.
+        whole = energy if kept is None else kept
+        rank_energy = torch.where(energy > 0, whole / energy, 1.0)
         statistics.add(self.name, torch.cat([seen, rank_energy[None]]))
         return self._to_factors(projected, batch.share)
 

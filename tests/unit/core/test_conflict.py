@@ -222,6 +222,7 @@ def test_agreement_weighs_pairs_by_their_norms() -> None:
         ([[1.0, 2.0], [-1.0, -2.0]], -1.0),
         ([[1.0, 0.0], [0.0, 3.0]], 0.0),
         ([[1.0, 0.0], [0.0, 0.0]], 0.0),
+        ([[0.0], [0.0]], 1.0),
     ],
 )
 def test_agreement_of_few_domains(vectors: list[list[float]], expected: float) -> None:

@@ -101,3 +101,11 @@ def test_low_precision_is_summed_up_in_float32(
     expected, _ = masked_mean(exact, WEIGHTS, law, 1.0, Scratch())
     assert found.dtype == torch.float32
     assert (found.double() - expected).norm() < bound * expected.norm()
+
+
+def test_of_no_gradient_nothing_is_suppressed() -> None:
+    stack = torch.zeros(3, 4, 5)
+    weights = torch.full((3,), 1 / 3, dtype=torch.float64)
+    found, seen = masked_mean(from_stack(stack), weights, ConflictMask(), 1.0, Scratch())
+    assert not found.any()
+    assert seen.tolist() == [1.0, 0.0, 1.0]

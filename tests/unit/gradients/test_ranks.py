@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 
 from poise.gradients.engine import GradientEngine
 from poise.methods.iga import IGA
-from tests.equivalence.iga_gradients import Batch, Gradients, difference, engine_step
+from tests.equivalence.iga_gradients import Batch, Gradients, difference, engine_step, named
 from tests.equivalence.iga_models import toy
 
 # Unequal parts: rank 0 has no domain 1, rank 1 has no domain 2; nobody has domain 3.
@@ -32,10 +32,32 @@ def _rank_main(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     try:
         torch.save(_steps(PARTS[rank]), f"{folder}/rank{rank}.pt")
+        torch.save(_alone(rank), f"{folder}/alone{rank}.pt")
         with pytest.raises(ValueError, match="'retraction': expected one process, found 2"):
             GradientEngine(toy(), IGA(update="retraction"))
     finally:
         dist.destroy_process_group()
+
+
+def _alone(rank: int) -> Gradients:
+    """A step in which rank 1 has no loss, as where all of its labels are masked."""
+    model = toy()
+    engine = GradientEngine(model, IGA(space="factor"))
+    if rank == 0:
+        return engine_step(engine, model, [WHOLE])
+    engine.finish()
+    pairs = [[p.grad for p in adapter.parameters] for adapter in engine.adapters]
+    return named(engine.adapters, pairs)  # type: ignore[arg-type]
+
+
+def test_a_rank_without_loss_takes_part(tmp_path: Path) -> None:
+    mp.spawn(_rank_main, args=(str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"alone{r}.pt", weights_only=True) for r in range(2))
+    model = toy()
+    expected = engine_step(GradientEngine(model, IGA(space="factor")), model, [WHOLE])
+    assert all(torch.equal(first[name], second[name]) for name in expected)
+    # Ranks average: the loss of one rank of two has half a share.
+    assert difference({name: 2 * g for name, g in first.items()}, expected) < 1e-12
 
 
 def test_two_gloo_ranks_are_one_rank(tmp_path: Path) -> None:
