@@ -110,14 +110,17 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(
     _assert_equal(finished_run, folder)
     last = [_logged_at(15, run_folder) for run_folder in (finished_run, folder)]
     assert last[0] == last[1]
-    assert "iga/loss/law" in last[0]
+    assert {"iga/loss/law", "iga/mask_mean", "iga/agreement"} <= last[0].keys()
+    logs = [_lines(run_folder / "layers.jsonl") for run_folder in (finished_run, folder)]
+    assert len(logs[0]) == 3
+    assert logs[0] == logs[1]
 
 
 def _logged_at(step: int, folder: Path) -> dict[str, float]:
     """The figures that a checkpoint keeps until they are logged."""
     lines = [json.loads(line) for line in _lines(folder / "metrics.jsonl")]
     (line,) = [line for line in lines if line["step"] == step and "loss" in line]
-    kept = ("iga/loss/", "entropy", "num_tokens", "mean_token_accuracy")
+    kept = ("iga/", "entropy", "num_tokens", "mean_token_accuracy")
     return {name: value for name, value in line.items() if name.startswith(kept)}
 
 

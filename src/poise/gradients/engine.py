@@ -11,7 +11,7 @@ from ..methods.iga import IGA
 from .adapters import find_adapters
 from .domains import DomainBatch
 from .factor_space import FactorSpace
-from .statistics import LayerStatistics
+from .statistics import LayerStatistics, StatisticsLog
 from .taps import Hooks
 from .weight_space import WeightSpace
 
@@ -96,7 +96,12 @@ class GradientEngine:
 
     def statistics(self) -> dict[str, LayerStatistics]:
         """What was seen in each layer since the last call, means over micro-batches."""
-        return self._space.statistics.pop()
+        return self.unread.pop()
+
+    @property
+    def unread(self) -> StatisticsLog:
+        """What `statistics` will return: a checkpoint between two reads has to keep it."""
+        return self._space.statistics
 
     def state_dict(self) -> dict[str, Tensor]:
         """What carries over from step to step: the projection's warm starts, by layer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class StatisticsLog:
     def add(self, layer: str, values: Tensor) -> None:
         """Adds (4,) values, the fields of `LayerStatistics`."""
         total, count = self._sums.get(layer, (torch.zeros_like(values), 0))
-        self._sums[layer] = (total + values, count + 1)
+        self._sums[layer] = (total.to(values) + values, count + 1)  # a restored one is on the CPU
 
     def pop(self) -> dict[str, LayerStatistics]:
         """Means since the last call, by layer."""
@@ -41,4 +41,15 @@ class StatisticsLog:
         return {
             layer: LayerStatistics(*(total / count).tolist())
             for layer, (total, count) in sums.items()
+        }
+
+    def state_dict(self) -> dict[str, list[Any]]:
+        """[sums of the fields, their number] by layer, as plain JSON values."""
+        return {layer: [total.tolist(), count] for layer, (total, count) in self._sums.items()}
+
+    def load_state_dict(self, state: dict[str, list[Any]]) -> None:
+        """Takes `state_dict`'s; exact, as float64 holds every sum."""
+        self._sums = {
+            layer: (torch.tensor(sums, dtype=torch.float64), count)
+            for layer, (sums, count) in state.items()
         }

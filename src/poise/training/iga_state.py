@@ -66,14 +66,16 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
             "tokens": self._total_train_tokens,
             "metrics": dict(self._metrics["train"]),
             "domain_losses": self._domain_losses.state_dict(),
+            "layers": {} if self.engine is None else self.engine.unread.state_dict(),
         }
         resume.save_json(folder / resume.state_file(rank), state)
 
     def _load_state(self, folder: Path) -> None:
         rank = self.accelerator.process_index
+        state = resume.load_json(folder / resume.state_file(rank))
         if self.engine is not None:
             self.engine.load_state_dict(load_file(folder / resume.warm_starts_file(rank)))
-        state = resume.load_json(folder / resume.state_file(rank))
+            self.engine.unread.load_state_dict(state["layers"])
         self._total_train_tokens = state["tokens"]
         self._metrics["train"].update(state["metrics"])
         self._domain_losses.load_state_dict(state["domain_losses"])
