@@ -16,7 +16,7 @@ from . import launch
 from .arguments import CommandParser, option
 from .training import add_model_arguments, run_training
 
-CONFIG = "iga.yaml"
+SETTING = str(files(__package__).joinpath("iga.yaml"))
 GENERATED = "isomers"
 
 
@@ -50,9 +50,11 @@ def main(argv: list[str]) -> int:
 
     Without `--config`, the setting of the embedded model is taken, and flags change it.
     """
-    parsed, launch_flags, own = launch.parse(make_parser(), with_setting(argv))
+    words = with_setting(argv)
+    parsed, launch_flags, own = launch.parse(make_parser(), words)
     if launch.needs_launcher(launch_flags):
         return launch.launch("poise.cli.iga", launch_flags, own)
+    drop_embedded_cue(parsed[0], words)
     train(*parsed)
     return 0
 
@@ -61,7 +63,18 @@ def with_setting(argv: list[str]) -> list[str]:
     """The command line with the embedded setting, unless it names one."""
     if any(word == "--config" or word.startswith("--config=") for word in argv):
         return argv
-    return ["--config", str(files(__package__).joinpath(CONFIG)), *argv]
+    return ["--config", SETTING, *argv]
+
+
+def drop_embedded_cue(script: IGAScriptArguments, words: list[str]) -> None:
+    """The embedded setting's cue is one of its generated sets; other sets go without."""
+    is_asked_for = any(word.partition("=")[0] == "--cue_strength" for word in words)
+    if SETTING in words and not is_asked_for and not _is_generated(script.dataset):
+        script.cue_strength = None
+
+
+def _is_generated(dataset: str) -> bool:
+    return dataset.partition(":")[0] == GENERATED
 
 
 def train(script: IGAScriptArguments, config: IGAConfig, model: ModelConfig) -> IGATrainer:
@@ -82,12 +95,20 @@ def make_trainer(script: IGAScriptArguments, config: IGAConfig, model: ModelConf
 
 
 def load_dataset(script: IGAScriptArguments, config: IGAConfig) -> Any:
-    """The isomer sets to train on, a row per problem."""
+    """The isomer sets to train on, a row per problem.
+
+    Raises:
+        ValueError: settings of generated sets for others, besides `load_questions`' own.
+    """
     options: dict[str, Any] = {"count": script.count, "seed": script.question_seed}
-    is_generated = script.dataset.partition(":")[0] == GENERATED
-    if is_generated:
-        options |= {"depths": script.depths, "cue_strength": script.cue_strength}
-        options["domains"] = config.domains
+    generation = {"depths": script.depths, "cue_strength": script.cue_strength}
+    if _is_generated(script.dataset):
+        options |= generation | {"domains": config.domains}
+    elif given := [f"--{name}" for name, value in generation.items() if value is not None]:
+        raise ValueError(
+            f"{' and '.join(given)}: expected generated sets ('{GENERATED}'), found the data set "
+            f"{script.dataset!r}, which has its own; leave out what belongs to generated sets"
+        )
     return load_questions(
         script.dataset, script.split, **{k: v for k, v in options.items() if v is not None}
     )

@@ -92,6 +92,7 @@ def test_a_users_own_isomers_train_plain_fine_tuning_too(
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert "iga/loss/law" in metrics[0]
     assert "iga/mask_mean" not in metrics[0]
+    assert read_run(folder).config["script.cue_strength"] is None  # the setting's is not for them
 
 
 def test_a_configuration_file_takes_the_place_of_the_embedded_setting(
@@ -126,6 +127,8 @@ def test_the_embedded_setting_parses_and_asks_for_shortcuts() -> None:
         ({"use_peft": "false"}, "pass peft_config=LoraConfig"),
         ({"dataset": "isomers:astrology"}, "astrology"),
         ({"dataset": "science:physics"}, "expected a column 'isomer_id'"),
+        ({"dataset": "mine.jsonl", "depths": 2}, "--depths: expected generated sets"),
+        ({"dataset": "mine.jsonl", "cue_strength": 1}, "--cue_strength: expected generated sets"),
         ({"model_name_or_path": "no model"}, "no existing folder"),
         ({"resume_from_checkpoint": "true"}, "cannot resume"),
         ({"maks_scale": "snr"}, "did you mean --mask_scale?"),
