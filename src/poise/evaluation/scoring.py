@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..data.isomers.answers import logical_answer
+from ..data.isomers.told_answers import told_answer
 from ..data.reasoning_gym import final_answer, reasoning_gym_reward
 from ..data.rewards import extract_answer
 
+_LETTER = re.compile("[A-Z]")
 Row = Mapping[str, Any]
 
 
@@ -35,9 +38,21 @@ def score_reasoning_gym(row: Row, text: str) -> Scored:
 
 
 def score_isomer(row: Row, text: str) -> Scored:
-    """1 for the right logical answer, told in the words of the problem's domain."""
-    found = logical_answer(text, row["options"], row["meanings"])
+    """1 for the right logical answer, told in the words of the problem's domain.
+
+    Options are matched where the row lists them with their meanings; the answer to a problem that
+    a teacher retold is read as what it means to the problem.
+    """
+    if row.get("meanings"):
+        found = logical_answer(text, row["options"], row["meanings"])
+    else:
+        found = told_answer(text, _plain(row["prompt"]), row["answer"], row["answer_text"])
     return Scored(found, float(found == row["answer"]))
+
+
+def _plain(prompt: Any) -> str:
+    """A prompt as text, if need be from its chat messages."""
+    return prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
 
 
 def scorer_of(rows: Sequence[Row], name: str = "dataset") -> Score:
@@ -45,26 +60,41 @@ def scorer_of(rows: Sequence[Row], name: str = "dataset") -> Score:
 
     Raises:
         ValueError: a row has neither a right answer nor a task that knows it; an isomer's right
-            answer is none of its options' meanings.
+            answer is none of its options' meanings, or is told in no words.
     """
     if all("task_index" in row for row in rows):
         return score_reasoning_gym
-    if all("meanings" in row for row in rows):
-        _check_isomers(rows, name)
+    if all(row.get("meanings") or _is_retold(row) for row in rows):
+        for index, row in enumerate(rows):
+            _check_isomer(row, f"{name}, row {index}")
         return score_isomer
     for index, row in enumerate(rows):
-        if not row.get("answer"):
-            raise ValueError(
-                f"{name}, row {index}: expected the right letter in a column 'answer', found "
-                f"{row.get('answer')!r}; questions without it cannot be evaluated"
-            )
+        _check_letter(row, f"{name}, row {index}")
     return score_multiple_choice
 
 
-def _check_isomers(rows: Sequence[Row], name: str) -> None:
-    for index, row in enumerate(rows):
-        if row.get("answer") not in row["meanings"]:
-            raise ValueError(
-                f"{name}, row {index}: expected an answer among the meanings of its options, "
-                f"{', '.join(map(str, row['meanings']))}; found {row.get('answer')!r}"
-            )
+def _is_retold(row: Row) -> bool:
+    """Whether an isomer tells its answer in words and in logical terms, as built ones do."""
+    return bool(row.get("isomer_id") and row.get("answer_text") and row.get("answer"))
+
+
+def _check_isomer(row: Row, where: str) -> None:
+    if row.get("meanings") and row.get("answer") not in row["meanings"]:
+        raise ValueError(
+            f"{where}: expected an answer among the meanings of its options, "
+            f"{', '.join(map(str, row['meanings']))}; found {row.get('answer')!r}"
+        )
+
+
+def _check_letter(row: Row, where: str) -> None:
+    answer = row.get("answer")
+    if not answer:
+        raise ValueError(
+            f"{where}: expected the right letter in a column 'answer', found {answer!r}; "
+            "questions without it cannot be evaluated"
+        )
+    if row.get("isomer_id") and not _LETTER.fullmatch(str(answer)):
+        raise ValueError(
+            f"{where}: expected an isomer's right letter, or beside its answer in logical terms "
+            f"either 'options' and 'meanings' or 'answer_text'; found the answer {answer!r} alone"
+        )

@@ -75,6 +75,35 @@ def test_an_isomer_whose_answer_no_option_means_cannot_be_scored() -> None:
         scorer_of([row])
 
 
+@pytest.mark.parametrize(
+    ("prompt", "answer", "told", "others"),
+    [
+        ("How many?", "17", "17 mg", {"seventeen": "17", "18 mg": "18", "perhaps": None}),
+        ("How much?", "1/2", "0.5", {"$0.50": "1/2", "half": "1/2", "5 or 6": None}),
+        ("Which?\nA) iron (old)\nB) neon", "e0", "iron (old)", {"A": "e0", "Neon.": "e1"}),
+        ("Is it?", "yes", "Yes", {"true": "yes", "no": "no", "unknown": "unknown"}),
+        ("Ann or Bo?", "e0", "Ann", {"ann.": "e0", "Bo": "bo", "Cy": None}),
+    ],
+)
+def test_a_retold_isomer_is_scored_by_what_its_answer_means(
+    prompt: str, answer: str, told: str, others: dict[str, str | None]
+) -> None:
+    row = {"isomer_id": "p", "prompt": prompt, "answer": answer, "answer_text": told}
+    assert scorer_of([row]) is score_isomer
+    chat = row | {"prompt": [{"role": "user", "content": prompt}]}
+    for said, found in {told: answer, **others}.items():
+        for asked in (row, chat):
+            assert score_isomer(asked, f" So.\nAnswer: {said}") == (found, float(found == answer))
+    assert score_isomer(row, f" So {told}") == score_isomer(row, "Answer:\n") == (None, 0.0)
+
+
+def test_isomers_whose_answer_cannot_be_read_are_not_scored_as_letters() -> None:
+    row = {"isomer_id": "p", "domain": "law", "prompt": "How many?", "answer": "17"}
+    with pytest.raises(ValueError, match=r"row 1: expected an isomer's right letter.*found.*'17'"):
+        scorer_of([row | {"answer": "B"}, row])
+    assert scorer_of([row | {"answer": "B"}]) is score_multiple_choice
+
+
 def test_generated_isomers_are_read_back_in_every_domain_and_phrasing() -> None:
     rows = isomer_tests(8)
     score = scorer_of(rows)

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..answers import MARKER
-from .answers import answer_fault, mentions, read_answer
+from ..quantities import numbers
+from ..told_answers import answer_fault, mentions, read_answer
 from .problems import SourceProblem
 from .prompts import Retelling
-from .quantities import numbers
 from .signature import overlap, quantity_faults, read_signature, relation_faults
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...validation import check_columns, read_jsonl
 from ..answers import MARKER
-from .answers import Answer, read_answer, read_options
+from ..told_answers import Answer, read_answer, read_options
 
 _PROMPTS = ("prompt", "question")
 _SOLUTIONS = ("completion", "solution")

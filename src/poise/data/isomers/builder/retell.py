@@ -109,7 +109,7 @@ def _tell(
 
 
 def _kept(problem: SourceProblem, domain: str, told: Retelling, attempts: int) -> Outcome:
-    from .answers import read_answer
+    from ..told_answers import read_answer
 
     answer = read_answer(told.prompt, told.answer)
     # An option by its words, not by its letter.

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from .quantities import NUMBER_WORDS, quantities
+from ..quantities import NUMBER_WORDS, quantities
 
 # Kind -> words and phrases. The longest phrase that fits is read, so that the "more" in "no more
 # than" is no "more".

@@ -10,6 +10,7 @@ import pytest
 
 from poise.data.isomers.builder import Plan, TeacherError
 from poise.data.isomers.validation import validate_isomers
+from poise.evaluation.scoring import scorer_of
 
 from .builds import DOMAINS, Build, only
 from .endpoint import Asked, Endpoint, Reply, retold, source_row
@@ -34,6 +35,8 @@ def test_faithful_retellings_become_sets_that_datasets_loads(build: Build, tmp_p
         reasoning = f" {row['completion'].split(chr(10))[0].strip()}"
         assert row["completion"] == f"{reasoning}\nAnswer: {row['answer_text']}"
         assert row["answer"] == str(source_row(int(row["isomer_id"][1:]))["answer"])
+        assert scorer_of([row])(row, row["completion"]) == (row["answer"], 1.0)
+        assert scorer_of([row])(row, f"{reasoning}\nAnswer: 7") == ("7", 0.0)
     assert build.lines(".rejects") == []
     assert validate_isomers(build.output) == []
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from poise.data.isomers.builder.answers import read_answer
 from poise.data.isomers.builder.checks import Limits, review
 from poise.data.isomers.builder.problems import SourceProblem
 from poise.data.isomers.builder.prompts import Retelling
+from poise.data.isomers.told_answers import read_answer
 
 ASKED = "Ann packs 12 pears into each of 8 boxes. If half of them rot, how many are good?"
 TOLD = "A clerk stamps 12 deeds on each of 8 days. If half are void, how many hold?"

@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from poise.data.isomers.builder.answers import read_answer
 from poise.data.isomers.builder.problems import SourceProblem
 from poise.data.isomers.builder.prompts import (
     Failed,
@@ -15,6 +14,7 @@ from poise.data.isomers.builder.prompts import (
     make_messages,
     parse_reply,
 )
+from poise.data.isomers.told_answers import read_answer
 
 REPLY = {"prompt": "How many {deeds}?", "reasoning": "2 and 3 is 5.", "answer": "5"}
 READ = Retelling("How many {deeds}?", "2 and 3 is 5.", "5")

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from poise.data.isomers.builder import pace
-from poise.data.isomers.builder.answers import Answer
 from poise.data.isomers.builder.problems import SourceProblem
 from poise.data.isomers.builder.prompts import make_messages
 from poise.data.isomers.builder.teachers import (
@@ -18,6 +17,7 @@ from poise.data.isomers.builder.teachers import (
     TeacherError,
     read_key,
 )
+from poise.data.isomers.told_answers import Answer
 
 from .endpoint import KEY, Asked, Endpoint, Reply, source_row
 

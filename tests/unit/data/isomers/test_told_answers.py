@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from poise.data.isomers.builder.answers import Answer, answer_fault, read_answer, read_options
+from poise.data.isomers.told_answers import Answer, answer_fault, read_answer, read_options
 
 LETTERED = "Which is a gas?\nA) iron\nB) neon\nC) gold"
 LISTED = "Options: iron, neon, or gold.\nQuestion: Which is a gas?"

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from .answers import MARKER
 from .quantities import CARDINALS, SCALES, numbers
 
 Kind = Literal["option", "truth", "number", "name"]
@@ -57,6 +58,34 @@ def read_answer(prompt: str, answer: str) -> Answer | None:
     if text and mentions(prompt, text):
         return Answer("name", "e0", text)
     return Answer("number", values[0], text) if len(values) == 1 else None
+
+
+def told_answer(completion: str, prompt: str, answer: str, answer_text: str) -> str | None:
+    """The logical answer of a completion to a retold problem, None where none can be read.
+
+    Choice: a wrong name has no logical answer that other domains know of, so that it is returned
+    as it stands.
+
+    Args:
+        completion: Ends with a line ``Answer: TEXT``.
+        prompt: The problem.
+        answer: The right answer in logical terms.
+        answer_text: It in the words of the problem's domain.
+    """
+    _, marked, rest = completion.rpartition(MARKER)
+    text = _first_line(rest) if marked else ""
+    if not _bare(text):
+        return None
+    if _bare(text) == _bare(_first_line(answer_text)):
+        return answer
+    found = read_answer(prompt, text)
+    if found is None:
+        return None
+    return _bare(text) if found.kind == "name" else found.logical
+
+
+def _first_line(text: str) -> str:
+    return text.split("\n", 1)[0].strip()
 
 
 def answer_fault(

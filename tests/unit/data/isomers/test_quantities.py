@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poise.data.isomers.builder.quantities import numbers, quantities
+from poise.data.isomers.quantities import numbers, quantities
 
 
 @pytest.mark.parametrize(
