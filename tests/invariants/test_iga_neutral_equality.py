@@ -11,7 +11,7 @@ from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 from poise.training import IGATrainer
-from poise.training.isomer_batches import IsomerSets
+from poise.training.isomer_batches import IsomerSets, rows_by_domain
 from tests.tiny import DOMAINS, tiny_isomers
 
 STEPS = 20
@@ -26,14 +26,14 @@ COMMON = {"max_steps": STEPS, "learning_rate": 3e-4}
 
 
 class _SameBatches(SFTTrainer):  # type: ignore[misc]
-    """The host, fed with the sequences of whole sets; its code is untouched."""
+    """The host, fed with the sequences of whole sets by domain; its code is untouched."""
 
     def _prepare_dataset(self, *args: Any, **kwargs: Any) -> Any:
         return IsomerSets(super()._prepare_dataset(*args, **kwargs), DOMAINS)
 
 
 def _flat(collate: Any) -> Any:
-    return lambda sets: collate([row for members in sets for row in members])
+    return lambda sets: collate(rows_by_domain(sets))
 
 
 def _weights(trainer: Any) -> dict[str, torch.Tensor]:

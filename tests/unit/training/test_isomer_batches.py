@@ -40,9 +40,10 @@ def test_a_batch_is_flat_and_says_the_domain_of_each_row(sets: IsomerSets) -> No
         seen.extend(rows)
         return {"input_ids": [row["input_ids"] for row in rows]}
 
-    batch = IsomerCollator(host)([sets[1], sets[2]])
-    assert batch["input_ids"] == [[5, 6, 7], [3], [8]]
-    assert batch["domain"].tolist() == [0, 1, 2]
+    batch = IsomerCollator(host)([sets[1], sets[2], sets[0]])
+    # By domain, so that each one's rows are neighbours; within it in the order of the sets.
+    assert batch["input_ids"] == [[5, 6, 7], [1, 2], [3], [4], [8]]
+    assert batch["domain"].tolist() == [0, 0, 1, 1, 2]
     assert all(set(row) == {"input_ids", "labels"} for row in seen)
 
 
