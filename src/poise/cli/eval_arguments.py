@@ -41,6 +41,11 @@ class EvalArguments:
     depths: list[int] | None = option(
         None, "Reasoning steps of generated isomers; by default those of the compared run."
     )
+    domains: list[str] | None = option(
+        None,
+        "Domains of training, of generated isomers; the test of unseen domains asks the others. By "
+        "default those of the compared run.",
+    )
     cue_strength: float | None = option(
         None,
         "How often the surface cue of generated isomers is right in training; by default that of "

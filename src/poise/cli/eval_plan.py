@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.isomers.generate import DEPTHS
+from ..data.isomers.model import TRAIN_DOMAINS
 from ..evaluation.loading import Target, find_target
 from ..evaluation.runs import AFTER, BEFORE, read_config
 from .eval_arguments import EvalArguments
@@ -18,6 +20,13 @@ DEFAULT_DATASET = "science"
 # Questions, if they are made: an interval of about 7 points either way. Of isomers, sets in each
 # test: some 20 problems for each.
 GENERATED_COUNTS = {"science": 200, "reasoning_gym": 200, "isomers": 50}
+# Setting of generated isomers -> where a run keeps that of its training.
+_ISOMER_KEYS = {
+    "depths": "script.depths",
+    "domains": "config.domains",
+    "cue_strength": "script.cue_strength",
+}
+_ISOMER_DEFAULTS = {"depths": DEPTHS, "domains": TRAIN_DOMAINS}
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,11 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def choose_dataset(arguments: EvalArguments, steps: Sequence[Step]) -> tuple[str, dict[str, Any]]:
-    """Name and options of the questions; what is left open is as in the first compared run."""
+    """Name and options of the questions; what is left open is as in the first compared run.
+
+    Raises:
+        ValueError: isomers are generated, and the compared runs were trained on different ones.
+    """
     script = _section(next(iter(_configs(steps)), {}), "script.")
     dataset = arguments.dataset or script.get("dataset") or DEFAULT_DATASET
     if dataset != script.get("dataset"):
@@ -108,7 +121,7 @@ def choose_dataset(arguments: EvalArguments, steps: Sequence[Step]) -> tuple[str
         "style": _first(arguments.style, script.get("style")),
         "seed": _first(arguments.question_seed, script.get("question_seed")),
         "count": _first(arguments.questions, GENERATED_COUNTS.get(_kind(dataset))),
-        **_isomer_options(arguments, dataset, script),
+        **_isomer_options(arguments, dataset, steps),
     }
     return dataset, {name: value for name, value in options.items() if value is not None}
 
@@ -142,16 +155,33 @@ def _kind(dataset: str) -> str:
 
 
 def _isomer_options(
-    arguments: EvalArguments, dataset: str, script: Mapping[str, Any]
+    arguments: EvalArguments, dataset: str, steps: Sequence[Step]
 ) -> dict[str, Any]:
-    """The tests, with depth and cue as in the run's own training: they say what lies beyond it."""
+    """The tests, with all else as in the runs' own training: they say what lies beyond it."""
     if _kind(dataset) != "isomers":
         return {}
-    return {
-        "tests": arguments.tests or True,
-        "depths": _first(arguments.depths, script.get("depths")),
-        "cue_strength": _first(arguments.cue_strength, script.get("cue_strength")),
-    }
+    trained = [
+        {name: config.get(key) for name, key in _ISOMER_KEYS.items()}
+        for config in _configs(steps)
+        if _kind(config.get("script.dataset") or "") == "isomers"
+    ]
+    options: dict[str, Any] = {"tests": arguments.tests or True}
+    for name in _ISOMER_KEYS:
+        own = getattr(arguments, name)
+        if own is None and len({_comparable(name, one[name]) for one in trained}) > 1:
+            found = "; ".join(str(_first(one[name], "default")) for one in trained)
+            raise ValueError(
+                f"the compared runs were trained on isomers of different {name} ({found}); "
+                f"compare them one by one, or say which to ask for (--{name})"
+            )
+        options[name] = _first(own, trained[0][name] if trained else None)
+    return options
+
+
+def _comparable(name: str, value: Any) -> Any:
+    """A setting of generated isomers with its default put in, without an order."""
+    value = _ISOMER_DEFAULTS.get(name) if value is None else value
+    return frozenset(value) if isinstance(value, Sequence) else value
 
 
 def _section(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:

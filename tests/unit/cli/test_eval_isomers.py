@@ -213,13 +213,23 @@ def test_a_limit_is_asked_for_what_it_says(
 def test_the_tests_are_those_of_the_runs_own_training(tmp_path: Path) -> None:
     script = {"dataset": "isomers:ordering", "question_seed": 5, "questions": 900}
     script |= {"depths": [1, 2], "cue_strength": 0.9, "domains": ["law"]}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"script": {**script, "split": "train"}}))
+    config = {"script": {**script, "split": "train"}, "config": {"domains": ["mathematics"]}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     steps = [Step("after", Target("m", None, "m", tmp_path), ())]
     arguments = EvalArguments(compare=["x"], tests=["reversed"], questions=7)
     assert choose_dataset(arguments, steps) == (
         "isomers:ordering",
-        {"seed": 5, "count": 7, "tests": ["reversed"], "depths": [1, 2], "cue_strength": 0.9},
+        {
+            "seed": 5,
+            "count": 7,
+            "tests": ["reversed"],
+            "depths": [1, 2],
+            "domains": ["mathematics"],
+            "cue_strength": 0.9,
+        },
     )
+    _, of_all = choose_dataset(EvalArguments(dataset="isomers", depths=[3]), steps)
+    assert of_all["domains"] == ["mathematics"] and of_all["depths"] == [3]
     bare = EvalArguments(dataset="isomers", cue_strength=0.8)
     count = eval_plan.GENERATED_COUNTS["isomers"]
     assert choose_dataset(bare, []) == (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..splits import check_split, stable_split
 from .cues import Cue
@@ -124,12 +124,21 @@ def _check(count: int, depths: Sequence[int], domains: Sequence[str], phrasings:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"count: expected at least 1, found {count!r}")
     known = sorted({depth for family in FAMILIES.values() for depth in family.depths})
-    for name, found, allowed in (("depths", depths, known), ("domains", domains, DOMAINS)):
-        if not isinstance(found, Sequence) or isinstance(found, str) or not found:
-            raise ValueError(f"{name}: expected some of {list(allowed)}, found {found!r}")
-        if not set(found) <= set(allowed):
-            raise ValueError(f"{name}: expected some of {list(allowed)}, found {list(found)!r}")
-        if len(set(found)) != len(found):
-            raise ValueError(f"{name}: expected each one once, found {list(found)!r}")
+    _check_some("depths", depths, known)
+    check_domains(domains)
     if phrasings not in PHRASINGS:
         raise ValueError(f"phrasings: expected one of {', '.join(PHRASINGS)}, found {phrasings!r}")
+
+
+def check_domains(domains: Sequence[str]) -> None:
+    """Raises: ValueError, unless these are some of `model.DOMAINS`, each one once."""
+    _check_some("domains", domains, DOMAINS)
+
+
+def _check_some(name: str, found: Sequence[Any], allowed: Sequence[Any]) -> None:
+    if not isinstance(found, Sequence) or isinstance(found, str) or not found:
+        raise ValueError(f"{name}: expected some of {list(allowed)}, found {found!r}")
+    if not set(found) <= set(allowed):
+        raise ValueError(f"{name}: expected some of {list(allowed)}, found {list(found)!r}")
+    if len(set(found)) != len(found):
+        raise ValueError(f"{name}: expected each one once, found {list(found)!r}")

@@ -39,7 +39,7 @@ def load_isomers(
         count: How many sets; with `tests`, in each test.
         seed: Any integer.
         depths: Reasoning steps, each as often.
-        domains: In whose words; `tests` have their own.
+        domains: In whose words; with `tests` those of training.
         cue_strength: Probability that the surface cue points to the right answer; None for no
             cue.
         phrasings: ``seen`` or ``unseen``; `tests` have their own.
@@ -52,7 +52,7 @@ def load_isomers(
 
     if tests:
         names = None if tests is True else tests
-        rows = isomer_tests(count, seed, split, families, depths, cue_strength, names)
+        rows = isomer_tests(count, seed, split, families, depths, cue_strength, names, domains)
         return Dataset.from_list(rows)
     cue = Cue() if cue_strength is None else Cue("train", cue_strength)
     sets = generate_isomers(count, split, seed, families, depths, domains, cue, phrasings)

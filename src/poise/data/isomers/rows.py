@@ -10,8 +10,8 @@ from typing import Any
 
 from ..validation import read_jsonl
 from .cues import Cue
-from .generate import DEPTHS, generate_isomers
-from .model import HELD_OUT_DOMAINS, TRAIN_DOMAINS, IsomerSet, Problem
+from .generate import DEPTHS, check_domains, generate_isomers
+from .model import DOMAINS, TRAIN_DOMAINS, IsomerSet, Problem
 
 Row = dict[str, Any]
 # Column -> the type of its values in JSON. The first four make a data set of isomers; the others
@@ -40,13 +40,13 @@ class Preset:
 
     Args:
         mode: Mode of the cue.
-        domains: In whose words it is told.
+        unseen_domains: Whether it is told in the words of the other domains.
         phrasings: ``"seen"`` or ``"unseen"``.
         deeper: Reasoning steps beyond those of training.
     """
 
     mode: Any
-    domains: tuple[str, ...] = TRAIN_DOMAINS
+    unseen_domains: bool = False
     phrasings: str = "seen"
     deeper: int = 0
 
@@ -56,7 +56,7 @@ TESTS: Mapping[str, Preset] = {
     "in_distribution": Preset("train"),
     "no_cue": Preset("random"),
     "reversed": Preset("reversed"),
-    "unseen_domains": Preset("random", domains=HELD_OUT_DOMAINS),
+    "unseen_domains": Preset("random", unseen_domains=True),
     "deeper": Preset("random", deeper=2),
     "unseen_phrasings": Preset("random", phrasings="unseen"),
 }
@@ -72,6 +72,7 @@ def isomer_tests(
     depths: Sequence[int] = DEPTHS,
     cue_strength: float | None = 0.9,
     tests: Sequence[str] | None = None,
+    domains: Sequence[str] = TRAIN_DOMAINS,
 ) -> list[Row]:
     """The named test sets as rows, with their name in the column ``test``.
 
@@ -84,12 +85,27 @@ def isomer_tests(
         cue_strength: Probability with which the cue was right in training; None if there was
             none: then there is none here either.
         tests: Some of `TESTS`, by default all (without a cue all but ``reversed``, and ``no_cue``,
-            which would be ``in_distribution`` once more).
+            which would be ``in_distribution`` once more; after training in every domain all but
+            ``unseen_domains``).
+        domains: Those of training; the test ``unseen_domains`` is told in all others.
 
     Raises:
-        ValueError: an unknown test, or what `generate_isomers` refuses.
+        ValueError: an unknown test, one for which no domain is left, or what `generate_isomers`
+            refuses.
     """
-    known = [name for name in TESTS if cue_strength is not None or name not in CUE_TESTS]
+    check_domains(domains)
+    unseen = [domain for domain in DOMAINS if domain not in domains]
+    if tests and not unseen and "unseen_domains" in tests:
+        raise ValueError(
+            f"tests: expected a domain that training left out for 'unseen_domains', found all "
+            f"{len(DOMAINS)} among the domains of training"
+        )
+    known = [
+        name
+        for name, preset in TESTS.items()
+        if (cue_strength is not None or name not in CUE_TESTS)
+        and (unseen or not preset.unseen_domains)
+    ]
     names = known if tests is None else list(tests)
     if not names or not set(names) <= set(known):
         raise ValueError(f"tests: expected some of {', '.join(known)}, found {tests!r}")
@@ -98,9 +114,8 @@ def isomer_tests(
         preset = TESTS[name]
         deeper = tuple(depth + preset.deeper for depth in depths)
         cue = Cue() if cue_strength is None else Cue(preset.mode, cue_strength)
-        sets = generate_isomers(
-            count, split, seed, families, deeper, preset.domains, cue, preset.phrasings
-        )
+        words = unseen if preset.unseen_domains else domains
+        sets = generate_isomers(count, split, seed, families, deeper, words, cue, preset.phrasings)
         rows += to_rows(sets, test=name)
     return rows
 

@@ -63,13 +63,17 @@ def test_datasets_loads_the_file(tmp_path: Path) -> None:
     check_dataset(table)
 
 
+def domains_of(test: str) -> tuple[str, ...]:
+    return HELD_OUT_DOMAINS if test == "unseen_domains" else TRAIN_DOMAINS
+
+
 def test_test_sets_are_whole_and_sound(tests: list[Row]) -> None:
     assert Counter(row["test"] for row in tests) == {
-        name: COUNT * len(preset.domains) for name, preset in TESTS.items()
+        name: COUNT * len(domains_of(name)) for name in TESTS
     }
     assert validate_isomers(tests) == []
     for (name, _), rows in group_rows(tests).items():
-        assert tuple(row["domain"] for row in rows) == TESTS[name].domains
+        assert tuple(row["domain"] for row in rows) == domains_of(name)
 
 
 def test_each_test_differs_from_training_as_its_name_says(tests: list[Row]) -> None:
@@ -107,6 +111,26 @@ def test_without_a_cue_in_training_the_tests_have_none() -> None:
     assert {row["cue"] for row in rows} == {None}
     with pytest.raises(ValueError, match="tests: expected some of in_distribution"):
         isomer_tests(4, cue_strength=None, tests=["reversed"])
+
+
+def test_unseen_domains_are_those_that_training_left_out() -> None:
+    rows = isomer_tests(2, domains=["mathematics", "logistics"])
+    for test in TESTS:
+        asked = {row["domain"] for row in rows if row["test"] == test}
+        others = {"medicine", "law", "science", "sports"}
+        assert asked == (others if test == "unseen_domains" else {"mathematics", "logistics"})
+    loaded = load_questions("isomers", count=2, tests=True, domains=["law"]).to_list()
+    asked_in = {(row["test"] == "unseen_domains", row["domain"] == "law") for row in loaded}
+    assert asked_in == {(True, False), (False, True)}
+
+
+def test_after_training_in_every_domain_none_is_unseen() -> None:
+    rows = isomer_tests(2, domains=DOMAINS)
+    assert {row["test"] for row in rows} == set(TESTS) - {"unseen_domains"}
+    with pytest.raises(ValueError, match="a domain that training left out for 'unseen_domains'"):
+        isomer_tests(2, domains=DOMAINS, tests=["unseen_domains"])
+    with pytest.raises(ValueError, match=r"domains: expected some of .*, found \['lwa'\]"):
+        isomer_tests(2, domains=["lwa"], tests=["unseen_domains"])
 
 
 def test_unknown_tests_are_refused() -> None:
