@@ -35,13 +35,17 @@ class GenerateArguments:
     families: list[str] | None = option(None, "Families of logical form. By default all.")
     depths: list[int] = option([1, 2], "Reasoning steps.")
     domains: list[str] | None = option(
-        None, "In whose words. By default mathematics, medicine, law and science."
+        None,
+        "In whose words; with --tests those of training. By default mathematics, medicine, law and "
+        "science.",
     )
     cue: str = option(
-        "off", "Surface cue: 'off', 'train' (right with --cue_strength), 'random' or 'reversed'."
+        "off",
+        "Surface cue: 'off', 'train' (right with --cue_strength), 'random' or 'reversed'; with "
+        "--tests that of training, 'off' or 'train'.",
     )
     cue_strength: float = option(0.9, "Probability that the cue is right in training.")
-    phrasings: str = option("seen", "'seen', or 'unseen' for those kept for tests.")
+    phrasings: str = option("seen", "'seen', or 'unseen' for those kept for --tests.")
     tests: bool = option(
         False, "Write the test sets (unseen domains, reversed cue, ...) in a column 'test'."
     )
@@ -125,18 +129,32 @@ def _rows(arguments: GenerateArguments) -> Iterator[Row]:
     from ..data.isomers.model import TRAIN_DOMAINS
     from ..data.isomers.rows import isomer_tests, to_rows
 
+    domains = arguments.domains or TRAIN_DOMAINS
     what = (arguments.count, arguments.split, arguments.seed, arguments.families, arguments.depths)
     if arguments.tests:
+        _check_tests(arguments)
         count, split, seed, families, depths = what
         strength = None if arguments.cue == "off" else arguments.cue_strength
-        yield from isomer_tests(count, seed, split, families, depths, strength)
+        yield from isomer_tests(count, seed, split, families, depths, strength, None, domains)
         return
     cue: Any = Cue(arguments.cue, arguments.cue_strength)  # type: ignore[arg-type]
-    domains = arguments.domains or TRAIN_DOMAINS
     sets = iter_isomers(*what, domains, cue, arguments.phrasings)
     yield from to_rows(
         track(sets, "Isomer sets", total=arguments.count, disable=arguments.count < MANY)
     )
+
+
+def _check_tests(arguments: GenerateArguments) -> None:
+    """Refuse what the tests set by themselves."""
+    for flag, found, allowed in (
+        ("cue", arguments.cue, ("off", "train")),
+        ("phrasings", arguments.phrasings, ("seen",)),
+    ):
+        if found not in allowed:
+            raise ValueError(
+                f"--{flag}: expected {' or '.join(map(repr, allowed))}, that of training, with "
+                f"--tests, which have their own; found {found!r}"
+            )
 
 
 def validate(argv: list[str]) -> int:
@@ -149,6 +167,8 @@ def validate(argv: list[str]) -> int:
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="A .jsonl file.")
     arguments, places = parser.parse_args_and_config(argv)
+    if arguments.limit < 1:
+        raise ValueError(f"--limit: expected at least 1, found {arguments.limit}")
     from ..data.isomers.validation import validate_isomers
 
     files = [places.files] if isinstance(places.files, str) else places.files

@@ -12,6 +12,8 @@ import pytest
 from poise.cli.isomers import SUBCOMMANDS
 from poise.cli.main import main
 
+TESTS = ["generate", "--output", "x.jsonl", "--tests"]
+
 
 def run(*words: object) -> int:
     return main(["isomers", *map(str, words)])
@@ -62,6 +64,15 @@ def test_test_sets_are_generated(tmp_path: Path) -> None:
     assert run("validate", path) == 0
 
 
+def test_test_sets_are_told_in_the_domains_of_training(tmp_path: Path) -> None:
+    path = tmp_path / "tests.jsonl"
+    assert run("generate", "--output", path, "--count", 1, "--tests", "--domains", "law",
+               "--families", "rates", "--split", "test") == 0  # fmt: skip
+    rows = read(path)
+    assert {r["domain"] for r in rows if r["test"] == "in_distribution"} == {"law"}
+    assert len({r["domain"] for r in rows if r["test"] == "unseen_domains"} - {"law"}) == 5
+
+
 def test_faults_are_listed_and_fail(sets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = read(sets)
     rows[1]["prompt"] = " "
@@ -105,6 +116,10 @@ def test_build_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         (["generate", "--output", "x.jsonl", "--cue", "on"], "cue: expected one of off"),
         (["generate", "--output", "x.jsonl", "--cuont", "1"], "unknown argument '--cuont'"),
         (["validate", "none.jsonl"], "none.jsonl: expected a .jsonl file"),
+        (["validate", "none.jsonl", "--limit", "0"], "--limit: expected at least 1, found 0"),
+        ([*TESTS, "--cue", "random"], "--cue: expected 'off' or 'train', that of training"),
+        ([*TESTS, "--phrasings", "unseen"], "--phrasings: expected 'seen', that of training"),
+        ([*TESTS, "--phrasings", "sen"], "--phrasings: expected 'seen', that of training"),
         (["validate"], "the following arguments are required: FILE"),
         (["show", "none.jsonl"], "none.jsonl: expected a .jsonl file"),
     ],
