@@ -26,6 +26,7 @@ from ..evaluation.sampling import evaluate as ask
 from ..evaluation.scoring import scorer_of
 from ..versions import software_versions
 from .eval_arguments import EvalArguments
+from .eval_lengths import cut_references
 from .eval_plan import Row, Step, choose_dataset, choose_template, make_steps, select
 
 
@@ -90,7 +91,7 @@ def evaluate(arguments: EvalArguments) -> list[Result]:
     rows = select(_load(dataset, arguments.split, options), arguments.limit, arguments.tests)
     template = choose_template(arguments, steps)
     setting = _Setting(arguments, sampling, device, dtype, dataset, options, template, rows)
-    return [_evaluate_one(step, setting) for step in steps]
+    return [_evaluate_one(step, setting, warns=step is steps[0]) for step in steps]
 
 
 def _sampling(arguments: EvalArguments) -> Sampling:
@@ -111,7 +112,7 @@ def _load(dataset: str, split: str, options: dict[str, Any]) -> list[Row]:
     return list(load_questions(dataset, split, **options))
 
 
-def _evaluate_one(step: Step, setting: _Setting) -> Result:
+def _evaluate_one(step: Step, setting: _Setting, warns: bool) -> Result:
     arguments = setting.arguments
     header = setting.header(step.target)
     if arguments.overwrite:
@@ -120,6 +121,9 @@ def _evaluate_one(step: Step, setting: _Setting) -> Result:
             beside(file).unlink(missing_ok=True)
     writer, *copies = [RecordWriter(file, header) for file in step.files]
     model, tokenizer = load(step.target, setting.dtype, setting.device)
+    longest = setting.sampling.max_new_tokens
+    if warns and (cut := cut_references(setting.rows, tokenizer, longest)):
+        print(f"poise eval: {cut}", file=sys.stderr)
     questions = prepare(
         setting.rows,
         tokenizer,

@@ -254,6 +254,13 @@ def test_generated_isomers_are_asked_in_every_test(call: Call, letters_path: str
     assert "reversed" not in ask(call, *words, "--overwrite")["evaluations"][0]["tests"]
 
 
+def test_answers_that_are_cut_are_told_once(call: Call, isomers_path: Path, run_path: Path) -> None:
+    _, _, err = call("--compare", run_path, "--dataset", isomers_path, "--max_new_tokens", "2")
+    (line,) = [line for line in err.splitlines() if "reference completions" in line]
+    assert "poise eval: reference completions are longer than max_new_tokens (2)" in line
+    assert "in_distribution 6 of 6, reversed 6 of 6, deeper 6 of 6" in line
+
+
 def test_some_tests_are_asked(call: Call, letters_path: str, isomers_path: Path) -> None:
     words = ("--model", letters_path, "--dataset", isomers_path, "--tests")
     found = ask(call, *words, "deeper", "reversed")
