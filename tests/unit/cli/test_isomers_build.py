@@ -92,6 +92,8 @@ def start(endpoint: Endpoint, folder: Path, *more: str) -> subprocess.Popen[str]
         [sys.executable, "-m", "poise.cli.main", *words(endpoint), "--concurrency", "2", *more],
         cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env=os.environ | {"OPENAI_API_KEY": KEY},
+        # A background job of a shell ignores SIGINT, and hands that on to what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
