@@ -39,8 +39,8 @@ def test_an_endpoint_that_fails_for_good_stops_the_build_and_the_next_run_goes_o
 def test_what_is_under_way_when_another_fails_is_kept(build: Build) -> None:
     def mood(endpoint: Endpoint, asked: Asked) -> Reply:
         if asked.pair[0] == 0:
-            return Reply(status=404)
-        return Reply(retold(asked), delay=0.3)
+            return Reply(status=404, delay=1.0)  # by then the others are under way
+        return Reply(retold(asked), delay=1.5)
 
     with pytest.raises(TeacherError, match="HTTP 404"):
         build.run(mood, concurrency=3)
