@@ -68,8 +68,18 @@ def find_target(name: str | None, *, adapter: str | None = None, base: str | Non
     if folder is not None and (found := find_adapter(folder)) is not None:
         model = resolve_model(base or base_of(found))
         return Target(model, str(found), _label(str(folder)), _run_folder(folder))
+    if folder is not None and _is_mistyped(folder):
+        raise FileNotFoundError(
+            f"expected a run folder, an adapter or a model at {folder}, found nothing there; give "
+            "a folder that exists, or a hub id"
+        )
     run = _run_folder(folder) if folder is not None else None
     return Target(resolve_model(name), None, _label(name or "default"), run)
+
+
+def _is_mistyped(folder: Path) -> bool:
+    """Nothing there, but in a folder that is: no hub id, which would be asked for much later."""
+    return not folder.exists() and folder.parent != Path() and folder.parent.is_dir()
 
 
 def base_of(adapter: Path) -> str:

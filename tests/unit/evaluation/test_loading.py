@@ -180,3 +180,8 @@ def test_a_models_own_habits_of_sampling_shape_no_sample(
     share = sum(sample.text == likeliest for sample in samples) / 300
     assert abs(share - float(p.max())) < 4.5 * (0.25 / 300) ** 0.5
     assert float(p.max()) < 0.8
+
+
+def test_a_mistyped_folder_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="expected a run folder, an adapter or a model"):
+        find_target(str(tmp_path / "nothere"))
