@@ -172,13 +172,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.sides = ["plain", *(side for side in args.sides if side != "plain")]  # what ratios are to
     setting = {"tokens": args.tokens, "model": args.model, "device": args.device}
     at = 4 if 4 in args.domains else args.domains[0]
+    memory = {}
+    if not args.no_memory:  # first: a new process begins with the peak of the one that starts it
+        memory = {side: peak_memory(side, at, **setting) for side in args.sides}
     seconds = {}
     for k in args.domains:
         sides = [s for s in args.sides if s != "reference" or k == at]
         seconds[k] = time_sides(sides, args.rounds, k, **setting)
-    memory = {}
-    if not args.no_memory:
-        memory = {side: peak_memory(side, at, **setting) for side in args.sides}
     others = [side for side in args.sides if side != "plain"]
     if args.json:
         report = {f"{side}_time": round(ratio(seconds[at], side)[0], 3) for side in others}

@@ -122,10 +122,8 @@ def generate(argv: list[str]) -> int:
 
 
 def _rows(arguments: GenerateArguments) -> Iterator[Row]:
-    from rich.progress import track
-
     from ..data.isomers.cues import Cue
-    from ..data.isomers.generate import iter_isomers
+    from ..data.isomers.generate import generate_isomers
     from ..data.isomers.model import TRAIN_DOMAINS
     from ..data.isomers.rows import isomer_tests, to_rows
 
@@ -138,10 +136,8 @@ def _rows(arguments: GenerateArguments) -> Iterator[Row]:
         yield from isomer_tests(count, seed, split, families, depths, strength, None, domains)
         return
     cue: Any = Cue(arguments.cue, arguments.cue_strength)  # type: ignore[arg-type]
-    sets = iter_isomers(*what, domains, cue, arguments.phrasings)
-    yield from to_rows(
-        track(sets, "Isomer sets", total=arguments.count, disable=arguments.count < MANY)
-    )
+    is_long = arguments.count >= MANY
+    yield from to_rows(generate_isomers(*what, domains, cue, arguments.phrasings, is_long))
 
 
 def _check_tests(arguments: GenerateArguments) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from trl import ModelConfig, get_peft_config
 
+from ..data.isomers.answers import isomer_reward
 from ..data.load import load_questions
 from ..data.reasoning_gym import reasoning_gym_reward
 from ..data.rewards import multiple_choice_feedback_reward, multiple_choice_reward
@@ -23,6 +24,7 @@ REWARDS = {
     "multiple_choice": multiple_choice_reward,
     "multiple_choice_feedback": multiple_choice_feedback_reward,
     "reasoning_gym": reasoning_gym_reward,
+    "isomers": isomer_reward,
 }
 
 

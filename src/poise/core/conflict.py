@@ -40,7 +40,7 @@ def domain_moments(
     Args:
         gradients: (K, ...) gradients of the domains' mean losses, up to `units`.
         weights: (K,) weights of the domains, which add up to 1.
-        out: where to put them.
+        out: where to put them; its dtype may be wider than the gradients', and is computed in.
         units: K factors u_k; G_k is u_k times what `gradients` holds. None is 1.
 
     Reference: IGA (arXiv 2606.05025), "cross-domain gradient variance"; biased, as its abstract
@@ -51,8 +51,8 @@ def domain_moments(
     # One domain at a time: nothing is as large as all of them together.
     shares = weights.tolist()
     scales = [1.0] * len(shares) if units is None else units
-    torch.mul(like, shares[0] * scales[0], out=mean)
-    for gradient, share, scale in zip(gradients[1:], shares[1:], scales[1:], strict=True):
+    mean.zero_()
+    for gradient, share, scale in zip(gradients, shares, scales, strict=True):
         mean.add_(gradient, alpha=share * scale)
     variance.zero_()
     difference = torch.empty_like(mean)

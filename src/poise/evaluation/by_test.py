@@ -53,11 +53,6 @@ class Outcome:
     consistency: Interval | None
 
 
-def has_tests(questions: Sequence[QuestionRecord]) -> bool:
-    """Whether the questions belong to named tests."""
-    return any(question.test is not None for question in questions)
-
-
 def outcomes(
     questions: Sequence[QuestionRecord],
     representations: Representations | None = None,

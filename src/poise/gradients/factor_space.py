@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..methods.iga import IGA
 from .adapters import Adapter
 from .domains import DomainBatch, domain_weights, tokens_by_domain
-from .masked_mean import Scratch, accumulation_dtype, from_stack, from_tokens, masked_mean
+from .masked_mean import Scratch, accumulation_dtype, domain_gradients, masked_mean
 from .statistics import StatisticsLog
 from .taps import Hooks
 
@@ -103,8 +103,9 @@ class FactorSpace:
             if weight.grad is None and not bool(gradients.any()):
                 continue  # not used: plain training leaves it without a gradient, too
             gradients /= counts[present].to(gradients)[:, None, None]
-            stack, mask = from_stack(gradients), self._method.mask
-            masked, seen = masked_mean(stack, weights[present], mask, self._tau, self._scratch)
+            shares, units = weights[present], [1.0] * len(present)
+            mask, tau = self._method.mask, self._tau
+            masked, seen = masked_mean(gradients, units, shares, mask, tau, self._scratch)
             self.statistics.add(factor.name, torch.cat([seen, seen.new_ones(1)]))
             if weight.grad is None:
                 weight.grad = torch.empty_like(weight)
@@ -151,7 +152,7 @@ class _Factor:
         self.pairs = []
         units = [unit * float(batch.counts[k]) for k, unit in batch.units.items()]
         sums = self._zeros(len(batch.counts))
-        gradients = from_tokens(pairs, units, scratch).rows(slice(0, sums.shape[1]))
+        gradients = domain_gradients(pairs, scratch)
         for domain, gradient, unit in zip(batch.rows, gradients, units, strict=True):
             sums[domain].add_(gradient, alpha=unit)
 

@@ -7,6 +7,7 @@ two can be compared. Without dropout only: a frozen weight sees the input before
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,8 @@ def reference_gradients(
     for index, tensor in enumerate(tensors):
         columns = [g[index] for g in per_domain]
         columns = [torch.zeros_like(tensor) if g is None else g for g in columns]
+        if tensor.dtype != torch.float64:
+            columns = [g.float() for g in columns]  # half precision has no SVD
         masked.append(_masked(columns, shares, method))
     if method.space == "factor":
         return list(zip(masked[::2], masked[1::2], strict=True))
@@ -64,10 +67,14 @@ def require_base_gradients(model: nn.Module, adapters: Sequence[Adapter]) -> Non
 
 def base_weight(model: nn.Module, adapter: Adapter) -> Tensor:
     """The frozen weight under an adapter, as its module keeps it."""
+    weight: Tensor = _layer_of(model, adapter).get_base_layer().weight
+    return weight
+
+
+def _layer_of(model: nn.Module, adapter: Adapter) -> Any:
     for module in model.modules():
         if adapter.down in getattr(module, "lora_A", nn.ModuleDict()).values():
-            weight: Tensor = module.get_base_layer().weight  # type: ignore[operator]
-            return weight
+            return module
     raise ValueError(f"{adapter.name}: no layer of the model holds this adapter")
 
 
@@ -90,18 +97,11 @@ def _masked(gradients: Sequence[Tensor], weights: Tensor, method: IGA) -> Tensor
 def _factors(
     masked: Tensor, adapter: Adapter, model: nn.Module, method: IGA
 ) -> tuple[Tensor, Tensor]:
-    down, up = (p.detach() for p in adapter.parameters)
-    if masked.shape != (up.shape[0], down.shape[1]) or _is_transposed(model, adapter):
+    down, up = (p.detach().to(masked.dtype) for p in adapter.parameters)
+    if _layer_of(model, adapter).fan_in_fan_out:  # GPT-2 keeps (in, out)
         masked = masked.T
     if method.projection != "none":
         left, values, right = torch.linalg.svd(masked, full_matrices=False)
         rank = method.rank or down.shape[0]
         masked = left[:, :rank] @ torch.diag(values[:rank]) @ right[:rank]
     return adapter.scaling * up.T @ masked, adapter.scaling * masked @ down.T
-
-
-def _is_transposed(model: nn.Module, adapter: Adapter) -> bool:
-    for module in model.modules():
-        if adapter.down in getattr(module, "lora_A", nn.ModuleDict()).values():
-            return bool(module.fan_in_fan_out)
-    return False

@@ -23,7 +23,7 @@ from ..core.lowrank import (
 from ..methods.iga import IGA
 from .adapters import Adapter, UnsupportedAdapter
 from .domains import DomainBatch, tokens_by_domain
-from .masked_mean import Scratch, from_tokens, masked_mean
+from .masked_mean import Scratch, domain_gradients, masked_mean
 from .statistics import StatisticsLog
 from .taps import Hooks
 
@@ -175,9 +175,9 @@ class _Layer:
         pairs = tokens_by_domain(self._pairs, batch, self.name)
         # What arrives at B's output is s * delta.
         units = [unit / self._adapter.scaling for unit in batch.units.values()]
-        gradients = from_tokens(pairs, units, scratch)
+        gradients = domain_gradients(pairs, scratch)
         weights = batch.weights[list(batch.rows)]
-        masked, seen = masked_mean(gradients, weights, self._mask, tau, scratch)
+        masked, seen = masked_mean(gradients, units, weights, self._mask, tau, scratch)
         projected = self._project(masked)
         kept = projected.right.square().sum() if isinstance(projected, LowRank) else None
         energy = masked.square().sum()

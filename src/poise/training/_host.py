@@ -40,13 +40,30 @@ __all__ = [
     "use_adapter",
 ]
 
-CONTRACT: dict[str, tuple[str, ...]] = {
+_COMMON: dict[str, tuple[str, ...]] = {
     "compute_loss": ("self", "model", "inputs", "return_outputs", "num_items_in_batch"),
     "create_optimizer": ("self", "model"),
-    "sample_rollouts": ("self", "inputs"),
     "train": ("self", "resume_from_checkpoint", "trial", "ignore_keys_for_eval"),
-    "_calculate_rewards": ("self", "inputs", "prompts", "completions", "completion_ids_list"),
     "_clip_grad_norm": ("self", "model"),
+    "_get_grad_norm": ("self", "model", "grad_norm"),
+    "_get_learning_rate": ("self",),
+    "_get_output_dir": ("self", "trial"),
+    "_init_training_state": (
+        "self",
+        "max_steps",
+        "num_update_steps_per_epoch",
+        "num_train_epochs",
+        "resume_from_checkpoint",
+        "trial",
+    ),
+    "_load_optimizer_and_scheduler": ("self", "checkpoint"),
+    "_save_checkpoint": ("self", "model", "trial"),
+}
+
+CONTRACT: dict[str, tuple[str, ...]] = {
+    **_COMMON,
+    "sample_rollouts": ("self", "inputs"),
+    "_calculate_rewards": ("self", "inputs", "prompts", "completions", "completion_ids_list"),
     "_compute_rollout_logps": (
         "self",
         "prompt_ids",
@@ -56,46 +73,18 @@ CONTRACT: dict[str, tuple[str, ...]] = {
     ),
     "_compute_teacher_student_logits": ("self", "model", "teacher_model", "inputs"),
     "_generate": ("self", "prompt_ids"),
-    "_get_grad_norm": ("self", "model", "grad_norm"),
-    "_get_learning_rate": ("self",),
-    "_get_output_dir": ("self", "trial"),
     "_get_teacher_context_for_self_distillation": ("self",),
     "_get_train_sampler": ("self", "dataset"),
-    "_init_training_state": (
-        "self",
-        "max_steps",
-        "num_update_steps_per_epoch",
-        "num_train_epochs",
-        "resume_from_checkpoint",
-        "trial",
-    ),
-    "_load_optimizer_and_scheduler": ("self", "checkpoint"),
     "_log_self_distillation_metric": ("self", "mode", "value"),
     "_prepare_training_batch": ("self", "inputs"),
-    "_save_checkpoint": ("self", "model", "trial"),
     "_setup_teacher_model": ("self",),
 }
 
 SFT_CONTRACT: dict[str, tuple[str, ...]] = {
-    "compute_loss": ("self", "model", "inputs", "return_outputs", "num_items_in_batch"),
-    "create_optimizer": ("self", "model"),
+    **_COMMON,
     "log": ("self", "logs", "start_time"),
-    "train": ("self", "resume_from_checkpoint", "trial", "ignore_keys_for_eval"),
     "training_step": ("self", "args", "kwargs"),
-    "_clip_grad_norm": ("self", "model"),
-    "_get_grad_norm": ("self", "model", "grad_norm"),
-    "_get_learning_rate": ("self",),
-    "_get_output_dir": ("self", "trial"),
     "_get_train_sampler": ("self", "train_dataset"),
-    "_init_training_state": (
-        "self",
-        "max_steps",
-        "num_update_steps_per_epoch",
-        "num_train_epochs",
-        "resume_from_checkpoint",
-        "trial",
-    ),
-    "_load_optimizer_and_scheduler": ("self", "checkpoint"),
     "_prepare_dataset": (
         "self",
         "dataset",
@@ -105,5 +94,4 @@ SFT_CONTRACT: dict[str, tuple[str, ...]] = {
         "formatting_func",
         "dataset_name",
     ),
-    "_save_checkpoint": ("self", "model", "trial"),
 }

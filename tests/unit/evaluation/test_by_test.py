@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from poise.evaluation.by_test import MEAN, differences, has_tests, independent_groups, outcomes
+from poise.evaluation.by_test import MEAN, differences, independent_groups, outcomes
 from poise.evaluation.outcome_measures import MEASURES, over_seeds, title_of
 from poise.evaluation.records import QuestionRecord
 from poise.evaluation.representation_file import Place, Representations
@@ -93,7 +93,6 @@ def test_groups_that_share_no_set_have_the_mean_of_the_tests() -> None:
 
 def test_tests_in_distribution_alone_have_no_mean_out_of_it() -> None:
     assert list(outcomes(sets("in_distribution", "AAA"))) == ["in_distribution"]
-    assert not has_tests([question("q", "A")])
     assert outcomes([question("q", "A")]) == {}
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from poise.core.conflict import SCALES, ConflictMask, agreement, domain_moments
 from poise.gradients import masked_mean as module
-from poise.gradients.masked_mean import Scratch, from_stack, from_tokens, masked_mean
+from poise.gradients.masked_mean import Scratch, domain_gradients, masked_mean
 
 WEIGHTS = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
+ONES = [1.0] * 3
 
 
 def _pairs(dtype: torch.dtype = torch.float64) -> list[tuple[Tensor, Tensor]]:
@@ -48,8 +49,8 @@ def test_tiles_and_tokens_give_the_masked_mean_of_the_whole(
         1 - expected.square().sum() / moments.mean.square().sum(),
         agreement(moments.mean.square().sum(), moments.variance.sum(), WEIGHTS),
     ]
-    for gradients in (from_stack(stack), from_tokens(_pairs(), units, Scratch())):
-        found, seen = masked_mean(gradients, WEIGHTS, law, 0.7, Scratch())
+    for gradients, factors in ((stack, ONES), (domain_gradients(_pairs(), Scratch()), units)):
+        found, seen = masked_mean(gradients, factors, WEIGHTS, law, 0.7, Scratch())
         torch.testing.assert_close(found, expected)
         torch.testing.assert_close(seen, torch.stack(seen_expected))
 
@@ -57,18 +58,15 @@ def test_tiles_and_tokens_give_the_masked_mean_of_the_whole(
 @pytest.mark.parametrize("scale", SCALES)
 def test_one_domain_is_not_masked(scale: Any) -> None:
     stack = torch.randn(1, 7, 5, dtype=torch.float64)
-    found, seen = masked_mean(
-        from_stack(stack), WEIGHTS[:1] * 2, ConflictMask(scale), 1e9, Scratch()
-    )
+    found, seen = masked_mean(stack, [1.0], WEIGHTS[:1] * 2, ConflictMask(scale), 1e9, Scratch())
     assert torch.equal(found, stack[0])
     assert seen.tolist() == [1.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_gradients_of_zero_stay_zero(scale: Any) -> None:
-    found, seen = masked_mean(
-        from_stack(torch.zeros(3, 7, 5)), WEIGHTS, ConflictMask(scale), 1.0, Scratch()
-    )
+    stack = torch.zeros(3, 7, 5)
+    found, seen = masked_mean(stack, ONES, WEIGHTS, ConflictMask(scale), 1.0, Scratch())
     assert not bool(found.any())
     assert bool(seen.isfinite().all())
     assert seen[0] == 1
@@ -77,10 +75,10 @@ def test_gradients_of_zero_stay_zero(scale: Any) -> None:
 def test_memory_is_used_again_whatever_it_held() -> None:
     scratch, law = Scratch(), ConflictMask()
     large = torch.full((3, 20, 30), torch.nan)
-    masked_mean(from_stack(large), WEIGHTS, law, 1.0, scratch)
-    first, _ = masked_mean(from_tokens(_pairs(), [1.0] * 3, scratch), WEIGHTS, law, 1.0, scratch)
-    fresh, _ = masked_mean(
-        from_tokens(_pairs(), [1.0] * 3, Scratch()), WEIGHTS, law, 1.0, Scratch()
+    masked_mean(large, ONES, WEIGHTS, law, 1.0, scratch)
+    first, fresh = (
+        masked_mean(domain_gradients(_pairs(), memory), ONES, WEIGHTS, law, 1.0, memory)[0]
+        for memory in (scratch, Scratch())
     )
     assert torch.equal(first, fresh)
     pointer = scratch.take("mean", (7, 5), first, first.dtype).data_ptr()
@@ -96,9 +94,9 @@ def test_low_precision_is_summed_up_in_float32(
 ) -> None:
     """Relative errors measured: bfloat16 0.002, float16 2e-4, float32 1e-7."""
     law, pairs = ConflictMask(scale, eps=1e-3), _pairs(dtype)
-    found, _ = masked_mean(from_tokens(pairs, [1.0] * 3, Scratch()), WEIGHTS, law, 1.0, Scratch())
-    exact = from_stack(_stack(pairs, [1.0] * 3))
-    expected, _ = masked_mean(exact, WEIGHTS, law, 1.0, Scratch())
+    gradients = domain_gradients(pairs, Scratch())
+    found, _ = masked_mean(gradients, ONES, WEIGHTS, law, 1.0, Scratch())
+    expected, _ = masked_mean(_stack(pairs, ONES), ONES, WEIGHTS, law, 1.0, Scratch())
     assert found.dtype == torch.float32
     assert (found.double() - expected).norm() < bound * expected.norm()
 
@@ -106,6 +104,12 @@ def test_low_precision_is_summed_up_in_float32(
 def test_of_no_gradient_nothing_is_suppressed() -> None:
     stack = torch.zeros(3, 4, 5)
     weights = torch.full((3,), 1 / 3, dtype=torch.float64)
-    found, seen = masked_mean(from_stack(stack), weights, ConflictMask(), 1.0, Scratch())
+    found, seen = masked_mean(stack, ONES, weights, ConflictMask(), 1.0, Scratch())
     assert not found.any()
     assert seen.tolist() == [1.0, 0.0, 1.0]
+
+
+def test_a_scaled_loss_in_float16_does_not_overflow() -> None:
+    pairs = [(torch.full((4, 5), 200.0).half(), torch.full((4, 7), 400.0).half())]
+    gradients = domain_gradients(pairs, Scratch())
+    assert torch.equal(gradients, torch.full((1, 7, 5), 320_000.0))

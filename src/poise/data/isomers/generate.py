@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
+
+from rich.progress import track
 
 from ..splits import check_split, stable_split
 from .cues import Cue
@@ -29,6 +31,7 @@ def generate_isomers(
     domains: Sequence[str] = TRAIN_DOMAINS,
     cue: Cue | None = None,
     phrasings: str = "seen",
+    progress: bool = False,
 ) -> list[IsomerSet]:
     """Make isomer sets; the same arguments give the same ones on every machine.
 
@@ -45,29 +48,17 @@ def generate_isomers(
         cue: The shortcut; by default there is none.
         phrasings: ``seen``, or ``unseen`` for the last phrasing of each domain, which the others
             never use.
+        progress: Whether to show a bar.
 
     Raises:
         ValueError: a wrong argument, or a family that has no more different forms of that depth
             in this split.
     """
-    return list(iter_isomers(count, split, seed, families, depths, domains, cue, phrasings))
-
-
-def iter_isomers(
-    count: int,
-    split: str = "train",
-    seed: int = 0,
-    families: Sequence[str] | None = None,
-    depths: Sequence[int] = DEPTHS,
-    domains: Sequence[str] = TRAIN_DOMAINS,
-    cue: Cue | None = None,
-    phrasings: str = "seen",
-) -> Iterator[IsomerSet]:
-    """As `generate_isomers`, one set at a time."""
     _check(count, depths, domains, phrasings)
     check_split(split)
     forms = draw_forms(count, split, seed, get_families(families), depths)
-    return (tell_form(form, domains, phrasings, cue, seed) for form in forms)
+    shown = track(forms, "Isomer sets", disable=not progress)
+    return [tell_form(form, domains, phrasings, cue, seed) for form in shown]
 
 
 def draw_forms(

@@ -143,44 +143,12 @@ def _row(one: IsomerSet, problem: Problem) -> Row:
     }
 
 
-def to_sets(rows: Iterable[Row]) -> list[IsomerSet]:
-    """The sets of rows that `to_rows` made, in order of first mention; tests stay apart."""
-    grouped = group_rows(list(rows))
-    return [_set(members) for members in grouped.values()]
-
-
 def group_rows(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     """Rows by set: by ``test``, if there is such a column, and ``isomer_id``."""
     grouped: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         grouped.setdefault((str(row.get("test", "")), str(row["isomer_id"])), []).append(row)
     return grouped
-
-
-def _set(rows: Sequence[Row]) -> IsomerSet:
-    first = rows[0]
-    return IsomerSet(
-        isomer_id=first["isomer_id"],
-        family=first["family"],
-        depth=first["depth"],
-        form=json.loads(first["form"]),
-        answer=first["answer"],
-        problems=tuple(map(_problem, rows)),
-    )
-
-
-def _problem(row: Row) -> Problem:
-    ending = f"\nAnswer: {row['answer_text']}"
-    return Problem(
-        domain=row["domain"],
-        prompt=row["prompt"],
-        reasoning=row["completion"].removesuffix(ending).removeprefix(" "),
-        answer_text=row["answer_text"],
-        options=tuple(row["options"]),
-        meanings=tuple(row["meanings"]),
-        phrasing=row["phrasing"],
-        cue=row["cue"],
-    )
 
 
 def is_isomers(rows: Sequence[Row]) -> bool:

@@ -22,7 +22,6 @@ from poise.data.isomers.rows import (
     isomer_tests,
     read_isomers,
     to_rows,
-    to_sets,
     write_isomers,
 )
 from poise.data.isomers.validation import validate_isomers
@@ -46,7 +45,6 @@ def test_rows_and_files_keep_everything(tmp_path: Path) -> None:
     path = tmp_path / "new" / "sets.jsonl"
     assert write_isomers(path, rows) == 96
     assert read_isomers(path) == rows
-    assert to_sets(rows) == sets
     assert validate_isomers(path) == []
 
 
