@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,42 +16,9 @@ from datasets import load_dataset
 
 from poise.cli.main import main
 from tests.tiny import save_tiny_model
-from tests.unit.data.isomers.builder.endpoint import (
-    KEY,
-    Asked,
-    Endpoint,
-    Reply,
-    retold,
-    running_endpoint,
-    source_row,
-)
+from tests.unit.data.isomers.builder.endpoint import KEY, Asked, Endpoint, Reply, retold
 
-from .isomer_builds import DOMAINS, PROBLEMS, lines, secrets_in, words, write
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with running_endpoint() as found:
-        yield found
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder with problems, and the key in the environment."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    write(tmp_path, *map(source_row, range(PROBLEMS)))
-    return tmp_path
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], endpoint: Endpoint, folder: Path) -> Call:
-    def run(*more: str) -> tuple[int, str, str]:
-        return main([*words(endpoint), *more]), *capsys.readouterr()
-
-    return run
+from .conftest import DOMAINS, PROBLEMS, Call, lines, secrets_in, words
 
 
 def test_a_build_writes_sets_and_says_so(call: Call, folder: Path) -> None:

@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from poise.cli.main import main
-from tests.unit.data.isomers.builder.endpoint import (
-    KEY,
-    Endpoint,
-    running_endpoint,
-    source_row,
-)
+from tests.unit.data.isomers.builder.endpoint import Endpoint, source_row
 
-from .isomer_builds import PROBLEMS, words, write
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with running_endpoint() as found:
-        yield found
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder with problems, and the key in the environment."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    write(tmp_path, *map(source_row, range(PROBLEMS)))
-    return tmp_path
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], endpoint: Endpoint, folder: Path) -> Call:
-    def run(*more: str) -> tuple[int, str, str]:
-        return main([*words(endpoint), *more]), *capsys.readouterr()
-
-    return run
+from .conftest import Call, write
 
 
 def bad_row(**change: Any) -> Callable[[Path], None]:
