@@ -43,15 +43,19 @@ def _distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> f
     return float(difference / torch.cat([other[n].flatten() for n in names]).norm())
 
 
-@pytest.mark.parametrize("weights", ["equal", "tokens"])
+# With "snr" rounding grows from step to step, where an element's mean gradient is next to nothing.
+@pytest.mark.parametrize(
+    ("weights", "scale", "steps"),
+    [("equal", "layer", 50), ("tokens", "layer", 50), ("equal", "snr", 3)],
+)
 def test_in_factor_space_two_ranks_equal_one(
-    weights: str, tmp_path: Path, tiny_model_path: str
+    weights: str, scale: str, steps: int, tmp_path: Path, tiny_model_path: str
 ) -> None:
     settings = SETTINGS | {
         "space": "factor",
         "domain_weights": weights,
-        "mask_scale": "layer",
-        "max_steps": 50,
+        "mask_scale": scale,
+        "max_steps": steps,
         "learning_rate": 1e-3,
     }
     run(tiny_model_path, str(tmp_path / "one"), settings)
