@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,68 +11,16 @@ import yaml
 from poise.cli import eval_plan
 from poise.cli.eval_arguments import EvalArguments
 from poise.cli.eval_plan import Step, choose_dataset, select
-from poise.cli.main import main
 from poise.evaluation.by_test import MEAN, outcomes
 from poise.evaluation.consistency import logical_consistency
 from poise.evaluation.loading import Target
 from poise.evaluation.records import read_records
 from poise.evaluation.representation_file import read_representations
 from poise.evaluation.runs import read_run
+from tests.unit.cli.conftest import save_letter_adapter
+from tests.unit.cli.eval.conftest import Call, ask
 
-from .conftest import save_letter_adapter
-
-Call = Callable[..., tuple[int, str, str]]
-TESTS = ("in_distribution", "reversed", "deeper")
-ORDERS = {"law": "A B", "science": "B A"}
-
-
-@pytest.fixture
-def call(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Call:
-    """Runs `poise eval` in an empty folder, with few and short samples."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str | Path) -> tuple[int, str, str]:
-        few = ["--k", "8", "--max_new_tokens", "4", "--temperature", "1.0", "--device", "cpu"]
-        status = main(["eval", *few, *map(str, words)])
-        return status, *capsys.readouterr()
-
-    return run
-
-
-def ask(call: Call, *words: str | Path) -> dict[str, Any]:
-    status, out, err = call(*words, "--json")
-    assert status == 0, err
-    result: dict[str, Any] = json.loads(out)
-    return result
-
-
-def isomer_rows(sets: int = 3) -> list[dict[str, Any]]:
-    """Each set in two domains, whose words mean opposite things."""
-    return [
-        {
-            "isomer_id": f"s{i}",
-            "domain": domain,
-            "test": test,
-            "depth": 1,
-            "prompt": "Question: " + "C D " * (i + 1) + letters + " D" * letters.index("A"),
-            "completion": f" {letters}\nAnswer: {letters[0]}",
-            "answer": "e0",
-            "options": ["A", "B"],
-            "meanings": [f"e{letters.index(letter) // 2}" for letter in "AB"],
-        }
-        for test in TESTS
-        for i in range(sets)
-        for domain, letters in ORDERS.items()
-    ]
-
-
-@pytest.fixture
-def isomers_path(tmp_path: Path) -> Path:
-    path = tmp_path / "isomers.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in isomer_rows()))
-    return path
+from .conftest import TESTS, isomer_rows
 
 
 def test_a_run_is_measured_test_by_test(call: Call, isomers_path: Path, run_path: Path) -> None:

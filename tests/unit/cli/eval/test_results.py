@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,32 +18,9 @@ from poise.evaluation.records import read_records
 from poise.evaluation.runs import read_run
 from poise.evaluation.summary import compare
 from tests.tiny import save_tiny_model, tiny_tokenizer
+from tests.unit.cli.conftest import letter_model, letter_tokenizer, save_letter_adapter
 
-from .conftest import letter_model, letter_tokenizer, save_letter_adapter
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Call:
-    """Runs `poise eval` in an empty folder, with few and short samples."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str | Path) -> tuple[int, str, str]:
-        few = ["--k", "4", "--max_new_tokens", "3", "--temperature", "1.0", "--device", "cpu"]
-        status = main(["eval", *few, *map(str, words)])
-        return status, *capsys.readouterr()
-
-    return run
-
-
-def ask(call: Call, *words: str | Path) -> dict[str, Any]:
-    status, out, err = call(*words, "--json")
-    assert status == 0, err
-    result: dict[str, Any] = json.loads(out)
-    return result
+from .conftest import Call, ask
 
 
 def test_one_model_is_evaluated(
