@@ -158,6 +158,11 @@ def ratio(seconds: dict[str, list[float]], side: str) -> tuple[float, float, flo
     return middle, min(single), max(single)
 
 
+def share(memory: dict[str, float], side: str) -> float:
+    """Ratio to the plain step's peak."""
+    return memory[side] / memory["plain"]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--domains", type=int, nargs="+", default=[2, 4, 8])
@@ -172,25 +177,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.sides = ["plain", *(side for side in args.sides if side != "plain")]  # what ratios are to
     setting = {"tokens": args.tokens, "model": args.model, "device": args.device}
     at = 4 if 4 in args.domains else args.domains[0]
-    memory = {}
+    sides = {k: [s for s in args.sides if s != "reference" or k == at] for k in args.domains}
+    memory: dict[int, dict[str, float]] = {}
     if not args.no_memory:  # first: a new process begins with the peak of the one that starts it
-        memory = {side: peak_memory(side, at, **setting) for side in args.sides}
-    seconds = {}
-    for k in args.domains:
-        sides = [s for s in args.sides if s != "reference" or k == at]
-        seconds[k] = time_sides(sides, args.rounds, k, **setting)
+        memory = {k: {s: peak_memory(s, k, **setting) for s in sides[k]} for k in args.domains}
+    seconds = {k: time_sides(sides[k], args.rounds, k, **setting) for k in args.domains}
     others = [side for side in args.sides if side != "plain"]
     if args.json:
-        report = {f"{side}_time": round(ratio(seconds[at], side)[0], 3) for side in others}
-        report |= {f"{s}_memory": round(memory[s] / memory["plain"], 3) for s in others if memory}
-        by_k = {str(k): round(ratio(seconds[k], "weight")[0], 3) for k in args.domains}
-        print(json.dumps(report | {"weight_time_by_k": by_k}))
+        report: dict[str, Any] = {
+            f"{side}_time": round(ratio(seconds[at], side)[0], 3) for side in others
+        }
+        report |= {f"{s}_memory": round(share(memory[at], s), 3) for s in others if memory}
+        if "weight" in others:
+            times = {str(k): round(ratio(seconds[k], "weight")[0], 3) for k in args.domains}
+            peaks = {str(k): round(share(memory[k], "weight"), 3) for k in memory}
+            report |= {"weight_time_by_k": times, "weight_memory_by_k": peaks}
+        print(json.dumps(report))
         return
     table = Table("K", "side", "seconds", "time, x plain", "rounds", "memory, x plain")
     for k, by_side in seconds.items():
         for side, values in by_side.items():
             middle, low, high = ratio(by_side, side)
-            peak = f"{memory[side] / memory['plain']:.3f}" if k == at and memory else ""
+            peak = f"{share(memory[k], side):.3f}" if memory else ""
             cells = f"{statistics.median(values):.2f}", f"{middle:.2f}", f"{low:.2f}-{high:.2f}"
             table.add_row(str(k), side, *cells, peak)
     Console().print(table)
