@@ -1,4 +1,4 @@
-"""Gradients per domain of every LoRA matrix, and what IGA makes of them, in one backward pass."""
+"""Gradients per domain of LoRA matrices, and what a method makes of them, in one backward pass."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from ..methods.base import Aggregator
 from ..methods.iga import IGA
 from .adapters import find_adapters
 from .domains import DomainBatch
@@ -17,7 +18,7 @@ from .weight_space import WeightSpace
 
 
 class GradientEngine:
-    """Puts IGA's gradient into `.grad` of a PEFT model's LoRA factors, in any training loop.
+    """Puts a method's gradient into `.grad` of a PEFT model's LoRA factors, in any training loop.
 
     ::
 
@@ -35,14 +36,15 @@ class GradientEngine:
 
     In weight space a micro-batch's mask is made from its own isomer sets, and the masked gradients
     of micro-batches (and of ranks, under DDP) are averaged. In factor space the domains' gradients
-    are summed over micro-batches and ranks first, and masked once, in `finish`.
+    are summed over micro-batches and ranks first, and masked once, in `finish`. An aggregator gets
+    these sums too, of all factors at once.
 
     Parameters that are no LoRA factors keep their plain gradient. The loss must consist of the
     domains' losses alone: what a penalty on the factors would add to their gradient is lost.
 
     Args:
         model: with trainable LoRA adapters.
-        method: the settings.
+        method: IGA's settings, or an aggregator of gradients by domain.
         seed: of the random starts of the projection.
 
     Raises:
@@ -51,12 +53,12 @@ class GradientEngine:
         ValueError: the retraction in several processes.
     """
 
-    def __init__(self, model: nn.Module, method: IGA, seed: int = 0) -> None:
+    def __init__(self, model: nn.Module, method: IGA | Aggregator, seed: int = 0) -> None:
         self.method = method
         self.adapters = find_adapters(model)
         self._space: WeightSpace | FactorSpace = (
             WeightSpace(self.adapters, method, seed)
-            if method.space == "weight"
+            if isinstance(method, IGA) and method.space == "weight"
             else FactorSpace(self.adapters, method)
         )
 
@@ -66,16 +68,18 @@ class GradientEngine:
 
         Args:
             batch: domains of the sequences and weights of their losses.
-            tau: this step's temperature; None is the method's.
+            tau: this step's temperature of IGA's mask; None is the method's.
 
         Raises:
             RuntimeError: in the backward pass, in weight space: a layer gets its gradient in
                 several parts, which cannot be masked as one.
             ValueError: in the backward pass: a layer mixes sequences in its rows.
         """
+        if tau is None:
+            tau = self.method.tau if isinstance(self.method, IGA) else 0.0
         with Hooks() as hooks:
             try:
-                self._space.attach(hooks, batch, self.method.tau if tau is None else tau)
+                self._space.attach(hooks, batch, tau)
                 yield
             except BaseException:
                 self._space.reset()

@@ -1,13 +1,14 @@
-"""IGA on the factors themselves: per-domain gradients of A and B, summed exactly, masked once."""
+"""Per-domain gradients of the factors A and B, summed exactly over a step, and combined once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..methods.base import Aggregator
 from ..methods.iga import IGA
 from .adapters import Adapter
 from .domains import DomainBatch, domain_weights, tokens_by_domain
@@ -25,10 +26,11 @@ class FactorSpace:
 
     Args:
         adapters: LoRA matrices.
-        method: the settings, space "factor".
+        method: IGA's settings, space "factor", which mask each factor by itself; or an aggregator,
+            which sees all factors at once.
     """
 
-    def __init__(self, adapters: Sequence[Adapter], method: IGA) -> None:
+    def __init__(self, adapters: Sequence[Adapter], method: IGA | Aggregator) -> None:
         self.statistics = StatisticsLog()
         self._method = method
         self._scratch = Scratch()
@@ -84,7 +86,7 @@ class FactorSpace:
 
     @torch.no_grad()
     def finish(self, learning_rate: float | None = None) -> None:
-        """Masks the step's gradients and puts them into `.grad`."""
+        """Combines the step's gradients and puts them into `.grad`."""
         ranks = dist.get_world_size() if _is_distributed() else 1
         if ranks > 1:
             self._agree()
@@ -96,21 +98,41 @@ class FactorSpace:
         counts, share = totals[:-1], float(totals[-1]) / ranks
         weights = domain_weights(counts, by_tokens=self._by_tokens)
         present = torch.nonzero(weights).flatten().tolist()
+        used: list[tuple[_Factor, Tensor]] = []  # (K, rows, columns) each
         for factor in self._factors:
-            sums = factor.take(len(counts))
-            gradients = _sum_over_ranks(sums)[present]
-            weight = factor.module.weight
-            if weight.grad is None and not bool(gradients.any()):
+            gradients = _sum_over_ranks(factor.take(len(counts)))[present]
+            if factor.module.weight.grad is None and not bool(gradients.any()):
                 continue  # not used: plain training leaves it without a gradient, too
             gradients /= counts[present].to(gradients)[:, None, None]
-            shares, units = weights[present], [1.0] * len(present)
-            mask, tau = self._method.mask, self._tau
-            masked, seen = masked_mean(gradients, units, shares, mask, tau, self._scratch)
-            self.statistics.add(factor.name, torch.cat([seen, seen.new_ones(1)]))
-            if weight.grad is None:
-                weight.grad = torch.empty_like(weight)
-            weight.grad.copy_(masked * share)  # in place: it may be a part of a reducer's bucket
+            used.append((factor, gradients))
+        combine = self._mask_each if isinstance(self._method, IGA) else self._aggregate
+        for (factor, _), result in zip(used, combine(used, weights[present]), strict=True):
+            factor.write(result * share)
         self._forget_step()
+
+    def _mask_each(
+        self, used: Sequence[tuple[_Factor, Tensor]], weights: Tensor
+    ) -> Iterator[Tensor]:
+        """Each factor's masked mean; one lives until the next."""
+        assert isinstance(self._method, IGA)
+        units = [1.0] * len(weights)
+        for factor, gradients in used:
+            mask, tau = self._method.mask, self._tau
+            masked, seen = masked_mean(gradients, units, weights, mask, tau, self._scratch)
+            self.statistics.add(factor.name, torch.cat([seen, seen.new_ones(1)]))
+            yield masked
+
+    def _aggregate(
+        self, used: Sequence[tuple[_Factor, Tensor]], weights: Tensor
+    ) -> Iterator[Tensor]:
+        """Each factor's part of the aggregate of all."""
+        assert isinstance(self._method, Aggregator)
+        if not used:
+            return
+        whole = self._method(torch.cat([g.flatten(1) for _, g in used], 1), weights)
+        parts = torch.split(whole, [g[0].numel() for _, g in used])
+        for (_, gradients), part in zip(used, parts, strict=True):
+            yield part.view(gradients.shape[1:])
 
     def _agree(self) -> None:
         """A rank without any loss in the step takes part in the sums with zeros."""
@@ -167,6 +189,13 @@ class _Factor:
         """(K, rows, columns) sums since the last call."""
         sums, self._sums = self._zeros(domains), None
         return sums
+
+    def write(self, gradient: Tensor) -> None:
+        """Puts a gradient into the parameter's."""
+        weight = self.module.weight
+        if weight.grad is None:
+            weight.grad = torch.empty_like(weight)
+        weight.grad.copy_(gradient)  # in place: it may be a part of a reducer's bucket
 
 
 def _is_distributed() -> bool:

@@ -63,6 +63,14 @@ class MicroBatch:
             return norm.scale / norm.steps
         return norm.scale * float(self.counts.sum()) * norm.world / norm.items
 
+    @property
+    def whole(self) -> float:
+        """Factor of a value that turns the host's mean into share * value."""
+        norm = self.normalisation
+        if self.by_tokens or norm.items is None:
+            return float(self.counts.sum())
+        return norm.items / norm.world / norm.steps
+
     def for_engine(self) -> DomainBatch:
         """What the engine has to know of it."""
         return DomainBatch(self.domains, self.counts, self.share, self.by_tokens)
@@ -75,9 +83,8 @@ class MicroBatch:
         """
         if self.by_tokens or self.is_empty:
             return None
-        norm, counts = self.normalisation, self.counts.cpu()
-        whole = float(counts.sum()) if norm.items is None else norm.items / norm.world / norm.steps
-        weights = domain_weights(counts, by_tokens=False) / counts.clamp(min=1) * whole
+        counts = self.counts.cpu()
+        weights = domain_weights(counts, by_tokens=False) / counts.clamp(min=1) * self.whole
         return weights.to(self.domains.device, torch.float32)[self.domains]
 
 

@@ -7,11 +7,10 @@ from typing import Any
 
 from trl import SFTConfig
 
-from ..core.conflict import SCALES
-from ..methods.iga import IGA, PROJECTIONS, SPACES, UPDATES
-
-TAU_SCHEDULES = ("constant", "linear")
-DOMAIN_WEIGHTS = ("equal", "tokens")
+from ..methods.base import Aggregator
+from ..methods.baselines import Baseline, make_baseline
+from ..methods.iga import IGA
+from .iga_config_checks import check_host, check_method, check_values
 
 
 def _option(default: Any, text: str) -> Any:
@@ -22,7 +21,10 @@ def _option(default: Any, text: str) -> Any:
 class IGAConfig(SFTConfig):  # type: ignore[misc]
     """Configuration of [`IGATrainer`]: everything of TRL's `SFTConfig`, and the arguments below.
 
-    Mask and projection (see [`poise.methods.iga.IGA`] for the formulas and for what is our choice):
+    What is done with the domains: `method`, `method_options`. "iga" is this trainer's own; others
+    are what it is compared with, on the same batches (see [`poise.methods.baselines`]).
+
+    Mask and projection of "iga" (see [`poise.methods.iga.IGA`] for the formulas and our choices):
     `space`, `tau`, `tau_schedule`, `tau_warmup_steps`, `mask_scale`, `mask_eps`, `projection`,
     `projection_rank`, `projection_oversampling`, `update`.
 
@@ -38,6 +40,17 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
             that mixes the sequences of a batch or changes their loss.
     """
 
+    method: str = _option(
+        "iga",
+        "'iga', or a method to compare it with: 'erm' (plain fine-tuning on the same batches), "
+        "'irm', 'vrex', 'group_dro', 'fishr', 'and_mask', 'sand_mask', 'pcgrad', or 'torchjd:NAME' "
+        "for any of TorchJD's aggregators.",
+    )
+    method_options: dict[str, Any] | str | None = _option(
+        None,
+        "Options of the method by name, as a mapping or in JSON: '{\"penalty_weight\": 3}' for "
+        "'vrex'. 'iga' has arguments of its own instead.",
+    )
     space: str = _option(
         "weight",
         "Where gradients are compared: 'weight' (the paper's: whole matrices, masked and projected "
@@ -105,19 +118,22 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         True, "Whether the loss is on the completion alone. False counts the prompt as well."
     )
 
+    _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "method_options"]  # noqa: RUF012
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_values()
-        self.method()  # raises on values outside their range
-        self._check_host()
+        check_method(self)
+        check_values(self)
+        self.iga()  # raises on values outside their range
+        check_host(self)
         if self.save_only_model and self.exact_resume:
             raise ValueError(
                 "save_only_model=True leaves out the optimizer, so a run cannot be resumed; set "
                 "exact_resume=False as well"
             )
 
-    def method(self) -> IGA:
-        """The method's settings that these arguments describe."""
+    def iga(self) -> IGA:
+        """Mask and projection that these arguments describe."""
         return IGA(
             space=self.space,  # type: ignore[arg-type]
             tau=self.tau,
@@ -129,10 +145,23 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
             update=self.update,  # type: ignore[arg-type]
         )
 
+    def baseline(self, domains: int = 1) -> Baseline | None:
+        """The objective or aggregator that `method` names; None for "iga" and "erm".
+
+        Args:
+            domains: K.
+        """
+        if self.method == "iga":
+            return None
+        options: Any = self.method_options
+        return make_baseline(self.method, options, domains, self.seed)
+
     @property
     def needs_engine(self) -> bool:
         """Whether gradients are taken apart by domain."""
-        return not self.method().is_neutral if self.use_engine is None else self.use_engine
+        if self.method != "iga":
+            return isinstance(self.baseline(), Aggregator)
+        return not self.iga().is_neutral if self.use_engine is None else self.use_engine
 
     def tau_at(self, step: int) -> float:
         """Temperature of an optimizer step, counted from 0.
@@ -142,71 +171,3 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         if self.tau_schedule == "constant":
             return self.tau
         return self.tau * min(1.0, step / self.tau_warmup_steps)
-
-    def _check_values(self) -> None:
-        known = {
-            "space": SPACES,
-            "tau_schedule": TAU_SCHEDULES,
-            "mask_scale": SCALES,
-            "projection": PROJECTIONS,
-            "update": UPDATES,
-            "domain_weights": DOMAIN_WEIGHTS,
-        }
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(values)}, got {getattr(self, name)!r}"
-                )
-        for name in ("tau", "mask_eps"):
-            if isinstance(getattr(self, name), bool | str):
-                raise ValueError(f"{name} must be a number, got {getattr(self, name)!r}")
-        if self.projection_rank is not None and self.projection_rank < 1:
-            raise ValueError(f"projection_rank must be at least 1, got {self.projection_rank!r}")
-        if self.projection_oversampling < 0:
-            raise ValueError(
-                f"projection_oversampling must be at least 0, got {self.projection_oversampling!r}"
-            )
-        if self.tau_schedule == "linear" and self.tau_warmup_steps < 1:
-            raise ValueError(
-                f"tau_warmup_steps must be at least 1 with tau_schedule='linear', got "
-                f"{self.tau_warmup_steps!r}"
-            )
-        if self.domains is not None and not 0 < len(self.domains) == len(set(self.domains)):
-            raise ValueError(
-                f"domains must be different names, at least one, or None; got {self.domains!r}"
-            )
-
-    def _check_host(self) -> None:
-        """Refuses what the host can do and a batch of isomer sets cannot."""
-        refused = {
-            "packing": self.packing or self.eval_packing,
-            "padding_free": self.padding_free,
-            "loss_type": self.loss_type != "nll",
-            "label_smoothing_factor": self.label_smoothing_factor != 0,
-            "use_liger_kernel": self.use_liger_kernel,
-            "torch_compile": self.torch_compile,
-            "auto_find_batch_size": self.auto_find_batch_size,
-            "train_sampling_strategy": self.train_sampling_strategy
-            in ("group_by_length", "batch_rebalance"),
-            "dataset_kwargs": (self.dataset_kwargs or {}).get("skip_prepare_dataset"),
-        }
-        for name, is_set in refused.items():
-            if is_set:
-                found = getattr(self, name)
-                raise ValueError(f"{name}={found!r} does not work with IGA: {_REASONS[name]}")
-
-
-_REASONS = {
-    "packing": "it joins sequences of several domains in one row; set packing=False",
-    "padding_free": "it joins sequences of several domains in one row; set padding_free=False",
-    "loss_type": "domains are compared by their mean log-loss; set loss_type='nll'",
-    "label_smoothing_factor": "domains are compared by their mean log-loss; set it to 0",
-    "use_liger_kernel": "it replaces layers whose gradients are taken apart; set it to False",
-    "torch_compile": "compiled layers pass over the engine's hooks; set it to False",
-    "auto_find_batch_size": "a batch is made of whole isomer sets; set "
-    "per_device_train_batch_size to fewer sets, and gradient_accumulation_steps to more",
-    "train_sampling_strategy": "isomer sets have no length of their own; set it to 'random' or "
-    "'sequential'",
-    "dataset_kwargs": "isomer sets are made of the rows that are prepared; rows that have "
-    "input_ids are not tokenised again, so leave out skip_prepare_dataset",
-}

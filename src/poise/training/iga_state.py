@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from trl import SFTTrainer
 
 from ..gradients.engine import GradientEngine
+from ..methods.baselines import Baseline
 from . import resume
 from .checkpointing import CheckpointingMixin
 from .domain_loss import DomainLosses
+from .domain_objective import DomainObjective
+from .iga_config import IGAConfig
 from .layers_log import LayersLog, layer_means
 
 
@@ -22,10 +26,24 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
 
     domains: tuple[str, ...]
 
-    def _prepare_state(self, domains: int) -> None:
+    def _prepare_state(self, args: IGAConfig) -> None:
+        number = len(self.domains)
         self.engine: GradientEngine | None = None
-        self._domain_losses = DomainLosses(domains)
+        self.baseline: Baseline | None = args.baseline(number)
+        self._objective: DomainObjective | None = None
+        if args.method != "iga":
+            self._describe_baseline(args.method)
+        self._domain_losses = DomainLosses(number)
         self._layers_log = LayersLog()
+
+    def _describe_baseline(self, method: str) -> None:
+        """What the model card says of a baseline."""
+        self._name, self._paper = "SFT", {}
+        self._tag_names = ["trl", "sft", method.partition(":")[0], "poise"]
+        if self.baseline is not None:
+            self._name = type(self.baseline).__name__
+            title, number = self.baseline.paper
+            self._paper = {"title": title, "id": number}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if self.model.training and "loss" in logs:
@@ -44,6 +62,13 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
             for figure, value in layer_means(layers).items():
                 metrics[f"iga/{figure}"].append(value)
             self._layers_log.write(self.args, self.state, layers)
+        figures = {} if self.baseline is None else self.baseline.figures.take()
+        for name, value in figures.items():
+            if not isinstance(value, list):
+                metrics[f"iga/{name}"].append(value)
+                continue
+            for domain, part in zip(self.domains, value, strict=True):
+                metrics[f"iga/{name}/{domain}"].append(part)
 
     def _check_checkpoint(self, checkpoint: Path) -> None:
         rank = self.accelerator.process_index
@@ -57,6 +82,12 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
                     "many ranks and the use_engine that it was saved with, or start a new run in "
                     "another output_dir"
                 )
+        saved = resume.load_json(checkpoint / names[0]).get("method", "iga")
+        if saved != self.args.method:
+            raise ValueError(
+                f"cannot resume from {checkpoint}: expected method {self.args.method!r}, found "
+                f"{saved!r}; resume with that, or start a new run in another output_dir"
+            )
 
     def _save_state(self, folder: Path) -> None:
         rank = self.accelerator.process_index
@@ -67,6 +98,8 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
             "metrics": dict(self._metrics["train"]),
             "domain_losses": self._domain_losses.state_dict(),
             "layers": {} if self.engine is None else self.engine.unread.state_dict(),
+            "method": self.args.method,
+            "baseline": None if self.baseline is None else self.baseline.state_dict(),
         }
         resume.save_json(folder / resume.state_file(rank), state)
 
@@ -79,3 +112,9 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
         self._total_train_tokens = state["tokens"]
         self._metrics["train"].update(state["metrics"])
         self._domain_losses.load_state_dict(state["domain_losses"])
+        if self.baseline is not None:
+            self.baseline.load_state_dict(state["baseline"])
+
+    def _sum_over_ranks(self, values: Tensor) -> Tensor:
+        total: Tensor = self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum")
+        return total

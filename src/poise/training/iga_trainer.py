@@ -12,7 +12,9 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from ..gradients.engine import GradientEngine
+from ..methods.base import Aggregator, Objective
 from .domain_loss import MicroBatch, Normalisation, WatchedModel
+from .domain_objective import DomainObjective
 from .iga_config import IGAConfig
 from .iga_preflight import check_before_loading, check_plain_sgd
 from .iga_state import IGAStateMixin
@@ -32,7 +34,8 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
 
     With several micro-batches or ranks, weight space averages gradients that were masked in each of
     them; factor space masks once, with the domains' gradients over all of them. Statistics of
-    layers are those of the main process.
+    layers are those of the main process. An aggregator is as factor space; an objective is of each
+    micro-batch and rank by itself, and its gradients are averaged.
 
     Args:
         model: as TRL's: a path, a hub id, or a model, also a PEFT model.
@@ -84,7 +87,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         model, self.domains = check_before_loading(
             model, args, train_dataset, peft_config, quantization_config, own
         )
-        self._prepare_state(len(self.domains))
+        self._prepare_state(args)
         self._micro_batch: MicroBatch | None = None
         super().__init__(
             model=model,
@@ -104,7 +107,10 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         self._refuse_unsupported()
         self.data_collator: Any = IsomerCollator(self.data_collator)
         if args.needs_engine:
-            self.engine = GradientEngine(self.model, args.method(), seed=args.seed)
+            method = self.baseline if isinstance(self.baseline, Aggregator) else args.iga()
+            self.engine = GradientEngine(self.model, method, seed=args.seed)
+        if isinstance(self.baseline, Objective):
+            self._objective = DomainObjective(self.baseline, self.model)
         self.add_callback(self._layers_log)
         self.add_callback(MetricsLog())
 
@@ -216,7 +222,9 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         batch = self._micro_batch
         if batch is None:  # an evaluation
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        watched = WatchedModel(model, batch.row_weights())
+        watched: Any = WatchedModel(model, batch.row_weights())
+        if self._objective is not None:
+            watched = self._objective.watch(model, batch, self.state.global_step)
         loss = super().compute_loss(watched, inputs, return_outputs, num_items_in_batch)
         if watched.row_losses is not None:
             self._domain_losses.add(watched.row_losses, batch)
@@ -232,10 +240,11 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         return super()._get_grad_norm(model, grad_norm)
 
     def _finish_gradients(self) -> None:
-        if self.engine is None:
-            return
-        # A step with learning rate 0 changes nothing, whatever its gradient.
-        self.engine.finish((self._get_learning_rate() or 1.0) if self._retracts else None)
+        if isinstance(self.baseline, Objective):
+            self.baseline.finish_step(self._sum_over_ranks)
+        if self.engine is not None:
+            # A step with learning rate 0 changes nothing, whatever its gradient.
+            self.engine.finish((self._get_learning_rate() or 1.0) if self._retracts else None)
 
 
 def _refuse_arguments(**arguments: Any) -> None:

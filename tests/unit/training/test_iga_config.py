@@ -11,7 +11,7 @@ from poise.training import IGAConfig
 
 def test_defaults_are_the_methods(make_iga_config: Callable[..., Any]) -> None:
     config = make_iga_config()
-    assert config.method() == IGA()
+    assert config.iga() == IGA()
     assert config.completion_only_loss is True
     assert config.needs_engine
 
@@ -33,7 +33,7 @@ def test_settings_reach_the_method(make_iga_config: Callable[..., Any]) -> None:
         projection_oversampling=2,
     )
     expected = IGA(tau=0.5, scale="layer", eps=1e-3, projection="exact", rank=3, oversampling=2)
-    assert config.method() == expected
+    assert config.iga() == expected
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def _reference(trainer: IGATrainer) -> dict[str, Tensor]:
     counts = torch.zeros(3).index_add_(0, domains, tokens)
     losses = torch.zeros(3).index_add_(0, domains, -log_probs.sum(1)) / counts
     weights = domain_weights(counts, by_tokens=trainer.args.domain_weights == "tokens").float()
-    pairs = reference_gradients(trainer.model, adapters, losses, weights, trainer.args.method())
+    pairs = reference_gradients(trainer.model, adapters, losses, weights, trainer.args.iga())
     names = {id(p): n for n, p in trainer.model.named_parameters()}
     result = {}
     for adapter, gradients in zip(adapters, pairs, strict=True):
