@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
-from tests.tiny import RUN, save_tiny_model
+from tests.tiny import IGA_RUN, RUN, save_tiny_model
 
 torch.set_num_threads(1)
 
@@ -45,20 +45,7 @@ def make_iga_config(tmp_path: Path) -> Callable[..., Any]:
     from poise.training import IGAConfig
 
     def make(cls: Any = IGAConfig, **overrides: Any) -> Any:
-        settings: dict[str, Any] = {
-            "output_dir": str(tmp_path / "run"),
-            "per_device_train_batch_size": 4,
-            "max_steps": 3,
-            "learning_rate": 1e-2,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "report_to": "none",
-            "bf16": False,
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "gradient_checkpointing": False,
-            "seed": 3,
-        }
-        return cls(**settings | overrides)
+        own = {"output_dir": str(tmp_path / "run"), "max_steps": 3, "seed": 3}
+        return cls(**IGA_RUN | own | overrides)
 
     return make

@@ -13,11 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CHARACTERS = string.ascii_lowercase + string.digits + " :=?.\n"
 # Settings of a trainer on the tiny model; what a test is about, it adds or replaces.
-RUN: dict[str, Any] = {
-    "per_device_train_batch_size": 8,
-    "num_generations": 4,
-    "max_prompt_length": 32,
-    "max_completion_length": 6,
+ANY_RUN: dict[str, Any] = {
     "learning_rate": 1e-2,
     "logging_steps": 1,
     "save_strategy": "no",
@@ -26,8 +22,15 @@ RUN: dict[str, Any] = {
     "use_cpu": True,
     "disable_tqdm": True,
     "gradient_checkpointing": False,
+}
+RUN = ANY_RUN | {
+    "per_device_train_batch_size": 8,
+    "num_generations": 4,
+    "max_prompt_length": 32,
+    "max_completion_length": 6,
     "diagnostics_warning_interval": 0,
 }
+IGA_RUN = ANY_RUN | {"per_device_train_batch_size": 4}  # isomer sets
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}a:{% endif %}"

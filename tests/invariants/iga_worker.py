@@ -10,26 +10,15 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 
 from poise.training import IGAConfig, IGATrainer
-from tests.tiny import tiny_isomers
+from tests.tiny import IGA_RUN, tiny_isomers
 
 
 def make_trainer(model: str, folder: str, **settings: Any) -> IGATrainer:
     """A trainer of the tiny model on tiny isomers."""
     dropout = settings.pop("lora_dropout", 0.1)
-    defaults: dict[str, Any] = {
-        "per_device_train_batch_size": 4,
-        "learning_rate": 1e-2,
-        "logging_steps": 1,
-        "report_to": "none",
-        "bf16": False,
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "gradient_checkpointing": False,
-        "save_strategy": "no",
-    }
     return IGATrainer(
         model=model,
-        args=IGAConfig(output_dir=folder, **defaults | settings),
+        args=IGAConfig(output_dir=folder, **IGA_RUN | settings),
         train_dataset=tiny_isomers(),
         peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=dropout),
     )
