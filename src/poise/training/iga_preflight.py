@@ -59,6 +59,22 @@ def check_before_loading(
     return (find_model(model, args) if isinstance(model, str) else model), domains
 
 
+def refuse_arguments(**arguments: Any) -> None:
+    """Refuses the host's arguments that IGA cannot serve.
+
+    Raises:
+        ValueError: one of them is not None.
+    """
+    reasons = {
+        "compute_loss_func": "domains are compared by the host's own loss",
+        "formatting_func": "the loss is on the completion; write prompt and completion as they "
+        "are to be read",
+    }
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"{name} does not work with IGA: {reasons[name]}; leave it out")
+
+
 def check_isomer_rows(rows: Any, domains: Sequence[str] | None = None) -> tuple[str, ...]:
     """Checks rows of isomer sets; a set may lack a domain.
 

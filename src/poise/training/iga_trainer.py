@@ -16,7 +16,7 @@ from ..methods.base import Aggregator, Objective
 from .domain_loss import MicroBatch, Normalisation, WatchedModel
 from .domain_objective import DomainObjective
 from .iga_config import IGAConfig
-from .iga_preflight import check_before_loading, check_plain_sgd
+from .iga_preflight import check_before_loading, check_plain_sgd, refuse_arguments
 from .iga_state import IGAStateMixin
 from .isomer_batches import DOMAIN, IsomerCollator, IsomerSets, loss_tokens
 from .metrics_log import MetricsLog
@@ -79,10 +79,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         formatting_func: Callable[..., Any] | None = None,
     ) -> None:
         args = IGAConfig("iga-output") if args is None else args
-        _refuse_arguments(
-            compute_loss_func=compute_loss_func,
-            formatting_func=formatting_func,
-        )
+        refuse_arguments(compute_loss_func=compute_loss_func, formatting_func=formatting_func)
         own = optimizers[0] or optimizer_cls_and_kwargs
         model, self.domains = check_before_loading(
             model, args, train_dataset, peft_config, quantization_config, own
@@ -106,13 +103,16 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         )
         self._refuse_unsupported()
         self.data_collator: Any = IsomerCollator(self.data_collator)
+        self._prepare_method(args)
+        self.add_callback(self._layers_log)
+        self.add_callback(MetricsLog())
+
+    def _prepare_method(self, args: IGAConfig) -> None:
         if args.needs_engine:
             method = self.baseline if isinstance(self.baseline, Aggregator) else args.iga()
             self.engine = GradientEngine(self.model, method, seed=args.seed)
         if isinstance(self.baseline, Objective):
             self._objective = DomainObjective(self.baseline, self.model)
-        self.add_callback(self._layers_log)
-        self.add_callback(MetricsLog())
 
     def _refuse_unsupported(self) -> None:
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
@@ -245,14 +245,3 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         if self.engine is not None:
             # A step with learning rate 0 changes nothing, whatever its gradient.
             self.engine.finish((self._get_learning_rate() or 1.0) if self._retracts else None)
-
-
-def _refuse_arguments(**arguments: Any) -> None:
-    reasons = {
-        "compute_loss_func": "domains are compared by the host's own loss",
-        "formatting_func": "the loss is on the completion; write prompt and completion as they "
-        "are to be read",
-    }
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(f"{name} does not work with IGA: {reasons[name]}; leave it out")

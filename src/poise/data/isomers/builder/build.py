@@ -155,6 +155,8 @@ def _reject(outcome: Outcome, reason: str | None = None) -> dict[str, Any]:
 
 
 Told = tuple[Outcome, bool]
+Work = Callable[[], Iterator[Told]]
+Results = queue.SimpleQueue[Told | BaseException | None]
 
 
 def _hold_refusals(journal: Journal, told: Iterable[Told]) -> Iterator[Outcome]:
@@ -176,7 +178,7 @@ def _hold_refusals(journal: Journal, told: Iterable[Told]) -> Iterator[Outcome]:
     yield from held
 
 
-def _in_threads(works: Sequence[Callable[[], Iterator[Told]]], count: int) -> Iterator[Told]:
+def _in_threads(works: Sequence[Work], count: int) -> Iterator[Told]:
     """What works yield, as it comes, from so many threads.
 
     The threads are daemons, so that an interruption waits for no reply.
@@ -184,41 +186,47 @@ def _in_threads(works: Sequence[Callable[[], Iterator[Told]]], count: int) -> It
     Raises:
         Exception: the first that a work raises, after what is under way has come.
     """
-    tasks: queue.SimpleQueue[Callable[[], Iterator[Told]]] = queue.SimpleQueue()
-    results: queue.SimpleQueue[Told | BaseException | None] = queue.SimpleQueue()
+    tasks: queue.SimpleQueue[Work] = queue.SimpleQueue()
+    results: Results = queue.SimpleQueue()
     stop = threading.Event()
     for work in works:
         tasks.put(work)
-
-    def run() -> None:
-        try:
-            while not stop.is_set():
-                for told in tasks.get_nowait()():
-                    results.put(told)
-                    if stop.is_set():
-                        break
-        except queue.Empty:
-            pass
-        except BaseException as error:
-            stop.set()
-            results.put(error)
-        finally:
-            results.put(None)
-
-    running = min(count, len(works))
-    for _ in range(running):
-        threading.Thread(target=run, daemon=True).start()
-    first: BaseException | None = None
+    threads = min(count, len(works))
+    for _ in range(threads):
+        threading.Thread(target=_run, args=(tasks, results, stop), daemon=True).start()
     try:
-        while running:
-            item = results.get()
-            if item is None:
-                running -= 1
-            elif isinstance(item, BaseException):
-                first = first or item
-            else:
-                yield item
+        yield from _until_all_end(results, threads)
     finally:
         stop.set()
+
+
+def _run(tasks: queue.SimpleQueue[Work], results: Results, stop: threading.Event) -> None:
+    """A thread: does tasks until there are none or one fails, and says with None that it ends."""
+    try:
+        while not stop.is_set():
+            for told in tasks.get_nowait()():
+                results.put(told)
+                if stop.is_set():
+                    break
+    except queue.Empty:
+        pass
+    except BaseException as error:
+        stop.set()
+        results.put(error)
+    finally:
+        results.put(None)
+
+
+def _until_all_end(results: Results, running: int) -> Iterator[Told]:
+    """What so many threads send; then the first failure among it is raised."""
+    first: BaseException | None = None
+    while running:
+        item = results.get()
+        if item is None:
+            running -= 1
+        elif isinstance(item, BaseException):
+            first = first or item
+        else:
+            yield item
     if first is not None:
         raise first
