@@ -1,4 +1,4 @@
-"""The low-rank projection: exact and randomised, and its two ways to the LoRA factors."""
+"""The low-rank projection: exact and randomised."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from poise.core.lowrank import (
-    Factors,
     LowRank,
-    chain_rule,
     random_start,
     randomized_svd,
-    retract,
     truncated_svd,
 )
 
-quick = settings(deadline=None, max_examples=40)
+from .matrices import normal, quick
+
 SPECTRA = {
     "flat": torch.ones(40),
     "one over i": 1 / torch.arange(1, 41),
@@ -29,13 +27,9 @@ SPECTRA = {
 }
 
 
-def _normal(*shape: int, seed: int = 0, dtype: Any = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
 def _with_spectrum(values: Tensor, rows: int = 60, columns: int = 50, seed: int = 0) -> Tensor:
     left, right = (
-        torch.linalg.qr(_normal(n, len(values), seed=seed + n))[0] for n in (rows, columns)
+        torch.linalg.qr(normal(n, len(values), seed=seed + n))[0] for n in (rows, columns)
     )
     return left @ (values.double()[:, None] * right.T)
 
@@ -53,7 +47,7 @@ def matrices(draw: Any) -> tuple[Tensor, int]:
     """A matrix of any rank, zeros among them, and the rank of a projection."""
     rows, columns, inner = (draw(st.integers(low, 9)) for low in (1, 1, 0))
     seed = draw(st.integers(0, 2**31))
-    matrix = _normal(rows, inner, seed=seed) @ _normal(inner, columns, seed=seed + 1)
+    matrix = normal(rows, inner, seed=seed) @ normal(inner, columns, seed=seed + 1)
     return matrix * 10.0 ** draw(st.integers(-8, 4)), draw(st.integers(1, 12))
 
 
@@ -133,7 +127,7 @@ def test_the_error_is_within_the_bound_on_average(
 @pytest.mark.parametrize("true_rank", [0, 1, 3, 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_matrix_of_low_rank_comes_back_up_to_rounding(true_rank: int, dtype: Any) -> None:
-    matrix = (_normal(40, true_rank) @ _normal(true_rank, 30, seed=1)).to(dtype)
+    matrix = (normal(40, true_rank) @ normal(true_rank, 30, seed=1)).to(dtype)
     start = random_start(30, 9, 0, matrix)
     for _ in range(4):  # later ones start from a space that is larger than the matrix's
         found, start = randomized_svd(matrix, 5, start)
@@ -142,7 +136,7 @@ def test_a_matrix_of_low_rank_comes_back_up_to_rounding(true_rank: int, dtype: A
 
 
 def test_a_width_of_the_whole_matrix_is_exact() -> None:
-    matrix = _normal(7, 9)
+    matrix = normal(7, 9)
     found, _ = randomized_svd(matrix, 3, random_start(9, 7, 0, matrix))
     assert _error(matrix, found) == pytest.approx(_best_error(matrix, 3), rel=1e-12)
 
@@ -160,9 +154,9 @@ def test_each_warm_start_improves_on_the_one_before(spectrum: str) -> None:
 
 
 def test_a_warm_start_helps_a_matrix_that_changes_slowly() -> None:
-    matrix, start = _with_spectrum(SPECTRA["one over i"]), random_start(50, 6, 0, _normal(1))
+    matrix, start = _with_spectrum(SPECTRA["one over i"]), random_start(50, 6, 0, normal(1))
     for step in range(10):
-        matrix = matrix + 0.002 * _normal(60, 50, seed=step)
+        matrix = matrix + 0.002 * normal(60, 50, seed=step)
         warm, start = randomized_svd(matrix, 4, start)
     cold, _ = randomized_svd(matrix, 4, random_start(50, 6, 1, matrix))
     best = _best_error(matrix, 4)
@@ -173,7 +167,7 @@ def test_a_warm_start_helps_a_matrix_that_changes_slowly() -> None:
 def test_a_warm_start_survives_a_matrix_of_lower_rank(interlude: int) -> None:
     """A layer may be without gradient, or see few tokens, for a step."""
     matrix = _with_spectrum(torch.cat([torch.ones(4), torch.full((36,), 1e-4)])).float()
-    low = (_normal(60, interlude) @ _normal(interlude, 50, seed=1)).float()
+    low = (normal(60, interlude) @ normal(interlude, 50, seed=1)).float()
     _, start = randomized_svd(low, 4, random_start(50, 8, 0, matrix))
     found, _ = randomized_svd(matrix, 4, start)
     assert _error(matrix, found) < 0.1
@@ -190,7 +184,7 @@ def test_what_is_no_number_is_said_or_leaves_the_start_usable() -> None:
 def test_random_starts_are_of_their_seed_and_move_no_other_random_number() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    first, same, other = (random_start(5, 3, seed, _normal(1)) for seed in (1, 1, 2))
+    first, same, other = (random_start(5, 3, seed, normal(1)) for seed in (1, 1, 2))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
@@ -199,7 +193,7 @@ def test_random_starts_are_of_their_seed_and_move_no_other_random_number() -> No
 
 @pytest.mark.parametrize("rank", [0, -1])
 def test_a_rank_below_one_is_refused(rank: int) -> None:
-    matrix = _normal(3, 3)
+    matrix = normal(3, 3)
     for project in (truncated_svd, lambda m, r: randomized_svd(m, r, matrix)):
         with pytest.raises(ValueError, match=f"rank: expected 1 or more, found {rank}"):
             project(matrix, rank)
@@ -207,93 +201,4 @@ def test_a_rank_below_one_is_refused(rank: int) -> None:
 
 def test_no_iteration_is_refused() -> None:
     with pytest.raises(ValueError, match="iterations: expected 1 or more, found 0"):
-        randomized_svd(_normal(3, 3), 1, _normal(3, 2), 0)
-
-
-# To the factors
-
-
-def _factors(rows: int = 8, columns: int = 6, rank: int = 3) -> Factors:
-    return Factors(_normal(rank, columns, seed=5), _normal(rows, rank, seed=6))
-
-
-@pytest.mark.parametrize("is_low_rank", [True, False])
-def test_the_chain_rule_is_autograds(is_low_rank: bool) -> None:
-    factors = Factors(*(f.requires_grad_() for f in _factors()))
-    gradient = truncated_svd(_normal(8, 6), 2)
-    weight = _normal(8, 6, seed=3) + 0.5 * factors.up @ factors.down
-    (weight * gradient.matrix()).sum().backward()
-    given = gradient if is_low_rank else gradient.matrix()
-    found = chain_rule(given, Factors(*(f.detach() for f in factors)), 0.5)
-    for one, factor in zip(found, factors, strict=True):
-        torch.testing.assert_close(one, factor.grad)
-
-
-@given(
-    rows=st.integers(1, 8),
-    columns=st.integers(1, 8),
-    rank=st.integers(1, 10),
-    rank_of_step=st.integers(1, 10),
-    step=st.sampled_from([1e-4, 0.1, 10.0]),
-)
-@quick
-def test_the_retraction_is_the_truncated_svd_of_the_step(
-    rows: int, columns: int, rank: int, rank_of_step: int, step: float
-) -> None:
-    """Also with factors that are wider than the matrix has rank."""
-    factors = _factors(rows, columns, rank)
-    gradient = truncated_svd(_normal(rows, columns), rank_of_step)
-    down, up = retract(gradient, factors, 2.0, step)
-    moved = factors.up @ factors.down - step / 2.0 * gradient.matrix()
-    assert (down.shape, up.shape) == (factors.down.shape, factors.up.shape)
-    torch.testing.assert_close(up @ down, truncated_svd(moved, rank).matrix())
-    torch.testing.assert_close(up.T @ up, down @ down.T)  # balanced
-
-
-def test_the_retraction_starts_from_a_factor_of_zeros() -> None:
-    """As LoRA does."""
-    factors = _factors()._replace(up=torch.zeros(8, 3, dtype=torch.float64))
-    gradient = truncated_svd(_normal(8, 6), 3)
-    down, up = retract(gradient, factors, 2.0, 0.1)
-    torch.testing.assert_close(up @ down, -0.05 * gradient.matrix())
-
-
-@pytest.mark.parametrize("step", [1e-3, 1e-4, 1e-5])
-def test_to_first_order_the_retraction_moves_along_the_tangent_space(step: float) -> None:
-    """d(BA) = -(step / s) (U U'P + P V V' - U U'P V V'); the error is of second order."""
-    factors, gradient = _factors(), truncated_svd(_normal(8, 6), 3)
-    before, dense = factors.up @ factors.down, gradient.matrix()
-    basis, turn = (torch.linalg.qr(m)[0] for m in (factors.up, factors.down.T))
-    left, right = basis @ basis.T, turn @ turn.T
-    tangent = left @ dense + dense @ right - left @ dense @ right
-    down, up = retract(gradient, factors, 2.0, step)
-    error = (up @ down - before + step / 2.0 * tangent).norm() / dense.norm()
-    assert error < 2 * step**2
-    assert (dense - tangent).norm() > 0.1  # the whole gradient is not what it moves along
-
-
-def test_the_retraction_is_no_multiple_of_the_chain_rules_step() -> None:
-    """The chain rule moves BA along B B'P + P A'A: each direction by the factors' own size."""
-    factors, gradient = _factors(), truncated_svd(_normal(8, 6), 3)
-    step = 1e-6
-    change = Factors(*(-step * g for g in chain_rule(gradient, factors, 1.0)))
-    chained = (factors.up + change.up) @ (factors.down + change.down) - factors.up @ factors.down
-    down, up = retract(gradient, factors, 1.0, step)
-    retracted = up @ down - factors.up @ factors.down
-    assert torch.cosine_similarity(chained.flatten(), retracted.flatten(), 0) < 0.999
-
-
-@pytest.mark.parametrize("step", [1e-2, 1e-4])
-def test_a_small_step_moves_balanced_factors_little(step: float) -> None:
-    gradient = truncated_svd(_normal(8, 6), 3)
-    balanced = retract(gradient, _factors(), 1.0, 1e-12)
-    after = retract(gradient, balanced, 1.0, step)
-    for old, new in zip(balanced, after, strict=True):
-        assert (new - old).norm() < 3 * step
-
-
-def test_no_step_leaves_the_product() -> None:
-    factors = _factors()
-    zero = LowRank(torch.zeros(8, 2).double(), torch.zeros(2, 6).double())
-    down, up = retract(zero, factors, 2.0, 0.1)
-    torch.testing.assert_close(up @ down, factors.up @ factors.down)
+        randomized_svd(normal(3, 3), 1, normal(3, 2), 0)

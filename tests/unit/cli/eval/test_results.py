@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from tokenizers import decoders
 
-from poise.cli.eval_arguments import EvalArguments
-from poise.cli.main import main
 from poise.evaluation.metrics import average
 from poise.evaluation.records import read_records
 from poise.evaluation.runs import read_run
 from poise.evaluation.summary import compare
-from tests.tiny import save_tiny_model, tiny_tokenizer
 from tests.unit.cli.conftest import letter_model, letter_tokenizer, save_letter_adapter
 
 from .conftest import Call, ask
@@ -143,102 +136,6 @@ def test_a_run_that_was_trained_further_is_not_mixed_with_its_past(
     assert status == 2 and "weights" in err and "after.jsonl" in err
 
 
-def test_the_questions_are_those_of_the_run_unless_named(call: Call, run_path: Path) -> None:
-    script = {"dataset": "science:physics", "style": "plain", "levels": [1], "question_seed": 4}
-    (run_path / "config.yaml").write_text(yaml.safe_dump({"script": script}))
-    found = ask(call, "--compare", run_path, "--limit", "6")
-    assert found["dataset"] == "science:physics"
-    assert found["selection"] == {
-        "levels": [1],
-        "style": "plain",
-        "seed": 4,
-        "count": 200,
-        "limit": 6,
-    }
-    run = read_run(run_path)
-    assert run.after is not None
-    assert {(q.domain, q.level) for q in run.after.questions} == {("physics", 1)}
-    named = ask(
-        call, "--compare", run_path, "--dataset", "science", "--questions", "8", "--overwrite"
-    )
-    assert named["selection"] == {"count": 8}
-    assert named["evaluations"][0]["questions"] == 8
-
-
-def test_models_think_as_in_training_unless_told_otherwise(
-    call: Call, questions_path: Path, run_path: Path
-) -> None:
-    def asked(*words: str | Path) -> Any:
-        words = ("--compare", run_path, "--dataset", questions_path, "--overwrite", *words)
-        return ask(call, *words)["sampling"]["chat_template_kwargs"]
-
-    assert asked() == {"enable_thinking": False}
-    assert asked("--thinking") == {"enable_thinking": True}
-    trained = {"chat_template_kwargs": {"enable_thinking": True, "hint": "x"}}
-    (run_path / "config.yaml").write_text(yaml.safe_dump({"config": trained}))
-    assert asked() == {"enable_thinking": True, "hint": "x"}
-    assert asked("--thinking", "false") == {"enable_thinking": False, "hint": "x"}
-
-
-def test_runs_that_were_prompted_differently_are_compared_one_by_one(
-    call: Call, letters_path: str, questions_path: Path, run_path: Path, tmp_path: Path
-) -> None:
-    other = save_letter_adapter(tmp_path / "other", letters_path, seed=2)
-    (other / "metrics.jsonl").touch()
-    trained = {"chat_template_kwargs": {"enable_thinking": True}}
-    (other / "config.yaml").write_text(yaml.safe_dump({"config": trained}))
-    words = ("--compare", run_path, other, "--dataset", questions_path)
-    status, _, err = call(*words)
-    assert status == 2 and "different chat_template_kwargs" in err
-    assert len(ask(call, *words, "--thinking", "false")["evaluations"]) == 3
-
-
-def test_a_completion_may_end_with_its_line(call: Call, tmp_path: Path) -> None:
-    folder = Path(save_tiny_model(tmp_path / "tiny"))
-    tokenizer = tiny_tokenizer()
-    tokenizer.backend_tokenizer.decoder = decoders.Fuse()
-    tokenizer.save_pretrained(folder)
-    (tmp_path / "q.jsonl").write_text('{"id": "q", "prompt": "q:", "answer": "A"}\n')
-    words = ("--model", folder, "--dataset", "q.jsonl", "--k", "64", "--max_new_tokens", "8")
-    ask(call, *words, "--output_dir", "free")
-    found = ask(call, *words, "--output_dir", "cut", "--stop", "\\n")
-    assert found["sampling"]["stop"] == ["\n"]
-    free, cut = (
-        read_records(tmp_path / name / "tiny.jsonl").questions[0].completions
-        for name in ("free", "cut")
-    )
-    assert any("\n" in text for text in free)
-    assert not any("\n" in text for text in cut)
-
-
-def test_a_limit_is_spread_evenly(
-    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
-) -> None:
-    ask(call, "--model", letters_path, "--dataset", questions_path, "--limit", "4")
-    records = read_records(tmp_path / "evaluations" / "base.jsonl")
-    assert {q.id for q in records.questions} == {"q0", "q3", "q6", "q9"}
-
-
-def test_temperature_zero_takes_one_sample(
-    call: Call, letters_path: str, questions_path: Path
-) -> None:
-    words = ("--model", letters_path, "--dataset", questions_path, "--temperature", "0")
-    status, out, err = call(*words, "--json")
-    assert status == 0 and "so k is 1" in err
-    (evaluation,) = json.loads(out)["evaluations"]
-    assert evaluation["k"] == 1
-    assert evaluation["average"]["method"] == "wilson"
-
-
-def test_settings_may_stand_in_a_file_and_flags_override_them(
-    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
-) -> None:
-    settings = {"model": letters_path, "dataset": str(questions_path), "seed": 3, "limit": 2}
-    (tmp_path / "x.yaml").write_text(yaml.safe_dump(settings))
-    found = ask(call, "--config", tmp_path / "x.yaml", "--limit", "3")
-    assert (found["seed"], found["selection"]) == (3, {"limit": 3})
-
-
 def test_a_fully_trained_model_is_compared_with_what_it_started_from(
     call: Call, letters_path: str, questions_path: Path, tmp_path: Path
 ) -> None:
@@ -252,59 +149,3 @@ def test_a_fully_trained_model_is_compared_with_what_it_started_from(
     before, after = ask(call, "--compare", run, "--dataset", questions_path)["evaluations"]
     assert (before["model"], after["model"]) == (letters_path, str(run))
     assert before["average"] != after["average"]
-
-
-def test_help_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["eval", "--help"])
-    assert stop.value.code == 0
-    printed = capsys.readouterr().out
-    assert "95 % intervals" in printed
-    assert all(f"--{field.name} " in printed for field in fields(EvalArguments))
-
-
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["--model", "no/such/model/here"], "Expected a model"),
-        (["--adapter", "nowhere"], "expected a folder with adapter_config.json at nowhere"),
-        (["--dataset", "none.jsonl"], "none.jsonl"),
-        (["--k", "0"], "k: expected a whole number"),
-        (["--temperature", "-1"], "temperature: expected 0 or more"),
-        (["--top_p", "2"], "top_p: expected"),
-        (["--stop", ""], "stop: expected texts that are not empty"),
-        (["--limit", "0"], "limit: expected 1 or more"),
-        (["--batch_size", "0"], "batch_size: expected 1 or more"),
-        (["--dtype", "int4"], "dtype: expected one of"),
-        (["--max_new_tokens", "512"], "lower max_new_tokens"),
-        (["--tempratur", "1"], "did you mean --temperature?"),
-    ],
-)
-def test_a_mistake_is_one_line(
-    call: Call, letters_path: str, questions_path: Path, words: list[str], complaint: str
-) -> None:
-    status, out, err = call("--model", letters_path, "--dataset", questions_path, *words)
-    assert status == 2 and out == ""
-    last = err.strip().splitlines()[-1]
-    assert last.startswith("poise eval: ") and complaint in last
-
-
-def test_adapters_of_different_models_need_the_model_named(
-    call: Call, letters_path: str, questions_path: Path, run_path: Path, tmp_path: Path
-) -> None:
-    other = tmp_path / "other_base"
-    letter_model(seed=3).save_pretrained(other)
-    letter_tokenizer().save_pretrained(other)
-    second = save_letter_adapter(tmp_path / "second", str(other))
-    words = ("--compare", run_path, second, "--dataset", questions_path)
-    status, _, err = call(*words)
-    assert status == 2 and "different models" in err and "--model" in err
-    assert len(ask(call, *words, "--model", letters_path)["evaluations"]) == 3
-
-
-def test_questions_without_answers_are_refused(
-    call: Call, letters_path: str, tmp_path: Path
-) -> None:
-    (tmp_path / "x.jsonl").write_text('{"prompt": "Question: A"}\n')
-    status, _, err = call("--model", letters_path, "--dataset", tmp_path / "x.jsonl")
-    assert status == 2 and "row 0: expected the right letter" in err

@@ -1,4 +1,4 @@
-"""`poise eval` on logical isomers: tests side by side, representations kept with the records."""
+"""`poise eval` on logical isomers: tests side by side, runs beside each other."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ import numpy as np
 import pytest
 import yaml
 
-from poise.cli import eval_plan
-from poise.cli.eval_arguments import EvalArguments
-from poise.cli.eval_plan import Step, choose_dataset, select
 from poise.evaluation.by_test import MEAN, outcomes
 from poise.evaluation.consistency import logical_consistency
-from poise.evaluation.loading import Target
 from poise.evaluation.records import read_records
 from poise.evaluation.representation_file import read_representations
 from poise.evaluation.runs import read_run
 from tests.unit.cli.conftest import save_letter_adapter
 from tests.unit.cli.eval.conftest import Call, ask
 
-from .conftest import TESTS, isomer_rows
+from .conftest import TESTS
 
 
 def test_a_run_is_measured_test_by_test(call: Call, isomers_path: Path, run_path: Path) -> None:
@@ -85,43 +81,22 @@ def test_runs_with_three_seeds_are_taken_together(
     assert "Means of 3 seeds" in call(*words)[1]
 
 
-def test_representations_are_not_made_again_unless_asked(
+def test_records_say_which_set_and_test(
     call: Call, letters_path: str, isomers_path: Path, tmp_path: Path
 ) -> None:
-    words = ("--model", letters_path, "--dataset", isomers_path)
-    first = ask(call, *words)
-    file = tmp_path / "evaluations" / "base.representations.safetensors"
-    stamp = file.stat().st_mtime_ns
-    assert ask(call, *words) == first
-    assert file.stat().st_mtime_ns == stamp
-    status, _, err = call(*words, "--layer", "0")
-    assert status == 2 and "'layer': 0" in err and "--overwrite" in err
-    again = ask(call, *words, "--layer", "0", "--overwrite")["evaluations"][0]
-    assert again["representations"]["layer"] == 0
-    assert again["tests"]["deeper"]["consistency"] != first["evaluations"][0]["tests"]["deeper"]
+    ask(call, "--model", letters_path, "--dataset", isomers_path)
+    records = read_records(tmp_path / "evaluations" / "base.jsonl").questions
+    assert {q.test for q in records} == set(TESTS)
+    assert {q.answer for q in records} == {"e0"}
+    assert {x for q in records for x in q.extracted} <= {"e0", "e1", None}
+    assert "s0/law/deeper" in {q.id for q in records}
 
 
-def test_the_center_is_chosen_without_reading_the_model_again(
-    call: Call, letters_path: str, isomers_path: Path
-) -> None:
-    words = ("--model", letters_path, "--dataset", isomers_path)
-    scores = {
-        center: ask(call, *words, "--center", center)["evaluations"][0]["consistency"]["score"]
-        for center in ("mean", "standard", "none")
-    }
-    assert len({score["mean"] for score in scores.values()}) == 3
-
-
-def test_representations_may_be_left_out(
-    call: Call, letters_path: str, isomers_path: Path, tmp_path: Path
-) -> None:
-    words = ("--model", letters_path, "--dataset", isomers_path, "--consistency", "false")
-    (evaluation,) = ask(call, *words)["evaluations"]
-    assert evaluation["consistency"] is None and evaluation["representations"] is None
-    assert evaluation["tests"]["deeper"]["consistency"] is None
-    assert evaluation["disagreement"]["sets"] == 9
-    assert [f.name for f in (tmp_path / "evaluations").iterdir()] == ["base.jsonl"]
-    assert "Consistency Score" not in call(*words)[1]
+def test_answers_that_are_cut_are_told_once(call: Call, isomers_path: Path, run_path: Path) -> None:
+    _, _, err = call("--compare", run_path, "--dataset", isomers_path, "--max_new_tokens", "2")
+    (line,) = [line for line in err.splitlines() if "reference completions" in line]
+    assert "poise eval: reference completions are longer than max_new_tokens (2)" in line
+    assert "in_distribution 6 of 6, reversed 6 of 6, deeper 6 of 6" in line
 
 
 def test_mistakes_are_one_line(call: Call, letters_path: str, isomers_path: Path) -> None:
@@ -134,93 +109,3 @@ def test_mistakes_are_one_line(call: Call, letters_path: str, isomers_path: Path
         status, out, err = call(*words, *flags)
         assert status == 2 and out == ""
         assert complaint in err.strip().splitlines()[-1]
-
-
-def test_a_limit_keeps_isomer_sets_whole() -> None:
-    rows = isomer_rows(sets=4)
-    chosen = select(rows, 7)
-    assert [(row["test"], row["isomer_id"]) for row in chosen[::2]] == [
-        ("in_distribution", "s0"),
-        ("reversed", "s0"),
-        ("deeper", "s0"),
-    ]
-    assert [row["domain"] for row in chosen] == ["law", "science"] * 3
-    assert select(rows, 24) == rows and len(select(rows, 23)) == 22
-
-
-def test_a_limit_is_asked_for_what_it_says(
-    call: Call, letters_path: str, isomers_path: Path
-) -> None:
-    words = ("--model", letters_path, "--dataset", isomers_path, "--limit", "4")
-    assert ask(call, *words)["evaluations"][0]["questions"] == 4
-
-
-def test_the_tests_are_those_of_the_runs_own_training(tmp_path: Path) -> None:
-    script = {"dataset": "isomers:ordering", "question_seed": 5, "questions": 900}
-    script |= {"depths": [1, 2], "cue_strength": 0.9, "domains": ["law"]}
-    config = {"script": {**script, "split": "train"}, "config": {"domains": ["mathematics"]}}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    steps = [Step("after", Target("m", None, "m", tmp_path), ())]
-    arguments = EvalArguments(compare=["x"], tests=["reversed"], questions=7)
-    assert choose_dataset(arguments, steps) == (
-        "isomers:ordering",
-        {
-            "seed": 5,
-            "count": 7,
-            "tests": ["reversed"],
-            "depths": [1, 2],
-            "domains": ["mathematics"],
-            "cue_strength": 0.9,
-        },
-    )
-    _, of_all = choose_dataset(EvalArguments(dataset="isomers", depths=[3]), steps)
-    assert of_all["domains"] == ["mathematics"] and of_all["depths"] == [3]
-    bare = EvalArguments(dataset="isomers", cue_strength=0.8)
-    count = eval_plan.GENERATED_COUNTS["isomers"]
-    assert choose_dataset(bare, []) == (
-        "isomers",
-        {"count": count, "tests": True, "cue_strength": 0.8},
-    )
-
-
-def test_generated_isomers_are_asked_in_every_test(call: Call, letters_path: str) -> None:
-    words = ("--model", letters_path, "--dataset", "isomers:ordering", "--questions", "2")
-    cued = ask(call, *words, "--cue_strength", "0.9", "--depths", "2")
-    assert list(cued["evaluations"][0]["tests"]) == [
-        "in_distribution",
-        "no_cue",
-        "reversed",
-        "unseen_domains",
-        "deeper",
-        "unseen_phrasings",
-        MEAN,
-    ]
-    assert cued["selection"]["tests"] is True
-    assert "reversed" not in ask(call, *words, "--overwrite")["evaluations"][0]["tests"]
-
-
-def test_answers_that_are_cut_are_told_once(call: Call, isomers_path: Path, run_path: Path) -> None:
-    _, _, err = call("--compare", run_path, "--dataset", isomers_path, "--max_new_tokens", "2")
-    (line,) = [line for line in err.splitlines() if "reference completions" in line]
-    assert "poise eval: reference completions are longer than max_new_tokens (2)" in line
-    assert "in_distribution 6 of 6, reversed 6 of 6, deeper 6 of 6" in line
-
-
-def test_some_tests_are_asked(call: Call, letters_path: str, isomers_path: Path) -> None:
-    words = ("--model", letters_path, "--dataset", isomers_path, "--tests")
-    found = ask(call, *words, "deeper", "reversed")
-    assert list(found["evaluations"][0]["tests"]) == ["reversed", "deeper", MEAN]
-    assert found["selection"] == {"tests": ["deeper", "reversed"]}
-    status, _, err = call(*words, "depper")
-    assert status == 2 and "tests: expected some of" in err and "'depper'" in err
-
-
-def test_records_say_which_set_and_test(
-    call: Call, letters_path: str, isomers_path: Path, tmp_path: Path
-) -> None:
-    ask(call, "--model", letters_path, "--dataset", isomers_path)
-    records = read_records(tmp_path / "evaluations" / "base.jsonl").questions
-    assert {q.test for q in records} == set(TESTS)
-    assert {q.answer for q in records} == {"e0"}
-    assert {x for q in records for x in q.extracted} <= {"e0", "e1", None}
-    assert "s0/law/deeper" in {q.id for q in records}

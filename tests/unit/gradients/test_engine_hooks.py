@@ -1,0 +1,98 @@
+"""The engine takes its hooks away, also after an exception."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from poise.gradients.domains import DomainBatch
+from poise.gradients.engine import GradientEngine
+from poise.methods.iga import IGA
+from tests.equivalence.iga_models import toy
+
+from .engine_steps import BATCH, OTHER, count_hooks, every_space, take_step
+
+
+@every_space
+def test_hooks_are_gone_after_a_step(method: IGA) -> None:
+    model = toy()
+    engine = GradientEngine(model, method)
+    assert count_hooks(model) == 0
+    with engine.collect(DomainBatch(BATCH.domains, BATCH.counts)):
+        assert count_hooks(model) > 0
+    take_step(engine, model)
+    assert count_hooks(model) == 0
+
+
+class Fails(Exception):
+    pass
+
+
+def _in_forward(model: nn.Module) -> None:
+    def fail(*args: Any) -> None:
+        raise Fails
+
+    handle = model.get_submodule("base_model.model.other.lora_B.default").register_forward_hook(
+        fail
+    )
+    try:
+        BATCH.losses(model)
+    finally:
+        handle.remove()
+
+
+def _in_backward(model: nn.Module) -> None:
+    class Breaks(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            raise Fails
+
+    # After "other" has had its gradient, before "inner".
+    inner = model.get_submodule("base_model.model.inner")
+    handle = inner.register_forward_hook(lambda module, args, output: Breaks.apply(output))
+    try:
+        BATCH.losses(model).sum().backward()
+    finally:
+        handle.remove()
+
+
+def _in_users_code(model: nn.Module) -> None:
+    BATCH.losses(model).sum().backward()
+    raise Fails
+
+
+@every_space
+@pytest.mark.parametrize("failing", [_in_forward, _in_backward, _in_users_code])
+def test_an_exception_leaves_no_hooks_and_the_next_step_is_right(
+    method: IGA, failing: Callable[[nn.Module], None]
+) -> None:
+    model = toy()
+    expected = take_step(GradientEngine(model, method), model, OTHER)
+    engine = GradientEngine(model, method)
+    with pytest.raises(Fails), engine.collect(DomainBatch(BATCH.domains, BATCH.counts, 0.5)):
+        failing(model)
+    assert count_hooks(model) == 0
+    engine.load_state_dict({})  # a warm start may have moved
+    for found, right in zip(take_step(engine, model, OTHER), expected, strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-12, atol=0)
+
+
+@every_space
+def test_packed_rows_are_refused_in_the_backward_pass(method: IGA) -> None:
+    model = toy()
+    engine = GradientEngine(model, method)
+    packed = DomainBatch(torch.tensor([0, 1, 0]), torch.tensor([9, 9]))
+    with (
+        pytest.raises(ValueError, match=r"expected inputs of shape \(batch = 3.*packing"),
+        engine.collect(packed),
+    ):
+        model(torch.randint(2, 20, (1, 27))).square().mean().backward()
+    assert count_hooks(model) == 0
