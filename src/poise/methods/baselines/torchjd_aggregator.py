@@ -55,7 +55,8 @@ class TorchJD(Aggregator):
     @contextmanager
     def _seeded(self) -> Iterator[None]:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed((self.seed << 32) + self._calls)
+            # The CPU's generator takes 32 bits of it.
+            torch.manual_seed((self.seed * 1_000_003 + self._calls) % 2**32)
             yield
         self._calls += 1
 
