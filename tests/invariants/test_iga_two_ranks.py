@@ -1,7 +1,8 @@
-"""IGA on two gloo ranks: factor space equals one rank; weight space averages what ranks masked."""
+"""Two gloo ranks: factor space equals one rank; weight space averages what ranks masked."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import socket
 from pathlib import Path
@@ -63,6 +64,34 @@ def test_in_factor_space_two_ranks_equal_one(
     two = _two_ranks(tiny_model_path, tmp_path / "two", settings)
     assert _distance(two, one) <= 1e-6
     assert any(bool(weight.any()) for name, weight in one.items() if "lora_B" in name)
+
+
+def test_pcgrad_on_two_ranks_equals_one(tmp_path: Path, tiny_model_path: str) -> None:
+    """Also in the order that it draws."""
+    settings = SETTINGS | {"method": "pcgrad", "max_steps": 20, "learning_rate": 1e-3}
+    run(tiny_model_path, str(tmp_path / "one"), settings)
+    one = load_file(tmp_path / "one" / "final.safetensors")
+    two = _two_ranks(tiny_model_path, tmp_path / "two", settings)
+    assert _distance(two, one) <= 1e-5
+
+
+def test_group_dro_weighs_domains_by_their_losses_on_all_ranks(
+    tmp_path: Path, tiny_model_path: str
+) -> None:
+    options = {"method": "group_dro", "method_options": {"step_size": 0.5}}
+    settings = SETTINGS | options | {"max_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    run(tiny_model_path, str(tmp_path / "one"), settings)
+    _two_ranks(tiny_model_path, tmp_path / "two", settings)
+    (one,) = _group_weights(tmp_path / "one")
+    first, second = _group_weights(tmp_path / "two")
+    assert first == second == pytest.approx(one, rel=1e-5)
+    assert max(one) > 1.01 * min(one)
+
+
+def _group_weights(folder: Path) -> list[list[float]]:
+    """GroupDRO's, as each rank has saved them."""
+    files = sorted((folder / "checkpoint-1").glob("poise_state_*.json"))
+    return [json.loads(file.read_text())["baseline"]["q"] for file in files]
 
 
 def test_in_weight_space_two_ranks_step_along_the_mean_of_what_each_has_masked(
