@@ -22,6 +22,7 @@ COMMANDS = {
     "eval": "measure a model's accuracy with intervals, before and after training",
     "report": "write one HTML page about training runs",
     "isomers": "generate, build, validate and show logical isomer sets",
+    "bench": "run experiments over methods, settings and seeds, and show their tables",
 }
 DEBUG = "POISE_DEBUG"
 

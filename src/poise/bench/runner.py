@@ -1,0 +1,125 @@
+"""Runs what is missing, one after the other or several at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from ..versions import software_versions
+from . import studies
+from .experiment import Experiment, Run
+from .machine import hardware
+from .results import Results
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one run.
+
+    Args:
+        run: Which.
+        status: "done"; "failed", which leaves no line; or "elsewhere": another process has done it
+            or is at it.
+        seconds: How long it took.
+        error: The traceback of a failed one.
+    """
+
+    run: Run
+    status: Literal["done", "failed", "elsewhere"]
+    seconds: float = 0.0
+    error: str = ""
+
+
+def missing(experiment: Experiment) -> list[Run]:
+    """The runs without a line, in the order in which they are to run."""
+    done, _ = Results(experiment.folder).read()
+    return [run for run in experiment.runs() if run.key not in done]
+
+
+def check_runs(experiment: Experiment) -> None:
+    """Ask the study whether it takes the settings of every run.
+
+    Raises:
+        ValueError: it does not.
+    """
+    study = studies.load(experiment.study)
+    if hasattr(study, "check"):
+        for run in experiment.runs():
+            try:
+                study.check(run.config)
+            except ValueError as error:
+                raise ValueError(f"{experiment.name}, {run}: {error}") from None
+
+
+def run_all(
+    experiment: Experiment, runs: Sequence[Run], limit: int | None = None, jobs: int = 1
+) -> Iterator[Outcome]:
+    """Do runs, and tell of each one when it is over.
+
+    Args:
+        experiment: Whose runs they are.
+        runs: Which, in this order.
+        limit: End after so many that were done or failed here.
+        jobs: Processes at once; with 1 the runs are done in this process.
+    """
+    results = Results(experiment.folder)
+    left = len(runs) if limit is None else limit
+    if jobs > 1:
+        yield from _in_processes(results, iter(runs), left, jobs)
+        return
+    for run in runs:
+        if not left:
+            return
+        outcome = do(results, run)
+        left -= outcome.status != "elsewhere"
+        yield outcome
+
+
+def do(results: Results, run: Run) -> Outcome:
+    """Do one run, if nobody else has, and add its line."""
+    with results.claim(run.key) as is_ours:
+        if not is_ours:
+            return Outcome(run, "elsewhere")
+        began, clock = datetime.now(UTC), time.perf_counter()
+        try:
+            figures = studies.load(run.study).run(dict(run.config))
+            seconds = time.perf_counter() - clock
+            results.append(
+                {
+                    "key": run.key,
+                    "study": run.study,
+                    "config": run.config,
+                    "figures": figures,
+                    "seconds": round(seconds, 3),
+                    "time": began.isoformat(timespec="seconds"),
+                    "hardware": hardware(),
+                    "versions": software_versions(),
+                }
+            )
+        except Exception:  # whatever a study raises, the others go on
+            return Outcome(run, "failed", error=traceback.format_exc())
+    return Outcome(run, "done", seconds)
+
+
+def _in_processes(results: Results, runs: Iterator[Run], left: int, jobs: int) -> Iterator[Outcome]:
+    # As many threads as there are cores, over all processes; the children read it when they start.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    under_way: set[Future[Outcome]] = set()
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        while True:
+            while len(under_way) < min(jobs, left) and (run := next(runs, None)):
+                under_way.add(pool.submit(do, results, run))
+            if not under_way:
+                return
+            over, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+            for future in over:
+                outcome = future.result()
+                left -= outcome.status != "elsewhere"
+                yield outcome

@@ -1,0 +1,232 @@
+"""`experiment.yaml`, read and checked before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import yaml
+
+from . import studies
+from .experiment import METHOD, SEED, Column, Experiment, Plot
+
+FILE = "experiment.yaml"
+FOLDER = Path("experiments")
+_KEYS = ("study", "fixed", "methods", "grid", "seeds", "baseline", "table", "figure")
+_NUMBER = re.compile(r"[+-]?\d[\d_]*\.?\d*([eE][+-]?\d+)?")
+
+
+class ExperimentError(ValueError):
+    """An experiment's file is wrong, or there is none."""
+
+
+def find(name: str) -> Path:
+    """The folder of an experiment: its name under `experiments/`, or a path.
+
+    Raises:
+        ExperimentError: there is none.
+    """
+    for folder in (FOLDER / name, Path(name)):
+        if (folder / FILE).is_file():
+            return folder
+    near = difflib.get_close_matches(name, [folder.name for folder in folders()], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "see `poise bench list`"
+    raise ExperimentError(
+        f"{name}: expected an experiment, a folder with {FILE} under {FOLDER}/ or a path to one, "
+        f"found none; {hint}"
+    )
+
+
+def folders() -> list[Path]:
+    """The experiments under `experiments/`."""
+    return sorted(file.parent for file in FOLDER.glob(f"*/{FILE}"))
+
+
+def load(folder: Path) -> Experiment:
+    """The experiment that a folder's `experiment.yaml` describes.
+
+    Keys: `study`; `methods`, name -> settings; `seeds`, a list, or a number n for 1 to n; `table`,
+    figure -> the fields of `Column`. Where there are any: `fixed`, settings; `grid`, axis ->
+    values; `baseline`, a method; `figure`, the fields of `Plot`.
+
+    Raises:
+        ExperimentError: a key or value is not as it is to be; the message says which, what was
+            expected and what was found.
+    """
+    file = folder / FILE
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ExperimentError(f"{file}: expected YAML, found {error}") from None
+    try:
+        return _experiment(folder, _mapping(content, "the file"))
+    except ValueError as error:
+        raise ExperimentError(f"{file}: {error}") from None
+
+
+def _experiment(folder: Path, content: Mapping[str, Any]) -> Experiment:
+    _known(content, _KEYS, "the file")
+    absent = [key for key in ("study", "methods", "seeds", "table") if not content.get(key)]
+    if absent:
+        raise ValueError(f"expected {', '.join(map(repr, absent))}, found none")
+    studies.require(content["study"], "study")
+    methods = _mapping(content["methods"], "methods")
+    experiment = Experiment(
+        folder=folder,
+        study=content["study"],
+        methods={
+            str(name): _mapping(own or {}, f"methods: {name}") for name, own in methods.items()
+        },
+        seeds=_seeds(content["seeds"]),
+        table={
+            name: _fields(Column, settings or {}, f"table: {name}")
+            for name, settings in _mapping(content["table"], "table").items()
+        },
+        fixed=_mapping(content.get("fixed") or {}, "fixed"),
+        grid={
+            axis: _values(axis, values)
+            for axis, values in _mapping(content.get("grid") or {}, "grid").items()
+        },
+        baseline=content.get("baseline"),
+        plot=_plot(content.get("figure")),
+    )
+    _check_settings(experiment)
+    _check_shown(experiment)
+    return experiment
+
+
+def _check_settings(experiment: Experiment) -> None:
+    taken = {METHOD, SEED, *experiment.grid}
+    parts = [("fixed", experiment.fixed)]
+    parts += [(f"methods: {name}", own) for name, own in experiment.methods.items()]
+    for where, settings in parts:
+        for name, value in settings.items():
+            if name in taken:
+                raise ValueError(
+                    f"{where}: {name!r} is an axis of the grid, expected it in one place"
+                )
+            _plain(value, f"{where}: {name}")
+    if {METHOD, SEED} & set(experiment.grid):
+        raise ValueError(f"grid: {METHOD!r} and {SEED!r} have keys of their own")
+    if experiment.baseline is not None:
+        _known([experiment.baseline], experiment.methods, "baseline")
+
+
+def _check_shown(experiment: Experiment) -> None:
+    for name, column in experiment.table.items():
+        parts = [column.of, column.over, column.by]
+        if any(parts) and not all(parts):
+            raise ValueError(f"table: {name}: expected 'of', 'over' and 'by' together or none")
+        if column.over:
+            _known([column.over], experiment.grid, f"table: {name}: over")
+        if column.by == "slope":
+            _positive(experiment, column.over, f"table: {name}: by slope")
+    if (plot := experiment.plot) is None:
+        return
+    direct = [name for name, column in experiment.table.items() if not column.of]
+    _known(plot.y, direct, "figure: y")
+    _known(plot.log, ("x", "y"), "figure: log")
+    if plot.x is not None:
+        _known([plot.x], experiment.grid, "figure: x")
+    if "x" in plot.log:
+        _positive(experiment, plot.x, "figure: log")
+
+
+def _positive(experiment: Experiment, axis: str | None, where: str) -> None:
+    values = experiment.grid.get(axis or "", ())
+    if not values or not all(isinstance(v, int | float) and v > 0 for v in values):
+        raise ValueError(f"{where}: expected an axis of numbers above 0, found {list(values)}")
+
+
+def _fields(cls: type, settings: Any, where: str) -> Any:
+    """A dataclass from settings, its literal types and switches checked."""
+    settings = _mapping(settings, where)
+    _known(settings, [field.name for field in dataclasses.fields(cls)], where)
+    for name, hint in get_type_hints(cls).items():
+        # Literal["a"] | None: the choices are two levels down.
+        choices = [c for part in get_args(hint) for c in get_args(part) or [part]]
+        choices = [c for c in choices if isinstance(c, str)]
+        if name in settings and choices and settings[name] not in choices:
+            expected = ", ".join(map(repr, choices))
+            raise ValueError(
+                f"{where}: {name}: expected one of {expected}, found {settings[name]!r}"
+            )
+        if name in settings and hint is bool and not isinstance(settings[name], bool):
+            raise ValueError(f"{where}: {name}: expected true or false, found {settings[name]!r}")
+    return cls(**settings)
+
+
+def _plot(settings: Any) -> Plot | None:
+    if settings is None:
+        return None
+    settings = dict(_mapping(settings, "figure"))
+    if not settings.get("y"):
+        raise ValueError("figure: expected 'y', found none")
+    for name in ("y", "log"):
+        value = settings.get(name) or ()
+        settings[name] = (value,) if isinstance(value, str) else tuple(value)
+    plot: Plot = _fields(Plot, settings, "figure")
+    return plot
+
+
+def _seeds(found: Any) -> tuple[int, ...]:
+    seeds = list(range(1, found + 1)) if _is_whole(found) else found
+    if not isinstance(seeds, list) or not seeds or not all(map(_is_whole, seeds)):
+        raise ValueError(f"seeds: expected whole numbers, or one n for 1 to n; found {found!r}")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds: expected each one once, found {seeds}")
+    return tuple(seeds)
+
+
+def _values(axis: str, found: Any) -> tuple[Any, ...]:
+    if not isinstance(found, list) or not found:
+        raise ValueError(f"grid: {axis}: expected a list of values, found {found!r}")
+    for value in found:
+        if isinstance(value, list | dict):
+            raise ValueError(f"grid: {axis}: expected numbers, texts or switches, found {value!r}")
+        _plain(value, f"grid: {axis}")
+    if len(set(found)) < len(found):
+        raise ValueError(f"grid: {axis}: expected each value once, found {found}")
+    return tuple(found)
+
+
+def _plain(value: Any, where: str) -> None:
+    """Refuse what is no JSON, and numbers that YAML takes for text."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{where}: expected numbers, texts, lists or null, found {value!r}"
+        ) from None
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        raise ValueError(
+            f"{where}: expected a number, found the text {value!r}; YAML wants a point and a sign "
+            "in numbers with an exponent: 1.0e-3"
+        )
+    for part in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
+        _plain(part, where)
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: expected names with values, found {value!r}")
+    return value
+
+
+def _known(found: Collection[Any], known: Collection[str], where: str) -> None:
+    for name in found:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+            raise ValueError(f"{where}: unknown name {name!r}; {hint}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

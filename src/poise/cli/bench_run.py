@@ -1,0 +1,98 @@
+"""`poise bench run`: progress, time left, and what failed."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from .arguments import CommandParser, option
+from .bench import warn_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..bench.runner import Outcome
+
+
+@dataclass
+class RunArguments:
+    """How much, and how fast."""
+
+    limit: int | None = option(None, "End after so many runs.")
+    jobs: int = option(1, "Runs at once, a process each.")
+
+
+def main(argv: list[str]) -> int:
+    """Do what is missing; returns 1 if a run failed.
+
+    Raises:
+        ValueError: the experiment is wrong, or its study refuses the settings of a run.
+    """
+    parser = CommandParser(
+        RunArguments,
+        prog="poise bench run",
+        description="Do the runs of an experiment that have no line in results.jsonl, the first "
+        "seed of everything first. Killed, it goes on when called again; several may run at once.",
+    )
+    parser.add_argument("name", metavar="NAME", help="An experiment.")
+    arguments, places = parser.parse_args_and_config(argv)
+    for flag, value in (("jobs", arguments.jobs), ("limit", arguments.limit)):
+        if value is not None and value < 1:
+            raise ValueError(f"--{flag}: expected at least 1, found {value}")
+    from ..bench import runner, specification
+    from ..bench.results import Results
+
+    experiment = specification.load(specification.find(places.name))
+    warn_of(Results(experiment.folder).read()[1], experiment.name)
+    runs, missing = experiment.runs(), runner.missing(experiment)
+    print(f"{experiment.name}: {len(runs) - len(missing)} of {len(runs)} runs are done")
+    if missing:
+        runner.check_runs(experiment)
+    outcomes = runner.run_all(experiment, missing, arguments.limit, arguments.jobs)
+    total = min(len(missing), arguments.limit or len(missing))
+    failed = _follow(outcomes, total)
+    left = len(runner.missing(experiment))
+    print(f"{experiment.name}: {len(runs) - left} of {len(runs)} runs are done, {failed} failed")
+    return 1 if failed else 0
+
+
+def _follow(outcomes: Iterable[Outcome], total: int) -> int:
+    """Show each outcome as it comes; returns how many failed."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console()
+    columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    left = (TextColumn("left"), TimeRemainingColumn())
+    failed = 0
+    # The speed is that of all runs so far; rich's own 30 s know nothing of longer runs.
+    with Progress(
+        *columns,
+        *left,
+        console=console,
+        disable=not console.is_terminal,
+        speed_estimate_period=1e9,
+    ) as progress:
+        task = progress.add_task("runs", total=total)
+        for outcome in outcomes:
+            progress.advance(task)
+            shown = progress.tasks[0]
+            time_left = timedelta(seconds=int(shown.time_remaining or 0))
+            say = progress.console.print if console.is_terminal else print
+            text = f"{int(shown.completed)}/{total} {outcome.run}: {outcome.status}"
+            if outcome.status == "done":
+                text += f" in {outcome.seconds:.1f} s, {time_left} left"
+            say(text)
+            if outcome.status == "failed":
+                failed += 1
+                print(outcome.error, file=sys.stderr)
+    return failed

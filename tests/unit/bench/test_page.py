@@ -1,0 +1,168 @@
+"""The text of a table, to the letter, and what the figure shows."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from poise.bench import figure, page, tables
+from poise.bench.experiment import Experiment
+
+from .toys import toy
+
+HARDWARE = {"processor": "A4", "cores": 2, "threads": 1, "gpu": None}
+PAGE = """\
+# toy
+
+Study toy: 11 of 12 runs, 3 seeds. Brackets are 95 % t-intervals over seeds.
+
+Differences are to plain, paired by seed; p is of the paired t-test after Holm's correction for \
+all 3 comparisons here. Bold: p < 0.05.
+
+Missing runs (1): method plain, x 2, seed 3.
+
+## score, % (higher is better)
+
+| x | method | seeds | mean | difference | p |
+| --- | --- | ---: | ---: | ---: | ---: |
+| 1 | plain | 3 | 20.0 [-4.8, 44.8] |  |  |
+| 1 | shifted | 3 | 70.2 [44.7, 95.6] | **+50.2 [+49.4, +50.9]** | < 0.001 |
+| 2 | plain | 2 | 15.0 [-48.5, 78.5] |  |  |
+| 2 | shifted | 3 | 70.2 [44.7, 95.6] | +50.0 [+50.0, +50.0] (2 seeds) | 1.000 |
+
+## cost (lower is better)
+
+| x | method | seeds | mean |
+| --- | --- | ---: | ---: |
+| 1 | plain | 3 | 0.002 [-0.000484, 0.00448] |
+| 1 | shifted | 3 | 0.002 [-0.000484, 0.00448] |
+| 2 | plain | 2 | 0.0015 [-0.00485, 0.00785] |
+| 2 | shifted | 3 | 0.002 [-0.000484, 0.00448] |
+
+## steep (max of cost over x)
+
+| method | seeds | mean | difference | p |
+| --- | ---: | ---: | ---: | ---: |
+| plain | 2 | 0.0015 [-0.00485, 0.00785] |  |  |
+| shifted | 3 | 0.002 [-0.000484, 0.00448] | +0 [+0, +0] (2 seeds) | 1.000 |
+
+Wall time of all runs: 1.10 h.
+
+Machine (11 runs): processor A4, cores 2, threads 1.
+
+Versions (11 runs): poise 1.
+"""
+
+
+def experiment_of(folder: Path, **changes: Any) -> Experiment:
+    settings: dict[str, Any] = {
+        "baseline": "plain",
+        "grid": {"x": [1, 2]},
+        "table": {
+            "score": {"better": "higher", "percent": True},
+            "cost": {"better": "lower", "compare": False},
+            "steep": {"of": "cost", "over": "x", "by": "max"},
+        },
+        "figure": {"x": "x", "y": ["score", "cost"], "log": "x"},
+    }
+    return toy(folder / "toy", **settings | changes)
+
+
+def records_of(experiment: Experiment) -> dict[str, Any]:
+    """The baseline's last run is missing; `shifted` gains a half, a little more at one seed."""
+    records = {}
+    for run in [*experiment.runs()[:-2], experiment.runs()[-1]]:
+        seed, is_shifted = run.place["seed"], run.place["method"] == "shifted"
+        odd = 0.005 * (seed == 3)
+        records[run.key] = {
+            "figures": {"score": 0.1 * seed + is_shifted * (0.5 + odd), "cost": 0.001 * seed},
+            "seconds": 360.0,
+            "hardware": HARDWARE,
+            "versions": {"poise": 1},
+        }
+    return records
+
+
+def test_the_page_says_this(tmp_path: Path) -> None:
+    experiment = experiment_of(tmp_path)
+    records = records_of(experiment)
+    assert page.markdown(experiment, records, tables.build(experiment, records)) == PAGE
+
+
+def test_the_terminal_says_the_same(tmp_path: Path) -> None:
+    experiment = experiment_of(tmp_path)
+    records = records_of(experiment)
+    stream = io.StringIO()
+    sections = tables.build(experiment, records)
+    page.show(experiment, records, sections, Console(file=stream, width=300))
+    printed = stream.getvalue()
+    parts = [part.strip(" *#") for line in PAGE.splitlines()[2:] for part in line.split("|")]
+    assert [part for part in parts if part.strip("-:") and part not in printed] == []
+
+
+def test_a_bar_in_a_name_does_not_break_the_table(tmp_path: Path) -> None:
+    experiment = experiment_of(tmp_path, methods={"plain": {}, "D(p|q)": {"shift": 1}})
+    records = records_of(experiment)
+    text = page.markdown(experiment, records, tables.build(experiment, records))
+    assert "| 1 | D(p\\|q) | 3 |" in text
+
+
+def test_the_figure_shows_means_and_intervals_by_panel(tmp_path: Path) -> None:
+    experiment = experiment_of(tmp_path)
+    sections = tables.build(experiment, records_of(experiment))
+    assert experiment.plot is not None
+    drawn = figure.draw(experiment, experiment.plot, sections)
+    score, cost, *rest = (axes for axes in drawn.axes if axes.get_visible())
+    assert rest == [] and (score.get_ylabel(), cost.get_ylabel()) == ("score, %", "cost")
+    assert score.get_xscale() == "log" and score.get_yscale() == "linear"
+    plain, shifted = score.containers
+    assert (plain.get_label(), shifted.get_label()) == ("plain", "shifted")
+    line, _, (bars,) = plain.lines
+    np.testing.assert_allclose(line.get_xydata(), [[1, 20], [2, 15]])
+    half = 100 * 0.1 * 4.302652729911275 / np.sqrt(3)
+    np.testing.assert_allclose(bars.get_segments()[0], [[1, 20 - half], [1, 20 + half]])
+
+
+def test_other_axes_make_panels_and_words_are_placed_in_their_order(tmp_path: Path) -> None:
+    experiment = experiment_of(
+        tmp_path,
+        grid={"x": [1, 2], "size": ["small", "large"]},
+        table={"score": {}},
+        figure={"x": "size", "y": "score", "log": "y"},
+    )
+    records = records_of(experiment)
+    assert experiment.plot is not None
+    drawn = figure.draw(experiment, experiment.plot, tables.build(experiment, records))
+    assert [axes.get_title(loc="left") for axes in drawn.axes] == ["x 1", "x 2"]
+    labels = [label.get_text() for label in drawn.axes[0].get_xticklabels()]
+    assert labels == ["small", "large"] and drawn.axes[0].get_yscale() == "log"
+
+
+def test_without_an_axis_the_methods_stand_side_by_side(tmp_path: Path) -> None:
+    experiment = experiment_of(tmp_path, grid={}, table={"score": {}}, figure={"y": "score"})
+    assert experiment.plot is not None
+    sections = tables.build(experiment, records_of(experiment))
+    (axes,) = figure.draw(experiment, experiment.plot, sections).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["plain", "shifted"]
+
+
+def test_the_same_results_give_the_same_files(tmp_path: Path) -> None:
+    experiment = experiment_of(tmp_path)
+    sections = tables.build(experiment, records_of(experiment))
+    written = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        paths = figure.save(experiment, sections, tmp_path / name)
+        assert [path.name for path in paths] == ["figure.png", "figure.svg"]
+        written.append([path.read_bytes() for path in paths])
+    assert written[0] == written[1]
+
+
+def test_no_figure_is_drawn_where_none_is_described(tmp_path: Path) -> None:
+    experiment = experiment_of(tmp_path, figure=None)
+    sections = tables.build(experiment, records_of(experiment))
+    assert figure.save(experiment, sections, tmp_path) == []

@@ -1,0 +1,42 @@
+"""A study whose figures are a known function of the settings, and which can wait and fail."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+KNOWN = {"method", "seed", "x", "shift", "power", "fail_at", "log", "wait_for", "together"}
+
+
+def check(config: dict[str, Any]) -> None:
+    if unknown := set(config) - KNOWN:
+        raise ValueError(f"expected settings of the toy, found {sorted(unknown)}")
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """score = shift + seed / 10 + x, curve = x^power * seed."""
+    name = f"{config['method']}-{config.get('x', 0)}-{config['seed']}"
+    if "log" in config:
+        _log(Path(config["log"]), name, config)
+    if config["seed"] == config.get("fail_at"):
+        raise RuntimeError("the toy is broken")
+    x = config.get("x", 0)
+    figures: dict[str, Any] = {"score": config.get("shift", 0) + config["seed"] / 10 + x}
+    if "power" in config:
+        figures["curve"] = x ** config["power"] * config["seed"]
+    return figures
+
+
+def _log(folder: Path, name: str, config: dict[str, Any]) -> None:
+    """A line a start; then wait for a file, or until so many runs have started."""
+    with (folder / f"{name}.started").open("a") as file:
+        file.write("started\n")
+    until = time.monotonic() + 300
+    while time.monotonic() < until:
+        started = len(list(folder.glob("*.started")))
+        waits = config.get("wait_for") == name and not (folder / "go").exists()
+        if not waits and started >= config.get("together", 1):
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"{name}: nobody came")
