@@ -8,7 +8,7 @@ from typing import Any
 from trl import SFTConfig
 
 from ..methods.base import Aggregator
-from ..methods.baselines import Baseline, make_baseline
+from ..methods.baselines import BASELINES, Baseline, make_baseline
 from ..methods.iga import IGA
 from .iga_config_checks import check_host, check_method, check_values
 
@@ -42,9 +42,9 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
 
     method: str = _option(
         "iga",
-        "'iga', or a method to compare it with: 'erm' (plain fine-tuning on the same batches), "
-        "'irm', 'vrex', 'group_dro', 'fishr', 'and_mask', 'sand_mask', 'pcgrad', or 'torchjd:NAME' "
-        "for any of TorchJD's aggregators.",
+        "'iga', or a method to compare it with on the same batches: "
+        + ", ".join(map(repr, BASELINES))
+        + " ('erm' is plain fine-tuning), or 'torchjd:NAME' for any of TorchJD's aggregators.",
     )
     method_options: dict[str, Any] | str | None = _option(
         None,

@@ -74,6 +74,15 @@ def test_group_dro_sums_over_ranks_also_where_one_has_no_loss() -> None:
     assert method.state_dict()["q"] == pytest.approx(torch.tensor([3.0, 0.0]).softmax(0).tolist())
 
 
+def test_a_loss_that_overflows_does_not_reach_group_dros_weights() -> None:
+    method = make_baseline("group_dro", {"step_size": 1.0}, domains=2)
+    assert isinstance(method, Objective)
+    for losses in ([1.0, 0.0], [float("inf"), 1.0], [1.0, 0.0]):
+        method(_evidence(losses, [1, 1]))
+        method.finish_step(lambda values: values)
+    assert method.state_dict()["q"] == pytest.approx(torch.tensor([2.0, 0.0]).softmax(0).tolist())
+
+
 def test_group_dro_goes_on_from_its_state_and_refuses_that_of_other_data() -> None:
     first, second, other = (make_baseline("group_dro", {}, domains=k) for k in (2, 2, 3))
     assert first is not None and second is not None and other is not None

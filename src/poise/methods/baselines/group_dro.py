@@ -59,7 +59,8 @@ class GroupDRO(Objective):
     def finish_step(self, total: Callable[[Tensor], Tensor]) -> None:
         sums, counts = total(self._seen).cpu()
         losses = sums / counts.clamp(min=1)
-        self.q = (self.q.log() + self.step_size * losses).softmax(0)
+        if bool(losses.isfinite().all()):  # a step that a gradient scaler drops leaves q alone
+            self.q = (self.q.log() + self.step_size * losses).softmax(0)
         self._seen = torch.zeros_like(self._seen)
 
     def state_dict(self) -> dict[str, Any]:
