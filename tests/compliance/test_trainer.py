@@ -75,6 +75,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert ("2606.05025" in card) is name.startswith("iga")
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_bfloat16_and_activation_checkpointing_learn(
+    name: str, tmp_path: Path, tiny_model_path: str
+) -> None:
+    mixed = {"bf16": True, "gradient_checkpointing": True, "max_steps": 8, "logging_steps": 1}
+    trainer = make_trainer(tiny_model_path, str(tmp_path / "run"), **METHODS[name].settings | mixed)
+    trainer.train()
+    first, *_, last = _logged(tmp_path / "run")
+    means = [sum(line[f"iga/loss/{domain}"] for domain in DOMAINS) for line in (first, last)]
+    assert means[1] < means[0]
+
+
 def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path, tiny_model_path: str) -> None:
     _run(tiny_model_path, tmp_path / "run", "erm")
     with pytest.raises(ValueError, match="expected method 'vrex', found 'erm'"):

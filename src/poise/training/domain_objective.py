@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..methods.base import DomainTokens, Evidence, Objective
 from .domain_loss import MicroBatch
-from .hidden_states import split_causal_lm, verify_split
+from .hidden_states import Purpose, split_causal_lm, verify_split
 
 
 class DomainObjective:
@@ -20,15 +20,23 @@ class DomainObjective:
     Args:
         objective: the method.
         model: unwrapped, a causal language model with or without adapters.
+        autocast: the context that the training forward runs in.
 
     Raises:
         ValueError: the objective needs hidden states and logits, and the model has no output head
             apart from its backbone.
     """
 
-    def __init__(self, objective: Objective, model: nn.Module) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        model: nn.Module,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
         self.objective = objective
-        self._split = split_causal_lm(model) if objective.needs_tokens else None
+        purpose = Purpose(type(objective).__name__, "choose another method")
+        self._split = split_causal_lm(model, purpose) if objective.needs_tokens else None
+        self._autocast = autocast
         self._is_verified = False
 
     def watch(self, model: Any, batch: MicroBatch, step: int) -> ObjectiveModel:
@@ -53,7 +61,7 @@ class DomainObjective:
             yield seen
             return
         if not self._is_verified:
-            verify_split(self._split, inputs["input_ids"][:1, :8], nullcontext)
+            verify_split(self._split, inputs["input_ids"][:1, :8], self._autocast)
             self._is_verified = True
         hook = self._split.backbone.register_forward_hook(
             lambda _module, _args, output: seen.append(output.last_hidden_state)
@@ -78,7 +86,9 @@ class DomainObjective:
             targets = labels[rows, 1:]
             kept = targets != -100
             states = hidden[rows, :-1][kept]
-            result.append(DomainTokens(states, self._split.head(states), targets[kept]))
+            with self._autocast():
+                logits = self._split.head(states)
+            result.append(DomainTokens(states, logits, targets[kept]))
         return result
 
 

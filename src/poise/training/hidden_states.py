@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
@@ -43,6 +43,16 @@ class OutputHead(nn.Module):
         return isinstance(self.projection, (BaseTunerLayer, AuxiliaryTrainingWrapper))
 
 
+class Purpose(NamedTuple):
+    """What a model is split for, and what a user may do where that cannot be."""
+
+    name: str
+    remedy: str
+
+
+TILED_LOSS = Purpose("the tiled loss", "set tiled_loss=False")
+
+
 @dataclass
 class SplitModel:
     """A causal language model as two callables. `model` is what was split, unwrapped."""
@@ -50,6 +60,7 @@ class SplitModel:
     model: nn.Module
     backbone: nn.Module
     head: OutputHead
+    purpose: Purpose = TILED_LOSS
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, keep: int) -> Tensor:
         """Hidden states that predict the last `keep` tokens: (B, T) ids -> (B, keep, H)."""
@@ -59,8 +70,12 @@ class SplitModel:
         return output[:, -keep - 1 : -1]
 
 
-def split_causal_lm(model: nn.Module) -> SplitModel:
+def split_causal_lm(model: nn.Module, purpose: Purpose = TILED_LOSS) -> SplitModel:
     """Finds backbone and head of a transformers model, with or without a PEFT adapter.
+
+    Args:
+        model: a causal language model.
+        purpose: what errors say.
 
     Raises:
         ValueError: the model has no separable head, or an adapter that changes its inputs.
@@ -69,22 +84,22 @@ def split_causal_lm(model: nn.Module) -> SplitModel:
     if isinstance(model, PeftModel):
         if model.active_peft_config.is_prompt_learning:
             raise ValueError(
-                f"the tiled loss cannot run with {model.active_peft_config.peft_type} adapters, "
-                "which change the inputs; set tiled_loss=False"
+                f"{purpose.name} cannot run with {model.active_peft_config.peft_type} adapters, "
+                f"which change the inputs; {purpose.remedy}"
             )
         causal = model.get_base_model()
     projection = causal.get_output_embeddings()
     backbone = causal.base_model
     if projection is None or backbone is causal:
         raise ValueError(
-            f"{type(causal).__name__} has no output head apart from its backbone, which the tiled "
-            "loss needs; set tiled_loss=False"
+            f"{type(causal).__name__} has no output head apart from its backbone, which "
+            f"{purpose.name} needs; {purpose.remedy}"
         )
     config = causal.config.get_text_config()
     scale = getattr(config, "logit_scale", None) or 1.0  # Cohere's factor
     scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite's divisor
     softcap = getattr(config, "final_logit_softcapping", None)
-    return SplitModel(model, backbone, OutputHead(projection, softcap, scale))
+    return SplitModel(model, backbone, OutputHead(projection, softcap, scale), purpose)
 
 
 @torch.no_grad()
@@ -132,6 +147,7 @@ def _refuse_difference(split: SplitModel, own: Tensor, ours: Tensor, roundings: 
     tolerance = roundings * torch.finfo(ours.dtype).eps * own.abs().max().item()
     if difference > tolerance:
         raise ValueError(
-            f"the tiled loss does not reproduce the logits of {type(split.model).__name__} (they "
-            f"differ by {difference:.2g}, rounding allows {tolerance:.2g}); set tiled_loss=False"
+            f"{split.purpose.name} does not reproduce the logits of {type(split.model).__name__} "
+            f"(they differ by {difference:.2g}, rounding allows {tolerance:.2g}); "
+            f"{split.purpose.remedy}"
         )

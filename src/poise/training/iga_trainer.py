@@ -112,7 +112,8 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
             method = self.baseline if isinstance(self.baseline, Aggregator) else args.iga()
             self.engine = GradientEngine(self.model, method, seed=args.seed)
         if isinstance(self.baseline, Objective):
-            self._objective = DomainObjective(self.baseline, self.model)
+            autocast = self.accelerator.autocast
+            self._objective = DomainObjective(self.baseline, self.model, autocast)
 
     def _refuse_unsupported(self) -> None:
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
