@@ -169,6 +169,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "options of plain fine-tuning": ("erm", {"eta": 1}, "expected no options for method 'erm'"),
     "negative penalty": ("irm", {"penalty_weight": -1}, "penalty_weight: expected a number of 0"),
     "no number": ("fishr", {"penalty_weight": "high"}, "expected a number of 0 or more, found 'hi"),
+    "neither": ("fishr", {"relative": "no"}, "relative: expected True or False, found 'no'"),
     "infinite": ("irm", {"penalty_weight": float("inf")}, "found inf"),
     "not a number": ("group_dro", {"step_size": float("nan")}, "step_size: .*found nan"),
     "warm-up": ("irm", {"warmup_steps": -1}, "warmup_steps: expected"),

@@ -121,16 +121,20 @@ def _penalty(name: str, per_domain: list[Tensor]) -> Tensor:
     return (stacked - centre).square().sum() / len(stacked)
 
 
-FORMULAS = {"irm": (_irm, 5.0), "vrex": (_vrex, 500.0), "fishr": (_fishr, 50.0)}
+FORMULAS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "irm": (_irm, {"penalty_weight": 5.0}),
+    "vrex": (_vrex, {"penalty_weight": 500.0}),
+    "fishr": (_fishr, {"penalty_weight": 50.0, "relative": False}),
+}
 
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_a_training_step_is_along_the_formula_of_full_logits(
     name: str, tmp_path: Path, tiny_model_path: str
 ) -> None:
-    formula, strength = FORMULAS[name]
-    options = {"penalty_weight": strength, "warmup_steps": 0}
-    settings = BARE | {"method": name, "method_options": options}
+    formula, options = FORMULAS[name]
+    strength = options["penalty_weight"]
+    settings = BARE | {"method": name, "method_options": options | {"warmup_steps": 0}}
     trainer = make_trainer(tiny_model_path, str(tmp_path / "run"), **settings)
     parameters = {n: p for n, p in trainer.model.named_parameters() if p.requires_grad}
     generator = torch.Generator().manual_seed(0)
