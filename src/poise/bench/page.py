@@ -125,7 +125,7 @@ def _mean(row: Row, column: Column) -> str:
     if row.mean is None:
         return "missing"
     if row.interval is None:
-        return f"{100 * row.mean:.1f}" if column.percent else f"{row.mean:.3g}"
+        return f"{100 * row.mean:.1f}" if column.percent else _three(row.mean)
     return percent(row.interval) if column.percent else _number(row.interval, "")
 
 
@@ -133,7 +133,7 @@ def _difference(comparison: Comparison | None, column: Column, seeds: int) -> li
     if comparison is None:
         return ["", ""]
     if comparison.interval is None:
-        text = f"{100 * comparison.mean:+.1f}" if column.percent else f"{comparison.mean:+.3g}"
+        text = f"{100 * comparison.mean:+.1f}" if column.percent else _three(comparison.mean, "+")
     else:
         interval = comparison.interval
         text = points(interval) if column.percent else _number(interval, "+")
@@ -146,10 +146,13 @@ def _difference(comparison: Comparison | None, column: Column, seeds: int) -> li
 
 
 def _number(interval: Interval, sign: str) -> str:
-    mean, low, high = (
-        format(v, f"{sign}.3g") for v in (interval.mean, interval.low, interval.high)
-    )
+    mean, low, high = (_three(v, sign) for v in (interval.mean, interval.low, interval.high))
     return f"{mean} [{low}, {high}]"
+
+
+def _three(value: float, sign: str = "") -> str:
+    """Three digits, zeros among them."""
+    return format(value, f"{sign}#.3g").rstrip(".")
 
 
 def _described(parts: Mapping[str, Any]) -> str:

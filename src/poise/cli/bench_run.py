@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -61,38 +63,24 @@ def main(argv: list[str]) -> int:
 def _follow(outcomes: Iterable[Outcome], total: int) -> int:
     """Show each outcome as it comes; returns how many failed."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     console = Console()
-    columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    left = (TextColumn("left"), TimeRemainingColumn())
-    failed = 0
-    # The speed is that of all runs so far; rich's own 30 s know nothing of longer runs.
-    with Progress(
-        *columns,
-        *left,
-        console=console,
-        disable=not console.is_terminal,
-        speed_estimate_period=1e9,
-    ) as progress:
-        task = progress.add_task("runs", total=total)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+    counts: Counter[str] = Counter()
+    began = time.monotonic()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("runs", total=total, left="")
         for outcome in outcomes:
-            progress.advance(task)
-            shown = progress.tasks[0]
-            time_left = timedelta(seconds=int(shown.time_remaining or 0))
-            say = progress.console.print if console.is_terminal else print
-            text = f"{int(shown.completed)}/{total} {outcome.run}: {outcome.status}"
-            if outcome.status == "done":
-                text += f" in {outcome.seconds:.1f} s, {time_left} left"
-            say(text)
+            counts[outcome.status] += 1
+            text = f"{counts.total()}/{total} {outcome.run}: {outcome.status}"
+            # Runs that are done elsewhere take no time.
+            if here := counts.total() - counts["elsewhere"]:
+                seconds = (time.monotonic() - began) / here * (total - counts.total())
+                left = f"{timedelta(seconds=round(seconds))} left"
+                progress.update(task, completed=counts.total(), left=left)
+                text += f" in {outcome.seconds:.1f} s, {left}" if outcome.status == "done" else ""
+            print(text, flush=True)
             if outcome.status == "failed":
-                failed += 1
                 print(outcome.error, file=sys.stderr)
-    return failed
+    return counts["failed"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
+from scipy import sparse
 
 Array = NDArray[np.float64]
+Matrix = Any  # scipy.sparse.csr_array, which has no types
 
 
 class Line(Protocol):
@@ -17,7 +19,7 @@ class Line(Protocol):
     radius: float
     nodes: Array
 
-    def values_at(self, points: Array, order: int = 0) -> Array:
+    def values_at(self, points: Array, order: int = 0) -> Matrix:
         """Matrix from values on the nodes to those of a derivative at points, shape (n, N)."""
         ...
 
@@ -33,13 +35,12 @@ class Chebyshev:
         self.nodes = radius * np.cos(np.pi * (np.arange(resolution) + 0.5) / resolution)
         self._inverse = np.linalg.inv(chebyshev.chebvander(self.nodes / radius, resolution - 1))
 
-    def values_at(self, points: Array, order: int = 0) -> Array:
+    def values_at(self, points: Array, order: int = 0) -> Matrix:
         """See `Line`."""
         count = len(self.nodes)
         coefficients = chebyshev.chebder(np.eye(count), order) / self.radius**order
         at_points = chebyshev.chebvander(points / self.radius, count - 1 - order)
-        values: Array = at_points @ coefficients @ self._inverse
-        return values
+        return sparse.csr_array(at_points @ coefficients @ self._inverse)
 
 
 class Lattice:
@@ -53,7 +54,7 @@ class Lattice:
         places = np.arange(self._STENCIL, dtype=np.float64)
         self._inverse = np.linalg.inv(np.vander(places, increasing=True))
 
-    def values_at(self, points: Array, order: int = 0) -> Array:
+    def values_at(self, points: Array, order: int = 0) -> Matrix:
         """See `Line`."""
         count, powers = len(self.nodes), np.arange(self._STENCIL)
         step = self.nodes[1] - self.nodes[0]
@@ -62,11 +63,11 @@ class Lattice:
         first = np.clip(first, 0, count - self._STENCIL)
         factors = np.prod([np.maximum(powers - k, 0) for k in range(order)], axis=0)
         monomials = (places - first)[:, None] ** np.maximum(powers - order, 0)
-        matrix = np.zeros((len(points), count))
-        columns = first[:, None] + powers
         weights = (factors * monomials) @ self._inverse / step**order
-        np.put_along_axis(matrix, columns, weights, axis=1)
-        return matrix
+        columns = first[:, None] + powers
+        starts = np.arange(len(points) + 1) * self._STENCIL
+        entries = (weights.ravel(), columns.ravel(), starts)
+        return sparse.csr_array(entries, shape=(len(points), count))
 
 
 class Grid:
@@ -83,14 +84,14 @@ class Grid:
         axes = np.meshgrid(*[line.nodes] * dimensions, indexing="ij")
         self.points = np.stack([axis.ravel() for axis in axes], axis=1)
 
-    def derivative(self, *dimensions: int) -> Array:
+    def derivative(self, *dimensions: int) -> Matrix:
         """Matrix of a partial derivative, shape (N^d, N^d): (0,) is d/dx_0, (0, 0) its second."""
-        matrix: Array = np.eye(1)
+        matrix = sparse.eye_array(1)
         for dimension in range(self.points.shape[1]):
-            matrix = np.kron(matrix, self._along[dimensions.count(dimension)])
+            matrix = sparse.kron(matrix, self._along[dimensions.count(dimension)], format="csr")
         return matrix
 
-    def values_at(self, points: Array) -> Array:
+    def values_at(self, points: Array) -> Matrix:
         """Matrix from values on the grid to those at points of the box, shape (n, N^d).
 
         Raises:
@@ -101,8 +102,8 @@ class Grid:
                 f"grid: expected points within {self._line.radius}, found "
                 f"{np.abs(points).max():.3g}; take less noise or a smaller learning rate"
             )
-        matrix: Array = np.ones((len(points), 1))
-        for column in points.T:
-            line = self._line.values_at(column)
-            matrix = (matrix[:, :, None] * line[:, None, :]).reshape(len(points), -1)
-        return matrix
+        first, *others = (self._line.values_at(column) for column in points.T)
+        for other in others:
+            product = first.toarray()[:, :, None] * other.toarray()[:, None, :]
+            first = sparse.csr_array(product.reshape(len(points), -1))
+        return first

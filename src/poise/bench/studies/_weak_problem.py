@@ -26,11 +26,13 @@ class Family:
         dimensions: Of theta.
         ripple: Height of the waves upon the quadratic bowl; noise has them too.
         signal: Least and greatest information signal, in nats.
+        wave: Of the signal, in radians per unit of theta.
     """
 
     dimensions: int
     ripple: float
     signal: tuple[float, float]
+    wave: float = 1.0
 
 
 # With sensitivity 1 and bounds 1 and 2 the law is smooth for signals between 0 and log 2 = 0.69,
@@ -38,7 +40,7 @@ class Family:
 FAMILIES: Mapping[str, Family] = {
     "quadratic 2d": Family(2, 0.0, (0.2, 0.5)),
     "rippled 1d": Family(1, 0.15, (0.2, 0.5)),
-    "clipped 1d": Family(1, 0.15, (-0.5, 1.2)),
+    "clipped 1d": Family(1, 0.15, (-0.5, 1.2), wave=4.0),
 }
 
 
@@ -63,7 +65,7 @@ class Problem:
         self.hessian = turn @ np.diag(random.uniform(0.7, 1.3, d)) @ turn.T
         self.root = 0.1 * random.normal(size=(d, d)) + np.diag(random.uniform(0.3, 0.5, d))
         self.phases = random.uniform(0, 2 * np.pi, d)
-        self.wave = random.uniform(0.8, 1.2, d) / np.sqrt(d)
+        self.wave = self.family.wave * random.uniform(0.8, 1.2, d) / np.sqrt(d)
         self.shift = random.uniform(0, 2 * np.pi)
         self.start = random.uniform(0.8, 1.4, d) * random.choice([-1, 1], d)
 

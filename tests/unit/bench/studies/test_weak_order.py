@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
+from scipy.sparse.linalg import expm_multiply, matrix_power
 
 from poise.bench import runner, specification
 from poise.bench.studies import weak_order
@@ -118,7 +119,7 @@ def test_the_chain_is_that_of_all_its_paths() -> None:
     problem = problem_of(settings)
     grid = Grid(Lattice(300, 3.0), 1)
     step = transition(problem, grid, settings)
-    found = grid.values_at(problem.start[None]) @ np.linalg.matrix_power(step, settings.steps)
+    found = grid.values_at(problem.start[None]) @ matrix_power(step, settings.steps)
     points, weights = problem.start[None], np.ones(1)
     for _ in range(settings.steps):  # 3^5 paths
         probabilities, updates = problem.updates(points, settings.coupling)
@@ -144,7 +145,7 @@ def test_with_a_constant_multiplier_on_a_bowl_moments_are_those_of_linear_recurs
         mean = contraction @ mean
         second = contraction @ second @ contraction.T + eta**2 * sigma
     step = transition(problem, grid, settings)
-    chain = (start @ np.linalg.matrix_power(step, settings.steps) @ moments)[0]
+    chain = (start @ matrix_power(step, settings.steps) @ moments)[0]
     expected = [*mean, second[0, 0], second[0, 1], second[1, 1]]
     np.testing.assert_allclose(chain, expected, atol=1e-10)
 
@@ -156,11 +157,12 @@ def test_with_a_constant_multiplier_on_a_bowl_moments_are_those_of_linear_recurs
     first = np.outer(problem.start, problem.start).ravel()
     flow = solve_ivp(rates, (0, settings.time), first, method="DOP853", rtol=1e-11, atol=1e-12)
     expected = [*mean, *flow.y[[0, 1, 3], -1]]
-    equation = (start @ expm(settings.time * generator(problem, grid, settings)) @ moments)[0]
+    carried = expm_multiply(settings.time * generator(problem, grid, settings), moments)
+    equation = (start @ carried)[0]
     np.testing.assert_allclose(equation, expected, atol=1e-8)
 
 
-@pytest.mark.parametrize("equation", ["modulated", "matched", "flow", "plain"])
+@pytest.mark.parametrize("equation", ["modulated", "matched", "plain"])
 def test_the_generator_has_the_equations_drift_and_covariance(equation: str) -> None:
     settings = Settings(**BASE | {"equation": equation})
     problem = problem_of(settings)
@@ -169,7 +171,7 @@ def test_the_generator_has_the_equations_drift_and_covariance(equation: str) -> 
     x = grid.points[:, 0]
     rho = np.ones(100) if equation == "plain" else problem.multiplier(grid.points)
     drift = -rho * problem.gradient(grid.points)[:, 0]
-    variance = (rho * problem.noise_root(grid.points)[:, 0, 0]) ** 2 * (equation != "flow")
+    variance = (rho * problem.noise_root(grid.points)[:, 0, 0]) ** 2
     np.testing.assert_allclose(matrix @ x, drift, atol=1e-8)
     expected = 2 * x * drift + settings.learning_rate * variance
     np.testing.assert_allclose(matrix @ x**2, expected, atol=1e-7)
@@ -200,11 +202,24 @@ def test_orders_are_what_they_are_known_to_be(
     assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=slack)
 
 
+def test_every_clipped_path_crosses_a_bound() -> None:
+    for seed in range(1, 11):
+        settings = Settings(**BASE | {"problem": "clipped 1d", "seed": seed})
+        problem, path = problem_of(settings), []
+        point = problem.start[None]
+        for _ in range(200):
+            rho = problem.multiplier(point)
+            path.append(rho[0])
+            point = point - settings.time / 200 * rho[:, None] * problem.gradient(point)
+        is_bound = np.isin(path, [settings.rho_min, settings.rho_max])
+        assert is_bound.any() and not is_bound.all()
+
+
 def test_a_run_tells_the_error_and_what_the_grid_adds() -> None:
     figures = weak_order.run(BASE)
     assert figures == weak_order.run(BASE)
     settings = Settings(**BASE)
-    assert figures["error"] == weak_order.weak_error(problem_of(settings), settings, 400)
+    assert figures["error"] == weak_order.weak_error(problem_of(settings), settings, 600)
     assert 0 <= figures["grid"] < 1e-3
 
 
