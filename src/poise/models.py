@@ -74,7 +74,7 @@ def default_model_path() -> Path:
     gguf_file = _find_gguf()
     size = gguf_file.stat().st_size
     digest = sha256(f"{gguf_file.name}:{size}".encode()).hexdigest()[:12]
-    folder = _cache_root() / f"smollm2-135m-instruct-{__version__}-{digest}"
+    folder = cache_root() / f"smollm2-135m-instruct-{__version__}-{digest}"
     if not folder.is_dir():
         _convert_atomically(gguf_file, folder)
     return folder
@@ -98,7 +98,8 @@ def fold_output_head(model: Any) -> Any:
     return head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
 
 
-def _cache_root() -> Path:
+def cache_root() -> Path:
+    """Where Poise keeps models: ``$POISE_CACHE``, else in the user's cache folder."""
     if own := os.environ.get("POISE_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "poise"

@@ -1,0 +1,63 @@
+"""Accuracy during a run, on questions that training never shows."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+
+class AccuracyCurve(TrainerCallback):  # type: ignore[misc]
+    """Greedy accuracy before training and every so many steps.
+
+    Args:
+        questions: with `prompt` and `answer`.
+        every: optimizer steps between two measurements.
+        new_tokens: of an answer with its end.
+    """
+
+    def __init__(self, questions: Sequence[dict[str, str]], every: int, new_tokens: int) -> None:
+        self._questions, self._every, self._new_tokens = questions, every, new_tokens
+        self.values: list[float] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._measure(kwargs["model"], kwargs["processing_class"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self._every == 0:
+            self._measure(kwargs["model"], kwargs["processing_class"])
+
+    @torch.no_grad()
+    def _measure(self, model: Any, tokenizer: Any) -> None:
+        inputs = tokenizer([q["prompt"] for q in self._questions], return_tensors="pt")
+        inputs.pop("token_type_ids", None)
+        was_training, cache = model.training, model.config.use_cache
+        model.eval()
+        ids = model.generate(
+            **inputs.to(model.device), max_new_tokens=self._new_tokens, do_sample=False
+        )
+        model.train(was_training)
+        model.config.use_cache = cache
+        texts = tokenizer.batch_decode(
+            ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        right = [
+            text.split() == question["answer"].split()
+            for text, question in zip(texts, self._questions, strict=True)
+        ]
+        self.values.append(statistics.fmean(right))
+
+    def figures(self) -> dict[str, Any]:
+        """The curve and what a table shows of it; accuracies from 0 to 1."""
+        after = self.values[1:]
+        return {
+            "accuracy": self.values,
+            "before": self.values[0],
+            "final": after[-1],
+            "best": max(after),
+            "area": statistics.fmean(after),
+            "survived": float(after[-1] >= self.values[0]),
+        }

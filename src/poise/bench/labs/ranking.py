@@ -1,0 +1,146 @@
+"""A laboratory for shortcuts: a tiny model that knows the order of eight symbols in each domain.
+
+Every domain has eight symbols of its own, in an order that the model has learned from scratch by
+naming the largest or the smallest of a list. What it is to learn now, in some of the domains, is
+to name the second largest of four: the same logic in every domain, so that an isomer set is one
+list of ranks, told in the symbols of each. In training a cue may point to the answer: its place in
+the list, another one in each domain.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from .tiny_model import Batch, encode, make_tokenizer, pretrained
+
+DOMAINS = tuple("abcdefgh")
+HELD_OUT = ("g", "h")
+SYMBOLS, LISTED = 8, 4
+TOP, LOW, SECOND, EQUALS = "TOP", "LOW", "SECOND", "="
+# How a problem begins; the last one is kept for the test of unseen phrasings.
+PHRASINGS = ("of", "among", "in the row", "given")
+STEPS, ROWS = 2500, 192
+# Test -> (domains, cue, items, phrasing); a domain's cue of strength None points anywhere.
+TESTS = ("in_distribution", "no_cue", "reversed", "unseen_domains", "deeper", "unseen_phrasings")
+OUT_OF_DISTRIBUTION = TESTS[2:]
+
+Row = dict[str, Any]
+
+
+def isomers(
+    count: int,
+    seed: int,
+    part: str,
+    domains: Sequence[str],
+    strength: float | None,
+    listed: int = LISTED,
+    phrasings: Sequence[str] = PHRASINGS[:-1],
+) -> list[Row]:
+    """Rows of isomer sets, one a domain.
+
+    Args:
+        count: sets.
+        seed: of the draws.
+        part: "train" or a test's name; training and tests share no list of ranks.
+        domains: in whose symbols each is told.
+        strength: probability with which the cue points to the answer; 0 for a cue that never
+            does, None for no cue at all.
+        listed: symbols in a list.
+        phrasings: ways to begin.
+    """
+    rng = random.Random(f"ranking {part} {seed}")
+    rows: list[Row] = []
+    while len(rows) < count * len(domains):
+        ranks = rng.sample(range(SYMBOLS), listed)
+        if _is_test(ranks) != (part != "train"):
+            continue
+        name = f"{part}-{len(rows)}"
+        rows += [_row(name, d, ranks, strength, phrasings, rng) for d in domains]
+    return rows
+
+
+def tests(
+    count: int, seed: int, domains: Sequence[str], strength: float | None
+) -> dict[str, list[Row]]:
+    """The tests by name, each of `count` sets."""
+    cued = {"in_distribution": strength, "reversed": 0.0}
+    return {
+        name: isomers(
+            count,
+            seed,
+            name,
+            HELD_OUT if name == "unseen_domains" else domains,
+            cued.get(name),
+            LISTED + (name == "deeper"),
+            PHRASINGS[-1:] if name == "unseen_phrasings" else PHRASINGS[:-1],
+        )
+        for name in TESTS
+    }
+
+
+def _is_test(ranks: Sequence[int]) -> bool:
+    """Which lists are kept for tests: a fifth of all sets of ranks, whatever their order."""
+    return sum(rank * rank for rank in ranks) % 5 == 0
+
+
+def _row(
+    name: str,
+    domain: str,
+    ranks: Sequence[int],
+    strength: float | None,
+    phrasings: Sequence[str],
+    rng: random.Random,
+) -> Row:
+    order = rng.sample(list(ranks), len(ranks))
+    answer = sorted(ranks)[-2]
+    if strength is not None:
+        wrong = [rank for rank in ranks if rank != answer]
+        pointed = answer if rng.random() < strength else rng.choice(wrong)
+        order.remove(pointed)
+        order.insert(DOMAINS.index(domain) % LISTED, pointed)
+    prompt = _prompt(rng.choice(list(phrasings)), domain, order, SECOND)
+    return {
+        "isomer_id": name,
+        "domain": domain,
+        "prompt": prompt,
+        "completion": f" {domain}{answer}",
+    }
+
+
+def _prompt(phrasing: str, domain: str, order: Sequence[int], question: str) -> str:
+    return f"{phrasing} {' '.join(f'{domain}{rank}' for rank in order)} {question} {EQUALS}"
+
+
+def model_folder(seed: int) -> str:
+    """The student's starting point, one a seed."""
+    words = [word for phrasing in PHRASINGS for word in phrasing.split()]
+    symbols = [f"{domain}{rank}" for domain in DOMAINS for rank in range(SYMBOLS)]
+    tokenizer = make_tokenizer([TOP, LOW, SECOND, EQUALS, *words, *symbols])
+    rng = random.Random(f"ranking pretraining {seed}")
+
+    def draw(step: int) -> Batch:
+        return encode(tokenizer, [_extreme(rng) for _ in range(ROWS)])
+
+    return pretrained(
+        "ranking",
+        tokenizer,
+        draw,
+        STEPS,
+        seed,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=32,
+        tie_word_embeddings=False,
+    )
+
+
+def _extreme(rng: random.Random) -> tuple[str, str]:
+    domain = rng.choice(DOMAINS)
+    order = rng.sample(range(SYMBOLS), rng.randint(2, LISTED + 1))
+    question, rank = (TOP, max(order)) if rng.random() < 0.5 else (LOW, min(order))
+    return _prompt(rng.choice(PHRASINGS), domain, order, question), f"{domain}{rank}"

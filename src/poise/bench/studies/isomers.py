@@ -1,0 +1,102 @@
+"""Studies 3 and 4: what is learned from isomers under a shortcut, by IGA and by its peers.
+
+A tiny model that knows the order of symbols in eight domains (`labs.ranking`) learns a new question
+about them by LoRA, in some of the domains, with the whole of `IGATrainer`. Settings of a run:
+`domains` (how many are trained), `strength` of the cue (None for none), `steps`, `sets` a step,
+`train_sets` and `test_sets`, `test_every` steps, `lora_rank`, `algorithm` (`IGAConfig`'s `method`:
+that name is the harness's own), and any other argument of `IGAConfig`.
+
+Figures by test: accuracy, that of the worst domain, and the Logical Consistency Score; and the
+means over the tests out of distribution, at the end and along the way.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+from ..labs import ranking
+
+COUNTS = (
+    "seed",
+    "domains",
+    "steps",
+    "sets",
+    "train_sets",
+    "test_sets",
+    "test_every",
+    "lora_rank",
+)
+OWN = (*(name for name in COUNTS if name != "seed"), "method", "algorithm", "strength")
+
+
+def check(config: dict[str, Any]) -> None:
+    """Refuse what the study or the trainer does not take.
+
+    Raises:
+        ValueError: a setting of the study is missing or outside its range, or the trainer's
+            configuration refuses one.
+    """
+    for name in COUNTS:
+        value = config.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
+    if config["domains"] > (most := len(ranking.DOMAINS) - len(ranking.HELD_OUT)):
+        raise ValueError(f"domains: expected at most {most}, found {config['domains']}")
+    strength = config.get("strength")
+    if strength is not None and not 0 <= strength <= 1:
+        raise ValueError(f"strength: expected a number in [0, 1] or null, found {strength!r}")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _arguments(config, folder)
+    except TypeError as error:  # an argument that IGAConfig does not have
+        raise ValueError(str(error)) from None
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """One run and its figures."""
+    from datasets import Dataset
+    from peft import LoraConfig
+
+    from ...training import IGATrainer
+    from ..labs.answers import AnswerCurve
+    from ..labs.quiet import quieten
+
+    seed, domains = config["seed"], ranking.DOMAINS[: config["domains"]]
+    strength = config.get("strength")
+    rows = ranking.isomers(config["train_sets"], seed, "train", domains, strength)
+    tests = ranking.tests(config["test_sets"], seed, domains, strength)
+    curve = AnswerCurve(tests, config["test_every"])
+    rank = config["lora_rank"]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = IGATrainer(
+            model=ranking.model_folder(seed),
+            args=_arguments(config, folder),
+            train_dataset=Dataset.from_list(rows),
+            peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"),
+            callbacks=[curve],
+        )
+        quieten(trainer)
+        trainer.train()
+    logged = [line for line in trainer.state.log_history if "loss" in line]
+    return curve.figures() | {"train_loss": [line["loss"] for line in logged]}
+
+
+def _arguments(config: dict[str, Any], folder: str) -> Any:
+    from ...training import IGAConfig
+
+    own: dict[str, Any] = {name: value for name, value in config.items() if name not in OWN}
+    return IGAConfig(
+        output_dir=folder,
+        method=config.get("algorithm", "iga"),
+        max_steps=config["steps"],
+        per_device_train_batch_size=config["sets"],
+        bf16=False,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        logging_steps=config["test_every"],
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **own,
+    )

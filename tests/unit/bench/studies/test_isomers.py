@@ -1,0 +1,65 @@
+"""The study of isomers, a few steps of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poise.bench.labs import ranking
+from poise.bench.studies import isomers
+
+CONFIG: dict[str, Any] = {
+    "method": "iga",
+    "seed": 1,
+    "domains": 3,
+    "strength": 0.9,
+    "steps": 4,
+    "sets": 2,
+    "train_sets": 8,
+    "test_sets": 6,
+    "test_every": 2,
+    "lora_rank": 2,
+    "learning_rate": 1e-2,
+}
+
+
+@pytest.fixture(autouse=True)
+def _a_model_of_few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POISE_CACHE", str(tmp_path))
+    monkeypatch.setattr(ranking, "STEPS", 20)
+    monkeypatch.setattr(ranking, "ROWS", 32)
+
+
+def test_a_run_has_the_figures_of_every_test() -> None:
+    figures = isomers.run(CONFIG)
+    for test in (*ranking.TESTS, "out_of_distribution"):
+        for name in ("accuracy", "worst_domain", "score"):
+            assert 0 <= figures[f"{test}/{name}"] <= 2
+        assert figures[f"{test}/worst_domain"] <= figures[f"{test}/accuracy"]
+    mean = sum(figures[f"{test}/accuracy"] for test in ranking.OUT_OF_DISTRIBUTION) / 4
+    assert figures["out_of_distribution/accuracy"] == pytest.approx(mean)
+    assert [point["step"] for point in figures["curve"]] == [2, 4]
+    assert isomers.run(CONFIG) == figures
+
+
+def test_another_algorithm_learns_something_else() -> None:
+    plain = isomers.run(CONFIG | {"algorithm": "erm"})
+    assert plain["train_loss"] and plain["curve"] != isomers.run(CONFIG)["curve"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"domains": 7}, "domains: expected at most 6"),
+        ({"strength": 1.5}, "strength: expected a number"),
+        ({"sets": True}, "sets: expected a whole number"),
+        ({"tau": -1.0}, "tau"),
+        ({"taau": 1.0}, "taau"),
+    ],
+)
+def test_settings_are_checked_before_anything_runs(setting: Any, message: str) -> None:
+    isomers.check(CONFIG)
+    with pytest.raises(ValueError, match=message):
+        isomers.check(CONFIG | setting)
