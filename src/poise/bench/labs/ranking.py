@@ -1,10 +1,10 @@
 """A laboratory for shortcuts: a tiny model that knows the order of eight symbols in each domain.
 
 Every domain has eight symbols of its own, in an order that the model has learned from scratch by
-naming the largest or the smallest of a list. What it is to learn now, in some of the domains, is
-to name the second largest of four: the same logic in every domain, so that an isomer set is one
-list of ranks, told in the symbols of each. In training a cue may point to the answer: its place in
-the list, another one in each domain.
+naming the largest or the smallest of a list, of one domain or of several. What it is to learn now,
+in some of the domains, is to name the second largest of four: the same logic in every domain, so
+that an isomer set is one list of ranks, told in the symbols of each. In training a cue may point to
+the answer: its place in the list, another one in each domain.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SYMBOLS, LISTED = 8, 4
 TOP, LOW, SECOND, EQUALS = "TOP", "LOW", "SECOND", "="
 # How a problem begins; the last one is kept for the test of unseen phrasings.
 PHRASINGS = ("of", "among", "in the row", "given")
-STEPS, ROWS = 2500, 192
+STEPS, ROWS = 600, 128
 # Test -> (domains, cue, items, phrasing); a domain's cue of strength None points anywhere.
 TESTS = ("in_distribution", "no_cue", "reversed", "unseen_domains", "deeper", "unseen_phrasings")
 OUT_OF_DISTRIBUTION = TESTS[2:]
@@ -100,7 +100,8 @@ def _row(
         pointed = answer if rng.random() < strength else rng.choice(wrong)
         order.remove(pointed)
         order.insert(DOMAINS.index(domain) % LISTED, pointed)
-    prompt = _prompt(rng.choice(list(phrasings)), domain, order, SECOND)
+    symbols = [f"{domain}{rank}" for rank in order]
+    prompt = _prompt(rng.choice(list(phrasings)), symbols, SECOND)
     return {
         "isomer_id": name,
         "domain": domain,
@@ -109,8 +110,8 @@ def _row(
     }
 
 
-def _prompt(phrasing: str, domain: str, order: Sequence[int], question: str) -> str:
-    return f"{phrasing} {' '.join(f'{domain}{rank}' for rank in order)} {question} {EQUALS}"
+def _prompt(phrasing: str, symbols: Sequence[str], question: str) -> str:
+    return f"{phrasing} {' '.join(symbols)} {question} {EQUALS}"
 
 
 def model_folder(seed: int) -> str:
@@ -140,7 +141,11 @@ def model_folder(seed: int) -> str:
 
 
 def _extreme(rng: random.Random) -> tuple[str, str]:
-    domain = rng.choice(DOMAINS)
-    order = rng.sample(range(SYMBOLS), rng.randint(2, LISTED + 1))
-    question, rank = (TOP, max(order)) if rng.random() < 0.5 else (LOW, min(order))
-    return _prompt(rng.choice(PHRASINGS), domain, order, question), f"{domain}{rank}"
+    """The largest or smallest of a list. Half of the lists mix domains, so that ranks, and not only
+    symbols, are something that the model knows."""
+    ranks = rng.sample(range(SYMBOLS), rng.randint(2, LISTED + 1))
+    one, mixes = rng.choice(DOMAINS), rng.random() < 0.5
+    symbols = [f"{rng.choice(DOMAINS) if mixes else one}{rank}" for rank in ranks]
+    question, extreme = (TOP, max) if rng.random() < 0.5 else (LOW, min)
+    answer = symbols[ranks.index(extreme(ranks))]
+    return _prompt(rng.choice(PHRASINGS), symbols, question), answer
