@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from .arguments import CommandParser, option
+from .subcommands import dispatch
 
 # Subcommand -> what it does, and the module and function that run it.
 SUBCOMMANDS = {
@@ -31,22 +30,8 @@ class ListArguments:
 
 
 def main(argv: list[str]) -> int:
-    """Run the subcommand that the first word names.
-
-    Raises:
-        ValueError: an unknown subcommand.
-    """
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0 if argv else 2
-    name, *rest = argv
-    if name not in SUBCOMMANDS:
-        near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(SUBCOMMANDS)}"
-        raise ValueError(f"unknown subcommand {name!r}; {hint}")
-    module, _, function = SUBCOMMANDS[name][1].partition(":")
-    status: int = getattr(importlib.import_module(f"poise.cli.{module}"), function)(rest)
-    return status
+    """Run the subcommand that the first word names."""
+    return dispatch(argv, SUBCOMMANDS, usage)
 
 
 def usage() -> str:

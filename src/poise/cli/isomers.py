@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import CommandParser, option
+from .subcommands import dispatch
 
 if TYPE_CHECKING:
     from ..data.isomers.rows import Row
@@ -67,22 +66,8 @@ class ValidateArguments:
 
 
 def main(argv: list[str]) -> int:
-    """Run the subcommand that the first word names.
-
-    Raises:
-        ValueError: an unknown subcommand.
-    """
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0 if argv else 2
-    name, *rest = argv
-    if name not in SUBCOMMANDS:
-        near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(SUBCOMMANDS)}"
-        raise ValueError(f"unknown subcommand {name!r}; {hint}")
-    module, _, function = SUBCOMMANDS[name][1].partition(":")
-    status: int = getattr(importlib.import_module(f"poise.cli.{module}"), function)(rest)
-    return status
+    """Run the subcommand that the first word names."""
+    return dispatch(argv, SUBCOMMANDS, usage)
 
 
 def usage() -> str:

@@ -133,10 +133,6 @@ def model_folder(seed: int) -> str:
         hidden_size=128,
         intermediate_size=384,
         num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=32,
-        tie_word_embeddings=False,
     )
 
 

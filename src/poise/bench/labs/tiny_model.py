@@ -89,6 +89,10 @@ def _new_model(tokenizer: Any, seed: int, config: dict[str, Any]) -> Any:
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
             bos_token_id=None,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=64,
+            tie_word_embeddings=False,
             **config,
         )
     )

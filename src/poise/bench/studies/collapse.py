@@ -21,6 +21,7 @@ from typing import Any
 
 from ...core.viscosity import ViscosityState
 from ..labs import sorting
+from ._settings import require_arguments, require_counts
 
 CONTROLS = ("larger_step", "shuffled")
 COUNTS = ("seed", "steps", "prompts", "rollouts", "test_questions", "test_every")
@@ -37,15 +38,8 @@ def check(config: dict[str, Any]) -> None:
     control = config.get("control")
     if control is not None and control not in CONTROLS:
         raise ValueError(f"control: expected one of {', '.join(CONTROLS)}, found {control!r}")
-    for name in COUNTS:
-        value = config.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            _arguments(config, folder)
-    except TypeError as error:  # an argument that PGPOConfig does not have
-        raise ValueError(str(error)) from None
+    require_counts(config, COUNTS)
+    require_arguments(config, _arguments)
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:

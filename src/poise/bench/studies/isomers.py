@@ -16,6 +16,7 @@ import tempfile
 from typing import Any
 
 from ..labs import ranking
+from ._settings import require_arguments, require_counts
 
 COUNTS = (
     "seed",
@@ -37,20 +38,13 @@ def check(config: dict[str, Any]) -> None:
         ValueError: a setting of the study is missing or outside its range, or the trainer's
             configuration refuses one.
     """
-    for name in COUNTS:
-        value = config.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
+    require_counts(config, COUNTS)
     if config["domains"] > (most := len(ranking.DOMAINS) - len(ranking.HELD_OUT)):
         raise ValueError(f"domains: expected at most {most}, found {config['domains']}")
     strength = config.get("strength")
     if strength is not None and not 0 <= strength <= 1:
         raise ValueError(f"strength: expected a number in [0, 1] or null, found {strength!r}")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            _arguments(config, folder)
-    except TypeError as error:  # an argument that IGAConfig does not have
-        raise ValueError(str(error)) from None
+    require_arguments(config, _arguments)
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
