@@ -76,7 +76,7 @@ def _follow(outcomes: Iterable[Outcome], total: int) -> int:
             text = f"{counts.total()}/{total} {outcome.run}: {outcome.status}"
             # Runs that are done elsewhere take no time.
             if here := counts.total() - counts["elsewhere"]:
-                seconds = (time.monotonic() - began) / here * (total - counts.total())
+                seconds = (time.monotonic() - began) / here * max(0, total - counts.total())
                 left = f"{timedelta(seconds=round(seconds))} left"
                 progress.update(task, completed=counts.total(), left=left)
                 text += f" in {outcome.seconds:.1f} s, {left}" if outcome.status == "done" else ""

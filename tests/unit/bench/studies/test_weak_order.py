@@ -177,6 +177,17 @@ def test_the_generator_has_the_equations_drift_and_covariance(equation: str) -> 
     np.testing.assert_allclose(matrix @ x**2, expected, atol=1e-7)
 
 
+def test_the_second_orders_drift_is_the_corrected_one() -> None:
+    settings = Settings(**BASE | {"equation": "second"})
+    problem = problem_of(settings)
+    grid = Grid(Lattice(400, 3.0), 1)
+    drift = -problem.multiplier(grid.points) * problem.gradient(grid.points)[:, 0]
+    slope = grid.derivative(0) @ drift
+    expected = drift - settings.learning_rate / 2 * drift * slope
+    found = generator(problem, grid, settings) @ grid.points[:, 0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("equation", "coupling", "order"),
     [
