@@ -18,6 +18,7 @@ from .training import add_model_arguments, run_training
 
 SETTING = str(files(__package__).joinpath("iga.yaml"))
 GENERATED = "isomers"
+GENERATION = ("depths", "cue_strength")  # arguments that only generated sets have
 
 
 @dataclass
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> int:
     parsed, launch_flags, own = launch.parse(make_parser(), words)
     if launch.needs_launcher(launch_flags):
         return launch.launch("poise.cli.iga", launch_flags, own)
-    drop_embedded_cue(parsed[0], words)
+    drop_embedded_sets(parsed[0], words)
     train(*parsed)
     return 0
 
@@ -66,11 +67,14 @@ def with_setting(argv: list[str]) -> list[str]:
     return ["--config", SETTING, *argv]
 
 
-def drop_embedded_cue(script: IGAScriptArguments, words: list[str]) -> None:
-    """The embedded setting's cue is one of its generated sets; other sets go without."""
-    is_asked_for = any(word.partition("=")[0] == "--cue_strength" for word in words)
-    if SETTING in words and not is_asked_for and not _is_generated(script.dataset):
-        script.cue_strength = None
+def drop_embedded_sets(script: IGAScriptArguments, words: list[str]) -> None:
+    """What the embedded setting says of its generated sets is not said of other data."""
+    if SETTING not in words or _is_generated(script.dataset):
+        return
+    asked_for = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words}
+    for name in ("count", *GENERATION):
+        if name not in asked_for:
+            setattr(script, name, None)
 
 
 def _is_generated(dataset: str) -> bool:
@@ -101,7 +105,7 @@ def load_dataset(script: IGAScriptArguments, config: IGAConfig) -> Any:
         ValueError: settings of generated sets for others, besides `load_questions`' own.
     """
     options: dict[str, Any] = {"count": script.count, "seed": script.question_seed}
-    generation = {"depths": script.depths, "cue_strength": script.cue_strength}
+    generation = {name: getattr(script, name) for name in GENERATION}
     if _is_generated(script.dataset):
         options |= generation | {"domains": config.domains}
     elif given := [f"--{name}" for name, value in generation.items() if value is not None]:

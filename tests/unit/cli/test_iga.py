@@ -92,7 +92,16 @@ def test_a_users_own_isomers_train_plain_fine_tuning_too(
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert "iga/loss/law" in metrics[0]
     assert "iga/mask_mean" not in metrics[0]
-    assert read_run(folder).config["script.cue_strength"] is None  # the setting's is not for them
+    config = read_run(folder).config  # what the setting says of its own sets is not for these
+    assert [config[f"script.{name}"] for name in ("cue_strength", "depths", "count")] == [None] * 3
+
+
+@pytest.mark.parametrize("flag", ["--count=3", "--depths", "--cue-strength"])
+def test_what_is_asked_for_of_other_data_is_kept(flag: str) -> None:
+    script = iga.IGAScriptArguments("mine.jsonl", count=3, depths=[2], cue_strength=0.5)
+    iga.drop_embedded_sets(script, [*iga.with_setting([]), flag, "3"])
+    kept = [name for name in ("count", "depths", "cue_strength") if getattr(script, name)]
+    assert kept == [flag.removeprefix("--").replace("-", "_").removesuffix("=3")]
 
 
 def test_a_configuration_file_takes_the_place_of_the_embedded_setting(
