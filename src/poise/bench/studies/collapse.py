@@ -83,9 +83,14 @@ def _train(config: dict[str, Any], multipliers: Sequence[float] = ()) -> dict[st
     return curve.figures() | {
         "mean_multiplier": statistics.fmean(used),
         "multipliers": used,
-        "signals": [line.get("pgpo/information_signal") for line in steps],
-        "rewards": [line["self_distillation/reward_mean"] for line in steps],
+        "signals": _figures_of(steps, "pgpo/information_signal"),
+        "rewards": _figures_of(steps, "self_distillation/reward_mean"),
     }
+
+
+def _figures_of(steps: Sequence[dict[str, float]], name: str) -> list[float | None]:
+    """A logged figure of every step, to five places; None where nothing was distilled."""
+    return [round(line[name], 5) if name in line else None for line in steps]
 
 
 class _Replayed:
