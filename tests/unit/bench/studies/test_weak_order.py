@@ -228,9 +228,11 @@ def test_every_clipped_path_crosses_a_bound() -> None:
 
 def test_a_run_tells_the_error_and_what_the_grid_adds() -> None:
     figures = weak_order.run(BASE)
-    assert figures == weak_order.run(BASE)
+    # The exponential estimates norms at random: the last digits differ from run to run.
+    assert weak_order.run(BASE) == pytest.approx(figures, rel=1e-9, abs=1e-10)
     settings = Settings(**BASE)
-    assert figures["error"] == weak_order.weak_error(problem_of(settings), settings, 600)
+    again = weak_order.weak_error(problem_of(settings), settings, 600)
+    assert figures["error"] == pytest.approx(again, rel=1e-9)
     assert 0 <= figures["grid"] < 1e-3
 
 
