@@ -21,12 +21,22 @@ _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["tests.invariants.test_two_ranks"])
 
 
-def every_second(prompts: list[str], **columns: Any) -> list[float]:
-    """Success by place, for two prompts of three: the same on one rank and on two."""
-    return [float(i % 2 == 0 and int(p.split()[1]) % 3 > 0) for i, p in enumerate(prompts)]
+# Three groups of four rollouts; with two ranks the second group lies on both.
+BATCH = 12
+CASES: dict[str, dict[str, Any]] = {
+    "full": {},
+    "lora": {},
+    "weighed by pass rate": {"pass_rate_weight": True},
+}
 
 
-def _train(rank: int, ranks: int, port: int, model: str, folder: str, lora: bool) -> None:
+def by_place(prompts: list[str], **columns: Any) -> list[float]:
+    """None to all of a prompt's rollouts succeed, by their place among those of all ranks."""
+    start = int(os.environ.get("RANK", 0)) * len(prompts)
+    return [float((start + i) % 4 < int(p.split()[1]) % 5) for i, p in enumerate(prompts)]
+
+
+def _train(rank: int, ranks: int, port: int, model: str, folder: str, case: str) -> None:
     torch.set_num_threads(1)
     if ranks > 1:
         os.environ |= {
@@ -38,7 +48,7 @@ def _train(rank: int, ranks: int, port: int, model: str, folder: str, lora: bool
         }
     settings = {
         "output_dir": folder,
-        "per_device_train_batch_size": 8 // ranks,
+        "per_device_train_batch_size": BATCH // ranks,
         "max_steps": 4,
         "learning_rate": 1e-3,
         "distillation_mode": "full_logits",
@@ -52,14 +62,15 @@ def _train(rank: int, ranks: int, port: int, model: str, folder: str, lora: bool
             "top_p": None,
         },
         "random_demonstration": False,
+        **CASES[case],
     }
     trainer = PGPOTrainer(
         model=model,
-        reward_funcs=every_second,
+        reward_funcs=by_place,
         args=PGPOConfig(**RUN | settings),
         train_dataset=tiny_dataset(),
         peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.0)
-        if lora
+        if case == "lora"
         else None,
     )
     trainer.train()
@@ -70,12 +81,12 @@ def _train(rank: int, ranks: int, port: int, model: str, folder: str, lora: bool
         torch.distributed.destroy_process_group()
 
 
-def _run(ranks: int, model: str, folder: Path, lora: bool) -> tuple[dict[str, torch.Tensor], Any]:
+def _run(ranks: int, model: str, folder: Path, case: str) -> tuple[dict[str, torch.Tensor], Any]:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     workers = [
-        _PROCESSES.Process(target=_train, args=(rank, ranks, port, model, str(folder), lora))
+        _PROCESSES.Process(target=_train, args=(rank, ranks, port, model, str(folder), case))
         for rank in range(ranks)
     ]
     for worker in workers:
@@ -87,10 +98,10 @@ def _run(ranks: int, model: str, folder: Path, lora: bool) -> tuple[dict[str, to
     return load_file(folder / "weights.safetensors"), lines
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
-def test_two_ranks_equal_one(lora: bool, tmp_path: Path, tiny_model_path: str) -> None:
-    one, one_log = _run(1, tiny_model_path, tmp_path / "one", lora)
-    two, two_log = _run(2, tiny_model_path, tmp_path / "two", lora)
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_equal_one(case: str, tmp_path: Path, tiny_model_path: str) -> None:
+    one, one_log = _run(1, tiny_model_path, tmp_path / "one", case)
+    two, two_log = _run(2, tiny_model_path, tmp_path / "two", case)
     assert any(0 < line["pgpo/distilled_fraction"] < 1 for line in one_log[:4])
     for a, b in zip(one_log[:4], two_log[:4], strict=True):
         for key in ("pgpo/information_signal", "pgpo/multiplier", "pgpo/distilled_fraction"):

@@ -72,6 +72,8 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
             old = batch.get("old_per_token_logps")
             # The mean over a sequence's tokens, then over the micro-batch's samples, as the host's.
             weights = mask / mask.sum(-1, keepdim=True).clamp(min=1) / samples
+            if "sample_weights" in batch:
+                weights = weights * batch["sample_weights"].unsqueeze(1)
             return tiled_distillation_loss(
                 hidden.flatten(0, 1),
                 teacher_hidden.flatten(0, 1),

@@ -22,7 +22,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     `sensitivity`, `rho_max`, `rho_min`, `signal_reference`, `signal_reference_steps`,
     `signal_reference_decay`, `signal_prior_reference`, `signal_estimator`, `scale_weight_decay`.
 
-    Loss: `tiled_loss`, `loss_tile_tokens`.
+    Loss: `tiled_loss`, `loss_tile_tokens`, `pass_rate_weight` (SC-SDPO; see
+    [`poise.core.pass_rate.pass_rate_weights`]).
 
     Mends of the host, each on its own switch: `exact_resume`, `teacher_from_student`,
     `random_demonstration`, `max_resamples`, `normalize_by_distilled`, `skip_nonfinite_steps`,
@@ -70,6 +71,11 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     )
     loss_tile_tokens: int | None = _option(
         None, "Tokens per tile of the tiled loss. None chooses by the size of the vocabulary."
+    )
+    pass_rate_weight: bool = _option(
+        False,
+        "Weigh each question's distillation loss by sqrt(p (1 - p)), p its rollouts' share of "
+        "successes (SC-SDPO). Questions that always or never succeed are not distilled.",
     )
     exact_resume: bool = _option(
         True,
@@ -163,6 +169,13 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             raise ValueError(
                 f"max_resamples={self.max_resamples} works with transformers' generation only; "
                 "set it to 0 or use_vllm=False"
+            )
+        if self.pass_rate_weight and not (self.tiled_loss and self.distillation_weight == 1.0):
+            raise ValueError(
+                "pass_rate_weight=True weighs the samples of the tiled distillation loss, expected "
+                "tiled_loss=True and distillation_weight=1, found "
+                f"tiled_loss={self.tiled_loss} and distillation_weight={self.distillation_weight}; "
+                "set them so, or pass_rate_weight=False"
             )
         if self.tiled_loss and self.distillation_weight not in (0.0, 1.0):
             raise ValueError(

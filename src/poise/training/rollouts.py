@@ -1,4 +1,4 @@
-"""Rollouts: feedback text from reward functions, and prompts without a success sampled again."""
+"""Rollouts: feedback text from rewards, prompts sampled again, questions weighed by pass rate."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from trl.data_utils import is_conversational
 
+from ..core.pass_rate import pass_rate_weights
 from ._host import SDPOTrainer
 from .rewards import TextReward, join_texts
 
@@ -122,8 +123,23 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
     def _prepare_training_batch(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super()._prepare_training_batch(inputs)
         if self.model.training:
+            if self.args.pass_rate_weight:
+                self._weigh_by_pass_rate(batch)
             self._watch_rollouts()
         return batch
+
+    def _weigh_by_pass_rate(self, batch: dict[str, Any]) -> None:
+        """Gives each sample its weight; what has none is not distilled."""
+        rewards = self.accelerator.gather(batch["rewards"])
+        weights = pass_rate_weights(
+            rewards >= self.args.success_reward_threshold,
+            self.accelerator.gather(batch["self_distillation_mask"]),
+            self.num_generations,
+        )
+        start = self.accelerator.process_index * len(batch["rewards"])
+        own = weights[start : start + len(batch["rewards"])]
+        batch["sample_weights"] = own
+        batch["self_distillation_mask"] = (own > 0).to(batch["self_distillation_mask"].dtype)
 
     def _watch_rollouts(self) -> None:
         """Passes the batch's reward and length to the collapse monitor."""

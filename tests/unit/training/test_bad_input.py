@@ -116,6 +116,14 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         {"distillation_mode": "full_logits", "distillation_weight": 0.5},
         "set tiled_loss=False",
     ),
+    "pass rate with the host's loss": (
+        {"pass_rate_weight": True, "tiled_loss": False},
+        "found tiled_loss=False and distillation_weight=1",
+    ),
+    "pass rate with the policy loss alone": (
+        {"pass_rate_weight": True, "distillation_weight": 0.0, "sensitivity": 0.0},
+        "found tiled_loss=True and distillation_weight=0",
+    ),
     "resampling with vLLM": ({"use_vllm": True, "max_resamples": 2}, "max_resamples=2"),
     "no tile": ({"loss_tile_tokens": 0}, "loss_tile_tokens must be at least 1"),
     "negative limit": ({"max_nonfinite_steps": -1}, "max_nonfinite_steps must be at least 0"),

@@ -23,7 +23,11 @@ class Host(SDPOTrainer):  # type: ignore[misc]
     """The host with scripted generation and plain scoring, and nothing of a model."""
 
     def __init__(self, rounds: list[list[str]], functions: list[Any], **args: Any) -> None:
-        defaults = {"max_resamples": 0, "success_reward_threshold": 1.0}
+        defaults = {
+            "max_resamples": 0,
+            "success_reward_threshold": 1.0,
+            "pass_rate_weight": False,
+        }
         self.args = SimpleNamespace(**defaults | args)
         self.accelerator = SimpleNamespace(process_index=0, num_processes=1)
         self.model = SimpleNamespace(training=True)

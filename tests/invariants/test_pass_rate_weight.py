@@ -1,0 +1,150 @@
+"""SDPO with each question weighed by its pass rate, seen in whole steps and runs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from poise.training import PGPOTrainer
+from tests.tiny import tiny_dataset
+
+Make = Callable[..., PGPOTrainer]
+WEIGHED = {"pass_rate_weight": True, "per_device_train_batch_size": 12}
+
+
+@pytest.fixture
+def make_trainer(make_config: Callable[..., Any], tiny_model_path: str) -> Make:
+    def make(successes: list[int], **settings: Any) -> PGPOTrainer:
+        """`successes`: how many of the four rollouts of each prompt of a batch succeed."""
+
+        def reward(completions: list[str], **columns: Any) -> list[float]:
+            return [float(i % 4 < successes[i // 4]) for i in range(len(completions))]
+
+        config = make_config(
+            distillation_mode="full_logits",
+            distillation_alpha=1.0,
+            teacher_model_kind="live",
+            **settings,
+        )
+        return PGPOTrainer(
+            model=AutoModelForCausalLM.from_pretrained(tiny_model_path).double(),
+            reward_funcs=reward,
+            args=config,
+            train_dataset=tiny_dataset(),
+        )
+
+    return make
+
+
+def _weights(model: torch.nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def _history(trainer: PGPOTrainer, key: str) -> list[float]:
+    return [log[key] for log in trainer.state.log_history if key in log]
+
+
+def _sample_losses(model: torch.nn.Module, batch: dict[str, Tensor]) -> list[Tensor]:
+    """Reverse KL of each sample, a mean over its tokens, by whole forwards one at a time."""
+
+    def log_probabilities(prompt: Tensor, mask: Tensor, completion: Tensor) -> Tensor:
+        ids = torch.cat([prompt[mask > 0], completion])
+        return model(ids[None]).logits[0, -len(completion) - 1 : -1].log_softmax(-1)
+
+    losses, width = [], batch["completion_ids"].size(1)
+    for i, row in enumerate(batch["completion_ids"]):
+        completion = row[batch["completion_mask"][i] > 0]
+        student = log_probabilities(batch["prompt_ids"][i], batch["prompt_mask"][i], completion)
+        with torch.no_grad():
+            context = slice(0, -width)
+            teacher = log_probabilities(
+                batch["teacher_input_ids"][i, context],
+                batch["teacher_attention_mask"][i, context],
+                completion,
+            )
+        losses.append((student.exp() * (student - teacher)).sum(-1).mean())
+    return losses
+
+
+def test_a_step_is_that_of_the_loss_weighed_by_hand(make_trainer: Make) -> None:
+    plain_descent = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "max_steps": 1}
+    trainer = make_trainer([1, 2, 4], sensitivity=0.0, **WEIGHED, **plain_descent)
+    model = copy.deepcopy(trainer.model)
+    trainer.train()
+    assert trainer._buffered_inputs is not None
+    losses = _sample_losses(model, trainer._buffered_inputs[0])
+    # The one that succeeds alone has no sibling to be shown; the last question has no weight.
+    by_hand = [0.0] + [3**0.5 / 4] * 3 + [0.5] * 4 + [0.0] * 4
+    total = sum(w * loss for w, loss in zip(by_hand, losses, strict=True)) / sum(by_hand)
+    gradients = torch.autograd.grad(total, list(model.parameters()))
+    expected = _weights(model) - torch.cat([g.flatten() for g in gradients])
+    assert (expected - _weights(model)).norm() > 1e-3
+    # The weights are float32, all else is float64.
+    torch.testing.assert_close(_weights(trainer.model), expected, rtol=1e-6, atol=1e-7)
+    assert _history(trainer, "pgpo/distilled_fraction") == [7 / 12]
+
+
+def test_where_all_questions_are_equally_hard_the_weight_changes_nothing(
+    make_trainer: Make,
+) -> None:
+    runs = []
+    for is_weighed in (True, False):
+        trainer = make_trainer([2] * 3, **WEIGHED | {"pass_rate_weight": is_weighed})
+        trainer.train()
+        assert trainer._buffered_inputs is not None
+        assert ("sample_weights" in trainer._buffered_inputs[0]) == is_weighed
+        runs.append(_weights(trainer.model))
+    assert torch.equal(*runs)
+
+
+def test_without_a_question_between_always_and_never_nothing_is_distilled(
+    make_trainer: Make,
+) -> None:
+    trainer = make_trainer([4, 0, 4], **WEIGHED)
+    before = _weights(trainer.model)
+    trainer.train()
+    assert torch.equal(_weights(trainer.model), before)
+    assert _history(trainer, "pgpo/distilled_fraction") == [0.0] * 3
+    assert _history(trainer, "pgpo/multiplier") == [1.0] * 3
+    assert _history(trainer, "pgpo/skipped_steps") == [0] * 3
+    assert _history(trainer, "pgpo/information_signal") == []
+
+
+def test_micro_batches_of_one_equal_one_batch(make_trainer: Make) -> None:
+    # A random demonstration is drawn by the micro-batch's number.
+    settings = WEIGHED | {"learning_rate": 1e-3, "random_demonstration": False}
+    whole = make_trainer([1, 2, 4], **settings)
+    whole.train()
+    cut = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 12}
+    parts = make_trainer([1, 2, 4], **settings | cut)
+    parts.train()
+    for key in ("pgpo/information_signal", "grad_norm"):
+        assert _history(parts, key) == pytest.approx(_history(whole, key), rel=1e-5), key
+    torch.testing.assert_close(_weights(parts.model), _weights(whole.model), rtol=1e-5, atol=1e-6)
+
+
+def test_a_resumed_run_goes_on_with_the_weights_of_its_rollouts(make_trainer: Make) -> None:
+    settings = {
+        "pass_rate_weight": True,
+        "per_device_train_batch_size": 4,
+        "steps_per_generation": 3,
+        "max_steps": 3,
+        "save_strategy": "steps",
+        "save_steps": 1,
+    }
+    whole = make_trainer([1, 2, 3], **settings)
+    whole.train()
+    resumed = make_trainer([3, 3, 3], **settings)  # not asked: the rollouts have their rewards
+    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-1")
+    assert whole._buffered_inputs is not None and resumed._buffered_inputs is not None
+    weights = [batch["sample_weights"] for batch in whole._buffered_inputs]
+    assert weights[0].max() != weights[1].max()
+    for own, restored in zip(weights, resumed._buffered_inputs, strict=True):
+        assert torch.equal(restored["sample_weights"], own)
+    assert torch.equal(_weights(resumed.model), _weights(whole.model))
