@@ -1,0 +1,163 @@
+"""One optimizer step of PGPO beside TRL's SDPO: ratios of time and of memory beyond the weights.
+
+    python benchmarks/pgpo_step.py [--tokens 1024] [--rounds 5] [--growth] [--json]
+
+Both trainers take steps of their own `train()` on the same batch, prepared beforehand: random
+tokens, no padding, nothing generated. Timed is the host's loop from the step's begin to its end:
+student's and teacher's forward, loss, backward, clipping, optimizer, EMA teacher. The embedded
+model in bfloat16 (weights, autocast), LoRA of rank 16 on all linear layers, every other argument
+each trainer's default (activations are checkpointed; `--no-checkpointing`).
+
+`multiplier_time` is the same trainer at sensitivity 1 and at 0; entropies are logged, and so
+measured, in both. `vs_trl_jsd` is Jensen-Shannon over the vocabulary on both sides, `vs_trl_topk`
+the top 100 and a tail on both; `full_vs_trl_topk` is Poise over the whole vocabulary against TRL's
+top 100.
+
+Sides run in turns; a ratio is that of medians, its spread the smallest and largest of the rounds.
+Memory: each side in a process of its own takes a small step first (libraries, optimizer state);
+then the peak of the resident set over two steps less what was resident before them, that is beyond
+weights, adapters and optimizer state. `--growth` repeats all at other numbers of tokens and, by
+resizing the embeddings, at other vocabularies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from measure import Ratio, can_measure_memory, in_own_process, in_turns, peak_beyond, ratio
+from sdpo_side import SIDES, Setting, Side
+
+RATIOS = {
+    "vs_trl_jsd": ("poise_jsd", "trl_jsd"),
+    "vs_trl_topk": ("poise_topk", "trl_topk"),
+    "full_vs_trl_topk": ("poise_jsd", "trl_topk"),
+}
+OFF = "multiplier off"  # poise_jsd's own trainer
+
+
+def time_sides(setting: Setting, rounds: int) -> dict[str, list[float]]:
+    """Seconds of every round by side."""
+    with tempfile.TemporaryDirectory() as folder:
+        sides = {side: Side(side, setting, folder) for side in SIDES}
+        steps = {side: built.step for side, built in sides.items()}
+        steps[OFF] = lambda: sides["poise_jsd"].step(sensitivity=0.0)
+        return in_turns(steps, rounds, f"{setting.tokens} tokens")
+
+
+def memory_of(side: str, setting: Setting) -> float:
+    """Peak bytes of two steps beyond weights, adapters and optimizer state."""
+    with tempfile.TemporaryDirectory() as folder:
+        built = Side(side, setting, folder)
+        built.resize(setting.sequences)  # one token each: loads libraries, makes Adam's moments
+        built.step()
+        for parameter in built.trainer.model.parameters():
+            parameter.detach().sum()  # weights that lie in a mapped file are resident from here
+        built.resize(setting.tokens)
+        return peak_beyond(lambda: [built.step() for _ in range(2)], setting.device)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Ratios of one setting by key, and what they are made of."""
+
+    seconds: dict[str, list[float]]
+    memory: dict[str, float]
+
+    def times(self) -> dict[str, Ratio]:
+        found = {"multiplier_time": ratio(self.seconds, "poise_jsd", OFF)}
+        return found | {f"{k}_time": ratio(self.seconds, *pair) for k, pair in RATIOS.items()}
+
+    def memories(self) -> dict[str, float]:
+        pairs = RATIOS.items() if self.memory else ()
+        return {f"{k}_memory": self.memory[ours] / self.memory[other] for k, (ours, other) in pairs}
+
+    def report(self) -> dict[str, float]:
+        times = {key: found.middle for key, found in self.times().items()}
+        return {key: round(value, 3) for key, value in (times | self.memories()).items()}
+
+
+def measure(setting: Setting, rounds: int, memory: bool) -> Measured:
+    peaks = {side: in_own_process(memory_of, side, setting) for side in SIDES if memory}
+    return Measured(time_sides(setting, rounds), peaks)
+
+
+def grown(setting: Setting, arguments: argparse.Namespace) -> dict[str, dict[int, Setting]]:
+    """Settings beside the first, by what grows and how large it is."""
+    if not arguments.growth:
+        return {}
+    return {
+        "tokens": {n: replace(setting, tokens=n) for n in arguments.growth_tokens},
+        "vocabulary": {n: replace(setting, vocabulary=n) for n in arguments.growth_vocabulary},
+    }
+
+
+def table(title: str, found: Measured) -> Table:
+    shown = Table("", "ratio (rounds)", title=title)
+    for key, value in (found.times() | found.memories()).items():
+        shown.add_row(key, f"{value:.3f}" if isinstance(value, float) else str(value))
+    for side, seconds in found.seconds.items():
+        times = " ".join(f"{s:.2f}" for s in seconds)
+        peak = f", {found.memory[side] / 2**20:.0f} MiB" if side in found.memory else ""
+        shown.add_row(side, f"{times} s{peak}", style="dim")
+    return shown
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=int, default=1024, help="completion tokens of a step")
+    parser.add_argument("--sequences", type=int, default=8, help="which share them, at least 2")
+    parser.add_argument("--prompt", type=int, default=64, help="tokens; the teacher's has twice")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--growth", action="store_true", help="other tokens and vocabularies, too")
+    parser.add_argument("--growth-tokens", type=int, nargs="+", default=[256, 512, 2048])
+    parser.add_argument("--growth-vocabulary", type=int, nargs="+", default=[24_576, 98_304])
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--checkpointing",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="of activations, on both sides",
+    )
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print one JSON object of ratios")
+    arguments = parser.parse_args(argv)
+    for name, least in (("tokens", 1), ("sequences", 2), ("prompt", 1), ("rounds", 1)):
+        if getattr(arguments, name) < least:
+            found = getattr(arguments, name)
+            parser.error(f"--{name} must be at least {least}, found {found}")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse(argv)
+    memory = not arguments.no_memory and can_measure_memory(arguments.device)
+    names = ("model", "device", "tokens", "sequences", "prompt", "checkpointing")
+    setting = Setting(**{name: getattr(arguments, name) for name in names})
+    first = measure(setting, arguments.rounds, memory)
+    report: dict[str, Any] = first.report()
+    report["spread"] = {k: [round(r.low, 3), round(r.high, 3)] for k, r in first.times().items()}
+    console = Console(file=sys.stderr if arguments.json else sys.stdout)
+    console.print(table(f"{setting.tokens} completion tokens", first))
+    for what, settings in grown(setting, arguments).items():
+        for size, other in settings.items():
+            found = measure(other, arguments.rounds, memory)
+            console.print(table(f"{what}: {size}", found))
+            for key, value in found.report().items():
+                report.setdefault(f"{key}_by_{what}", {})[str(size)] = value
+    if arguments.json:
+        print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

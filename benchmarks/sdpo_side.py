@@ -1,0 +1,149 @@
+"""A trainer, Poise's or TRL's, that takes one step on a given batch whenever it is asked to."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers.utils import logging
+from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
+
+from poise.models import resolve_model
+from poise.training import PGPOConfig, PGPOTrainer
+
+logging.disable_progress_bar()
+# TRL still uses transformers' old names for activation checkpointing.
+warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
+
+MODES: dict[str, dict[str, Any]] = {
+    "jsd": {"distillation_mode": "full_logits"},
+    "topk": {
+        "distillation_mode": "topk_logits",
+        "distillation_topk": 100,
+        "distillation_add_tail": True,
+    },
+}
+SIDES = {f"{host}_{mode}": (host, mode) for host in ("poise", "trl") for mode in MODES}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Of a batch and the model under it; `vocabulary` None is the model's own."""
+
+    model: str
+    device: str
+    tokens: int
+    sequences: int
+    prompt: int
+    vocabulary: int | None = None
+    checkpointing: bool = True
+
+
+class Clock(TrainerCallback):
+    """Seconds of the last step, the other callbacks' included."""
+
+    def __init__(self, device: str) -> None:
+        self.seconds = 0.0
+        self._device = torch.device(device)
+        self._begin = 0.0
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._begin = self._now()
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.seconds = self._now() - self._begin
+
+
+class Side:
+    """A trainer that takes one step on a given batch whenever it is asked to."""
+
+    def __init__(self, side: str, setting: Setting, folder: str) -> None:
+        host, mode = SIDES[side]
+        self.setting, self.clock = setting, Clock(setting.device)
+        config = MODES[mode] | {
+            "output_dir": os.path.join(folder, side),
+            "max_steps": 1,
+            "per_device_train_batch_size": setting.sequences,
+            "num_generations": setting.sequences,
+            "distillation_alpha": 0.5,
+            "bf16": True,
+            "gradient_checkpointing": setting.checkpointing,
+            "use_cpu": torch.device(setting.device).type == "cpu",
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+        }
+        if host == "poise":  # rho_min: whatever random tokens signal, the multiplier is not 1
+            build, arguments = PGPOTrainer, PGPOConfig(**config, rho_min=0.5)
+        else:
+            build, arguments = SDPOTrainer, SDPOConfig(**config)
+        self.trainer: Any = self._build(build, arguments)
+        self.trainer.remove_callback(PrinterCallback)
+        self.trainer.add_callback(self.clock)
+        self.resize(setting.tokens)
+
+    def _build(self, trainer: Any, arguments: Any) -> Any:
+        path, vocabulary = resolve_model(self.setting.model), self.setting.vocabulary
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
+        if vocabulary is not None:
+            model.resize_token_embeddings(vocabulary, mean_resizing=False)
+        self.vocabulary: int = model.get_output_embeddings().weight.shape[0]
+        return trainer(
+            model=model,
+            reward_funcs=lambda completions, **columns: [1.0] * len(completions),
+            args=arguments,
+            train_dataset=Dataset.from_dict({"prompt": ["a"] * 2}),
+            processing_class=AutoTokenizer.from_pretrained(path),
+            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
+        )
+
+    def resize(self, tokens: int) -> None:
+        """Gives the trainer a batch with this many completion tokens, all distilled."""
+        batch = self._batch(max(1, tokens // self.setting.sequences))
+        self.trainer._prepare_training_batch = lambda inputs: batch
+
+    def _batch(self, length: int) -> dict[str, Tensor]:
+        rows, prompt = self.setting.sequences, self.setting.prompt
+        draw = torch.Generator().manual_seed(0)  # the same batch on every side
+
+        def tokens(columns: int) -> Tensor:
+            return torch.randint(3, self.vocabulary, (rows, columns), generator=draw)
+
+        student, context, completion = tokens(prompt), tokens(2 * prompt), tokens(length)
+        teacher = torch.cat([context, completion], dim=1)
+        batch = {
+            "prompt_ids": student,
+            "prompt_mask": torch.ones_like(student),
+            "completion_ids": completion,
+            "completion_mask": torch.ones_like(completion),
+            "teacher_input_ids": teacher,
+            "teacher_attention_mask": torch.ones_like(teacher),
+            "self_distillation_mask": torch.ones(rows),
+            "rewards": torch.ones(rows),
+            "advantages": torch.zeros(rows),
+        }
+        return {name: value.to(self.setting.device) for name, value in batch.items()}
+
+    def step(self, sensitivity: float = 1.0) -> float:
+        """One step of `train()`; its seconds."""
+        if scale := getattr(self.trainer, "step_scale", None):
+            scale.viscosity = replace(scale.viscosity, sensitivity=sensitivity)
+        self.trainer.train()
+        return self.clock.seconds
