@@ -104,6 +104,21 @@ def test_the_terminal_says_the_same(tmp_path: Path) -> None:
     assert [part for part in parts if part.strip("-:") and part not in printed] == []
 
 
+def test_a_method_that_lacks_a_figure_leaves_table_and_drawing_whole(tmp_path: Path) -> None:
+    experiment = experiment_of(tmp_path)
+    records = records_of(experiment)
+    for run in experiment.runs():
+        if run.place["method"] == "shifted" and run.key in records:
+            del records[run.key]["figures"]["cost"]
+    sections = tables.build(experiment, records)
+    text = page.markdown(experiment, records, sections)
+    assert "| 1 | shifted | 0 | missing |" in text and "| 1 | plain | 3 | 0.00200" in text
+    assert [path.name for path in figure.save(experiment, sections, tmp_path)] == [
+        "figure.png",
+        "figure.svg",
+    ]
+
+
 def test_a_bar_in_a_name_does_not_break_the_table(tmp_path: Path) -> None:
     experiment = experiment_of(tmp_path, methods={"plain": {}, "D(p|q)": {"shift": 1}})
     records = records_of(experiment)

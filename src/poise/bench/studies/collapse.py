@@ -5,10 +5,13 @@ siblings, with the whole of `PGPOTrainer`. Settings of a run: `steps`, `prompts`
 step, `test_questions`, `test_every` steps, and any argument of `PGPOConfig`. Two controls are
 `control: larger_step` (SDPO, the learning rate multiplied by the mean multiplier that the run's
 own settings gave on the same seed) and `control: shuffled` (those multipliers, in another order).
+`trainer: grpo` is another method on the same work: TRL's `GRPOTrainer` on the same questions,
+rewards, rollouts and steps; it takes the arguments of `GRPOConfig`, and `NOT_GRPO`, which say
+nothing to it, are left out.
 
 Figures: greedy accuracy on questions that training never shows, at every test; its last, best and
 mean value (the area under the curve); and whether the run survived: the last value is at least
-the one before training.
+the one before training. GRPO has no multipliers and no signals.
 """
 
 from __future__ import annotations
@@ -17,15 +20,20 @@ import random
 import statistics
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.viscosity import ViscosityState
 from ..labs import sorting
 from ._settings import require_arguments, require_counts
 
+if TYPE_CHECKING:
+    from ..labs.accuracy import AccuracyCurve
+
+TRAINERS = ("pgpo", "grpo")
 CONTROLS = ("larger_step", "shuffled")
 COUNTS = ("seed", "steps", "prompts", "rollouts", "test_questions", "test_every")
-OWN = ("method", "control", *COUNTS)
+OWN = ("method", "trainer", "control", *COUNTS)
+NOT_GRPO = ("distillation_mode", "distillation_alpha", "teacher_update_rate")
 
 
 def check(config: dict[str, Any]) -> None:
@@ -35,15 +43,21 @@ def check(config: dict[str, Any]) -> None:
         ValueError: a setting of the study is missing or outside its range, or the trainer's
             configuration refuses one.
     """
-    control = config.get("control")
+    trainer, control = config.get("trainer", "pgpo"), config.get("control")
+    if trainer not in TRAINERS:
+        raise ValueError(f"trainer: expected one of {', '.join(TRAINERS)}, found {trainer!r}")
     if control is not None and control not in CONTROLS:
         raise ValueError(f"control: expected one of {', '.join(CONTROLS)}, found {control!r}")
+    if control is not None and trainer != "pgpo":
+        raise ValueError(f"control: expected none with trainer {trainer}, found {control!r}")
     require_counts(config, COUNTS)
-    require_arguments(config, _arguments)
+    require_arguments(config, _arguments if trainer == "pgpo" else _grpo_arguments)
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """One run and its figures."""
+    if config.get("trainer") == "grpo":
+        return _train_grpo(config)
     control = config.get("control")
     if control is None:
         return _train(config)
@@ -56,24 +70,11 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train(config: dict[str, Any], multipliers: Sequence[float] = ()) -> dict[str, Any]:
-    from datasets import Dataset
-
     from ...training import PGPOTrainer
-    from ..labs.accuracy import AccuracyCurve
-    from ..labs.quiet import quieten
 
-    tests = sorting.problems(config["test_questions"], config["seed"], "test")
-    curve = AccuracyCurve(tests, config["test_every"], sorting.LENGTH + 1)
-    count = config["prompts"] * config["steps"]
+    curve = _curve(config)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = PGPOTrainer(
-            model=sorting.model_folder(config["seed"]),
-            reward_funcs=sorting.reward,
-            args=_arguments(config, folder),
-            train_dataset=Dataset.from_list(sorting.problems(count, config["seed"], "train")),
-            callbacks=[curve],
-        )
-        quieten(trainer)
+        trainer = _trainer(PGPOTrainer, config, _arguments(config, folder), curve)
         if multipliers:
             trainer.create_optimizer()
             trainer.step_scale.viscosity = _Replayed(multipliers)
@@ -86,6 +87,42 @@ def _train(config: dict[str, Any], multipliers: Sequence[float] = ()) -> dict[st
         "signals": _figures_of(steps, "pgpo/information_signal"),
         "rewards": _figures_of(steps, "self_distillation/reward_mean"),
     }
+
+
+def _train_grpo(config: dict[str, Any]) -> dict[str, Any]:
+    from trl import GRPOTrainer
+
+    curve = _curve(config)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _trainer(GRPOTrainer, config, _grpo_arguments(config, folder), curve)
+        trainer.train()
+    steps = [line for line in trainer.state.log_history if "reward" in line]
+    return curve.figures() | {"rewards": _figures_of(steps, "reward")}
+
+
+def _curve(config: dict[str, Any]) -> AccuracyCurve:
+    from ..labs.accuracy import AccuracyCurve
+
+    tests = sorting.problems(config["test_questions"], config["seed"], "test")
+    return AccuracyCurve(tests, config["test_every"], sorting.LENGTH + 1)
+
+
+def _trainer(trainer_class: Any, config: dict[str, Any], args: Any, curve: AccuracyCurve) -> Any:
+    """A trainer on the seed's model, questions and reward."""
+    from datasets import Dataset
+
+    from ..labs.quiet import quieten
+
+    count = config["prompts"] * config["steps"]
+    trainer = trainer_class(
+        model=sorting.model_folder(config["seed"]),
+        reward_funcs=sorting.reward,
+        args=args,
+        train_dataset=Dataset.from_list(sorting.problems(count, config["seed"], "train")),
+        callbacks=[curve],
+    )
+    quieten(trainer)
+    return trainer
 
 
 def _figures_of(steps: Sequence[dict[str, float]], name: str) -> list[float | None]:
@@ -110,21 +147,37 @@ def _arguments(config: dict[str, Any], folder: str) -> Any:
     from ...training import PGPOConfig
 
     return PGPOConfig(
-        output_dir=folder,
-        seed=config["seed"],
-        max_steps=config["steps"],
-        per_device_train_batch_size=config["prompts"] * config["rollouts"],
-        num_generations=config["rollouts"],
-        max_completion_length=sorting.LENGTH + 1,
-        bf16=False,
-        use_cpu=True,
-        gradient_checkpointing=False,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
         diagnostics_warning_interval=0,
         collapse_warning=False,  # collapse is what is measured
         **sorting.TEMPLATES,
+        **_common(config, folder),
         **{name: value for name, value in config.items() if name not in OWN},
     )
+
+
+def _grpo_arguments(config: dict[str, Any], folder: str) -> Any:
+    from trl import GRPOConfig
+
+    return GRPOConfig(
+        **_common(config, folder),
+        **{name: value for name, value in config.items() if name not in (*OWN, *NOT_GRPO)},
+    )
+
+
+def _common(config: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Arguments that both trainers take."""
+    return {
+        "output_dir": folder,
+        "seed": config["seed"],
+        "max_steps": config["steps"],
+        "per_device_train_batch_size": config["prompts"] * config["rollouts"],
+        "num_generations": config["rollouts"],
+        "max_completion_length": sorting.LENGTH + 1,
+        "bf16": False,
+        "use_cpu": True,
+        "gradient_checkpointing": False,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }

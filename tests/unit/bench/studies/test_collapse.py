@@ -78,9 +78,45 @@ def _with_first(train: Any, first: dict[str, Any]) -> Any:
     return lambda *args: answers.pop() if answers else train(*args)
 
 
+GRPO = {
+    name: value
+    for name, value in CONFIG.items()
+    if name not in ("sensitivity", "success_reward_threshold")
+} | {"trainer": "grpo"}
+
+
+def test_grpo_has_the_same_figures_of_accuracy_on_the_same_questions() -> None:
+    figures, pgpo = collapse.run(GRPO), collapse.run(CONFIG)
+    assert figures["before"] == pgpo["before"]
+    assert len(figures["accuracy"]) == len(pgpo["accuracy"])
+    assert len(figures["rewards"]) == len(pgpo["rewards"]) == 3
+    assert set(pgpo) - set(figures) == {"mean_multiplier", "multipliers", "signals"}
+
+
+def test_grpo_gets_the_settings_of_the_work_and_none_of_the_distillation(tmp_path: Path) -> None:
+    distillation = {"distillation_alpha": 1.0, "teacher_update_rate": 0.05}
+    given = collapse._grpo_arguments(GRPO | distillation, str(tmp_path))
+    own = collapse._arguments(CONFIG | distillation, str(tmp_path))
+    for name in ("learning_rate", "max_steps", "seed", "num_generations", "optim", "temperature"):
+        assert getattr(given, name) == getattr(own, name), name
+    assert given.generation_batch_size == own.generation_batch_size == 8
+    assert not any(hasattr(given, name) for name in collapse.NOT_GRPO)
+
+
+def test_grpo_refuses_what_would_have_no_effect_on_it() -> None:
+    collapse.check(GRPO)
+    for setting, message in (
+        ({"sensitivity": 1.0}, "sensitivity"),
+        ({"control": "shuffled"}, "control: expected none with trainer grpo"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            collapse.check(GRPO | setting)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ({"trainer": "ppo"}, "trainer: expected one of pgpo, grpo, found 'ppo'"),
         ({"control": "other"}, "control: expected one of larger_step, shuffled"),
         ({"steps": 0}, "steps: expected a whole number"),
         ({"sensitivity": -1.0}, "sensitivity"),
