@@ -1,9 +1,9 @@
 """Time and peak memory of one IGA step, as ratios to plain LoRA fine-tuning.
 
-    python benchmarks/iga_step.py [--domains 2 4 8] [--tokens 1024] [--rounds 5] [--json]
+    python benchmarks/iga_step.py [--domains 2 4 8] [--rank 16] [--rounds 5] [--json]
 
 A step is forward, backward and the gradients of the LoRA factors, of the embedded model in
-bfloat16 with adapters of rank 16 on all linear layers; the optimizer's part is the same on all
+bfloat16 with adapters (rank 16) on all linear layers; the optimizer's part is the same on all
 sides and left out. Sides: plain; IGA in weight space and in factor space; the reference (one
 backward pass for each domain, exact SVD). They run in turns, round after round, so that what else
 the machine does falls on all; a ratio is that of medians, its spread the smallest and largest of
@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -28,11 +28,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from measure import in_own_process, in_turns, ratio
 from poise.gradients.adapters import find_adapters
 from poise.gradients.domains import DomainBatch
 from poise.gradients.engine import GradientEngine
@@ -42,26 +42,32 @@ from poise.models import resolve_model
 
 SIDES = ("plain", "weight", "factor", "reference")
 Step = Callable[[], None]
+to_plain = partial(ratio, base="plain")
 
 
 class Workload:
     """A model with adapters, and one batch of whole isomer sets."""
 
-    def __init__(self, domains: int, tokens: int, model: str, device: str) -> None:
+    def __init__(self, domains: int, tokens: int, rank: int, model: str, device: str) -> None:
         torch.manual_seed(0)
         base = AutoModelForCausalLM.from_pretrained(
             resolve_model(model), dtype=torch.bfloat16, attn_implementation="sdpa"
         )
-        config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
+        config = LoraConfig(r=rank, lora_alpha=32, target_modules="all-linear")
         self.model = get_peft_model(base, config).to(device).train()
         for name, parameter in self.model.named_parameters():
             if "lora_B" in name:  # as after some steps: zero factors would make the SVD trivial
                 torch.nn.init.normal_(parameter, std=0.01)
         self.device, self.domains = torch.device(device), domains
         # 8 sequences at every K, so that the plain step is the same work.
-        self.ids = torch.randint(100, 10_000, (8, tokens // 8), device=device)
         self.domain = torch.arange(8, device=device) * domains // 8
-        counts = torch.bincount(self.domain, minlength=domains) * (self.ids.shape[1] - 1)
+        self.vocabulary = base.config.vocab_size
+        self.resize(tokens)
+
+    def resize(self, tokens: int) -> None:
+        """Takes a batch with this many tokens."""
+        self.ids = torch.randint(3, self.vocabulary, (8, tokens // 8), device=self.device)
+        counts = torch.bincount(self.domain, minlength=self.domains) * (self.ids.shape[1] - 1)
         self.batch = DomainBatch(self.domain, counts)
 
     def losses(self) -> Tensor:
@@ -120,28 +126,12 @@ def time_sides(sides: Sequence[str], rounds: int, domains: int, **setting: Any) 
     """Seconds of every round by side; one more round comes first and does not count."""
     work = Workload(domains, **setting)
     steps = {side: work.step(side) for side in sides}
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
-    progress = track(
-        range(rounds + 1), f"K = {domains}", console=Console(stderr=True), transient=True
-    )
-    for turn in progress:
-        for side, step in steps.items():
-            if side == "reference" and turn == 0:
-                continue  # it is slow, and a warm start is nothing to it
-            elapsed = work.timed(step)
-            if turn:
-                seconds[side].append(elapsed)
-    return seconds
+    timed = {side: partial(work.timed, step) for side, step in steps.items()}
+    return in_turns(timed, rounds, f"K = {domains}", cold=["reference"])
 
 
-def peak_memory(side: str, domains: int, **setting: Any) -> float:
-    """Peak bytes of a process that does two steps of one side."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return float(pool.apply(_peak, (side, domains, setting)))
-
-
-def _peak(side: str, domains: int, setting: dict[str, Any]) -> float:
+def peak_memory(side: str, domains: int, setting: dict[str, Any]) -> float:
+    """Peak bytes of this process, which does two steps of one side."""
     work = Workload(domains, **setting)
     step = work.step(side)
     for _ in range(1 if side == "reference" else 2):
@@ -149,13 +139,6 @@ def _peak(side: str, domains: int, setting: dict[str, Any]) -> float:
     if work.device.type == "cuda":
         return float(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-
-
-def ratio(seconds: dict[str, list[float]], side: str) -> tuple[float, float, float]:
-    """Median ratio to the plain step, and the smallest and largest of the rounds."""
-    single = [a / b for a, b in zip(seconds[side], seconds["plain"], strict=False)]
-    middle = statistics.median(seconds[side]) / statistics.median(seconds["plain"])
-    return middle, min(single), max(single)
 
 
 def share(memory: dict[str, float], side: str) -> float:
@@ -166,6 +149,7 @@ def share(memory: dict[str, float], side: str) -> float:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--domains", type=int, nargs="+", default=[2, 4, 8])
+    parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default="default")
@@ -175,21 +159,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object of ratios")
     args = parser.parse_args(argv)
     args.sides = ["plain", *(side for side in args.sides if side != "plain")]  # what ratios are to
-    setting = {"tokens": args.tokens, "model": args.model, "device": args.device}
+    setting = {name: getattr(args, name) for name in ("tokens", "rank", "model", "device")}
     at = 4 if 4 in args.domains else args.domains[0]
     sides = {k: [s for s in args.sides if s != "reference" or k == at] for k in args.domains}
     memory: dict[int, dict[str, float]] = {}
     if not args.no_memory:  # first: a new process begins with the peak of the one that starts it
-        memory = {k: {s: peak_memory(s, k, **setting) for s in sides[k]} for k in args.domains}
+        memory = {
+            k: {side: in_own_process(peak_memory, side, k, setting) for side in sides[k]}
+            for k in args.domains
+        }
     seconds = {k: time_sides(sides[k], args.rounds, k, **setting) for k in args.domains}
     others = [side for side in args.sides if side != "plain"]
     if args.json:
         report: dict[str, Any] = {
-            f"{side}_time": round(ratio(seconds[at], side)[0], 3) for side in others
+            f"{side}_time": round(to_plain(seconds[at], side).middle, 3) for side in others
         }
         report |= {f"{s}_memory": round(share(memory[at], s), 3) for s in others if memory}
         if "weight" in others:
-            times = {str(k): round(ratio(seconds[k], "weight")[0], 3) for k in args.domains}
+            times = {str(k): round(to_plain(seconds[k], "weight").middle, 3) for k in args.domains}
             peaks = {str(k): round(share(memory[k], "weight"), 3) for k in memory}
             report |= {"weight_time_by_k": times, "weight_memory_by_k": peaks}
         print(json.dumps(report))
@@ -197,10 +184,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     table = Table("K", "side", "seconds", "time, x plain", "rounds", "memory, x plain")
     for k, by_side in seconds.items():
         for side, values in by_side.items():
-            middle, low, high = ratio(by_side, side)
+            found = to_plain(by_side, side)
             peak = f"{share(memory[k], side):.3f}" if memory else ""
-            cells = f"{statistics.median(values):.2f}", f"{middle:.2f}", f"{low:.2f}-{high:.2f}"
-            table.add_row(str(k), side, *cells, peak)
+            times = f"{found.middle:.2f}", f"{found.low:.2f}-{found.high:.2f}"
+            table.add_row(str(k), side, f"{statistics.median(values):.2f}", *times, peak)
     Console().print(table)
 
 

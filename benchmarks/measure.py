@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,22 @@ class Ratio:
         return f"{self.middle:.3f} ({self.low:.3f}-{self.high:.3f})"
 
 
-def in_turns(steps: Mapping[str, Step], rounds: int, label: str) -> dict[str, list[float]]:
+def in_turns(
+    steps: Mapping[str, Step], rounds: int, label: str, cold: Sequence[str] = ()
+) -> dict[str, list[float]]:
     """Seconds of every round by side; one more round comes first and does not count.
 
     Every other round goes through the sides backwards, so that none always follows the same one.
+    Sides in `cold` are slow, a warm start is nothing to them: they stay out of the first round.
     """
     seconds: dict[str, list[float]] = {side: [] for side in steps}
     console = Console(stderr=True)
     for turn in track(range(rounds + 1), label, console=console, transient=True):
         for side in list(steps)[:: 1 if turn % 2 else -1]:
-            elapsed = steps[side]()
             if turn:
-                seconds[side].append(elapsed)
+                seconds[side].append(steps[side]())
+            elif side not in cold:
+                steps[side]()
     return seconds
 
 
