@@ -94,25 +94,12 @@ class Side:
             build, arguments = PGPOTrainer, PGPOConfig(**config, rho_min=0.5)
         else:
             build, arguments = SDPOTrainer, SDPOConfig(**config)
-        self.trainer: Any = self._build(build, arguments)
+        path = model_path(setting, folder)
+        self.trainer: Any = build_trainer(build, arguments, path)
+        self.vocabulary = self.trainer.model.config.vocab_size
         self.trainer.remove_callback(PrinterCallback)
         self.trainer.add_callback(self.clock)
         self.resize(setting.tokens)
-
-    def _build(self, trainer: Any, arguments: Any) -> Any:
-        path, vocabulary = resolve_model(self.setting.model), self.setting.vocabulary
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
-        if vocabulary is not None:
-            model.resize_token_embeddings(vocabulary, mean_resizing=False)
-        self.vocabulary: int = model.get_output_embeddings().weight.shape[0]
-        return trainer(
-            model=model,
-            reward_funcs=lambda completions, **columns: [1.0] * len(completions),
-            args=arguments,
-            train_dataset=Dataset.from_dict({"prompt": ["a"] * 2}),
-            processing_class=AutoTokenizer.from_pretrained(path),
-            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
-        )
 
     def resize(self, tokens: int) -> None:
         """Gives the trainer a batch with this many completion tokens, all distilled."""
@@ -147,3 +134,33 @@ class Side:
             scale.viscosity = replace(scale.viscosity, sensitivity=sensitivity)
         self.trainer.train()
         return self.clock.seconds
+
+
+def build_trainer(trainer: Any, arguments: Any, path: str) -> Any:
+    """The model in bfloat16 with LoRA; data and reward are never asked for."""
+    return trainer(
+        model=AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16),
+        reward_funcs=lambda completions, **columns: [1.0] * len(completions),
+        args=arguments,
+        train_dataset=Dataset.from_dict({"prompt": ["a"] * 2}),
+        processing_class=AutoTokenizer.from_pretrained(path),
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
+    )
+
+
+def model_path(setting: Setting, folder: str) -> str:
+    """Where the model lies; one of another vocabulary is made in the folder.
+
+    It is written and read again, as PEFT takes embeddings that were resized after loading for
+    trained, and TRL's EMA callback would copy them in every step.
+    """
+    path = resolve_model(setting.model)
+    if setting.vocabulary is None:
+        return path
+    resized = os.path.join(folder, f"vocabulary-{setting.vocabulary}")
+    if not os.path.isdir(resized):
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
+        model.resize_token_embeddings(setting.vocabulary, mean_resizing=False)
+        model.save_pretrained(resized)
+        AutoTokenizer.from_pretrained(path).save_pretrained(resized)
+    return resized
