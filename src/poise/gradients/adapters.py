@@ -55,11 +55,12 @@ def find_adapters(model: nn.Module) -> list[Adapter]:
 
     Raises:
         UnsupportedAdapter: a trained adapter of another kind (DoRA, quantised bases, embeddings,
-            convolutions, experts of a mixture, ...), or none at all.
+            convolutions, experts of a mixture, ...), a compiled one, or none at all.
     """
     from peft.tuners.lora import LoraLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    _refuse_compiled(model)
     found: list[Adapter] = []
     for path, layer in model.named_modules():
         if isinstance(layer, BaseTunerLayer) and not isinstance(layer, LoraLayer):
@@ -72,6 +73,19 @@ def find_adapters(model: nn.Module) -> list[Adapter]:
             f"{type(model).__name__}; wrap it by peft.get_peft_model(model, LoraConfig(...))"
         )
     return found
+
+
+def _refuse_compiled(model: nn.Module) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for path, module in model.named_modules():
+        # torch.compile(module), whose class is not imported without need; or module.compile().
+        is_compiled = type(module).__name__ == "OptimizedModule" or module._compiled_call_impl
+        if is_compiled and any(isinstance(inner, BaseTunerLayer) for inner in module.modules()):
+            raise UnsupportedAdapter(
+                f"{path or type(model).__name__}: expected layers that run as they are, found them "
+                "under torch.compile, which passes over the engine's hooks; leave it uncompiled"
+            )
 
 
 def _refuse_if_trained(path: str, layer: Any) -> None:
@@ -107,6 +121,11 @@ def _adapters_of(path: str, layer: Any) -> Iterator[Adapter]:
                 f"{path}: expected a layer that sees every token, found an expert's, which gets "
                 "tokens without their sequence, and so without their domain; leave experts out of "
                 "target_modules (exclude_modules=r'.*experts.*')"
+            )
+        if not layer.scaling[name]:
+            raise UnsupportedAdapter(
+                f"{path}: expected a scaling other than 0, found lora_alpha=0, with which nothing "
+                "is trained; set lora_alpha above 0"
             )
         several = len(layer.active_adapters) > 1
         yield Adapter(

@@ -71,8 +71,9 @@ class GradientEngine:
             tau: this step's temperature of IGA's mask; None is the method's.
 
         Raises:
-            RuntimeError: in the backward pass, in weight space: a layer gets its gradient in
-                several parts, which cannot be masked as one.
+            RuntimeError: in the backward pass: a factor gets a gradient though its layer's modules
+                were passed over; in weight space also, a layer gets its gradient in several
+                parts, which cannot be masked as one.
             ValueError: in the backward pass: a layer mixes sequences in its rows.
         """
         if tau is None:

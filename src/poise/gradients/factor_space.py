@@ -14,7 +14,7 @@ from .adapters import Adapter
 from .domains import DomainBatch, domain_weights, tokens_by_domain
 from .masked_mean import Scratch, accumulation_dtype, domain_gradients, masked_mean
 from .statistics import StatisticsLog
-from .taps import Hooks
+from .taps import Hooks, require_no_gradient
 
 
 class FactorSpace:
@@ -163,6 +163,8 @@ class _Factor:
         def replace(gradient: Tensor) -> Tensor:
             if self.pairs:
                 self._add(batch, scratch)
+            else:
+                require_no_gradient(gradient, self.name)
             return gradient  # `finish` writes another
 
         hooks.tap(self.source, self.module, lambda x, delta: self.pairs.append((x, delta)))

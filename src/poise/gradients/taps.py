@@ -32,6 +32,23 @@ class _Tap(torch.autograd.Function):
         return gradient, None, None
 
 
+def require_no_gradient(gradient: Tensor, layer: str) -> None:
+    """Checks the gradient of a factor of which no path was seen in the pass.
+
+    Zeros are let through: some code adds 0 * factor to the loss for factors that it leaves out.
+
+    Raises:
+        RuntimeError: it is more than zeros, so a path went past the hooks.
+    """
+    if bool(gradient.any()):
+        raise RuntimeError(
+            f"{layer}: expected its inputs before its gradient, found a gradient alone, which "
+            "cannot be taken apart by domain; the layer's modules are passed over (fused kernels, "
+            "torch.compile, code that uses lora_A.weight itself), or the forward pass ran outside "
+            "of `collect`: call the modules, within `collect`"
+        )
+
+
 class Hooks:
     """Owns hooks: removes them all at the end of a `with`, also after an exception."""
 
@@ -55,17 +72,19 @@ class Hooks:
         """
         waiting: list[Tensor] = []  # inputs of paths that have begun; they do not nest
 
-        def begin(module: nn.Module, args: tuple[Any, ...]) -> None:
-            waiting[:] = [args[0]]
+        def begin(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            waiting[:] = [args[0] if args else named["x"]]  # as PEFT's layers call it
 
         def end(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            if not waiting:  # called past `first`
+                return output
             source = waiting.pop()
             if not (torch.is_grad_enabled() and output.requires_grad):
                 return output
             tapped: Tensor = _Tap.apply(output, source.detach(), sink)  # type: ignore[no-untyped-call]
             return tapped
 
-        self._handles.append(first.register_forward_pre_hook(begin))
+        self._handles.append(first.register_forward_pre_hook(begin, with_kwargs=True))
         self._handles.append(last.register_forward_hook(end))
 
     def replace_gradient(self, parameter: Tensor, replace: Callable[[Tensor], Tensor]) -> None:

@@ -25,7 +25,7 @@ from .adapters import Adapter, UnsupportedAdapter
 from .domains import DomainBatch, tokens_by_domain
 from .masked_mean import Scratch, domain_gradients, masked_mean
 from .statistics import StatisticsLog
-from .taps import Hooks
+from .taps import Hooks, require_no_gradient
 
 _IN_PARTS = (
     "{}: expected one backward pass of one loss, found a second; a mask needs the whole gradient "
@@ -160,8 +160,10 @@ class _Layer:
                     raise RuntimeError(_IN_PARTS.format(self.name))
                 self._result = self._align(batch, tau, scratch, statistics)
                 self._pairs = []
-            result = self._result
-            return gradient if result is None else result[part].to(gradient)
+            if self._result is None:
+                require_no_gradient(gradient, self.name)
+                return gradient
+            return self._result[part].to(gradient)
 
         adapter = self._adapter
         hooks.tap(adapter.source, adapter.up, lambda x, delta: self._pairs.append((x, delta)))

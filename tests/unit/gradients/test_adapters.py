@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import pytest
+import torch
 from peft import (
     IA3Config,
     LoHaConfig,
@@ -139,6 +140,29 @@ def test_a_refused_layer_that_is_frozen_is_none() -> None:
     for parameter in model.base_model.model.embed.parameters():
         parameter.requires_grad_(False)
     assert _short(model) == ["model.inner"]
+
+
+@pytest.mark.parametrize("path", ["", "base_model.model.inner", "base_model.model.head"])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_compiled_layers_are_refused_unless_no_adapter_is_among_them(
+    path: str, in_place: bool
+) -> None:
+    model = toy()
+    part = model.get_submodule(path)
+    if in_place:
+        part.compile(backend="eager")
+    elif path:
+        model.set_submodule(path, torch.compile(part, backend="eager"))
+    else:
+        model = torch.compile(model, backend="eager")
+    if path.endswith("head"):
+        assert len(find_adapters(model)) == 2
+    else:
+        _refused(model, path, "torch.compile", "leave it uncompiled")
+
+
+def test_a_scaling_of_zero_is_refused() -> None:
+    _refused(toy(lora_alpha=0), "base_model.model.inner", "lora_alpha=0")
 
 
 def test_a_model_without_adapters_is_refused() -> None:

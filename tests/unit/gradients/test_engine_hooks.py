@@ -13,6 +13,7 @@ from poise.gradients.domains import DomainBatch
 from poise.gradients.engine import GradientEngine
 from poise.methods.iga import IGA
 from tests.equivalence.iga_models import toy
+from tests.equivalence.iga_toys import Bypassed, Unused
 
 from .engine_steps import BATCH, OTHER, count_hooks, every_space, take_step
 
@@ -83,6 +84,38 @@ def test_an_exception_leaves_no_hooks_and_the_next_step_is_right(
     engine.load_state_dict({})  # a warm start may have moved
     for found, right in zip(take_step(engine, model, OTHER), expected, strict=True):
         torch.testing.assert_close(found, right, rtol=1e-12, atol=0)
+
+
+@every_space
+def test_a_layer_whose_modules_are_passed_over_is_refused_by_name(method: IGA) -> None:
+    """Or it would be trained plainly, or not at all, in silence."""
+    model = toy(Bypassed)
+    engine = GradientEngine(model, method)
+    with pytest.raises(RuntimeError, match=r"inner.*: expected its inputs before its gradient"):
+        take_step(engine, model)
+    assert count_hooks(model) == 0
+
+
+@every_space
+def test_a_forward_pass_before_the_step_is_refused(method: IGA) -> None:
+    model = toy()
+    engine, losses = GradientEngine(model, method), BATCH.losses(model)
+    info = DomainBatch(BATCH.domains, BATCH.counts)
+    with pytest.raises(RuntimeError, match=r"within `collect`"), engine.collect(info):
+        losses.sum().backward()
+
+
+@every_space
+def test_factors_that_are_added_with_zero_are_unused(method: IGA) -> None:
+    model = toy(Unused)
+    engine, info = GradientEngine(model, method), DomainBatch(BATCH.domains, BATCH.counts)
+    factors = [p for a in engine.adapters for p in a.parameters]
+    with engine.collect(info):
+        (BATCH.losses(model).sum() + sum(0 * p.sum() for p in factors)).backward()
+    engine.finish(0.1)
+    grads = {a.name.rsplit(".", 1)[-1]: [p.grad for p in a.parameters] for a in engine.adapters}
+    assert not any(bool(g.any()) for g in grads["other"] if g is not None)
+    assert len(engine.statistics()) in (1, 2, 4)
 
 
 @every_space

@@ -57,6 +57,25 @@ def test_each_use_of_a_path_is_seen() -> None:
     assert torch.equal(seen[-1][0], x)
 
 
+def test_an_input_by_keyword_is_seen() -> None:
+    class Layer(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)
+
+    layer, x, seen = Layer(4, 4), torch.randn(2, 4), []
+    with Hooks() as hooks:
+        hooks.tap(layer, layer, lambda *pair: seen.append(pair))
+        layer(x=x).sum().backward()
+    assert torch.equal(seen[0][0], x)
+
+
+def test_an_end_without_its_beginning_is_passed_over() -> None:
+    model, x = _path()
+    with Hooks() as hooks:
+        hooks.tap(model[0], model[1], lambda *pair: pytest.fail("seen"))
+        model[1](x[:, :2]).sum().backward()
+
+
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_a_recomputed_path_is_seen_once(use_reentrant: bool) -> None:
     model, x = _path()
