@@ -31,6 +31,8 @@ def domain_moments(
     weights: Tensor,
     out: Moments | None = None,
     units: Sequence[float] | None = None,
+    energies: Tensor | None = None,
+    memory: Tensor | None = None,
 ) -> Moments:
     """Mean and variance over domains.
 
@@ -42,24 +44,38 @@ def domain_moments(
         weights: (K,) weights of the domains, which add up to 1.
         out: where to put them; its dtype may be wider than the gradients', and is computed in.
         units: K factors u_k; G_k is u_k times what `gradients` holds. None is 1.
+        energies: (K,) sums to which the squared norms |G_k|^2 are added; None leaves them out.
+        memory: as one gradient, of `out`'s dtype; written over.
 
     Reference: IGA (arXiv 2606.05025), "cross-domain gradient variance"; biased, as its abstract
     does not say otherwise (`Choice`).
     """
     like = gradients[0]
     mean, variance = out or (torch.empty_like(like), torch.empty_like(like))
-    # One domain at a time: nothing is as large as all of them together.
+    # One domain at a time, widened in the same memory: nothing is as large as all of them together,
+    # and nothing is asked for anew, which on a CPU costs more than the arithmetic.
+    memory = torch.empty_like(mean) if memory is None else memory
     shares = weights.tolist()
     scales = [1.0] * len(shares) if units is None else units
     mean.zero_()
+    squares = []
     for gradient, share, scale in zip(gradients, shares, scales, strict=True):
-        mean.add_(gradient, alpha=share * scale)
+        mean.add_(memory.copy_(gradient), alpha=share * scale)
+        if energies is not None:
+            squares.append(energy(memory) * scale**2)
+    if energies is not None:
+        energies += torch.stack(squares)
     variance.zero_()
-    difference = torch.empty_like(mean)
     for gradient, share, scale in zip(gradients, shares, scales, strict=True):
-        torch.sub(mean, gradient, alpha=scale, out=difference)
-        variance.addcmul_(difference, difference, value=share)
+        torch.sub(mean, memory.copy_(gradient), alpha=scale, out=memory)
+        variance.addcmul_(memory, memory, value=share)
     return Moments(mean, variance)
+
+
+def energy(values: Tensor) -> Tensor:
+    """() sum of squares of all elements."""
+    flat = values.reshape(-1)
+    return torch.dot(flat, flat)
 
 
 @dataclass(frozen=True)
@@ -107,13 +123,20 @@ class ConflictMask:
         # Where all domains agree, what is left of the variance is rounding, and no scale.
         return torch.maximum(spread, power * limits.eps).clamp_min(limits.tiny)
 
-    def __call__(self, moments: Moments, tau: float, unit: Tensor | None = None) -> Tensor:
+    def __call__(
+        self,
+        moments: Moments,
+        tau: float,
+        unit: Tensor | None = None,
+        memory: Tensor | None = None,
+    ) -> Tensor:
         """The mask, of the moments' shape and dtype.
 
         Args:
             moments: of one matrix, or of some rows of it.
             tau: temperature, 0 (all ones) or more; per unit of V / scale.
             unit: of the whole matrix, where the moments are a part of it.
+            memory: where the mask is put, as the moments; None asks for new.
 
         Raises:
             ValueError: tau is negative or not a number.
@@ -123,31 +146,38 @@ class ConflictMask:
         mean, variance = moments
         if unit is None:
             unit = self.unit(mean.square().mean(), variance.mean())
+        ratio = torch.empty_like(variance) if memory is None else memory
         if self.scale == "snr":
-            ratio = variance / torch.addcmul(unit, mean, mean)
+            torch.div(variance, torch.addcmul(unit, mean, mean, out=ratio), out=ratio)
         else:
-            ratio = variance if self.scale == "none" else variance / unit
+            torch.div(variance, 1.0 if self.scale == "none" else unit, out=ratio)
         # Not below rounding: exp would underflow to a hard 0, and on the way there to denormal
         # numbers, with which processors are slower by an order of magnitude.
         least = math.log(torch.finfo(variance.dtype).eps)
-        return ratio.mul(-tau).clamp_min_(least).exp_()
+        return ratio.mul_(-tau).clamp_min_(least).exp_()
 
 
-def agreement(power: Tensor, spread: Tensor, weights: Tensor) -> Tensor:
-    """How far the domains' gradients point the same way, () from below 0 to 1.
+def agreement(power: Tensor, energies: Tensor, weights: Tensor) -> Tensor:
+    """Mean cosine between the domains' gradients, weighted by their norms, () from -1 to 1.
 
-    1 for one domain, and where nothing disagrees because there is no gradient at all.
+    sum_{j != k} a_j a_k cos(G_j, G_k) / sum_{j != k} a_j a_k with a_k = w_k |G_k|: a pair weighs by
+    its norms and by its domains' weights, so that a domain without gradient has no say. Where all
+    a_k are alike it is the plain mean over pairs. 1 where fewer than two domains have a gradient.
 
-    Mean inner product between two domains over the mean squared norm: the mean pairwise cosine,
-    pairs weighted by their norms. Both follow from the moments, so it costs nothing.
+    It follows from norms alone: the sum of the products is |G|^2 - sum_k a_k^2.
 
     Args:
         power: () squared norm of the mean, |G|^2.
-        spread: () sum of the variance; |G|^2 + sum V = sum_k w_k |G_k|^2.
-        weights: (K,) weights of the domains, which add up to 1; pairs weigh w_j w_k.
+        energies: (K,) squared norms |G_k|^2.
+        weights: (K,) weights w_k of the domains, which add up to 1.
+
+    Choice: norms as weights. A mean of unit vectors would need another pass over all gradients, and
+    let gradients that are next to nothing speak as loudly as the others.
     """
-    if len(weights) < 2:
-        return torch.ones_like(power)
-    alone = float(weights.square().sum())  # what is left of the squared norm without any agreement
-    ratio = power / (power + spread)
-    return torch.where(power + spread > 0, (ratio - alone) / (1 - alone), 1.0)
+    rounding = 32 * torch.finfo(energies.dtype).eps
+    parts = energies * weights.to(energies).square()
+    parts = torch.where(parts > rounding * parts.amax(), parts, 0.0)
+    norms = parts.sqrt()
+    pairs = torch.dot(norms, norms.sum() - norms)
+    cosine = ((power - parts.sum()) / pairs).clamp(-1, 1)
+    return torch.where(pairs > 0, cosine, 1.0)

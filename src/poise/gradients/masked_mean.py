@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..core.conflict import ConflictMask, Moments, agreement, domain_moments
+from ..core.conflict import ConflictMask, Moments, agreement, domain_moments, energy
 
 # Elements of a tile. Larger ones leave the processor's cache, smaller ones cost more calls;
 # measured on a CPU with 2 MiB of it a core.
@@ -80,25 +80,24 @@ def masked_mean(
     mean = scratch.take("mean", shape, gradients, dtype)
     variance = scratch.take("variance", shape, gradients, dtype)
     power, spread, total, kept = mean.new_zeros(4).unbind()
+    energies = mean.new_zeros(len(gradients))
     for rows in _tiles(mean):
         out = Moments(mean[rows], variance[rows])
-        domain_moments(gradients[:, rows], weights, out, units)
-        power += _energy(out.mean)
+        memory = scratch.take("tile", tuple(out.mean.shape), gradients, dtype)
+        domain_moments(gradients[:, rows], weights, out, units, energies, memory)
+        power += energy(out.mean)
         spread += out.variance.sum()
     size = mean.numel()
     unit = mask.unit(power / size, spread / size)
     for rows in _tiles(mean):
+        out = Moments(mean[rows], variance[rows])
+        memory = scratch.take("tile", tuple(out.mean.shape), gradients, dtype)
         # One domain cannot disagree.
-        values = mask(Moments(mean[rows], variance[rows]), tau if len(weights) > 1 else 0.0, unit)
+        values = mask(out, tau if len(weights) > 1 else 0.0, unit, memory)
         total += values.sum()
-        kept += _energy(mean[rows].mul_(values))
+        kept += energy(mean[rows].mul_(values))
     suppressed = (power - kept) / power.clamp_min(torch.finfo(dtype).tiny)
-    return mean, torch.stack([total / size, suppressed, agreement(power, spread, weights)])
-
-
-def _energy(values: Tensor) -> Tensor:
-    flat = values.reshape(-1)
-    return torch.dot(flat, flat)
+    return mean, torch.stack([total / size, suppressed, agreement(power, energies, weights)])
 
 
 def _tiles(matrix: Tensor) -> Iterator[slice]:

@@ -13,7 +13,8 @@ class LayerStatistics(NamedTuple):
     Args:
         mask_mean: mean of the mask, in (0, 1].
         suppressed_energy: 1 - |M * G|^2 / |G|^2.
-        agreement: mean cosine between the domains' gradients, see `core.conflict.agreement`.
+        agreement: mean cosine between the domains' gradients, weighted by their norms; see
+            `core.conflict.agreement`.
         rank_energy: |P|^2 / |M * G|^2, what the projection keeps; 1 without a projection.
     """
 
