@@ -57,7 +57,7 @@ NO_PENALTY = {"method_options": PENALTY | {"penalty_weight": 0.0}}
 
 METHODS: dict[str, Promise] = {
     "iga, weight": Promise({"projection": "none"}, neutral={"tau": 0.0}),
-    "iga, weight, projected": Promise(one_domain_is_plain=False, agreement_is_plain=False),
+    "iga, weight, projected": Promise(agreement_is_plain=False),
     "iga, factor": Promise(
         {"space": "factor"}, any_split=True, even_split=True, neutral={"tau": 0.0}
     ),

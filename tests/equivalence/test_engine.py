@@ -77,7 +77,7 @@ def test_any_number_of_domains_with_any_weights(
 def test_one_domain_and_a_neutral_setting_are_plain_fine_tuning(
     space: Any, by_tokens: bool
 ) -> None:
-    plain = IGA(space=space, tau=5.0, projection="none")
+    plain = IGA(space=space, tau=5.0)
     neutral = IGA(space=space, tau=0.0, projection="none")
     model = llama()
     for method, batch in [(plain, Batch.of([1, 1, 1], 3)), (neutral, MIXED)]:
@@ -86,6 +86,13 @@ def test_one_domain_and_a_neutral_setting_are_plain_fine_tuning(
         with InFloat64():
             found = engine_step(GradientEngine(model, method), model, [batch], by_tokens)
             assert difference(found, _plain_step(model, batch, by_tokens)) < 1e-12
+
+
+@pytest.mark.parametrize("projection", ["randomized", "exact", "none"])
+def test_the_reference_with_one_domain_is_plain_fine_tuning(projection: Any) -> None:
+    model, batch = toy(), Batch.of([1, 1, 1], 3)
+    found = oracle_step(model, batch, IGA(projection=projection, rank=1))
+    assert difference(found, _plain_step(model, batch)) < 1e-12
 
 
 @pytest.mark.parametrize("space", ["weight", "factor"])

@@ -25,6 +25,8 @@ def reference_gradients(
 ) -> list[tuple[Tensor, Tensor]]:
     """IGA's gradients of A and B for every adapter, by K backward passes.
 
+    Choice: with one domain present, plain fine-tuning's, without mask and projection.
+
     Args:
         model: a PEFT model, whose adapted weights require gradients (see `require_base_gradients`).
         adapters: from `find_adapters`.
@@ -54,9 +56,8 @@ def reference_gradients(
         masked.append(_masked(columns, shares, method))
     if method.space == "factor":
         return list(zip(masked[::2], masked[1::2], strict=True))
-    return [
-        _factors(m, adapter, model, method) for m, adapter in zip(masked, adapters, strict=True)
-    ]
+    rank = None if method.projection == "none" or len(present) == 1 else method.rank or 0
+    return [_factors(m, adapter, model, rank) for m, adapter in zip(masked, adapters, strict=True)]
 
 
 def require_base_gradients(model: nn.Module, adapters: Sequence[Adapter]) -> None:
@@ -95,13 +96,14 @@ def _masked(gradients: Sequence[Tensor], weights: Tensor, method: IGA) -> Tensor
 
 
 def _factors(
-    masked: Tensor, adapter: Adapter, model: nn.Module, method: IGA
+    masked: Tensor, adapter: Adapter, model: nn.Module, rank: int | None
 ) -> tuple[Tensor, Tensor]:
+    """Projected to a rank (0 is the adapter's own; None leaves it out), by the chain rule."""
     down, up = (p.detach().to(masked.dtype) for p in adapter.parameters)
     if _layer_of(model, adapter).fan_in_fan_out:  # GPT-2 keeps (in, out)
         masked = masked.T
-    if method.projection != "none":
+    if rank is not None:
         left, values, right = torch.linalg.svd(masked, full_matrices=False)
-        rank = method.rank or down.shape[0]
+        rank = rank or down.shape[0]
         masked = left[:, :rank] @ torch.diag(values[:rank]) @ right[:rank]
     return adapter.scaling * up.T @ masked, adapter.scaling * masked @ down.T

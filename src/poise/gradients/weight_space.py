@@ -37,6 +37,9 @@ _IN_PARTS = (
 class WeightSpace:
     """Turns each layer's gradient into IGA's as soon as its backward has run.
 
+    Choice: a micro-batch with one domain is plain fine-tuning, without mask and projection, and by
+    the chain rule also where the update is the retraction: there is nothing to compare.
+
     Args:
         adapters: LoRA matrices.
         method: the settings, space "weight".
@@ -180,7 +183,7 @@ class _Layer:
         gradients = domain_gradients(pairs, scratch)
         weights = batch.weights[list(batch.rows)]
         masked, seen = masked_mean(gradients, units, weights, self._mask, tau, scratch)
-        projected = self._project(masked)
+        projected = self._project(masked) if len(batch.rows) > 1 else masked
         kept = projected.right.square().sum() if isinstance(projected, LowRank) else None
         energy = masked.square().sum()
         # Nothing is lost of nothing.

@@ -21,7 +21,8 @@ class IGA:
 
     For every adapted matrix W = W0 + s B A and domains k with mean losses L_k:
     G_k = dL_k/dW; G = sum_k w_k G_k; V = sum_k w_k (G_k - G)^2; M = exp(-tau V / scale);
-    P = rank-r truncated SVD of M * G; from P to the factors A and B.
+    P = rank-r truncated SVD of M * G; from P to the factors A and B. A batch with one domain is
+    plain fine-tuning, without mask and projection.
 
     Args:
         space: "weight": as above, the paper's form. "factor": variance and mask on the gradients

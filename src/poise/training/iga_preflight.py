@@ -109,7 +109,7 @@ def check_isomer_rows(rows: Any, domains: Sequence[str] | None = None) -> tuple[
     found = tuple(dict.fromkeys(rows[DOMAIN]))
     if len(found) == 1:
         logger.warning(
-            "All rows are of one domain, %r: there is nothing to compare, and training is plain "
+            "All rows are of one domain, %r: there is nothing to compare, and IGA is plain "
             "fine-tuning.",
             found[0],
         )

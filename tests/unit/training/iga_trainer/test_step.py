@@ -111,10 +111,12 @@ def test_retraction_trains_with_plain_sgd_also_at_rate_zero(
     assert all(bool(weight.isfinite().all()) for weight in moved.values())
 
 
-def test_a_batch_of_one_domain_is_plain_fine_tuning(make: Callable[..., IGATrainer]) -> None:
+@pytest.mark.parametrize("settings", [{}, {"update": "retraction"}, {"space": "factor"}])
+def test_a_batch_of_one_domain_is_plain_fine_tuning(
+    settings: dict[str, Any], make: Callable[..., IGATrainer]
+) -> None:
     rows = tiny_isomers(4, ("law",))
-    settings = BARE | {"projection": "none"}
-    masked, plain = (train(make(rows, **settings, use_engine=use)) for use in (True, False))
+    masked, plain = (train(make(rows, **BARE | settings, use_engine=use)) for use in (True, False))
     for name, weight in plain.items():
         torch.testing.assert_close(masked[name], weight, rtol=1e-5, atol=1e-6)
 
