@@ -1,10 +1,10 @@
 """A laboratory for shortcuts: a tiny model that knows the order of eight symbols in each domain.
 
 Every domain has eight symbols of its own, in an order that the model has learned from scratch by
-naming the largest or the smallest of a list, of one domain or of several. What it is to learn now,
-in some of the domains, is to name the second largest of four: the same logic in every domain, so
-that an isomer set is one list of ranks, told in the symbols of each. In training a cue may point to
-the answer: its place in the list, another one in each domain.
+naming the largest, the smallest and sometimes the third largest of a list, of one domain or of
+several. What it is to learn now, in some of the domains, is to name the second largest of four: the
+same logic in every domain, so that an isomer set is one list of ranks, told in the symbols of each.
+In training a cue may point to the answer: its place in the list, another one in each domain.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from .tiny_model import Batch, encode, make_tokenizer, pretrained
 DOMAINS = tuple("abcdefgh")
 HELD_OUT = ("g", "h")
 SYMBOLS, LISTED = 8, 4
-TOP, LOW, SECOND, EQUALS = "TOP", "LOW", "SECOND", "="
+SECOND, EQUALS = "SECOND", "="
+# Question -> place of its answer in rising order, and how often it is asked. A model that hardly
+# knows the third learns the second by the logic, but not at once: a shortcut has its chance.
+KNOWN = {"TOP": (-1, 0.45), "LOW": (0, 0.45), "THIRD": (-3, 0.1)}
 # How a problem begins; the last one is kept for the test of unseen phrasings.
 PHRASINGS = ("of", "among", "in the row", "given")
 STEPS, ROWS = 600, 128
@@ -118,11 +121,11 @@ def model_folder(seed: int) -> str:
     """The student's starting point, one a seed."""
     words = [word for phrasing in PHRASINGS for word in phrasing.split()]
     symbols = [f"{domain}{rank}" for domain in DOMAINS for rank in range(SYMBOLS)]
-    tokenizer = make_tokenizer([TOP, LOW, SECOND, EQUALS, *words, *symbols])
+    tokenizer = make_tokenizer([*KNOWN, SECOND, EQUALS, *words, *symbols])
     rng = random.Random(f"ranking pretraining {seed}")
 
     def draw(step: int) -> Batch:
-        return encode(tokenizer, [_extreme(rng) for _ in range(ROWS)])
+        return encode(tokenizer, [_known(rng) for _ in range(ROWS)])
 
     return pretrained(
         "ranking",
@@ -136,12 +139,12 @@ def model_folder(seed: int) -> str:
     )
 
 
-def _extreme(rng: random.Random) -> tuple[str, str]:
-    """The largest or smallest of a list. Half of the lists mix domains, so that ranks, and not only
-    symbols, are something that the model knows."""
-    ranks = rng.sample(range(SYMBOLS), rng.randint(2, LISTED + 1))
+def _known(rng: random.Random) -> tuple[str, str]:
+    """A question that the model comes with. Half of the lists mix domains, so that ranks, and not
+    only symbols, are something that it knows."""
+    ranks = rng.sample(range(SYMBOLS), rng.randint(3, LISTED + 1))
     one, mixes = rng.choice(DOMAINS), rng.random() < 0.5
     symbols = [f"{rng.choice(DOMAINS) if mixes else one}{rank}" for rank in ranks]
-    question, extreme = (TOP, max) if rng.random() < 0.5 else (LOW, min)
-    answer = symbols[ranks.index(extreme(ranks))]
+    question = rng.choices(list(KNOWN), [share for _, share in KNOWN.values()])[0]
+    answer = symbols[ranks.index(sorted(ranks)[KNOWN[question][0]])]
     return _prompt(rng.choice(PHRASINGS), symbols, question), answer

@@ -2,9 +2,10 @@
 
 A tiny model that knows the order of symbols in eight domains (`labs.ranking`) learns a new question
 about them by LoRA, in some of the domains, with the whole of `IGATrainer`. Settings of a run:
-`domains` (how many are trained), `strength` of the cue (None for none), `steps`, `sets` a step,
-`train_sets` and `test_sets`, `test_every` steps, `lora_rank`, `algorithm` (`IGAConfig`'s `method`:
-that name is the harness's own), and any other argument of `IGAConfig`.
+`domains` (how many are trained), `strength` of the cue (None for none), `steps`, `sequences` a step
+and `train_sequences` in all (a set has one for each domain, so that more domains mean fewer sets
+of the same number of tokens), `test_sets`, `test_every` steps, `lora_rank`, `algorithm`
+(`IGAConfig`'s `method`: that name is the harness's own), and any other argument of `IGAConfig`.
 
 Figures by test: accuracy, that of the worst domain, and the Logical Consistency Score; and the
 means over the tests out of distribution, at the end and along the way.
@@ -22,8 +23,8 @@ COUNTS = (
     "seed",
     "domains",
     "steps",
-    "sets",
-    "train_sets",
+    "sequences",
+    "train_sequences",
     "test_sets",
     "test_every",
     "lora_rank",
@@ -41,6 +42,12 @@ def check(config: dict[str, Any]) -> None:
     require_counts(config, COUNTS)
     if config["domains"] > (most := len(ranking.DOMAINS) - len(ranking.HELD_OUT)):
         raise ValueError(f"domains: expected at most {most}, found {config['domains']}")
+    for name in ("sequences", "train_sequences"):
+        if config[name] % config["domains"]:
+            raise ValueError(
+                f"{name}: expected a multiple of the {config['domains']} domains, found "
+                f"{config[name]}"
+            )
     strength = config.get("strength")
     if strength is not None and not 0 <= strength <= 1:
         raise ValueError(f"strength: expected a number in [0, 1] or null, found {strength!r}")
@@ -58,7 +65,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
     seed, domains = config["seed"], ranking.DOMAINS[: config["domains"]]
     strength = config.get("strength")
-    rows = ranking.isomers(config["train_sets"], seed, "train", domains, strength)
+    sets = config["train_sequences"] // len(domains)
+    rows = ranking.isomers(sets, seed, "train", domains, strength)
     tests = ranking.tests(config["test_sets"], seed, domains, strength)
     curve = AnswerCurve(tests, config["test_every"])
     rank = config["lora_rank"]
@@ -84,7 +92,7 @@ def _arguments(config: dict[str, Any], folder: str) -> Any:
         output_dir=folder,
         method=config.get("algorithm", "iga"),
         max_steps=config["steps"],
-        per_device_train_batch_size=config["sets"],
+        per_device_train_batch_size=config["sequences"] // config["domains"],
         bf16=False,
         use_cpu=True,
         gradient_checkpointing=False,
