@@ -128,7 +128,7 @@ def model_folder(seed: int) -> str:
         return encode(tokenizer, [_known(rng) for _ in range(ROWS)])
 
     return pretrained(
-        "ranking",
+        "ranking-third",  # a folder of its own for what is known
         tokenizer,
         draw,
         STEPS,
