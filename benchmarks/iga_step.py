@@ -161,14 +161,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.sides = ["plain", *(side for side in args.sides if side != "plain")]  # what ratios are to
     setting = {name: getattr(args, name) for name in ("tokens", "rank", "model", "device")}
     at = 4 if 4 in args.domains else args.domains[0]
-    sides = {k: [s for s in args.sides if s != "reference" or k == at] for k in args.domains}
     memory: dict[int, dict[str, float]] = {}
     if not args.no_memory:  # first: a new process begins with the peak of the one that starts it
         memory = {
-            k: {side: in_own_process(peak_memory, side, k, setting) for side in sides[k]}
+            k: {side: in_own_process(peak_memory, side, k, setting) for side in args.sides}
             for k in args.domains
         }
-    seconds = {k: time_sides(sides[k], args.rounds, k, **setting) for k in args.domains}
+    seconds = {k: time_sides(args.sides, args.rounds, k, **setting) for k in args.domains}
     others = [side for side in args.sides if side != "plain"]
     if args.json:
         report: dict[str, Any] = {
