@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -86,42 +86,53 @@ def _as_slice(places: Tensor) -> Tensor | slice:
     return slice(first, last + 1) if last - first + 1 == len(places) else places
 
 
-def _rows_of(values: Tensor, batch: int, rows: Tensor | slice, layer: str) -> Tensor:
-    """A domain's part of a layer's inputs or output gradients, as (tokens, features).
+def _by_sequence(values: Tensor, batch: int, lengths: Collection[int], layer: str) -> Tensor:
+    """A layer's inputs or output gradients as (batch, ..., features).
 
     Args:
         values: (batch, ..., features), or (batch * tokens, features).
         batch: sequences in the batch.
-        rows: (n,) places of the domain's sequences.
+        lengths: numbers of tokens that a sequence has in this pass.
         layer: what an error calls it.
 
     Raises:
         ValueError: the layer does not keep sequences apart along its first dimension.
     """
-    features = values.shape[-1]
-    leading = values.shape[0]
-    if values.dim() == 2 and leading != batch and leading % batch == 0:
-        values = values.view(batch, leading // batch, features)
-    if values.shape[0] != batch:
-        raise ValueError(
-            f"{layer}: expected inputs of shape (batch = {batch}, ..., features), found "
-            f"{tuple(values.shape)}; layers that route or pack tokens (mixtures of experts, "
-            "packing, padding-free batches) mix domains in a row and are not supported"
-        )
-    return values[rows].reshape(-1, features)
+    if values.shape[0] == batch:
+        return values
+    if values.dim() == 2 and len(values) in {batch * length for length in lengths}:
+        return values.view(batch, -1, values.shape[-1])
+    raise ValueError(
+        f"{layer}: expected inputs of shape (batch = {batch}, ..., features), or (batch * tokens, "
+        f"features) with tokens per sequence among {sorted(lengths)}, found {tuple(values.shape)}; "
+        "layers that route or pack tokens (mixtures of experts, packing, padding-free batches) mix "
+        "domains in a row: leave them out of target_modules, or set packing and padding_free off"
+    )
 
 
 def tokens_by_domain(
-    pairs: Sequence[tuple[Tensor, Tensor]], batch: DomainBatch, layer: str
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    batch: DomainBatch,
+    lengths: Collection[int],
+    layer: str,
 ) -> list[tuple[Tensor, Tensor]]:
     """Each present domain's inputs (n, in) and output gradients (n, out), over all uses of a layer.
+
+    Args:
+        pairs: inputs and output gradients of each use, (batch, ..., features) or
+            (batch * tokens, features).
+        batch: whose sequences they are.
+        lengths: numbers of tokens that a sequence has in this pass, see `Hooks.lengths`.
+        layer: what an error calls it.
 
     Raises:
         ValueError: the layer does not keep sequences apart along its first dimension.
     """
+    number = len(batch.domains)
+    split = [[_by_sequence(t, number, lengths, layer) for t in pair] for pair in pairs]
     result = []
     for rows in batch.rows.values():
-        parts = [[_rows_of(t, len(batch.domains), rows, layer) for t in pair] for pair in pairs]
+        parts = [[t[rows].reshape(-1, t.shape[-1]) for t in pair] for pair in split]
         x, delta = (c[0] if len(c) == 1 else torch.cat(c) for c in zip(*parts, strict=True))
         result.append((x, delta))
     return result

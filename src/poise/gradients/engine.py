@@ -55,6 +55,7 @@ class GradientEngine:
 
     def __init__(self, model: nn.Module, method: IGA | Aggregator, seed: int = 0) -> None:
         self.method = method
+        self._model = model
         self.adapters = find_adapters(model)
         self._space: WeightSpace | FactorSpace = (
             WeightSpace(self.adapters, method, seed)
@@ -78,7 +79,8 @@ class GradientEngine:
         """
         if tau is None:
             tau = self.method.tau if isinstance(self.method, IGA) else 0.0
-        with Hooks() as hooks:
+        with Hooks(len(batch.domains)) as hooks:
+            hooks.measure_inputs(self._model)
             try:
                 self._space.attach(hooks, batch, tau)
                 yield

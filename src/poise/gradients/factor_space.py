@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 import torch.distributed as dist
@@ -61,7 +61,8 @@ class FactorSpace:
             factor.attach(hooks, batch, self._scratch)
 
     def detach(self) -> None:
-        """Forgets what an interrupted pass has left."""
+        """Ends a pass, also an interrupted one."""
+        self._scratch.release()
         for factor in self._factors:
             factor.pairs = []
 
@@ -108,6 +109,7 @@ class FactorSpace:
         combine = self._mask_each if isinstance(self._method, IGA) else self._aggregate
         for (factor, _), result in zip(used, combine(used, weights[present]), strict=True):
             factor.write(result * share)
+        self._scratch.release()
         self._forget_step()
 
     def _mask_each(
@@ -162,7 +164,7 @@ class _Factor:
 
         def replace(gradient: Tensor) -> Tensor:
             if self.pairs:
-                self._add(batch, scratch)
+                self._add(batch, hooks.lengths, scratch)
             else:
                 require_no_gradient(gradient, self.name)
             return gradient  # `finish` writes another
@@ -171,8 +173,8 @@ class _Factor:
         hooks.replace_gradient(self.module.weight, replace)
 
     @torch.no_grad()
-    def _add(self, batch: DomainBatch, scratch: Scratch) -> None:
-        pairs = tokens_by_domain(self.pairs, batch, self.name)
+    def _add(self, batch: DomainBatch, lengths: Collection[int], scratch: Scratch) -> None:
+        pairs = tokens_by_domain(self.pairs, batch, lengths, self.name)
         self.pairs = []
         units = [unit * float(batch.counts[k]) for k, unit in batch.units.items()]
         sums = self._zeros(len(batch.counts))

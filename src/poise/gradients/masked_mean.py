@@ -14,8 +14,17 @@ from ..core.conflict import ConflictMask, Moments, agreement, domain_moments, en
 _CPU_TILE = 1 << 17
 
 
+# Devices whose allocator hands out fresh memory slowly, so that it is kept from step to step: pages
+# of a CPU are zeroed at their first touch, which costs more than the arithmetic on them.
+_KEPT = ("cpu",)
+
+
 class Scratch:
-    """Memory that layers use one after the other, so that each need not ask for its own."""
+    """Memory that layers use one after the other, so that each need not ask for its own.
+
+    It grows to what the largest layer needs: K x out x in in the gradients' dtype, out x in twice
+    in the sums'. On an accelerator it lasts for a pass; on a CPU it stays.
+    """
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
@@ -28,6 +37,15 @@ class Scratch:
         if buffer is None or buffer.numel() < size:
             buffer = self._buffers[key] = torch.empty(size, dtype=dtype, device=like.device)
         return buffer[:size].view(shape)
+
+    def release(self) -> None:
+        """Gives accelerators' memory back."""
+        self._buffers = {key: b for key, b in self._buffers.items() if b.device.type in _KEPT}
+
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        return sum(b.numel() * b.element_size() for b in self._buffers.values())
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:

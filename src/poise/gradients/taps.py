@@ -50,10 +50,17 @@ def require_no_gradient(gradient: Tensor, layer: str) -> None:
 
 
 class Hooks:
-    """Owns hooks: removes them all at the end of a `with`, also after an exception."""
+    """Owns hooks: removes them all at the end of a `with`, also after an exception.
 
-    def __init__(self) -> None:
+    Args:
+        sequences: in the batch.
+    """
+
+    def __init__(self, sequences: int = 0) -> None:
+        self._sequences = sequences
         self._handles: list[Any] = []
+        # Tokens that a sequence has, as far as seen: rows of (batch * tokens, features) need it.
+        self.lengths: set[int] = {1}
 
     def __enter__(self) -> Hooks:
         return self
@@ -74,6 +81,7 @@ class Hooks:
 
         def begin(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
             waiting[:] = [args[0] if args else named["x"]]  # as PEFT's layers call it
+            self._measure(waiting[0].shape[:-1])
 
         def end(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             if not waiting:  # called past `first`
@@ -86,6 +94,20 @@ class Hooks:
 
         self._handles.append(first.register_forward_pre_hook(begin, with_kwargs=True))
         self._handles.append(last.register_forward_hook(end))
+
+    def measure_inputs(self, model: nn.Module) -> None:
+        """Lets `lengths` know a model's own inputs: ids, masks, embeddings."""
+
+        def measure(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            for value in (*args, *named.values()):
+                if isinstance(value, Tensor):
+                    self._measure(value.shape[:2])
+
+        self._handles.append(model.register_forward_pre_hook(measure, with_kwargs=True))
+
+    def _measure(self, shape: torch.Size) -> None:
+        if len(shape) > 1 and shape[0] == self._sequences:
+            self.lengths.add(shape[1:].numel())
 
     def replace_gradient(self, parameter: Tensor, replace: Callable[[Tensor], Tensor]) -> None:
         """Lets `replace` change a parameter's gradient before it is added to `.grad`.

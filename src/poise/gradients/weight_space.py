@@ -60,7 +60,8 @@ class WeightSpace:
             layer.attach(hooks, batch, tau, self._scratch, self.statistics)
 
     def detach(self) -> None:
-        """Forgets what an interrupted pass has left."""
+        """Ends a pass, also an interrupted one."""
+        self._scratch.release()
         for layer in self._layers:
             layer.forget()
 
@@ -161,7 +162,8 @@ class _Layer:
             if self._pairs:
                 if self._result is not None:
                     raise RuntimeError(_IN_PARTS.format(self.name))
-                self._result = self._align(batch, tau, scratch, statistics)
+                pairs = tokens_by_domain(self._pairs, batch, hooks.lengths, self.name)
+                self._result = self._align(pairs, batch, tau, scratch, statistics)
                 self._pairs = []
             if self._result is None:
                 require_no_gradient(gradient, self.name)
@@ -175,9 +177,13 @@ class _Layer:
 
     @torch.no_grad()
     def _align(
-        self, batch: DomainBatch, tau: float, scratch: Scratch, statistics: StatisticsLog
+        self,
+        pairs: Sequence[tuple[Tensor, Tensor]],
+        batch: DomainBatch,
+        tau: float,
+        scratch: Scratch,
+        statistics: StatisticsLog,
     ) -> Factors:
-        pairs = tokens_by_domain(self._pairs, batch, self.name)
         # What arrives at B's output is s * delta.
         units = [unit / self._adapter.scaling for unit in batch.units.values()]
         gradients = domain_gradients(pairs, scratch)

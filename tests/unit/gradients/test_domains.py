@@ -34,7 +34,7 @@ def test_units_undo_share_and_weight() -> None:
 @pytest.mark.parametrize("shape", [(4, 3, 5), (4, 2, 3, 5), (12, 5), (4, 5)])
 def test_each_domain_gets_its_own_tokens(shape: tuple[int, ...]) -> None:
     x, delta = torch.randn(shape), torch.randn(*shape[:-1], 2)
-    found = tokens_by_domain([(x, delta)], BATCH, "layer")
+    found = tokens_by_domain([(x, delta)], BATCH, {1, 3}, "layer")
     for rows, pair in zip(([1], [0, 2]), found, strict=True):
         for part, whole in zip(pair, (x, delta), strict=True):
             by_sequence = whole.reshape(4, -1, whole.shape[-1])[rows]
@@ -43,17 +43,17 @@ def test_each_domain_gets_its_own_tokens(shape: tuple[int, ...]) -> None:
 
 def test_uses_of_a_layer_are_joined() -> None:
     pairs = [(torch.randn(4, n, 5), torch.randn(4, n, 2)) for n in (3, 1)]
-    ((x, delta), _) = tokens_by_domain(pairs, BATCH, "layer")
+    ((x, delta), _) = tokens_by_domain(pairs, BATCH, {1, 3}, "layer")
     torch.testing.assert_close(x, torch.cat([pairs[0][0][1], pairs[1][0][1]]))
     torch.testing.assert_close(delta, torch.cat([pairs[0][1][1], pairs[1][1][1]]))
 
 
-@pytest.mark.parametrize("shape", [(1, 12, 5), (3, 4, 5), (7, 5), (2, 5)])
+@pytest.mark.parametrize("shape", [(1, 12, 5), (3, 4, 5), (7, 5), (2, 5), (8, 5)])
 def test_inputs_that_do_not_keep_sequences_apart_are_refused(shape: tuple[int, ...]) -> None:
     """Packed rows, padding-free batches, tokens routed to experts."""
     pair = (torch.randn(shape), torch.randn(*shape[:-1], 2))
     with pytest.raises(ValueError, match=r"mlp.up: expected inputs of shape \(batch = 4.*packing"):
-        tokens_by_domain([pair], BATCH, "mlp.up")
+        tokens_by_domain([pair], BATCH, {1, 3}, "mlp.up")
 
 
 @pytest.mark.parametrize(

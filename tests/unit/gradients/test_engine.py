@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, optim
 
+from poise.gradients import masked_mean
 from poise.gradients.adapters import find_adapters
 from poise.gradients.domains import DomainBatch
 from poise.gradients.engine import GradientEngine
@@ -94,6 +95,24 @@ def test_statistics_that_nobody_reads_take_no_memory() -> None:
     for _ in range(20):
         take_step(engine, model)
     assert _live_tensors() <= before
+
+
+@every_space
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_memory_of_layers_is_kept_on_cpus_and_given_back_elsewhere(
+    method: IGA, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_kept:
+        monkeypatch.setattr(masked_mean, "_KEPT", ())
+    model = toy()
+    engine = GradientEngine(model, method)
+    with engine.collect(DomainBatch(BATCH.domains, BATCH.counts)):
+        BATCH.losses(model).sum().backward()
+        assert engine._space._scratch.size > 0
+    sizes = [engine._space._scratch.size]
+    engine.finish(0.1)
+    sizes.append(engine._space._scratch.size)
+    assert (min(sizes) > 0) if is_kept else (sizes == [0, 0])
 
 
 # Settings of a step

@@ -13,7 +13,7 @@ from poise.gradients.domains import DomainBatch
 from poise.gradients.engine import GradientEngine
 from poise.methods.iga import IGA
 from tests.equivalence.iga_models import toy
-from tests.equivalence.iga_toys import Bypassed, Unused
+from tests.equivalence.iga_toys import Bypassed, Routed, Unused
 
 from .engine_steps import BATCH, OTHER, count_hooks, every_space, take_step
 
@@ -116,6 +116,17 @@ def test_factors_that_are_added_with_zero_are_unused(method: IGA) -> None:
     grads = {a.name.rsplit(".", 1)[-1]: [p.grad for p in a.parameters] for a in engine.adapters}
     assert not any(bool(g.any()) for g in grads["other"] if g is not None)
     assert len(engine.statistics()) in (1, 2, 4)
+
+
+@every_space
+def test_routed_tokens_are_refused_though_the_batch_divides_them(method: IGA) -> None:
+    model = toy(Routed)
+    engine = GradientEngine(model, method)
+    with pytest.raises(
+        ValueError, match=r"inner.*: expected .* tokens per sequence among \[1, 9\]"
+    ):
+        take_step(engine, model)
+    assert count_hooks(model) == 0
 
 
 @every_space

@@ -69,6 +69,26 @@ def test_an_input_by_keyword_is_seen() -> None:
     assert torch.equal(seen[0][0], x)
 
 
+def test_lengths_are_those_of_the_models_inputs_and_of_layers() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, ids: Tensor, mask: Tensor, embeddings: Tensor) -> Tensor:
+            x = embeddings.new_ones(2, 4, 5, 3)
+            return torch.stack([self.layer(x).sum(), self.layer(x.flatten(0, 2)).sum()])
+
+    model = Model()
+    with Hooks(sequences=2) as hooks:
+        hooks.measure_inputs(model)
+        hooks.tap(model.layer, model.layer, lambda *pair: None)
+        assert hooks.lengths == {1}
+        model(torch.ones(2, 7), mask=torch.ones(3, 8), embeddings=torch.ones(2, 9, 3))
+    assert hooks.lengths == {1, 7, 9, 20}
+    assert _is_bare(model)
+
+
 def test_an_end_without_its_beginning_is_passed_over() -> None:
     model, x = _path()
     with Hooks() as hooks:
