@@ -33,7 +33,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "no reasoning": "the completion has nothing before its answer",
         "leaked answer": "the prompt has a line with the answer",
         "unknown cue": "the cue points to none of the meanings",
-        "reused id": "two different logical forms have the same isomer_id",
+        "reused id": "two files, or two logical forms, have the same isomer_id",
     }
 )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from .answers import MARKER
 from .faults import Fault, Place
+from .leaks import find_shared, set_of
 from .rows import COLUMNS, REQUIRED
 
 Source = str | Path | Sequence[Mapping[str, Any]]
@@ -50,7 +51,7 @@ def validate_isomers(*sources: Source) -> list[Fault]:
     faults += _missing_domains(sets)
     for members in sets.values():
         faults += _of_set(members)
-    faults += _between(sound)
+    faults += find_shared(sound)
     return sorted(faults, key=lambda fault: (fault.file, fault.line or 0))
 
 
@@ -170,8 +171,7 @@ def _group(places: Sequence[Place]) -> dict[tuple[str, ...], list[Place]]:
     """Rows by file, test and set."""
     sets: dict[tuple[str, ...], list[Place]] = {}
     for place in places:
-        key = (place.file, place.text("test"), place.text("isomer_id"))
-        sets.setdefault(key, []).append(place)
+        sets.setdefault(set_of(place), []).append(place)
     return sets
 
 
@@ -219,31 +219,3 @@ def _repeats(
             shown = f" {key(place)!r}" if what == "domain" else ""
             text = f"expected each {what} once, found{shown} that of line {before.line} again"
             yield place.fault(kind, text)
-
-
-def _between(places: Sequence[Place]) -> Iterator[Fault]:
-    """What two sets must not share, in one file or two."""
-    prompts: dict[tuple[str, str], Place] = {}
-    ids: dict[str, Place] = {}
-    forms: dict[tuple[str, str, str], Place] = {}
-    for place in places:
-        name, test = place.text("isomer_id"), place.text("test")
-        before = prompts.setdefault((test, place.text("prompt")), place)
-        if (before.file, before.text("isomer_id")) != (place.file, name):
-            yield place.fault("duplicate problem", f"expected a new prompt, found {_at(before)}")
-        if "form" not in place.row:
-            continue
-        before = ids.setdefault(name, place)
-        if before.row["form"] != place.row["form"] and not _same_set(before, place):
-            yield place.fault("reused id", f"expected one form per id, found that of {_at(before)}")
-        before = forms.setdefault((test, place.text("family"), place.text("form")), place)
-        if before.text("isomer_id") != name:
-            yield place.fault("duplicate form", f"expected a new form, found that of {_at(before)}")
-
-
-def _same_set(first: Place, second: Place) -> bool:
-    return (first.file, first.text("test")) == (second.file, second.text("test"))
-
-
-def _at(place: Place) -> str:
-    return f"{place.file}, line {place.line} (set {place.text('isomer_id')})"

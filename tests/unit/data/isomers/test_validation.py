@@ -10,7 +10,7 @@ import pytest
 
 from poise.data.isomers.faults import KINDS, Fault
 from poise.data.isomers.generate import generate_isomers
-from poise.data.isomers.rows import REQUIRED, Row, to_rows, write_isomers
+from poise.data.isomers.rows import REQUIRED, Row, isomer_tests, to_rows, write_isomers
 from poise.data.isomers.validation import validate_isomers
 
 DOMAINS = 4
@@ -190,6 +190,32 @@ def test_files_are_compared_with_each_other(tmp_path: Path) -> None:
     assert set(found) == {"reused id", "duplicate problem"}
     assert found["duplicate problem"].file == str(first)
     assert f"{second}, line 6" in found["duplicate problem"].text
+
+
+def leaks(first: list[Row], second: list[Row]) -> set[str]:
+    return {fault.kind for fault in validate_isomers(first, second)}
+
+
+def test_training_on_a_test_is_found_whatever_the_test_is_called() -> None:
+    tests = isomer_tests(4, seed=1)
+    train = [row for row in tests if row["test"] == "in_distribution"]
+    bare = [{name: row[name] for name in row if name != "test"} for row in train]
+    named = [row | {"isomer_id": f"other {row['isomer_id']}"} for row in bare]
+    assert validate_isomers(tests) == []  # among themselves they share forms and ids
+    for rows in (train, bare):
+        assert leaks(rows, tests) == {"duplicate problem", "duplicate form", "reused id"}
+        assert leaks(tests, rows) == {"duplicate problem", "duplicate form", "reused id"}
+    assert leaks(named, tests) == {"duplicate problem", "duplicate form"}
+
+
+def test_a_set_that_is_reworded_in_another_file_is_found() -> None:
+    rows = sound()
+    reworded = [row | {"prompt": f"Read this. {row['prompt']}"} for row in rows]
+    assert leaks(rows, reworded) == {"duplicate form", "reused id"}
+    named = [row | {"isomer_id": f"other {row['isomer_id']}"} for row in reworded]
+    assert leaks(rows, named) == {"duplicate form"}
+    bare = [{name: row[name] for name in REQUIRED} for row in reworded]
+    assert leaks(rows, bare) == {"reused id"}
 
 
 def test_a_missing_file_and_no_file_are_refused(tmp_path: Path) -> None:
