@@ -144,7 +144,6 @@ def _local(
 ) -> Dataset:
     from datasets import Dataset
 
-    from .isomers.load import check_isomers, some_isomers
     from .isomers.rows import is_isomers
     from .sciknoweval import is_sciknoweval, load_sciknoweval, split_files
 
@@ -158,8 +157,7 @@ def _local(
             "found other rows; fill their column 'privileged_context' instead"
         )
     if is_isomers(rows):
-        check_isomers(rows, source)
-        return Dataset.from_list(some_isomers(rows, count, seed, domains))
+        return _isomer_sets(rows, source, count, seed, domains)
     check_dataset(rows, name=source)
     return _some(Dataset.from_list(rows), count, seed)
 
@@ -169,11 +167,14 @@ def _hub(
     split: str,
     config: str | None = None,
     revision: str | None = None,
+    domains: Sequence[str] | None = None,
     count: int | None = None,
     seed: int = 0,
     style: str = "chat",
 ) -> Dataset:
     import datasets
+
+    from .isomers.rows import is_isomers
 
     try:
         table = datasets.load_dataset(source, config, split=split, revision=revision)
@@ -183,8 +184,28 @@ def _hub(
             f"local folder or .jsonl file, or a data set on the hub with a split {split!r}; found "
             f"none ({type(error).__name__}: {error})"
         ) from error
+    if is_isomers(table):
+        return _isomer_sets(table.to_list(), source, count, seed, domains)
+    if domains is not None:
+        raise ValueError(f"{source}: expected isomer sets to take domains from, found other rows")
     check_dataset(table, name=source)
     return _some(table, count, seed)
+
+
+def _isomer_sets(
+    rows: list[dict[str, Any]],
+    source: str,
+    count: int | None,
+    seed: int,
+    domains: Sequence[str] | None,
+) -> Dataset:
+    """Rows of `count` whole sets, checked."""
+    from datasets import Dataset
+
+    from .isomers.load import check_isomers, some_isomers
+
+    check_isomers(rows, source)
+    return Dataset.from_list(some_isomers(rows, count, seed, domains))
 
 
 KINDS: dict[str, Callable[..., Dataset]] = {

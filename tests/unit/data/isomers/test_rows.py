@@ -167,6 +167,26 @@ def test_a_file_of_isomers_loads_in_whole_sets(tmp_path: Path) -> None:
         load_questions(str(path), domains=["art"])
 
 
+def test_isomers_of_the_hub_load_in_whole_sound_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = to_rows(generate_isomers(10))
+    table = datasets.Dataset.from_list(rows)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: table)
+    assert load_questions("me/isomers").to_list() == rows
+    some = load_questions("me/isomers", count=3, seed=2).to_list()
+    assert [len(members) for members in group_rows(some).values()] == [4, 4, 4]
+    assert set(load_questions("me/isomers", domains=["law"])["domain"]) == {"law"}
+    with pytest.raises(ValueError, match="count: expected 1 to 10, the isomer sets there are"):
+        load_questions("me/isomers", count=11)
+    table = datasets.Dataset.from_list([rows[0] | {"completion": "Answer: perhaps"}, *rows[1:]])
+    with pytest.raises(
+        ValueError, match=r"me/isomers: expected sound .* found faults \(1\): row 1"
+    ):
+        load_questions("me/isomers")
+    table = datasets.Dataset.from_list([{"prompt": "1 + 1 ="}])
+    with pytest.raises(ValueError, match="me/isomers: expected isomer sets to take domains from"):
+        load_questions("me/isomers", domains=["law"])
+
+
 def test_a_set_may_lack_a_domain_but_must_be_sound(tmp_path: Path) -> None:
     path = tmp_path / "sets.jsonl"
     rows = to_rows(generate_isomers(3))
