@@ -49,6 +49,12 @@ def check_before_loading(
             f"args must be an IGAConfig, got {type(args).__name__}; IGAConfig takes the same "
             "arguments and Poise's own"
         )
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"IGATrainer cannot run under DataParallel (one process, {args.n_gpu} GPUs), which "
+            "deals a batch's sequences to copies of the model; use DDP (accelerate launch, "
+            "torchrun), or one GPU (CUDA_VISIBLE_DEVICES=0)"
+        )
     domains = check_isomer_rows(train_dataset, args.domains)
     if args.needs_engine:
         _check_adapter(model, peft_config)

@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM
 from trl import SFTConfig
 
 from poise.gradients.adapters import UnsupportedAdapter
-from poise.training import IGATrainer
+from poise.training import IGAConfig, IGATrainer
 from poise.training.iga_preflight import check_isomer_rows, check_plain_sgd
 from tests.tiny import tiny_isomers, tiny_tokenizer
 
@@ -206,6 +206,14 @@ def test_distribution_that_cannot_work(
         with pytest.raises(ValueError, match="parallelism_config"):
             trainer._refuse_unsupported()
     trainer._refuse_unsupported()
+
+
+def test_several_gpus_of_one_process(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(IGAConfig, "n_gpu", 2)
+    with pytest.raises(ValueError, match=r"cannot run under DataParallel .*2 GPUs.*use DDP"):
+        make(model="never looked at")
 
 
 def test_auxiliary_loss_of_a_router(make: Callable[..., Any]) -> None:
