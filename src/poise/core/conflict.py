@@ -95,7 +95,7 @@ class ConflictMask:
     of domains; with "layer" and "snr" also of a common factor of all gradients.
 
     Raises:
-        ValueError: an unknown scale, or an eps that is not positive.
+        ValueError: an unknown scale, or an eps that is not positive and finite.
 
     Reference: IGA (arXiv 2606.05025), M = exp(-tau * V).
     Choice: the scales "layer" and "snr" are ours; the abstract names none.
@@ -107,8 +107,8 @@ class ConflictMask:
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
             raise ValueError(f"scale: expected one of {', '.join(SCALES)}, found {self.scale!r}")
-        if not self.eps > 0:
-            raise ValueError(f"eps: expected a number above 0, found {self.eps!r}")
+        if not 0 < self.eps < math.inf:
+            raise ValueError(f"eps: expected a finite number above 0, found {self.eps!r}")
 
     def unit(self, power: Tensor, spread: Tensor) -> Tensor:
         """What one number of a whole layer the scale needs, ().

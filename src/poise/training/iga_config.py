@@ -10,7 +10,7 @@ from trl import SFTConfig
 from ..methods.base import Aggregator
 from ..methods.baselines import BASELINES, Baseline, make_baseline
 from ..methods.iga import IGA
-from .iga_config_checks import check_host, check_method, check_values
+from .iga_config_checks import check_host, check_method, check_types, check_values
 
 
 def _option(default: Any, text: str) -> Any:
@@ -100,8 +100,9 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
     use_engine: bool | None = _option(
         None,
         "Whether gradients are taken apart by domain. None: unless the setting is neutral (tau 0 "
-        "and no projection). False is plain fine-tuning on the same batches, whatever the mask's "
-        "settings; True goes through the engine also where it changes nothing.",
+        "and no projection). False is plain fine-tuning on the same batches, with domain_weights, "
+        "whatever the mask's settings; True goes through the engine also where it changes "
+        "nothing.",
     )
     domains: list[str] | None = _option(
         None,
@@ -122,6 +123,7 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_types(self)
         check_method(self)
         check_values(self)
         self.iga()  # raises on values outside their range

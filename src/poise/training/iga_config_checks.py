@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from ..core.conflict import SCALES
@@ -22,6 +24,38 @@ _OF_IGA = (
     "update",
     "use_engine",
 )
+
+
+_NUMBER = ("a finite number", lambda x: _is_number(x) and math.isfinite(x))
+_WHOLE = ("a whole number", lambda x: _is_number(x) and isinstance(x, int))
+_TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "method": ("a name", lambda x: isinstance(x, str)),
+    "tau": _NUMBER,
+    "mask_eps": _NUMBER,
+    "tau_warmup_steps": _WHOLE,
+    "projection_oversampling": _WHOLE,
+    "projection_rank": ("a whole number, or none", lambda x: x is None or _WHOLE[1](x)),
+    "domains": (
+        "a list of names, or none",
+        lambda x: x is None or (isinstance(x, list | tuple) and all(isinstance(n, str) for n in x)),
+    ),
+    "use_engine": ("true, false, or none", lambda x: x is None or isinstance(x, bool)),
+    "exact_resume": ("true or false", lambda x: isinstance(x, bool)),
+}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_types(args: Any) -> None:
+    """Types of IGA's own arguments, before anything computes with them."""
+    for name, (expected, is_right) in _TYPES.items():
+        if not is_right(value := getattr(args, name)):
+            raise ValueError(
+                f"{name}: expected {expected}, found {value!r} ({type(value).__name__}); change it,"
+                " or leave it out for its default"
+            )
 
 
 def check_method(args: Any) -> None:
@@ -49,7 +83,7 @@ def check_method(args: Any) -> None:
 
 
 def check_values(args: Any) -> None:
-    """Values of IGA's own arguments, as far as the method does not check them itargs."""
+    """Values of IGA's own arguments, as far as the method does not check them itself."""
     known = {
         "space": SPACES,
         "tau_schedule": TAU_SCHEDULES,
@@ -63,9 +97,6 @@ def check_values(args: Any) -> None:
             raise ValueError(
                 f"{name} must be one of {', '.join(values)}, got {getattr(args, name)!r}"
             )
-    for name in ("tau", "mask_eps"):
-        if isinstance(getattr(args, name), bool | str):
-            raise ValueError(f"{name} must be a number, got {getattr(args, name)!r}")
     if args.projection_rank is not None and args.projection_rank < 1:
         raise ValueError(f"projection_rank must be at least 1, got {args.projection_rank!r}")
     if args.projection_oversampling < 0:

@@ -198,8 +198,9 @@ def test_a_mask_that_underflows_stays_above_zero(scale: Any) -> None:
     ("settings", "message"),
     [
         ({"scale": "row"}, "scale: expected one of none, layer, snr, found 'row'"),
-        ({"eps": 0.0}, "eps: expected a number above 0, found 0.0"),
-        ({"eps": math.nan}, "eps: expected a number above 0, found nan"),
+        ({"eps": 0.0}, "eps: expected a finite number above 0, found 0.0"),
+        ({"eps": math.inf}, "eps: expected a finite number above 0, found inf"),
+        ({"eps": math.nan}, "eps: expected a finite number above 0, found nan"),
     ],
 )
 def test_settings_outside_their_range_are_refused(settings: dict[str, Any], message: str) -> None:
