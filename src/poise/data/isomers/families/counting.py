@@ -111,8 +111,7 @@ def _attempt(rng: random.Random, kind: Kind, number: int) -> Draft | None:
         return None
     asked = kind.steps[-1][0]
     data = {"sets": kind.sets, "given": given, "asked": asked, "kind": number}
-    mistakes = {count for key, count in counts.items() if key not in given and key != asked}
-    return Draft(data, counts[asked], mistakes, set(given.values()), _bound(asked, given))
+    return Draft(data, counts[asked], set(given.values()), _bound(asked, given))
 
 
 def _bound(asked: str, given: Mapping[str, int]) -> int:

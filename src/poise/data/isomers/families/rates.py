@@ -75,7 +75,7 @@ def _attempt(rng: random.Random, depth: int, split: bool) -> Draft | None:
     data: dict[str, Any] = {"start": amounts[0], "links": links, "split": parts}
     given = {amounts[0], *(parts or ()), *(n for link in links for n in link)}
     below = amounts[-2] if parts else 1000
-    return Draft(data, amounts[-1], _mistakes(amounts, links, parts), given, below)
+    return Draft(data, amounts[-1], given, below)
 
 
 def _whole_start(links: list[list[int]], parts: list[int] | None) -> int:
@@ -91,16 +91,6 @@ def _ratio(rng: random.Random) -> list[int]:
     """Two different small numbers, sometimes `something for every one`."""
     a = 1 if rng.random() < 0.2 else rng.randint(2, 9)
     return [a, rng.choice([b for b in range(2, 10) if b != a])]
-
-
-def _mistakes(amounts: list[int], links: list[list[int]], parts: list[int] | None) -> set[int]:
-    """The last step left out, added instead of multiplied, upside down; the other's share."""
-    before, answer = amounts[-2:]
-    if parts:
-        p, q = parts
-        return {before - answer, before // p, before // q, abs(before - p), before, answer + q}
-    a, b = links[-1]
-    return {before, before + b - a, before * b, before // b * a, answer + b, answer - b}
 
 
 def _link_step(words: RateWords, i: int, amount: int, a: int, b: int) -> str:

@@ -55,7 +55,7 @@ def _attempt(rng: random.Random, depth: int) -> Draft | None:
     if not all(4 <= amount <= 99 for amount in path) or len(set(path)) < len(path):
         return None
     data: dict[str, Any] = {"kind": "amount", "start": path[0], "changes": changes}
-    return Draft(data, path[-1], _mistakes(path, changes), {path[0], *(n for _, n in changes)})
+    return Draft(data, path[-1], {path[0], *(n for _, n in changes)})
 
 
 def _change(rng: random.Random) -> tuple[str, int]:
@@ -67,21 +67,6 @@ def _changed(amount: int, kind: str, n: int) -> int:
     if kind == "part":
         return amount // n
     return {"add": amount + n, "remove": amount - n, "times": amount * n}[kind]
-
-
-def _mistakes(path: list[int], changes: list[list[Any]]) -> set[int]:
-    """One change left out, or one done the wrong way round."""
-    inverse = {"add": "remove", "remove": "add", "times": "part", "part": "times"}
-    found = set(path)
-    for wrong in range(len(changes)):
-        for skip in (True, False):
-            amount = path[wrong]
-            kind, n = changes[wrong]
-            amount = amount if skip else _changed(amount, inverse[kind], n)
-            for kind, n in changes[wrong + 1 :]:
-                amount = _changed(amount, kind, n)
-            found.add(amount)
-    return found - {path[-1]}
 
 
 def _draw_holder(rng: random.Random, depth: int) -> Form:

@@ -86,7 +86,7 @@ def _attempt(rng: random.Random, depth: int, weighted: bool) -> Draft | None:
         return None
     given = {*stated, *(data["weights"] or ()), *(n for _, n in data["links"])}
     below = 1000 if data["links"] else x + y
-    return Draft(data, path[-1], _mistakes(data, path, (x, y)[1 - solve]), given, below)
+    return Draft(data, path[-1], given, below)
 
 
 def _link(rng: random.Random) -> Link:
@@ -96,16 +96,6 @@ def _link(rng: random.Random) -> Link:
 
 def _follow(value: int, kind: str, n: int) -> int:
     return {"more": value + n, "fewer": value - n, "times": value * n}[kind]
-
-
-def _mistakes(data: dict[str, Any], path: list[int], other: int) -> set[int]:
-    """The other unknown, half of the total, not halved, a link backwards or left out."""
-    found = {data["total"] // 2, *path[:-1], other}
-    if data["difference"]:
-        found |= {data["total"] - data["difference"], 2 * path[0]}
-    for kind, n in data["links"][-1:]:
-        found |= {path[-2] + n, abs(path[-2] - n), _follow(other, kind, n)}
-    return found - {path[-1]}
 
 
 def _solve(data: Any, nouns: list[str], links: LinkWords) -> tuple[int, str]:

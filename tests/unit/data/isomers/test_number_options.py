@@ -1,0 +1,70 @@
+"""The numbers of the options alone do not tell which one is right, in any family and depth.
+
+In `DRAWS` problems a way to be right five points above chance shows: its property is five
+standard deviations off or more, see the test of a planted one. The options of `branching`,
+`ordering` and the others are names.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+
+import numpy as np
+import pytest
+
+from poise.data.isomers.families import FAMILIES
+
+from .number_ranker import held_out_choices, oddness, properties
+
+DRAWS = 2400
+CASES = [
+    (name, depth)
+    for name in ("rates", "two_unknowns", "counting", "state_changes")
+    for depth in FAMILIES[name].depths
+]
+CHANCE = 0.25
+ODDEST = 4.2  # standard deviations, the most of 35 properties in 17 cases
+BEST = CHANCE + 2.8 * (CHANCE * (1 - CHANCE) / DRAWS) ** 0.5  # 27.5 %
+
+
+@cache
+def drawn(name: str, depth: int) -> tuple[np.ndarray, np.ndarray]:
+    """Options, (problems, 4), and the places of the right ones."""
+    rng, forms = random.Random(f"{name} {depth}"), []
+    while len(forms) < DRAWS:
+        form = FAMILIES[name].draw(rng, depth)
+        forms += [form] * form.answer.isdigit()
+    options = np.array([[int(option) for option in form.options] for form in forms])
+    return options, np.array([form.options.index(form.answer) for form in forms])
+
+
+def look(options: np.ndarray, right: np.ndarray) -> tuple[float, float, str]:
+    """Share of right guesses, and the oddest property."""
+    found = properties(options)
+    hits = held_out_choices(np.stack(list(found.values()), axis=2), right)
+    odd = {name: abs(oddness(values, right)) for name, values in found.items()}
+    worst = max(odd, key=odd.__getitem__)
+    return float(hits.mean()), odd[worst], worst
+
+
+@pytest.mark.parametrize(("name", "depth"), CASES, ids=[f"{n}-{d}" for n, d in CASES])
+def test_the_numbers_alone_do_not_tell_the_answer(name: str, depth: int) -> None:
+    share, odd, worst = look(*drawn(name, depth))
+    print(f"{name} {depth}: {share:.1%} guessed, oddest {worst!r} by {odd:.1f} deviations")
+    assert share < BEST
+    assert odd < ODDEST
+
+
+@pytest.mark.parametrize("shortcut", ["rank 0", "rank 3", "nearest", "central"])
+def test_a_planted_shortcut_of_five_points_is_found(shortcut: str) -> None:
+    options, right = drawn("state_changes", 2)
+    noise = np.random.default_rng(0).random(options.shape)
+    guesses = (properties(options)[shortcut] + 1e-6 * noise).argmax(1)
+    wrong = np.flatnonzero(guesses != right)
+    lacking = int((CHANCE + 0.05) * len(right)) - (len(right) - len(wrong))
+    planted = right.copy()
+    planted[wrong[:lacking]] = guesses[wrong[:lacking]]
+    assert abs((guesses == planted).mean() - 0.3) < 1e-3
+    share, odd, _ = look(options, planted)
+    assert share > BEST or odd > ODDEST
