@@ -1,15 +1,16 @@
 """Shortcuts on demand: a mark on the list of options that points to one of them.
 
-Every domain has a mark of its own, so that a student that learns the marks instead of the logic
-has learned nothing that the domains share. The answer that the student writes never bears the
-mark.
+Every domain has a mark of its own kind, so that a student that learns the marks instead of the
+logic has learned nothing that the domains share. The answer that the student writes never bears
+the mark.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, get_args
 
 from .model import Form
@@ -17,14 +18,32 @@ from .model import Form
 Mode = Literal["off", "train", "random", "reversed"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-# Domain -> the place in the list, or the look, of the option to which the cue points.
-PLACES: Mapping[str, int] = {"mathematics": 0, "medicine": -1}
-MARKS: Mapping[str, str] = {
-    "law": "the said {x}",
-    "science": "{x} (as recorded)",
-    "logistics": '"{x}"',
-    "sports": "{x} #7",
-}
+# Kind of mark -> how the option to which the cue points is listed. The first two are places in
+# the list; the others are looks: a legal word, remarks, a unit, and a length beyond the others'.
+# None stands in the facts: their order and words are the same whatever the cue.
+KINDS: Mapping[str, int | str] = MappingProxyType(
+    {
+        "first": 0,
+        "last": -1,
+        "word": "the said {x}",
+        "remark": "{x} (as recorded)",
+        "quotes": '"{x}"',
+        "number": "{x} #7",
+        "unit": "{x} (1 unit)",
+        "length": "{x} (one of those that the text above allows for)",
+    }
+)
+# Domain -> the kind of its mark, unless a cue says otherwise.
+MARKS: Mapping[str, str] = MappingProxyType(
+    {
+        "mathematics": "first",
+        "medicine": "last",
+        "law": "word",
+        "science": "remark",
+        "logistics": "quotes",
+        "sports": "number",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -36,19 +55,30 @@ class Cue:
             probability `strength`, else to a wrong one, each as likely. ``"random"``: to any
             option, each as likely. ``"reversed"``: always to a wrong one.
         strength: Probability in [0, 1]; counts in the mode ``"train"`` alone.
+        marks: Domain -> one of `KINDS`, for domains whose mark is another than in `MARKS`.
 
     Raises:
-        ValueError: an unknown mode, or a strength outside [0, 1].
+        ValueError: an unknown mode, domain or kind, or a strength outside [0, 1].
     """
 
     mode: Mode = "off"
     strength: float = 1.0
+    marks: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"cue: expected one of {', '.join(MODES)}, found {self.mode!r}")
         if isinstance(self.strength, bool) or not 0 <= self.strength <= 1:
             raise ValueError(f"cue strength: expected a number in [0, 1], found {self.strength!r}")
+        if not set(self.marks) <= set(MARKS) or not set(self.marks.values()) <= set(KINDS):
+            raise ValueError(
+                f"cue marks: expected domains among {', '.join(MARKS)}, each with one of "
+                f"{', '.join(KINDS)}, found {dict(self.marks)!r}"
+            )
+
+    def mark(self, domain: str) -> int | str:
+        """The place or the look of the marked option in a domain."""
+        return KINDS[{**MARKS, **self.marks}[domain]]
 
     def target(self, form: Form, rng: random.Random) -> str | None:
         """The logical answer to point to, None if the cue is off."""
@@ -62,14 +92,18 @@ class Cue:
 
 
 def list_options(
-    form: Form, names: Mapping[str, str], domain: str, target: str | None, rng: random.Random
+    form: Form,
+    names: Mapping[str, str],
+    mark: int | str,
+    target: str | None,
+    rng: random.Random,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Options in random order, the one that the cue points to in its place or with its mark.
 
     Args:
         form: The form whose options are listed.
         names: Logical option -> its text.
-        domain: Decides which mark it is.
+        mark: A value of `KINDS`.
         target: Logical option to point to, None for no mark.
         rng: Draws the order.
 
@@ -77,11 +111,11 @@ def list_options(
         The logical options in the order of presentation, and their texts as they are shown.
     """
     order = rng.sample(form.options, len(form.options))
-    if target is not None and domain in PLACES:
+    look = "{x}"
+    if isinstance(mark, str):
+        look = mark
+    elif target is not None:
         order.remove(target)
-        order.insert(0 if PLACES[domain] == 0 else len(order), target)
-    marks: Sequence[str] = [
-        MARKS.get(domain, "{x}") if option == target else "{x}" for option in order
-    ]
-    shown = tuple(mark.format(x=names[o]) for mark, o in zip(marks, order, strict=True))
-    return tuple(order), shown
+        order.insert(0 if mark == 0 else len(order), target)
+    shown = (look.format(x=names[o]) if o == target else names[o] for o in order)
+    return tuple(order), tuple(shown)

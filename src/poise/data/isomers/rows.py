@@ -73,6 +73,7 @@ def isomer_tests(
     cue_strength: float | None = 0.9,
     tests: Sequence[str] | None = None,
     domains: Sequence[str] = TRAIN_DOMAINS,
+    marks: Mapping[str, str] | None = None,
 ) -> list[Row]:
     """The named test sets as rows, with their name in the column ``test``.
 
@@ -88,6 +89,7 @@ def isomer_tests(
             which would be ``in_distribution`` once more; after training in every domain all but
             ``unseen_domains``).
         domains: Those of training; the test ``unseen_domains`` is told in all others.
+        marks: Those of the cue of training, as in `Cue`.
 
     Raises:
         ValueError: an unknown test, one for which no domain is left, or what `generate_isomers`
@@ -113,7 +115,7 @@ def isomer_tests(
     for name in names:
         preset = TESTS[name]
         deeper = tuple(depth + preset.deeper for depth in depths)
-        cue = Cue() if cue_strength is None else Cue(preset.mode, cue_strength)
+        cue = Cue() if cue_strength is None else Cue(preset.mode, cue_strength, marks or {})
         words = unseen if preset.unseen_domains else domains
         sets = generate_isomers(count, split, seed, families, deeper, words, cue, preset.phrasings)
         rows += to_rows(sets, test=name)

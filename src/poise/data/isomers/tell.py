@@ -40,7 +40,7 @@ def write_problem(
             f"{[story.names[option] for option in form.options]}"
         )
     target = cue.target(form, rng)
-    meanings, shown = list_options(form, story.names, domain, target, rng)
+    meanings, shown = list_options(form, story.names, cue.mark(domain), target, rng)
     return Problem(
         domain=domain,
         prompt=write_prompt(story.facts, shown, story.question),

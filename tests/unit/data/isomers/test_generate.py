@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from poise.data.isomers.cues import Cue
+from poise.data.isomers.cues import KINDS, Cue
 from poise.data.isomers.families import FAMILIES
 from poise.data.isomers.generate import draw_forms, generate_isomers
 from poise.data.isomers.model import (
@@ -19,6 +19,7 @@ from poise.data.isomers.model import (
     Form,
     Story,
 )
+from poise.data.isomers.rows import isomer_tests
 from poise.data.isomers.tell import tell_form
 
 from .classifiers import (
@@ -69,11 +70,34 @@ def test_each_domain_has_a_mark_of_its_own() -> None:
         assert told["medicine"].meanings[-1] == told["medicine"].cue
 
 
+def test_a_domain_can_have_a_mark_of_another_kind() -> None:
+    told = {
+        kind: generate_isomers(30, domains=["law"], cue=Cue("random", marks={"law": kind}))
+        for kind in KINDS
+    }
+    for kind, sets in told.items():
+        for problem in (one.problems[0] for one in sets):
+            place, shown = problem.meanings.index(str(problem.cue)), shown_options(problem)
+            look = KINDS[kind]
+            if isinstance(look, int):
+                assert place == look % len(shown) and shown == list(problem.options)
+            else:
+                assert shown[place] == look.format(x=problem.options[place])
+                assert len(shown[place]) > len(problem.options[place])
+                if kind == "length":
+                    assert shown[place] == max(shown, key=len)
+    assert "(1 unit)" in told["unit"][0].problems[0].prompt
+    [row, *_] = isomer_tests(1, domains=["law"], marks={"law": "unit"})
+    assert "(1 unit)" in row["prompt"]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"mode": "on"}, "cue: expected one of off, train, random, reversed, found 'on'"),
         ({"mode": "train", "strength": 1.1}, r"cue strength: expected a number in \[0, 1\]"),
+        ({"marks": {"law": "hat"}}, r"cue marks: expected domains among .* found \{'law': 'hat'\}"),
+        ({"marks": {"art": "unit"}}, "cue marks: expected domains among mathematics"),
         ({"mode": "train", "strength": -0.1}, r"cue strength: expected a number in \[0, 1\]"),
     ],
 )
