@@ -111,8 +111,9 @@ def _trainer(trainer_class: Any, config: dict[str, Any], args: Any, curve: Accur
     """A trainer on the seed's model, questions and reward."""
     from datasets import Dataset
 
-    from ..labs.quiet import quieten
+    from ..labs.quiet import hide_bars, quieten
 
+    hide_bars()
     count = config["prompts"] * config["steps"]
     trainer = trainer_class(
         model=sorting.model_folder(config["seed"]),

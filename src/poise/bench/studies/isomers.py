@@ -61,8 +61,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
     from ...training import IGATrainer
     from ..labs.answers import AnswerCurve
-    from ..labs.quiet import quieten
+    from ..labs.quiet import hide_bars, quieten
 
+    hide_bars()
     seed, domains = config["seed"], ranking.DOMAINS[: config["domains"]]
     strength = config.get("strength")
     sets = config["train_sequences"] // len(domains)
