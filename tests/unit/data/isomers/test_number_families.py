@@ -11,7 +11,6 @@ from functools import cache
 import pytest
 
 from poise.data.isomers.families import counting, rates, state_changes, two_unknowns
-from poise.data.isomers.families.number_options import Draft, draw_form
 from poise.data.isomers.families.wording import an, counted, every, plural
 from poise.data.isomers.model import DOMAINS, Family, Form, Story
 
@@ -225,31 +224,6 @@ def test_the_same_draw_tells_the_same_story(family: Family) -> None:
     form = family.draw(random.Random(1), 2)
     first, second = (family.tell(form, "law", 1, random.Random(2)) for _ in range(2))
     assert first == second and form == family.draw(random.Random(1), 2)
-
-
-def test_attempts_that_never_work_are_an_error() -> None:
-    with pytest.raises(RuntimeError, match="dull: no form of depth 1"):
-        draw_form(random.Random(0), "dull", 1, lambda rng: None)
-
-
-def test_an_answer_that_the_facts_state_is_drawn_again() -> None:
-    drafts = iter([Draft({}, 7, {7})] * 3 + [Draft({}, n, {7}) for n in (9, 7, 10, 11, 11, 12)])
-    form = draw_form(random.Random(0), "some", 1, lambda rng: next(drafts))
-    assert sorted(form.options, key=int) == ["9", "10", "11", "12"]
-
-
-def test_options_are_answers_that_any_of_the_problems_could_have() -> None:
-    fit = [Draft({"n": n}, n, {20 - n}, below=20) for n in (8, 9, 13, 14)]
-    # Too far, stated by the first, the first once more, and one that states the first.
-    unfit = [Draft({}, n, given) for n, given in ((20, ()), (12, ()), (8, ()), (15, {8}))]
-    told = Counter()
-    for seed in range(400):
-        drafts = iter([fit[0], *unfit, *fit[1:]])
-        form = draw_form(random.Random(seed), "some", 1, lambda rng, left=drafts: next(left))
-        assert set(form.options) == {"8", "9", "13", "14"}
-        assert form.data == {"n": int(form.answer)}
-        told[form.answer] += 1
-    assert all(60 < count < 140 for count in told.values()) and len(told) == 4, told
 
 
 def test_nouns_take_their_number_and_article() -> None:

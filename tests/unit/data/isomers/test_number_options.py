@@ -8,12 +8,14 @@ standard deviations off or more, see the test of a planted one. The options of `
 from __future__ import annotations
 
 import random
+from collections import Counter
 from functools import cache
 
 import numpy as np
 import pytest
 
 from poise.data.isomers.families import FAMILIES
+from poise.data.isomers.families.number_options import Draft, draw_form
 
 from .number_ranker import held_out_choices, oddness, properties
 
@@ -68,3 +70,28 @@ def test_a_planted_shortcut_of_five_points_is_found(shortcut: str) -> None:
     assert abs((guesses == planted).mean() - 0.3) < 1e-3
     share, odd, _ = look(options, planted)
     assert share > BEST or odd > ODDEST
+
+
+def test_attempts_that_never_work_are_an_error() -> None:
+    with pytest.raises(RuntimeError, match="dull: no form of depth 1"):
+        draw_form(random.Random(0), "dull", 1, lambda rng: None)
+
+
+def test_an_answer_that_the_facts_state_is_drawn_again() -> None:
+    drafts = iter([Draft({}, 7, {7})] * 3 + [Draft({}, n, {7}) for n in (9, 7, 10, 11, 11, 12)])
+    form = draw_form(random.Random(0), "some", 1, lambda rng: next(drafts))
+    assert sorted(form.options, key=int) == ["9", "10", "11", "12"]
+
+
+def test_options_are_answers_that_any_of_the_problems_could_have() -> None:
+    fit = [Draft({"n": n}, n, {20 - n}, below=20) for n in (8, 9, 13, 14)]
+    # Too far, stated by the first, the first once more, and one that states the first.
+    unfit = [Draft({}, n, given) for n, given in ((20, ()), (12, ()), (8, ()), (15, {8}))]
+    told = Counter()
+    for seed in range(400):
+        drafts = iter([fit[0], *unfit, *fit[1:]])
+        form = draw_form(random.Random(seed), "some", 1, lambda rng, left=drafts: next(left))
+        assert set(form.options) == {"8", "9", "13", "14"}
+        assert form.data == {"n": int(form.answer)}
+        told[form.answer] += 1
+    assert all(60 < count < 140 for count in told.values()) and len(told) == 4, told
