@@ -44,19 +44,18 @@ def _distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> f
     return float(difference / torch.cat([other[n].flatten() for n in names]).norm())
 
 
-# With "snr" rounding grows from step to step, where an element's mean gradient is next to nothing.
+# With "snr" rounding grows where an element's mean gradient is next to 0; measured 1.3e-7.
 @pytest.mark.parametrize(
-    ("weights", "scale", "steps"),
-    [("equal", "layer", 50), ("tokens", "layer", 50), ("equal", "snr", 3)],
+    ("weights", "scale"), [("equal", "layer"), ("tokens", "layer"), ("equal", "snr")]
 )
 def test_in_factor_space_two_ranks_equal_one(
-    weights: str, scale: str, steps: int, tmp_path: Path, tiny_model_path: str
+    weights: str, scale: str, tmp_path: Path, tiny_model_path: str
 ) -> None:
     settings = SETTINGS | {
         "space": "factor",
         "domain_weights": weights,
         "mask_scale": scale,
-        "max_steps": steps,
+        "max_steps": 50,
         "learning_rate": 1e-3,
     }
     run(tiny_model_path, str(tmp_path / "one"), settings)
