@@ -33,8 +33,10 @@ class AnswerCurve(TrainerCallback):  # type: ignore[misc]
             self.curve.append({"step": state.global_step, **found})
 
     def figures(self) -> dict[str, Any]:
-        """The last measurement, and the curve."""
-        return {**self.curve[-1], "curve": self.curve}
+        """The last measurement; the accuracy out of distribution at those before; the curve."""
+        name = "out_of_distribution/accuracy"
+        before = {f"{name} at {int(p['step'])}": p[name] for p in self.curve[:-1]}
+        return {**self.curve[-1], **before, "curve": self.curve}
 
 
 @torch.no_grad()

@@ -41,6 +41,10 @@ def test_a_run_has_the_figures_of_every_test() -> None:
     mean = sum(figures[f"{test}/accuracy"] for test in ranking.OUT_OF_DISTRIBUTION) / 4
     assert figures["out_of_distribution/accuracy"] == pytest.approx(mean)
     assert [point["step"] for point in figures["curve"]] == [2, 4]
+    assert (
+        figures["out_of_distribution/accuracy at 2"]
+        == (figures["curve"][0]["out_of_distribution/accuracy"])
+    )
     assert isomers.run(CONFIG) == figures
 
 
