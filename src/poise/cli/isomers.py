@@ -29,7 +29,11 @@ class GenerateArguments:
 
     output: str | None = option(None, "The .jsonl file to write, a row per problem.")
     count: int = option(1000, "How many sets; with --tests, in each test.")
-    split: str = option("train", "train, validation or test; no form occurs in two of them.")
+    split: str | None = option(
+        None,
+        "train, validation or test; no form occurs in two of them. By default train, with --tests "
+        "test.",
+    )
     seed: int = option(0, "Seed of the sets.")
     families: list[str] | None = option(None, "Families of logical form. By default all.")
     depths: list[int] = option([1, 2], "Reasoning steps.")
@@ -43,7 +47,9 @@ class GenerateArguments:
         "Surface cue: 'off', 'train' (right with --cue_strength), 'random' or 'reversed'; with "
         "--tests that of training, 'off' or 'train'.",
     )
-    cue_strength: float = option(0.9, "Probability that the cue is right in training.")
+    cue_strength: float | None = option(
+        None, "Probability that the cue is right in training, 0.9 by default; with --cue train."
+    )
     phrasings: str = option("seen", "'seen', or 'unseen' for those kept for --tests.")
     tests: bool = option(
         False, "Write the test sets (unseen domains, reversed cue, ...) in a column 'test'."
@@ -113,16 +119,29 @@ def _rows(arguments: GenerateArguments) -> Iterator[Row]:
     from ..data.isomers.rows import isomer_tests, to_rows
 
     domains = arguments.domains or TRAIN_DOMAINS
-    what = (arguments.count, arguments.split, arguments.seed, arguments.families, arguments.depths)
+    split = arguments.split or ("test" if arguments.tests else "train")
+    strength = _strength(arguments)
+    what = (arguments.count, split, arguments.seed, arguments.families, arguments.depths)
     if arguments.tests:
         _check_tests(arguments)
         count, split, seed, families, depths = what
-        strength = None if arguments.cue == "off" else arguments.cue_strength
-        yield from isomer_tests(count, seed, split, families, depths, strength, None, domains)
+        told = None if arguments.cue == "off" else strength
+        yield from isomer_tests(count, seed, split, families, depths, told, None, domains)
         return
-    cue: Any = Cue(arguments.cue, arguments.cue_strength)  # type: ignore[arg-type]
+    cue: Any = Cue(arguments.cue, strength)  # type: ignore[arg-type]
     is_long = arguments.count >= MANY
     yield from to_rows(generate_isomers(*what, domains, cue, arguments.phrasings, is_long))
+
+
+def _strength(arguments: GenerateArguments) -> float:
+    if arguments.cue_strength is None:
+        return 0.9
+    if arguments.cue != "train":
+        raise ValueError(
+            f"--cue_strength: expected with --cue train, found --cue {arguments.cue}; a cue that "
+            "is off, random or reversed has no strength"
+        )
+    return arguments.cue_strength
 
 
 def _check_tests(arguments: GenerateArguments) -> None:

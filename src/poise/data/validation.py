@@ -12,6 +12,7 @@ from typing import Any
 
 # Rows of a stream are read to be checked; a few show what the columns hold.
 STREAM_ROWS = 10
+_NEAR = 0.8  # likeness of a mistyped name; 'options' is no mistyped 'completion'
 
 
 def check_dataset(
@@ -62,7 +63,7 @@ def check_columns(found: Sequence[str], required: Sequence[str], name: str = "da
     for column in required:
         if column in found:
             continue
-        near = difflib.get_close_matches(column, found, n=1)
+        near = difflib.get_close_matches(column, found, n=1, cutoff=_NEAR)
         hint = f"did you mean {near[0]!r}? Rename it" if near else "add it"
         raise ValueError(
             f"{name}: expected a column {column!r}, found {_listed(found) or 'no columns'}; {hint}"

@@ -64,6 +64,14 @@ def test_test_sets_are_generated(tmp_path: Path) -> None:
     assert run("validate", path) == 0
 
 
+def test_test_sets_share_nothing_with_training(tmp_path: Path) -> None:
+    train, tests = tmp_path / "train.jsonl", tmp_path / "tests.jsonl"
+    what = ("--families", "ordering", "--depths", 1, "--cue", "train")
+    assert run("generate", "--output", train, "--count", 30, *what) == 0
+    assert run("generate", "--output", tests, "--count", 4, "--tests", *what) == 0
+    assert run("validate", train, tests) == 0
+
+
 def test_test_sets_are_told_in_the_domains_of_training(tmp_path: Path) -> None:
     path = tmp_path / "tests.jsonl"
     assert run("generate", "--output", path, "--count", 1, "--tests", "--domains", "law",
@@ -115,6 +123,10 @@ def test_build_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         (["generate", "--output", "x.jsonl", "--families", "rate"], "families: expected some of"),
         (["generate", "--output", "x.jsonl", "--cue", "on"], "cue: expected one of off"),
         (["generate", "--output", "x.jsonl", "--cuont", "1"], "unknown argument '--cuont'"),
+        (
+            ["generate", "--output", "x.jsonl", "--cue_strength", "0.7"],
+            "--cue_strength: expected with --cue train, found --cue off",
+        ),
         (["validate", "none.jsonl"], "none.jsonl: expected a .jsonl file"),
         (["validate", "none.jsonl", "--limit", "0"], "--limit: expected at least 1, found 0"),
         ([*TESTS, "--cue", "random"], "--cue: expected 'off' or 'train', that of training"),
