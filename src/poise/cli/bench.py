@@ -13,6 +13,7 @@ SUBCOMMANDS = {
     "run": ("do the runs of an experiment that are missing", "bench_run:main"),
     "table": ("print and write its table and figure", "bench:table"),
     "list": ("list the experiments", "bench:list_experiments"),
+    "pack": ("pack one for a machine without a network", "bench_pack:main"),
 }
 WIDTH = 140  # of tables in a file or a pipe, where there is no terminal to fit
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, StoppingCriteriaList, StopStringCriteria
+from transformers import (
+    Cache,
+    DynamicCache,
+    GenerationConfig,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
 
 
 @dataclass(frozen=True)
@@ -93,12 +100,12 @@ def complete(
     mask = _left_padded([[1] * len(prompt) for prompt in prompts], 0).to(model.device)
     completions: list[list[Completion]] = [[] for _ in prompts]
     most = min(most_rows or sampling.k, sampling.k)
+    read = _read_once(model, ids, mask, pad) if sampling.k > 1 else None
     for first in range(0, sampling.k, most):
         k = min(most, sampling.k - first)
         output = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=_generation_config(sampling, k, ends, pad),
+            **_repeated(ids, mask, read, k),
+            generation_config=_generation_config(sampling, ends, pad),
             stopping_criteria=_stop_criteria(tokenizer, sampling.stop),
         )
         for row, tokens in enumerate(output[:, ids.shape[1] :].tolist()):
@@ -111,14 +118,46 @@ def _left_padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side="left")
 
 
-def _generation_config(sampling: Sampling, k: int, ends: list[int], pad: int) -> GenerationConfig:
+def _read_once(model: Any, ids: Tensor, mask: Tensor, pad: int) -> Cache | None:
+    """Keys and values of the prompts but for their last token, so that the samples of a prompt
+    need not read it k times; None where the model keeps something else or a prompt is too short."""
+    if not bool(mask[:, :-1].any(1).all()):
+        return None  # nothing but padding would be read
+    output = model.generate(
+        input_ids=ids[:, :-1],
+        attention_mask=mask[:, :-1],
+        generation_config=GenerationConfig(
+            do_sample=False,
+            max_new_tokens=1,
+            pad_token_id=pad,
+            return_dict_in_generate=True,
+            disable_compile=True,
+        ),
+    )
+    cache = getattr(output, "past_key_values", None)
+    return cache if type(cache) is DynamicCache else None
+
+
+def _repeated(ids: Tensor, mask: Tensor, read: Cache | None, k: int) -> dict[str, Any]:
+    """What `generate` is given for k samples of each prompt."""
+    inputs: dict[str, Any] = {
+        "input_ids": ids.repeat_interleave(k, 0),
+        "attention_mask": mask.repeat_interleave(k, 0),
+    }
+    if read is not None:
+        # `generate` writes into the cache that it is given.
+        inputs["past_key_values"] = copy.deepcopy(read)
+        inputs["past_key_values"].batch_repeat_interleave(k)
+    return inputs
+
+
+def _generation_config(sampling: Sampling, ends: list[int], pad: int) -> GenerationConfig:
     greedy = sampling.temperature == 0.0
     draw = {} if greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p}
     return GenerationConfig(
         do_sample=not greedy,
         **draw,
         top_k=0,
-        num_return_sequences=k,
         max_new_tokens=sampling.max_new_tokens,
         eos_token_id=ends or None,
         pad_token_id=pad,

@@ -116,7 +116,8 @@ def test_samples_of_a_prompt_may_come_in_parts(
 
     def spy(**arguments: Any) -> Any:
         output = generate(**arguments)
-        rows.append(len(output))
+        if isinstance(output, torch.Tensor):  # not where the prompts are read
+            rows.append(len(output))
         return output
 
     monkeypatch.setattr(model, "generate", spy)
@@ -161,3 +162,35 @@ def test_tokens_are_drawn_with_temperature_and_nucleus_and_nothing_else(
 def test_senseless_sampling_settings_are_refused(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         Sampling(**settings)
+
+
+def test_prompts_that_are_read_once_give_the_samples_of_prompts_that_are_read_k_times(
+    model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = Sampling(k=6, temperature=1.0, top_p=1.0, max_new_tokens=12)
+
+    def drawn(prompts: list[list[int]]) -> list[list[Completion]]:
+        torch.manual_seed(5)
+        return complete(model, tokenizer, prompts, sampling, most_rows=4)
+
+    once, reads = drawn(PROMPTS), []
+    original = type(model).forward
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        reads.append(kwargs["input_ids"].shape)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(model), "forward", counted)
+    assert drawn(PROMPTS) == once
+    long = [shape for shape in reads if shape[1] > 1]
+    assert long == [(3, 6)]  # three prompts of seven tokens, without the last
+    monkeypatch.setattr("poise.evaluation.generation._read_once", lambda *_: None)
+    assert drawn(PROMPTS) == once
+
+
+def test_a_prompt_of_one_token_beside_longer_ones(model: Any, tokenizer: Any) -> None:
+    sampling = Sampling(k=2, temperature=1e-4, max_new_tokens=8)
+    found = complete(model, tokenizer, [[9], PROMPTS[0]], sampling)
+    for prompt, samples in zip([[9], PROMPTS[0]], found, strict=True):
+        text = tokenizer.decode(argmax_of(model, prompt, 8))
+        assert [c.text for c in samples] == [text, text]

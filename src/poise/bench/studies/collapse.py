@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.viscosity import ViscosityState
 from ..labs import sorting
+from ._logs import figures_of, pgpo_figures
 from ._settings import require_arguments, require_counts
 
 if TYPE_CHECKING:
@@ -79,14 +80,7 @@ def _train(config: dict[str, Any], multipliers: Sequence[float] = ()) -> dict[st
             trainer.create_optimizer()
             trainer.step_scale.viscosity = _Replayed(multipliers)
         trainer.train()
-    steps = [line for line in trainer.state.log_history if "pgpo/multiplier" in line]
-    used = [line["pgpo/multiplier"] for line in steps]
-    return curve.figures() | {
-        "mean_multiplier": statistics.fmean(used),
-        "multipliers": used,
-        "signals": _figures_of(steps, "pgpo/information_signal"),
-        "rewards": _figures_of(steps, "self_distillation/reward_mean"),
-    }
+    return curve.figures() | pgpo_figures(trainer.state.log_history)
 
 
 def _train_grpo(config: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +91,7 @@ def _train_grpo(config: dict[str, Any]) -> dict[str, Any]:
         trainer = _trainer(GRPOTrainer, config, _grpo_arguments(config, folder), curve)
         trainer.train()
     steps = [line for line in trainer.state.log_history if "reward" in line]
-    return curve.figures() | {"rewards": _figures_of(steps, "reward")}
+    return curve.figures() | {"rewards": figures_of(steps, "reward")}
 
 
 def _curve(config: dict[str, Any]) -> AccuracyCurve:
@@ -124,11 +118,6 @@ def _trainer(trainer_class: Any, config: dict[str, Any], args: Any, curve: Accur
     )
     quieten(trainer)
     return trainer
-
-
-def _figures_of(steps: Sequence[dict[str, float]], name: str) -> list[float | None]:
-    """A logged figure of every step, to five places; None where nothing was distilled."""
-    return [round(line[name], 5) if name in line else None for line in steps]
 
 
 class _Replayed:

@@ -1,0 +1,160 @@
+"""Study 2: science questions, by SDPO and by PGPO, on a real language model.
+
+SciKnowEval's four domains, each its own run, with LoRA and the whole of `PGPOTrainer`; avg@k on
+questions that training never shows. The questions are read from the folder that the environment
+variable `POISE_SCIKNOWEVAL` names, which holds `<domain>/<split>.jsonl`; without it from the hub.
+
+Settings of a run: `domain`; `part`, "validation" (a fifth of the training split, which no run
+trains on, to choose settings by) or "test"; `model`, as `models.resolve_model` takes it; `style`
+of the prompts; `steps`, 0 for the model as it is; `prompts` and `rollouts` a step; `lora_rank`;
+`samples`, `temperature`, `top_p` and `new_tokens` of the test; and any argument of `PGPOConfig`.
+
+Figures: avg@k, the share of samples in which an answer was found, rewards and multipliers.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...data.splits import stable_fraction
+from ._logs import pgpo_figures
+from ._settings import require_arguments, require_counts
+
+if TYPE_CHECKING:
+    from ...evaluation.records import QuestionRecord
+
+FOLDER = "POISE_SCIKNOWEVAL"
+LOADS_MODEL, FOLDERS = True, (FOLDER,)
+DOMAINS = ("biology", "chemistry", "materials", "physics")
+PARTS = ("validation", "test")
+TRAINED = 0.8  # of the training split
+COUNTS = ("seed", "prompts", "rollouts", "lora_rank", "samples", "new_tokens")
+OWN = (
+    "method",
+    "domain",
+    "part",
+    "model",
+    "style",
+    "steps",
+    "temperature",
+    "top_p",
+    *COUNTS,
+)
+
+
+def check(config: dict[str, Any]) -> None:
+    """Refuse what the study or the trainer does not take.
+
+    Raises:
+        ValueError: a setting of the study is missing or outside its range, or the trainer's
+            configuration refuses one.
+    """
+    for name, known in (("domain", DOMAINS), ("part", PARTS)):
+        if config.get(name) not in known:
+            raise ValueError(
+                f"{name}: expected one of {', '.join(known)}, found {config.get(name)!r}"
+            )
+    if config.get("steps") != 0:
+        require_counts(config, ("steps",))
+    require_counts(config, COUNTS)
+    _sampling(config)
+    require_arguments(config, _arguments)
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """One run and its figures."""
+    from peft import LoraConfig
+    from transformers import set_seed
+
+    from ...data.rewards import multiple_choice_reward
+    from ...models import resolve_model
+    from ...training import PGPOTrainer
+    from ..labs.asking import ask
+    from ..labs.quiet import hide_bars, quieten
+
+    hide_bars()
+    set_seed(config["seed"])  # of the adapter's factors too
+    questions, tests = _questions(config)
+    rank = config["lora_rank"]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = PGPOTrainer(
+            model=resolve_model(config.get("model")),
+            reward_funcs=multiple_choice_reward,
+            args=_arguments(config, folder),
+            train_dataset=questions,
+            peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"),
+        )
+        quieten(trainer)
+        if config["steps"]:
+            trainer.train()
+    records = ask(trainer.model, trainer.processing_class, tests, _sampling(config), config["seed"])
+    logged = pgpo_figures(trainer.state.log_history) if config["steps"] else {}
+    return _accuracy(records) | logged
+
+
+def _questions(config: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
+    """Questions to train on, and those of the part that is asked for."""
+    from ...data.sciknoweval import load_sciknoweval
+
+    def load(split: str) -> Any:
+        source, domains = os.environ.get(FOLDER), [config["domain"]]
+        return load_sciknoweval(source, split, domains, config["style"], reference=True)
+
+    trained = load("train")
+    kept = [i for i, row in enumerate(trained) if stable_fraction(str(row["prompt"])) < TRAINED]
+    if config["part"] == "test":
+        return trained.select(kept), load("test").to_list()
+    others = sorted(set(range(len(trained))) - set(kept))
+    return trained.select(kept), trained.select(others).to_list()
+
+
+def _accuracy(records: Sequence[QuestionRecord]) -> dict[str, float]:
+    from ...evaluation.metrics import average
+
+    found = [answer is not None for record in records for answer in record.extracted]
+    return {
+        "accuracy": statistics.fmean(map(average, records)),
+        "answered": statistics.fmean(found),
+    }
+
+
+def _sampling(config: dict[str, Any]) -> Any:
+    from ...evaluation.generation import Sampling
+
+    return Sampling(
+        k=config["samples"],
+        temperature=config.get("temperature", 0.6),
+        top_p=config.get("top_p", 0.95),
+        max_new_tokens=config["new_tokens"],
+    )
+
+
+def _arguments(config: dict[str, Any], folder: str) -> Any:
+    import torch
+
+    from ...training import PGPOConfig
+
+    own: dict[str, Any] = {name: value for name, value in config.items() if name not in OWN}
+    return PGPOConfig(
+        **{
+            "output_dir": folder,
+            "seed": config["seed"],
+            "max_steps": config["steps"] or 1,
+            "per_device_train_batch_size": config["prompts"] * config["rollouts"],
+            "num_generations": config["rollouts"],
+            "max_completion_length": config["new_tokens"],
+            "use_cpu": not torch.cuda.is_available(),
+            "gradient_checkpointing": False,
+            "collapse_warning": False,
+            "diagnostics_warning_interval": 0,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+        }
+        | own
+    )
