@@ -140,9 +140,12 @@ def _fetch_models(models: set[str | None], folder: Path) -> None:
 def _fetch_wheels(machine: Machine, folder: Path, others: Sequence[str]) -> None:
     folder.mkdir(parents=True)
     pins = [f"{name}=={importlib.metadata.version(name)}" for name in [*needed(machine), *others]]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary=:all:", "--dest", str(folder), *machine.flags(), *pins]
-    done = subprocess.run(command, capture_output=True, text=True)
+    flags = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(folder)]
+    _pip(["download", *flags, *machine.flags(), *pins])
+
+
+def _pip(words: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"wheels: expected pip to find all of them, found {done.stderr.strip()}")
 
