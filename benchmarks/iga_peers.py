@@ -40,7 +40,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from iga_step import Step, Workload, to_plain
-from measure import can_measure_memory, in_own_process, in_turns, peak_beyond
+from measure import Peak, can_measure_memory, in_own_process, in_turns, peak_beyond
 from poise.gradients.adapters import find_adapters
 from poise.gradients.masked_mean import Scratch, masked_mean
 from poise.methods.iga import IGA
@@ -112,8 +112,8 @@ def time_sides(
     return in_turns(steps, rounds, f"K = {domains}, rank {setting['rank']}")
 
 
-def memory_of(side: str, domains: int, setting: dict[str, Any]) -> float:
-    """Peak bytes of two steps beyond the model."""
+def memory_of(side: str, domains: int, setting: dict[str, Any]) -> Peak:
+    """Of a step, beyond the model."""
     work, step = workload(side, domains, setting)
     work.resize(16)
     work.timed(step)
@@ -121,7 +121,7 @@ def memory_of(side: str, domains: int, setting: dict[str, Any]) -> float:
     for parameter in work.model.parameters():
         parameter.detach().sum()  # weights that lie in a mapped file are resident from here
     work.resize(setting["tokens"])
-    return peak_beyond(lambda: [work.timed(step) for _ in range(2)], setting["device"])
+    return peak_beyond(lambda: work.timed(step), setting["device"])
 
 
 def available(sides: Sequence[str]) -> list[str]:
@@ -142,15 +142,15 @@ class Measured:
     """Of one K and rank, by side."""
 
     seconds: dict[str, list[float]]
-    memory: dict[str, float]
+    memory: dict[str, Peak]
 
     def ratios(self) -> dict[str, float]:
         """To the plain step, by side and what."""
         others = [side for side in self.seconds if side != "plain"]
         found = {f"{side}_time": to_plain(self.seconds, side).middle for side in others}
         if self.memory:
-            plain = self.memory["plain"]
-            found |= {f"{side}_memory": self.memory[side] / plain for side in others}
+            plain = self.memory["plain"].allocated
+            found |= {f"{side}_memory": self.memory[side].allocated / plain for side in others}
         return {key: round(value, 3) for key, value in found.items()}
 
     def table(self, title: str) -> Table:
@@ -159,8 +159,8 @@ class Measured:
             cells = str(to_plain(self.seconds, side)), f"{statistics.median(seconds):.2f}"
             peak = ""
             if self.memory:
-                own = self.memory[side]
-                peak = f"{own / self.memory['plain']:.3f} ({own / 2**20:.0f} MiB)"
+                own, plain = (self.memory[s].allocated for s in (side, "plain"))
+                peak = f"{own / plain:.3f} ({own / 2**20:.0f} MiB)"
             shown.add_row(side, *cells, peak)
         return shown
 

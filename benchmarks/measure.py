@@ -7,13 +7,15 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
+T = TypeVar("T")
 Step = Callable[[], float]  # does a step; returns its seconds
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -64,29 +66,58 @@ def can_measure_memory(device: str) -> bool:
     return False
 
 
-def in_own_process(function: Callable[..., float], *arguments: Any) -> float:
+def in_own_process(function: Callable[..., T], *arguments: Any) -> T:
     """The function's result from a fresh process, which begins with no memory of this one's."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
-def peak_beyond(step: Callable[[], Any], device: str) -> float:
-    """Bytes that a step holds at its peak, beyond what the process holds before it.
+@dataclass(frozen=True)
+class Peak:
+    """Bytes that a step holds at its peak, beyond what is held before it.
 
-    On a CPU the process's resident set, whose peak is set back first; on an accelerator the
-    allocator's bytes.
+    Args:
+        allocated: by tensors, as torch's allocator counts them: the same thing on every device.
+        resident: in the process (CPU), where freed memory that malloc keeps counts too, or
+            reserved by torch (CUDA).
     """
+
+    allocated: float
+    resident: float
+
+
+def peak_beyond(step: Callable[[], Any], device: str) -> Peak:
+    """The peak of a step, which is taken twice or more."""
     if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        torch.cuda.synchronize()
-        return float(torch.cuda.max_memory_allocated() - before)
+        return _cuda_peak(step)
     _RESET.write_text("5")  # see proc(5): the peak becomes what is resident now
-    resident = _status("VmRSS")
+    before = _status("VmRSS")
     step()
-    return float(_status("VmHWM") - resident)
+    step()
+    return Peak(_allocated(step), float(_status("VmHWM") - before))
+
+
+def _cuda_peak(step: Callable[[], Any]) -> Peak:
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    step()
+    step()
+    torch.cuda.synchronize()
+    after = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    return Peak(float(after[0] - before[0]), float(after[1] - before[1]))
+
+
+def _allocated(step: Callable[[], Any]) -> float:
+    """The largest sum of what is allocated and not yet freed, on a CPU."""
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        step()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return float(max(accumulate((event.nbytes() for event in events), initial=0)))
 
 
 def _status(key: str) -> int:

@@ -15,9 +15,9 @@ top 100.
 
 Sides run in turns; a ratio is that of medians, its spread the smallest and largest of the rounds.
 Memory: each side in a process of its own takes a small step first (libraries, optimizer state);
-then the peak of the resident set over two steps less what was resident before them, that is beyond
-weights, adapters and optimizer state. `--growth` repeats all at other numbers of tokens and, by
-resizing the embeddings, at other vocabularies.
+then what tensors hold at the peak of a step beyond what they held before it, and the same for the
+resident set, in which malloc keeps what is freed. `--growth` repeats all at other numbers of tokens
+and, by resizing the embeddings, at other vocabularies.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from measure import Ratio, can_measure_memory, in_own_process, in_turns, peak_beyond, ratio
+from measure import Peak, Ratio, can_measure_memory, in_own_process, in_turns, peak_beyond, ratio
 from sdpo_side import SIDES, Setting, Side
 
 RATIOS = {
@@ -54,8 +54,8 @@ def time_sides(setting: Setting, rounds: int) -> dict[str, list[float]]:
         return in_turns(steps, rounds, f"{setting.tokens} tokens")
 
 
-def memory_of(side: str, setting: Setting) -> float:
-    """Peak bytes of two steps beyond weights, adapters and optimizer state."""
+def memory_of(side: str, setting: Setting) -> Peak:
+    """Of a step, beyond weights, adapters and optimizer state."""
     with tempfile.TemporaryDirectory() as folder:
         built = Side(side, setting, folder)
         built.resize(setting.sequences)  # one token each: loads libraries, makes Adam's moments
@@ -63,7 +63,7 @@ def memory_of(side: str, setting: Setting) -> float:
         for parameter in built.trainer.model.parameters():
             parameter.detach().sum()  # weights that lie in a mapped file are resident from here
         built.resize(setting.tokens)
-        return peak_beyond(lambda: [built.step() for _ in range(2)], setting.device)
+        return peak_beyond(built.step, setting.device)
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,19 @@ class Measured:
     """Ratios of one setting by key, and what they are made of."""
 
     seconds: dict[str, list[float]]
-    memory: dict[str, float]
+    memory: dict[str, Peak]
 
     def times(self) -> dict[str, Ratio]:
         found = {"multiplier_time": ratio(self.seconds, "poise_jsd", OFF)}
         return found | {f"{k}_time": ratio(self.seconds, *pair) for k, pair in RATIOS.items()}
 
     def memories(self) -> dict[str, float]:
-        pairs = RATIOS.items() if self.memory else ()
-        return {f"{k}_memory": self.memory[ours] / self.memory[other] for k, (ours, other) in pairs}
+        found = {}
+        for key, (ours, other) in RATIOS.items() if self.memory else ():
+            own, peer = self.memory[ours], self.memory[other]
+            found[f"{key}_memory"] = own.allocated / peer.allocated
+            found[f"{key}_resident"] = own.resident / peer.resident
+        return found
 
     def report(self) -> dict[str, float]:
         times = {key: found.middle for key, found in self.times().items()}
@@ -107,7 +111,10 @@ def table(title: str, found: Measured) -> Table:
         shown.add_row(key, f"{value:.3f}" if isinstance(value, float) else str(value))
     for side, seconds in found.seconds.items():
         times = " ".join(f"{s:.2f}" for s in seconds)
-        peak = f", {found.memory[side] / 2**20:.0f} MiB" if side in found.memory else ""
+        peak = ""
+        if side in found.memory:
+            own = found.memory[side]
+            peak = f", {own.allocated / 2**20:.0f} MiB, resident {own.resident / 2**20:.0f} MiB"
         shown.add_row(side, f"{times} s{peak}", style="dim")
     return shown
 

@@ -13,7 +13,8 @@ import pgpo_step
 import sdpo_side
 
 TIMES = {"multiplier_time", "vs_trl_jsd_time", "vs_trl_topk_time", "full_vs_trl_topk_time"}
-MEMORY = {"vs_trl_jsd_memory", "vs_trl_topk_memory", "full_vs_trl_topk_memory"}
+MEMORY = {key.replace("time", what) for key in TIMES for what in ("memory", "resident")}
+MEMORY -= {"multiplier_memory", "multiplier_resident"}
 
 
 @pytest.fixture
