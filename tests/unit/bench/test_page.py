@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from poise.bench import figure, page, tables
@@ -157,12 +158,23 @@ def test_other_axes_make_panels_and_words_are_placed_in_their_order(tmp_path: Pa
     assert labels == ["small", "large"] and drawn.axes[0].get_yscale() == "log"
 
 
-def test_without_an_axis_the_methods_stand_side_by_side(tmp_path: Path) -> None:
-    experiment = experiment_of(tmp_path, grid={}, table={"score": {}}, figure={"y": "score"})
+@pytest.mark.parametrize("compare", [True, False])
+def test_without_an_axis_the_methods_stand_side_by_side(tmp_path: Path, compare: bool) -> None:
+    table = {"score": {"compare": compare}}
+    experiment = experiment_of(tmp_path, grid={}, table=table, figure={"y": "score"})
     assert experiment.plot is not None
     sections = tables.build(experiment, records_of(experiment))
     (axes,) = figure.draw(experiment, experiment.plot, sections).axes
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["plain", "shifted"]
+    found = [label.get_text() for label in axes.get_yticklabels()]
+    middles = [container.lines[0].get_xdata()[0] for container in axes.containers]
+    plain, shifted = sections[0].rows
+    if compare:
+        assert found == ["shifted"] and axes.get_xlabel() == "score,\ndifference to plain"
+        assert shifted.comparison is not None
+        np.testing.assert_allclose(middles, [shifted.comparison.mean])
+    else:
+        assert found == ["plain", "shifted"] and axes.get_xlabel() == "score"
+        np.testing.assert_allclose(middles, [plain.mean, shifted.mean])
 
 
 def test_the_same_results_give_the_same_files(tmp_path: Path) -> None:
