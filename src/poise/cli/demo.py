@@ -45,6 +45,7 @@ def main(argv: list[str]) -> int:
 
 def _parse(parser: Any, setting: str, argv: list[str]) -> list[Any]:
     """The arguments of a training command: our setting, and flags that change it."""
+    parser.prog = "poise demo"
     config_file = files(__package__).joinpath(setting)
     parsed, unknown, _ = launch.parse(parser, ["--config", str(config_file), *argv])
     if unknown:

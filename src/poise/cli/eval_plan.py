@@ -196,7 +196,8 @@ def select(rows: Sequence[Row], limit: int | None, tests: Sequence[str] | None =
     """At most so many rows of these tests, spread evenly; isomer sets stay whole.
 
     Raises:
-        ValueError: limit is below 1, or below the size of an isomer set; an unknown test.
+        ValueError: limit is below 1 or the size of an isomer set, or leaves a whole test out; an
+            unknown test.
     """
     known = list(dict.fromkeys(row.get("test") for row in rows))
     if unknown := [test for test in tests or () if test not in known]:
@@ -214,5 +215,13 @@ def select(rows: Sequence[Row], limit: int | None, tests: Sequence[str] | None =
     for count in range(min(limit, len(whole)), 0, -1):
         chosen = [row for i in range(count) for row in whole[i * len(whole) // count]]
         if len(chosen) <= limit:
-            return chosen
-    raise ValueError(f"limit: expected {len(whole[0])} or more, one isomer set, found {limit}")
+            break
+    else:
+        raise ValueError(f"limit: expected {len(whole[0])} or more, one isomer set, found {limit}")
+    asked = list(dict.fromkeys(row.get("test") for row in rows))
+    if lost := [test for test in asked if test not in {row.get("test") for row in chosen}]:
+        raise ValueError(
+            f"limit: expected room for an isomer set of each test, found {limit}, which leaves "
+            f"out {', '.join(map(str, lost))}; raise it, or name the tests to ask (--tests)"
+        )
+    return chosen

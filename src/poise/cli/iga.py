@@ -14,7 +14,7 @@ from ..models import resolve_model
 from ..training import IGAConfig, IGATrainer
 from . import launch
 from .arguments import CommandParser, option
-from .training import add_model_arguments, run_training
+from .training import add_model_arguments, make_training_parser, run_training
 
 SETTING = str(files(__package__).joinpath("iga.yaml"))
 GENERATED = "isomers"
@@ -43,7 +43,7 @@ class IGAScriptArguments:
 
 def make_parser() -> CommandParser:
     """The parser of the command line and of `--config FILE.yaml`."""
-    return CommandParser((IGAScriptArguments, IGAConfig, ModelConfig), prog="poise iga")
+    return make_training_parser(IGAScriptArguments, IGAConfig, prog="poise iga")
 
 
 def main(argv: list[str]) -> int:

@@ -67,9 +67,14 @@ def launch(module: str, launch_flags: list[str], argv: list[str]) -> int:
     Args:
         launch_flags: what `accelerate launch` understands, and `--accelerate_config NAME` for one
             of the configurations that TRL ships.
+
+    Raises:
+        ValueError: fewer processes than one.
     """
     flags = resolve_accelerate_config_argument(launch_flags)
     arguments = launch_command_parser().parse_args([*flags, "--module", module, *argv])
+    if arguments.num_processes is not None and arguments.num_processes < 1:
+        raise ValueError(f"--num_processes: expected at least 1, found {arguments.num_processes}")
     try:
         launch_command(arguments)
     except subprocess.CalledProcessError as error:  # the child has said what was wrong

@@ -18,7 +18,7 @@ from ..models import resolve_model
 from ..training import PGPOConfig, PGPOTrainer
 from . import launch
 from .arguments import CommandParser, option
-from .training import add_model_arguments, run_training
+from .training import add_model_arguments, make_training_parser, run_training
 
 REWARDS = {
     "multiple_choice": multiple_choice_reward,
@@ -63,7 +63,7 @@ class PGPOScriptArguments:
 
 def make_parser() -> CommandParser:
     """The parser of the command line and of `--config FILE.yaml`."""
-    return CommandParser((PGPOScriptArguments, PGPOConfig, ModelConfig), prog="poise pgpo")
+    return make_training_parser(PGPOScriptArguments, PGPOConfig, prog="poise pgpo")
 
 
 def main(argv: list[str]) -> int:

@@ -6,13 +6,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from trl import ModelConfig, get_quantization_config
 
 from ..training.checkpoints import refuse_used_folder
 from ..training.run_folder import changed_settings, write_run_description
+from .arguments import CommandParser
 from .progress import use_training_progress
 
 Trainer = TypeVar("Trainer", bound=Any)
+
+
+def make_training_parser(script: type, config: type, prog: str) -> CommandParser:
+    """The parser of a training command and of its `--config FILE.yaml`.
+
+    Choice: without an accelerator `use_cpu` is true unless it is said otherwise; the host would
+    refuse its own default, bf16, there.
+    """
+    parser = CommandParser((script, config, ModelConfig), prog=prog)
+    parser.set_defaults(use_cpu=not torch.accelerator.is_available())
+    parser.epilog = (
+        "Flags of `accelerate launch`, such as --num_processes 4, are taken too, and start the "
+        "command under it."
+    )
+    return parser
 
 
 def run_training(

@@ -115,3 +115,8 @@ def test_unreadable_data_names_file_and_line(
     error = capsys.readouterr().err
     assert "rows.jsonl" in error
     assert "line 2" in error
+
+
+def test_no_processes_are_refused(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(num_processes=0) == 2
+    assert "--num_processes: expected at least 1, found 0" in capsys.readouterr().err

@@ -31,8 +31,10 @@ def test_a_limit_keeps_isomer_sets_whole() -> None:
 def test_a_limit_is_asked_for_what_it_says(
     call: Call, letters_path: str, isomers_path: Path
 ) -> None:
-    words = ("--model", letters_path, "--dataset", isomers_path, "--limit", "4")
-    assert ask(call, *words)["evaluations"][0]["questions"] == 4
+    words = ("--model", letters_path, "--dataset", isomers_path, "--limit")
+    assert ask(call, *words, "7")["evaluations"][0]["questions"] == 6
+    status, _, err = call(*words, "4")
+    assert status == 2 and "found 4, which leaves out deeper" in err
 
 
 def test_the_tests_are_those_of_the_runs_own_training(tmp_path: Path) -> None:
