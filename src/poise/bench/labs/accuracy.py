@@ -22,6 +22,7 @@ class AccuracyCurve(TrainerCallback):  # type: ignore[misc]
     def __init__(self, questions: Sequence[dict[str, str]], every: int, new_tokens: int) -> None:
         self._questions, self._every, self._new_tokens = questions, every, new_tokens
         self.values: list[float] = []
+        self._has_diverged = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._measure(kwargs["model"], kwargs["processing_class"])
@@ -50,6 +51,11 @@ class AccuracyCurve(TrainerCallback):  # type: ignore[misc]
         ]
         self.values.append(statistics.fmean(right))
 
+    def diverge(self, measurements: int) -> None:
+        """The run has no numbers any more: it would answer nothing until its end."""
+        self._has_diverged = True
+        self.values += [0.0] * (1 + measurements - len(self.values))
+
     def figures(self) -> dict[str, Any]:
         """The curve and what a table shows of it; accuracies from 0 to 1."""
         after = self.values[1:]
@@ -60,4 +66,5 @@ class AccuracyCurve(TrainerCallback):  # type: ignore[misc]
             "best": max(after),
             "area": statistics.fmean(after),
             "survived": float(after[-1] >= self.values[0]),
+            "diverged": float(self._has_diverged),
         }

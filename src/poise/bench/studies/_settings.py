@@ -6,6 +6,32 @@ import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
+# What a run's settings leave out. Poise's defaults may move; a result line keeps its meaning.
+PGPO: dict[str, Any] = {
+    "rho_max": 2.0,
+    "rho_min": 1.0,
+    "signal_estimator": "entropy",
+    "signal_reference": "none",
+    "signal_reference_steps": 10,
+    "signal_reference_decay": 0.01,
+    "signal_prior_reference": None,
+    "scale_weight_decay": False,
+    "pass_rate_weight": False,
+    "teacher_from_student": True,
+    "random_demonstration": True,
+    "max_resamples": 0,
+    "normalize_by_distilled": True,
+}
+IGA: dict[str, Any] = {
+    "space": "weight",
+    "tau": 1.0,
+    "tau_schedule": "constant",
+    "mask_scale": "snr",
+    "projection": "randomized",
+    "update": "chain",
+    "domain_weights": "equal",
+}
+
 
 def require_counts(config: dict[str, Any], names: Iterable[str]) -> None:
     """Refuse numbers of things that are no whole number of at least 1.

@@ -3,15 +3,16 @@
 A tiny model that half knows how to sort (`labs.sorting`) learns by SDPO from its own successful
 siblings, with the whole of `PGPOTrainer`. Settings of a run: `steps`, `prompts` and `rollouts` a
 step, `test_questions`, `test_every` steps, and any argument of `PGPOConfig`. Two controls are
-`control: larger_step` (SDPO, the learning rate multiplied by the mean multiplier that the run's
-own settings gave on the same seed) and `control: shuffled` (those multipliers, in another order).
-`trainer: grpo` is another method on the same work: TRL's `GRPOTrainer` on the same questions,
-rewards, rollouts and steps; it takes the arguments of `GRPOConfig`, and `NOT_GRPO`, which say
-nothing to it, are left out.
+`control: mean_step` (SDPO, the learning rate multiplied by the mean multiplier that the run's own
+settings gave on the same seed) and `control: shuffled` (those multipliers, in another order); both
+take the multipliers of steps that distilled something. `trainer: grpo` is
+another method on the same work: TRL's `GRPOTrainer` on the same questions, rewards, rollouts and
+steps; it takes the arguments of `GRPOConfig`, and `NOT_GRPO`, which say nothing to it, are left out.
 
 Figures: greedy accuracy on questions that training never shows, at every test; its last, best and
 mean value (the area under the curve); and whether the run survived: the last value is at least
-the one before training. GRPO has no multipliers and no signals.
+the one before training. A run that diverges answers nothing from there on. GRPO has no multipliers
+and no signals.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.viscosity import ViscosityState
 from ..labs import sorting
-from ._logs import figures_of, pgpo_figures
-from ._settings import require_arguments, require_counts
+from ._logs import figures_of, live_multipliers, pgpo_figures
+from ._settings import PGPO, require_arguments, require_counts
 
 if TYPE_CHECKING:
     from ..labs.accuracy import AccuracyCurve
 
 TRAINERS = ("pgpo", "grpo")
-CONTROLS = ("larger_step", "shuffled")
+CONTROLS = ("mean_step", "shuffled")
 COUNTS = ("seed", "steps", "prompts", "rollouts", "test_questions", "test_every")
 OWN = ("method", "trainer", "control", *COUNTS)
+_NO_NUMBERS = "probability tensor contains"  # what torch says of inf and nan when it samples
 NOT_GRPO = ("distillation_mode", "distillation_alpha", "teacher_update_rate")
 
 
@@ -62,11 +64,12 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     control = config.get("control")
     if control is None:
         return _train(config)
-    multipliers = _train(config)["multipliers"]
+    figures = _train(config)
+    live = live_multipliers(figures["multipliers"], figures["signals"]) or [1.0]
     if control == "shuffled":
-        random.Random(f"shuffled {config['seed']}").shuffle(multipliers)
-        return _train(config, multipliers)
-    rate = config["learning_rate"] * statistics.fmean(multipliers)
+        random.Random(f"shuffled {config['seed']}").shuffle(live)
+        return _train(config, live)
+    rate = config["learning_rate"] * statistics.fmean(live)
     return _train(config | {"learning_rate": rate, "sensitivity": 0.0})
 
 
@@ -79,7 +82,7 @@ def _train(config: dict[str, Any], multipliers: Sequence[float] = ()) -> dict[st
         if multipliers:
             trainer.create_optimizer()
             trainer.step_scale.viscosity = _Replayed(multipliers)
-        trainer.train()
+        _run_to_the_end(trainer, curve, config)
     return curve.figures() | pgpo_figures(trainer.state.log_history)
 
 
@@ -89,9 +92,21 @@ def _train_grpo(config: dict[str, Any]) -> dict[str, Any]:
     curve = _curve(config)
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(GRPOTrainer, config, _grpo_arguments(config, folder), curve)
-        trainer.train()
+        _run_to_the_end(trainer, curve, config)
     steps = [line for line in trainer.state.log_history if "reward" in line]
     return curve.figures() | {"rewards": figures_of(steps, "reward")}
+
+
+def _run_to_the_end(trainer: Any, curve: AccuracyCurve, config: dict[str, Any]) -> None:
+    """Trains; a run that diverges is a result, not a failure."""
+    from ...training.guards import NonFiniteTrainingError
+
+    try:
+        trainer.train()
+    except RuntimeError as error:
+        if not isinstance(error, NonFiniteTrainingError) and _NO_NUMBERS not in str(error):
+            raise
+        curve.diverge(config["steps"] // config["test_every"])
 
 
 def _curve(config: dict[str, Any]) -> AccuracyCurve:
@@ -141,7 +156,7 @@ def _arguments(config: dict[str, Any], folder: str) -> Any:
         collapse_warning=False,  # collapse is what is measured
         **sorting.TEMPLATES,
         **_common(config, folder),
-        **{name: value for name, value in config.items() if name not in OWN},
+        **(PGPO | {name: value for name, value in config.items() if name not in OWN}),
     )
 
 

@@ -17,7 +17,7 @@ import tempfile
 from typing import Any
 
 from ..labs import ranking
-from ._settings import require_arguments, require_counts
+from ._settings import IGA, require_arguments, require_counts
 
 COUNTS = (
     "seed",
@@ -88,10 +88,12 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 def _arguments(config: dict[str, Any], folder: str) -> Any:
     from ...training import IGAConfig
 
-    own: dict[str, Any] = {name: value for name, value in config.items() if name not in OWN}
+    algorithm = config.get("algorithm", "iga")
+    own: dict[str, Any] = IGA if algorithm == "iga" else {}
+    own = own | {name: value for name, value in config.items() if name not in OWN}
     return IGAConfig(
         output_dir=folder,
-        method=config.get("algorithm", "iga"),
+        method=algorithm,
         max_steps=config["steps"],
         per_device_train_batch_size=config["sequences"] // config["domains"],
         bf16=False,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...data.splits import stable_fraction
 from ._logs import pgpo_figures
-from ._settings import require_arguments, require_counts
+from ._settings import PGPO, require_arguments, require_counts
 
 if TYPE_CHECKING:
     from ...evaluation.records import QuestionRecord
@@ -60,6 +60,8 @@ def check(config: dict[str, Any]) -> None:
             )
     if config.get("steps") != 0:
         require_counts(config, ("steps",))
+        if config.get("learning_rate") is None:
+            raise ValueError("learning_rate: expected a number, found none")
     require_counts(config, COUNTS)
     _sampling(config)
     require_arguments(config, _arguments)
@@ -156,5 +158,6 @@ def _arguments(config: dict[str, Any], folder: str) -> Any:
             "report_to": "none",
             "disable_tqdm": True,
         }
+        | PGPO
         | own
     )

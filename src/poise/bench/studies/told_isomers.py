@@ -16,7 +16,7 @@ from __future__ import annotations
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from ._settings import require_arguments, require_counts
+from ._settings import IGA, require_arguments, require_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,10 +116,12 @@ def _arguments(config: dict[str, Any], folder: str) -> Any:
 
     from ...training import IGAConfig
 
-    own: dict[str, Any] = {name: value for name, value in config.items() if name not in OWN}
+    algorithm = config.get("algorithm", "iga")
+    own: dict[str, Any] = IGA if algorithm == "iga" else {}
+    own = own | {name: value for name, value in config.items() if name not in OWN}
     return IGAConfig(
         output_dir=folder,
-        method=config.get("algorithm", "iga"),
+        method=algorithm,
         max_steps=config["steps"],
         per_device_train_batch_size=config["sets"],
         use_cpu=not torch.cuda.is_available(),

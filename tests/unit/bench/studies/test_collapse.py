@@ -42,40 +42,55 @@ def test_a_run_has_the_figures_that_the_table_shows() -> None:
     assert collapse.run(CONFIG) == figures
 
 
-def test_the_shuffled_control_uses_the_same_multipliers_in_another_order(
+LIVE = {"multipliers": [1.5, 1.0, 1.25, 1.75], "signals": [0.4, None, 0.2, 0.6]}
+
+
+def test_the_shuffled_control_uses_the_multipliers_of_live_steps_in_another_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given = [1.5, 1.25, 1.75]
-    plain = collapse._train(CONFIG)
-    monkeypatch.setattr(
-        collapse, "_train", _with_first(collapse._train, plain | {"multipliers": list(given)})
-    )
+    train = collapse._train
+    monkeypatch.setattr(collapse, "_train", lambda *args: LIVE if len(args) == 1 else train(*args))
     figures = collapse.run(CONFIG | {"control": "shuffled"})
-    assert sorted(figures["multipliers"]) == sorted(given)
-    assert figures["multipliers"] != given
+    assert sorted(figures["multipliers"]) == [1.25, 1.5, 1.75]
+    assert figures["multipliers"] != [1.5, 1.25, 1.75]
 
 
-def test_the_larger_step_is_sdpo_at_the_mean_multipliers_rate(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("signals", "mean"), [(LIVE["signals"], 1.5), ([None] * 4, 1.0)])
+def test_the_control_of_the_mean_step_is_sdpo_at_the_rate_of_live_steps(
+    signals: list[float | None], mean: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
 
     def train(config: dict[str, Any], multipliers: Any = ()) -> dict[str, Any]:
         asked.append(config)
-        return {"multipliers": [1.0, 2.0, 1.5]}
+        return LIVE | {"signals": signals}
 
     monkeypatch.setattr(collapse, "_train", train)
-    collapse.run(CONFIG | {"control": "larger_step"})
+    collapse.run(CONFIG | {"control": "mean_step"})
     assert [(c["sensitivity"], c["learning_rate"]) for c in asked] == [
         (1.0, 1e-3),
-        (0.0, pytest.approx(1.5e-3)),
+        (0.0, pytest.approx(mean * 1e-3)),
     ]
 
 
-def _with_first(train: Any, first: dict[str, Any]) -> Any:
-    """`train`, whose first call is answered with a given result."""
-    answers = [first]
-    return lambda *args: answers.pop() if answers else train(*args)
+def test_steps_that_distil_nothing_do_not_count_in_the_mean_multiplier() -> None:
+    # No sibling can succeed: there is nothing to learn from, and no signal.
+    figures = collapse.run(CONFIG | {"success_reward_threshold": 2.0})
+    assert figures["live_steps"] == 0 and figures["mean_multiplier"] is None
+    assert figures["multipliers"] == [1.0] * 3 and figures["signals"] == [None] * 3
+
+
+@pytest.mark.parametrize("trainer", ["pgpo", "grpo"])
+def test_a_run_that_diverges_is_a_result(trainer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(curve: Any, model: Any, tokenizer: Any) -> None:
+        curve.values.append(0.5)
+        for parameter in model.parameters():
+            parameter.data.fill_(float("nan"))
+
+    monkeypatch.setattr("poise.bench.labs.accuracy.AccuracyCurve._measure", measure)
+    figures = collapse.run(CONFIG if trainer == "pgpo" else GRPO)
+    assert figures["accuracy"] == [0.5, 0.0]
+    assert (figures["diverged"], figures["survived"], figures["final"]) == (1.0, 0.0, 0.0)
 
 
 GRPO = {
@@ -90,7 +105,8 @@ def test_grpo_has_the_same_figures_of_accuracy_on_the_same_questions() -> None:
     assert figures["before"] == pgpo["before"]
     assert len(figures["accuracy"]) == len(pgpo["accuracy"])
     assert len(figures["rewards"]) == len(pgpo["rewards"]) == 3
-    assert set(pgpo) - set(figures) == {"mean_multiplier", "multipliers", "signals"}
+    only = {"mean_multiplier", "live_steps", "multipliers", "signals"}
+    assert set(pgpo) - set(figures) == only
 
 
 def test_grpo_gets_the_settings_of_the_work_and_none_of_the_distillation(tmp_path: Path) -> None:
@@ -117,7 +133,7 @@ def test_grpo_refuses_what_would_have_no_effect_on_it() -> None:
     ("setting", "message"),
     [
         ({"trainer": "ppo"}, "trainer: expected one of pgpo, grpo, found 'ppo'"),
-        ({"control": "other"}, "control: expected one of larger_step, shuffled"),
+        ({"control": "other"}, "control: expected one of mean_step, shuffled"),
         ({"steps": 0}, "steps: expected a whole number"),
         ({"sensitivity": -1.0}, "sensitivity"),
         ({"sensitvity": 1.0}, "sensitvity"),

@@ -72,6 +72,7 @@ def test_what_settings_are_chosen_on_is_neither_trained_on_nor_the_test() -> Non
         ({"domain": "history"}, "domain: expected one of biology"),
         ({"part": "train"}, "part: expected one of validation, test"),
         ({"steps": -1}, "steps: expected a whole number"),
+        ({"learning_rate": None}, "learning_rate"),
         ({"samples": 0}, "samples: expected a whole number"),
         ({"temperature": 0.0}, "temperature 0 is greedy"),
         ({"sensitivty": 1.0}, "sensitivty"),
