@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
-from ..evaluation.statistics import Interval, run_interval
+from ..evaluation.statistics import Interval, mean_interval, run_interval
 
 _EQUAL = 1e-12  # differences closer than this, relative to the values, differ by rounding alone
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method minus the baseline, on the seeds that both have.
+    """A method minus its partner, on the seeds that both have.
 
     Args:
         seeds: How many those are.
@@ -32,9 +32,20 @@ class Comparison:
     corrected: float | None = None
 
 
-def interval_of(values: Sequence[float]) -> Interval | None:
-    """Student's 95 % interval over seeds; None with fewer than two."""
-    return run_interval(values) if len(values) > 1 else None
+def interval_of(values: Sequence[float], is_rate: bool = False) -> Interval | None:
+    """Student's 95 % interval over seeds; None with fewer than two.
+
+    Choice: of rates it ends at 0 and 1, and where each seed has 0 or 1 it is Wilson's: ten
+    survivors of ten are no certainty.
+    """
+    if len(values) < 2:
+        return None
+    if is_rate and set(values) <= {0.0, 1.0}:
+        return mean_interval(values)
+    found = run_interval(values)
+    if not is_rate:
+        return found
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def compare(

@@ -47,8 +47,11 @@ class Column:
         compare: Whether it is compared with the baseline, and so counts among the comparisons.
         test: The paired test: Student's t, or Wilcoxon's signed ranks.
         of, over, by: A figure of each method and seed that comes from the figure `of` of several
-            runs, reduced over the axis `over`: its mean, max or min, or the slope of log `of`
-            against log `over` (least squares).
+            runs, reduced over the axis `over`: its mean, max or min; the slope of log `of`
+            against log `over` (least squares); or its range, in decades of `over`: the longest
+            stretch of neighbouring values at which `of` is within `margin` of the baseline's best
+            mean, with half a step beyond either end.
+        margin: Of the range.
     """
 
     better: Literal["higher", "lower"] | None = None
@@ -57,7 +60,8 @@ class Column:
     test: Literal["t", "wilcoxon"] = "t"
     of: str | None = None
     over: str | None = None
-    by: Literal["mean", "max", "min", "slope"] | None = None
+    by: Literal["mean", "max", "min", "slope", "range"] | None = None
+    margin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Experiment:
         fixed: Settings of all runs; a method's own go before them.
         grid: Axis -> its values, beside methods and seeds.
         baseline: The method with which the others are compared.
+        partners: Method -> another one with which it is compared instead.
         plot: The figure.
     """
 
@@ -99,7 +104,13 @@ class Experiment:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     baseline: str | None = None
+    partners: Mapping[str, str] = field(default_factory=dict)
     plot: Plot | None = None
+
+    def partner(self, method: str) -> str | None:
+        """With which method it is compared; None for the baseline, or without one."""
+        partner = self.partners.get(method, self.baseline)
+        return None if partner == method else partner
 
     @property
     def name(self) -> str:

@@ -21,6 +21,7 @@ from ..evaluation.statistics import Interval
 from ..evaluation.summary import shown
 from .comparisons import Comparison
 from .experiment import Experiment, Plot
+from .page import partner_of
 from .tables import Row, Section
 
 _MARKERS = "os^Dv<>"
@@ -97,7 +98,11 @@ def _side_by_side(
         for row in rows
         if bool(row.comparison) == compared
     ]
-    names = [row.method for row in rows if bool(row.comparison) == compared]
+    names = [
+        row.method + (f"\nto {other}" if (other := partner_of(experiment, row.method)) else "")
+        for row in rows
+        if bool(row.comparison) == compared
+    ]
     for place, point in enumerate(points):
         if point.mean is not None:
             _point(axes, place, point.mean, point.interval, unit)

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from ..evaluation.statistics import Interval
 from ..evaluation.summary import percent, points, shown
-from .comparisons import Comparison
 from .experiment import Column, Experiment
 from .results import Record
 from .tables import Row, Section, comparisons
@@ -65,12 +64,15 @@ def introduction(
     absent = [run for run in runs if run.key not in records]
     paragraphs = [
         f"Study {experiment.study}: {len(runs) - len(absent)} of {len(runs)} runs, "
-        f"{len(experiment.seeds)} seeds. Brackets are 95 % t-intervals over seeds."
+        f"{len(experiment.seeds)} seeds. Brackets are 95 % intervals over seeds (Student's; where "
+        "each seed has 0 or 100 %, Wilson's)."
     ]
-    if experiment.baseline is not None and (count := comparisons(sections)):
+    if count := comparisons(sections):
         tests = {_TESTS[s.column.test] for s in sections if any(r.comparison for r in s.rows)}
+        others = [method for method in experiment.methods if partner_of(experiment, method)]
         paragraphs.append(
-            f"Differences are to {experiment.baseline}, paired by seed; p is of the "
+            f"Differences are to {experiment.baseline or 'the method named'}"
+            f"{', where no other is named' if others else ''}, paired by seed; p is of the "
             f"{' or '.join(sorted(tests))} after Holm's correction for all {count} comparisons "
             f"here. Bold: p < {SIGNIFICANT}."
         )
@@ -108,7 +110,7 @@ def title(section: Section) -> str:
 def cells(experiment: Experiment, section: Section) -> tuple[list[str], list[list[str]]]:
     """Header and rows as text; a significant difference is in asterisks."""
     header = [*section.axes, "method", "seeds", "mean"]
-    compared = experiment.baseline is not None and section.column.compare
+    compared = any(row.comparison for row in section.rows)
     if compared:
         header += ["difference", "p"]
     rows = []
@@ -116,7 +118,7 @@ def cells(experiment: Experiment, section: Section) -> tuple[list[str], list[lis
         texts = [*map(shown, row.axes), row.method, str(len(row.values))]
         texts.append(_mean(row, section.column))
         if compared:
-            texts += _difference(row.comparison, section.column, len(row.values))
+            texts += _difference(row, section.column, partner_of(experiment, row.method))
         rows.append(texts)
     return header, rows
 
@@ -129,7 +131,14 @@ def _mean(row: Row, column: Column) -> str:
     return percent(row.interval) if column.percent else _number(row.interval, "")
 
 
-def _difference(comparison: Comparison | None, column: Column, seeds: int) -> list[str]:
+def partner_of(experiment: Experiment, method: str) -> str | None:
+    """The method that it is compared with, if that is not the baseline."""
+    partner = experiment.partner(method)
+    return None if partner == experiment.baseline else partner
+
+
+def _difference(row: Row, column: Column, partner: str | None) -> list[str]:
+    comparison = row.comparison
     if comparison is None:
         return ["", ""]
     if comparison.interval is None:
@@ -137,8 +146,10 @@ def _difference(comparison: Comparison | None, column: Column, seeds: int) -> li
     else:
         interval = comparison.interval
         text = points(interval) if column.percent else _number(interval, "+")
-    if comparison.seeds < seeds:
+    if comparison.seeds < len(row.values):
         text += f" ({comparison.seeds} seeds)"
+    if partner is not None:
+        text += f" to {partner}"
     p = comparison.corrected
     if p is None:
         return [text, ""]

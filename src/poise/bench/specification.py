@@ -17,7 +17,17 @@ from .experiment import METHOD, SEED, Column, Experiment, Plot
 
 FILE = "experiment.yaml"
 FOLDER = Path("experiments")
-_KEYS = ("study", "fixed", "methods", "grid", "seeds", "baseline", "table", "figure")
+_KEYS = (
+    "study",
+    "fixed",
+    "methods",
+    "grid",
+    "seeds",
+    "baseline",
+    "partners",
+    "table",
+    "figure",
+)
 _NUMBER = re.compile(r"[+-]?\d[\d_]*\.?\d*([eE][+-]?\d+)?")
 
 
@@ -52,7 +62,7 @@ def load(folder: Path) -> Experiment:
 
     Keys: `study`; `methods`, name -> settings; `seeds`, a list, or a number n for 1 to n; `table`,
     figure -> the fields of `Column`. Where there are any: `fixed`, settings; `grid`, axis ->
-    values; `baseline`, a method; `figure`, the fields of `Plot`.
+    values; `baseline`, a method; `partners`, method -> method; `figure`, the fields of `Plot`.
 
     Raises:
         ExperimentError: a key or value is not as it is to be; the message says which, what was
@@ -93,6 +103,7 @@ def _experiment(folder: Path, content: Mapping[str, Any]) -> Experiment:
             for axis, values in _mapping(content.get("grid") or {}, "grid").items()
         },
         baseline=content.get("baseline"),
+        partners=_mapping(content.get("partners") or {}, "partners"),
         plot=_plot(content.get("figure")),
     )
     _check_settings(experiment)
@@ -108,13 +119,16 @@ def _check_settings(experiment: Experiment) -> None:
         for name, value in settings.items():
             if name in taken:
                 raise ValueError(
-                    f"{where}: {name!r} is an axis of the grid, expected it in one place"
+                    f"{where}: {name!r} has a place of its own (grid, methods or seeds), expected "
+                    "it there alone"
                 )
             _plain(value, f"{where}: {name}")
     if {METHOD, SEED} & set(experiment.grid):
         raise ValueError(f"grid: {METHOD!r} and {SEED!r} have keys of their own")
     if experiment.baseline is not None:
         _known([experiment.baseline], experiment.methods, "baseline")
+    for method, partner in experiment.partners.items():
+        _known([method, partner], experiment.methods, "partners")
 
 
 def _check_shown(experiment: Experiment) -> None:
@@ -124,8 +138,10 @@ def _check_shown(experiment: Experiment) -> None:
             raise ValueError(f"table: {name}: expected 'of', 'over' and 'by' together or none")
         if column.over:
             _known([column.over], experiment.grid, f"table: {name}: over")
-        if column.by == "slope":
-            _positive(experiment, column.over, f"table: {name}: by slope")
+        if column.by in ("slope", "range"):
+            _positive(experiment, column.over, f"table: {name}: by {column.by}")
+        if column.by == "range" and experiment.baseline is None:
+            raise ValueError(f"table: {name}: by range: expected a baseline, found none")
     if (plot := experiment.plot) is None:
         return
     direct = [name for name, column in experiment.table.items() if not column.of]

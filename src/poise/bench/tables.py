@@ -17,6 +17,7 @@ from .results import Record
 
 Cell = tuple[tuple[Any, ...], str]  # the axes' values, and the method
 Values = dict[Cell, dict[int, float]]  # by seed
+Reduction = Callable[[Sequence[Any], Sequence[float]], float]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Row:
         method: Its name.
         values: By seed.
         interval: 95 % over seeds; None with fewer than two.
-        comparison: With the baseline; None for itself and where there is none.
+        comparison: With its partner, mostly the baseline; None where there is none.
     """
 
     axes: tuple[Any, ...]
@@ -97,10 +98,11 @@ def _section(experiment: Experiment, records: Mapping[str, Record], name: str) -
         values = _reduced(experiment, values, column)
     rows = []
     for (place, method), by_seed in values.items():
-        row = Row(place, method, by_seed, interval_of(list(by_seed.values())))
-        baseline = experiment.baseline
-        if column.compare and baseline is not None and method != baseline:
-            comparison = compare(values[place, baseline], by_seed, column.test)
+        interval = interval_of(list(by_seed.values()), is_rate=column.percent)
+        row = Row(place, method, by_seed, interval)
+        partner = experiment.partner(method)
+        if column.compare and partner is not None:
+            comparison = compare(values[place, partner], by_seed, column.test)
             row = replace(row, comparison=comparison)
         rows.append(row)
     return Section(name, column, axes, tuple(rows))
@@ -132,7 +134,8 @@ def _reduced(experiment: Experiment, values: Values, column: Column) -> Values:
     for (place, method), by_seed in values.items():
         rest = place[:position] + place[position + 1 :]
         along.setdefault((rest, method), {})[place[position]] = by_seed
-    reduce = _REDUCTIONS[column.by]
+    reduce = _range_over(along, column, experiment) if column.by == "range" else None
+    reduce = reduce or _REDUCTIONS[column.by]
     reduced: Values = {}
     for cell, parts in along.items():
         whole = [s for s in experiment.seeds if all(s in by_seed for by_seed in parts.values())]
@@ -148,7 +151,36 @@ def _slope(x: Sequence[float], y: Sequence[float]) -> float:
     return float(stats.linregress(np.log(x), np.log(y)).slope)
 
 
-_REDUCTIONS: Mapping[str, Callable[[Sequence[Any], Sequence[float]], float]] = {
+def _range_over(
+    along: Mapping[Cell, Mapping[Any, Mapping[int, float]]], column: Column, experiment: Experiment
+) -> Reduction:
+    """Decades of x at which y reaches the baseline's best mean, less the margin."""
+    means = [
+        float(np.mean(list(by_seed.values())))
+        for (_, method), parts in along.items()
+        if method == experiment.baseline
+        for by_seed in parts.values()
+        if by_seed
+    ]
+    sign = -1.0 if column.better == "lower" else 1.0
+    bar = max((sign * mean for mean in means), default=math.inf) - column.margin
+
+    def reduce(x: Sequence[Any], y: Sequence[float]) -> float:
+        steps = np.log10(np.array(x, dtype=float))
+        edges = np.concatenate([steps[:1], (steps[1:] + steps[:-1]) / 2, steps[-1:]])
+        longest, since = 0.0, None
+        for place, value in enumerate(y):
+            since = place if since is None else since
+            if sign * value < bar:
+                since = None
+            else:
+                longest = max(longest, float(edges[place + 1] - edges[since]))
+        return longest
+
+    return reduce
+
+
+_REDUCTIONS: Mapping[str, Reduction] = {
     "mean": lambda x, y: float(np.mean(y)),
     "max": lambda x, y: max(y),
     "min": lambda x, y: min(y),

@@ -19,7 +19,8 @@ HARDWARE = {"processor": "A4", "cores": 2, "threads": 1, "gpu": None}
 PAGE = """\
 # toy
 
-Study toy: 11 of 12 runs, 3 seeds. Brackets are 95 % t-intervals over seeds.
+Study toy: 11 of 12 runs, 3 seeds. Brackets are 95 % intervals over seeds (Student's; where each \
+seed has 0 or 100 %, Wilson's).
 
 Differences are to plain, paired by seed; p is of the paired t-test after Holm's correction for \
 all 3 comparisons here. Bold: p < 0.05.
@@ -30,9 +31,9 @@ Missing runs (1): method plain, x 2, seed 3.
 
 | x | method | seeds | mean | difference | p |
 | --- | --- | ---: | ---: | ---: | ---: |
-| 1 | plain | 3 | 20.0 [-4.8, 44.8] |  |  |
+| 1 | plain | 3 | 20.0 [0.0, 44.8] |  |  |
 | 1 | shifted | 3 | 70.2 [44.7, 95.6] | **+50.2 [+49.4, +50.9]** | < 0.001 |
-| 2 | plain | 2 | 15.0 [-48.5, 78.5] |  |  |
+| 2 | plain | 2 | 15.0 [0.0, 78.5] |  |  |
 | 2 | shifted | 3 | 70.2 [44.7, 95.6] | +50.0 [+50.0, +50.0] (2 seeds) | 1.000 |
 
 ## cost (lower is better)
@@ -105,6 +106,32 @@ def test_the_terminal_says_the_same(tmp_path: Path) -> None:
     assert [part for part in parts if part.strip("-:") and part not in printed] == []
 
 
+def test_a_method_is_compared_with_its_partner_by_name(tmp_path: Path) -> None:
+    experiment = experiment_of(
+        tmp_path,
+        grid={},
+        methods={"plain": {}, "other": {"a": 1}, "shifted": {"a": 2}},
+        partners={"shifted": "other"},
+        table={"score": {}},
+        figure={"y": "score"},
+    )
+    records = records_of(experiment)
+    sections = tables.build(experiment, records)
+    other, shifted = sections[0].rows[1:]
+    assert other.comparison is not None and shifted.comparison is not None
+    assert other.comparison.mean == pytest.approx(0.0)
+    assert shifted.comparison.mean == pytest.approx(
+        np.mean([shifted.values[seed] - other.values[seed] for seed in other.values])
+    )
+    text = page.markdown(experiment, records, sections)
+    assert "Differences are to plain, where no other is named, paired" in text
+    assert "(2 seeds) to other |" in text and "to plain |" not in text
+    assert experiment.plot is not None
+    (axes,) = figure.draw(experiment, experiment.plot, sections).axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["other", "shifted\nto other"]
+
+
 def test_a_method_that_lacks_a_figure_leaves_table_and_drawing_whole(tmp_path: Path) -> None:
     experiment = experiment_of(tmp_path)
     records = records_of(experiment)
@@ -140,7 +167,8 @@ def test_the_figure_shows_means_and_intervals_by_panel(tmp_path: Path) -> None:
     line, _, (bars,) = plain.lines
     np.testing.assert_allclose(line.get_xydata(), [[1, 20], [2, 15]])
     half = 100 * 0.1 * 4.302652729911275 / np.sqrt(3)
-    np.testing.assert_allclose(bars.get_segments()[0], [[1, 20 - half], [1, 20 + half]])
+    assert half > 20  # a rate ends at 0
+    np.testing.assert_allclose(bars.get_segments()[0], [[1, 0], [1, 20 + half]], atol=1e-9)
 
 
 def test_other_axes_make_panels_and_words_are_placed_in_their_order(tmp_path: Path) -> None:

@@ -152,3 +152,32 @@ def test_results_without_the_tables_figure_are_refused(
     experiment = toy(tmp_path)
     with pytest.raises(ValueError, match=message):
         tables.build(experiment, records(experiment, lambda run: figures))
+
+
+def test_a_range_is_the_longest_stretch_at_the_baselines_best_in_decades(tmp_path: Path) -> None:
+    table = {"range": {"of": "score", "over": "x", "by": "range", "margin": 0.02}}
+    experiment = toy(
+        tmp_path, baseline="plain", grid={"x": [0.01, 0.1, 1.0, 10.0, 100.0]}, table=table
+    )
+    # The baseline's best mean is 0.95, at 0.1; its seeds lie a little around it.
+    plain = {0.01: 0.5, 0.1: 0.95, 1.0: 0.4, 10.0: 0.0, 100.0: 0.0}
+    shifted = {0.01: 0.94, 0.1: 0.9, 1.0: 0.93, 10.0: 0.97, 100.0: 0.1}
+
+    def figures(run: Run) -> dict[str, Any]:
+        curve = plain if run.place["method"] == "plain" else shifted
+        noise = 0.01 * (run.place["seed"] - 2)
+        return {"score": curve[run.place["x"]] + noise * (run.place["x"] == 0.1)}
+
+    (section,) = tables.build(experiment, records(experiment, figures))
+    found = {row.method: list(row.values.values()) for row in section.rows}
+    assert found["plain"] == pytest.approx([1.0] * 3)  # half a decade on either side
+    assert found["shifted"] == pytest.approx([2.0] * 3)  # not the half of 0.01, which is apart
+
+
+def test_rates_of_zeros_and_ones_have_wilsons_interval(tmp_path: Path) -> None:
+    experiment = toy(tmp_path, table={"score": {"percent": True}})
+    (section,) = tables.build(experiment, records(experiment, lambda run: {"score": 1.0}))
+    interval = section.rows[0].interval
+    z = 1.959963984540054
+    assert interval is not None and interval.high == pytest.approx(1.0)
+    assert interval.low == pytest.approx(3 / (3 + z * z))

@@ -5,9 +5,9 @@ siblings, with the whole of `PGPOTrainer`. Settings of a run: `steps`, `prompts`
 step, `test_questions`, `test_every` steps, and any argument of `PGPOConfig`. Two controls are
 `control: mean_step` (SDPO, the learning rate multiplied by the mean multiplier that the run's own
 settings gave on the same seed) and `control: shuffled` (those multipliers, in another order); both
-take the multipliers of steps that distilled something. `trainer: grpo` is
-another method on the same work: TRL's `GRPOTrainer` on the same questions, rewards, rollouts and
-steps; it takes the arguments of `GRPOConfig`, and `NOT_GRPO`, which say nothing to it, are left out.
+take the multipliers of steps that distilled something. `trainer: grpo` is another method on the
+same work: TRL's `GRPOTrainer` on the same questions, rewards, rollouts and steps; it takes the
+arguments of `GRPOConfig`, and `NOT_GRPO`, which say nothing to it, are left out.
 
 Figures: greedy accuracy on questions that training never shows, at every test; its last, best and
 mean value (the area under the curve); and whether the run survived: the last value is at least
