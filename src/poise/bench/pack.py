@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import poise
@@ -151,8 +152,15 @@ def _pip(words: list[str]) -> None:
 
 
 def needed(machine: Machine) -> list[str]:
-    """Packages that Poise needs there, with those that they need, as they are installed here."""
+    """Packages that Poise needs there, with those that they need, as they are installed here.
+
+    Raises:
+        ValueError: a Python that Poise does not run on.
+    """
     version = machine.python or ".".join(map(str, sys.version_info[:2]))
+    supported = SpecifierSet(importlib.metadata.metadata("poise")["Requires-Python"])
+    if version not in supported:
+        raise ValueError(f"python: expected a version {supported}, found {version}")
     without = {canonicalize_name(name) for name in machine.without}
     found: dict[str, None] = {}
     left: list[tuple[str, tuple[str, ...]]] = [("poise", EXTRAS)]

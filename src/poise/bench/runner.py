@@ -87,7 +87,7 @@ def do(results: Results, run: Run) -> Outcome:
     with results.claim(run.key) as is_ours:
         if not is_ours:
             return Outcome(run, "elsewhere")
-        began, clock = datetime.now(UTC), time.perf_counter()
+        began, clock, busy = datetime.now(UTC), time.perf_counter(), time.process_time()
         try:
             figures = studies.load(run.study).run(dict(run.config))
             seconds = time.perf_counter() - clock
@@ -98,6 +98,7 @@ def do(results: Results, run: Run) -> Outcome:
                     "config": run.config,
                     "figures": figures,
                     "seconds": round(seconds, 3),
+                    "processor_seconds": round(time.process_time() - busy, 3),
                     "time": began.isoformat(timespec="seconds"),
                     "hardware": hardware(),
                     "versions": software_versions(),

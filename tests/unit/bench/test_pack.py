@@ -16,6 +16,7 @@ import pytest
 from poise.bench import pack as packing
 from poise.bench import specification
 from poise.bench.pack import Machine, needed
+from poise.cli.main import main
 
 YAML = """
 study: weak_order
@@ -73,6 +74,26 @@ def test_what_is_needed_is_needed_by_what_is_needed() -> None:
     found = needed(Machine())
     assert {"trl", "gguf", "torchjd", "statsmodels", "pyarrow", "markupsafe"} <= set(found)
     assert not {"torch", "pytest", "opacus", "triton"} & set(found)
+
+
+def test_a_python_that_is_too_old_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"python: expected a version >=3.11, found 3.10"):
+        needed(Machine("3.10"))
+
+
+def test_the_command_says_what_it_wrote_and_how_to_use_it(
+    tmp_path: Path, _no_index: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _experiment(tmp_path / "small")
+    words = ["bench", "pack", str(tmp_path / "small"), "--output", str(tmp_path / "out")]
+    assert main([*words, "--without", "torch", "scipy", "--part_mb", "1"]) == 0
+    printed = capsys.readouterr().out
+    parts = sorted((tmp_path / "out").iterdir())
+    assert all(f"{part}: " in printed for part in parts)
+    assert "cat small.tar.* | tar x && small/run.sh" in printed
+    assert not any(word.startswith("scipy==") for word in _no_index[0])
+    assert main([*words, "--part_mb", "0"]) == 2
+    assert "--part_mb: expected at least 1, found 0" in capsys.readouterr().err
 
 
 def test_a_study_says_which_data_and_models_it_reads(

@@ -53,6 +53,8 @@ def read(model: Any, tokenizer: Any, rows: Sequence[Row]) -> Representations:
 def _evaluated(model: Any) -> Iterator[None]:
     was_training, hook = model.training, fold_output_head(model)
     model.eval()
-    yield
-    model.train(was_training)
-    hook.remove()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+        hook.remove()

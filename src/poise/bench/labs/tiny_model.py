@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import json
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,15 +64,21 @@ def pretrained(
     """Folder of a model trained from scratch; it is trained once and kept in the cache.
 
     Args:
-        name: of the laboratory and of everything that the training depends on.
+        name: of the laboratory.
         tokenizer: its vocabulary is the model's.
-        draw: step -> batch.
+        draw: step -> batch; a function or method of the laboratory's own module, whose source
+            belongs to what the folder is found by.
         steps: optimizer steps at most.
         seed: of the weights.
         is_ready: is asked every few steps whether the model knows enough.
         config: `LlamaConfig`'s.
     """
-    folder = cache_root() / f"lab-{name}-{steps}-{seed}"
+    lab = inspect.getmodule(draw)
+    assert lab is not None
+    sources = [inspect.getsource(module) for module in (lab, sys.modules[__name__])]
+    said = json.dumps([*sources, steps, config, torch.__version__], sort_keys=True)
+    digest = hashlib.sha256(said.encode()).hexdigest()[:10]
+    folder = cache_root() / f"lab-{name}-{digest}-{seed}"
     if not folder.is_dir():
         model = _train(_new_model(tokenizer, seed, config), draw, steps, is_ready)
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -13,9 +13,11 @@ domain, answer disagreement and the Logical Consistency Score.
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+from ...evaluation.by_test import MEAN, OUT_OF_DISTRIBUTION
 from ._settings import IGA, require_arguments, require_counts
 
 if TYPE_CHECKING:
@@ -93,6 +95,9 @@ def _figures(found: Mapping[str, Outcome]) -> dict[str, float]:
         for name in ("disagreement", "consistency"):
             if (interval := getattr(outcome, name)) is not None:
                 figures[f"{test}/{name}"] = interval.mean
+    # As in `isomers`: a mean over tests, where the outcome names the worst of all.
+    worst = [found[test].worst.mean for test in OUT_OF_DISTRIBUTION if test in found]
+    figures[f"{MEAN}/worst_domain"] = statistics.fmean(worst)
     return figures
 
 

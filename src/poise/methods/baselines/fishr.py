@@ -39,7 +39,7 @@ class Fishr(Penalised):
     Reference: Rame et al. 2021, arXiv 2109.02934.
     Choice: a sample is a token. The head is a linear map from hidden state to logits; where a model
     scales or caps its logits afterwards, it is a map beside that, whose gradient is g_t as well.
-    Choice: |v|^2 grows with the fourth power of the hidden states' size, so that the paper's
+    Deviation: |v|^2 grows with the fourth power of the hidden states' size, so that the paper's
     penalty is about 1 for one model and thousands for another; relative to it lambda has no unit.
     Choice: the biased variance, as the authors' program has it.
     Deviation: no moving average of v_k over steps, which would be K times as large as the head.
