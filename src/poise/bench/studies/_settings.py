@@ -60,3 +60,32 @@ def require_arguments(config: dict[str, Any], make: Callable[[dict[str, Any], st
             make(config, folder)
     except TypeError as error:  # an unknown argument
         raise ValueError(str(error)) from None
+
+
+def iga_config(config: dict[str, Any], own: Iterable[str], folder: str, **study: Any) -> Any:
+    """`IGAConfig` of a run.
+
+    Args:
+        config: its settings; `algorithm` is the trainer's `method`.
+        own: names of settings that are the study's, not the trainer's.
+        folder: for output.
+        study: what the study sets by itself.
+    """
+    from ...training import IGAConfig
+
+    algorithm = config.get("algorithm", "iga")
+    left = set(own)
+    return IGAConfig(
+        **{
+            "output_dir": folder,
+            "method": algorithm,
+            "max_steps": config["steps"],
+            "gradient_checkpointing": False,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+        }
+        | study
+        | (IGA if algorithm == "iga" else {})
+        | {name: value for name, value in config.items() if name not in left}
+    )

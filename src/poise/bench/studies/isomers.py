@@ -17,7 +17,7 @@ import tempfile
 from typing import Any
 
 from ..labs import ranking
-from ._settings import IGA, require_arguments, require_counts
+from ._settings import iga_config, require_arguments, require_counts
 
 COUNTS = (
     "seed",
@@ -86,22 +86,12 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _arguments(config: dict[str, Any], folder: str) -> Any:
-    from ...training import IGAConfig
-
-    algorithm = config.get("algorithm", "iga")
-    own: dict[str, Any] = IGA if algorithm == "iga" else {}
-    own = own | {name: value for name, value in config.items() if name not in OWN}
-    return IGAConfig(
-        output_dir=folder,
-        method=algorithm,
-        max_steps=config["steps"],
+    return iga_config(
+        config,
+        OWN,
+        folder,
         per_device_train_batch_size=config["sequences"] // config["domains"],
         bf16=False,
         use_cpu=True,
-        gradient_checkpointing=False,
         logging_steps=config["test_every"],
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        **own,
     )

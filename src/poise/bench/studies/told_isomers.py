@@ -18,7 +18,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from ...evaluation.by_test import MEAN, OUT_OF_DISTRIBUTION
-from ._settings import IGA, require_arguments, require_counts
+from ._settings import iga_config, require_arguments, require_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,21 +119,11 @@ def _rows(config: dict[str, Any], tests: bool = False) -> Any:
 def _arguments(config: dict[str, Any], folder: str) -> Any:
     import torch
 
-    from ...training import IGAConfig
-
-    algorithm = config.get("algorithm", "iga")
-    own: dict[str, Any] = IGA if algorithm == "iga" else {}
-    own = own | {name: value for name, value in config.items() if name not in OWN}
-    return IGAConfig(
-        output_dir=folder,
-        method=algorithm,
-        max_steps=config["steps"],
+    return iga_config(
+        config,
+        OWN,
+        folder,
         per_device_train_batch_size=config["sets"],
         use_cpu=not torch.cuda.is_available(),
-        gradient_checkpointing=False,
         logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        **own,
     )
