@@ -213,3 +213,18 @@ def test_lora_adapter_loads_in_plain_peft(
     trainer.model.eval()
     with torch.no_grad():
         torch.testing.assert_close(loaded(ids).logits, trainer.model(ids).logits)
+
+
+def test_a_run_that_is_braked_at_every_step_for_want_of_a_signal_is_warned_of(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(
+        "poise.training.optimizer_step.token_information",
+        lambda estimator, statistics: -torch.ones_like(statistics.student_entropy),
+    )
+    trainer = make_trainer(signal_reference="running", rho_min=0.02)
+    trainer.standstill_guard.patience = 2
+    trainer.train()
+    assert _history(trainer, "pgpo/multiplier") == [0.02] * 3
+    told = [r for r in caplog.records if "has not been above zero for 2 steps" in r.message]
+    assert len(told) == 1 and "rho_min=0.02" in told[0].message

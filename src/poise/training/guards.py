@@ -51,6 +51,29 @@ class NonFiniteGuard:
 
 
 @dataclass
+class StandstillGuard:
+    """Notices a brake that is never released: no signal above zero, every step at the bound.
+
+    Choice: ours, as braking is. A teacher that is less certain than its student has a negative
+    signal, and with `rho_min` far below 1 a run then learns next to nothing, in silence.
+
+    Args:
+        patience: such steps in a row after which `update` tells, once.
+    """
+
+    patience: int = 20
+    steps: int = 0
+
+    def update(self, signal: float | None, multiplier: float, rho_min: float) -> bool:
+        """Takes a step; True when it completes the patience."""
+        if signal is None:
+            return False
+        stands = signal <= 0.0 and multiplier <= rho_min < 1.0
+        self.steps = self.steps + 1 if stands else 0
+        return self.steps == self.patience
+
+
+@dataclass
 class RunningBand:
     r"""Says when a figure leaves the band that it has kept so far.
 

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from ..core.information import TokenStatistics, information_sum, token_information
 from ._host import SDPOTrainer
-from .guards import CollapseMonitor, NonFiniteGuard
+from .guards import CollapseMonitor, NonFiniteGuard, StandstillGuard
 from .pgpo_config import PGPOConfig
 from .step_scale import StepScale
 
@@ -29,6 +29,7 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
         self.step_scale: Any = None  # a StepScale, made with the optimizer
         self.nonfinite_guard = NonFiniteGuard(args.max_nonfinite_steps)
         self.collapse_monitor = CollapseMonitor()
+        self.standstill_guard = StandstillGuard()
         self._watched: dict[str, float] = {}
         self._forget_step()
 
@@ -140,6 +141,15 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
             self._get_learning_rate() * record.multiplier
         )
         metrics["pgpo/skipped_steps"].append(self.nonfinite_guard.total)
+        if self.standstill_guard.update(record.signal, record.multiplier, self.args.rho_min):
+            logger.warning(
+                "The information signal has not been above zero for %d steps, and each of them "
+                "was cut to rho_min=%s: the teacher is less certain than the student, so that the "
+                "run hardly learns. Look at what the teacher is shown (feedback, demonstrations), "
+                "or set signal_estimator='kl', which is never negative, or sensitivity=0.",
+                self.standstill_guard.patience,
+                self.args.rho_min,
+            )
         if self.args.collapse_warning:
             sentences = self.collapse_monitor.update(self._watched)
             metrics["pgpo/collapse_warnings"].append(len(sentences))

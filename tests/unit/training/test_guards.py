@@ -13,6 +13,7 @@ from poise.training.guards import (
     NonFiniteGuard,
     NonFiniteTrainingError,
     RunningBand,
+    StandstillGuard,
 )
 
 
@@ -161,3 +162,20 @@ def test_a_state_of_another_version_is_read_as_far_as_it_is_known() -> None:
     monitor.load_state_dict({"reward": {"mean": 3.0, "colour": "red"}, "length": {"mean": 1.0}})
     assert monitor.bands.keys() == CollapseMonitor().bands.keys()
     assert monitor.bands["reward"].mean == 3.0
+
+
+def test_a_standstill_is_told_once_and_a_signal_above_zero_ends_it() -> None:
+    guard = StandstillGuard(patience=3)
+    stuck = (-0.1, 0.02, 0.02)
+    assert [guard.update(*stuck) for _ in range(5)] == [False, False, True, False, False]
+    assert not guard.update(None, 1.0, 0.02)  # nothing was distilled: that says nothing
+    assert not guard.update(0.1, 0.5, 0.02)
+    assert [guard.update(*stuck) for _ in range(3)] == [False, False, True]
+
+
+@pytest.mark.parametrize("step", [(-0.1, 1.0, 1.0), (-0.1, 0.5, 0.02), (0.1, 0.02, 0.02)])
+def test_no_standstill_where_the_multiplier_cannot_or_does_not_brake_for_want_of_a_signal(
+    step: tuple[float, float, float],
+) -> None:
+    guard = StandstillGuard(patience=1)
+    assert not guard.update(*step)
