@@ -35,6 +35,8 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
 
     Checkpoints: `exact_resume`.
 
+    Choice: the mask's and the projection's defaults are those that led in `experiments/isomers`.
+
     Raises:
         ValueError: an argument outside its range, two that exclude each other, or one of the host's
             that mixes the sequences of a batch or changes their loss.
