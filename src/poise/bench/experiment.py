@@ -112,6 +112,11 @@ class Experiment:
         partner = self.partners.get(method, self.baseline)
         return None if partner == method else partner
 
+    def named_partner(self, method: str) -> str | None:
+        """The same if it is not the baseline, so that tables have to name it."""
+        partner = self.partner(method)
+        return None if partner == self.baseline else partner
+
     @property
     def name(self) -> str:
         """That of its folder."""

@@ -21,7 +21,6 @@ from ..evaluation.statistics import Interval
 from ..evaluation.summary import shown
 from .comparisons import Comparison
 from .experiment import Experiment, Plot
-from .page import partner_of
 from .tables import Row, Section
 
 _MARKERS = "os^Dv<>"
@@ -99,7 +98,7 @@ def _side_by_side(
         if bool(row.comparison) == compared
     ]
     names = [
-        row.method + (f"\nto {other}" if (other := partner_of(experiment, row.method)) else "")
+        row.method + (f"\nto {other}" if (other := experiment.named_partner(row.method)) else "")
         for row in rows
         if bool(row.comparison) == compared
     ]

@@ -188,9 +188,8 @@ def _requirements(name: str, extras: Sequence[str], python: str) -> Iterator[Req
 
 def _write_run(experiment: Experiment, exports: dict[str, Path], file: Path) -> None:
     lines = "\n".join(f'export {name}="$here/data/{name}"' for name in exports)
-    file.write_text(
-        RUN.replace("EXPORTS\n", lines + "\n" if lines else "").replace("NAME", experiment.name)
-    )
+    script = RUN.replace("NAME", experiment.name)
+    file.write_text(script.replace("EXPORTS\n", lines + "\n" if lines else ""))
     file.chmod(0o755)
 
 

@@ -69,7 +69,7 @@ def introduction(
     ]
     if count := comparisons(sections):
         tests = {_TESTS[s.column.test] for s in sections if any(r.comparison for r in s.rows)}
-        others = [method for method in experiment.methods if partner_of(experiment, method)]
+        others = [method for method in experiment.methods if experiment.named_partner(method)]
         paragraphs.append(
             f"Differences are to {experiment.baseline or 'the method named'}"
             f"{', where no other is named' if others else ''}, paired by seed; p is of the "
@@ -118,7 +118,7 @@ def cells(experiment: Experiment, section: Section) -> tuple[list[str], list[lis
         texts = [*map(shown, row.axes), row.method, str(len(row.values))]
         texts.append(_mean(row, section.column))
         if compared:
-            texts += _difference(row, section.column, partner_of(experiment, row.method))
+            texts += _difference(row, section.column, experiment.named_partner(row.method))
         rows.append(texts)
     return header, rows
 
@@ -129,12 +129,6 @@ def _mean(row: Row, column: Column) -> str:
     if row.interval is None:
         return f"{100 * row.mean:.1f}" if column.percent else _three(row.mean)
     return percent(row.interval) if column.percent else _number(row.interval, "")
-
-
-def partner_of(experiment: Experiment, method: str) -> str | None:
-    """The method that it is compared with, if that is not the baseline."""
-    partner = experiment.partner(method)
-    return None if partner == experiment.baseline else partner
 
 
 def _difference(row: Row, column: Column, partner: str | None) -> list[str]:
