@@ -146,6 +146,22 @@ def share(memory: dict[str, float], side: str) -> float:
     return memory[side] / memory["plain"]
 
 
+def report_of(
+    seconds: dict[int, dict[str, list[float]]], memory: dict[int, dict[str, float]], at: int
+) -> dict[str, Any]:
+    """Ratios at one K, the spread of times, and growth of weight space with K."""
+    times = {side: to_plain(seconds[at], side) for side in seconds[at] if side != "plain"}
+    report: dict[str, Any] = {f"{side}_time": round(t.middle, 3) for side, t in times.items()}
+    if memory:
+        report |= {f"{side}_memory": round(share(memory[at], side), 3) for side in times}
+    report["spread"] = {f"{s}_time": [round(t.low, 3), round(t.high, 3)] for s, t in times.items()}
+    if "weight" in times:
+        growth = {str(k): round(to_plain(s, "weight").middle, 3) for k, s in seconds.items()}
+        peaks = {str(k): round(share(m, "weight"), 3) for k, m in memory.items()}
+        report |= {"weight_time_by_k": growth, "weight_memory_by_k": peaks}
+    return report
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--domains", type=int, nargs="+", default=[2, 4, 8])
@@ -168,17 +184,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             for k in args.domains
         }
     seconds = {k: time_sides(args.sides, args.rounds, k, **setting) for k in args.domains}
-    others = [side for side in args.sides if side != "plain"]
     if args.json:
-        report: dict[str, Any] = {
-            f"{side}_time": round(to_plain(seconds[at], side).middle, 3) for side in others
-        }
-        report |= {f"{s}_memory": round(share(memory[at], s), 3) for s in others if memory}
-        if "weight" in others:
-            times = {str(k): round(to_plain(seconds[k], "weight").middle, 3) for k in args.domains}
-            peaks = {str(k): round(share(memory[k], "weight"), 3) for k in memory}
-            report |= {"weight_time_by_k": times, "weight_memory_by_k": peaks}
-        print(json.dumps(report))
+        print(json.dumps(report_of(seconds, memory, at)))
         return
     table = Table("K", "side", "seconds", "time, x plain", "rounds", "memory, x plain")
     for k, by_side in seconds.items():

@@ -6,8 +6,9 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -17,6 +18,11 @@ from . import studies
 from .experiment import Experiment, Run
 from .machine import hardware
 from .results import Results
+
+KILLED = (
+    "A process of `poise bench run` was killed, perhaps for want of memory, and with it all that "
+    "ran beside; fewer --jobs need less. Run the experiment again for what is missing."
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Outcome:
         status: "done"; "failed", which leaves no line; or "elsewhere": another process has done it
             or is at it.
         seconds: How long it took.
-        error: The traceback of a failed one.
+        error: The traceback of a failed one, or what is known of one that was killed.
     """
 
     run: Run
@@ -112,15 +118,29 @@ def do(results: Results, run: Run) -> Outcome:
 def _in_processes(results: Results, runs: Iterator[Run], left: int, jobs: int) -> Iterator[Outcome]:
     # As many threads as there are cores, over all processes; the children read it when they start.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    under_way: set[Future[Outcome]] = set()
+    is_over = False
+    while not is_over:  # a child that was killed takes its pool along
+        left, is_over = yield from _in_a_pool(results, runs, left, jobs)
+
+
+def _in_a_pool(
+    results: Results, runs: Iterator[Run], left: int, jobs: int
+) -> Generator[Outcome, None, tuple[int, bool]]:
+    """Runs until all are over or a child is killed; returns how many are left and which it was."""
+    under_way: dict[Future[Outcome], Run] = {}
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         while True:
             while len(under_way) < min(jobs, left) and (run := next(runs, None)):
-                under_way.add(pool.submit(do, results, run))
+                under_way[pool.submit(do, results, run)] = run
             if not under_way:
-                return
-            over, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-            for future in over:
-                outcome = future.result()
+                return left, True
+            over = wait(under_way, return_when=FIRST_COMPLETED).done
+            is_broken = any(isinstance(f.exception(), BrokenProcessPool) for f in over)
+            for future in wait(under_way).done if is_broken else over:
+                run = under_way.pop(future)
+                killed = isinstance(future.exception(), BrokenProcessPool)
+                outcome = Outcome(run, "failed", error=KILLED) if killed else future.result()
                 left -= outcome.status != "elsewhere"
                 yield outcome
+            if is_broken:
+                return left, False

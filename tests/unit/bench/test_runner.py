@@ -76,6 +76,15 @@ def test_a_study_that_raises_leaves_no_line_and_the_others_go_on(tmp_path: Path)
     assert [run.place["seed"] for run in runner.missing(experiment)] == [2, 2]
 
 
+def test_a_process_that_is_killed_loses_its_run_and_the_others_go_on(tmp_path: Path) -> None:
+    experiment = toy(tmp_path, methods={"plain": {}}, seeds=6, fixed={"killed_at": 2})
+    out, _ = process(tmp_path, jobs=2).communicate(timeout=300)
+    status = [line.split()[0] for line in out.splitlines()]
+    left = [run.place["seed"] for run in runner.missing(experiment)]
+    assert 2 in left and len(left) <= 2  # at most one ran beside it
+    assert sorted(status) == ["done"] * (6 - len(left)) + ["failed"] * len(left)
+
+
 def test_a_figure_that_is_not_finite_is_a_failure(tmp_path: Path) -> None:
     experiment = toy(tmp_path, seeds=1, methods={"a": {"shift": float(10**308)}}, grid={"x": [1]})
     config = {**experiment.runs()[0].config, "shift": float("inf")}

@@ -1,12 +1,15 @@
-"""A study whose figures are a known function of the settings, and which can wait and fail."""
+"""A study whose figures are a known function of the settings; it can wait, fail and be killed."""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
-KNOWN = {"method", "seed", "x", "shift", "power", "fail_at", "log", "wait_for", "together"}
+OWN = {"shift", "power", "fail_at", "killed_at", "log", "wait_for", "together"}
+KNOWN = {"method", "seed", "x", *OWN}
 
 
 def check(config: dict[str, Any]) -> None:
@@ -21,6 +24,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         _log(Path(config["log"]), name, config)
     if config["seed"] == config.get("fail_at"):
         raise RuntimeError("the toy is broken")
+    if config["seed"] == config.get("killed_at"):
+        os.kill(os.getpid(), signal.SIGKILL)
     x = config.get("x", 0)
     figures: dict[str, Any] = {"score": config.get("shift", 0) + config["seed"] / 10 + x}
     if "power" in config:
