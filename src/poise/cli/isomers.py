@@ -98,8 +98,9 @@ def generate(argv: list[str]) -> int:
         description="Make logical isomer sets from a seed: the same logic in several domains.",
     )
     (arguments,) = parser.parse_args_and_config(argv)
-    if not arguments.output:
-        raise ValueError("expected --output FILE.jsonl, found none")
+    if not arguments.output or Path(arguments.output).suffix != ".jsonl":
+        found = arguments.output or "none"
+        raise ValueError(f"expected --output FILE.jsonl, found {found}")
     if Path(arguments.output).exists() and not arguments.overwrite:
         raise ValueError(
             f"{arguments.output}: expected a new file, found one; give --overwrite to replace it"

@@ -120,6 +120,7 @@ def test_build_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         (["shwo"], "unknown subcommand 'shwo'; did you mean 'show'?"),
         (["zzz"], "unknown subcommand 'zzz'; expected generate"),
         (["generate"], "expected --output FILE.jsonl, found none"),
+        (["generate", "--output", "x.csv"], "expected --output FILE.jsonl, found x.csv"),
         (["generate", "--output", "x.jsonl", "--families", "rate"], "families: expected some of"),
         (["generate", "--output", "x.jsonl", "--cue", "on"], "cue: expected one of off"),
         (["generate", "--output", "x.jsonl", "--cuont", "1"], "unknown argument '--cuont'"),
