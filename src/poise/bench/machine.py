@@ -1,7 +1,8 @@
-"""On what a run ran."""
+"""On what a run ran, and which code it was."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from pathlib import Path
@@ -20,6 +21,14 @@ def hardware() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": gpu,
     }
+
+
+def source() -> str:
+    """10 hex digits of a SHA-256 over Poise's own modules; versions alone do not tell commits."""
+    package = Path(__file__).parents[1]
+    modules = sorted(package.rglob("*.py"))
+    parts = [str(m.relative_to(package)).encode() + b"\n" + m.read_bytes() for m in modules]
+    return hashlib.sha256(b"\n".join(parts)).hexdigest()[:10]
 
 
 def _processor() -> str:

@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -16,13 +17,14 @@ from typing import Literal
 from ..versions import software_versions
 from . import studies
 from .experiment import Experiment, Run
-from .machine import hardware
+from .machine import hardware, source
 from .results import Results
 
 KILLED = (
-    "A process of `poise bench run` was killed, perhaps for want of memory, and with it all that "
-    "ran beside; fewer --jobs need less. Run the experiment again for what is missing."
+    "The process of this run was killed, perhaps for want of memory. Give it more, or run the "
+    "experiment again for what is missing."
 )
+PATIENCE = 3  # runs in a row whose processes are killed, after which nothing more is begun
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def run_all(
     results = Results(experiment.folder)
     left = len(runs) if limit is None else limit
     if jobs > 1:
-        yield from _in_processes(results, iter(runs), left, jobs)
+        yield from _in_processes(results, runs, left, jobs)
         return
     for run in runs:
         if not left:
@@ -108,6 +110,7 @@ def do(results: Results, run: Run) -> Outcome:
                     "time": began.isoformat(timespec="seconds"),
                     "hardware": hardware(),
                     "versions": software_versions(),
+                    "source": source(),
                 }
             )
         except Exception:  # whatever a study raises, the others go on
@@ -115,32 +118,40 @@ def do(results: Results, run: Run) -> Outcome:
     return Outcome(run, "done", seconds)
 
 
-def _in_processes(results: Results, runs: Iterator[Run], left: int, jobs: int) -> Iterator[Outcome]:
+def _in_processes(results: Results, runs: Iterable[Run], left: int, jobs: int) -> Iterator[Outcome]:
     # As many threads as there are cores, over all processes; the children read it when they start.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    is_over = False
-    while not is_over:  # a child that was killed takes its pool along
-        left, is_over = yield from _in_a_pool(results, runs, left, jobs)
+    queue, killed = deque(runs), 0
+    while queue and left and killed < PATIENCE:
+        left, lost = yield from _in_a_pool(results, queue, left, jobs)
+        for run in lost:  # each alone: only the one at fault is killed again
+            left, again = yield from _in_a_pool(results, deque([run]), left, 1)
+            killed = killed + 1 if again else 0
+            if again:
+                left -= 1
+                yield Outcome(run, "failed", error=KILLED)
 
 
 def _in_a_pool(
-    results: Results, runs: Iterator[Run], left: int, jobs: int
-) -> Generator[Outcome, None, tuple[int, bool]]:
-    """Runs until all are over or a child is killed; returns how many are left and which it was."""
+    results: Results, queue: deque[Run], left: int, jobs: int
+) -> Generator[Outcome, None, tuple[int, list[Run]]]:
+    """Does the queue's runs until all are over or a child is killed, which ends the pool.
+
+    Returns how many are left to do, and those that were under way when the pool ended.
+    """
     under_way: dict[Future[Outcome], Run] = {}
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        while True:
-            while len(under_way) < min(jobs, left) and (run := next(runs, None)):
-                under_way[pool.submit(do, results, run)] = run
-            if not under_way:
-                return left, True
-            over = wait(under_way, return_when=FIRST_COMPLETED).done
-            is_broken = any(isinstance(f.exception(), BrokenProcessPool) for f in over)
-            for future in wait(under_way).done if is_broken else over:
-                run = under_way.pop(future)
-                killed = isinstance(future.exception(), BrokenProcessPool)
-                outcome = Outcome(run, "failed", error=KILLED) if killed else future.result()
-                left -= outcome.status != "elsewhere"
-                yield outcome
-            if is_broken:
-                return left, False
+        try:
+            while True:
+                while queue and len(under_way) < min(jobs, left):
+                    future = pool.submit(do, results, queue[0])
+                    under_way[future] = queue.popleft()
+                if not under_way:
+                    return left, []
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    outcome = future.result()
+                    del under_way[future]
+                    left -= outcome.status != "elsewhere"
+                    yield outcome
+        except BrokenProcessPool:
+            return left, list(under_way.values())
