@@ -10,17 +10,19 @@ from poise.bench import page, specification, tables
 from poise.bench.results import Results
 
 ROOT = Path(__file__).parents[2]
-TABLES = sorted((ROOT / "experiments").glob("*/table.md"))
+RESULTS = sorted((ROOT / "experiments").glob("*/results.jsonl"))
 
 
-def test_there_are_tables() -> None:
-    assert TABLES
+def test_there_are_results() -> None:
+    assert RESULTS
 
 
-@pytest.mark.parametrize("file", TABLES, ids=lambda file: file.parent.name)
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.parent.name)
 def test_a_table_is_what_its_results_give(file: Path) -> None:
     experiment = specification.load(file.parent)
     records, damaged = Results(file.parent).read()
     assert damaged == []
     found = page.markdown(experiment, records, tables.build(experiment, records))
-    assert found == file.read_text(encoding="utf-8"), f"poise bench table {experiment.name}"
+    assert found == file.with_name("table.md").read_text(encoding="utf-8"), (
+        f"poise bench table {experiment.name}"
+    )

@@ -44,19 +44,21 @@ class Column:
     Args:
         better: Which direction is, or None where neither is.
         percent: Whether a rate in [0, 1] is shown in percent.
-        compare: Whether it is compared with the baseline, and so counts among the comparisons.
+        compare: Whether it is compared with the baseline (or a method's partner), and so counts
+            among the comparisons; or the name of a method with which all are compared instead.
         test: The paired test: Student's t, or Wilcoxon's signed ranks.
-        of, over, by: A figure of each method and seed that comes from the figure `of` of several
-            runs, reduced over the axis `over`: its mean, max or min; the slope of log `of`
-            against log `over` (least squares); or its range, in decades of `over`: the longest
-            stretch of neighbouring values at which `of` is within `margin` of the baseline's best
-            mean, with half a step beyond either end.
+        of: The figure, where the column's name is another.
+        over, by: A figure of each method and seed that comes from several runs, reduced over the
+            axis `over`: its mean, max or min; the slope of its logarithm against that of `over`
+            (least squares); or its range, in decades of `over`: the longest stretch of
+            neighbouring values at which it is within `margin` of what the baseline has, in the
+            same seed, where its mean over seeds is best; with half a step to the next values.
         margin: Of the range.
     """
 
     better: Literal["higher", "lower"] | None = None
     percent: bool = False
-    compare: bool = True
+    compare: bool | str = True
     test: Literal["t", "wilcoxon"] = "t"
     of: str | None = None
     over: str | None = None
@@ -107,15 +109,13 @@ class Experiment:
     partners: Mapping[str, str] = field(default_factory=dict)
     plot: Plot | None = None
 
-    def partner(self, method: str) -> str | None:
-        """With which method it is compared; None for the baseline, or without one."""
-        partner = self.partners.get(method, self.baseline)
+    def partner(self, method: str, column: Column) -> str | None:
+        """With which method it is compared in a column; None for that one, or without any."""
+        if column.compare is False:
+            return None
+        usual = self.partners.get(method, self.baseline)
+        partner = usual if column.compare is True else column.compare
         return None if partner == method else partner
-
-    def named_partner(self, method: str) -> str | None:
-        """The same if it is not the baseline, so that tables have to name it."""
-        partner = self.partner(method)
-        return None if partner == self.baseline else partner
 
     @property
     def name(self) -> str:

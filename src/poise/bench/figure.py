@@ -91,14 +91,14 @@ def _side_by_side(
     axes: Axes, experiment: Experiment, plot: Plot, section: Section, rows: Sequence[Row]
 ) -> None:
     unit = 100.0 if section.column.percent else 1.0
-    compared = any(row.comparison for row in rows)
+    baseline, compared = experiment.baseline, any(row.comparison for row in rows)
     points: list[Row | Comparison] = [
         row.comparison if compared and row.comparison else row
         for row in rows
         if bool(row.comparison) == compared
     ]
     names = [
-        row.method + (f"\nto {other}" if (other := experiment.named_partner(row.method)) else "")
+        row.method + (f"\nto {row.partner}" if row.partner not in (None, baseline) else "")
         for row in rows
         if bool(row.comparison) == compared
     ]
@@ -110,9 +110,7 @@ def _side_by_side(
     label = f"{section.name}{', %' if section.column.percent else ''}"
     if compared:
         axes.axvline(0, color="#888888", linewidth=1)
-        label = (
-            f"{section.name},\n{'points' if unit == 100 else 'difference'} to {experiment.baseline}"
-        )
+        label = f"{section.name},\n{'points' if unit == 100 else 'difference'} to {baseline}"
     _dress(axes)
     axes.set_xlabel(label, fontsize=9)
     if "y" in plot.log and not compared:

@@ -69,12 +69,12 @@ def introduction(
     ]
     if count := comparisons(sections):
         tests = {_TESTS[s.column.test] for s in sections if any(r.comparison for r in s.rows)}
-        others = [method for method in experiment.methods if experiment.named_partner(method)]
+        partners = {row.partner for s in sections for row in s.rows if row.comparison}
+        others = ", where no other is named" if partners - {experiment.baseline} else ""
         paragraphs.append(
-            f"Differences are to {experiment.baseline or 'the method named'}"
-            f"{', where no other is named' if others else ''}, paired by seed; p is of the "
-            f"{' or '.join(sorted(tests))} after Holm's correction for all {count} comparisons "
-            f"here. Bold: p < {SIGNIFICANT}."
+            f"Differences are to {experiment.baseline or 'the method named'}{others}, paired by "
+            f"seed; p is of the {' or '.join(sorted(tests))} after Holm's correction for all "
+            f"{count} comparisons here. Bold: p < {SIGNIFICANT}."
         )
     if absent:
         rest = f"; and {len(absent) - _LISTED} more" if len(absent) > _LISTED else ""
@@ -102,7 +102,9 @@ def title(section: Section) -> str:
     """The figure's name, its unit, and which direction is better."""
     column = section.column
     unit = ", %" if column.percent else ""
-    made = f" ({column.by} of {column.of} over {column.over})" if column.of else ""
+    made = f" ({column.of})" if column.of else ""
+    if column.over:
+        made = f" ({column.by} of {column.of or section.name} over {column.over})"
     better = f" ({column.better} is better)" if column.better else ""
     return f"{section.name}{unit}{made}{better}"
 
@@ -118,7 +120,7 @@ def cells(experiment: Experiment, section: Section) -> tuple[list[str], list[lis
         texts = [*map(shown, row.axes), row.method, str(len(row.values))]
         texts.append(_mean(row, section.column))
         if compared:
-            texts += _difference(row, section.column, experiment.named_partner(row.method))
+            texts += _difference(row, section.column, experiment.baseline)
         rows.append(texts)
     return header, rows
 
@@ -131,7 +133,7 @@ def _mean(row: Row, column: Column) -> str:
     return percent(row.interval) if column.percent else _number(row.interval, "")
 
 
-def _difference(row: Row, column: Column, partner: str | None) -> list[str]:
+def _difference(row: Row, column: Column, baseline: str | None) -> list[str]:
     comparison = row.comparison
     if comparison is None:
         return ["", ""]
@@ -142,8 +144,8 @@ def _difference(row: Row, column: Column, partner: str | None) -> list[str]:
         text = points(interval) if column.percent else _number(interval, "+")
     if comparison.seeds < len(row.values):
         text += f" ({comparison.seeds} seeds)"
-    if partner is not None:
-        text += f" to {partner}"
+    if row.partner != baseline:
+        text += f" to {row.partner}"
     p = comparison.corrected
     if p is None:
         return [text, ""]

@@ -133,15 +133,16 @@ def _check_settings(experiment: Experiment) -> None:
 
 def _check_shown(experiment: Experiment) -> None:
     for name, column in experiment.table.items():
-        parts = [column.of, column.over, column.by]
-        if any(parts) and not all(parts):
-            raise ValueError(f"table: {name}: expected 'of', 'over' and 'by' together or none")
+        if bool(column.over) != bool(column.by):
+            raise ValueError(f"table: {name}: expected 'over' and 'by' together or none")
+        if not isinstance(column.compare, bool):
+            _known([column.compare], experiment.methods, f"table: {name}: compare")
         if column.over:
             _known([column.over], experiment.grid, f"table: {name}: over")
         if column.by in ("slope", "range"):
             _positive(experiment, column.over, f"table: {name}: by {column.by}")
-        if column.by == "range" and experiment.baseline is None:
-            raise ValueError(f"table: {name}: by range: expected a baseline, found none")
+        if column.by == "range":
+            _ranged(experiment, column.over, f"table: {name}: by range")
     if (plot := experiment.plot) is None:
         return
     direct = [name for name, column in experiment.table.items() if not column.of]
@@ -157,6 +158,14 @@ def _positive(experiment: Experiment, axis: str | None, where: str) -> None:
     values = experiment.grid.get(axis or "", ())
     if not values or not all(isinstance(v, int | float) and v > 0 for v in values):
         raise ValueError(f"{where}: expected an axis of numbers above 0, found {list(values)}")
+
+
+def _ranged(experiment: Experiment, axis: str | None, where: str) -> None:
+    if experiment.baseline is None:
+        raise ValueError(f"{where}: expected a baseline, found none")
+    values = experiment.grid[axis or ""]
+    if list(values) != sorted(values):
+        raise ValueError(f"{where}: expected an axis that rises, found {list(values)}")
 
 
 def _fields(cls: type, settings: Any, where: str) -> Any:

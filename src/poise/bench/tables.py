@@ -17,7 +17,8 @@ from .results import Record
 
 Cell = tuple[tuple[Any, ...], str]  # the axes' values, and the method
 Values = dict[Cell, dict[int, float]]  # by seed
-Reduction = Callable[[Sequence[Any], Sequence[float]], float]
+Along = dict[Any, dict[int, float]]  # an axis's values, and under each the seeds'
+Reduction = Callable[[Sequence[Any], Sequence[float], int], float]  # of x, y and the seed
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,15 @@ class Row:
         method: Its name.
         values: By seed.
         interval: 95 % over seeds; None with fewer than two.
-        comparison: With its partner, mostly the baseline; None where there is none.
+        partner: The method with which it is compared, mostly the baseline, if there is one.
+        comparison: With that; None if no seed has both.
     """
 
     axes: tuple[Any, ...]
     method: str
     values: Mapping[int, float]
     interval: Interval | None
+    partner: str | None = None
     comparison: Comparison | None = None
 
     @property
@@ -99,10 +102,9 @@ def _section(experiment: Experiment, records: Mapping[str, Record], name: str) -
     rows = []
     for (place, method), by_seed in values.items():
         interval = interval_of(list(by_seed.values()), is_rate=column.percent)
-        row = Row(place, method, by_seed, interval)
-        partner = experiment.partner(method)
-        if column.compare and partner is not None:
-            comparison = compare(values[place, partner], by_seed, column.test)
+        row = Row(place, method, by_seed, interval, experiment.partner(method, column))
+        if row.partner is not None:
+            comparison = compare(values[place, row.partner], by_seed, column.test)
             row = replace(row, comparison=comparison)
         rows.append(row)
     return Section(name, column, axes, tuple(rows))
@@ -130,48 +132,47 @@ def _reduced(experiment: Experiment, values: Values, column: Column) -> Values:
     """A value a seed from those along an axis; a seed that lacks one of them has none."""
     assert column.over is not None and column.by is not None
     position = list(experiment.grid).index(column.over)
-    along: dict[Cell, dict[Any, dict[int, float]]] = {}
+    along: dict[Cell, Along] = {}
     for (place, method), by_seed in values.items():
         rest = place[:position] + place[position + 1 :]
         along.setdefault((rest, method), {})[place[position]] = by_seed
-    reduce = _range_over(along, column, experiment) if column.by == "range" else None
-    reduce = reduce or _REDUCTIONS[column.by]
     reduced: Values = {}
-    for cell, parts in along.items():
+    for (rest, method), parts in along.items():
         whole = [s for s in experiment.seeds if all(s in by_seed for by_seed in parts.values())]
-        found = {s: reduce(list(parts), [by_seed[s] for by_seed in parts.values()]) for s in whole}
-        reduced[cell] = {seed: value for seed, value in found.items() if math.isfinite(value)}
+        reduce = _REDUCTIONS.get(column.by)
+        if reduce is None:
+            assert experiment.baseline is not None  # seen to when the experiment was read
+            reduce = _range_to(along[rest, experiment.baseline], column)
+        found = {s: reduce(list(parts), [by[s] for by in parts.values()], s) for s in whole}
+        reduced[rest, method] = {seed: y for seed, y in found.items() if math.isfinite(y)}
     return reduced
 
 
-def _slope(x: Sequence[float], y: Sequence[float]) -> float:
+def _slope(x: Sequence[float], y: Sequence[float], seed: int) -> float:
     """Of log y against log x by least squares; not a number where y is not above 0."""
     if len(x) < 2 or min(y) <= 0:
         return math.nan
     return float(stats.linregress(np.log(x), np.log(y)).slope)
 
 
-def _range_over(
-    along: Mapping[Cell, Mapping[Any, Mapping[int, float]]], column: Column, experiment: Experiment
-) -> Reduction:
-    """Decades of x at which y reaches the baseline's best mean, less the margin."""
-    means = [
-        float(np.mean(list(by_seed.values())))
-        for (_, method), parts in along.items()
-        if method == experiment.baseline
-        for by_seed in parts.values()
-        if by_seed
-    ]
-    sign = -1.0 if column.better == "lower" else 1.0
-    bar = max((sign * mean for mean in means), default=math.inf) - column.margin
+def _range_to(baseline: Along, column: Column) -> Reduction:
+    """Decades of x at which y reaches what the baseline has where its mean over seeds is best.
 
-    def reduce(x: Sequence[Any], y: Sequence[float]) -> float:
+    The bar is the same seed's: a seed on which all do worse than on others takes no range away.
+    """
+    sign = -1.0 if column.better == "lower" else 1.0
+    seeds = set.intersection(*(set(by_seed) for by_seed in baseline.values()))
+    best = max(baseline.values(), key=lambda by: sum(sign * by[seed] for seed in seeds))
+
+    def reduce(x: Sequence[Any], y: Sequence[float], seed: int) -> float:
+        if seed not in best:
+            return math.nan
         steps = np.log10(np.array(x, dtype=float))
         edges = np.concatenate([steps[:1], (steps[1:] + steps[:-1]) / 2, steps[-1:]])
         longest, since = 0.0, None
         for place, value in enumerate(y):
             since = place if since is None else since
-            if sign * value < bar:
+            if sign * value < sign * best[seed] - column.margin:
                 since = None
             else:
                 longest = max(longest, float(edges[place + 1] - edges[since]))
@@ -181,8 +182,8 @@ def _range_over(
 
 
 _REDUCTIONS: Mapping[str, Reduction] = {
-    "mean": lambda x, y: float(np.mean(y)),
-    "max": lambda x, y: max(y),
-    "min": lambda x, y: min(y),
+    "mean": lambda x, y, seed: float(np.mean(y)),
+    "max": lambda x, y, seed: max(y),
+    "min": lambda x, y, seed: min(y),
     "slope": _slope,
 }

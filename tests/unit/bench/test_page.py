@@ -221,3 +221,25 @@ def test_no_figure_is_drawn_where_none_is_described(tmp_path: Path) -> None:
     experiment = experiment_of(tmp_path, figure=None)
     sections = tables.build(experiment, records_of(experiment))
     assert figure.save(experiment, sections, tmp_path) == []
+
+
+def test_a_column_may_name_the_method_to_compare_with(tmp_path: Path) -> None:
+    experiment = experiment_of(
+        tmp_path,
+        grid={},
+        methods={"plain": {}, "other": {"a": 1}, "shifted": {"a": 2}},
+        table={"score": {}, "to other": {"of": "score", "compare": "other"}},
+        figure={"y": "score"},
+    )
+    sections = tables.build(experiment, records_of(experiment))
+    usual, named = (section.rows for section in sections)
+    assert [row.partner for row in usual] == [None, "plain", "plain"]
+    assert [row.partner for row in named] == ["other", None, "other"]
+    assert [row.values for row in named] == [row.values for row in usual]
+    found, to_other = named[2].comparison, named[0].comparison
+    assert found is not None and to_other is not None
+    shifted, other = named[2].values, named[1].values
+    assert found.mean == pytest.approx(np.mean([shifted[s] - other[s] for s in other]))
+    text = page.markdown(experiment, records_of(experiment), sections)
+    assert "## to other (score)" in text and "to plain |" not in text
+    assert text.count(" to other |") == 2

@@ -97,7 +97,8 @@ def test_a_key_depends_on_settings_and_study_and_on_nothing_else(tmp_path: Path)
         ({"table": {"score": {"better": "up"}}}, "better: expected one of 'higher', 'lower'"),
         ({"table": {"score": {"test": "z"}}}, "test: expected one of 't', 'wilcoxon', found 'z'"),
         ({"table": {"score": {"percent": "no"}}}, "percent: expected true or false, found 'no'"),
-        ({"table": {"a": {"of": "score"}}}, "table: a: expected 'of', 'over' and 'by' together"),
+        ({"table": {"a": {"by": "max"}}}, "table: a: expected 'over' and 'by' together or none"),
+        ({"table": {"score": {"compare": "plan"}}}, "compare: unknown name 'plan'; did you mean"),
         (
             {"table": {"a": {"of": "score", "over": "x", "by": "max"}}},
             "table: a: over: unknown name 'x'",
@@ -109,6 +110,14 @@ def test_a_key_depends_on_settings_and_study_and_on_nothing_else(tmp_path: Path)
         (
             {"grid": {"x": [1]}, "table": {"a": {"of": "b", "over": "x", "by": "range"}}},
             "table: a: by range: expected a baseline, found none",
+        ),
+        (
+            {
+                "grid": {"x": [3, 1]},
+                "baseline": "plain",
+                "table": {"a": {"of": "b", "over": "x", "by": "range"}},
+            },
+            "table: a: by range: expected an axis that rises, found [3, 1]",
         ),
         ({"partners": {"plain": "c"}}, "partners: unknown name 'c'"),
         ({"figure": {"x": "x"}}, "figure: expected 'y', found none"),

@@ -159,14 +159,13 @@ def test_a_range_is_the_longest_stretch_at_the_baselines_best_in_decades(tmp_pat
     experiment = toy(
         tmp_path, baseline="plain", grid={"x": [0.01, 0.1, 1.0, 10.0, 100.0]}, table=table
     )
-    # The baseline's best mean is 0.95, at 0.1; its seeds lie a little around it.
+    # The baseline's best mean is 0.95, at 0.1; the second seed is harder, for all.
     plain = {0.01: 0.5, 0.1: 0.95, 1.0: 0.4, 10.0: 0.0, 100.0: 0.0}
     shifted = {0.01: 0.94, 0.1: 0.9, 1.0: 0.93, 10.0: 0.97, 100.0: 0.1}
 
     def figures(run: Run) -> dict[str, Any]:
         curve = plain if run.place["method"] == "plain" else shifted
-        noise = 0.01 * (run.place["seed"] - 2)
-        return {"score": curve[run.place["x"]] + noise * (run.place["x"] == 0.1)}
+        return {"score": curve[run.place["x"]] - 0.2 * (run.place["seed"] == 2)}
 
     (section,) = tables.build(experiment, records(experiment, figures))
     found = {row.method: list(row.values.values()) for row in section.rows}
