@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -14,6 +12,7 @@ import yaml
 
 from . import studies
 from .experiment import METHOD, SEED, Column, Experiment, Plot
+from .values import is_whole, known, mapping, plain
 
 FILE = "experiment.yaml"
 FOLDER = Path("experiments")
@@ -28,7 +27,6 @@ _KEYS = (
     "table",
     "figure",
 )
-_NUMBER = re.compile(r"[+-]?\d[\d_]*\.?\d*([eE][+-]?\d+)?")
 
 
 class ExperimentError(ValueError):
@@ -74,36 +72,36 @@ def load(folder: Path) -> Experiment:
     except yaml.YAMLError as error:
         raise ExperimentError(f"{file}: expected YAML, found {error}") from None
     try:
-        return _experiment(folder, _mapping(content, "the file"))
+        return _experiment(folder, mapping(content, "the file"))
     except ValueError as error:
         raise ExperimentError(f"{file}: {error}") from None
 
 
 def _experiment(folder: Path, content: Mapping[str, Any]) -> Experiment:
-    _known(content, _KEYS, "the file")
+    known(content, _KEYS, "the file")
     absent = [key for key in ("study", "methods", "seeds", "table") if not content.get(key)]
     if absent:
         raise ValueError(f"expected {', '.join(map(repr, absent))}, found none")
     studies.require(content["study"], "study")
-    methods = _mapping(content["methods"], "methods")
+    methods = mapping(content["methods"], "methods")
     experiment = Experiment(
         folder=folder,
         study=content["study"],
         methods={
-            str(name): _mapping(own or {}, f"methods: {name}") for name, own in methods.items()
+            str(name): mapping(own or {}, f"methods: {name}") for name, own in methods.items()
         },
         seeds=_seeds(content["seeds"]),
         table={
             name: _fields(Column, settings or {}, f"table: {name}")
-            for name, settings in _mapping(content["table"], "table").items()
+            for name, settings in mapping(content["table"], "table").items()
         },
-        fixed=_mapping(content.get("fixed") or {}, "fixed"),
+        fixed=mapping(content.get("fixed") or {}, "fixed"),
         grid={
             axis: _values(axis, values)
-            for axis, values in _mapping(content.get("grid") or {}, "grid").items()
+            for axis, values in mapping(content.get("grid") or {}, "grid").items()
         },
         baseline=content.get("baseline"),
-        partners=_mapping(content.get("partners") or {}, "partners"),
+        partners=mapping(content.get("partners") or {}, "partners"),
         plot=_plot(content.get("figure")),
     )
     _check_settings(experiment)
@@ -122,13 +120,13 @@ def _check_settings(experiment: Experiment) -> None:
                     f"{where}: {name!r} has a place of its own (grid, methods or seeds), expected "
                     "it there alone"
                 )
-            _plain(value, f"{where}: {name}")
+            plain(value, f"{where}: {name}")
     if {METHOD, SEED} & set(experiment.grid):
         raise ValueError(f"grid: {METHOD!r} and {SEED!r} have keys of their own")
     if experiment.baseline is not None:
-        _known([experiment.baseline], experiment.methods, "baseline")
+        known([experiment.baseline], experiment.methods, "baseline")
     for method, partner in experiment.partners.items():
-        _known([method, partner], experiment.methods, "partners")
+        known([method, partner], experiment.methods, "partners")
 
 
 def _check_shown(experiment: Experiment) -> None:
@@ -136,9 +134,9 @@ def _check_shown(experiment: Experiment) -> None:
         if bool(column.over) != bool(column.by):
             raise ValueError(f"table: {name}: expected 'over' and 'by' together or none")
         if not isinstance(column.compare, bool):
-            _known([column.compare], experiment.methods, f"table: {name}: compare")
+            known([column.compare], experiment.methods, f"table: {name}: compare")
         if column.over:
-            _known([column.over], experiment.grid, f"table: {name}: over")
+            known([column.over], experiment.grid, f"table: {name}: over")
         if column.by in ("slope", "range"):
             _positive(experiment, column.over, f"table: {name}: by {column.by}")
         if column.by == "range":
@@ -146,10 +144,10 @@ def _check_shown(experiment: Experiment) -> None:
     if (plot := experiment.plot) is None:
         return
     direct = [name for name, column in experiment.table.items() if not column.of]
-    _known(plot.y, direct, "figure: y")
-    _known(plot.log, ("x", "y"), "figure: log")
+    known(plot.y, direct, "figure: y")
+    known(plot.log, ("x", "y"), "figure: log")
     if plot.x is not None:
-        _known([plot.x], experiment.grid, "figure: x")
+        known([plot.x], experiment.grid, "figure: x")
     if "x" in plot.log:
         _positive(experiment, plot.x, "figure: log")
 
@@ -170,8 +168,8 @@ def _ranged(experiment: Experiment, axis: str | None, where: str) -> None:
 
 def _fields(cls: type, settings: Any, where: str) -> Any:
     """A dataclass from settings, its literal types and switches checked."""
-    settings = _mapping(settings, where)
-    _known(settings, [field.name for field in dataclasses.fields(cls)], where)
+    settings = mapping(settings, where)
+    known(settings, [field.name for field in dataclasses.fields(cls)], where)
     for name, hint in get_type_hints(cls).items():
         # Literal["a"] | None: the choices are two levels down.
         choices = [c for part in get_args(hint) for c in get_args(part) or [part]]
@@ -189,7 +187,7 @@ def _fields(cls: type, settings: Any, where: str) -> Any:
 def _plot(settings: Any) -> Plot | None:
     if settings is None:
         return None
-    settings = dict(_mapping(settings, "figure"))
+    settings = dict(mapping(settings, "figure"))
     if not settings.get("y"):
         raise ValueError("figure: expected 'y', found none")
     for name in ("y", "log"):
@@ -200,8 +198,8 @@ def _plot(settings: Any) -> Plot | None:
 
 
 def _seeds(found: Any) -> tuple[int, ...]:
-    seeds = list(range(1, found + 1)) if _is_whole(found) else found
-    if not isinstance(seeds, list) or not seeds or not all(map(_is_whole, seeds)):
+    seeds = list(range(1, found + 1)) if is_whole(found) else found
+    if not isinstance(seeds, list) or not seeds or not all(map(is_whole, seeds)):
         raise ValueError(f"seeds: expected whole numbers, or one n for 1 to n; found {found!r}")
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds: expected each one once, found {seeds}")
@@ -214,44 +212,7 @@ def _values(axis: str, found: Any) -> tuple[Any, ...]:
     for value in found:
         if isinstance(value, list | dict):
             raise ValueError(f"grid: {axis}: expected numbers, texts or switches, found {value!r}")
-        _plain(value, f"grid: {axis}")
+        plain(value, f"grid: {axis}")
     if len(set(found)) < len(found):
         raise ValueError(f"grid: {axis}: expected each value once, found {found}")
     return tuple(found)
-
-
-def _plain(value: Any, where: str) -> None:
-    """Refuse what is no JSON, and numbers that YAML takes for text."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{where}: expected numbers, texts, lists or null, found {value!r}"
-        ) from None
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
-        raise ValueError(
-            f"{where}: expected a number, found the text {value!r}; YAML wants a point and a sign "
-            "in numbers with an exponent: 1.0e-3"
-        )
-    for part in (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    ):
-        _plain(part, where)
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{where}: expected names with values, found {value!r}")
-    return value
-
-
-def _known(found: Collection[Any], known: Collection[str], where: str) -> None:
-    for name in found:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-            raise ValueError(f"{where}: unknown name {name!r}; {hint}")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
