@@ -27,9 +27,10 @@ IGA: dict[str, Any] = {
     "tau": 1.0,
     "tau_schedule": "constant",
     "mask_scale": "snr",
+    "mask_eps": 1e-6,
     "projection": "randomized",
+    "projection_oversampling": 8,
     "update": "chain",
-    "domain_weights": "equal",
 }
 
 
@@ -80,6 +81,7 @@ def iga_config(config: dict[str, Any], own: Iterable[str], folder: str, **study:
             "output_dir": folder,
             "method": algorithm,
             "max_steps": config["steps"],
+            "domain_weights": "equal",
             "gradient_checkpointing": False,
             "save_strategy": "no",
             "report_to": "none",
