@@ -74,11 +74,13 @@ class Plot:
         y: Names of figures, all of them in the table.
         x: An axis; None puts the methods side by side.
         log: The axes, of "x" and "y", that are logarithmic.
+        methods: Those that are drawn; by default all.
     """
 
     y: tuple[str, ...]
     x: str | None = None
     log: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

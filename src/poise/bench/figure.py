@@ -52,20 +52,22 @@ def draw(experiment: Experiment, plot: Plot, sections: Sequence[Section]) -> Fig
         if section.name in plot.y
         for rest in dict.fromkeys(_rest(section, row, plot) for row in section.rows)
     ]
+    methods = plot.methods or tuple(experiment.methods)
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=_size(experiment, plot, columns, lines))
+    figure = Figure(figsize=_size(methods, plot, columns, lines))
     figure.set_layout_engine("constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(lines, columns, squeeze=False, sharey=plot.x is None)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, (section, rest) in zip(grid.flat, panels, strict=False):
-        rows = [row for row in section.rows if _rest(section, row, plot) == rest]
+        drawn = [row for row in section.rows if row.method in methods]
+        rows = [row for row in drawn if _rest(section, row, plot) == rest]
         if plot.x is None:
             _side_by_side(axes, experiment, plot, section, rows)
         else:
-            _curves(axes, experiment, plot, section, rows)
+            _curves(axes, methods, experiment, plot, section, rows)
         axes.set_title(", ".join(f"{n} {shown(v)}" for n, v in rest), loc="left", fontsize=10)
     if plot.x is not None:
         handles, labels = grid.flat[0].get_legend_handles_labels()
@@ -73,12 +75,12 @@ def draw(experiment: Experiment, plot: Plot, sections: Sequence[Section]) -> Fig
     return figure
 
 
-def _size(experiment: Experiment, plot: Plot, columns: int, lines: int) -> tuple[float, float]:
+def _size(methods: Sequence[str], plot: Plot, columns: int, lines: int) -> tuple[float, float]:
     """Width and height in inches."""
-    longest, methods = max(map(len, experiment.methods)), len(experiment.methods)
+    longest, count = max(map(len, methods)), len(methods)
     if plot.x is None:
-        return 0.3 + 0.075 * longest + 3.0 * columns, lines * (0.8 + 0.22 * methods)
-    return 0.8 + 0.075 * longest + 3.8 * columns, max(0.4 + 2.9 * lines, 0.19 * methods)
+        return 0.3 + 0.075 * longest + 3.0 * columns, lines * (0.8 + 0.22 * count)
+    return 0.8 + 0.075 * longest + 3.8 * columns, max(0.4 + 2.9 * lines, 0.19 * count)
 
 
 def _rest(section: Section, row: Row, plot: Plot) -> tuple[tuple[str, Any], ...]:
@@ -132,10 +134,15 @@ def _point(axes: Axes, place: int, mean: float, interval: Interval | None, unit:
 
 
 def _curves(
-    axes: Axes, experiment: Experiment, plot: Plot, section: Section, rows: Sequence[Row]
+    axes: Axes,
+    methods: Sequence[str],
+    experiment: Experiment,
+    plot: Plot,
+    section: Section,
+    rows: Sequence[Row],
 ) -> None:
     unit = 100.0 if section.column.percent else 1.0
-    for i, method in enumerate(experiment.methods):
+    for i, method in enumerate(methods):
         own = [row for row in rows if row.method == method]
         xs, labels = _places(experiment, plot, section, own)
         known = [(x, row) for x, row in zip(xs, own, strict=True) if row.mean is not None]

@@ -146,6 +146,7 @@ def _check_shown(experiment: Experiment) -> None:
     direct = [name for name, column in experiment.table.items() if not column.of]
     known(plot.y, direct, "figure: y")
     known(plot.log, ("x", "y"), "figure: log")
+    known(plot.methods, experiment.methods, "figure: methods")
     if plot.x is not None:
         known([plot.x], experiment.grid, "figure: x")
     if "x" in plot.log:
@@ -190,7 +191,7 @@ def _plot(settings: Any) -> Plot | None:
     settings = dict(mapping(settings, "figure"))
     if not settings.get("y"):
         raise ValueError("figure: expected 'y', found none")
-    for name in ("y", "log"):
+    for name in ("y", "log", "methods"):
         value = settings.get(name) or ()
         settings[name] = (value,) if isinstance(value, str) else tuple(value)
     plot: Plot = _fields(Plot, settings, "figure")

@@ -123,6 +123,7 @@ def test_a_key_depends_on_settings_and_study_and_on_nothing_else(tmp_path: Path)
         ({"figure": {"x": "x"}}, "figure: expected 'y', found none"),
         ({"figure": {"y": "scor"}}, "figure: y: unknown name 'scor'; did you mean 'score'?"),
         ({"figure": {"y": "score", "x": "x"}}, "figure: x: unknown name 'x'"),
+        ({"figure": {"y": "score", "methods": "plai"}}, "figure: methods: unknown name 'plai'"),
         ({"figure": {"y": "score", "log": "z"}}, "figure: log: unknown name 'z'"),
         ({"figure": {"y": "score", "log": "x"}}, "figure: log: expected an axis of numbers"),
     ],
