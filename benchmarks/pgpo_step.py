@@ -8,7 +8,7 @@ student's and teacher's forward, loss, backward, clipping, optimizer, EMA teache
 model in bfloat16 (weights, autocast), LoRA of rank 16 on all linear layers, every other argument
 each trainer's default (activations are checkpointed; `--no-checkpointing`).
 
-`multiplier_time` is the same trainer at sensitivity 1 and at 0; entropies are logged, and so
+`multiplier_time` is the same trainer at sensitivity 1 and at 0; the signal is logged, and so
 measured, in both. `vs_trl_jsd` is Jensen-Shannon over the vocabulary on both sides, `vs_trl_topk`
 the top 100 and a tail on both; `full_vs_trl_topk` is Poise over the whole vocabulary against TRL's
 top 100.

@@ -90,8 +90,8 @@ class Side:
             "report_to": "none",
             "disable_tqdm": True,
         }
-        if host == "poise":  # rho_min: whatever random tokens signal, the multiplier is not 1
-            build, arguments = PGPOTrainer, PGPOConfig(**config, rho_min=0.5)
+        if host == "poise":  # against a reference the first multiplier would be 1
+            build, arguments = PGPOTrainer, PGPOConfig(**config, signal_reference="none")
         else:
             build, arguments = SDPOTrainer, SDPOConfig(**config)
         path = model_path(setting, folder)

@@ -190,9 +190,10 @@ def test_logged_rates_tell_the_schedulers_and_the_effective_one(make_trainer: Ma
 def test_signal_is_the_same_with_the_tiled_and_the_hosts_loss(
     make_trainer: Make, estimator: str
 ) -> None:
+    law = {"signal_estimator": estimator, "signal_reference": "none"}
     signals = []
     for tiled in (True, False):
-        trainer = make_trainer(max_steps=1, tiled_loss=tiled, signal_estimator=estimator)
+        trainer = make_trainer(max_steps=1, tiled_loss=tiled, **law)
         trainer.train()
         signals.append(_history(trainer, "pgpo/information_signal")[0])
     assert signals[0] == pytest.approx(signals[1], abs=1e-5)

@@ -21,6 +21,9 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     Multiplier (see [`poise.core.viscosity.Viscosity`] for the formulas and for what is our choice):
     `sensitivity`, `rho_max`, `rho_min`, `signal_reference`, `signal_reference_steps`,
     `signal_reference_decay`, `signal_prior_reference`, `signal_estimator`, `scale_weight_decay`.
+    Choice: the defaults are those that led in `experiments/collapse`, a brake against the first
+    steps' mean KL, which wants a warm-up of about as many steps. The paper's form is
+    `sensitivity=1, rho_min=1, signal_estimator="entropy", signal_reference="none"`.
 
     Loss: `tiled_loss`, `loss_tile_tokens`, `pass_rate_weight` (SC-SDPO; see
     [`poise.core.pass_rate.pass_rate_weights`]).
@@ -34,23 +37,25 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     """
 
     sensitivity: float = _option(
-        1.0,
-        "Sensitivity alpha of the multiplier exp(alpha * signal). 0 switches PGPO off: plain SDPO.",
+        6.0,
+        "Sensitivity alpha of the multiplier; the paper's are 0.5, 1.0 and 1.5. 0 switches PGPO "
+        "off: plain SDPO.",
     )
     rho_max: float = _option(2.0, "Cap of the multiplier, at least 1.")
     rho_min: float = _option(
-        1.0, "Lower bound of the multiplier, in (0, 1]. 1 is the paper's; below 1 a step may brake."
+        0.002,
+        "Lower bound of the multiplier, in (0, 1]. 1 is the paper's; below 1 a step may brake.",
     )
     signal_estimator: str = _option(
-        "entropy",
+        "kl",
         "Information signal: 'entropy' (the paper's: student minus teacher entropy), 'kl' (mean "
         "KL from student to teacher) or 'pointwise' (log-ratio on the sampled tokens).",
     )
     signal_reference: str = _option(
-        "none",
-        "What the signal is measured against: 'none' (the paper's), 'initial' (mean of the first "
-        "steps) or 'running' (a maximum that forgets). With a reference the multiplier is "
-        "exp(alpha * (I / I_ref - 1)).",
+        "initial",
+        "What the signal I is measured against: 'initial' (mean of the first steps) or 'running' "
+        "(a maximum that forgets), for a multiplier exp(alpha * (I / I_ref - 1)); or 'none' (the "
+        "paper's), for exp(alpha * I).",
     )
     signal_reference_steps: int = _option(
         10, "Optimizer steps that the 'initial' reference averages over."

@@ -63,7 +63,7 @@ def test_a_run_leaves_everything_in_its_folder(run: Any, folder: Path) -> None:
         "README.md",
         "checkpoint-2",
     }
-    assert read_run(folder).config["config.sensitivity"] == 1.0
+    assert read_run(folder).config["config.sensitivity"] == 6.0
     steps = [
         json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()
     ]
