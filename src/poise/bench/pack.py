@@ -201,6 +201,8 @@ def _in_parts(root: Path, output: Path, part_bytes: int) -> list[Path]:
     archive = root.parent / "all.tar"
     with tarfile.open(archive, "w") as tar:
         tar.add(root, root.name)
+    for old in output.glob(f"{root.name}.tar.*"):  # an earlier pack may have had more parts
+        old.unlink()
     parts: list[Path] = []
     with archive.open("rb") as whole:
         while piece := whole.read(part_bytes):
