@@ -107,6 +107,7 @@ def test_a_study_says_which_data_and_models_it_reads(
     (data := tmp_path / "data").mkdir()
     (data / "rows.jsonl").write_text("{}")
     monkeypatch.setenv("POISE_SCIKNOWEVAL", str(data))
+    (tmp_path / "out").mkdir(exist_ok=True)
     (tmp_path / "out" / "science.tar.007").touch()  # of an earlier pack with more parts
     (part,) = packing.pack(experiment, tmp_path / "out", Machine(), 2**30)
     assert list((tmp_path / "out").iterdir()) == [part]
