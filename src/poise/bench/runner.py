@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import time
@@ -61,7 +62,7 @@ def check_runs(experiment: Experiment) -> None:
     if hasattr(study, "check"):
         for run in experiment.runs():
             try:
-                study.check(run.config)
+                study.check(copy.deepcopy(dict(run.config)))
             except ValueError as error:
                 raise ValueError(f"{experiment.name}, {run}: {error}") from None
 
@@ -97,7 +98,8 @@ def do(results: Results, run: Run) -> Outcome:
             return Outcome(run, "elsewhere")
         began, clock, busy = datetime.now(UTC), time.perf_counter(), time.process_time()
         try:
-            figures = studies.load(run.study).run(dict(run.config))
+            # A copy: the host writes into settings such as `model_init_kwargs`.
+            figures = studies.load(run.study).run(copy.deepcopy(dict(run.config)))
             seconds = time.perf_counter() - clock
             results.append(
                 {

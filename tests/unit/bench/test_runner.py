@@ -58,6 +58,13 @@ def test_only_what_is_missing_runs(tmp_path: Path) -> None:
     assert [line["config"]["seed"] for line in lines(more)] == [1, 1, 2, 2]
 
 
+def test_what_a_study_writes_into_its_settings_changes_no_key(tmp_path: Path) -> None:
+    experiment = toy(tmp_path, seeds=1, fixed={"nested": {"a": 1}})
+    run_missing(experiment)
+    assert [line["config"]["nested"] for line in lines(experiment)] == [{"a": 1}] * 2
+    assert runner.missing(experiment) == []
+
+
 def test_a_limit_counts_what_was_done_here(tmp_path: Path) -> None:
     experiment = toy(tmp_path)
     first, *_ = experiment.runs()

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-OWN = {"shift", "power", "fail_at", "killed_at", "log", "wait_for", "together"}
+OWN = {"nested", "shift", "power", "fail_at", "killed_at", "log", "wait_for", "together"}
 KNOWN = {"method", "seed", "x", *OWN}
 
 
@@ -26,6 +26,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         raise RuntimeError("the toy is broken")
     if config["seed"] == config.get("killed_at"):
         os.kill(os.getpid(), signal.SIGKILL)
+    config.get("nested", {})["written"] = True
     x = config.get("x", 0)
     figures: dict[str, Any] = {"score": config.get("shift", 0) + config["seed"] / 10 + x}
     if "power" in config:
