@@ -12,7 +12,11 @@ _NUMBER = re.compile(r"[+-]?\d[\d_]*\.?\d*([eE][+-]?\d+)?")
 
 
 def plain(value: Any, where: str) -> None:
-    """Refuse what is no JSON, and numbers that YAML takes for text."""
+    """Refuse what is no JSON, and numbers that YAML takes for text.
+
+    Raises:
+        ValueError: it is one of these; `where` is the message's beginning.
+    """
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
@@ -31,14 +35,22 @@ def plain(value: Any, where: str) -> None:
 
 
 def mapping(value: Any, where: str) -> Mapping[str, Any]:
-    """The value, which is to have names."""
+    """The value.
+
+    Raises:
+        ValueError: it has no names.
+    """
     if not isinstance(value, Mapping):
         raise ValueError(f"{where}: expected names with values, found {value!r}")
     return value
 
 
 def known(found: Collection[Any], names: Collection[str], where: str) -> None:
-    """Refuse names that are none of those; the message says which is near."""
+    """Refuse names that are not known.
+
+    Raises:
+        ValueError: one is not; the message says which is near.
+    """
     for name in found:
         if name not in names:
             near = difflib.get_close_matches(str(name), names, n=1)
