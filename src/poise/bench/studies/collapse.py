@@ -2,12 +2,14 @@
 
 A tiny model that half knows how to sort (`labs.sorting`) learns by SDPO from its own successful
 siblings, with the whole of `PGPOTrainer`. Settings of a run: `steps`, `prompts` and `rollouts` a
-step, `test_questions`, `test_every` steps, and any argument of `PGPOConfig`. Two controls are
+step, `test_questions`, `test_every` steps, and any argument of `PGPOConfig`. Controls are
 `control: mean_step` (SDPO, the learning rate multiplied by the mean multiplier that the run's own
-settings gave on the same seed) and `control: shuffled` (those multipliers, in another order); both
-take the multipliers of steps that distilled something. `trainer: grpo` is another method on the
-same work: TRL's `GRPOTrainer` on the same questions, rewards, rollouts and steps; it takes the
-arguments of `GRPOConfig`, and `NOT_GRPO`, which say nothing to it, are left out.
+settings gave on the same seed) and `control: shuffled` (those multipliers, in another order), and
+both again as `scheduled_mean_step` and `scheduled_shuffled`, which weigh by each step's learning
+rate (`_controls`); all take the multipliers of steps that distilled something. `trainer: grpo` is
+another method on the same work: TRL's `GRPOTrainer` on the same questions, rewards, rollouts and
+steps; it takes the arguments of `GRPOConfig`, and `NOT_GRPO`, which say nothing to it, are left
+out.
 
 Figures: greedy accuracy on questions that training never shows, at every test; its last, best and
 mean value (the area under the curve); and whether the run survived: the last value is at least
@@ -25,14 +27,15 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.viscosity import ViscosityState
 from ..labs import sorting
-from ._logs import figures_of, live_multipliers, pgpo_figures
+from . import _controls
+from ._logs import figures_of, pgpo_figures
 from ._settings import PGPO, require_arguments, require_counts
 
 if TYPE_CHECKING:
     from ..labs.accuracy import AccuracyCurve
 
 TRAINERS = ("pgpo", "grpo")
-CONTROLS = ("mean_step", "shuffled")
+CONTROLS = ("mean_step", "shuffled", "scheduled_mean_step", "scheduled_shuffled")
 COUNTS = ("seed", "steps", "prompts", "rollouts", "test_questions", "test_every")
 OWN = ("method", "trainer", "control", *COUNTS)
 _NO_NUMBERS = "probability tensor contains"  # what torch says of inf and nan when it samples
@@ -64,16 +67,32 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     control = config.get("control")
     if control is None:
         return _train(config)
+    return _controlled(config, control)
+
+
+def _controlled(config: dict[str, Any], control: str) -> dict[str, Any]:
+    """A run of the settings themselves, then the control with its multipliers."""
     figures = _train(config)
-    live = live_multipliers(figures["multipliers"], figures["signals"]) or [1.0]
+    rates = _controls.rates(_arguments(config, "unused"))
+    live = [i for i, signal in enumerate(figures["signals"]) if signal is not None]
+    used = [figures["multipliers"][i] for i in live] or [1.0]
+    rates = [rates[i] for i in live] or [1.0]
+    rng = random.Random(f"shuffled {config['seed']}")
     if control == "shuffled":
-        random.Random(f"shuffled {config['seed']}").shuffle(live)
-        return _train(config, live)
-    rate = config["learning_rate"] * statistics.fmean(live)
+        rng.shuffle(used)
+        return _train(config, used)
+    if control == "scheduled_shuffled":
+        used = _controls.scheduled_shuffle(used, rates, rng)
+        return _train(config, used, again=rates.index(rates[-1]))
+    scheduled = control == "scheduled_mean_step"
+    mean = _controls.scheduled_mean(used, rates) if scheduled else statistics.fmean(used)
+    rate = config["learning_rate"] * mean
     return _train(config | {"learning_rate": rate, "sensitivity": 0.0})
 
 
-def _train(config: dict[str, Any], multipliers: Sequence[float] = ()) -> dict[str, Any]:
+def _train(
+    config: dict[str, Any], multipliers: Sequence[float] = (), again: int = 0
+) -> dict[str, Any]:
     from ...training import PGPOTrainer
 
     curve = _curve(config)
@@ -81,7 +100,7 @@ def _train(config: dict[str, Any], multipliers: Sequence[float] = ()) -> dict[st
         trainer = _trainer(PGPOTrainer, config, _arguments(config, folder), curve)
         if multipliers:
             trainer.create_optimizer()
-            trainer.step_scale.viscosity = _Replayed(multipliers)
+            trainer.step_scale.viscosity = _Replayed(multipliers, again)
         _run_to_the_end(trainer, curve, config)
     return curve.figures() | pgpo_figures(trainer.state.log_history)
 
@@ -136,16 +155,21 @@ def _trainer(trainer_class: Any, config: dict[str, Any], args: Any, curve: Accur
 
 
 class _Replayed:
-    """Stands for the law of viscosity: a list of multipliers, whatever the signal."""
+    """Stands for the law of viscosity: a list of multipliers, whatever the signal.
+
+    After its end it goes on from the one at `again`.
+    """
 
     sensitivity = 1.0
 
-    def __init__(self, multipliers: Sequence[float]) -> None:
-        self._multipliers = multipliers
+    def __init__(self, multipliers: Sequence[float], again: int) -> None:
+        self._multipliers, self._again = multipliers, again
 
     def step(self, signal: float, state: ViscosityState) -> tuple[float, ViscosityState]:
-        rho = self._multipliers[state.steps % len(self._multipliers)]
-        return rho, ViscosityState(None, state.steps + 1)
+        place, end = state.steps, len(self._multipliers)
+        if place >= end:
+            place = self._again + (place - end) % (end - self._again)
+        return self._multipliers[place], ViscosityState(None, state.steps + 1)
 
 
 def _arguments(config: dict[str, Any], folder: str) -> Any:

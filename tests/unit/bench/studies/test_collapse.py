@@ -9,6 +9,7 @@ import pytest
 
 from poise.bench.labs import sorting
 from poise.bench.studies import collapse
+from poise.core.viscosity import ViscosityState
 
 CONFIG: dict[str, Any] = {
     "method": "pgpo",
@@ -50,9 +51,9 @@ def test_the_shuffled_control_uses_the_multipliers_of_live_steps_in_another_orde
 ) -> None:
     train = collapse._train
     monkeypatch.setattr(collapse, "_train", lambda *args: LIVE if len(args) == 1 else train(*args))
-    figures = collapse.run(CONFIG | {"control": "shuffled"})
-    assert sorted(figures["multipliers"]) == [1.25, 1.5, 1.75]
-    assert figures["multipliers"] != [1.5, 1.25, 1.75]
+    used = collapse.run(CONFIG | {"steps": 4, "control": "shuffled"})["multipliers"]
+    assert sorted(used[:3]) == [1.25, 1.5, 1.75] and used[:3] != [1.5, 1.25, 1.75]
+    assert used[3] == used[0]  # and from the beginning again
 
 
 @pytest.mark.parametrize(("signals", "mean"), [(LIVE["signals"], 1.5), ([None] * 4, 1.0)])
@@ -66,11 +67,50 @@ def test_the_control_of_the_mean_step_is_sdpo_at_the_rate_of_live_steps(
         return LIVE | {"signals": signals}
 
     monkeypatch.setattr(collapse, "_train", train)
-    collapse.run(CONFIG | {"control": "mean_step"})
+    collapse.run(CONFIG | {"steps": 4, "control": "mean_step"})
     assert [(c["sensitivity"], c["learning_rate"]) for c in asked] == [
         (1.0, 1e-3),
         (0.0, pytest.approx(mean * 1e-3)),
     ]
+
+
+WARM = {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 2}
+
+
+def test_the_scheduled_mean_step_is_the_mean_by_learning_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def train(config: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
+        asked.append(config)
+        return {"multipliers": [2.0, 2.0, 0.5, 0.1], "signals": [0.1, 0.1, 0.1, 0.1]}
+
+    monkeypatch.setattr(collapse, "_train", train)
+    collapse.run(CONFIG | WARM | {"steps": 4, "control": "scheduled_mean_step"})
+    # Rates 0, 1/2, 1, 1: (1 + 0.5 + 0.1) / 2.5
+    assert asked[1]["learning_rate"] == pytest.approx(0.64e-3) and asked[1]["sensitivity"] == 0.0
+
+
+def test_the_scheduled_shuffle_leaves_the_warm_up_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, used = collapse._train, [1.9, 1.8, 0.4, 0.3, 0.2, 0.1]
+    first = {"multipliers": used, "signals": [0.1] * 6}
+
+    def replayed(config: dict[str, Any], *args: Any, **more: Any) -> dict[str, Any]:
+        return train(config, *args, **more) if args else first
+
+    monkeypatch.setattr(collapse, "_train", replayed)
+    config = CONFIG | WARM | {"control": "scheduled_shuffled", "steps": 6, "test_every": 3}
+    found = collapse.run(config)["multipliers"]
+    assert found[:2] == used[:2] and sorted(found) == sorted(used) and found != used
+
+
+def test_multipliers_that_are_too_few_go_on_after_the_warm_up() -> None:
+    replayed, state, found = collapse._Replayed([2.0, 0.3, 0.2], again=1), ViscosityState(), []
+    for _ in range(6):
+        rho, state = replayed.step(0.1, state)
+        found.append(rho)
+    assert found == [2.0, 0.3, 0.2, 0.3, 0.2, 0.3]
 
 
 def test_steps_that_distil_nothing_do_not_count_in_the_mean_multiplier() -> None:
