@@ -36,7 +36,8 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
     Checkpoints: `exact_resume`.
 
     Choice: the mask's and the projection's defaults are those that led in
-    `experiments/isomers_settings` and in `experiments/isomers`.
+    `experiments/isomers_settings` and in `experiments/isomers`; on new seeds little is left of
+    their lead (`experiments/isomers_confirm`).
 
     Raises:
         ValueError: an argument outside its range, two that exclude each other, or one of the host's

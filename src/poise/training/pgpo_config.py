@@ -21,7 +21,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     Multiplier (see [`poise.core.viscosity.Viscosity`] for the formulas and for what is our choice):
     `sensitivity`, `rho_max`, `rho_min`, `signal_reference`, `signal_reference_steps`,
     `signal_reference_decay`, `signal_prior_reference`, `signal_estimator`, `scale_weight_decay`.
-    Choice: the defaults are those that led in `experiments/collapse` and, on new seeds, in
+    Choice: the defaults were chosen in `experiments/collapse` and tried on new seeds in
     `experiments/collapse_confirm`: a brake against the first steps' mean KL, which wants a warm-up
     of about as many steps. The paper's form is `sensitivity=1, rho_min=1,
     signal_estimator="entropy", signal_reference="none"`.

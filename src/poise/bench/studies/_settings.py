@@ -46,6 +46,17 @@ def require_counts(config: dict[str, Any], names: Iterable[str]) -> None:
             raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
 
 
+def require_test_at_the_end(config: dict[str, Any]) -> None:
+    """Refuse a run whose last test would not be of the trained model.
+
+    Raises:
+        ValueError: `steps` is no multiple of `test_every`.
+    """
+    steps, every = config["steps"], config["test_every"]
+    if steps % every:
+        raise ValueError(f"test_every: expected a divisor of steps ({steps}), found {every}")
+
+
 def require_arguments(config: dict[str, Any], make: Callable[[dict[str, Any], str], Any]) -> None:
     """Refuse what a trainer's configuration refuses.
 

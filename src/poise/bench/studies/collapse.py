@@ -29,7 +29,7 @@ from ...core.viscosity import ViscosityState
 from ..labs import sorting
 from . import _controls
 from ._logs import figures_of, pgpo_figures
-from ._settings import PGPO, require_arguments, require_counts
+from ._settings import PGPO, require_arguments, require_counts, require_test_at_the_end
 
 if TYPE_CHECKING:
     from ..labs.accuracy import AccuracyCurve
@@ -57,6 +57,7 @@ def check(config: dict[str, Any]) -> None:
     if control is not None and trainer != "pgpo":
         raise ValueError(f"control: expected none with trainer {trainer}, found {control!r}")
     require_counts(config, COUNTS)
+    require_test_at_the_end(config)
     require_arguments(config, _arguments if trainer == "pgpo" else _grpo_arguments)
 
 

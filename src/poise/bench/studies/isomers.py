@@ -17,7 +17,7 @@ import tempfile
 from typing import Any
 
 from ..labs import ranking
-from ._settings import iga_config, require_arguments, require_counts
+from ._settings import iga_config, require_arguments, require_counts, require_test_at_the_end
 
 COUNTS = (
     "seed",
@@ -40,6 +40,7 @@ def check(config: dict[str, Any]) -> None:
             configuration refuses one.
     """
     require_counts(config, COUNTS)
+    require_test_at_the_end(config)
     if config["domains"] > (most := len(ranking.DOMAINS) - len(ranking.HELD_OUT)):
         raise ValueError(f"domains: expected at most {most}, found {config['domains']}")
     for name in ("sequences", "train_sequences"):

@@ -18,7 +18,7 @@ CONFIG: dict[str, Any] = {
     "prompts": 2,
     "rollouts": 4,
     "test_questions": 8,
-    "test_every": 2,
+    "test_every": 3,
     "learning_rate": 1e-3,
     "distillation_mode": "full_logits",
     "sensitivity": 1.0,
@@ -34,7 +34,7 @@ def _a_model_of_few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_run_has_the_figures_that_the_table_shows() -> None:
     figures = collapse.run(CONFIG)
-    assert len(figures["accuracy"]) == 2  # before, and after two of three steps
+    assert len(figures["accuracy"]) == 2  # before and after
     assert figures["final"] == figures["accuracy"][-1]
     assert figures["best"] == max(figures["accuracy"][1:])
     assert figures["survived"] == float(figures["final"] >= figures["before"])
@@ -175,6 +175,7 @@ def test_grpo_refuses_what_would_have_no_effect_on_it() -> None:
         ({"trainer": "ppo"}, "trainer: expected one of pgpo, grpo, found 'ppo'"),
         ({"control": "other"}, "control: expected one of mean_step, shuffled"),
         ({"steps": 0}, "steps: expected a whole number"),
+        ({"steps": 4}, r"test_every: expected a divisor of steps \(4\), found 3"),
         ({"sensitivity": -1.0}, "sensitivity"),
         ({"sensitvity": 1.0}, "sensitvity"),
     ],
