@@ -115,7 +115,7 @@ def _side_by_side(
         label = f"{section.name},\n{'points' if unit == 100 else 'difference'} to {baseline}"
     _dress(axes)
     axes.set_xlabel(label, fontsize=9)
-    if "y" in plot.log and not compared:
+    if "y" in plot.log and not compared and any(point.mean for point in points):
         axes.set_xscale("log", nonpositive="clip")
 
 
@@ -174,7 +174,7 @@ def _curves(
         axes.set_ybound(max(bottom, -4.0), min(top, 104.0))
     if "x" in plot.log:
         axes.set_xscale("log")
-    if "y" in plot.log:
+    if "y" in plot.log and any(row.mean for row in rows):  # an empty panel has no logarithms
         axes.set_yscale("log", nonpositive="clip")
 
 

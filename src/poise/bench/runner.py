@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
+import threading
 import time
 import traceback
 from collections import deque
@@ -65,6 +66,18 @@ def check_runs(experiment: Experiment) -> None:
                 study.check(copy.deepcopy(dict(run.config)))
             except ValueError as error:
                 raise ValueError(f"{experiment.name}, {run}: {error}") from None
+
+
+def check_data(runs: Iterable[Run]) -> None:
+    """Ask the study of runs that are to be done whether it finds its data.
+
+    Raises:
+        ValueError: it does not.
+    """
+    for run in runs:
+        study = studies.load(run.study)
+        if hasattr(study, "check_data"):
+            study.check_data(run.config)
 
 
 def run_all(
@@ -134,6 +147,18 @@ def _in_processes(results: Results, runs: Iterable[Run], left: int, jobs: int) -
                 yield Outcome(run, "failed", error=KILLED)
 
 
+def _end_with_the_parent() -> None:
+    """Ends this process when the parent is killed: nobody would, and it may hold an accelerator."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _in_a_pool(
     results: Results, queue: deque[Run], left: int, jobs: int
 ) -> Generator[Outcome, None, tuple[int, list[Run]]]:
@@ -142,7 +167,8 @@ def _in_a_pool(
     Returns how many are left to do, and those that were under way when the pool ended.
     """
     under_way: dict[Future[Outcome], Run] = {}
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=_end_with_the_parent) as pool:
         try:
             while True:
                 while queue and len(under_way) < min(jobs, left):

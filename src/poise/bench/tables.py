@@ -120,8 +120,11 @@ def _values(experiment: Experiment, records: Mapping[str, Record], name: str) ->
         known |= set(figures)
         if (value := figures.get(name)) is None:
             continue
-        if not isinstance(value, int | float):
-            raise ValueError(f"table: {name}: expected numbers in the results, found {value!r}")
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(
+                f"table: {name}: expected numbers in the results, found {value!r} in the line of "
+                f"{run}, key {run.key}; take the line out and run it again"
+            )
         by_seed[run.place["seed"]] = float(value)
     if known and name not in known:
         raise ValueError(f"table: no result has a figure {name!r}; they have {sorted(known)}")

@@ -70,8 +70,10 @@ def table(argv: list[str]) -> int:
     records, damaged = Results(experiment.folder).read()
     warn_of(damaged, experiment.name)
     if not any(run.key in records for run in experiment.runs()):
+        others = f"; {len(records)} lines are of other settings" if records else ""
         raise ValueError(
-            f"{experiment.name}: expected results, found none; see `poise bench run --help`"
+            f"{experiment.name}: expected results of these settings, found none{others}; see "
+            "`poise bench run --help`"
         )
     sections = tables.build(experiment, records)
     console = Console()

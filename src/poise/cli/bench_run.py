@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     """Do what is missing; returns 1 if a run failed.
 
     Raises:
-        ValueError: the experiment is wrong, or its study refuses the settings of a run.
+        ValueError: the experiment is wrong, or its study refuses a run's settings or lacks data.
     """
     parser = CommandParser(
         RunArguments,
@@ -52,6 +52,7 @@ def main(argv: list[str]) -> int:
     print(f"{experiment.name}: {len(runs) - len(missing)} of {len(runs)} runs are done")
     if missing:
         runner.check_runs(experiment)
+        runner.check_data(missing)
     outcomes = runner.run_all(experiment, missing, arguments.limit, arguments.jobs)
     total = min(len(missing), arguments.limit or len(missing))
     failed = _follow(outcomes, total)

@@ -126,6 +126,20 @@ def test_a_model_in_a_folder_does_not_travel(tmp_path: Path) -> None:
         packing.pack(experiment, tmp_path / "out", Machine(), 2**30)
 
 
+def test_an_extra_that_is_not_installed_is_said(tmp_path: Path, monkeypatch: Any) -> None:
+    found = packing.importlib.metadata.distribution
+
+    def without(name: str) -> Any:
+        if name == "torchjd":
+            raise packing.importlib.metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(packing.importlib.metadata, "distribution", without)
+    with pytest.raises(ValueError, match=r"found no torchjd; pip install 'poise\[demo,baselines"):
+        packing.pack(_experiment(tmp_path / "small"), tmp_path / "out", Machine(), 2**30)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_pip_does_not_find_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = subprocess.CompletedProcess([], 1, "", "No matching distribution found for x")
     monkeypatch.setattr(packing.subprocess, "run", lambda *_, **__: failed)

@@ -195,6 +195,20 @@ def test_other_axes_make_panels_and_words_are_placed_in_their_order(tmp_path: Pa
     assert labels == ["small", "large"] and drawn.axes[0].get_yscale() == "log"
 
 
+@pytest.mark.parametrize("axis", ["x", None])
+def test_what_has_no_results_yet_leaves_its_panel_empty(tmp_path: Path, axis: str | None) -> None:
+    experiment = experiment_of(
+        tmp_path,
+        grid={"x": [1, 2], "size": ["small", "large"]},
+        table={"score": {"compare": False}},
+        figure={"y": "score", "log": ["y"]} | ({"x": axis} if axis else {}),
+    )
+    runs = [run for run in experiment.runs() if run.place["size"] == "small"]
+    records = {run.key: {"figures": {"score": 1.0}} for run in runs}
+    figure.save(experiment, tables.build(experiment, records), tmp_path)
+    assert (tmp_path / "figure.png").exists()
+
+
 @pytest.mark.parametrize("compare", [True, False])
 def test_without_an_axis_the_methods_stand_side_by_side(tmp_path: Path, compare: bool) -> None:
     table = {"score": {"compare": compare}}

@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from poise.bench import runner
 from poise.bench.experiment import Experiment
 from poise.bench.results import Results
+from poise.cli.main import main
 from poise.versions import software_versions
 
 from .toys import process, run_missing, toy
@@ -131,6 +133,30 @@ def test_a_kill_in_the_middle_loses_only_the_run_under_way(tmp_path: Path) -> No
     assert [outcome.status for outcome in run_missing(experiment)] == ["done", "done"]
     assert [line["config"]["seed"] for line in lines(experiment)] == [1, 1, 2, 2]
     assert starts(log) == {"plain-0-1": 1, "shifted-0-1": 1, "plain-0-2": 2, "shifted-0-2": 1}
+
+
+def test_children_end_when_the_parent_is_killed(tmp_path: Path) -> None:
+    folder, log = tmp_path / "toy", tmp_path / "log"
+    log.mkdir()
+    toy(folder, seeds=1, fixed={"log": str(log), "together": 3})  # a third never comes
+    other = process(folder, jobs=2)
+    files = [log / f"{method}-0-1.started" for method in ("plain", "shifted")]
+    for file in files:
+        wait_for(file)
+    children = [psutil.Process(int(file.read_text())) for file in files]
+    other.kill()
+    other.communicate()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert all(child.status() == psutil.STATUS_ZOMBIE for child in alive)
+
+
+def test_data_is_asked_for_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy(tmp_path, methods={"a": {}, "b": {"shift": "absent"}})
+    assert main(["bench", "run", str(tmp_path)]) == 2
+    assert "expected data of the toy, found none" in capsys.readouterr().err
+    assert not Results(tmp_path).path.exists()
 
 
 def test_two_processes_share_the_runs_and_tear_no_line(tmp_path: Path) -> None:

@@ -143,6 +143,7 @@ def test_a_slope_needs_values_above_zero(tmp_path: Path) -> None:
     ("figures", "message"),
     [
         ({"score": "high"}, "table: score: expected numbers in the results, found 'high'"),
+        ({"score": math.nan}, r"found nan in the line of .*method plain.*seed 1.*, key \w+; take"),
         ({"scores": 1}, r"table: no result has a figure 'score'; they have \['scores'\]"),
     ],
 )

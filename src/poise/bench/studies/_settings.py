@@ -58,7 +58,7 @@ def require_test_at_the_end(config: dict[str, Any]) -> None:
 
 
 def require_arguments(config: dict[str, Any], make: Callable[[dict[str, Any], str], Any]) -> None:
-    """Refuse what a trainer's configuration refuses.
+    """Refuse what a trainer's configuration refuses, or its optimizer or rollouts later.
 
     Args:
         config: the settings of a run.
@@ -67,6 +67,11 @@ def require_arguments(config: dict[str, Any], make: Callable[[dict[str, Any], st
     Raises:
         ValueError: a value outside its range, or an argument that it does not have.
     """
+    rate = config.get("learning_rate")
+    if rate is not None and not (isinstance(rate, int | float) and rate > 0):
+        raise ValueError(f"learning_rate: expected a number above 0, found {rate!r}")
+    if config.get("rollouts", 2) < 2:
+        raise ValueError(f"rollouts: expected at least 2 a question, found {config['rollouts']}")
     try:
         with tempfile.TemporaryDirectory() as folder:
             make(config, folder)

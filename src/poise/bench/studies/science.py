@@ -14,10 +14,11 @@ Figures: avg@k, the share of samples in which an answer was found, rewards and m
 
 from __future__ import annotations
 
+import functools
 import os
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...data.splits import stable_fraction
@@ -67,6 +68,22 @@ def check(config: dict[str, Any]) -> None:
     require_arguments(config, _arguments)
 
 
+def check_data(config: Mapping[str, Any]) -> None:
+    """Refuse to begin without the questions.
+
+    Raises:
+        ValueError: they cannot be read.
+    """
+    try:
+        for split in ("train", "test"):
+            _load(os.environ.get(FOLDER), config["domain"], split, config["style"])
+    except OSError as error:  # the hub's errors of connection too
+        raise ValueError(
+            f"{FOLDER}: expected the folder with <domain>/train.jsonl and <domain>/test.jsonl, or "
+            f"the hub at hand; found {os.environ.get(FOLDER)!r}: {error}"
+        ) from None
+
+
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """One run and its figures."""
     from peft import LoraConfig
@@ -100,18 +117,21 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
 def _questions(config: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
     """Questions to train on, and those of the part that is asked for."""
-    from ...data.sciknoweval import load_sciknoweval
-
-    def load(split: str) -> Any:
-        source, domains = os.environ.get(FOLDER), [config["domain"]]
-        return load_sciknoweval(source, split, domains, config["style"], reference=True)
-
-    trained = load("train")
+    folder = os.environ.get(FOLDER)
+    trained = _load(folder, config["domain"], "train", config["style"])
     kept = [i for i, row in enumerate(trained) if stable_fraction(str(row["prompt"])) < TRAINED]
     if config["part"] == "test":
-        return trained.select(kept), load("test").to_list()
+        tests = _load(folder, config["domain"], "test", config["style"])
+        return trained.select(kept), tests.to_list()
     others = sorted(set(range(len(trained))) - set(kept))
     return trained.select(kept), trained.select(others).to_list()
+
+
+@functools.cache
+def _load(folder: str | None, domain: str, split: str, style: str) -> Any:
+    from ...data.sciknoweval import load_sciknoweval
+
+    return load_sciknoweval(folder, split, [domain], style, reference=True)
 
 
 def _accuracy(records: Sequence[QuestionRecord]) -> dict[str, float]:

@@ -66,6 +66,23 @@ def test_what_settings_are_chosen_on_is_neither_trained_on_nor_the_test() -> Non
     assert len(set.union(*ids)) == 44 == sum(map(len, ids))
 
 
+def test_questions_that_are_not_there_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    science.check_data(CONFIG)
+    monkeypatch.setenv(science.FOLDER, str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"POISE_SCIKNOWEVAL: expected the folder .*nowhere"):
+        science.check_data(CONFIG)
+    monkeypatch.delenv(science.FOLDER)
+    monkeypatch.setattr("datasets.load_dataset", _no_hub)
+    with pytest.raises(ValueError, match="or the hub at hand; found None: no network"):
+        science.check_data(CONFIG)
+
+
+def _no_hub(*_: Any, **__: Any) -> None:
+    raise ConnectionError("no network")
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -73,6 +90,8 @@ def test_what_settings_are_chosen_on_is_neither_trained_on_nor_the_test() -> Non
         ({"part": "train"}, "part: expected one of validation, test"),
         ({"steps": -1}, "steps: expected a whole number"),
         ({"learning_rate": None}, "learning_rate"),
+        ({"learning_rate": -1.0}, "learning_rate: expected a number above 0, found -1.0"),
+        ({"rollouts": 1}, "rollouts: expected at least 2 a question, found 1"),
         ({"samples": 0}, "samples: expected a whole number"),
         ({"temperature": 0.0}, "temperature 0 is greedy"),
         ({"sensitivty": 1.0}, "sensitivty"),

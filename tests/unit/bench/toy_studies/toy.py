@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ KNOWN = {"method", "seed", "x", *OWN}
 def check(config: dict[str, Any]) -> None:
     if unknown := set(config) - KNOWN:
         raise ValueError(f"expected settings of the toy, found {sorted(unknown)}")
+
+
+def check_data(config: Mapping[str, Any]) -> None:
+    if config.get("shift") == "absent":
+        raise ValueError("expected data of the toy, found none")
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
@@ -35,9 +41,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _log(folder: Path, name: str, config: dict[str, Any]) -> None:
-    """A line a start; then wait for a file, or until so many runs have started."""
+    """A line a start, the process's number; then wait for a file, or for so many starts."""
     with (folder / f"{name}.started").open("a") as file:
-        file.write("started\n")
+        file.write(f"{os.getpid()}\n")
     until = time.monotonic() + 300
     while time.monotonic() < until:
         started = len(list(folder.glob("*.started")))
