@@ -79,7 +79,8 @@ def load(folder: Path) -> Experiment:
 
 def _experiment(folder: Path, content: Mapping[str, Any]) -> Experiment:
     known(content, _KEYS, "the file")
-    absent = [key for key in ("study", "methods", "seeds", "table") if not content.get(key)]
+    needed = ("study", "methods", "seeds", "table")
+    absent = [key for key in needed if content.get(key) in (None, "", {}, [])]
     if absent:
         raise ValueError(f"expected {', '.join(map(repr, absent))}, found none")
     studies.require(content["study"], "study")

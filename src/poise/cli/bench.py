@@ -56,7 +56,7 @@ def table(argv: list[str]) -> int:
     parser = CommandParser(
         TableArguments,
         prog="poise bench table",
-        description="Means with 95 %% intervals over seeds, and paired differences to the "
+        description="Means with 95 % intervals over seeds, and paired differences to the "
         "baseline, corrected for their number. Writes table.md, figure.png and figure.svg.",
     )
     parser.add_argument("name", metavar="NAME", help="An experiment.")

@@ -75,6 +75,7 @@ def test_a_key_depends_on_settings_and_study_and_on_nothing_else(tmp_path: Path)
     [
         ({"sedes": 3}, "the file: unknown name 'sedes'; did you mean 'seeds'?"),
         ({"seeds": None}, "expected 'seeds', found none"),
+        ({"seeds": 0}, "seeds: expected whole numbers, or one n for 1 to n; found 0"),
         ({"study": "tory"}, "study: unknown study 'tory'; did you mean 'toy'?"),
         ({"study": "zzz"}, "study: unknown study 'zzz'; expected one of "),
         ({"methods": ["a"]}, "methods: expected names with values, found ['a']"),

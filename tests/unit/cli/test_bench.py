@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,10 @@ def test_a_line_that_was_cut_off_is_told(folder: Path, capsys: pytest.CaptureFix
         (["run", NAME, "--jobs", "0"], "--jobs: expected at least 1, found 0"),
         (["run", NAME, "--limit", "0"], "--limit: expected at least 1, found 0"),
         (["run", NAME, "--seeds", "4"], "unknown argument '--seeds'"),
-        (["table", NAME], "toy: expected results, found none; see `poise bench run --help`"),
+        (
+            ["table", NAME],
+            "toy: expected results of these settings, found none; see `poise bench run --help`",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -93,13 +97,23 @@ def test_a_mistake_is_one_line(
     assert not (folder / "results.jsonl").exists()
 
 
+def test_lines_of_other_settings_are_counted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "run", NAME]) == 0
+    write(folder, seeds=[7])
+    assert main(["bench", "table", NAME]) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"found none; \d+ lines are of other settings; see", error)
+
+
 def test_an_experiment_that_cannot_be_read_does_not_hide_the_others(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(folder.parent / "bad", seeds=0)
     assert main(["bench", "list"]) == 2
     printed = " ".join(capsys.readouterr().out.split())
-    assert "│ toy │" in printed.replace("  ", " ") and "expected 'seeds', found none" in printed
+    assert "│ toy │" in printed.replace("  ", " ") and "one n for 1 to n; found 0" in printed
 
 
 def test_help_names_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
