@@ -19,7 +19,7 @@ def pgpo_figures(history: Lines) -> dict[str, Any]:
     steps = [line for line in history if "pgpo/multiplier" in line]
     used = [line["pgpo/multiplier"] for line in steps]
     signals = figures_of(steps, "pgpo/information_signal")
-    live = live_multipliers(used, signals)
+    live = [rho for rho, signal in zip(used, signals, strict=True) if signal is not None]
     return {
         "mean_multiplier": statistics.fmean(live) if live else None,
         "live_steps": len(live),
@@ -27,11 +27,6 @@ def pgpo_figures(history: Lines) -> dict[str, Any]:
         "signals": signals,
         "rewards": figures_of(steps, "self_distillation/reward_mean"),
     }
-
-
-def live_multipliers(used: Sequence[float], signals: Sequence[float | None]) -> list[float]:
-    """Those of steps with a signal."""
-    return [rho for rho, signal in zip(used, signals, strict=True) if signal is not None]
 
 
 def figures_of(steps: Lines, name: str) -> list[float | None]:
