@@ -49,10 +49,11 @@ class Column:
         test: The paired test: Student's t, or Wilcoxon's signed ranks.
         of: The figure, where the column's name is another.
         over, by: A figure of each method and seed that comes from several runs, reduced over the
-            axis `over`: its mean, max or min; the slope of its logarithm against that of `over`
-            (least squares); or its range, in decades of `over`: the longest stretch of
-            neighbouring values at which it is within `margin` of what the baseline has, in the
-            same seed, where its mean over seeds is best; with half a step to the next values.
+            axis `over`: its mean, max or min; its trend, the change a unit of `over` (least
+            squares); the slope of its logarithm against that of `over` (likewise); or its range,
+            in decades of `over`: the longest stretch of neighbouring values at which it is within
+            `margin` of what the baseline has, in the same seed, where its mean over seeds is best;
+            with half a step to the next values.
         margin: Of the range.
     """
 
@@ -62,7 +63,7 @@ class Column:
     test: Literal["t", "wilcoxon"] = "t"
     of: str | None = None
     over: str | None = None
-    by: Literal["mean", "max", "min", "slope", "range"] | None = None
+    by: Literal["mean", "max", "min", "trend", "slope", "range"] | None = None
     margin: float = 0.0
 
 

@@ -101,7 +101,7 @@ def ran_on(experiment: Experiment, records: Mapping[str, Record]) -> list[str]:
 def title(section: Section) -> str:
     """The figure's name, its unit, and which direction is better."""
     column = section.column
-    unit = ", %" if column.percent else ""
+    unit = (", points" if column.by == "trend" else ", %") if column.percent else ""
     made = f" ({column.of})" if column.of else ""
     if column.over:
         made = f" ({column.by} of {column.of or section.name} over {column.over})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -138,8 +139,9 @@ def _check_shown(experiment: Experiment) -> None:
             known([column.compare], experiment.methods, f"table: {name}: compare")
         if column.over:
             known([column.over], experiment.grid, f"table: {name}: over")
-        if column.by in ("slope", "range"):
-            _positive(experiment, column.over, f"table: {name}: by {column.by}")
+        if column.by in ("trend", "slope", "range"):
+            where = f"table: {name}: by {column.by}"
+            _numbers(experiment, column.over, where, logarithmic=column.by != "trend")
         if column.by == "range":
             _ranged(experiment, column.over, f"table: {name}: by range")
     if (plot := experiment.plot) is None:
@@ -151,13 +153,16 @@ def _check_shown(experiment: Experiment) -> None:
     if plot.x is not None:
         known([plot.x], experiment.grid, "figure: x")
     if "x" in plot.log:
-        _positive(experiment, plot.x, "figure: log")
+        _numbers(experiment, plot.x, "figure: log")
 
 
-def _positive(experiment: Experiment, axis: str | None, where: str) -> None:
+def _numbers(
+    experiment: Experiment, axis: str | None, where: str, logarithmic: bool = True
+) -> None:
     values = experiment.grid.get(axis or "", ())
-    if not values or not all(isinstance(v, int | float) and v > 0 for v in values):
-        raise ValueError(f"{where}: expected an axis of numbers above 0, found {list(values)}")
+    low, expected = (0.0, "numbers above 0") if logarithmic else (-math.inf, "numbers")
+    if not values or not all(isinstance(v, int | float) and v > low for v in values):
+        raise ValueError(f"{where}: expected an axis of {expected}, found {list(values)}")
 
 
 def _ranged(experiment: Experiment, axis: str | None, where: str) -> None:

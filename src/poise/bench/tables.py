@@ -101,7 +101,8 @@ def _section(experiment: Experiment, records: Mapping[str, Record], name: str) -
         values = _reduced(experiment, values, column)
     rows = []
     for (place, method), by_seed in values.items():
-        interval = interval_of(list(by_seed.values()), is_rate=column.percent)
+        is_rate = column.percent and column.by != "trend"  # which may fall below 0
+        interval = interval_of(list(by_seed.values()), is_rate)
         row = Row(place, method, by_seed, interval, experiment.partner(method, column))
         if row.partner is not None:
             comparison = compare(values[place, row.partner], by_seed, column.test)
@@ -151,6 +152,11 @@ def _reduced(experiment: Experiment, values: Values, column: Column) -> Values:
     return reduced
 
 
+def _trend(x: Sequence[float], y: Sequence[float], seed: int) -> float:
+    """Of y against x by least squares."""
+    return float(stats.linregress(x, y).slope) if len(x) > 1 else math.nan
+
+
 def _slope(x: Sequence[float], y: Sequence[float], seed: int) -> float:
     """Of log y against log x by least squares; not a number where y is not above 0."""
     if len(x) < 2 or min(y) <= 0:
@@ -188,5 +194,6 @@ _REDUCTIONS: Mapping[str, Reduction] = {
     "mean": lambda x, y, seed: float(np.mean(y)),
     "max": lambda x, y, seed: max(y),
     "min": lambda x, y, seed: min(y),
+    "trend": _trend,
     "slope": _slope,
 }

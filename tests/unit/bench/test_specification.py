@@ -109,6 +109,10 @@ def test_a_key_depends_on_settings_and_study_and_on_nothing_else(tmp_path: Path)
             "table: a: by slope: expected an axis of numbers above 0, found [0, 1]",
         ),
         (
+            {"grid": {"x": ["a", 1]}, "table": {"a": {"of": "b", "over": "x", "by": "trend"}}},
+            "table: a: by trend: expected an axis of numbers, found ['a', 1]",
+        ),
+        (
             {"grid": {"x": [1]}, "table": {"a": {"of": "b", "over": "x", "by": "range"}}},
             "table: a: by range: expected a baseline, found none",
         ),

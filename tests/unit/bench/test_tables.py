@@ -11,6 +11,7 @@ import pytest
 
 from poise.bench import tables
 from poise.bench.experiment import Experiment, Run
+from poise.bench.page import title
 
 from .toys import toy
 
@@ -116,6 +117,23 @@ def test_a_slope_is_that_of_the_logarithms(tmp_path: Path) -> None:
     (section,) = tables.build(experiment, found)
     assert [row.mean for row in section.rows] == pytest.approx([1.5, 1.5])
     assert all(len(row.values) == 3 for row in section.rows)
+
+
+def test_a_trend_is_the_change_a_unit_and_may_be_negative(tmp_path: Path) -> None:
+    experiment = toy(
+        tmp_path,
+        grid={"x": [0, 2, 6]},
+        table={"trend": {"of": "score", "over": "x", "by": "trend", "percent": True}},
+    )
+    found = records(
+        experiment, lambda run: {"score": 0.9 - 0.01 * run.place["seed"] * run.place["x"]}
+    )
+    (section,) = tables.build(experiment, found)
+    for row in section.rows:
+        assert row.values == pytest.approx({1: -0.01, 2: -0.02, 3: -0.03})
+        assert row.interval is not None
+        assert row.interval.low < row.interval.mean < 0
+    assert title(section) == "trend, points (trend of score over x)"
 
 
 def test_a_seed_that_lacks_a_place_on_the_axis_has_no_reduction(tmp_path: Path) -> None:
