@@ -13,7 +13,7 @@ measured, in both. `vs_trl_jsd` is Jensen-Shannon over the vocabulary on both si
 the top 100 and a tail on both; `full_vs_trl_topk` is Poise over the whole vocabulary against TRL's
 top 100.
 
-Sides run in turns; a ratio is that of medians, its spread the smallest and largest of the rounds.
+Sides run in turns, fairest with an even number of rounds; a ratio is that of medians, its spread the smallest and largest of the rounds.
 Memory: each side in a process of its own takes a small step first (libraries, optimizer state);
 then what tensors hold at the peak of a step beyond what they held before it, and the same for the
 resident set, in which malloc keeps what is freed. `--growth` repeats all at other numbers of tokens
@@ -49,8 +49,9 @@ def time_sides(setting: Setting, rounds: int) -> dict[str, list[float]]:
     """Seconds of every round by side."""
     with tempfile.TemporaryDirectory() as folder:
         sides = {side: Side(side, setting, folder) for side in SIDES}
-        steps = {side: built.step for side, built in sides.items()}
-        steps[OFF] = lambda: sides["poise_jsd"].step(sensitivity=0.0)
+        # Beside the side that it is compared with, poise_jsd: both have like neighbours.
+        steps = {OFF: lambda: sides["poise_jsd"].step(sensitivity=0.0)}
+        steps |= {side: built.step for side, built in sides.items()}
         return in_turns(steps, rounds, f"{setting.tokens} tokens")
 
 

@@ -130,6 +130,8 @@ def _mean(row: Row, column: Column) -> str:
         return "missing"
     if row.interval is None:
         return f"{100 * row.mean:.1f}" if column.percent else _three(row.mean)
+    if column.by == "trend":  # itself a difference
+        return points(row.interval) if column.percent else _number(row.interval, "+")
     return percent(row.interval) if column.percent else _number(row.interval, "")
 
 
