@@ -23,8 +23,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     `signal_reference_decay`, `signal_prior_reference`, `signal_estimator`, `scale_weight_decay`.
     Choice: the defaults were chosen in `experiments/collapse` and tried on new seeds in
     `experiments/collapse_confirm`: a brake against the first steps' mean KL, which wants a warm-up
-    of about as many steps. The paper's form is `sensitivity=1, rho_min=1,
-    signal_estimator="entropy", signal_reference="none"`.
+    (`experiments/collapse_warmup`; a trainer without one warns). The paper's form is
+    `sensitivity=1, rho_min=1, signal_estimator="entropy", signal_reference="none"`.
 
     Loss: `tiled_loss`, `loss_tile_tokens`, `pass_rate_weight` (SC-SDPO; see
     [`poise.core.pass_rate.pass_rate_weights`]).

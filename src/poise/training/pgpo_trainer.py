@@ -12,6 +12,7 @@ from ..models import fold_output_head
 from ._host import is_pure_lora_training
 from .distillation import DistillationMixin
 from .exact_resume import ExactResumeMixin
+from .guards import WarmupCheck
 from .hidden_states import split_causal_lm
 from .metrics_log import MetricsLog
 from .optimizer_step import OptimizerStepMixin, StepEnd
@@ -85,6 +86,7 @@ class PGPOTrainer(  # type: ignore[misc]
         self._prepare_model()
         self._prepare_rollouts(first_rows(train_dataset, 1))
         self.add_callback(StepEnd(self))
+        self.add_callback(WarmupCheck())
         self.add_callback(MetricsLog())
 
     def _refuse_unsupported(self) -> None:
