@@ -13,11 +13,11 @@ measured, in both. `vs_trl_jsd` is Jensen-Shannon over the vocabulary on both si
 the top 100 and a tail on both; `full_vs_trl_topk` is Poise over the whole vocabulary against TRL's
 top 100.
 
-Sides run in turns, fairest with an even number of rounds; a ratio is that of medians, its spread the smallest and largest of the rounds.
-Memory: each side in a process of its own takes a small step first (libraries, optimizer state);
-then what tensors hold at the peak of a step beyond what they held before it, and the same for the
-resident set, in which malloc keeps what is freed. `--growth` repeats all at other numbers of tokens
-and, by resizing the embeddings, at other vocabularies.
+Sides run in turns, fairest with an even number of rounds; a ratio is that of medians, its spread
+the smallest and largest of the rounds. Memory: each side in a process of its own takes a small step
+first (libraries, optimizer state); then what tensors hold at the peak of a step beyond what they
+held before it, and the same for the resident set, in which malloc keeps what is freed. `--growth`
+repeats all at other numbers of tokens and, by resizing the embeddings, at other vocabularies.
 """
 
 from __future__ import annotations
