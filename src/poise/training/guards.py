@@ -98,7 +98,7 @@ class WarmupCheck(TrainerCallback):  # type: ignore[misc]
             logger.warning(
                 "The learning rate has no warm-up, and PGPO hardly brakes before it has steps to "
                 "measure others against: at a large rate a run may collapse in them. Set "
-                "warmup_steps (20, or a share such as 0.1), with a schedule that heeds it."
+                "warmup_steps (20, or a share such as 0.1); the schedule 'constant' ignores it."
             )
 
 
