@@ -199,18 +199,6 @@ def test_importing_poise_is_light() -> None:
     assert loaded.isdisjoint({"torch", "numpy", "transformers", "trl", "datasets", "matplotlib"})
 
 
-def test_the_step_scale_needs_torch_alone() -> None:
-    loaded = _modules_after("from poise.training import StepScale")
-    assert "torch" in loaded
-    assert loaded.isdisjoint({"transformers", "trl", "peft", "accelerate", "datasets"})
-
-
-def test_the_engine_needs_torch_alone_until_it_is_given_a_model() -> None:
-    loaded = _modules_after("from poise.gradients.engine import GradientEngine")
-    assert "torch" in loaded
-    assert loaded.isdisjoint({"transformers", "trl", "peft", "accelerate", "datasets"})
-
-
 # The rules are only as good as the reading of the files.
 
 
