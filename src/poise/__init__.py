@@ -1,3 +1,53 @@
-"""Poise: stable and robust LLM post-training."""
+"""Poise: stable and robust LLM post-training.
+
+The names below load on first use: `import poise` is quick, and `StepScale`, `Viscosity`,
+`GradientEngine`, `IGA` and `tiled_distillation_loss` need torch alone.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .core.tiled_loss import tiled_distillation_loss
+    from .core.viscosity import Viscosity
+    from .gradients.engine import GradientEngine
+    from .methods.iga import IGA
+    from .training import IGAConfig, IGATrainer, PGPOConfig, PGPOTrainer, StepScale
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "GradientEngine": "gradients.engine",
+    "IGA": "methods.iga",
+    "IGAConfig": "training",
+    "IGATrainer": "training",
+    "PGPOConfig": "training",
+    "PGPOTrainer": "training",
+    "StepScale": "training",
+    "Viscosity": "core.viscosity",
+    "tiled_distillation_loss": "core.tiled_loss",
+}
+
+__all__ = [
+    "IGA",
+    "GradientEngine",
+    "IGAConfig",
+    "IGATrainer",
+    "PGPOConfig",
+    "PGPOTrainer",
+    "StepScale",
+    "Viscosity",
+    "tiled_distillation_loss",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
+from accelerate.logging import get_logger
 from torch import Tensor, nn
 
 from ..core.divergence import Divergence
 from ..core.tiled_loss import DistillationOutput, tiled_distillation_loss
 from ..core.token_statistics import tiled_token_logps, token_statistics
 from ._host import ForwardRedirection, SDPOTrainer
-from .hidden_states import SplitModel, split_causal_lm, verify_split
+from .hidden_states import (
+    SplitModel,
+    evaluating,
+    padding_shifts,
+    split_causal_lm,
+    verify_padding,
+    verify_split,
+)
+
+logger = get_logger(__name__)
 
 
 class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
@@ -21,7 +32,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
     Calls `observe_statistics`, which the trainer defines, once per micro-batch.
     """
 
-    _verified_split = False
+    _verified_model = False
 
     def _uses_tiled_loss(self) -> bool:
         # Weight 0 is the policy loss alone: nothing is distilled.
@@ -35,6 +46,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
         num_items_in_batch: Any = None,
     ) -> Any:
         if return_outputs or not self._uses_tiled_loss():
+            self._warn_of_padding_once(model, inputs)
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss = self._tiled_loss(model, inputs)
         scale = self.current_gradient_accumulation_steps if self.model.training else 1.0
@@ -47,11 +59,8 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
         teacher, teacher_hidden = self._teacher_hidden_states(batch)
         student = split_causal_lm(self.accelerator.unwrap_model(model))
         self._verify_once(student, batch)
-        # All of it runs inside the forward of the wrapper (DDP), so that it sees every use of its
-        # parameters, the head's included.
-        output = self._inside_forward(
-            model, student, lambda: self._distill(student, teacher, teacher_hidden, batch, samples)
-        )
+        work = partial(self._distill, student, teacher, samples)
+        output = self._inside_forward(model, student, work, batch, teacher_hidden)
         self._record_loss(model, output.per_token_loss, mask)
         self.observe_statistics(output.view_as(mask), mask, samples)
         return output.loss
@@ -60,9 +69,9 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
         self,
         student: SplitModel,
         teacher: SplitModel,
-        teacher_hidden: Tensor,
-        batch: dict[str, Tensor],
         samples: int,
+        batch: dict[str, Tensor],
+        teacher_hidden: Tensor,
     ) -> DistillationOutput:
         args, mask, tokens = self.args, batch["loss_mask"], batch["completion_ids"]
         with self.accelerator.autocast():
@@ -120,15 +129,45 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
 
         return head
 
-    def _inside_forward(self, model: nn.Module, split: SplitModel, work: Any) -> Any:
+    def _inside_forward(
+        self, model: nn.Module, split: SplitModel, work: Any, *inputs: Any
+    ) -> Any:
+        """Runs `work(*inputs)` inside the forward of the wrapper (DDP), if there is one.
+
+        So the wrapper sees every use of its parameters, the head's included, and moves the inputs
+        to the device of its module.
+        """
         if model is split.model:
-            return work()
-        return ForwardRedirection()(model, split.model, work)
+            return work(*inputs)
+        return ForwardRedirection()(model, split.model, work, *inputs)
 
     def _verify_once(self, split: SplitModel, batch: dict[str, Tensor]) -> None:
-        if not self._verified_split:
-            verify_split(split, batch["completion_ids"][:1, :8], self._autocast)
-            self._verified_split = True
+        if not self._verified_model:
+            ids = batch["completion_ids"][:1, :8]
+            verify_split(split, ids, self._autocast)
+            verify_padding(split, ids, self._autocast)
+            self._verified_model = True
+
+    @torch.no_grad()
+    def _warn_of_padding_once(self, model: nn.Module, inputs: dict[str, Tensor]) -> None:
+        """TRL's loss hands over no positions."""
+        if self._verified_model:
+            return
+        self._verified_model = True
+
+        def logits(ids: Tensor, mask: Tensor) -> Tensor:
+            output: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            return output
+
+        with evaluating(model), self._autocast():
+            shifts = padding_shifts(logits, inputs["completion_ids"][:1, :8])
+        if shifts:
+            logger.warning(
+                "%s takes the padding before a shorter prompt for tokens, and TRL's loss does not "
+                "tell it otherwise: in a batch of several prompts they are scored wrongly. Set "
+                "tiled_loss=True and distillation_weight=1, or use another model.",
+                type(self.accelerator.unwrap_model(model)).__name__,
+            )
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return self.accelerator.autocast()
@@ -170,34 +209,29 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
             return super()._compute_rollout_logps(
                 prompt_ids, prompt_mask, completion_ids, completion_mask
             )
-        split = split_causal_lm(self.accelerator.unwrap_model(self.model))
-
-        def log_probabilities() -> Tensor:
-            with self.accelerator.autocast():
-                hidden = split.hidden_states(
-                    torch.cat([prompt_ids, completion_ids], dim=1),
-                    torch.cat([prompt_mask, completion_mask], dim=1),
-                    completion_ids.size(1),
-                )
-                return tiled_token_logps(
-                    hidden.flatten(0, 1),
-                    split.head,
-                    completion_ids.flatten(),
-                    self.temperature,
-                    args.loss_tile_tokens,
-                    mask=completion_mask.flatten(),
-                )
-
-        logps = self._inside_forward(self.model, split, log_probabilities)
+        split = split_causal_lm(self.model)  # never wrapped, and without a gradient DDP has no part
+        with self.accelerator.autocast():
+            hidden = split.hidden_states(
+                torch.cat([prompt_ids, completion_ids], dim=1),
+                torch.cat([prompt_mask, completion_mask], dim=1),
+                completion_ids.size(1),
+            )
+            logps = tiled_token_logps(
+                hidden.flatten(0, 1),
+                split.head,
+                completion_ids.flatten(),
+                self.temperature,
+                args.loss_tile_tokens,
+                mask=completion_mask.flatten(),
+            )
         return logps.view_as(completion_ids)
 
 
 def _needed_part(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Leaves out samples that are not distilled and columns that are padding throughout.
 
-    Both cost a forward and change no loss (but for models with learned positions, which see the
-    padding that the host leaves before a prompt as places taken). One sample stays if none is
-    distilled, so that every rank has a backward.
+    Both cost a forward and change no loss. One sample stays if none is distilled, so that every
+    rank has a backward.
     """
     mask = inputs["completion_mask"]
     distilled = inputs.get("self_distillation_mask")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -63,9 +64,16 @@ class SplitModel:
     purpose: Purpose = TILED_LOSS
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, keep: int) -> Tensor:
-        """Hidden states that predict the last `keep` tokens: (B, T) ids -> (B, keep, H)."""
+        """Hidden states that predict the last `keep` tokens: (B, T) ids -> (B, keep, H).
+
+        Each row's positions start at its first token: a model with learned positions would else
+        take the padding before it for tokens.
+        """
+        positions = {}
+        if "position_ids" in inspect.signature(self.backbone.forward).parameters:
+            positions["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         output = self.backbone(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **positions
         ).last_hidden_state
         return output[:, -keep - 1 : -1]
 
@@ -78,7 +86,8 @@ def split_causal_lm(model: nn.Module, purpose: Purpose = TILED_LOSS) -> SplitMod
         purpose: what errors say.
 
     Raises:
-        ValueError: the model has no separable head, or an adapter that changes its inputs.
+        ValueError: the model has no separable head, reads its input by an encoder, or has an
+            adapter that changes its inputs.
     """
     causal: Any = model
     if isinstance(model, PeftModel):
@@ -88,6 +97,11 @@ def split_causal_lm(model: nn.Module, purpose: Purpose = TILED_LOSS) -> SplitMod
                 f"which change the inputs; {purpose.remedy}"
             )
         causal = model.get_base_model()
+    if causal.config.is_encoder_decoder:
+        raise ValueError(
+            f"{type(causal).__name__} is an encoder with a decoder; {purpose.name} needs a causal "
+            "language model, whose answer goes on where the prompt ends"
+        )
     projection = causal.get_output_embeddings()
     backbone = causal.base_model
     if projection is None or backbone is causal:
@@ -100,6 +114,17 @@ def split_causal_lm(model: nn.Module, purpose: Purpose = TILED_LOSS) -> SplitMod
     scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite's divisor
     softcap = getattr(config, "final_logit_softcapping", None)
     return SplitModel(model, backbone, OutputHead(projection, softcap, scale), purpose)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode: dropout would change what is compared, and draw random numbers."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 @torch.no_grad()
@@ -123,17 +148,14 @@ def verify_split(
     hook = split.backbone.register_forward_hook(
         lambda _module, _args, output: inside.append(output.last_hidden_state)
     )
-    was_training = split.model.training
-    split.model.eval()  # dropout would differ between the two, and draw random numbers
     try:
-        with autocast():
+        with evaluating(split.model), autocast():
             own = split.model(**inputs, use_cache=False).logits
             split.backbone(**inputs, use_cache=False)
             heads = split.head(inside[0])
             ours = split.head(inside[-1])
     finally:
         hook.remove()
-        split.model.train(was_training)
     # On the same hidden states the head repeats the model's operations, so that the bound is tight:
     # in bfloat16 a looser one would let a soft cap pass. Two runs of the backbone may differ by
     # the order in which a kernel sums.
@@ -150,4 +172,51 @@ def _refuse_difference(split: SplitModel, own: Tensor, ours: Tensor, roundings: 
             f"{split.purpose.name} does not reproduce the logits of {type(split.model).__name__} "
             f"(they differ by {difference:.2g}, rounding allows {tolerance:.2g}); "
             f"{split.purpose.remedy}"
+        )
+
+
+def padding_shifts(forward: Callable[[Tensor, Tensor], Tensor], input_ids: Tensor) -> bool:
+    """Whether padding before a row changes what a model makes of the row.
+
+    Args:
+        forward: from ids and attention mask (1, T) to one value or more for each token (1, T, n).
+        input_ids: (1, T) real tokens.
+
+    Choice: rounding is of the order of eps, a shifted position of order one, so that the bound on
+    the relative difference is their geometric mean; the median over tokens, since rounding may send
+    one to another expert.
+    """
+    mask = torch.ones_like(input_ids)
+    alone = forward(input_ids, mask)
+    padding = mask.new_zeros(1, 3)
+    padded = forward(torch.cat([padding, input_ids], 1), torch.cat([padding, mask], 1))
+    difference = (padded[:, 3:] - alone).float().norm(dim=-1) / alone.float().norm(dim=-1)
+    return difference.median().item() > torch.finfo(alone.dtype).eps ** 0.5
+
+
+@torch.no_grad()
+def verify_padding(
+    split: SplitModel, input_ids: Tensor, autocast: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    """Checks that padding before a row does not change its hidden states.
+
+    Args:
+        input_ids: (1, T) real tokens.
+        autocast: the context that the training forward runs in.
+
+    Raises:
+        ValueError: it does, as in models that pass over the attention mask.
+    """
+
+    def states(ids: Tensor, mask: Tensor) -> Tensor:
+        following = torch.zeros_like(ids[:, :1])  # predicted by the last token, never read
+        mask = torch.cat([mask, torch.ones_like(following)], 1)
+        return split.hidden_states(torch.cat([ids, following], 1), mask, ids.size(1))
+
+    with evaluating(split.model), autocast():
+        shifts = padding_shifts(states, input_ids)
+    if shifts:
+        raise ValueError(
+            f"{type(split.model).__name__} reads the padding before a shorter prompt as part of "
+            f"it, so that {split.purpose.name} would score it wrongly; use another model"
         )
