@@ -169,7 +169,7 @@ def test_gradients_import_torch_core_and_methods_and_peft_late() -> None:
 
 def test_there_is_no_circle_among_the_packages() -> None:
     # The engine takes a method's settings, so methods come before gradients.
-    order = ["core", "methods", "gradients", "data", "models", "training", "evaluation"]
+    order = ["core", "machine", "methods", "gradients", "data", "models", "training", "evaluation"]
     order += ["bench", "cli"]
 
     def place(name: str) -> int:

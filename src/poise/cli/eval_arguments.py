@@ -83,7 +83,7 @@ class EvalArguments:
     seed: int = option(0, "Seed of the samples.")
     batch_size: int = option(64, "Most completions in flight at a time; the samples depend on it.")
     dtype: str = option(
-        "auto", "float32, bfloat16, or auto: bfloat16 on an accelerator, float32 on a CPU."
+        "auto", "float32, bfloat16, float16, or auto: bfloat16 where the machine is quick in it."
     )
     device: str | None = option(None, "Device, e.g. 'cpu'. By default an accelerator if any.")
     output_dir: str | None = option(

@@ -12,7 +12,7 @@ import torch
 from ..data.load import load_questions
 from ..evaluation.consistency import DEFAULT_CENTER, check_center
 from ..evaluation.generation import Sampling
-from ..evaluation.loading import Target, fingerprint, load, pick_device, pick_dtype
+from ..evaluation.loading import Target, fingerprint, load
 from ..evaluation.records import Evaluation, Header, RecordWriter, read_records
 from ..evaluation.representation_file import (
     Representations,
@@ -24,6 +24,7 @@ from ..evaluation.representations import has_reference, places_of, represent, se
 from ..evaluation.sampling import Prepared, prepare
 from ..evaluation.sampling import evaluate as ask
 from ..evaluation.scoring import scorer_of
+from ..machine import pick_device, pick_dtype
 from ..versions import software_versions
 from .eval_arguments import EvalArguments
 from .eval_lengths import cut_references

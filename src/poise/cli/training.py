@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from trl import ModelConfig, get_quantization_config
 
+from ..machine import warn_if_slow, weights_dtype
 from ..training.checkpoints import refuse_used_folder
 from ..training.run_folder import changed_settings, write_run_description
 from .arguments import CommandParser
@@ -20,11 +21,11 @@ Trainer = TypeVar("Trainer", bound=Any)
 def make_training_parser(script: type, config: type, prog: str) -> CommandParser:
     """The parser of a training command and of its `--config FILE.yaml`.
 
-    Choice: without an accelerator `use_cpu` is true unless it is said otherwise; the host would
-    refuse its own default, bf16, there.
+    Choice: `--dtype auto` is the default, and is what the machine is quick in, not what a model's
+    file holds.
     """
     parser = CommandParser((script, config, ModelConfig), prog=prog)
-    parser.set_defaults(use_cpu=not torch.accelerator.is_available())
+    parser.set_defaults(dtype="auto")
     parser.epilog = (
         "Flags of `accelerate launch`, such as --num_processes 4, are taken too, and start the "
         "command under it."
@@ -57,6 +58,10 @@ def run_training(
 
 def add_model_arguments(config: Any, model: ModelConfig) -> None:
     """Hands what the command line says about the model over to the trainer, which loads it."""
+    if model.dtype in (None, "auto"):
+        model.dtype = weights_dtype(config, is_frozen=model.use_peft)
+    elif model.dtype != "float16":
+        warn_if_slow(getattr(torch, model.dtype), config.device)
     config.model_init_kwargs = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-DTYPES = ("auto", "float32", "bfloat16")
 _ADAPTER = "adapter_config.json"
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
@@ -117,26 +116,6 @@ def fingerprint(target: Target) -> str | None:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
-
-
-def pick_device(name: str | None = None) -> torch.device:
-    """The named device, else the accelerator if there is one, else the CPU."""
-    if name:
-        return torch.device(name)
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """float32 or bfloat16; "auto" is bfloat16 on an accelerator and float32 on a CPU.
-
-    Raises:
-        ValueError: another name.
-    """
-    if name not in DTYPES:
-        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, found {name!r}")
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    return torch.float32 if name == "float32" else torch.bfloat16
 
 
 def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:

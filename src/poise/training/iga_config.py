@@ -7,6 +7,7 @@ from typing import Any
 
 from trl import SFTConfig
 
+from ..machine import settle_precision
 from ..methods.base import Aggregator
 from ..methods.baselines import BASELINES, Baseline, make_baseline
 from ..methods.iga import IGA
@@ -126,6 +127,7 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
     _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "method_options"]  # noqa: RUF012
 
     def __post_init__(self) -> None:
+        settle_precision(self)
         super().__post_init__()
         check_types(self)
         check_method(self)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core.information import ESTIMATORS
 from ..core.viscosity import Viscosity
+from ..machine import settle_precision
 from ._host import SDPOConfig
 
 
@@ -122,6 +123,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     )
 
     def __post_init__(self) -> None:
+        settle_precision(self)
         super().__post_init__()
         self.viscosity()  # raises on values outside their range
         if self.signal_estimator not in ESTIMATORS:

@@ -18,8 +18,6 @@ from poise.evaluation.loading import (
     find_target,
     fingerprint,
     load,
-    pick_device,
-    pick_dtype,
 )
 
 CPU = torch.device("cpu")
@@ -91,7 +89,7 @@ def test_an_adapter_acts_as_in_plain_peft(
     base = AutoModelForCausalLM.from_pretrained(tiny_model_path)
     with torch.inference_mode():
         expected = PeftModel.from_pretrained(base, str(adapter)).eval()(IDS).logits
-    found = logits(find_target(str(adapter)), pick_dtype(dtype, CPU))
+    found = logits(find_target(str(adapter)), getattr(torch, dtype))
     torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=tolerance)
     plain = logits(find_target(tiny_model_path))
     assert (plain - expected).abs().max() > 1.0
@@ -142,15 +140,6 @@ def test_what_is_no_model_or_adapter_is_refused(tmp_path: Path) -> None:
         find_target(str(tmp_path))
     with pytest.raises(FileNotFoundError, match="expected a folder with adapter_config"):
         find_target(None, adapter=str(tmp_path))
-
-
-def test_precision_follows_the_device_unless_named() -> None:
-    assert pick_dtype("auto", CPU) is torch.float32
-    assert pick_dtype("auto", torch.device("cuda")) is torch.bfloat16
-    assert pick_dtype("bfloat16", CPU) is torch.bfloat16
-    assert pick_device("cpu") == CPU
-    with pytest.raises(ValueError, match="dtype: expected one of auto, float32, bfloat16"):
-        pick_dtype("float64", CPU)
 
 
 def test_the_adapters_base_is_read_from_its_configuration(adapter: Path, tmp_path: Path) -> None:
