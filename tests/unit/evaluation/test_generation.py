@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import decoders
-from transformers import LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaForCausalLM,
+    MistralConfig,
+)
 
 from poise.evaluation.generation import Completion, Sampling, complete, stop_tokens
 from tests.tiny import tiny_config, tiny_tokenizer
@@ -194,3 +199,40 @@ def test_a_prompt_of_one_token_beside_longer_ones(model: Any, tokenizer: Any) ->
     for prompt, samples in zip([[9], PROMPTS[0]], found, strict=True):
         text = tokenizer.decode(argmax_of(model, prompt, 8))
         assert [c.text for c in samples] == [text, text]
+
+
+SIZE = {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 1}
+MODELS = {
+    "rotary": tiny_config(),
+    "window": MistralConfig(
+        **SIZE, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, sliding_window=5,
+    ),
+    "learned": GPT2Config(**SIZE, n_embd=16, n_layer=2, n_head=2, n_positions=64),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_beginning_that_prompts_share_is_read_once(
+    name: str, k: int, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_config(MODELS[name], dtype=torch.float64).eval()
+    tails = [[7, 8], [20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31], [5]]
+    prompts = [[3, 4, 5, 6, 7, 8, 9, 10, 11, 12], *([[3, 4, 5, 6, 7, 8, 9, 10, *t] for t in tails])]
+    sampling = Sampling(k=k, temperature=0.0 if k == 1 else 1.0, max_new_tokens=6)
+
+    def drawn() -> list[list[Completion]]:
+        torch.manual_seed(5)
+        return complete(model, tokenizer, prompts, sampling)
+
+    read: list[int] = []
+    embeddings = model.get_input_embeddings()
+    embeddings.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].numel()))
+    shared, tokens = drawn(), sum(read)
+    read.clear()
+    monkeypatch.setattr("poise.evaluation.generation._read_beginning", lambda *_: None)
+    assert drawn() == shared
+    if name != "window":  # of which a part is kept: read again
+        assert sum(read) - tokens == 3 * 8  # four rows, of which eight columns are read as one row
