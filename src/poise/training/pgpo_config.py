@@ -8,6 +8,7 @@ from typing import Any
 from ..core.information import ESTIMATORS
 from ..core.viscosity import Viscosity
 from ._host import SDPOConfig
+from .optimizer_kinds import refuse_steps_in_backward
 
 
 def _option(default: Any, text: str) -> Any:
@@ -152,7 +153,27 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             prior_reference=self.signal_prior_reference,
         )
 
+    def check_optimizer(self, optimizer: Any) -> None:
+        """Refuses an optimizer, or the name of one, past which these arguments go.
+
+        Raises:
+            ValueError: it steps inside the backward.
+        """
+        if self.sensitivity != 0 or self.normalize_by_distilled or self.skip_nonfinite_steps:
+            refuse_steps_in_backward(
+                optimizer,
+                "PGPO's multiplier, mean over the distilled and skipping of steps (sensitivity, "
+                "normalize_by_distilled, skip_nonfinite_steps)",
+            )
+
     def _check_combinations(self) -> None:
+        self.check_optimizer(self.optim)
+        if self.sensitivity != 0 and self.optim.startswith("schedule_free"):
+            raise ValueError(
+                f"optim={self.optim.value!r} evaluates and saves other weights than it trains, for "
+                "which a multiplier of its step does not hold; choose another, such as "
+                "'adamw_torch', or sensitivity=0"
+            )
         if self.distillation_mode == "topk_logits" and self.distillation_topk is None:
             raise ValueError("distillation_mode='topk_logits' needs distillation_topk, e.g. 100")
         if self.use_teacher_server and (self.tiled_loss or self.sensitivity != 0):
