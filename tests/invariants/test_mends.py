@@ -227,21 +227,22 @@ def test_a_run_that_is_braked_at_every_step_for_want_of_a_signal_is_warned_of(
     trainer.standstill_guard.patience = 2
     trainer.train()
     assert _history(trainer, "pgpo/multiplier") == [0.02] * 3
-    told = [r for r in caplog.records if "has not been above zero for 2 steps" in r.message]
-    assert len(told) == 1 and "rho_min=0.02" in told[0].message
+    told = [r for r in caplog.records if "For 2 steps in a row the multiplier" in r.message]
+    assert len(told) == 1 and "(now 0.02 of it)" in told[0].message
 
 
 @pytest.mark.parametrize(
     ("setting", "is_told"),
     [
-        ({}, True),
+        ({}, False),  # a tenth of three steps is none
+        ({"warmup_steps": 0}, True),
         ({"lr_scheduler_type": "constant", "warmup_steps": 2}, True),  # a schedule that ignores it
         ({"warmup_steps": 2}, False),
         ({"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 0.5}, False),
-        ({"signal_prior_reference": 0.5}, False),
-        ({"rho_min": 1.0}, False),
-        ({"sensitivity": 0.0}, False),
-        ({"signal_reference_steps": 3}, False),
+        ({"signal_prior_reference": 0.5, "warmup_steps": 0}, False),
+        ({"rho_min": 1.0, "warmup_steps": 0}, False),
+        ({"sensitivity": 0.0, "warmup_steps": 0}, False),
+        ({"signal_reference_steps": 3, "warmup_steps": 0}, False),
     ],
 )
 def test_a_brake_without_a_warm_up_is_warned_of(
@@ -252,3 +253,13 @@ def test_a_brake_without_a_warm_up_is_warned_of(
     make_trainer(**brake | reference | setting).train()
     told = [r for r in caplog.records if "The learning rate has no warm-up" in r.message]
     assert len(told) == is_told
+
+
+def test_the_default_brake_says_nothing_of_itself(
+    make_trainer: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    brake = {"sensitivity": 6.0, "rho_min": 0.002, "signal_estimator": "kl"}
+    trainer = make_trainer(max_steps=12, signal_reference="initial", **brake)
+    trainer.train()
+    assert trainer.lr_scheduler.lr_lambdas[0](0) == 0  # a warm-up
+    assert not [r for r in caplog.records if r.name.startswith("poise")]

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.conflict import SCALES
 from ..methods.iga import PROJECTIONS, SPACES, UPDATES
+from .optimizer_kinds import refuse_steps_in_backward
 
 TAU_SCHEDULES = ("constant", "linear")
 DOMAIN_WEIGHTS = ("equal", "tokens")
@@ -26,6 +27,7 @@ _OF_IGA = (
 )
 
 
+GRADIENTS = "the gradients that are taken apart by domain"
 _NUMBER = ("a finite number", lambda x: _is_number(x) and math.isfinite(x))
 _WHOLE = ("a whole number", lambda x: _is_number(x) and isinstance(x, int))
 _TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -116,6 +118,8 @@ def check_values(args: Any) -> None:
 
 def check_host(args: Any) -> None:
     """Refuses what the host can do and a batch of isomer sets cannot."""
+    if args.needs_engine:
+        refuse_steps_in_backward(args.optim, GRADIENTS)
     refused = {
         "packing": args.packing or args.eval_packing,
         "padding_free": args.padding_free,

@@ -13,7 +13,9 @@ from torch.optim import SGD
 
 from ..data.validation import check_columns, check_dataset
 from .iga_config import IGAConfig
+from .iga_config_checks import GRADIENTS
 from .isomer_batches import DOMAIN, SET
+from .optimizer_kinds import refuse_steps_in_backward
 from .preflight import check_output_folder, find_model
 
 logger = logging.getLogger(__name__)
@@ -59,6 +61,8 @@ def check_before_loading(
     if args.needs_engine:
         _check_adapter(model, peft_config)
         _check_precision(args, quantization_config)
+        own = optimizer[0] if isinstance(optimizer, tuple) else optimizer
+        refuse_steps_in_backward(own, GRADIENTS)
     if args.needs_engine and args.update == "retraction":
         _check_retraction(args, optimizer)
     check_output_folder(Path(args.output_dir))

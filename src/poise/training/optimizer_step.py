@@ -143,12 +143,12 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
         metrics["pgpo/skipped_steps"].append(self.nonfinite_guard.total)
         if self.standstill_guard.update(record.signal, record.multiplier, self.args.rho_min):
             logger.warning(
-                "The information signal has not been above zero for %d steps, and each of them "
-                "was cut to rho_min=%s: the teacher is less certain than the student, so that the "
-                "run hardly learns. Look at what the teacher is shown (feedback, demonstrations), "
-                "or set signal_estimator='kl', which is never negative, or sensitivity=0.",
+                "For %d steps in a row the multiplier has cut the learning rate to next to nothing "
+                "(now %.2g of it): the run hardly learns. If it has learned what its teacher "
+                "knows, stop it. Else look at what the teacher is shown (feedback, "
+                "demonstrations), lower sensitivity, or raise the learning rate.",
                 self.standstill_guard.patience,
-                self.args.rho_min,
+                record.multiplier,
             )
         if self.args.collapse_warning:
             sentences = self.collapse_monitor.update(self._watched)

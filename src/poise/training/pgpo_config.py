@@ -9,6 +9,7 @@ from ..core.information import ESTIMATORS
 from ..core.viscosity import Viscosity
 from ..machine import settle_precision
 from ._host import SDPOConfig
+from .optimizer_kinds import refuse_steps_in_backward
 
 
 def _option(default: Any, text: str) -> Any:
@@ -26,6 +27,10 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     `experiments/collapse_confirm`: a brake against the first steps' mean KL, which wants a warm-up
     (`experiments/collapse_warmup`; a trainer without one warns). The paper's form is
     `sensitivity=1, rho_min=1, signal_estimator="entropy", signal_reference="none"`.
+
+    Warm-up: `warmup_steps` is TRL's, with another default. Choice: where the multiplier brakes
+    against the first steps, a tenth of the steps, rounded down (the first step of a warm-up has a
+    rate of 0, so that a run of a few steps is better without); elsewhere none, as TRL's.
 
     Loss: `tiled_loss`, `loss_tile_tokens`, `pass_rate_weight` (SC-SDPO; see
     [`poise.core.pass_rate.pass_rate_weights`]).
@@ -67,6 +72,11 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     )
     signal_prior_reference: float | None = _option(
         None, "A reference in nats known beforehand, so that the first steps are guarded too."
+    )
+    warmup_steps: float | None = _option(
+        None,
+        "Steps over which the learning rate rises; below 1 a share of all steps. By default 0.1, "
+        "rounded down, if the multiplier brakes against the first steps, else 0.",
     )
     scale_weight_decay: bool = _option(
         False, "Whether decoupled weight decay is multiplied with the step."
@@ -124,8 +134,10 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         settle_precision(self)
-        super().__post_init__()
         self.viscosity()  # raises on values outside their range
+        if self.warmup_steps is None:
+            self.warmup_steps = 0.1 if self.brakes_from_first_steps else 0
+        super().__post_init__()
         if self.signal_estimator not in ESTIMATORS:
             raise ValueError(
                 f"signal_estimator must be one of {ESTIMATORS}, got {self.signal_estimator!r}"
@@ -154,7 +166,41 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             prior_reference=self.signal_prior_reference,
         )
 
+    @property
+    def brakes_from_first_steps(self) -> bool:
+        """Whether the first steps are what later ones are braked against."""
+        has_reference = self.signal_reference != "none" and self.signal_prior_reference is None
+        return self.sensitivity != 0 and self.rho_min < 1 and has_reference
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """TRL's, but rounded down where the multiplier brakes against the first steps."""
+        share = self.warmup_steps or 0
+        if self.brakes_from_first_steps and share < 1:
+            return int(share * num_training_steps)
+        steps: int = super().get_warmup_steps(num_training_steps)
+        return steps
+
+    def check_optimizer(self, optimizer: Any) -> None:
+        """Refuses an optimizer, or the name of one, past which these arguments go.
+
+        Raises:
+            ValueError: it steps inside the backward.
+        """
+        if self.sensitivity != 0 or self.normalize_by_distilled or self.skip_nonfinite_steps:
+            refuse_steps_in_backward(
+                optimizer,
+                "PGPO's multiplier, mean over the distilled and skipping of steps (sensitivity, "
+                "normalize_by_distilled, skip_nonfinite_steps)",
+            )
+
     def _check_combinations(self) -> None:
+        self.check_optimizer(self.optim)
+        if self.sensitivity != 0 and self.optim.startswith("schedule_free"):
+            raise ValueError(
+                f"optim={self.optim.value!r} evaluates and saves other weights than it trains, for "
+                "which a multiplier of its step does not hold; choose another, such as "
+                "'adamw_torch', or sensitivity=0"
+            )
         if self.distillation_mode == "topk_logits" and self.distillation_topk is None:
             raise ValueError("distillation_mode='topk_logits' needs distillation_topk, e.g. 100")
         if self.use_teacher_server and (self.tiled_loss or self.sensitivity != 0):

@@ -69,6 +69,7 @@ class PGPOTrainer(  # type: ignore[misc]
     ) -> None:
         args = PGPOConfig("pgpo-output") if args is None else args
         model = check_before_loading(model, args, train_dataset)
+        args.check_optimizer(optimizers[0])
         self._prepare_steps(args)
         super().__init__(
             model=model,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import cached_property
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,22 +14,13 @@ from torch.optim import Optimizer
 
 from ..core.information import SignalSum
 from ..core.viscosity import Viscosity, ViscosityState
-
-# Optimizers whose parameter change is proportional to the learning rate while their moments do
-# not see it. For these, scaling the rate of one step is exact and free.
-_LINEAR_IN_LR = (
-    torch.optim.Adadelta,
-    torch.optim.Adagrad,
-    torch.optim.Adam,
-    torch.optim.Adamax,
-    torch.optim.AdamW,
-    torch.optim.Muon,
-    torch.optim.NAdam,
-    torch.optim.RAdam,
-    torch.optim.RMSprop,
-    torch.optim.SGD,
-    torch.optim.SparseAdam,
+from .optimizer_kinds import (
+    follows_rate,
+    keeps_other_weights,
+    parameters,
+    refuse_steps_in_backward,
 )
+
 # Decoupled decay, by class name, in libraries that Poise does not import.
 _DECOUPLED_NAMES = ("adamw", "adafactor", "lion", "muon")
 
@@ -61,10 +53,10 @@ class StepScale:
 
     The scheduler sees the unscaled rate: it is changed in the optimizer's step pre-hook and
     restored in its post-hook. Optimizers whose change is not proportional to the rate (LBFGS,
-    Rprop, Adafactor, ASGD, unknown ones) are scaled by interpolation between the parameters
-    before and after the step, at the price of one copy of the parameters during the step. What such
-    an optimizer remembers of the step itself (LBFGS's curvature, the iterates of schedule-free
-    ones) is not scaled.
+    Rprop, Adafactor, ASGD; of other libraries what a trial on a toy parameter shows) are scaled by
+    interpolation between the parameters before and after the step, at the price of one copy of the
+    parameters during the step. What such an optimizer remembers of the step itself (LBFGS's
+    curvature) is not scaled.
 
     Args:
         optimizer: a torch optimizer (not a wrapper of one).
@@ -73,9 +65,11 @@ class StepScale:
             the step is divided by :math:`\rho_k`, so it keeps its size.
 
     Raises:
-        TypeError: not a torch optimizer.
+        TypeError: not a torch optimizer, or one without step hooks (torchao's CPU offloading).
         ValueError: weight decay is on, not to be scaled, and enters the moments (an L2 penalty, as
-            in Adam or SGD with momentum), where it cannot be told apart from the gradient.
+            in Adam or SGD with momentum), where it cannot be told apart from the gradient. Or an
+            optimizer that steps inside the backward (LOMO, layer-wise ones), or that keeps other
+            weights than it trains (schedule-free ones): no multiplier of the step reaches those.
 
     Reference: PGPO (arXiv 2606.03620), the update for SGD and for adaptive optimizers.
     Choice: the paper does not say what becomes of weight decay; it keeps its size unless asked.
@@ -90,6 +84,13 @@ class StepScale:
                 f"StepScale needs a torch.optim.Optimizer, got {type(optimizer).__name__}; "
                 "of a wrapper, pass the optimizer inside"
             )
+        if "_optimizer_step_pre_hooks" not in vars(optimizer):
+            raise TypeError(
+                f"{type(optimizer).__name__} runs no step hooks, by which StepScale multiplies; "
+                "choose an optimizer that does, such as torch.optim.AdamW"
+            )
+        if viscosity.sensitivity != 0:
+            _refuse_out_of_reach(optimizer)
         self.optimizer = optimizer
         self.viscosity = viscosity
         self.scale_weight_decay = scale_weight_decay
@@ -139,16 +140,19 @@ class StepScale:
         rho = self.last.multiplier
         if rho == 1.0:  # exactly the plain step
             return
-        interpolates = not isinstance(optimizer, _LINEAR_IN_LR)
         for group in optimizer.param_groups:
             self._saved_groups.append({k: group[k] for k in ("lr", "weight_decay") if k in group})
-            if not interpolates:
+            if self._follows_rate:
                 group["lr"] = group["lr"] * rho
             if not self.scale_weight_decay and group.get("weight_decay"):
                 group["weight_decay"] = group["weight_decay"] / rho
-        if interpolates:
-            params = (p for group in optimizer.param_groups for p in group["params"])
-            self._saved_params = [(p, p.detach().clone()) for p in params if p.requires_grad]
+        if not self._follows_rate:
+            trained = (p for p in parameters(optimizer) if p.requires_grad)
+            self._saved_params = [(p, p.detach().clone()) for p in trained]
+
+    @cached_property
+    def _follows_rate(self) -> bool:
+        return follows_rate(self.optimizer)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         with torch.no_grad():
@@ -175,8 +179,7 @@ class StepScale:
         return StepRecord(signal=signal, multiplier=rho)
 
     def _device(self) -> torch.device:
-        params = (p for group in self.optimizer.param_groups for p in group["params"])
-        return cast(Tensor, next(params)).device
+        return next(parameters(self.optimizer)).device
 
     def _check_weight_decay(self) -> None:
         name = type(self.optimizer).__name__
@@ -187,6 +190,16 @@ class StepScale:
                     "passes through the moments and cannot keep its size when the step is scaled; "
                     "use AdamW, weight_decay=0, or scale_weight_decay=True"
                 )
+
+
+def _refuse_out_of_reach(optimizer: Optimizer) -> None:
+    refuse_steps_in_backward(optimizer, "StepScale's multiplier")
+    if keeps_other_weights(optimizer):
+        raise ValueError(
+            f"{type(optimizer).__name__} evaluates and saves other weights than it trains, for "
+            "which a multiplier of its step does not hold; choose another optimizer, such as "
+            "AdamW, or sensitivity=0"
+        )
 
 
 def _decay_is_separate(optimizer_name: str, group: dict[str, Any]) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from datasets import Dataset
+from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
 
 from poise.training import PGPOTrainer
 from poise.training._host import SDPOConfig
@@ -126,6 +127,12 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "resampling with vLLM": ({"use_vllm": True, "max_resamples": 2}, "max_resamples=2"),
     "no tile": ({"loss_tile_tokens": 0}, "loss_tile_tokens must be at least 1"),
+    "LOMO": ({"optim": "lomo"}, "lomo steps inside the backward, past PGPO's multiplier"),
+    "a layer-wise optimizer, as SDPO": (
+        {"optim": "galore_adamw_layerwise", "sensitivity": 0.0},
+        "galore_adamw_layerwise steps inside the backward, past .*normalize_by_distilled",
+    ),
+    "a schedule-free optimizer": ({"optim": "schedule_free_radam"}, "saves other weights than it"),
     "negative limit": ({"max_nonfinite_steps": -1}, "max_nonfinite_steps must be at least 0"),
 }
 
@@ -135,6 +142,20 @@ def test_setting_outside_its_range(case: str, make_config: Callable[..., Any]) -
     settings, message = SETTINGS[case]
     with pytest.raises(ValueError, match=message):
         make_config(**settings)
+
+
+def test_optimizers_that_nothing_of_poise_goes_through_are_the_hosts_business(
+    make_config: Callable[..., Any],
+) -> None:
+    off = {"sensitivity": 0.0, "normalize_by_distilled": False, "skip_nonfinite_steps": False}
+    make_config(optim="adalomo", **off)
+    make_config(optim="schedule_free_adamw", sensitivity=0.0)
+
+
+def test_the_users_own_optimizer_that_steps_inside_the_backward(make: Callable[..., Any]) -> None:
+    optimizer = LayerWiseDummyOptimizer({}, lr=0.1)
+    with pytest.raises(ValueError, match="LayerWiseDummyOptimizer steps inside the backward"):
+        make(optimizers=(optimizer, None))
 
 
 def test_path_that_is_not_a_model(make: Callable[..., Any], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from datasets import Dataset
 from peft import LoraConfig, VeraConfig
 from torch import nn
 from transformers import LlamaForCausalLM
+from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
 from trl import SFTConfig
 
 from poise.gradients.adapters import UnsupportedAdapter
@@ -181,6 +182,21 @@ def test_retraction_with_the_users_own_adam_fails_before_the_first_step(
     with pytest.raises(ValueError, match="found Adam"):
         trainer.train()
     assert trainer.state.global_step == 0
+
+
+def test_an_optimizer_that_steps_inside_the_backward(
+    make: Callable[..., Any], make_iga_config: Callable[..., Any]
+) -> None:
+    bypassed = "steps inside the backward, past the gradients that are taken apart by domain"
+    with pytest.raises(ValueError, match=f"adalomo {bypassed}"):
+        make_iga_config(optim="adalomo")
+    make_iga_config(optim="adalomo", use_engine=False)
+    for own in (
+        {"optimizers": (LayerWiseDummyOptimizer({}, lr=0.1), None)},
+        {"optimizer_cls_and_kwargs": (LayerWiseDummyOptimizer, {})},
+    ):
+        with pytest.raises(ValueError, match=f"LayerWiseDummyOptimizer {bypassed}"):
+            make(**own)
 
 
 def test_retraction_with_two_learning_rates() -> None:

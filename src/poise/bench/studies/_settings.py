@@ -16,6 +16,7 @@ PGPO: dict[str, Any] = {
     "signal_reference_decay": 0.01,
     "signal_prior_reference": None,
     "scale_weight_decay": False,
+    "warmup_steps": 0,
     "pass_rate_weight": False,
     "teacher_from_student": True,
     "random_demonstration": True,

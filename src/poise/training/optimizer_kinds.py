@@ -1,0 +1,121 @@
+"""What an optimizer does with its learning rate, and where it moves the parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+# The change is proportional to the learning rate, and the moments do not see it.
+_FOLLOW_RATE = (
+    torch.optim.Adadelta,
+    torch.optim.Adagrad,
+    torch.optim.Adam,
+    torch.optim.Adamax,
+    torch.optim.AdamW,
+    torch.optim.Muon,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+    torch.optim.RMSprop,
+    torch.optim.SGD,
+    torch.optim.SparseAdam,
+)
+_IN_BACKWARD = {"Lomo", "AdaLomo", "LayerWiseDummyOptimizer"}
+_TOY_RATE = 0.125
+_FACTORS = (1.0, 0.5, 2.0, 0.25) * 3  # powers of two, so that scaling rounds nothing
+_WAY_OUT = "choose an optimizer whose step() moves the parameters, such as 'adamw_torch'"
+
+
+def parameters(optimizer: Optimizer) -> Iterator[Tensor]:
+    """All parameters of all groups."""
+    return (p for group in optimizer.param_groups for p in group["params"])
+
+
+def refuse_steps_in_backward(optimizer: Any, bypassed: str) -> None:
+    """Refuses what moves parameters before `step` is called: LOMO, layer-wise optimizers, torch's.
+
+    Args:
+        optimizer: an optimizer, its class, or transformers' name of one (`optim`).
+        bypassed: what would have no effect, for the message.
+
+    Raises:
+        ValueError: it steps inside the backward.
+    """
+    if isinstance(optimizer, str):
+        name = getattr(optimizer, "value", optimizer)
+        steps = name in ("lomo", "adalomo") or name.endswith("_layerwise")
+    else:
+        kind = optimizer if isinstance(optimizer, type) else type(optimizer)
+        name = kind.__name__
+        steps = any(base.__name__ in _IN_BACKWARD for base in kind.__mro__)
+        if isinstance(optimizer, Optimizer):
+            steps = steps or any(
+                hasattr(p, "_in_backward_optimizers") for p in parameters(optimizer)
+            )
+    if steps:
+        raise ValueError(f"{name} steps inside the backward, past {bypassed}; {_WAY_OUT}")
+
+
+def keeps_other_weights(optimizer: Optimizer) -> bool:
+    """Whether it evaluates other weights than it trains, as schedule-free ones do (`eval()`)."""
+    return callable(getattr(optimizer, "eval", None)) and callable(
+        getattr(optimizer, "train", None)
+    )
+
+
+def follows_rate(optimizer: Optimizer) -> bool:
+    """Whether a step's change is proportional to its rate, and later steps do not see that rate.
+
+    Known of torch's own. One of another library is tried: a fresh one with each group's settings
+    takes twelve steps on a toy parameter, at a constant rate and at halved and doubled ones.
+
+    Choice: ours. Weight decay is left out, and the toy weights are put back after each step, so
+    that the comparison is of steps from one place. What cannot be made afresh does not pass.
+    """
+    if type(optimizer).__module__.startswith("torch.optim"):
+        return type(optimizer) in _FOLLOW_RATE
+    device = next(parameters(optimizer)).device
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            return all(_is_proportional(optimizer, g, device) for g in optimizer.param_groups)
+    except Exception:  # any: it is another library's, made without its own arguments
+        return False
+
+
+def _is_proportional(optimizer: Optimizer, group: dict[str, Any], device: torch.device) -> bool:
+    settings = {name: group[name] for name in optimizer.defaults if name in group}
+    settings["lr"] = settings["lr"] * 0 + _TOY_RATE  # a tensor stays one
+    if "weight_decay" in settings:
+        settings["weight_decay"] = 0.0
+    plain = _toy_changes(type(optimizer), settings, [1.0] * len(_FACTORS), device)
+    scaled = _toy_changes(type(optimizer), settings, _FACTORS, device)
+    expected = [factor * change for factor, change in zip(_FACTORS, plain, strict=True)]
+    largest = max(change.abs().max().item() for change in plain)
+    # Weights of size 1 are rounded before and after each step.
+    bound = 32 * torch.finfo(torch.float32).eps * (1 + 3 * largest)
+    wrong = max((a - b).abs().max().item() for a, b in zip(scaled, expected, strict=True))
+    return wrong <= bound < largest / 32
+
+
+def _toy_changes(
+    kind: Any, settings: dict[str, Any], factors: Sequence[float], device: torch.device
+) -> list[Tensor]:
+    places = torch.arange(64.0, device=device).view(8, 8)
+    start = places.cos()
+    weight = nn.Parameter(start.clone())
+    accepted = inspect.signature(kind).parameters.keys() & settings.keys()
+    arguments = {name: settings[name] for name in accepted}
+    optimizer = kind([settings | {"params": [weight]}], **arguments)
+    (group,) = optimizer.param_groups
+    rate, changes = group["lr"], []
+    for step, factor in enumerate(factors):
+        weight.grad = (places + step).sin()
+        group["lr"] = rate * factor
+        optimizer.step()
+        changes.append(weight.detach() - start)
+        weight.data.copy_(start)
+    return changes
