@@ -23,12 +23,12 @@ from tests.equivalence.iga_gradients import (
 )
 from tests.equivalence.iga_models import (
     MODELS,
-    InFloat64,
     checkpointed,
     llama,
     toy,
 )
 from tests.equivalence.iga_toys import SharedCheckpointed, SharedReentrant, Unused
+from tests.exact import InFloat64
 
 METHODS = {
     "weight, snr, exact": IGA(projection="exact"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 
 from poise.training import IGAConfig, IGATrainer
-from tests.tiny import IGA_RUN, tiny_isomers
+from tests.exact import in_float64
+from tests.tiny import EXACT, IGA_RUN, tiny_isomers
 
 
 def make_trainer(model: str, folder: str, **settings: Any) -> IGATrainer:
@@ -26,7 +28,6 @@ def make_trainer(model: str, folder: str, **settings: Any) -> IGATrainer:
 
 def run(model: str, folder: str, settings: dict[str, Any], resume: Any = None) -> None:
     """Trains, and writes the final weights to `<folder>/final.safetensors`."""
-    torch.set_num_threads(1)
     trainer = make_trainer(model, folder, **settings)
     trainer.train(resume_from_checkpoint=resume)
     if trainer.is_world_process_zero():
@@ -34,8 +35,14 @@ def run(model: str, folder: str, settings: dict[str, Any], resume: Any = None) -
         save_file(weights, f"{folder}/final.safetensors")
 
 
-def run_rank(rank: int, ranks: int, port: int, *args: Any) -> None:
-    """`run` as one of several gloo ranks."""
+def run_exactly(model: str, folder: str, settings: dict[str, Any]) -> None:
+    """`run` in float64, of a model that is."""
+    with in_float64():
+        run(model, folder, EXACT | settings)
+
+
+def run_rank(rank: int, ranks: int, port: int, task: Callable[..., None], *args: Any) -> None:
+    """`run` or `run_exactly` as one of several gloo ranks."""
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -43,5 +50,5 @@ def run_rank(rank: int, ranks: int, port: int, *args: Any) -> None:
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": str(port),
     }
-    run(*args)
+    task(*args)
     torch.distributed.destroy_process_group()

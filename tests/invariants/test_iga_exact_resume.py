@@ -157,7 +157,7 @@ def _run_ranks(*args: Any) -> None:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    ranks = [_PROCESSES.Process(target=run_rank, args=(i, 2, port, *args)) for i in range(2)]
+    ranks = [_PROCESSES.Process(target=run_rank, args=(i, 2, port, run, *args)) for i in range(2)]
     for rank in ranks:
         rank.start()
     for rank in ranks:
