@@ -9,8 +9,8 @@ from typing import Any
 
 # Set before torch is imported, and inherited by the processes that tests start: one thread in each,
 # since the suite itself runs in one process a core.
-THREADS = os.environ.setdefault("POISE_TEST_THREADS", "1")
-os.environ["OMP_NUM_THREADS"] = THREADS
+os.environ.setdefault("POISE_TEST_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = os.environ["POISE_TEST_THREADS"]
 # Over several GPUs the host would spread a batch, which is another test.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -21,9 +21,9 @@ import pytest
 import torch
 
 from tests.exact import in_float64
-from tests.tiny import IGA_RUN, RUN, save_tiny_model
+from tests.tiny import EXACT, IGA_RUN, RUN, save_tiny_model
 
-torch.set_num_threads(int(THREADS))
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
@@ -49,21 +49,23 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def exact_model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The same in float64: `EXACT` loads it as it is."""
+    """The same in float64."""
     return save_tiny_model(tmp_path_factory.mktemp("exact-model"), dtype=torch.float64)
 
 
 @pytest.fixture
 def float64() -> Iterator[None]:
-    """The test, and what it trains from `exact_model_path`, is in float64 throughout."""
+    """The test, and what it trains from `exact_model_path`, is in float64."""
     with in_float64():
         yield
 
 
-def _place(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """On the test's device, if it has one, else on the CPU."""
-    named = "device" in request.fixturenames
-    return {"use_cpu": not named or request.getfixturevalue("device").type == "cpu"}
+def _settings(request: pytest.FixtureRequest, folder: Path) -> dict[str, Any]:
+    """On the test's device, or the CPU if it names none; in float64 where the test is."""
+    names = request.fixturenames
+    on_cpu = "device" not in names or request.getfixturevalue("device").type == "cpu"
+    own = {"output_dir": str(folder / "run"), "max_steps": 3, "seed": 3, "use_cpu": on_cpu}
+    return own | (EXACT if "float64" in names else {})
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def make_config(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[...,
     """Builds a `PGPOConfig` for the tiny model; keyword arguments override."""
     from poise.training import PGPOConfig
 
-    own = {"output_dir": str(tmp_path / "run"), "max_steps": 3, "seed": 3} | _place(request)
+    own = _settings(request, tmp_path)
 
     def make(cls: Any = PGPOConfig, **overrides: Any) -> Any:
         return cls(**RUN | own | overrides)
@@ -84,7 +86,7 @@ def make_iga_config(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[
     """Builds an `IGAConfig` for the tiny model; keyword arguments override."""
     from poise.training import IGAConfig
 
-    own = {"output_dir": str(tmp_path / "run"), "max_steps": 3, "seed": 3} | _place(request)
+    own = _settings(request, tmp_path)
 
     def make(cls: Any = IGAConfig, **overrides: Any) -> Any:
         return cls(**IGA_RUN | own | overrides)

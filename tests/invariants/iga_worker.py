@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 
@@ -39,16 +36,3 @@ def run_exactly(model: str, folder: str, settings: dict[str, Any]) -> None:
     """`run` in float64, of a model that is."""
     with in_float64():
         run(model, folder, EXACT | settings)
-
-
-def run_rank(rank: int, ranks: int, port: int, task: Callable[..., None], *args: Any) -> None:
-    """`run` or `run_exactly` as one of several gloo ranks."""
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": str(port),
-    }
-    task(*args)
-    torch.distributed.destroy_process_group()

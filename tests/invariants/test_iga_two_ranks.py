@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +11,18 @@ import torch
 from safetensors.torch import load_file
 
 from poise.gradients.domains import DomainBatch
-from tests.invariants.iga_worker import make_trainer, run_exactly, run_rank
 from tests.exact import ROUNDING, apart, in_float64
+from tests.invariants.iga_worker import make_trainer, run_exactly
+from tests.processes import run_ranks
 from tests.tiny import EXACT
-
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["tests.invariants.iga_worker"])
 
 # Sets in order: rank 0 has the first two of four, rank 1 the others. Every fourth lacks a domain.
 SETTINGS = {"train_sampling_strategy": "sequential", "shuffle_dataset": False, "lora_dropout": 0.0}
 
 
 def _two_ranks(model: str, folder: Path, settings: dict[str, Any]) -> dict[str, torch.Tensor]:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
     halved = settings | {"per_device_train_batch_size": 2}
-    args = (2, port, run_exactly, model, str(folder), halved)
-    workers = [_PROCESSES.Process(target=run_rank, args=(rank, *args)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
+    run_ranks(2, run_exactly, model, str(folder), halved)
     return load_file(folder / "final.safetensors")
 
 

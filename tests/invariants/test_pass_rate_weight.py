@@ -12,16 +12,14 @@ from torch import Tensor
 
 from poise.training import PGPOTrainer
 from tests.exact import ROUNDING
-from tests.tiny import EXACT, tiny_dataset
+from tests.tiny import tiny_dataset
 
 Make = Callable[..., PGPOTrainer]
 WEIGHED = {"pass_rate_weight": True, "per_device_train_batch_size": 12}
 
 
 @pytest.fixture
-def make_trainer(
-    make_config: Callable[..., Any], exact_model_path: str, float64: None
-) -> Make:
+def make_trainer(make_config: Callable[..., Any], exact_model_path: str, float64: None) -> Make:
     def make(successes: list[int], **settings: Any) -> PGPOTrainer:
         """`successes`: how many of the four rollouts of each prompt of a batch succeed."""
 
@@ -32,7 +30,7 @@ def make_trainer(
             distillation_mode="full_logits",
             distillation_alpha=1.0,
             teacher_model_kind="live",
-            **EXACT | settings,
+            **settings,
         )
         return PGPOTrainer(
             model=exact_model_path,
@@ -74,6 +72,7 @@ def _sample_losses(model: torch.nn.Module, batch: dict[str, Tensor]) -> list[Ten
     return losses
 
 
+@pytest.mark.usefixtures("device")
 def test_a_step_is_that_of_the_loss_weighed_by_hand(make_trainer: Make) -> None:
     plain_descent = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "max_steps": 1}
     trainer = make_trainer([1, 2, 4], sensitivity=0.0, **WEIGHED, **plain_descent)
@@ -91,6 +90,7 @@ def test_a_step_is_that_of_the_loss_weighed_by_hand(make_trainer: Make) -> None:
     assert _history(trainer, "pgpo/distilled_fraction") == [7 / 12]
 
 
+@pytest.mark.usefixtures("device")
 def test_where_all_questions_are_equally_hard_the_weight_changes_nothing(
     make_trainer: Make,
 ) -> None:
@@ -104,6 +104,7 @@ def test_where_all_questions_are_equally_hard_the_weight_changes_nothing(
     assert (runs[0] - runs[1]).norm() <= ROUNDING * runs[1].norm()
 
 
+@pytest.mark.usefixtures("device")
 def test_without_a_question_between_always_and_never_nothing_is_distilled(
     make_trainer: Make,
 ) -> None:
@@ -117,6 +118,7 @@ def test_without_a_question_between_always_and_never_nothing_is_distilled(
     assert _history(trainer, "pgpo/information_signal") == []
 
 
+@pytest.mark.usefixtures("device")
 def test_micro_batches_of_one_equal_one_batch(make_trainer: Make) -> None:
     # A random demonstration is drawn by the micro-batch's number.
     settings = WEIGHED | {"random_demonstration": False}

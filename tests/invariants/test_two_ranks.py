@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from poise.training import PGPOConfig, PGPOTrainer
 from tests.exact import ROUNDING, apart, in_float64
+from tests.processes import finish, run_ranks
 from tests.tiny import EXACT, RUN, tiny_dataset
-
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["tests.invariants.test_two_ranks"])
-
 
 # Three groups of four rollouts; with two ranks the second group lies on both.
 BATCH = 12
@@ -37,15 +32,7 @@ def by_place(prompts: list[str], **columns: Any) -> list[float]:
     return [float((start + i) % 4 < int(p.split()[1]) % 5) for i, p in enumerate(prompts)]
 
 
-def _train(rank: int, ranks: int, port: int, model: str, folder: str, case: str) -> None:
-    if ranks > 1:
-        os.environ |= {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(ranks),
-            "MASTER_ADDR": "localhost",
-            "MASTER_PORT": str(port),
-        }
+def _train(ranks: int, model: str, folder: str, case: str) -> None:
     settings = {
         "output_dir": folder,
         "per_device_train_batch_size": BATCH // ranks,
@@ -74,26 +61,16 @@ def _train(rank: int, ranks: int, port: int, model: str, folder: str, case: str)
             else None,
         )
         trainer.train()
-    if rank == 0:
+    if trainer.is_world_process_zero():
         weights = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
         save_file(weights, f"{folder}/weights.safetensors")
-    if ranks > 1:
-        torch.distributed.destroy_process_group()
 
 
 def _run(ranks: int, model: str, folder: Path, case: str) -> tuple[dict[str, torch.Tensor], Any]:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    workers = [
-        _PROCESSES.Process(target=_train, args=(rank, ranks, port, model, str(folder), case))
-        for rank in range(ranks)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
+    if ranks == 1:
+        finish(_train, 1, model, str(folder), case)
+    else:
+        run_ranks(ranks, _train, ranks, model, str(folder), case)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return load_file(folder / "weights.safetensors"), lines
 
