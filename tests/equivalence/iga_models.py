@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -39,6 +38,7 @@ from tests.equivalence.iga_toys import (
     TwoLengths,
     Unused,
 )
+from tests.exact import InFloat64
 
 SPECIAL: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
 SMALL: dict[str, Any] = SPECIAL | {
@@ -50,17 +50,6 @@ SMALL: dict[str, Any] = SPECIAL | {
     "num_key_value_heads": 2,
     "initializer_range": 0.3,
 }
-
-
-class InFloat64(TorchFunctionMode):
-    """Turns the casts to float32 inside models (norms, softmax) into casts to float64."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        def widen(value: Any) -> Any:
-            return torch.float64 if value is torch.float32 else value
-
-        func = torch.Tensor.double if func is torch.Tensor.float else func
-        return func(*map(widen, args), **{k: widen(v) for k, v in (kwargs or {}).items()})
 
 
 class ExactLayer(LlamaDecoderLayer):

@@ -23,12 +23,12 @@ from tests.equivalence.iga_gradients import (
 )
 from tests.equivalence.iga_models import (
     MODELS,
-    InFloat64,
     checkpointed,
     llama,
     toy,
 )
 from tests.equivalence.iga_toys import SharedCheckpointed, SharedReentrant, Unused
+from tests.exact import InFloat64
 
 METHODS = {
     "weight, snr, exact": IGA(projection="exact"),
@@ -46,7 +46,10 @@ every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 every_model = pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
 
 
-def _difference(model: Any, method: IGA, batch: Batch, by_tokens: bool = False) -> float:
+def _difference(
+    device: torch.device, model: Any, method: IGA, batch: Batch, by_tokens: bool = False
+) -> float:
+    model, batch = model.to(device), batch.to(device)
     with InFloat64():
         found = engine_step(GradientEngine(model, method), model, [batch], by_tokens)
         expected = oracle_step(model, batch, method, by_tokens)
@@ -56,8 +59,8 @@ def _difference(model: Any, method: IGA, batch: Batch, by_tokens: bool = False) 
 
 @every_method
 @every_model
-def test_the_engine_is_the_reference(build: Any, method: IGA) -> None:
-    assert _difference(build(), method, MIXED) < 1e-10
+def test_the_engine_is_the_reference(build: Any, method: IGA, device: torch.device) -> None:
+    assert _difference(device, build(), method, MIXED) < 1e-10
 
 
 @every_method
@@ -67,22 +70,21 @@ def test_the_engine_is_the_reference(build: Any, method: IGA) -> None:
     [([0, 0, 0], 1), ([1, 0, 1], 2), ([3, 4, 1, 0, 2, 4, 3], 5), ([2, 2, 2], 5), ([5, 1], 7)],
 )
 def test_any_number_of_domains_with_any_weights(
-    domains: list[int], number: int, by_tokens: bool, method: IGA
+    domains: list[int], number: int, by_tokens: bool, method: IGA, device: torch.device
 ) -> None:
-    assert _difference(toy(), method, Batch.of(domains, number), by_tokens) < 1e-10
+    assert _difference(device, toy(), method, Batch.of(domains, number), by_tokens) < 1e-10
 
 
 @pytest.mark.parametrize("by_tokens", [False, True])
 @pytest.mark.parametrize("space", ["weight", "factor"])
 def test_one_domain_and_a_neutral_setting_are_plain_fine_tuning(
-    space: Any, by_tokens: bool
+    space: Any, by_tokens: bool, device: torch.device
 ) -> None:
     plain = IGA(space=space, tau=5.0)
     neutral = IGA(space=space, tau=0.0, projection="none")
-    model = llama()
-    for method, batch in [(plain, Batch.of([1, 1, 1], 3)), (neutral, MIXED)]:
-        found = engine_step(GradientEngine(model, method), model, [batch], by_tokens)
-        assert difference(found, _plain_step(model, batch, by_tokens)) < 1e-6
+    model = llama().to(device)
+    batches = [batch.to(device) for batch in (Batch.of([1, 1, 1], 3), MIXED)]
+    for method, batch in zip((plain, neutral), batches, strict=True):
         with InFloat64():
             found = engine_step(GradientEngine(model, method), model, [batch], by_tokens)
             assert difference(found, _plain_step(model, batch, by_tokens)) < 1e-12
@@ -130,9 +132,10 @@ SET = Batch.of([2, 0, 1, 0, 2, 0, 1, 1], number=4)
 @pytest.mark.parametrize("method", [m for m in METHODS.values() if m.space == "weight"])
 @pytest.mark.parametrize("by_tokens", [False, True])
 def test_micro_batches_in_weight_space_are_the_mean_of_their_own_masked_gradients(
-    by_tokens: bool, method: IGA
+    by_tokens: bool, method: IGA, device: torch.device
 ) -> None:
-    model, parts = toy(), [SET.rows(0, 3), SET.rows(3, 6), SET.rows(6, 8)]
+    model, whole = toy().to(device), SET.to(device)
+    parts = [whole.rows(0, 3), whole.rows(3, 6), whole.rows(6, 8)]
     found = engine_step(GradientEngine(model, method), model, parts, by_tokens)
     each = [oracle_step(model, part, method, by_tokens) for part in parts]
     mean = {name: torch.stack([e[name] for e in each]).mean(0) for name in each[0]}
@@ -143,13 +146,13 @@ def test_micro_batches_in_weight_space_are_the_mean_of_their_own_masked_gradient
 @pytest.mark.parametrize("by_tokens", [False, True])
 @pytest.mark.parametrize("scale", ["snr", "layer", "none"])
 def test_micro_batches_in_factor_space_are_one_batch(
-    scale: Any, by_tokens: bool, cuts: list[int]
+    scale: Any, by_tokens: bool, cuts: list[int], device: torch.device
 ) -> None:
     """With token counts that differ and domains that are missing from most of them."""
-    model, method = toy(), IGA(space="factor", scale=scale)
-    parts = [SET.rows(a, b) for a, b in pairwise([0, *cuts, len(SET.ids)])]
+    model, whole, method = toy().to(device), SET.to(device), IGA(space="factor", scale=scale)
+    parts = [whole.rows(a, b) for a, b in pairwise([0, *cuts, len(SET.ids)])]
     found = engine_step(GradientEngine(model, method), model, parts, by_tokens)
-    assert difference(found, oracle_step(model, SET, method, by_tokens)) < 1e-10
+    assert difference(found, oracle_step(model, whole, method, by_tokens)) < 1e-10
 
 
 @pytest.mark.parametrize("space", ["weight", "factor"])
@@ -192,8 +195,10 @@ def test_warm_starts_bring_the_randomised_projection_to_the_exact_one() -> None:
     assert errors[-1] < 1e-3
 
 
-def test_where_the_width_is_the_whole_matrix_the_randomised_projection_is_exact() -> None:
-    assert _difference(toy(), IGA(oversampling=8), MIXED) < 1e-10
+def test_where_the_width_is_the_whole_matrix_the_randomised_projection_is_exact(
+    device: torch.device,
+) -> None:
+    assert _difference(device, toy(), IGA(oversampling=8), MIXED) < 1e-10
 
 
 # What cannot be masked as one

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import pytest
@@ -47,16 +49,18 @@ every_divergence = pytest.mark.parametrize("divergence", DIVERGENCES, ids=name_o
 class Problem:
     """Random inputs in float64; some tokens have weight zero."""
 
-    def __init__(self, tokens: int, hidden: int, vocabulary: int, seed: int = 0) -> None:
+    def __init__(
+        self, tokens: int, hidden: int, vocabulary: int, seed: int = 0, device: Any = "cpu"
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
 
         def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+            return torch.randn(*shape, generator=generator, dtype=torch.float64).to(device)
 
         self.student = normal(tokens, hidden).requires_grad_()
         self.teacher = normal(tokens, hidden + 1)
-        self.tokens = torch.randint(vocabulary, (tokens,), generator=generator)
-        self.weights = torch.rand(tokens, generator=generator, dtype=torch.float64)
+        self.tokens = torch.randint(vocabulary, (tokens,), generator=generator).to(device)
+        self.weights = torch.rand(tokens, generator=generator, dtype=torch.float64).to(device)
         self.weights[2::3] = 0
         self.old_logps = -normal(tokens).exp()
         self.head = nn.Linear(hidden, vocabulary, dtype=torch.float64)
@@ -88,6 +92,14 @@ class Problem:
         )
 
 
+Make = Callable[..., Problem]
+
+
+@pytest.fixture
+def make_problem(device: torch.device) -> Make:
+    return partial(Problem, device=device)
+
+
 def assert_equal_values(output: DistillationOutput, expected: dict[str, Tensor]) -> None:
     for field in fields(output):
         value = getattr(output, field.name)
@@ -113,10 +125,10 @@ def assert_equal_gradients(tiled: Tensor, plain: Tensor, inputs: list[Tensor]) -
 @pytest.mark.parametrize("clip", [None, 1.5])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_values_and_gradients_equal_the_plain_loss(
-    divergence: Divergence, clip: float | None, temperature: float
+    make_problem: Make, divergence: Divergence, clip: float | None, temperature: float
 ) -> None:
     for tokens, hidden, vocabulary, tile in SHAPES:
-        problem = Problem(tokens, hidden, vocabulary)
+        problem = make_problem(tokens, hidden, vocabulary)
         correction = {"old_logps": problem.old_logps, "clip": clip}
         output = problem.tiled(
             divergence=divergence, temperature=temperature, tile_tokens=tile, **correction
@@ -142,7 +154,7 @@ def with_lora(head: nn.Linear) -> nn.Module:
     """PEFT's LoRA on the head; B is filled, so that A has a gradient too."""
     model = nn.ModuleDict({"lm_head": head})
     config = LoraConfig(r=2, target_modules=["lm_head"], lora_alpha=3)
-    adapted = inject_adapter_in_model(config, model)["lm_head"].double()
+    adapted = inject_adapter_in_model(config, model)["lm_head"].double().to(head.weight.device)
     nn.init.normal_(adapted.lora_B["default"].weight)
     return adapted
 
@@ -158,9 +170,9 @@ def with_lora(head: nn.Linear) -> nn.Module:
 )
 @pytest.mark.parametrize("kind", ["lora", "soft-capped", "soft-capped lora", "without bias"])
 def test_heads_with_adapters_and_soft_capping_equal_the_plain_loss(
-    kind: str, divergence: Divergence
+    make_problem: Make, kind: str, divergence: Divergence
 ) -> None:
-    problem = Problem(11, 6, 19)
+    problem = make_problem(11, 6, 19)
     head: nn.Module = problem.head
     if kind == "without bias":
         problem.head.bias = None
@@ -176,8 +188,8 @@ def test_heads_with_adapters_and_soft_capping_equal_the_plain_loss(
     assert_equal_gradients(output.loss, expected["loss"], [problem.student, *trainable])
 
 
-def test_a_plain_function_is_a_head_when_its_parameters_are_named() -> None:
-    problem = Problem(9, 4, 7)
+def test_a_plain_function_is_a_head_when_its_parameters_are_named(make_problem: Make) -> None:
+    problem = make_problem(9, 4, 7)
     weight = problem.head.weight
 
     def head(hidden: Tensor) -> Tensor:
@@ -189,8 +201,8 @@ def test_a_plain_function_is_a_head_when_its_parameters_are_named() -> None:
     assert_equal_gradients(output.loss, expected["loss"], [problem.student, weight])
 
 
-def test_a_tensor_computed_from_parameters_may_be_the_named_one() -> None:
-    problem = Problem(9, 4, 7)
+def test_a_tensor_computed_from_parameters_may_be_the_named_one(make_problem: Make) -> None:
+    problem = make_problem(9, 4, 7)
     merged = problem.head.weight * 2
 
     def head(hidden: Tensor) -> Tensor:
@@ -204,8 +216,8 @@ def test_a_tensor_computed_from_parameters_may_be_the_named_one() -> None:
 
 
 @pytest.mark.parametrize("trained", ["hidden", "head"])
-def test_either_side_may_be_frozen(trained: str) -> None:
-    problem = Problem(9, 4, 7)
+def test_either_side_may_be_frozen(make_problem: Make, trained: str) -> None:
+    problem = make_problem(9, 4, 7)
     divergence = Divergence("full_logits", 1.0)
     if trained == "hidden":
         problem.head.requires_grad_(False)
@@ -217,8 +229,8 @@ def test_either_side_may_be_frozen(trained: str) -> None:
     assert_equal_gradients(output.loss, problem.plain(divergence)["loss"], inputs)
 
 
-def test_gradients_reach_a_body_that_shares_its_embedding_with_the_head() -> None:
-    problem = Problem(9, 4, 7)
+def test_gradients_reach_a_body_that_shares_its_embedding_with_the_head(make_problem: Make) -> None:
+    problem = make_problem(9, 4, 7)
     divergence = Divergence("full_logits")
     weight = problem.head.weight
     problem.student = weight[problem.tokens].tanh()
@@ -232,9 +244,9 @@ DIFFERENTIABLE = [d for d in DIVERGENCES if d.mode != "sampled_token"]
 
 
 @pytest.mark.parametrize("divergence", DIFFERENTIABLE, ids=name_of)
-def test_gradcheck_passes(divergence: Divergence) -> None:
+def test_gradcheck_passes(make_problem: Make, divergence: Divergence) -> None:
     """Not for the sampled token, whose gradient is a score function's, not its value's."""
-    problem = Problem(5, 3, 7, seed=1)
+    problem = make_problem(5, 3, 7, seed=1)
 
     def loss(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return tiled_distillation_loss(
@@ -247,7 +259,7 @@ def test_gradcheck_passes(divergence: Divergence) -> None:
             divergence=divergence,
             temperature=0.7,
             # Far below the student's: every ratio is at its bound, a constant.
-            old_logps=torch.full((5,), -30.0, dtype=torch.float64),
+            old_logps=torch.full_like(problem.weights, -30.0),
             clip=2.0,
             head_parameters=[weight, bias],
             tile_tokens=2,
@@ -280,8 +292,10 @@ def trl_per_token(
 
 @every_divergence
 @pytest.mark.parametrize("clip", [None, 1.5])
-def test_values_and_gradients_equal_trl(divergence: Divergence, clip: float | None) -> None:
-    problem = Problem(12, 5, 31)
+def test_values_and_gradients_equal_trl(
+    make_problem: Make, divergence: Divergence, clip: float | None
+) -> None:
+    problem = make_problem(12, 5, 31)
     output = problem.tiled(
         divergence=divergence, old_logps=problem.old_logps, clip=clip, tile_tokens=5
     )
@@ -304,10 +318,11 @@ def test_values_and_gradients_equal_trl(divergence: Divergence, clip: float | No
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_a_support_of_the_whole_vocabulary_equals_trl_at_its_bound_on_the_tail(
+    make_problem: Make,
     alpha: float,
 ) -> None:
     """The captured mass is one, and TRL's bound on it leaves a tail of 1e-7."""
-    problem = Problem(6, 3, 8)
+    problem = make_problem(6, 3, 8)
     divergence = Divergence("topk_logits", alpha, top_k=8, add_tail=True)
     output = problem.tiled(divergence=divergence, tile_tokens=4)
     logits, teacher_logits = problem.head(problem.student), problem.teacher_head(problem.teacher)
@@ -318,8 +333,8 @@ def test_a_support_of_the_whole_vocabulary_equals_trl_at_its_bound_on_the_tail(
 
 
 @every_divergence
-def test_float32_stays_close_to_float64(divergence: Divergence) -> None:
-    problem = Problem(12, 5, 31)
+def test_float32_stays_close_to_float64(make_problem: Make, divergence: Divergence) -> None:
+    problem = make_problem(12, 5, 31)
     expected = problem.tiled(divergence=divergence)
     (gradient,) = torch.autograd.grad(expected.loss, problem.student)
     student = problem.student.detach().float().requires_grad_()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 
 from poise.training import IGAConfig, IGATrainer
-from tests.tiny import IGA_RUN, tiny_isomers
+from tests.exact import in_float64
+from tests.tiny import EXACT, IGA_RUN, tiny_isomers
 
 
 def make_trainer(model: str, folder: str, **settings: Any) -> IGATrainer:
@@ -26,7 +25,6 @@ def make_trainer(model: str, folder: str, **settings: Any) -> IGATrainer:
 
 def run(model: str, folder: str, settings: dict[str, Any], resume: Any = None) -> None:
     """Trains, and writes the final weights to `<folder>/final.safetensors`."""
-    torch.set_num_threads(1)
     trainer = make_trainer(model, folder, **settings)
     trainer.train(resume_from_checkpoint=resume)
     if trainer.is_world_process_zero():
@@ -34,14 +32,7 @@ def run(model: str, folder: str, settings: dict[str, Any], resume: Any = None) -
         save_file(weights, f"{folder}/final.safetensors")
 
 
-def run_rank(rank: int, ranks: int, port: int, *args: Any) -> None:
-    """`run` as one of several gloo ranks."""
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": str(port),
-    }
-    run(*args)
-    torch.distributed.destroy_process_group()
+def run_exactly(model: str, folder: str, settings: dict[str, Any]) -> None:
+    """`run` in float64, of a model that is."""
+    with in_float64():
+        run(model, folder, EXACT | settings)

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 from transformers import TrainerCallback
@@ -38,7 +37,6 @@ def run(
 
     With `hold_after`, it trains that many steps and waits to be killed.
     """
-    torch.set_num_threads(1)
     own = {
         "output_dir": str(output_dir),
         "max_steps": 15,

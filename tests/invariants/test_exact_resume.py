@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import shutil
 import signal
@@ -17,12 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.invariants.resume_worker import run
-
-WAIT = 120  # seconds, far more than a run takes
-
-# Forked from a server that has the imports done: a process costs no start-up.
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["tests.invariants.resume_worker"])
+from tests.processes import WAIT, finish, start
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "ema": {"teacher_model_kind": "ema"},
@@ -33,21 +27,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def _start(*args: Any) -> Any:
-    process = _PROCESSES.Process(target=run, args=args)
-    process.start()
-    return process
-
-
-def _finish(*args: Any) -> None:
-    process = _start(*args)
-    process.join(WAIT)
-    assert process.exitcode == 0
-
-
 def _kill_after(steps: int, delay: float, *args: Any) -> None:
     # On a busy machine the kill may come late: the run waits for it two steps on.
-    process = _start(*args, steps + 2)
+    process = start(run, *args, steps + 2)
     metrics = args[1] / "metrics.jsonl"
     deadline = time.monotonic() + WAIT
     while (step := _last_step(metrics)) < steps and time.monotonic() < deadline:
@@ -76,13 +58,13 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(
 ) -> None:
     settings, draw = SETTINGS[name], random.Random(f"{name} {lora}")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    _finish(tiny_model_path, whole, settings, lora, None)
+    finish(run, tiny_model_path, whole, settings, lora, None)
     # Checkpoints come every second step; the kills fall anywhere between and into them. The first
     # run does not come as far as the second must, whose kill is thus one of a resumed run.
     for steps, resume in ((draw.randint(3, 5), None), (draw.randint(8, 10), True)):
         delay = draw.uniform(0, 0.05)
         _kill_after(steps, delay, tiny_model_path, broken, settings, lora, resume)
-    _finish(tiny_model_path, broken, settings, lora, True)
+    finish(run, tiny_model_path, broken, settings, lora, True)
     expected, found = (load_file(folder / "final.safetensors") for folder in (whole, broken))
     assert expected.keys() == found.keys()
     for key, weight in expected.items():
@@ -115,7 +97,7 @@ def _leave_unfinished(checkpoint: Path) -> str:
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: str) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "run"
-    _finish(tiny_model_path, folder, SETTINGS["ema"], False, None)
+    finish(run, tiny_model_path, folder, SETTINGS["ema"], False, None)
     return folder
 
 

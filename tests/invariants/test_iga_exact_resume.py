@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import shutil
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.invariants.iga_worker import run, run_rank
-
-WAIT = 120  # seconds, far more than a run takes
-
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["tests.invariants.iga_worker"])
+from tests.invariants.iga_worker import run
+from tests.processes import WAIT, finish, run_ranks, start
 
 # Three steps are an epoch: checkpoints fall into later ones.
 SAVED = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 3, "max_steps": 14}
@@ -36,16 +30,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def _finish(*args: Any) -> None:
-    process = _PROCESSES.Process(target=run, args=args)
-    process.start()
-    process.join(WAIT)
-    assert process.exitcode == 0
-
-
 def _kill_after(steps: int, delay: float, *args: Any) -> None:
-    process = _PROCESSES.Process(target=run, args=args)
-    process.start()
+    process = start(run, *args)
     deadline = time.monotonic() + WAIT
     while process.is_alive() and time.monotonic() < deadline:
         if len(_lines(Path(args[1]) / "metrics.jsonl")) >= steps:
@@ -74,9 +60,9 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(
 ) -> None:
     settings, draw = SETTINGS[name], random.Random(name)
     whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
-    _finish(tiny_model_path, whole, settings)
+    finish(run, tiny_model_path, whole, settings)
     _kill_after(draw.randint(5, 9), draw.uniform(0, 0.05), tiny_model_path, broken, settings)
-    _finish(tiny_model_path, broken, settings, True)
+    finish(run, tiny_model_path, broken, settings, True)
     _assert_equal(Path(whole), Path(broken))
     for file in ("metrics.jsonl", "layers.jsonl"):
         logs = [
@@ -144,22 +130,10 @@ def test_without_the_warm_starts_a_resumed_run_would_differ(
 def test_two_ranks_resume_in_a_later_epoch(tmp_path: Path, tiny_model_path: str) -> None:
     settings = SAVED | {"per_device_train_batch_size": 2, "max_steps": 8, "save_total_limit": None}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    _run_ranks(tiny_model_path, str(whole), settings)
+    run_ranks(2, run, tiny_model_path, str(whole), settings)
     shutil.copytree(whole, cut)
     shutil.rmtree(cut / "checkpoint-8")
     shutil.rmtree(cut / "checkpoint-6")  # 4 is within the second epoch of three steps
     (cut / "final.safetensors").unlink()
-    _run_ranks(tiny_model_path, str(cut), settings, True)
+    run_ranks(2, run, tiny_model_path, str(cut), settings, True)
     _assert_equal(whole, cut)
-
-
-def _run_ranks(*args: Any) -> None:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    ranks = [_PROCESSES.Process(target=run_rank, args=(i, 2, port, *args)) for i in range(2)]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(WAIT)
-        assert rank.exitcode == 0

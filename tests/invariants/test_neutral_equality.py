@@ -11,7 +11,10 @@ from peft import LoraConfig
 
 from poise.training import PGPOTrainer
 from poise.training._host import SDPOConfig, SDPOTrainer
+from tests.exact import ROUNDING, apart, same
 from tests.tiny import tiny_dataset, vowel_reward
+
+pytestmark = pytest.mark.usefixtures("float64", "device")
 
 MENDS_OFF = {
     "sensitivity": 0.0,
@@ -40,9 +43,7 @@ HOST_ONLY_MODES = {
     "blend with the policy loss": FULL | {"distillation_weight": 0.5},
 }
 TEACHERS = ("ema", "live", "base")
-STEPS = 20
-# Adam turns the rounding of a vanishing gradient into a step; a larger rate shows little else.
-LEARNING_RATE = 3e-4
+COMMON = {"max_steps": 20}
 
 
 def _train(trainer_class: Any, config: Any, model: str, lora: bool) -> dict[str, torch.Tensor]:
@@ -65,19 +66,20 @@ def host_runs() -> dict[Any, dict[str, torch.Tensor]]:
 
 @pytest.fixture
 def run_host(
-    host_runs: dict[Any, Any], make_config: Callable[..., Any], tiny_model_path: str
+    host_runs: dict[Any, Any],
+    make_config: Callable[..., Any],
+    exact_model_path: str,
+    device: torch.device,
 ) -> Callable[..., dict[str, torch.Tensor]]:
     def run(settings: dict[str, Any], lora: bool) -> dict[str, torch.Tensor]:
-        key = (tuple(sorted(settings.items())), lora)
+        key = (tuple(sorted(settings.items())), lora, device)
         if key not in host_runs:
-            config = make_config(
-                SDPOConfig, max_steps=STEPS, learning_rate=LEARNING_RATE, **settings
-            )
-            host_runs[key] = _train(SDPOTrainer, config, tiny_model_path, lora)
+            config = make_config(SDPOConfig, **COMMON | settings)
+            host_runs[key] = _train(SDPOTrainer, config, exact_model_path, lora)
             start = _train(
                 SDPOTrainer,
-                make_config(SDPOConfig, max_steps=1, learning_rate=0.0, **settings),
-                tiny_model_path,
+                make_config(SDPOConfig, **settings, max_steps=1, learning_rate=0.0),
+                exact_model_path,
                 lora,
             )
             assert any(not torch.equal(host_runs[key][n], w) for n, w in start.items())
@@ -102,17 +104,13 @@ def test_neutral_setting_with_the_hosts_loss_is_the_host_bit_for_bit(
     lora: bool,
     run_host: Callable[..., Any],
     make_config: Callable[..., Any],
-    tiny_model_path: str,
+    exact_model_path: str,
 ) -> None:
     settings = _settings(mode, teacher)
     expected = run_host(settings, lora)
-    config = make_config(
-        max_steps=STEPS, learning_rate=LEARNING_RATE, tiled_loss=False, **settings, **MENDS_OFF
-    )
-    found = _train(PGPOTrainer, config, tiny_model_path, lora)
-    assert found.keys() == expected.keys()
-    for name, weight in expected.items():
-        assert torch.equal(found[name], weight), name
+    config = make_config(tiled_loss=False, **COMMON | settings, **MENDS_OFF)
+    found = _train(PGPOTrainer, config, exact_model_path, lora)
+    assert same(found, expected)
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
@@ -123,14 +121,10 @@ def test_neutral_setting_with_the_tiled_loss_is_the_host_within_rounding(
     lora: bool,
     run_host: Callable[..., Any],
     make_config: Callable[..., Any],
-    tiny_model_path: str,
+    exact_model_path: str,
 ) -> None:
     settings = _settings(mode, teacher)
     expected = run_host(settings, lora)
-    config = make_config(
-        max_steps=STEPS, learning_rate=LEARNING_RATE, loss_tile_tokens=7, **settings, **MENDS_OFF
-    )
-    found = _train(PGPOTrainer, config, tiny_model_path, lora)
-    difference = torch.cat([(found[n] - w).flatten() for n, w in expected.items()]).norm()
-    size = torch.cat([w.flatten() for w in expected.values()]).norm()
-    assert difference <= 1e-6 * size
+    config = make_config(loss_tile_tokens=7, **COMMON | settings, **MENDS_OFF)
+    found = _train(PGPOTrainer, config, exact_model_path, lora)
+    assert apart(found, expected) <= ROUNDING

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,9 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from poise.training import PGPOConfig, PGPOTrainer
-from tests.tiny import RUN, tiny_dataset
-
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["tests.invariants.test_two_ranks"])
-
+from tests.exact import ROUNDING, apart, in_float64
+from tests.processes import finish, run_ranks
+from tests.tiny import EXACT, RUN, tiny_dataset
 
 # Three groups of four rollouts; with two ranks the second group lies on both.
 BATCH = 12
@@ -36,21 +32,11 @@ def by_place(prompts: list[str], **columns: Any) -> list[float]:
     return [float((start + i) % 4 < int(p.split()[1]) % 5) for i, p in enumerate(prompts)]
 
 
-def _train(rank: int, ranks: int, port: int, model: str, folder: str, case: str) -> None:
-    torch.set_num_threads(1)
-    if ranks > 1:
-        os.environ |= {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(ranks),
-            "MASTER_ADDR": "localhost",
-            "MASTER_PORT": str(port),
-        }
+def _train(ranks: int, model: str, folder: str, case: str) -> None:
     settings = {
         "output_dir": folder,
         "per_device_train_batch_size": BATCH // ranks,
         "max_steps": 4,
-        "learning_rate": 1e-3,
         "distillation_mode": "full_logits",
         "distillation_alpha": 0.5,
         "sensitivity": 3.0,
@@ -64,48 +50,38 @@ def _train(rank: int, ranks: int, port: int, model: str, folder: str, case: str)
         "random_demonstration": False,
         **CASES[case],
     }
-    trainer = PGPOTrainer(
-        model=model,
-        reward_funcs=by_place,
-        args=PGPOConfig(**RUN | settings),
-        train_dataset=tiny_dataset(),
-        peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.0)
-        if case == "lora"
-        else None,
-    )
-    trainer.train()
-    if rank == 0:
+    with in_float64():
+        trainer = PGPOTrainer(
+            model=model,
+            reward_funcs=by_place,
+            args=PGPOConfig(**RUN | EXACT | settings),
+            train_dataset=tiny_dataset(),
+            peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.0)
+            if case == "lora"
+            else None,
+        )
+        trainer.train()
+    if trainer.is_world_process_zero():
         weights = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
         save_file(weights, f"{folder}/weights.safetensors")
-    if ranks > 1:
-        torch.distributed.destroy_process_group()
 
 
 def _run(ranks: int, model: str, folder: Path, case: str) -> tuple[dict[str, torch.Tensor], Any]:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    workers = [
-        _PROCESSES.Process(target=_train, args=(rank, ranks, port, model, str(folder), case))
-        for rank in range(ranks)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
+    if ranks == 1:
+        finish(_train, 1, model, str(folder), case)
+    else:
+        run_ranks(ranks, _train, ranks, model, str(folder), case)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return load_file(folder / "weights.safetensors"), lines
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_ranks_equal_one(case: str, tmp_path: Path, tiny_model_path: str) -> None:
-    one, one_log = _run(1, tiny_model_path, tmp_path / "one", case)
-    two, two_log = _run(2, tiny_model_path, tmp_path / "two", case)
+def test_two_ranks_equal_one(case: str, tmp_path: Path, exact_model_path: str) -> None:
+    one, one_log = _run(1, exact_model_path, tmp_path / "one", case)
+    two, two_log = _run(2, exact_model_path, tmp_path / "two", case)
     assert any(0 < line["pgpo/distilled_fraction"] < 1 for line in one_log[:4])
     for a, b in zip(one_log[:4], two_log[:4], strict=True):
         for key in ("pgpo/information_signal", "pgpo/multiplier", "pgpo/distilled_fraction"):
-            assert b[key] == pytest.approx(a[key], rel=1e-4, abs=1e-6), key
+            assert b[key] == pytest.approx(a[key], rel=ROUNDING, abs=ROUNDING), key
     assert any(line["pgpo/multiplier"] > 1.01 for line in one_log[:4])
-    for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5)
+    assert apart(two, one) <= ROUNDING

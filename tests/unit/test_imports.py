@@ -197,39 +197,3 @@ def test_importing_poise_is_light() -> None:
     loaded = _modules_after("import poise")
     assert "poise" in loaded
     assert loaded.isdisjoint({"torch", "numpy", "transformers", "trl", "datasets", "matplotlib"})
-
-
-# The rules are only as good as the reading of the files.
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("import torch.nn", ("torch.nn", None, True)),
-        ("from trl import SDPOTrainer", ("trl", "SDPOTrainer", True)),
-        ("from ..data import rewards", ("poise.data", "rewards", True)),
-        ("from . import guards", ("poise.training", "guards", True)),
-        ("from .guards import NonFiniteGuard", ("poise.training.guards", "NonFiniteGuard", True)),
-        ("def f():\n    import torch", ("torch", None, False)),
-        ("try:\n    import torch\nexcept ImportError: pass", ("torch", None, True)),
-        ("class A:\n    import torch", ("torch", None, True)),
-    ],
-)
-def test_imports_are_read_as_python_does(
-    tmp_path: Path,
-    text: str,
-    expected: tuple[str, str | None, bool],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "SOURCE", tmp_path)
-    file = tmp_path / "poise" / "training" / "example.py"
-    file.parent.mkdir(parents=True)
-    file.write_text(text)
-    (found,) = imports(file)
-    assert (found.module, found.name, found.is_at_top) == expected
-
-
-def test_imports_for_type_checkers_do_not_count(tmp_path: Path) -> None:
-    file = tmp_path / "example.py"
-    file.write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n")
-    assert [found.module for found in imports(file)] == ["typing"]

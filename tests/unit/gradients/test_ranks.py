@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import optim
 
 from poise.gradients.adapters import find_adapters
@@ -15,6 +14,7 @@ from poise.gradients.engine import GradientEngine
 from poise.methods.iga import IGA
 from tests.equivalence.iga_gradients import Batch, Gradients, difference, engine_step, named
 from tests.equivalence.iga_models import toy
+from tests.processes import run_ranks
 
 # Unequal parts: rank 0 has no domain 1, rank 1 has no domain 2; nobody has domain 3.
 WHOLE = Batch.of([2, 0, 0, 1, 1, 0, 1, 0], number=4)
@@ -40,17 +40,14 @@ def _trained(parts: list[Batch]) -> Gradients:
     return named(engine.adapters, [a.factors for a in engine.adapters])
 
 
-def _rank_main(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    try:
-        torch.save(_steps(PARTS[rank]), f"{folder}/rank{rank}.pt")
-        torch.save(_trained(PARTS[rank]), f"{folder}/trained{rank}.pt")
-        torch.save(_alone(rank), f"{folder}/alone{rank}.pt")
-        with pytest.raises(ValueError, match="'retraction': expected one process, found 2"):
-            GradientEngine(toy(), IGA(update="retraction"))
-    finally:
-        dist.destroy_process_group()
+def _rank_main(folder: str) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    torch.save(_steps(PARTS[rank]), f"{folder}/rank{rank}.pt")
+    torch.save(_trained(PARTS[rank]), f"{folder}/trained{rank}.pt")
+    torch.save(_alone(rank), f"{folder}/alone{rank}.pt")
+    with pytest.raises(ValueError, match="'retraction': expected one process, found 2"):
+        GradientEngine(toy(), IGA(update="retraction"))
 
 
 def _alone(rank: int) -> Gradients:
@@ -68,7 +65,7 @@ def _alone(rank: int) -> Gradients:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two ranks have found."""
     path = tmp_path_factory.mktemp("ranks")
-    mp.spawn(_rank_main, args=(str(path),), nprocs=2)
+    run_ranks(2, _rank_main, str(path))
     return path
 
 

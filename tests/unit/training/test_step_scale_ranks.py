@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
 from poise.core.information import information_sum
 from poise.core.viscosity import Viscosity
 from poise.training import StepScale
+from tests.processes import run_ranks
 
 BATCH = 8
 # Which of the batch's sequences keep tokens: all; those of rank 0 alone; some; none.
@@ -51,17 +51,14 @@ def _train(rank: int, ranks: int) -> tuple[list[Tensor], list[tuple[float | None
     return [p.detach().clone() for p in model.parameters()], records
 
 
-def _rank_main(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    try:
-        torch.save(_train(rank, 2), f"{folder}/rank{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def _rank_main(folder: str) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    torch.save(_train(rank, 2), f"{folder}/rank{rank}.pt")
 
 
 def test_two_gloo_ranks_are_one_rank(tmp_path: Path) -> None:
-    mp.spawn(_rank_main, args=(str(tmp_path),), nprocs=2)
+    run_ranks(2, _rank_main, str(tmp_path))
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
     weights, records = _train(0, 1)
     # The first step defines the reference, the last has no signal.

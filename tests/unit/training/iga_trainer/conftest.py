@@ -18,10 +18,17 @@ BARE: dict[str, Any] = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0
 
 
 @pytest.fixture
-def make(make_iga_config: Callable[..., Any], tiny_model_path: str) -> Callable[..., IGATrainer]:
+def make(
+    make_iga_config: Callable[..., Any],
+    tiny_model_path: str,
+    exact_model_path: str,
+    request: pytest.FixtureRequest,
+) -> Callable[..., IGATrainer]:
+    model = exact_model_path if "float64" in request.fixturenames else tiny_model_path
+
     def build(rows: Dataset | None = None, **settings: Any) -> IGATrainer:
         return IGATrainer(
-            model=tiny_model_path,
+            model=model,
             args=make_iga_config(**settings),
             train_dataset=tiny_isomers() if rows is None else rows,
             peft_config=LoraConfig(r=2, target_modules="all-linear"),

@@ -1,0 +1,63 @@
+"""Processes for tests that need several: forked from a server that has the imports done."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+
+WAIT = 120  # seconds, far more than any of them takes
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(
+    [
+        "tests.invariants.resume_worker",
+        "tests.invariants.iga_worker",
+        "tests.equivalence.iga_models",
+    ]
+)
+
+
+def start(task: Callable[..., None], *args: Any) -> Any:
+    """The process, which runs."""
+    process = _CONTEXT.Process(target=task, args=args)
+    process.start()
+    return process
+
+
+def finish(task: Callable[..., None], *args: Any) -> None:
+    """Runs to its end, without an error."""
+    _join([start(task, *args)])
+
+
+def run_ranks(ranks: int, task: Callable[..., None], *args: Any) -> None:
+    """The same as several gloo ranks."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    _join([start(_run_rank, rank, ranks, port, task, *args) for rank in range(ranks)])
+
+
+def _join(processes: list[Any]) -> None:
+    for process in processes:
+        process.join(WAIT)
+    for process in processes:
+        process.kill()  # one that still waits for another that has failed
+    assert [process.exitcode for process in processes] == [0] * len(processes)
+
+
+def _run_rank(rank: int, ranks: int, port: int, task: Callable[..., None], *args: Any) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(port),
+    }
+    task(*args)
+    if dist.is_initialized():
+        dist.destroy_process_group()
