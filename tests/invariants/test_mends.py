@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
+from tokenizers.processors import TemplateProcessing
 
 from poise.training import PGPOTrainer
 from poise.training.checkpoints import verify
@@ -137,6 +138,30 @@ def test_only_failed_groups_are_sampled_again(make_trainer: Make) -> None:
     ]
     trainer.train()
     assert rows == [8, 4, 4]
+
+
+@pytest.mark.parametrize("random", [True, False])
+def test_a_rollout_without_a_reward_teaches_nobody(make_trainer: Make, random: bool) -> None:
+    def half_scored(completions: list[str], **columns: Any) -> list[float | None]:
+        return [None if i % 2 else -1.0 for i in range(len(completions))]
+
+    settings = {"success_reward_threshold": 0.0, "random_demonstration": random, "max_steps": 1}
+    trainer = make_trainer(half_scored, **settings)
+    trainer.train()
+    assert _history(trainer, "self_distillation/reward_mean") == [-1.0]
+    assert _history(trainer, "pgpo/unscored_fraction") == [0.5]
+    assert _history(trainer, "self_distillation/reprompt_sample_fraction") == [0.0]
+
+
+def test_a_tokenizer_that_ends_every_text_ends_no_prompt(make_trainer: Make) -> None:
+    trainer = make_trainer(max_steps=1)
+    ends = TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
+    trainer.processing_class.backend_tokenizer.post_processor = ends
+    batch = trainer._prepare_training_batch([{"prompt": "add 1", "answer": "1"}] * 4)
+    length = batch["completion_ids"].shape[1]
+    assert trainer.processing_class("add 1")["input_ids"][-1] == 1
+    assert 1 not in batch["prompt_ids"]
+    assert 1 not in batch["teacher_input_ids"][:, :-length]
 
 
 def _spoil(trainer: PGPOTrainer, steps: set[int]) -> list[torch.Tensor]:

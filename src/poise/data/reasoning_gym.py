@@ -64,7 +64,7 @@ def load_reasoning_gym(
     if any(row["answer"] is None for row in rows):
         for row in rows:
             del row["answer"]
-    check_dataset(rows, name=f"reasoning_gym:{task}")
+    check_dataset(rows, filled=("prompt", "answer"), name=f"reasoning_gym:{task}")
     return Dataset.from_list(rows)
 
 

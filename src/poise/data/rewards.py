@@ -17,11 +17,12 @@ word for word (``" neon"``); a part of an option, or an option within a sentence
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from .question import LETTERS
 
+F = TypeVar("F", bound=Callable[..., Any])
 Completion = str | list[dict[str, Any]]
 Feedback = tuple[float, str | None]
 
@@ -125,6 +126,32 @@ def completion_text(completion: Completion) -> str:
     )
 
 
+def check_rows(rows: Iterable[Mapping[str, Any]], where: str = "") -> None:
+    """Check that the answer of every row of a data set is the letter of one of its options.
+
+    A trainer calls it before the model is loaded, as the attribute ``check_rows`` of the reward
+    functions below.
+
+    Args:
+        rows: The data set.
+        where: What errors begin with.
+
+    Raises:
+        ValueError: Naming the first row where it is not.
+    """
+    answers, options = [], []
+    for row in rows:
+        answers.append(row.get("answer"))
+        options.append(row.get("options"))
+    check_answers(answers, options, len(answers), where)
+
+
+def _with_check(function: F) -> F:
+    function.check_rows = check_rows  # type: ignore[attr-defined]
+    return function
+
+
+@_with_check
 def multiple_choice_feedback_reward(
     completions: Sequence[Completion], answer: Sequence[str], **columns: Any
 ) -> list[Feedback]:
@@ -161,6 +188,7 @@ def _score(text: str, right: str, options: Sequence[str] | None) -> Feedback:
     return 0.0, f"{given if by_letter else _bare(_first_line(text))} is wrong."
 
 
+@_with_check
 def multiple_choice_reward(
     completions: Sequence[Completion], answer: Sequence[str], **columns: Any
 ) -> list[float]:
@@ -173,7 +201,10 @@ def multiple_choice_reward(
 
 
 def check_answers(
-    answer: Sequence[str], options: Sequence[Sequence[str] | None] | None, length: int
+    answer: Sequence[Any],
+    options: Sequence[Sequence[str] | None] | None,
+    length: int,
+    where: str = "",
 ) -> None:
     """Check that every answer is the letter of an option.
 
@@ -190,6 +221,6 @@ def check_answers(
         known = LETTERS[: len(listed)] if listed else LETTERS
         if letter not in known:
             raise ValueError(
-                f"row {row}: expected an answer among {', '.join(known)}, found {letter!r}; "
+                f"{where}row {row}: expected an answer among {', '.join(known)}, found {letter!r}; "
                 "the column 'answer' must hold the letter of the right option"
             )

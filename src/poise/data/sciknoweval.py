@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .prompts import CHAT_SYSTEM, Row, get_style
 from .question import LETTERS
+from .rewards import check_rows
 from .splits import check_split, stable_split
 from .validation import check_columns, check_dataset, read_jsonl
 
@@ -70,7 +71,8 @@ def load_sciknoweval(
     rows = list(_hub_rows(check_split(split)) if source is None else _local_rows(source, split))
     rows = _of_domains(rows, domains)
     name = HUB_ID if source is None else str(source)
-    check_dataset(rows, ("prompt", "answer", "options"), name=name)
+    check_dataset(rows, ("prompt", "answer", "options"), filled=("prompt", "answer"), name=name)
+    check_rows(rows, f"{name}, ")
     return Dataset.from_list([_render(row, style, reference) for row in rows])
 
 

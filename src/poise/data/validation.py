@@ -7,7 +7,6 @@ import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any
 
 # Rows of a stream are read to be checked; a few show what the columns hold.
@@ -19,22 +18,22 @@ def check_dataset(
     rows: Any,
     required: Sequence[str] = ("prompt",),
     *,
-    filled: Sequence[str] = ("prompt", "answer"),
+    filled: Sequence[str] = ("prompt",),
     name: str = "dataset",
 ) -> None:
     """Check that a data set can be trained on. Rows are counted from 0, as in ``rows[0]``.
 
+    Other columns than those named are the reward function's, and hold what it likes.
+
     Args:
         rows: A ``datasets.Dataset``, a stream (its first rows are checked), or a list of dicts.
         required: Columns that must be there.
-        filled: Columns that, where they are, must not be empty in any row. With a column
-            ``options``, an ``answer`` must be the letter of one of them; with a column
-            ``meanings`` too, as isomers have it, one of these.
+        filled: Columns that, where they are, must not be empty in any row.
         name: What errors call the data set.
 
     Raises:
-        ValueError: If there is no data set or no row, a column is missing or misspelt, a prompt
-            or an answer is empty, or an answer lies outside its options.
+        ValueError: If there is no data set or no row, a column is missing or misspelt, a value
+            is empty, or a prompt is neither text nor messages of text.
     """
     if rows is None:
         raise ValueError(f"{name}: expected rows with a column {_listed(required)}, found none")
@@ -48,10 +47,9 @@ def check_dataset(
             if _is_empty(row.get(column)):
                 raise ValueError(
                     f"{name}, row {index}: expected a filled {column!r}, found "
-                    f"{row.get(column)!r}; mend or remove the row"
+                    f"{row.get(column)!r}; fix or remove the row"
                 )
         _check_prompt(row.get("prompt"), f"{name}, row {index}")
-        _check_answer(row, f"{name}, row {index}")
 
 
 def check_columns(found: Sequence[str], required: Sequence[str], name: str = "dataset") -> None:
@@ -89,7 +87,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(
                 f"{path}, line {number}: expected one JSON object in UTF-8, found unreadable "
-                f"text ({error}); mend or remove the line"
+                f"text ({error}); fix or remove the line"
             ) from None
         if not isinstance(row, dict):
             raise ValueError(
@@ -121,7 +119,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _check_prompt(prompt: Any, where: str) -> None:
-    """A prompt is text, or messages of which the last says something."""
+    """A prompt is text, or messages of text of which the last says something."""
     if prompt is None or isinstance(prompt, str):
         return
     if not isinstance(prompt, list) or not all(isinstance(turn, dict) for turn in prompt):
@@ -129,30 +127,26 @@ def _check_prompt(prompt: Any, where: str) -> None:
             f"{where}: expected a prompt that is text or a list of messages, found "
             f"{type(prompt).__name__}"
         )
-    if _is_empty(prompt[-1].get("content")):
-        raise ValueError(
-            f"{where}: expected a filled prompt, found a last message without content; mend or "
-            "remove the row"
-        )
-
-
-def _check_answer(row: dict[str, Any], where: str) -> None:
-    options, answer, meanings = row.get("options"), row.get("answer"), row.get("meanings")
-    if answer is None or not isinstance(options, (list, tuple)):
-        return
-    if isinstance(meanings, (list, tuple)):
-        if answer not in meanings:
+    for turn in prompt:
+        if not isinstance(turn.get("role"), str):
             raise ValueError(
-                f"{where}: expected an answer among its meanings {_listed(meanings)}, found "
-                f"{answer!r}"
+                f"{where}: expected messages with 'role' and 'content', found one with "
+                f"{_listed(turn) or 'neither'}; add its role"
             )
-        return
-    letters = tuple(ascii_uppercase[: len(options)])
-    is_index = isinstance(answer, int) and 0 <= answer < len(options)
-    if answer not in letters and answer not in options and not is_index:
+        for part in turn["content"] if isinstance(turn.get("content"), list) else ():
+            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+            if kind != "text":
+                raise ValueError(
+                    f"{where}: expected messages of text, found a part of type {kind!r}; Poise "
+                    "trains on text alone"
+                )
+    content = prompt[-1].get("content")
+    if isinstance(content, list):
+        content = "".join(part.get("text") or "" for part in content)
+    if _is_empty(content):
         raise ValueError(
-            f"{where}: expected an answer among {', '.join(letters)}, the letters of its "
-            f"{len(options)} options, found {answer!r}"
+            f"{where}: expected a filled prompt, found a last message without content; fix or "
+            "remove the row"
         )
 
 

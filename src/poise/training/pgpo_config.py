@@ -214,6 +214,23 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
                 "distillation_weight=0 distils nothing, so there is no information signal; set "
                 "sensitivity=0"
             )
+        shows_siblings = self.use_successful_as_teacher and (
+            self.num_generations > 1 or not self.dont_reprompt_on_self_success
+        )
+        shows = shows_siblings or self.include_environment_feedback
+        if self.distillation_weight > 0 and not shows:
+            raise ValueError(
+                "the teacher is never shown anything, so nothing is distilled, expected siblings "
+                "(num_generations of 2 or more, use_successful_as_teacher=True) or "
+                "include_environment_feedback=True, found "
+                f"num_generations={self.num_generations} and use_successful_as_teacher="
+                f"{self.use_successful_as_teacher}"
+            )
+        if self.num_generations == 1 and self.distillation_weight < 1:
+            raise ValueError(
+                f"distillation_weight={self.distillation_weight} compares the rollouts of a group, "
+                "expected num_generations of 2 or more, found 1"
+            )
         if self.save_only_model and self.exact_resume:
             raise ValueError(
                 "save_only_model=True leaves out the optimizer, so a run cannot be resumed; set "

@@ -68,7 +68,7 @@ class PGPOTrainer(  # type: ignore[misc]
         peft_config: Any = None,
     ) -> None:
         args = PGPOConfig("pgpo-output") if args is None else args
-        model = check_before_loading(model, args, train_dataset)
+        model = check_before_loading(model, args, train_dataset, eval_dataset, reward_funcs)
         args.check_optimizer(optimizers[0])
         self._prepare_steps(args)
         super().__init__(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+from torch.utils.data import IterableDataset
 from transformers import AutoConfig
 from trl.data_utils import is_conversational
 
@@ -16,17 +19,27 @@ from ..models import ModelError, resolve_model
 from .pgpo_config import PGPOConfig
 
 HINT = "privileged_context"
+_GIVEN = {"prompts", "completions", "completion_ids", "trainer_state"}  # beside the columns
+
+logger = logging.getLogger(__name__)
 
 
-def check_before_loading(model: Any, args: PGPOConfig, train_dataset: Any) -> Any:
+def check_before_loading(
+    model: Any,
+    args: PGPOConfig,
+    train_dataset: Any,
+    eval_dataset: Any = None,
+    reward_funcs: Any = (),
+) -> Any:
     """Checks that need no model.
 
     Returns:
         The model, or what its name stands for.
 
     Raises:
-        TypeError: arguments of another trainer.
-        ValueError: no data, rows that cannot be trained on, a path that is not a model.
+        TypeError: arguments of another trainer, a stream.
+        ValueError: no data, rows that cannot be trained on, too few of them, a template that
+            leaves something out, a path that is not a model.
         OSError: an output folder that cannot be written.
     """
     if not isinstance(args, PGPOConfig):
@@ -36,8 +49,18 @@ def check_before_loading(model: Any, args: PGPOConfig, train_dataset: Any) -> An
         )
     if train_dataset is None:
         raise ValueError("train_dataset is required: pass a Dataset with a column 'prompt'")
-    check_dataset(train_dataset)
-    _check_hint_column(args, first_rows(train_dataset, 1))
+    check_templates(args)
+    sets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
+    named = {f"eval_dataset {name}".strip(): rows for name, rows in sets.items()}
+    for name, rows in ({"train_dataset": train_dataset} | named).items():
+        if rows is not None:
+            check_prompt_rows(rows, name)
+            _check_hints(args, rows, name)
+    check_batches(args, len(train_dataset), evaluates=eval_dataset is not None)
+    if args.check_rewards:
+        for function in reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]:
+            if check := getattr(function, "check_rows", None):
+                check(train_dataset)
     check_output_folder(Path(args.output_dir))
     return find_model(model, args) if isinstance(model, str) else model
 
@@ -61,14 +84,137 @@ def find_model(name: str, args: Any) -> str:
     return path
 
 
-def _check_hint_column(args: PGPOConfig, rows: list[dict[str, Any]]) -> None:
-    """Static feedback is optional, so a misspelt column would be left out without a word."""
-    if args.include_environment_feedback and HINT not in rows[0]:
-        near = difflib.get_close_matches(HINT, rows[0], n=1)
+def check_prompt_rows(rows: Any, name: str) -> None:
+    """Checks the prompts of a data set; its other columns are the reward functions'.
+
+    Raises:
+        TypeError: a stream.
+        ValueError: no prompts, or one that the teacher cannot be asked; columns that differ from
+            row to row, or are named as what reward functions are given besides.
+    """
+    check_map_style(rows, name)
+    prompts = rows
+    if isinstance(rows, Dataset) and rows.format["type"] is None and "prompt" in rows.column_names:
+        prompts = rows.select_columns("prompt")  # images and audio are not decoded
+    check_dataset(prompts, name=name)
+    columns = set(rows[0] if prompts is rows else rows.column_names)
+    if taken := columns & _GIVEN:
+        raise ValueError(
+            f"{name} has a column {min(taken)!r}, a name under which reward functions are given "
+            "something else; rename it"
+        )
+    chat = isinstance(prompts[0]["prompt"], list)
+    for index, row in enumerate(prompts):
+        where = f"{name}, row {index}"
+        if prompts is rows and row.keys() != columns:
+            raise ValueError(
+                f"{where}: expected the columns of row 0, found {', '.join(sorted(row))}; fill in "
+                f"or remove {', '.join(sorted(columns ^ row.keys()))}"
+            )
+        if isinstance(row["prompt"], list) != chat:
+            raise ValueError(f"{where}: expected prompts that are all text, or all messages")
+        if chat and (role := row["prompt"][-1]["role"]) != "user":
+            raise ValueError(
+                f"{where}: expected a prompt whose last message is the user's, found one of role "
+                f"{role!r}; the teacher is shown more in the user's turn, so end the prompt there"
+            )
+
+
+def check_map_style(rows: Any, name: str) -> None:
+    """Rollouts of a group share a prompt, which is drawn by its place in the data set.
+
+    Raises:
+        TypeError: it is a stream.
+    """
+    if isinstance(rows, IterableDataset) or not (
+        hasattr(rows, "__len__") and hasattr(rows, "__getitem__")
+    ):
+        raise TypeError(
+            f"{name} must be a datasets.Dataset, got {type(rows).__name__}: of a stream no prompt "
+            "can be drawn several times; load it whole, or as many rows as you need "
+            "(Dataset.from_list(list(stream.take(1000))))"
+        )
+
+
+def check_batches(args: PGPOConfig, prompts: int, evaluates: bool) -> None:
+    """A generation batch holds whole groups, and an epoch at least one such batch.
+
+    Raises:
+        ValueError: too few prompts, of which the sampler would make no batch; an evaluation's
+            batch that cuts groups.
+    """
+    needed = args.generation_batch_size // args.num_generations
+    if prompts < needed:
+        raise ValueError(
+            f"train_dataset has {prompts} prompts, and a generation batch takes {needed} "
+            f"(generation_batch_size={args.generation_batch_size} / num_generations="
+            f"{args.num_generations}), so there would be no step; add prompts, or lower "
+            "per_device_train_batch_size, gradient_accumulation_steps or generation_batch_size"
+        )
+    if left := not args.shuffle_dataset and prompts % needed:
+        logger.warning(
+            "The last %d of %d prompts are in no batch of %d, and shuffle_dataset=False: they are "
+            "never trained on.",
+            left,
+            prompts,
+            needed,
+        )
+    size = args.num_generations_eval or args.num_generations
+    batch = args.per_device_eval_batch_size * args.world_size
+    if evaluates and batch % size:
+        raise ValueError(
+            f"an evaluation's batch has {batch} rollouts (per_device_eval_batch_size="
+            f"{args.per_device_eval_batch_size} x {args.world_size} processes), expected whole "
+            f"groups of {size}; change it, or num_generations_eval"
+        )
+
+
+def check_templates(args: PGPOConfig) -> None:
+    """Fills each template in: one with stray braces would raise at the first success.
+
+    One without a field would leave the question, or what is shown beside it, out.
+
+    Raises:
+        ValueError: naming the template.
+    """
+    siblings, feedback = args.use_successful_as_teacher, args.include_environment_feedback
+    fields = {
+        "reprompt_template": {"prompt": True, "solution": siblings, "feedback": feedback},
+        "solution_template": {"successful_previous_attempt": siblings},
+        "feedback_template": {"feedback_raw": feedback},
+    }
+    for name, wanted in fields.items():
+        template = getattr(args, name)
+        try:
+            written = template.format(**{field: f"<{field}>" for field in wanted})
+        except (IndexError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{name} cannot be filled in ({type(error).__name__}: {error}); it may hold "
+                f"{', '.join(f'{{{field}}}' for field in wanted)}, and other braces are doubled"
+            ) from None
+        if lacks := [f for f, needed in wanted.items() if needed and f"<{f}>" not in written]:
+            raise ValueError(f"{name} lacks {{{lacks[0]}}}, which it is there to show; add it")
+
+
+def _check_hints(args: PGPOConfig, rows: Any, name: str) -> None:
+    """Static feedback is optional, so what is misspelt or no text would be left out silently."""
+    if not args.include_environment_feedback:
+        return
+    first = rows[0]
+    if HINT not in first:
+        near = difflib.get_close_matches(HINT, first, n=1)
         if near:
             raise ValueError(
-                f"the data set has no column {HINT!r}, from which the teacher takes its hint, but "
+                f"{name} has no column {HINT!r}, from which the teacher takes its hint, but "
                 f"{near[0]!r}; rename it"
+            )
+        return
+    hints = rows[HINT] if isinstance(rows, Dataset) else (row[HINT] for row in rows)
+    for index, hint in enumerate(hints):
+        if not isinstance(hint, str | None):
+            raise ValueError(
+                f"{name}, row {index}: expected a {HINT!r} that is text or None, found "
+                f"{type(hint).__name__}"
             )
 
 

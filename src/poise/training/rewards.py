@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
 
 
 class RewardCheckError(RuntimeError):
@@ -123,3 +127,39 @@ class TextReward:
 def join_texts(old: list[str | None], new: list[str | None]) -> list[str | None]:
     """Puts the texts of two reward functions together, completion by completion."""
     return ["\n".join(filter(None, pair)) or None for pair in zip(old, new, strict=True)]
+
+
+def advantages(rewards: Tensor, group_size: int, scale: str) -> Tensor:
+    """The host's advantages over the rollouts that have a reward; 0 for the others.
+
+    Args:
+        rewards: (N,), nan where there is none; groups stand together.
+        group_size: rollouts of a group.
+        scale: the host's `scale_rewards`: what differences to the group's mean are divided by.
+    """
+    groups = rewards.view(-1, group_size)
+    pools = {"batch": rewards.view(1, -1), "none": None}
+    pool = pools.get(scale, groups)
+    unit = 1.0 if pool is None else _deviation(pool)
+    centred = (groups - groups.nanmean(dim=1, keepdim=True)) / (unit + 1e-4)
+    return torch.where(groups.isnan(), 0.0, centred).flatten()
+
+
+def reward_figures(rewards: Tensor) -> dict[str, float]:
+    """The host's figures over the rewards there are; nan, which is not logged, without any."""
+    known = rewards[~rewards.isnan()]
+    if not len(known):
+        return dict.fromkeys(("reward_mean", "reward_std", "reward_min", "reward_max"), math.nan)
+    return {
+        "reward_mean": known.mean().item(),
+        "reward_std": _deviation(known.view(1, -1)).item(),
+        "reward_min": known.min().item(),
+        "reward_max": known.max().item(),
+    }
+
+
+def _deviation(groups: Tensor) -> Tensor:
+    """Standard deviation of each row without its nan, 0 of fewer than two values: (rows, 1)."""
+    squares = (groups - groups.nanmean(dim=1, keepdim=True)) ** 2
+    count = (~groups.isnan()).sum(dim=1, keepdim=True)
+    return (squares.nansum(dim=1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()

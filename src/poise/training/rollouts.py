@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from accelerate.logging import get_logger
 from torch import Tensor, nn
 from trl.data_utils import is_conversational
 
 from ..core.pass_rate import pass_rate_weights
 from ._host import SDPOTrainer
-from .rewards import TextReward, join_texts
+from .prompts import appends_end
+from .rewards import TextReward, advantages, join_texts, reward_figures
+
+logger = get_logger(__name__)
 
 
 class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
     """Wraps the host's sampling and scoring of rollouts."""
 
     rollout_feedback: list[str | None] | None = None  # of the batch that is being built, local
+    rollout_unscored: Tensor | None = None  # which have no reward, over all ranks: (N,) bool
     _rollout_inputs: list[dict[str, Any]] | None = None
     _scored: Tensor | None = None  # rewards of all ranks, of the batch as it stands
 
@@ -41,10 +47,11 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         prompts = [row["prompt"] for row in rows]
         chat = is_conversational({"prompt": prompts[0]})
         empty: Any = [{"role": "assistant", "content": ""}] if chat else ""
+        kept = ("privileged_context",) if self.args.remove_unused_columns else row.keys()
         columns = {
             key: [row[key] for row in rows]
-            for key in rows[0]
-            if key not in ("prompt", "completion")
+            for key in row
+            if key in kept and key not in ("prompt", "completion")
         }
         for function in self.reward_funcs:
             if isinstance(function, TextReward):
@@ -65,11 +72,38 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         if scored is not None:
             return scored
         self.rollout_feedback = None
-        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        rewards: Tensor = super()._calculate_rewards(
+            inputs, prompts, completions, completion_ids_list
+        )
+        weighs = (self.reward_weights != 0).to(rewards.device)
+        self.rollout_unscored = ~(~rewards.isnan() & weighs).any(dim=1)
+        return rewards
 
     def sample_rollouts(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rollout_inputs = inputs
         return super().sample_rollouts(inputs)
+
+    def _tokenize_prompts_untruncated(self, prompts: list[Any]) -> list[list[int]]:
+        """The host's, without the end that a tokenizer itself puts behind a text.
+
+        A chat template's own end stays; a tokenizer appends nothing to it.
+        """
+        ids: list[list[int]] = super()._tokenize_prompts_untruncated(prompts)
+        chat = is_conversational({"prompt": prompts[0]})
+        if not chat and appends_end(self.processing_class, self.eos_token_ids):
+            return [row[:-1] for row in ids]
+        return ids
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> list[list[int]]:
+        """The host's, which cuts off the beginning of long prompts; says so."""
+        ids, limit = self._tokenize_prompts_untruncated(prompts), self.max_prompt_length
+        if limit is None or max(map(len, ids)) <= limit:
+            return ids
+        logger.warning_once(
+            f"A prompt is longer than max_prompt_length={limit}, and its beginning is cut off. "
+            "Raise max_prompt_length, or leave long prompts out."
+        )
+        return [row[-limit:] for row in ids]
 
     def _generate(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
         """The host's; then, up to `max_resamples` times, again for prompts without a success."""
@@ -92,21 +126,25 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
     def _generate_again(
         self, prompt_ids: list[list[int]], rows: list[int]
     ) -> list[tuple[int, list[int]]]:
-        # With several ranks all rows are generated: a sharded model needs every rank's forward.
-        several = self.accelerator.num_processes > 1
-        wanted = list(range(len(prompt_ids))) if several else rows
-        _, completions = super()._generate([prompt_ids[row] for row in wanted])
-        return [
-            (row, ids) for row, ids in zip(wanted, completions, strict=True) if row in set(rows)
-        ]
+        # A sharded model needs every rank's forward: one without failures generates for nobody.
+        _, completions = super()._generate([prompt_ids[row] for row in rows or [0]])
+        return list(zip(rows, completions, strict=False))
 
     def _prompts_without_success(self, completions: list[list[int]]) -> Tensor:
-        """Which rows, over all ranks, belong to a group whose every rollout failed: (N,) bool."""
+        """Which rows, over all ranks, belong to a group whose every reward is a failure: (N,) bool.
+
+        A rollout without a reward says nothing, and neither does a group of such.
+        """
         rewards = self._score(completions)
         weights = self.reward_weights.to(rewards.device)
         success = (rewards * weights).nansum(dim=1) >= self.args.success_reward_threshold
-        groups = success.view(-1, self.num_generations).any(dim=1)
-        return ~groups.repeat_interleave(self.num_generations)
+        scored = ~self._unscored()
+        groups = torch.stack([scored, success & scored]).view(2, -1, self.num_generations).any(2)
+        return (groups[0] & ~groups[1]).repeat_interleave(self.num_generations)
+
+    def _unscored(self) -> Tensor:
+        assert self.rollout_unscored is not None, "rewards come first"
+        return self.rollout_unscored
 
     def _score(self, completion_ids: list[list[int]]) -> Tensor:
         """Rewards of all ranks, kept for the host's own call."""
@@ -122,11 +160,33 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
 
     def _prepare_training_batch(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super()._prepare_training_batch(inputs)
+        self._leave_out_unscored(batch)
         if self.model.training:
             if self.args.pass_rate_weight:
                 self._weigh_by_pass_rate(batch)
             self._watch_rollouts()
         return batch
+
+    def _leave_out_unscored(self, batch: dict[str, Any]) -> None:
+        """Takes rollouts without a reward, which the host counts as 0, out of its figures."""
+        unscored = self._unscored()
+        mode = "train" if self.model.training else "eval"
+        fraction = unscored.double().mean().item()
+        self._metrics[mode]["pgpo/unscored_fraction"].append(fraction)
+        if fraction == 0:
+            return
+        rewards = self.accelerator.gather(batch["rewards"]).masked_fill(unscored, torch.nan)
+        size = self.num_generations if self.model.training else self.num_generations_eval
+        batch["rewards"] = self._own(rewards)
+        batch["advantages"] = self._own(advantages(rewards, size, self.args.scale_rewards))
+        for name, figure in reward_figures(rewards).items():
+            self._metrics[mode][f"self_distillation/{name}"][-1] = figure
+
+    def _own(self, values: Tensor) -> Tensor:
+        """This rank's part of what all ranks have together."""
+        count = len(values) // self.accelerator.num_processes
+        start = self.accelerator.process_index * count
+        return values[start : start + count]
 
     def _weigh_by_pass_rate(self, batch: dict[str, Any]) -> None:
         """Gives each sample its weight; what has none is not distilled."""
@@ -135,9 +195,9 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
             rewards >= self.args.success_reward_threshold,
             self.accelerator.gather(batch["self_distillation_mask"]),
             self.num_generations,
+            known=~rewards.isnan(),
         )
-        start = self.accelerator.process_index * len(batch["rewards"])
-        own = weights[start : start + len(batch["rewards"])]
+        own = self._own(weights)
         batch["sample_weights"] = own
         batch["self_distillation_mask"] = (own > 0).to(batch["self_distillation_mask"].dtype)
 

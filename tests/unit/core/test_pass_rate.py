@@ -74,3 +74,13 @@ def test_what_is_no_batch_of_groups_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         pass_rate_weights(successes, distilled, 3)
+
+
+def test_a_rate_is_of_the_known_outcomes() -> None:
+    successes = torch.tensor([True, False, True, False, True, True, False, False])
+    known = torch.tensor([True, True, False, True, True, True, False, False])
+    weights = pass_rate_weights(successes, torch.ones(8), 4, known)
+    assert weights.tolist() == pytest.approx([1.0] * 4 + [0.0] * 4)  # 1 of 3, and 2 of 2
+    third = pass_rate_weights(successes[:4], torch.tensor([1, 0, 1, 0]), 4, known[:4])
+    assert third.tolist() == pytest.approx([1.0, 0.0, 1.0, 0.0])  # unscored ones learn as well
+    assert not pass_rate_weights(successes, torch.ones(8), 4, torch.zeros(8, dtype=bool)).any()

@@ -175,3 +175,13 @@ def test_answers_outside_the_options_name_the_row(answer, columns, message):
 def test_a_completion_of_another_type_is_refused():
     with pytest.raises(TypeError, match="expected text or a list of chat messages, found int"):
         completion_text(3)
+
+
+@pytest.mark.parametrize("function", [multiple_choice_reward, multiple_choice_feedback_reward])
+def test_all_answers_can_be_checked_before_a_run(function):
+    rows = [{"answer": "B", "options": ["x", "y"]}, {"answer": "C", "options": None}]
+    function.check_rows(rows)
+    with pytest.raises(ValueError, match=r"^mine, row 2: expected an answer among A, B, found 'C'"):
+        function.check_rows([*rows, {"answer": "C", "options": ["x", "y"]}], "mine, ")
+    with pytest.raises(ValueError, match="row 0: expected an answer among A, B, C, D, found None"):
+        function.check_rows([{"prompt": "x"}])

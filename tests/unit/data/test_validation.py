@@ -12,13 +12,13 @@ from datasets import Dataset, IterableDataset
 from poise.data.validation import check_columns, check_dataset, read_jsonl
 
 CHAT = [{"role": "user", "content": "Which?"}]
-FOUR = ["w", "x", "y", "z"]
 GOOD: list[list[dict[str, Any]]] = [
     [{"prompt": "Which?"}],
     [{"prompt": CHAT, "answer": "A", "options": ["x", "y"]}],
     [{"prompt": "Which?", "answer": "42"}],
-    [{"prompt": "Which?", "answer": "D", "options": FOUR, "privileged_context": ""}],
-    [{"prompt": "Which?", "answer": 0}],
+    [{"prompt": "Which?", "answer": "none", "options": ["w", "x"], "privileged_context": ""}],
+    [{"prompt": "Which?", "answer": ""}, {"prompt": "Which?", "answer": None}],
+    [{"prompt": [{"role": "user", "content": [{"type": "text", "text": "Which?"}]}]}],
 ]
 
 
@@ -49,18 +49,17 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
     "prompt of numbers": ([{"prompt": 7}], r"row 0: expected a prompt that is text or a list"),
     "prompt of texts": ([{"prompt": ["x"]}], r"row 0: expected a prompt that is text or a list"),
-    "blank answer": ([{"prompt": "x", "answer": ""}], r"row 0: expected a filled 'answer'"),
-    "no answer": (
-        [{"prompt": "x", "answer": "A"}, {"prompt": "x", "answer": None}],
-        r"row 1: expected a filled 'answer', found None; mend or remove the row",
+    "no role": (
+        [{"prompt": [{"content": "x"}]}],
+        r"row 0: expected messages with 'role' and 'content', found one with 'content'; add its",
     ),
-    "answer outside": (
-        [{"prompt": "x", "answer": "C", "options": ["x", "y"]}],
-        r"row 0: expected an answer among A, B, the letters of its 2 options, found 'C'",
+    "an image": (
+        [{"prompt": [{"role": "user", "content": [{"type": "image"}]}]}],
+        r"row 0: expected messages of text, found a part of type 'image'",
     ),
-    "answer in words": (
-        [{"prompt": "x", "answer": "none", "options": FOUR}],
-        r"row 0: expected an answer among A, B, C, D, .*found 'none'",
+    "a part that is none": (
+        [{"prompt": [{"role": "user", "content": ["x"]}]}],
+        r"row 0: expected messages of text, found a part of type 'str'",
     ),
 }
 
@@ -80,6 +79,13 @@ def test_the_data_sets_name_is_in_the_error() -> None:
 def test_other_columns_can_be_required() -> None:
     with pytest.raises(ValueError, match="expected a column 'domain'"):
         check_dataset([{"prompt": "x"}], required=("prompt", "domain"))
+
+
+def test_other_columns_can_have_to_be_filled() -> None:
+    rows = [{"prompt": "x", "answer": "A"}, {"prompt": "x", "answer": None}]
+    check_dataset(rows)
+    with pytest.raises(ValueError, match=r"row 1: expected a filled 'answer', found None; fix or"):
+        check_dataset(rows, filled=("prompt", "answer"))
 
 
 def test_a_stream_is_checked_by_its_first_rows_and_keeps_them() -> None:

@@ -23,7 +23,11 @@ TOKENIZER = tiny_tokenizer()
 
 
 def stand_in(
-    make_config: Callable[..., Any], step: int = 0, rollout_feedback: Any = None, **overrides: Any
+    make_config: Callable[..., Any],
+    step: int = 0,
+    rollout_feedback: Any = None,
+    tokenizer: Any = TOKENIZER,
+    **overrides: Any,
 ) -> Any:
     """What a builder reads of its trainer; overrides are of the configuration."""
     settings = TEMPLATES | {"include_environment_feedback": True}
@@ -34,9 +38,10 @@ def stand_in(
         num_generations=GROUP,
         num_generations_eval=2,
         chat_template_kwargs={},
-        processing_class=TOKENIZER,
+        processing_class=tokenizer,
         rollout_feedback=rollout_feedback,
-        _tokenizer=TOKENIZER,
+        rollout_unscored=None,
+        _tokenizer=tokenizer,
         _step=step,
     )
     host = SDPOTrainer._tokenize_prompts_untruncated

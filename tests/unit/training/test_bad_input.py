@@ -36,7 +36,6 @@ def _rows(**columns: list[Any]) -> Dataset:
 
 
 CHAT = [{"role": "user", "content": "which?"}]
-OPTIONS = ["1", "2", "3", "4"]
 DATASETS: dict[str, tuple[Any, str]] = {
     "no dataset": (None, "train_dataset is required"),
     "empty dataset": (_rows(prompt=[]), "empty|no rows"),
@@ -44,11 +43,11 @@ DATASETS: dict[str, tuple[Any, str]] = {
     "misspelt column": (_rows(promt=["x"], answer=["A"]), "promt"),
     "misspelt hint": (_rows(prompt=["x"], answer=["A"], privileged_contex=["y"]), "rename it"),
     "empty prompt": (_rows(prompt=["x", " "]), "row 1"),
-    "empty answer": (_rows(prompt=["x", "y"], answer=["A", ""]), "row 1"),
-    "answer outside the options": (
-        _rows(prompt=["x", "y"], answer=["A", "E"], options=[OPTIONS, OPTIONS]),
-        "row 1",
+    "no user's turn at the end": (
+        _rows(prompt=[CHAT, [*CHAT, {"role": "assistant", "content": "so"}]]),
+        "row 1: .* found one of role 'assistant'",
     ),
+    "fewer than a batch": (_rows(prompt=["x"]), "has 1 prompts, and a generation batch takes 2"),
 }
 
 
@@ -57,6 +56,24 @@ def test_dataset_that_cannot_be_trained_on(case: str, make: Callable[..., Any]) 
     dataset, message = DATASETS[case]
     with pytest.raises(ValueError, match=message):
         make({"include_environment_feedback": True}, train_dataset=dataset)
+
+
+COLUMNS: dict[str, list[Any]] = {
+    "blank": ["", "x"],
+    "none": [None, "x"],
+    "lists": [[], ["x"]],
+    "outside the options": ["forty", "a"],
+}
+
+
+@pytest.mark.parametrize("case", COLUMNS)
+def test_other_columns_are_the_reward_functions(case: str, make: Callable[..., Any]) -> None:
+    make(train_dataset=_rows(prompt=["x", "y"], answer=COLUMNS[case], options=[["a", "b"]] * 2))
+
+
+def test_a_stream_of_prompts(make: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match=r"train_dataset must be a datasets\.Dataset, got Iterable"):
+        make(train_dataset=tiny_dataset().to_iterable_dataset(), model="no model")
 
 
 REWARDS: dict[str, tuple[Any, type[Exception], str]] = {
@@ -126,6 +143,20 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         "found tiled_loss=True and distillation_weight=0",
     ),
     "resampling with vLLM": ({"use_vllm": True, "max_resamples": 2}, "max_resamples=2"),
+    "one rollout and nothing else to show": ({"num_generations": 1}, "num_generations=1"),
+    "neither siblings nor feedback": (
+        {"use_successful_as_teacher": False},
+        "found num_generations=4 and use_successful_as_teacher=False",
+    ),
+    "one rollout with a policy loss": (
+        {
+            "num_generations": 1,
+            "distillation_weight": 0.0,
+            "sensitivity": 0.0,
+            "tiled_loss": False,
+        },
+        "distillation_weight=0.0 compares the rollouts",
+    ),
     "no tile": ({"loss_tile_tokens": 0}, "loss_tile_tokens must be at least 1"),
     "LOMO": ({"optim": "lomo"}, "lomo steps inside the backward, past PGPO's multiplier"),
     "a layer-wise optimizer, as SDPO": (

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from poise.training.rewards import TextReward, join_texts, split_rewards
+from poise.training.rewards import (
+    TextReward,
+    advantages,
+    join_texts,
+    reward_figures,
+    split_rewards,
+)
 
 
 def test_numbers_come_without_texts() -> None:
@@ -199,3 +205,29 @@ def test_texts_of_two_functions_are_joined_completion_by_completion() -> None:
 def test_texts_of_different_batches_are_not_joined() -> None:
     with pytest.raises(ValueError, match="zip"):
         join_texts(["a"], ["x", "y"])
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_advantages_leave_out_rollouts_without_a_reward(scale: str) -> None:
+    rewards = torch.tensor([1.0, 0.0, NAN, 0.5, NAN, NAN, 2.0, NAN], dtype=torch.float64)
+    known = rewards[~rewards.isnan()]
+    pools = {"group": known[:3].std(), "batch": known.std(), "none": torch.tensor(1.0)}
+    first = (known[:3] - 0.5) / (pools[scale] + 1e-4)
+    expected = [first[0], first[1], 0.0, first[2], 0.0, 0.0, 0.0, 0.0]
+    found = advantages(rewards, 4, scale)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_figures_are_of_the_rewards_there_are() -> None:
+    figures = reward_figures(torch.tensor([1.0, NAN, 4.0, -2.0]))
+    assert figures == {
+        "reward_mean": 1.0,
+        "reward_std": 3.0,
+        "reward_min": -2.0,
+        "reward_max": 4.0,
+    }
+    assert reward_figures(torch.tensor([NAN, 2.0]))["reward_std"] == 0.0
+    assert all(map(math.isnan, reward_figures(torch.tensor([NAN])).values()))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from accelerate.logging import MultiProcessAdapter
 from torch import Tensor, nn
 
 from poise.training._host import SDPOTrainer
 from poise.training.rollouts import RolloutMixin
 from tests.tiny import tiny_tokenizer
+
+from .test_prompts import with_end
 
 TOKENIZER = tiny_tokenizer()
 GROUP = 2
@@ -27,16 +31,20 @@ class Host(SDPOTrainer):  # type: ignore[misc]
             "max_resamples": 0,
             "success_reward_threshold": 1.0,
             "pass_rate_weight": False,
+            "remove_unused_columns": False,
+            "scale_rewards": "group",
         }
         self.args = SimpleNamespace(**defaults | args)
-        self.accelerator = SimpleNamespace(process_index=0, num_processes=1)
+        self.accelerator = SimpleNamespace(
+            process_index=0, num_processes=1, gather=lambda part: part
+        )
         self.model = SimpleNamespace(training=True)
-        self.num_generations = GROUP
+        self.num_generations = self.num_generations_eval = GROUP
         self.processing_class = TOKENIZER
         self.reward_funcs = functions
         self.reward_weights = torch.ones(len(functions))
         self.state = SimpleNamespace(global_step=7)
-        self._metrics: Any = {"train": defaultdict(list)}
+        self._metrics: Any = {"train": defaultdict(list), "eval": defaultdict(list)}
         self._watched: dict[str, float] = {}
         self._rounds = iter(rounds)
         self.asked: list[int] = []  # prompts per call of the generation
@@ -72,9 +80,11 @@ class Host(SDPOTrainer):  # type: ignore[misc]
         texts = TOKENIZER.batch_decode(completion_ids)
         prompts = [row["prompt"] for row in inputs]
         rewards = self._calculate_rewards(inputs, prompts, texts, completion_ids)
-        self._metrics["train"]["self_distillation/reward_mean"].append(rewards.mean().item())
+        for figure in ("mean", "std", "min", "max"):
+            self._metrics["train"][f"self_distillation/reward_{figure}"].append(0.5)
         self._metrics["train"]["completions/mean_length"].append(1.0)
-        return {"completions": texts, "rewards": rewards.flatten().tolist()}
+        rewards = (rewards * self.reward_weights).nansum(dim=1)
+        return {"completions": texts, "rewards": rewards}
 
 
 class Trainer(RolloutMixin, Host):
@@ -103,7 +113,7 @@ def _inputs() -> list[dict[str, Any]]:
 def test_texts_of_the_batch_are_kept_for_the_teacher() -> None:
     trainer = _trainer([["g", "b", "c", "g"]])
     batch = trainer._prepare_training_batch(_inputs())
-    assert batch["rewards"] == [1.0, 0.0, 0.0, 1.0]
+    assert batch["rewards"].tolist() == [1.0, 0.0, 0.0, 1.0]
     assert trainer.rollout_feedback == [None, "b is not g", "c is not g", None]
 
 
@@ -187,6 +197,110 @@ def test_the_trial_leaves_no_feedback() -> None:
     assert trainer.rollout_feedback is None
 
 
+def test_the_trial_has_the_columns_that_a_batch_has() -> None:
+    def watch(**columns: Any) -> list[float]:
+        assert set(columns) - {"trainer_state"} == {
+            "prompts",
+            "completions",
+            "completion_ids",
+            "privileged_context",
+        }
+        return [0.0] * len(columns["completions"])
+
+    trainer = _trainer([], [watch], remove_unused_columns=True)
+    trainer._check_reward_functions(_inputs()[0] | {"privileged_context": "hint"})
+
+
+# Rollouts without a reward
+
+
+def _by_text(completions: list[str], **columns: Any) -> list[float | None]:
+    return [{"g": 1.0, "b": 0.0}.get(text) for text in completions]
+
+
+def test_a_rollout_without_a_reward_has_none_and_no_advantage() -> None:
+    trainer = _trainer([["g", "n", "b", "g"]], [_by_text])
+    batch = trainer._prepare_training_batch(_inputs())
+    assert trainer.rollout_unscored.tolist() == [False, True, False, False]
+    assert batch["rewards"].isnan().tolist() == [False, True, False, False]
+    assert batch["advantages"][:2].tolist() == [0.0, 0.0]
+    metrics = trainer._metrics["train"]
+    assert metrics["pgpo/unscored_fraction"] == [0.25]
+    assert metrics["self_distillation/reward_mean"] == pytest.approx([2 / 3])
+    assert metrics["self_distillation/reward_min"] == [0.0]
+
+
+def test_one_function_that_weighs_gives_a_reward() -> None:
+    def nobody(completions: list[str], **columns: Any) -> list[None]:
+        return [None] * len(completions)
+
+    trainer = _trainer([["g", "n", "b", "g"]] * 2, [_by_text, nobody])
+    trainer._prepare_training_batch(_inputs())
+    assert trainer.rollout_unscored.tolist() == [False, True, False, False]
+    trainer.reward_weights = torch.tensor([0.0, 1.0])
+    trainer._prepare_training_batch(_inputs())
+    assert trainer.rollout_unscored.all()
+
+
+def test_a_batch_without_any_reward_has_no_mean() -> None:
+    trainer = _trainer([["n"] * 4], [_by_text])
+    trainer._prepare_training_batch(_inputs())
+    assert math.isnan(trainer._watched["reward"])  # which the monitor passes over
+
+
+def test_a_batch_of_rewards_is_the_hosts() -> None:
+    trainer = _trainer([["g", "b", "b", "g"]], [_by_text])
+    assert "advantages" not in trainer._prepare_training_batch(_inputs())
+    assert trainer._metrics["train"]["pgpo/unscored_fraction"] == [0.0]
+    assert trainer._metrics["train"]["self_distillation/reward_mean"] == [0.5]
+
+
+def test_known_failures_alone_are_sampled_again() -> None:
+    rounds = [["n", "n", "b", "n"], ["g", "b"]]
+    trainer = _trainer(rounds, [_by_text], max_resamples=2)
+    batch = trainer._prepare_training_batch(_inputs())
+    assert trainer.asked == [4, 2]  # the second group; of the first nobody knows a failure
+    assert batch["completions"] == ["n", "n", "g", "b"]
+
+
+def test_the_threshold_of_zero_is_not_reached_without_a_reward() -> None:
+    trainer = _trainer([["n", "m", "n", "m"]], [_by_text], success_reward_threshold=0.0)
+    trainer._prepare_training_batch(_inputs())
+    failed = trainer._prompts_without_success(TOKENIZER(["n", "m", "b", "n"])["input_ids"])
+    assert not failed.any()  # the first group says nothing, and 0 is a success in the second
+
+
+# Prompts
+
+
+def test_no_rollout_starts_behind_an_end() -> None:
+    trainer = _trainer([])
+    trainer.processing_class, trainer.eos_token_ids = with_end(), [1]
+    trainer.max_prompt_length = None
+    assert trainer._tokenize_prompts(["ab", "c"]) == TOKENIZER(["ab", "c"])["input_ids"]
+    written = trainer._tokenize_prompts(["ab<eos>"])  # an end of the prompt's own stays
+    assert written == TOKENIZER(["ab<eos>"])["input_ids"]
+
+
+def test_an_end_that_a_chat_template_writes_stays() -> None:
+    trainer = _trainer([])
+    trainer.processing_class, trainer.eos_token_ids = with_end(), [1]
+    trainer.max_prompt_length, trainer.chat_template_kwargs = None, {}
+    trainer.processing_class.chat_template = "{{ messages[0].content }}<eos>"
+    (ids,) = trainer._tokenize_prompts([[{"role": "user", "content": "ab"}]])
+    assert ids == TOKENIZER("ab<eos>")["input_ids"]
+
+
+def test_a_prompt_that_is_cut_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    MultiProcessAdapter.warning_once.cache_clear()
+    trainer = _trainer([])
+    trainer.eos_token_ids, trainer.max_prompt_length = [1], 3
+    assert trainer._tokenize_prompts(["abc"]) == TOKENIZER(["abc"])["input_ids"]
+    assert not caplog.text
+    assert trainer._tokenize_prompts(["abc", "defg"]) == TOKENIZER(["abc", "efg"])["input_ids"]
+    assert "longer than max_prompt_length=3" in caplog.text
+
+
 # Resampling
 
 
@@ -201,9 +315,26 @@ def test_prompts_without_a_success_alone_are_sampled_again() -> None:
     trainer = _trainer([["g", "b", "c", "d"], ["e", "g"]], max_resamples=3)
     batch = trainer._prepare_training_batch(_inputs())
     assert batch["completions"] == ["g", "b", "e", "g"]
-    assert batch["rewards"] == [1.0, 0.0, 0.0, 1.0]
+    assert batch["rewards"].tolist() == [1.0, 0.0, 0.0, 1.0]
     assert trainer.asked == [4, 2]
     assert trainer._metrics["train"]["pgpo/resampled_fraction"] == [0.5]
+
+
+@pytest.mark.parametrize(("rank", "asked", "stays"), [(0, 1, ["g", "b"]), (1, 2, ["x", "y"])])
+def test_each_rank_generates_its_own_failures_and_none_stays_out(
+    rank: int, asked: int, stays: list[str]
+) -> None:
+    own = {0: ["g", "b"], 1: ["c", "d"]}[rank]
+    trainer = _trainer([own, ["x", "y"][:asked]], max_resamples=1)
+    trainer.accelerator = SimpleNamespace(
+        process_index=rank, num_processes=2, gather=lambda part: part
+    )
+    # What scoring knows after gathering: the first rank's group has a success.
+    trainer._prompts_without_success = lambda completions: torch.tensor([False] * 2 + [True] * 2)
+    trainer._rollout_inputs = _inputs()[2 * rank : 2 * rank + 2]
+    _, completions = trainer._generate([[3], [3]])
+    assert trainer.asked == [2, asked]
+    assert TOKENIZER.batch_decode(completions) == stays
 
 
 def test_resampling_ends_at_its_limit() -> None:

@@ -47,7 +47,6 @@ SWITCHES: list[dict[str, Any]] = [
     {"include_environment_feedback": False},
     {"dont_reprompt_on_self_success": False},
     {"use_successful_as_teacher": False},
-    {"max_reprompt_len": 3},
 ]
 each_switch = pytest.mark.parametrize("switch", SWITCHES, ids=str)
 
