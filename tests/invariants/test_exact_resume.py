@@ -75,6 +75,19 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(
     assert set(range(1, 16)) <= set(steps)
 
 
+def test_figures_that_are_not_logged_yet_are_kept(tmp_path: Path, tiny_model_path: str) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    settings = {"max_steps": 5, "logging_steps": 4, "teacher_model_kind": "live"}
+    run(tiny_model_path, whole, settings, False, None)
+    shutil.copytree(whole, broken)
+    for step in (4, 5):
+        shutil.rmtree(broken / f"checkpoint-{step}")
+    run(tiny_model_path, broken, settings, False, True)  # from step 2
+    logs = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (whole, broken)]
+    assert logs[0][0] == logs[1][0]
+    assert {"loss", "completions/mean_length", "pgpo/multiplier"} <= json.loads(logs[0][0]).keys()
+
+
 def _truncate(checkpoint: Path) -> str:
     file = checkpoint / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
+from . import resume
 from ._host import rotate_checkpoints
 from .checkpoints import latest, refuse_used_folder, resolve_resume, write_manifest
 
@@ -69,6 +70,7 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         run = Path(self._get_output_dir(trial=trial))
         folder = run / f"checkpoint-{self.state.global_step}"
         self._save_state(folder)
+        resume.save_json(folder / self._log_file, self._pending_log())
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             write_manifest(folder)
@@ -84,6 +86,24 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.args.exact_resume:
             self._load_state(Path(checkpoint))
+            self._load_pending_log(resume.load_json(Path(checkpoint) / self._log_file))
+
+    @property
+    def _log_file(self) -> str:
+        return resume.log_file(self.accelerator.process_index)
+
+    def _pending_log(self) -> dict[str, Any]:
+        """What was seen since the last log: TRL's figures, and the sum of the losses."""
+        return {
+            "metrics": {mode: dict(figures) for mode, figures in self._metrics.items()},
+            "loss": self._tr_loss.item(),
+            "last_logged": self._globalstep_last_logged,
+        }
+
+    def _load_pending_log(self, log: dict[str, Any]) -> None:
+        for mode, figures in log["metrics"].items():
+            self._metrics[mode].update(figures)
+        self.add_callback(_PendingLoss(self, log))
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         self._train_sampler = super()._get_train_sampler(dataset)
@@ -107,3 +127,18 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
             for _ in range(epochs):
                 torch.randperm(self._train_sampler.num_samples, generator=generator)
         return epochs, steps
+
+
+class _PendingLoss(TrainerCallback):  # type: ignore[misc]
+    """Hands the losses since the last log back, once the host has set their sum to zero."""
+
+    def __init__(self, trainer: CheckpointingMixin, log: dict[str, Any]) -> None:
+        self._trainer, self._log = trainer, log
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        log, self._log = self._log, {}
+        if not log:  # a second `train` of the same trainer
+            return
+        self._trainer._tr_loss += log["loss"]
+        self._trainer._globalstep_last_logged = log["last_logged"]
+        self._trainer._total_loss_scalar -= log["loss"]  # a run's mean is of its own steps

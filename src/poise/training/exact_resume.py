@@ -35,6 +35,7 @@ class ExactResumeMixin(CheckpointingMixin, SDPOTrainer):  # type: ignore[misc]
                 "step": self._step,
                 "multiplier": self.step_scale.state_dict(),
                 "skipped_steps": self.nonfinite_guard.total,
+                "standstill": self.standstill_guard.steps,
                 "collapse": self.collapse_monitor.state_dict(),
                 "diagnostics": {mode: dict(c) for mode, c in self._diagnostic_counters.items()},
             },
@@ -47,6 +48,7 @@ class ExactResumeMixin(CheckpointingMixin, SDPOTrainer):  # type: ignore[misc]
         self._step = state["step"]
         self.step_scale.load_state_dict(state["multiplier"])
         self.nonfinite_guard.total = state["skipped_steps"]
+        self.standstill_guard.steps = state["standstill"]
         self.collapse_monitor.load_state_dict(state["collapse"])
         for mode, counters in state["diagnostics"].items():
             self._diagnostic_counters[mode].update(counters)

@@ -63,8 +63,8 @@ class StandstillGuard:
     at most: against a reference, a signal of nothing gives exp(-alpha), which may be above
     `rho_min` for good.
 
-    Choice: ours, as braking is. No braked run of `experiments/collapse_confirm`, healthy or not, had
-    more than 5 such steps in a row; those of `collapse_remedies` that stood still have 80 and more.
+    Choice: ours, as braking is. No braked run of `experiments/collapse_confirm`, healthy or not,
+    had more than 5 such steps in a row; those of `collapse_remedies` that stood still have 80.
 
     Args:
         patience: such steps in a row after which `update` tells, once.

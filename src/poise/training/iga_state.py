@@ -95,7 +95,6 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
             save_file(self.engine.state_dict(), folder / resume.warm_starts_file(rank))
         state = {
             "tokens": self._total_train_tokens,
-            "metrics": dict(self._metrics["train"]),
             "domain_losses": self._domain_losses.state_dict(),
             "layers": {} if self.engine is None else self.engine.unread.state_dict(),
             "method": self.args.method,
@@ -110,7 +109,6 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
             self.engine.load_state_dict(load_file(folder / resume.warm_starts_file(rank)))
             self.engine.unread.load_state_dict(state["layers"])
         self._total_train_tokens = state["tokens"]
-        self._metrics["train"].update(state["metrics"])
         self._domain_losses.load_state_dict(state["domain_losses"])
         if self.baseline is not None:
             self.baseline.load_state_dict(state["baseline"])

@@ -20,6 +20,7 @@ from .iga_preflight import check_before_loading, check_plain_sgd, refuse_argumen
 from .iga_state import IGAStateMixin
 from .isomer_batches import DOMAIN, IsomerCollator, IsomerSets, loss_tokens
 from .metrics_log import MetricsLog
+from .rounding import RoundingCheck
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         self.data_collator: Any = IsomerCollator(self.data_collator)
         self._prepare_method(args)
         self.add_callback(self._layers_log)
+        self.add_callback(RoundingCheck())
         self.add_callback(MetricsLog())
 
     def _prepare_method(self, args: IGAConfig) -> None:

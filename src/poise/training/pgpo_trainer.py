@@ -19,6 +19,7 @@ from .optimizer_step import OptimizerStepMixin, StepEnd
 from .pgpo_config import PGPOConfig
 from .preflight import check_before_loading, check_chat_template, first_rows
 from .rollouts import RolloutMixin
+from .rounding import RoundingCheck
 from .teacher import EMATeacher, add_teacher_adapter, copy_as_teacher
 from .teacher_context import RolloutTeacherContextBuilder
 
@@ -88,6 +89,7 @@ class PGPOTrainer(  # type: ignore[misc]
         self._prepare_rollouts(first_rows(train_dataset, 1))
         self.add_callback(StepEnd(self))
         self.add_callback(WarmupCheck())
+        self.add_callback(RoundingCheck())
         self.add_callback(MetricsLog())
 
     def _refuse_unsupported(self) -> None:

@@ -28,8 +28,13 @@ def warm_starts_file(rank: int) -> str:
 
 
 def state_file(rank: int) -> str:
-    """Name of a rank's figures that are not logged yet."""
+    """Name of what a rank knows of domains and method."""
     return f"poise_state_{rank}.json"
+
+
+def log_file(rank: int) -> str:
+    """Name of a rank's figures that are not logged yet."""
+    return f"poise_log_{rank}.json"
 
 
 def save_rollouts(path: Path, rollouts: Rollouts | None) -> None:
