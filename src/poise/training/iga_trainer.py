@@ -20,6 +20,7 @@ from .iga_preflight import check_before_loading, check_plain_sgd, refuse_argumen
 from .iga_state import IGAStateMixin
 from .isomer_batches import DOMAIN, IsomerCollator, IsomerSets, loss_tokens
 from .metrics_log import MetricsLog
+from .preflight import refuse_spread_model
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
             self._objective = DomainObjective(self.baseline, self.model, autocast)
 
     def _refuse_unsupported(self) -> None:
+        refuse_spread_model(self.model)
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise ValueError(
                 "IGATrainer cannot run under DeepSpeed, whose engine takes gradients over inside "

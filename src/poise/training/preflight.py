@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import is_compiled_module
 from transformers import AutoConfig
 from trl.data_utils import is_conversational
 
@@ -36,6 +37,11 @@ def check_before_loading(model: Any, args: PGPOConfig, train_dataset: Any) -> An
         )
     if train_dataset is None:
         raise ValueError("train_dataset is required: pass a Dataset with a column 'prompt'")
+    refuse_data_parallel(args, "PGPOTrainer")
+    if not isinstance(model, str):
+        refuse_spread_model(model)
+        if args.tiled_loss:
+            refuse_compiled_model(model)
     check_dataset(train_dataset)
     _check_hint_column(args, first_rows(train_dataset, 1))
     check_output_folder(Path(args.output_dir))
@@ -43,14 +49,16 @@ def check_before_loading(model: Any, args: PGPOConfig, train_dataset: Any) -> An
 
 
 def find_model(name: str, args: Any) -> str:
-    """What a model's name stands for, once its configuration could be read.
+    """What a model's name stands for, once its configuration could be read; `args` are told to
+    load it whole (`keep_whole`).
 
     Raises:
-        ModelError: it cannot.
+        ModelError: it cannot be read, or it is an encoder with a decoder.
     """
-    path, init = resolve_model(name), args.model_init_kwargs or {}
+    keep_whole(args)
+    path, init = resolve_model(name), args.model_init_kwargs
     try:
-        AutoConfig.from_pretrained(
+        config = AutoConfig.from_pretrained(
             path, trust_remote_code=args.trust_remote_code, revision=init.get("revision") or "main"
         )
     except (OSError, ValueError) as error:
@@ -58,7 +66,62 @@ def find_model(name: str, args: Any) -> str:
         raise ModelError(
             f"model {name!r} cannot be loaded: {reason}; give a local model folder or a hub id"
         ) from error
+    if config.is_encoder_decoder:
+        raise ModelError(
+            f"model {name!r} is an encoder with a decoder, expected a causal language model, whose "
+            "answer goes on where the prompt ends"
+        )
     return path
+
+
+def keep_whole(args: Any) -> None:
+    """Has TRL load models onto one device, unless the user gave a `device_map`: TRL's own default
+    spreads a model over all GPUs in sight, or offloads a part of it."""
+    args.model_init_kwargs = {"device_map": None} | (args.model_init_kwargs or {})
+
+
+def refuse_data_parallel(args: Any, trainer: str) -> None:
+    """Refuses several GPUs in one process.
+
+    Raises:
+        ValueError: there are.
+    """
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"{trainer} cannot run under DataParallel (one process, {args.n_gpu} GPUs), which "
+            "deals a batch's sequences to copies of the model; use DDP (accelerate launch, "
+            "torchrun), or one GPU (CUDA_VISIBLE_DEVICES=0)"
+        )
+
+
+def refuse_spread_model(model: Any) -> None:
+    """Refuses a model whose parts lie on several devices.
+
+    Raises:
+        ValueError: they do.
+    """
+    places = sorted(
+        {str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()}
+    )
+    if len(places) > 1:
+        raise ValueError(
+            f"the model is spread over {', '.join(places)}, expected one device, on which hidden "
+            "states and losses are taken apart; load it without device_map, or with "
+            "device_map={'': 0}"
+        )
+
+
+def refuse_compiled_model(model: Any) -> None:
+    """Refuses a model that torch has compiled, whole or in part.
+
+    Raises:
+        ValueError: it has.
+    """
+    if any(is_compiled_module(m) or m._compiled_call_impl is not None for m in model.modules()):
+        raise ValueError(
+            "the model is compiled (torch.compile), but the tiled loss runs its backbone and its "
+            "head one by one; give the model as it was loaded, or set tiled_loss=False"
+        )
 
 
 def _check_hint_column(args: PGPOConfig, rows: list[dict[str, Any]]) -> None:
