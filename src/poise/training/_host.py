@@ -75,6 +75,7 @@ CONTRACT: dict[str, tuple[str, ...]] = {
     "_generate": ("self", "prompt_ids"),
     "_get_teacher_context_for_self_distillation": ("self",),
     "_get_train_sampler": ("self", "dataset"),
+    "_load_best_model": ("self",),
     "_log_self_distillation_metric": ("self", "mode", "value"),
     "_prepare_training_batch": ("self", "inputs"),
     "_setup_teacher_model": ("self",),

@@ -129,9 +129,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
 
         return head
 
-    def _inside_forward(
-        self, model: nn.Module, split: SplitModel, work: Any, *inputs: Any
-    ) -> Any:
+    def _inside_forward(self, model: nn.Module, split: SplitModel, work: Any, *inputs: Any) -> Any:
         """Runs `work(*inputs)` inside the forward of the wrapper (DDP), if there is one.
 
         So the wrapper sees every use of its parameters, the head's included, and moves the inputs

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from accelerate.logging import get_logger
 from safetensors.torch import load_file, save_file
 
 from . import resume
 from ._host import SDPOTrainer
 from .checkpointing import CheckpointingMixin
 from .teacher import EMATeacher
+
+logger = get_logger(__name__)
 
 
 class ExactResumeMixin(CheckpointingMixin, SDPOTrainer):  # type: ignore[misc]
@@ -56,3 +59,17 @@ class ExactResumeMixin(CheckpointingMixin, SDPOTrainer):  # type: ignore[misc]
         self._buffered_inputs = resume.load_rollouts(file, self.accelerator.device)
         if self.ema_teacher is not None:
             self.ema_teacher.load_state_dict(load_file(folder / resume.TEACHER))
+
+    def _load_best_model(self) -> None:
+        """The host's; then the teacher of that step."""
+        super()._load_best_model()
+        if self.ema_teacher is None:
+            return
+        if self.args.exact_resume:
+            file = Path(self.state.best_model_checkpoint) / resume.TEACHER
+            self.ema_teacher.load_state_dict(load_file(file))
+        else:
+            logger.warning(
+                "The model is that of the best step, its EMA teacher that of the last one: "
+                "checkpoints hold no teacher with exact_resume=False."
+            )

@@ -12,6 +12,7 @@ from datasets import Dataset
 from torch.optim import SGD
 
 from ..data.validation import check_columns, check_dataset
+from .devices import refuse_data_parallel, refuse_spread_model
 from .iga_config import IGAConfig
 from .iga_config_checks import GRADIENTS
 from .isomer_batches import DOMAIN, SET
@@ -51,12 +52,9 @@ def check_before_loading(
             f"args must be an IGAConfig, got {type(args).__name__}; IGAConfig takes the same "
             "arguments and Poise's own"
         )
-    if args.n_gpu > 1:
-        raise ValueError(
-            f"IGATrainer cannot run under DataParallel (one process, {args.n_gpu} GPUs), which "
-            "deals a batch's sequences to copies of the model; use DDP (accelerate launch, "
-            "torchrun), or one GPU (CUDA_VISIBLE_DEVICES=0)"
-        )
+    refuse_data_parallel(args, "IGATrainer")
+    if not isinstance(model, str):
+        refuse_spread_model(model)
     domains = check_isomer_rows(train_dataset, args.domains)
     if args.needs_engine:
         _check_adapter(model, peft_config)

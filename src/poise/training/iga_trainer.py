@@ -13,6 +13,7 @@ from trl import SFTTrainer
 
 from ..gradients.engine import GradientEngine
 from ..methods.base import Aggregator, Objective
+from .devices import refuse_spread_model
 from .domain_loss import MicroBatch, Normalisation, WatchedModel
 from .domain_objective import DomainObjective
 from .iga_config import IGAConfig
@@ -118,6 +119,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
             self._objective = DomainObjective(self.baseline, self.model, autocast)
 
     def _refuse_unsupported(self) -> None:
+        refuse_spread_model(self.model)
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise ValueError(
                 "IGATrainer cannot run under DeepSpeed, whose engine takes gradients over inside "

@@ -248,6 +248,11 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
                 f"tiled_loss={self.tiled_loss} and distillation_weight={self.distillation_weight}; "
                 "set them so, or pass_rate_weight=False"
             )
+        if self.tiled_loss and self.torch_compile:
+            raise ValueError(
+                "torch_compile=True compiles the model's own forward, but the tiled loss runs its "
+                "backbone and its head one by one; set torch_compile=False, or tiled_loss=False"
+            )
         if self.tiled_loss and self.distillation_weight not in (0.0, 1.0):
             raise ValueError(
                 f"distillation_weight={self.distillation_weight} blends in a policy loss, which "

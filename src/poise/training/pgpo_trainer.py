@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from accelerate.utils import DistributedType, is_peft_model
+from accelerate.utils import DistributedType, DynamoBackend, is_peft_model
 from transformers import TrainerCallback
 
 from ..models import fold_output_head
 from ._host import is_pure_lora_training
+from .devices import keep_whole, refuse_spread_model
 from .distillation import DistillationMixin
 from .exact_resume import ExactResumeMixin
 from .guards import WarmupCheck
@@ -20,7 +22,13 @@ from .pgpo_config import PGPOConfig
 from .preflight import check_before_loading, check_chat_template, first_rows
 from .rollouts import RolloutMixin
 from .rounding import RoundingCheck
-from .teacher import EMATeacher, add_teacher_adapter, copy_as_teacher
+from .teacher import (
+    EMATeacher,
+    add_teacher_adapter,
+    copy_as_teacher,
+    kept_trainability,
+    save_without_teacher,
+)
 from .teacher_context import RolloutTeacherContextBuilder
 
 
@@ -93,10 +101,20 @@ class PGPOTrainer(  # type: ignore[misc]
         self.add_callback(MetricsLog())
 
     def _refuse_unsupported(self) -> None:
+        refuse_spread_model(self.model)
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise ValueError(
                 "PGPOTrainer cannot run under DeepSpeed, whose engine steps the optimizer inside "
                 "the backward; use DDP, or TRL's SDPOTrainer"
+            )
+        if (
+            self.args.tiled_loss
+            and self.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO
+        ):
+            raise ValueError(
+                "Accelerate is told to compile the model (--dynamo_backend, or the variable "
+                "ACCELERATE_DYNAMO_BACKEND), but the tiled loss runs its backbone and its head one "
+                "by one; leave that out, or set tiled_loss=False"
             )
         whole = ("tiled_loss", "exact_resume", "teacher_from_student")
         if self.is_fsdp_enabled and (on := [name for name in whole if getattr(self.args, name)]):
@@ -129,15 +147,27 @@ class PGPOTrainer(  # type: ignore[misc]
             self.teacher_model = self.model
             self._add_ema_teacher(None)
         elif is_copy and args.teacher_from_student:
-            self.teacher_model = copy_as_teacher(self.model)
+            teacher = copy_as_teacher(self.model)
+            # As TRL prepares its own: the forward runs under autocast.
+            self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
             if kind == "ema":
-                self._add_ema_teacher(self.teacher_model)
+                self._add_ema_teacher(teacher)
         else:
+            keep_whole(args)  # TRL loads the teacher by its name
+            if is_adapter:
+                save_without_teacher(self.model)
             super()._setup_teacher_model()
             if is_copy and kind == "ema" and args.exact_resume:
                 self.ema_teacher = EMATeacher(
                     self.model, self.teacher_model, 0.0, 1
                 )  # saves, never updates
+
+    @contextmanager
+    def _get_teacher_context_for_self_distillation(self) -> Iterator[None]:
+        """The host's; what is trained stays as the user has set it."""
+        switched = super()._get_teacher_context_for_self_distillation()
+        with kept_trainability(self.model), switched:
+            yield
 
     def _add_ema_teacher(self, teacher: Any) -> None:
         args = self.args

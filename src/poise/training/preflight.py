@@ -16,6 +16,12 @@ from trl.data_utils import is_conversational
 
 from ..data.validation import check_dataset
 from ..models import ModelError, resolve_model
+from .devices import (
+    keep_whole,
+    refuse_compiled_model,
+    refuse_data_parallel,
+    refuse_spread_model,
+)
 from .pgpo_config import PGPOConfig
 
 HINT = "privileged_context"
@@ -49,6 +55,11 @@ def check_before_loading(
         )
     if train_dataset is None:
         raise ValueError("train_dataset is required: pass a Dataset with a column 'prompt'")
+    refuse_data_parallel(args, "PGPOTrainer")
+    if not isinstance(model, str):
+        refuse_spread_model(model)
+        if args.tiled_loss:
+            refuse_compiled_model(model)
     check_templates(args)
     sets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
     named = {f"eval_dataset {name}".strip(): rows for name, rows in sets.items()}
@@ -66,14 +77,16 @@ def check_before_loading(
 
 
 def find_model(name: str, args: Any) -> str:
-    """What a model's name stands for, once its configuration could be read.
+    """What a model's name stands for, once its configuration could be read; `args` are told to
+    load it whole (`keep_whole`).
 
     Raises:
-        ModelError: it cannot.
+        ModelError: it cannot be read, or it is an encoder with a decoder.
     """
-    path, init = resolve_model(name), args.model_init_kwargs or {}
+    keep_whole(args)
+    path, init = resolve_model(name), args.model_init_kwargs
     try:
-        AutoConfig.from_pretrained(
+        config = AutoConfig.from_pretrained(
             path, trust_remote_code=args.trust_remote_code, revision=init.get("revision") or "main"
         )
     except (OSError, ValueError) as error:
@@ -81,6 +94,11 @@ def find_model(name: str, args: Any) -> str:
         raise ModelError(
             f"model {name!r} cannot be loaded: {reason}; give a local model folder or a hub id"
         ) from error
+    if config.is_encoder_decoder:
+        raise ModelError(
+            f"model {name!r} is an encoder with a decoder, expected a causal language model, whose "
+            "answer goes on where the prompt ends"
+        )
     return path
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +18,8 @@ TEACHER_ADAPTER = "teacher"
 def copy_as_teacher(student: nn.Module) -> nn.Module:
     """A frozen copy of the student, in evaluation mode."""
     teacher = copy.deepcopy(student)
+    # What an earlier trainer put around the student's forward would run the student.
+    vars(teacher).pop("forward", None)
     teacher.requires_grad_(False)
     teacher.eval()
     return teacher
@@ -23,20 +28,54 @@ def copy_as_teacher(student: nn.Module) -> nn.Module:
 def add_teacher_adapter(model: Any, *, from_student: bool) -> None:
     """Gives a LoRA model a second adapter, frozen, that holds the teacher's factors.
 
+    What the model saves and pushes from then on has the other adapters alone, unless
+    `selected_adapters` are asked for. A teacher of an earlier trainer is replaced.
+
     Args:
         model: a `PeftModel` in pure LoRA training.
         from_student: start from the student's factors; else from zeros, as the host does.
+
+    Raises:
+        ValueError: the model has an adapter of that name.
     """
+    if isinstance(vars(model).pop("save_pretrained", None), partial):  # of an earlier trainer
+        model.delete_adapter(TEACHER_ADAPTER)
+    if TEACHER_ADAPTER in model.peft_config:
+        raise ValueError(
+            f"the model has an adapter called {TEACHER_ADAPTER!r}, as the EMA teacher is called; "
+            "load it under another name (adapter_name=...), or delete it"
+        )
     student_adapter = model.active_adapter
-    with torch.random.fork_rng():  # the initialisation that the copy overwrites draws nothing
-        model.add_adapter(TEACHER_ADAPTER, model.peft_config[student_adapter])
-    model.set_adapter(student_adapter)
+    save_without_teacher(model)
+    with kept_trainability(model):
+        with torch.random.fork_rng():  # the initialisation that the copy overwrites draws nothing
+            model.add_adapter(TEACHER_ADAPTER, model.peft_config[student_adapter])
+        model.set_adapter(student_adapter)
     students = dict(model.named_parameters())
     with torch.no_grad():
         for name, param in _adapter_parameters(model, TEACHER_ADAPTER).items():
             param.requires_grad_(False)
             source = students[name.replace(f".{TEACHER_ADAPTER}", f".{student_adapter}")]
             param.copy_(source if from_student else torch.zeros_like(source))
+
+
+def save_without_teacher(model: Any) -> None:
+    """Has a model save and push the adapters that it has now, unless it is asked for others."""
+    model.save_pretrained = partial(
+        model.save_pretrained, selected_adapters=list(model.peft_config)
+    )
+
+
+@contextmanager
+def kept_trainability(model: nn.Module) -> Iterator[None]:
+    """Undoes what a switch of adapters does to `requires_grad`: PEFT trains all of the active one,
+    also factors that a user has frozen."""
+    flags = [(param, param.requires_grad) for param in model.parameters()]
+    try:
+        yield
+    finally:
+        for param, flag in flags:
+            param.requires_grad_(flag)
 
 
 def _adapter_parameters(model: nn.Module, adapter: str) -> dict[str, nn.Parameter]:

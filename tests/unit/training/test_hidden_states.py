@@ -12,7 +12,12 @@ from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_mo
 from torch import Tensor, nn
 from trl.trainer.utils import use_adapter
 
-from poise.training.hidden_states import split_causal_lm, verify_split
+from poise.training.hidden_states import (
+    padding_shifts,
+    split_causal_lm,
+    verify_padding,
+    verify_split,
+)
 from tests.tiny import tiny_config
 
 SIZES: dict[str, Any] = {
@@ -42,6 +47,7 @@ CONFIGS: dict[str, Any] = {
 each_model = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 IDS = torch.arange(2, 22).view(2, 10)
 MASK = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1, 1, 1], [1] * 10])  # padded at the left
+POSITIONS = torch.tensor([[0, 0, 0, *range(7)], [*range(10)]])
 
 
 def _model(config: Any, dtype: torch.dtype = torch.float64) -> Any:
@@ -61,7 +67,8 @@ def _peft(config: Any, **settings: Any) -> Any:
 
 @torch.no_grad()
 def _own(model: nn.Module, keep: int) -> Tensor:
-    logits: Tensor = model(input_ids=IDS, attention_mask=MASK, use_cache=False).logits
+    inputs = {"input_ids": IDS, "attention_mask": MASK, "position_ids": POSITIONS}
+    logits: Tensor = model(**inputs, use_cache=False).logits
     return logits[:, -keep - 1 : -1]
 
 
@@ -96,6 +103,71 @@ def test_a_true_split_is_accepted_in_every_precision(config: Any, dtype: torch.d
 def test_a_true_split_is_accepted_under_autocast(config: Any) -> None:
     split = split_causal_lm(_model(config, torch.float32))
     verify_split(split, IDS[:1], lambda: torch.autocast("cpu", torch.bfloat16))
+
+
+# Padding before a row
+
+
+FAMILIES: dict[str, Any] = CONFIGS | {
+    "OPT": hf.OPTConfig(
+        vocab_size=47, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=64, word_embed_proj_dim=32, init_std=0.2, pad_token_id=0,
+        bos_token_id=None, eos_token_id=1,
+    ),
+    "GPT-Neo, local": hf.GPTNeoConfig(
+        vocab_size=47, hidden_size=32, num_layers=2, attention_types=[[["global", "local"], 1]],
+        num_heads=4, max_position_embeddings=64, window_size=4, initializer_range=0.2,
+        bos_token_id=None, eos_token_id=1,
+    ),
+    "Gemma 3, sliding window": hf.Gemma3TextConfig(**SIZES, sliding_window=4),
+    "Bloom, alibi": hf.BloomConfig(
+        vocab_size=47, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.2,
+        bos_token_id=None, eos_token_id=1, pad_token_id=0,
+    ),
+    "Mamba": hf.MambaConfig(
+        vocab_size=47, hidden_size=32, num_hidden_layers=2, state_size=4, initializer_range=0.2,
+        pad_token_id=0, bos_token_id=None, eos_token_id=1,
+    ),
+    "Mixtral": hf.MixtralConfig(
+        **SIZES, num_local_experts=2, num_experts_per_tok=1, output_router_logits=True
+    ),
+}  # fmt: skip
+EPS = torch.finfo(torch.float32).eps
+
+
+def _states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+    with torch.no_grad():
+        return split_causal_lm(model).hidden_states(ids, mask, keep=6)
+
+
+@pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES.keys())
+def test_a_row_is_read_in_a_batch_as_it_is_alone(config: Any) -> None:
+    model = _model(config)
+    together = _states(model, IDS, MASK)
+    alone = [_states(model, IDS[i : i + 1, start:], MASK[i : i + 1, start:]) for i, start in
+             enumerate((3, 0))]  # fmt: skip
+    # Sums of some hundred products, in two layers; positions that are off move them by 1.
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e3 * EPS, atol=1e3 * EPS)
+    verify_padding(split_causal_lm(model), IDS[:1, :1], nullcontext)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_model_that_passes_over_the_mask_is_refused(dtype: torch.dtype) -> None:
+    config = hf.RwkvConfig(
+        vocab_size=47, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32,
+        intermediate_size=48, bos_token_id=None, eos_token_id=1,
+    )  # fmt: skip
+    split = split_causal_lm(_model(config, dtype))
+    with pytest.raises(ValueError, match="RwkvForCausalLM reads the padding before a shorter"):
+        verify_padding(split, IDS[:1], nullcontext)
+
+
+def test_padding_that_shifts_positions_is_told_from_rounding() -> None:
+    for name, expected in (("GPT-2", True), ("OPT", False), ("Llama", False)):
+        model = _model(FAMILIES[name], torch.bfloat16)
+        with torch.no_grad():
+            found = padding_shifts(lambda i, m, of=model: of(i, attention_mask=m).logits, IDS[:1])
+        assert found == expected, name
 
 
 # What models do to their logits
@@ -227,3 +299,10 @@ def test_an_adapter_that_changes_the_inputs_is_refused(adapter: Any) -> None:
 def test_a_model_without_an_output_head_is_refused(cls: Any) -> None:
     with pytest.raises(ValueError, match=rf"{cls.__name__} has no output head .*tiled_loss=False"):
         split_causal_lm(cls(tiny_config()))
+
+
+@pytest.mark.parametrize("cls", [hf.T5ForConditionalGeneration, hf.BartForConditionalGeneration])
+def test_an_encoder_with_a_decoder_is_refused(cls: Any) -> None:
+    sizes = {"d_model": 16, "vocab_size": 47, "num_layers": 1, "encoder_layers": 1}
+    with pytest.raises(ValueError, match=rf"{cls.__name__} is an encoder with a decoder"):
+        split_causal_lm(cls(cls.config_class(**sizes, decoder_layers=1, decoder_start_token_id=0)))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from poise.training.teacher import EMATeacher, add_teacher_adapter, copy_as_teacher
+from poise.training.teacher import (
+    EMATeacher,
+    add_teacher_adapter,
+    copy_as_teacher,
+    kept_trainability,
+)
 
 from .teachers import LORA, RATE, full_model, logits, lora_model, move, step_end, trained
 
@@ -138,3 +146,63 @@ def test_a_lora_teacher_averages_factor_by_factor(settings: dict[str, Any]) -> N
         for i, value in enumerate(seen):
             expected = expected + RATE * (1 - RATE) ** (2 - i) * value[own]
         torch.testing.assert_close(found.detach(), expected, rtol=1e-13, atol=1e-14)
+
+
+def test_a_lora_teacher_is_not_saved_with_the_student(tmp_path: Path) -> None:
+    model = lora_model()
+    model.save_pretrained(tmp_path / "before")
+    add_teacher_adapter(model, from_student=True)
+    model.save_pretrained(tmp_path / "after")
+    saved = [
+        load_file(tmp_path / when / "adapter_model.safetensors") for when in ("before", "after")
+    ]
+    assert saved[0].keys() == saved[1].keys()
+    assert not list((tmp_path / "after").glob("*/"))
+
+
+def test_a_copy_of_a_model_with_a_teacher_saves_its_own_weights(tmp_path: Path) -> None:
+    model = lora_model()
+    add_teacher_adapter(model, from_student=True)
+    copied = copy.deepcopy(model)
+    move(copied)
+    copied.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    for name, param in trained(copied).items():
+        assert torch.equal(saved[name.replace(".default", "")], param), name
+
+
+def test_adding_and_asking_the_teacher_trains_nothing_that_the_user_froze() -> None:
+    model = lora_model()
+    for name, param in model.named_parameters():
+        if "lora_A" in name:
+            param.requires_grad_(False)
+    names = list(trained(model))
+    add_teacher_adapter(model, from_student=True)
+    assert list(trained(model)) == names
+    with kept_trainability(model):
+        logits(model, "teacher")
+    assert list(trained(model)) == names
+
+
+def test_a_second_teacher_takes_the_place_of_the_first() -> None:
+    model = lora_model()
+    add_teacher_adapter(model, from_student=False)
+    add_teacher_adapter(model, from_student=True)
+    assert torch.equal(logits(model, "teacher"), logits(model))
+
+
+def test_an_adapter_of_the_users_with_the_teachers_name_is_refused() -> None:
+    model = lora_model()
+    model.add_adapter("teacher", model.peft_config["default"])
+    with pytest.raises(ValueError, match=r"an adapter called 'teacher'.*another name"):
+        add_teacher_adapter(model, from_student=True)
+
+
+def test_a_copy_runs_its_own_weights_where_the_students_forward_was_wrapped() -> None:
+    student = full_model()
+    wrapped = student.forward
+    student.forward = lambda *args, **kwargs: wrapped(*args, **kwargs)  # as Accelerate's autocast
+    teacher = copy_as_teacher(student)
+    before = logits(teacher)
+    move(student)
+    assert torch.equal(logits(teacher), before)
