@@ -28,7 +28,7 @@ class Moments(NamedTuple):
 
 def domain_moments(
     gradients: Tensor,
-    weights: Tensor,
+    weights: Sequence[float],
     out: Moments | None = None,
     units: Sequence[float] | None = None,
     energies: Tensor | None = None,
@@ -41,7 +41,7 @@ def domain_moments(
 
     Args:
         gradients: (K, ...) gradients of the domains' mean losses, up to `units`.
-        weights: (K,) weights of the domains, which add up to 1.
+        weights: K weights of the domains, which add up to 1.
         out: where to put them; its dtype may be wider than the gradients', and is computed in.
         units: K factors u_k; G_k is u_k times what `gradients` holds. None is 1.
         energies: (K,) sums to which the squared norms |G_k|^2 are added; None leaves them out.
@@ -55,18 +55,17 @@ def domain_moments(
     # One domain at a time, widened in the same memory: nothing is as large as all of them together,
     # and nothing is asked for anew, which on a CPU costs more than the arithmetic.
     memory = torch.empty_like(mean) if memory is None else memory
-    shares = weights.tolist()
-    scales = [1.0] * len(shares) if units is None else units
+    scales = [1.0] * len(weights) if units is None else units
     mean.zero_()
     squares = []
-    for gradient, share, scale in zip(gradients, shares, scales, strict=True):
+    for gradient, share, scale in zip(gradients, weights, scales, strict=True):
         mean.add_(memory.copy_(gradient), alpha=share * scale)
         if energies is not None:
             squares.append(energy(memory) * scale**2)
     if energies is not None:
         energies += torch.stack(squares)
     variance.zero_()
-    for gradient, share, scale in zip(gradients, shares, scales, strict=True):
+    for gradient, share, scale in zip(gradients, weights, scales, strict=True):
         torch.sub(mean, memory.copy_(gradient), alpha=scale, out=memory)
         variance.addcmul_(memory, memory, value=share)
     return Moments(mean, variance)
@@ -157,7 +156,7 @@ class ConflictMask:
         return ratio.mul_(-tau).clamp_min_(least).exp_()
 
 
-def agreement(power: Tensor, energies: Tensor, weights: Tensor) -> Tensor:
+def agreement(power: Tensor, energies: Tensor, weights: Sequence[float]) -> Tensor:
     """Mean cosine between the domains' gradients, weighted by their norms, () from -1 to 1.
 
     sum_{j != k} a_j a_k cos(G_j, G_k) / sum_{j != k} a_j a_k with a_k = w_k |G_k|: a pair weighs by
@@ -169,13 +168,13 @@ def agreement(power: Tensor, energies: Tensor, weights: Tensor) -> Tensor:
     Args:
         power: () squared norm of the mean, |G|^2.
         energies: (K,) squared norms |G_k|^2.
-        weights: (K,) weights w_k of the domains, which add up to 1.
+        weights: K weights w_k of the domains, which add up to 1.
 
     Choice: norms as weights. A mean of unit vectors would need another pass over all gradients, and
     let gradients that are next to nothing speak as loudly as the others.
     """
     rounding = 32 * torch.finfo(energies.dtype).eps
-    parts = energies * weights.to(energies).square()
+    parts = torch.stack([e * w**2 for e, w in zip(energies, weights, strict=True)])
     parts = torch.where(parts > rounding * parts.amax(), parts, 0.0)
     norms = parts.sqrt()
     pairs = torch.dot(norms, norms.sum() - norms)

@@ -15,7 +15,7 @@ class RunningMeans:
         self._sums: dict[str, tuple[Tensor, int]] = {}
 
     def add(self, name: str, values: Tensor) -> None:
-        """Adds values, detached, of one shape a name."""
+        """Adds values, detached, of one shape a name: () or (n,)."""
         values = values.detach()
         total, count = self._sums.get(name, (torch.zeros_like(values), 0))
         self._sums[name] = (total.to(values) + values, count + 1)  # a restored one is on the CPU
@@ -23,11 +23,12 @@ class RunningMeans:
     def take(self) -> dict[str, Any]:
         """Means since the last call by name: numbers, or lists of them."""
         sums, self._sums = self._sums, {}
-        return {name: (total / count).tolist() for name, (total, count) in sums.items()}
+        return _on_host({name: total / count for name, (total, count) in sums.items()})
 
     def state_dict(self) -> dict[str, list[Any]]:
         """[sums, their number] by name, as plain JSON values."""
-        return {name: [total.tolist(), count] for name, (total, count) in self._sums.items()}
+        sums = _on_host({name: total for name, (total, _) in self._sums.items()})
+        return {name: [sums[name], count] for name, (_, count) in self._sums.items()}
 
     def load_state_dict(self, state: dict[str, list[Any]]) -> None:
         """Takes `state_dict`'s; exact, as float64 holds every sum."""
@@ -35,3 +36,17 @@ class RunningMeans:
             name: (torch.tensor(sums, dtype=torch.float64), count)
             for name, (sums, count) in state.items()
         }
+
+
+def _on_host(values: dict[str, Tensor]) -> dict[str, Any]:
+    """Numbers and lists of numbers, for which the host waits once a device and dtype."""
+    alike: dict[tuple[torch.device, torch.dtype], list[str]] = {}
+    for name, value in values.items():
+        alike.setdefault((value.device, value.dtype), []).append(name)
+    result: dict[str, Any] = {}
+    for names in alike.values():
+        flat = iter(torch.cat([values[name].flatten() for name in names]).tolist())
+        for name in names:
+            shape = values[name].shape
+            result[name] = [next(flat) for _ in range(shape[0])] if shape else next(flat)
+    return {name: result[name] for name in values}

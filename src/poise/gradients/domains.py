@@ -5,9 +5,50 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class OnHost(NamedTuple):
+    """Domains and counts as the host knows them, for which it has waited once.
+
+    Args:
+        domains: of each sequence.
+        counts: loss tokens of each domain.
+    """
+
+    domains: tuple[int, ...]
+    counts: tuple[float, ...]
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """Domains that have tokens."""
+        return tuple(k for k, count in enumerate(self.counts) if count > 0)
+
+    def weights(self, *, by_tokens: bool) -> dict[int, float]:
+        """w_k of the present domains: equal, or by tokens; they add up to 1."""
+        total = sum(self.counts)
+        return {
+            k: self.counts[k] / total if by_tokens else 1 / len(self.present) for k in self.present
+        }
+
+
+def read_domains(domains: Tensor, counts: Tensor) -> OnHost:
+    """Copies both to the host, at once.
+
+    Raises:
+        ValueError: no sequence or no domain, or other shapes than (batch,) and (K,).
+    """
+    if domains.dim() != 1 or counts.dim() != 1 or not domains.numel():
+        raise ValueError(
+            "domains, counts: expected shapes (batch,) and (K,), found "
+            f"{tuple(domains.shape)} and {tuple(counts.shape)}"
+        )
+    values = torch.cat([domains.to(counts.device), counts.detach()]).tolist()
+    number = len(domains)
+    return OnHost(tuple(map(int, values[:number])), tuple(map(float, values[number:])))
 
 
 @dataclass(frozen=True)
@@ -18,10 +59,11 @@ class DomainBatch:
     and have no weight; the others weigh w_k = 1 / (domains present), or n_k / n by tokens.
 
     Args:
-        domains: (batch,) domain of each sequence, 0 to K - 1.
+        domains: (batch,) domain of each sequence, 0 to K - 1, on the model's device.
         counts: (K,) numbers n_k of loss tokens (or of whatever the domain's mean is over).
         share: factor of the whole, e.g. 1 / micro-batches, times a gradient scaler's scale.
         by_tokens: weights by tokens, as plain fine-tuning has them.
+        known: both as the host knows them, where it has read them before.
 
     Raises:
         ValueError: no sequence or no token, a domain outside 0 to K - 1, a domain with tokens and
@@ -32,58 +74,58 @@ class DomainBatch:
     counts: Tensor
     share: float = 1.0
     by_tokens: bool = False
+    known: OnHost | None = None
 
     def __post_init__(self) -> None:
-        domains, counts = self.domains.cpu(), self.counts.cpu()
-        number = counts.numel()
-        if domains.dim() != 1 or counts.dim() != 1 or not domains.numel():
+        numbers, counts = self.host
+        if min(numbers) < 0 or max(numbers) >= len(counts):
             raise ValueError(
-                "domains, counts: expected shapes (batch,) and (K,), found "
-                f"{tuple(domains.shape)} and {tuple(counts.shape)}"
+                f"domains: expected numbers from 0 to {len(counts) - 1}, found "
+                f"{min(numbers)} to {max(numbers)}"
             )
-        if int(domains.min()) < 0 or int(domains.max()) >= number:
-            raise ValueError(
-                f"domains: expected numbers from 0 to {number - 1}, found "
-                f"{int(domains.min())} to {int(domains.max())}"
-            )
-        if not bool((counts > 0).any()):
+        if not self.host.present:
             raise ValueError("counts: expected loss tokens in at least one domain, found none")
-        absent = (counts > 0) & (torch.bincount(domains, minlength=number) == 0)
-        if bool(absent.any()):
+        if absent := [k for k in self.host.present if k not in numbers]:
             raise ValueError(
-                f"counts: expected no tokens for domains without sequences, found some for "
-                f"{torch.nonzero(absent).flatten().tolist()}"
+                f"counts: expected no tokens for domains without sequences, found some for {absent}"
             )
         if not self.share > 0:
             raise ValueError(f"share: expected a number above 0, found {self.share!r}")
 
     @cached_property
+    def host(self) -> OnHost:
+        """Domains and counts, for which the host has waited at most once."""
+        return self.known or read_domains(self.domains, self.counts)
+
+    @cached_property
     def weights(self) -> Tensor:
-        """(K,) float64 weights w_k on the CPU; they add up to 1."""
-        return domain_weights(self.counts.cpu(), by_tokens=self.by_tokens)
+        """(K,) float64 weights w_k on the CPU, 0 for missing domains; they add up to 1."""
+        every = [self.shares.get(k, 0.0) for k in range(len(self.host.counts))]
+        return torch.tensor(every, dtype=torch.float64)
+
+    @cached_property
+    def shares(self) -> dict[int, float]:
+        """Weights w_k of the present domains."""
+        return self.host.weights(by_tokens=self.by_tokens)
 
     @cached_property
     def rows(self) -> dict[int, Tensor | slice]:
         """(n,) places in the batch of each present domain's sequences; a slice where they are
         neighbours, which spares a copy of what every layer saw."""
-        present = torch.nonzero(self.weights).flatten().tolist()
-        return {k: _as_slice(torch.nonzero(self.domains == k).flatten()) for k in present}
+        places = {k: [i for i, d in enumerate(self.host.domains) if d == k] for k in self.shares}
+        result: dict[int, Tensor | slice] = {
+            k: slice(p[0], p[-1] + 1) for k, p in places.items() if p[-1] - p[0] + 1 == len(p)
+        }
+        if spread := {k: p for k, p in places.items() if k not in result}:
+            flat = [place for p in spread.values() for place in p]
+            every = torch.tensor(flat, device=self.domains.device)  # one copy for all of them
+            result |= zip(spread, every.split([len(p) for p in spread.values()]), strict=True)
+        return {k: result[k] for k in places}
 
     @cached_property
     def units(self) -> dict[int, float]:
         """Factors from the batch loss's gradient to that of each L_k: 1 / (share * w_k)."""
-        return {k: 1.0 / (self.share * float(self.weights[k])) for k in self.rows}
-
-
-def domain_weights(counts: Tensor, *, by_tokens: bool) -> Tensor:
-    """(K,) float64: equal over the domains that have tokens, or by tokens; they add up to 1."""
-    weights = counts.double() if by_tokens else (counts > 0).double()
-    return weights / weights.sum()
-
-
-def _as_slice(places: Tensor) -> Tensor | slice:
-    first, last = int(places[0]), int(places[-1])
-    return slice(first, last + 1) if last - first + 1 == len(places) else places
+        return {k: 1.0 / (self.share * weight) for k, weight in self.shares.items()}
 
 
 def _by_sequence(values: Tensor, batch: int, lengths: Collection[int], layer: str) -> Tensor:
@@ -128,7 +170,7 @@ def tokens_by_domain(
     Raises:
         ValueError: the layer does not keep sequences apart along its first dimension.
     """
-    number = len(batch.domains)
+    number = len(batch.host.domains)
     split = [[_by_sequence(t, number, lengths, layer) for t in pair] for pair in pairs]
     result = []
     for rows in batch.rows.values():

@@ -72,8 +72,8 @@ class GradientEngine:
             tau: this step's temperature of IGA's mask; None is the method's.
 
         Raises:
-            RuntimeError: in the backward pass: a factor gets a gradient though its layer's modules
-                were passed over; in weight space also, a layer gets its gradient in several
+            RuntimeError: at the end: a factor got a gradient though its layer's modules were passed
+                over. In the backward pass, in weight space: a layer gets its gradient in several
                 parts, which cannot be masked as one.
             ValueError: in the backward pass: a layer mixes sequences in its rows.
         """
@@ -84,6 +84,7 @@ class GradientEngine:
             try:
                 self._space.attach(hooks, batch, tau)
                 yield
+                hooks.check()
             except BaseException:
                 self._space.reset()
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import cache
 
 import torch
 import torch.distributed as dist
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 from ..methods.base import Aggregator
 from ..methods.iga import IGA
 from .adapters import Adapter
-from .domains import DomainBatch, domain_weights, tokens_by_domain
-from .masked_mean import Scratch, accumulation_dtype, domain_gradients, masked_mean
+from .domains import DomainBatch, OnHost, tokens_by_domain
+from .masked_mean import Scratch, domain_gradients, masked_mean
 from .statistics import StatisticsLog
-from .taps import Hooks, require_no_gradient
+from .taps import Hooks
 
 
 class FactorSpace:
@@ -23,6 +24,9 @@ class FactorSpace:
     A domain's gradient is that of its mean loss over all micro-batches and ranks of the step: token
     sums are added up and divided by the number of tokens once, so the result does not depend on how
     the step's sequences were divided.
+
+    The sums of all P elements of all factors are one (K, P) matrix, of which each factor has its
+    columns: ranks add it up at once, and an aggregator gets it as it is.
 
     Args:
         adapters: LoRA matrices.
@@ -34,31 +38,51 @@ class FactorSpace:
         self.statistics = StatisticsLog()
         self._method = method
         self._scratch = Scratch()
-        self._factors = [
-            _Factor(f"{adapter.name}.{part}", source, module)
-            for adapter in adapters
+        self._factors: list[_Factor] = []
+        for adapter in adapters:
             for part, source, module in (
                 ("lora_A", adapter.source, adapter.down),
                 ("lora_B", adapter.up, adapter.up),
-            )
-            if module.weight.requires_grad
-        ]
+            ):
+                if module.weight.requires_grad:
+                    start = self._factors[-1].columns.stop if self._factors else 0
+                    name = f"{adapter.name}.{part}"
+                    self._factors.append(_Factor(name, source, module, start))
         self._forget_step()
 
     def _forget_step(self) -> None:
-        self._counts: Tensor | None = None  # (K,) loss tokens of the step so far
+        self._sums: Tensor | None = None  # (K, P)
+        self._counts: list[float] = []  # K loss tokens of the step so far
         self._shares = 0.0
         self._by_tokens = False
         self._tau = 0.0
+        for factor in self._factors:
+            factor.is_used = False
 
     def attach(self, hooks: Hooks, batch: DomainBatch, tau: float) -> None:
         """Hooks every factor for one forward and backward pass."""
-        counts = batch.counts.detach().cpu().double()
-        self._counts = counts if self._counts is None else self._counts + counts
+        if not self._factors:  # biases alone are trained
+            return
+        counts = batch.host.counts
+        sums = self._sums_of(len(counts))
+        self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]
         self._shares += batch.share
         self._by_tokens, self._tau = batch.by_tokens, tau
         for factor in self._factors:
-            factor.attach(hooks, batch, self._scratch)
+            factor.attach(hooks, batch, sums, self._scratch)
+
+    def _sums_of(self, domains: int) -> Tensor:
+        """The step's (K, P) sums, zeros at its beginning."""
+        if self._sums is None:
+            weights = [factor.module.weight for factor in self._factors]
+            wide = any(weight.dtype == torch.float64 for weight in weights)
+            self._sums = torch.zeros(
+                (domains, self._factors[-1].columns.stop),
+                dtype=torch.float64 if wide else torch.float32,
+                device=weights[0].device,
+            )
+            self._counts = [0.0] * domains
+        return self._sums
 
     def detach(self) -> None:
         """Ends a pass, also an interrupted one."""
@@ -69,8 +93,6 @@ class FactorSpace:
     def reset(self) -> None:
         """Forgets the step so far."""
         self._forget_step()
-        for factor in self._factors:
-            factor.forget_step()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Nothing carries over from step to step."""
@@ -88,111 +110,112 @@ class FactorSpace:
     @torch.no_grad()
     def finish(self, learning_rate: float | None = None) -> None:
         """Combines the step's gradients and puts them into `.grad`."""
-        ranks = dist.get_world_size() if _is_distributed() else 1
-        if ranks > 1:
-            self._agree()
-        if self._counts is None:
+        ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        if ranks > 1 and self._factors:
+            self._add_up_over_ranks()
+        if self._sums is None:
             return
-        device = self._factors[0].module.weight.device
-        own = torch.cat([self._counts, self._counts.new_tensor([self._shares])])
-        totals = _sum_over_ranks(own.to(device)).cpu()  # a backend knows its own devices only
-        counts, share = totals[:-1], float(totals[-1]) / ranks
-        weights = domain_weights(counts, by_tokens=self._by_tokens)
-        present = torch.nonzero(weights).flatten().tolist()
-        used: list[tuple[_Factor, Tensor]] = []  # (K, rows, columns) each
-        for factor in self._factors:
-            gradients = _sum_over_ranks(factor.take(len(counts)))[present]
-            if factor.module.weight.grad is None and not bool(gradients.any()):
-                continue  # not used: plain training leaves it without a gradient, too
-            gradients /= counts[present].to(gradients)[:, None, None]
-            used.append((factor, gradients))
+        # What is not used is left without a gradient, as in plain training.
+        used = [f for f in self._factors if f.is_used or f.module.weight.grad is not None]
+        weights = OnHost((), tuple(self._counts)).weights(by_tokens=self._by_tokens)
+        gradients = _rows(self._sums, list(weights))
+        counts = [self._counts[k] for k in weights]
+        gradients /= torch.tensor(counts, dtype=gradients.dtype, device=gradients.device)[:, None]
         combine = self._mask_each if isinstance(self._method, IGA) else self._aggregate
-        for (factor, _), result in zip(used, combine(used, weights[present]), strict=True):
-            factor.write(result * share)
+        results = combine(used, gradients, list(weights.values()))
+        for factor, result in zip(used, results, strict=True):
+            factor.write(result * (self._shares / ranks))
         self._scratch.release()
         self._forget_step()
 
     def _mask_each(
-        self, used: Sequence[tuple[_Factor, Tensor]], weights: Tensor
+        self, used: Sequence[_Factor], gradients: Tensor, weights: Sequence[float]
     ) -> Iterator[Tensor]:
         """Each factor's masked mean; one lives until the next."""
         assert isinstance(self._method, IGA)
         units = [1.0] * len(weights)
-        for factor, gradients in used:
-            mask, tau = self._method.mask, self._tau
-            masked, seen = masked_mean(gradients, units, weights, mask, tau, self._scratch)
+        for factor in used:
+            mask, tau, own = self._method.mask, self._tau, factor.of(gradients)
+            masked, seen = masked_mean(own, units, weights, mask, tau, self._scratch)
             self.statistics.add(factor.name, torch.cat([seen, seen.new_ones(1)]))
             yield masked
 
     def _aggregate(
-        self, used: Sequence[tuple[_Factor, Tensor]], weights: Tensor
+        self, used: Sequence[_Factor], gradients: Tensor, weights: Sequence[float]
     ) -> Iterator[Tensor]:
         """Each factor's part of the aggregate of all."""
         assert isinstance(self._method, Aggregator)
         if not used:
             return
-        whole = self._method(torch.cat([g.flatten(1) for _, g in used], 1), weights)
-        parts = torch.split(whole, [g[0].numel() for _, g in used])
-        for (_, gradients), part in zip(used, parts, strict=True):
-            yield part.view(gradients.shape[1:])
+        if len(used) < len(self._factors):
+            gradients = torch.cat([gradients[:, factor.columns] for factor in used], 1)
+        whole = self._method(gradients, torch.tensor(weights, dtype=torch.float64))
+        parts = whole.split([factor.module.weight.numel() for factor in used])
+        for factor, part in zip(used, parts, strict=True):
+            yield part.view_as(factor.module.weight)
 
-    def _agree(self) -> None:
-        """A rank without any loss in the step takes part in the sums with zeros."""
-        number = 0 if self._counts is None else len(self._counts)
-        own = [number, self._by_tokens, self._tau]
+    def _add_up_over_ranks(self) -> None:
+        """Sums, counts and shares of all ranks; one without any loss in the step adds zeros."""
         device = self._factors[0].module.weight.device
-        known = torch.tensor(own, dtype=torch.float64, device=device)
+        dtype = _widest(device)
+        own = [len(self._counts), self._by_tokens, self._tau, *(f.is_used for f in self._factors)]
+        known = torch.tensor(own, dtype=dtype, device=device)
         dist.all_reduce(known, dist.ReduceOp.MAX)
-        if self._counts is None and known[0] > 0:
-            self._counts = torch.zeros(int(known[0]), dtype=torch.float64)
-            self._by_tokens, self._tau = bool(known[1]), float(known[2])
+        domains, by_tokens, self._tau, *is_used = known.tolist()
+        if not domains:
+            return
+        sums, self._by_tokens = self._sums_of(int(domains)), bool(by_tokens)
+        for factor, flag in zip(self._factors, is_used, strict=True):
+            factor.is_used = bool(flag)
+        counts = torch.tensor([*self._counts, self._shares], dtype=dtype, device=device)
+        dist.all_reduce(counts)
+        dist.all_reduce(sums)
+        *self._counts, self._shares = counts.tolist()
 
 
 class _Factor:
-    """One factor: collects (input, output gradient), and sums up gradients by domain."""
+    """One factor: collects (input, output gradient), and adds gradients by domain to the sums.
 
-    def __init__(self, name: str, source: nn.Module, module: nn.Linear) -> None:
+    Args:
+        name: what it is called.
+        source: the module whose input is the factor's.
+        module: it holds the factor as its weight.
+        start: its first column of the sums.
+    """
+
+    def __init__(self, name: str, source: nn.Module, module: nn.Linear, start: int) -> None:
         self.name, self.source, self.module = name, source, module
+        self.columns = slice(start, start + module.weight.numel())
         self.pairs: list[tuple[Tensor, Tensor]] = []
-        self.forget_step()
+        self.is_used = False
 
-    def forget_step(self) -> None:
-        self._sums: Tensor | None = None
+    def of(self, matrix: Tensor) -> Tensor:
+        """(K, rows, columns) of it that are this factor's, of a (K, P) matrix."""
+        return matrix[:, self.columns].unflatten(1, self.module.weight.shape)
 
-    def attach(self, hooks: Hooks, batch: DomainBatch, scratch: Scratch) -> None:
+    def attach(self, hooks: Hooks, batch: DomainBatch, sums: Tensor, scratch: Scratch) -> None:
         self.pairs = []
 
         def replace(gradient: Tensor) -> Tensor:
             if self.pairs:
-                self._add(batch, hooks.lengths, scratch)
+                self.is_used = True
+                self._add(batch, hooks.lengths, self.of(sums), scratch)
             else:
-                require_no_gradient(gradient, self.name)
+                hooks.expect_none(gradient, self.name)
             return gradient  # `finish` writes another
 
         hooks.tap(self.source, self.module, lambda x, delta: self.pairs.append((x, delta)))
         hooks.replace_gradient(self.module.weight, replace)
 
     @torch.no_grad()
-    def _add(self, batch: DomainBatch, lengths: Collection[int], scratch: Scratch) -> None:
+    def _add(
+        self, batch: DomainBatch, lengths: Collection[int], sums: Tensor, scratch: Scratch
+    ) -> None:
         pairs = tokens_by_domain(self.pairs, batch, lengths, self.name)
         self.pairs = []
-        units = [unit * float(batch.counts[k]) for k, unit in batch.units.items()]
-        sums = self._zeros(len(batch.counts))
         gradients = domain_gradients(pairs, scratch)
-        for domain, gradient, unit in zip(batch.rows, gradients, units, strict=True):
-            sums[domain].add_(gradient, alpha=unit)
-
-    def _zeros(self, domains: int) -> Tensor:
-        if self._sums is None:
-            weight = self.module.weight
-            shape, dtype = (domains, *weight.shape), accumulation_dtype(weight.dtype)
-            self._sums = torch.zeros(shape, dtype=dtype, device=weight.device)
-        return self._sums
-
-    def take(self, domains: int) -> Tensor:
-        """(K, rows, columns) sums since the last call."""
-        sums, self._sums = self._zeros(domains), None
-        return sums
+        for (domain, unit), gradient in zip(batch.units.items(), gradients, strict=True):
+            sums[domain].add_(gradient, alpha=unit * batch.host.counts[domain])
 
     def write(self, gradient: Tensor) -> None:
         """Puts a gradient into the parameter's."""
@@ -202,11 +225,16 @@ class _Factor:
         weight.grad.copy_(gradient)  # in place: it may be a part of a reducer's bucket
 
 
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()
+def _rows(matrix: Tensor, rows: list[int]) -> Tensor:
+    """Some of its rows; itself where they are all."""
+    return matrix if len(rows) == len(matrix) else torch.stack([matrix[row] for row in rows])
 
 
-def _sum_over_ranks(values: Tensor) -> Tensor:
-    if _is_distributed():
-        dist.all_reduce(values)
-    return values
+@cache
+def _widest(device: torch.device) -> torch.dtype:
+    """float64, or float32 on devices without it, where counts are exact up to 2^24."""
+    try:
+        torch.ones((), dtype=torch.float64, device=device).add_(1)
+    except (RuntimeError, TypeError):
+        return torch.float32
+    return torch.float64

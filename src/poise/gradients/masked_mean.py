@@ -75,7 +75,7 @@ def domain_gradients(pairs: Sequence[tuple[Tensor, Tensor]], scratch: Scratch) -
 def masked_mean(
     gradients: Tensor,
     units: Sequence[float],
-    weights: Tensor,
+    weights: Sequence[float],
     mask: ConflictMask,
     tau: float,
     scratch: Scratch,
@@ -85,7 +85,7 @@ def masked_mean(
     Args:
         gradients: (K, out, in), of the domains, up to `units`.
         units: K factors of them.
-        weights: (K,), which add up to 1.
+        weights: K weights, which add up to 1.
         mask: the law of the mask.
         tau: its temperature.
         scratch: where the result is put: it lives until the next layer's.

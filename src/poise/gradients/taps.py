@@ -32,23 +32,6 @@ class _Tap(torch.autograd.Function):
         return gradient, None, None
 
 
-def require_no_gradient(gradient: Tensor, layer: str) -> None:
-    """Checks the gradient of a factor of which no path was seen in the pass.
-
-    Zeros are let through: some code adds 0 * factor to the loss for factors that it leaves out.
-
-    Raises:
-        RuntimeError: it is more than zeros, so a path went past the hooks.
-    """
-    if bool(gradient.any()):
-        raise RuntimeError(
-            f"{layer}: expected its inputs before its gradient, found a gradient alone, which "
-            "cannot be taken apart by domain; the layer's modules are passed over (fused kernels, "
-            "torch.compile, code that uses lora_A.weight itself), or the forward pass ran outside "
-            "of `collect`: call the modules, within `collect`"
-        )
-
-
 class Hooks:
     """Owns hooks: removes them all at the end of a `with`, also after an exception.
 
@@ -61,6 +44,7 @@ class Hooks:
         self._handles: list[Any] = []
         # Tokens that a sequence has, as far as seen: rows of (batch * tokens, features) need it.
         self.lengths: set[int] = {1}
+        self._unseen: list[tuple[str, Tensor]] = []
 
     def __enter__(self) -> Hooks:
         return self
@@ -104,6 +88,30 @@ class Hooks:
                     self._measure(value.shape[:2])
 
         self._handles.append(model.register_forward_pre_hook(measure, with_kwargs=True))
+
+    def expect_none(self, gradient: Tensor, layer: str) -> None:
+        """Takes the gradient of a factor of which no path was seen; `check` looks at it."""
+        self._unseen.append((layer, gradient.any()))
+
+    def check(self) -> None:
+        """Checks the gradients of factors of which no path was seen in the pass, all at once.
+
+        Zeros are let through: some code adds 0 * factor to the loss for factors that it leaves out.
+
+        Raises:
+            RuntimeError: one is more than zeros, so a path went past the hooks.
+        """
+        if not self._unseen:
+            return
+        layers, flags = zip(*self._unseen, strict=True)
+        for layer, is_past in zip(layers, torch.stack(flags).tolist(), strict=True):
+            if is_past:
+                raise RuntimeError(
+                    f"{layer}: expected its inputs before its gradient, found a gradient alone, "
+                    "which cannot be taken apart by domain; the layer's modules are passed over "
+                    "(fused kernels, torch.compile, code that uses lora_A.weight itself), or the "
+                    "forward pass ran outside of `collect`: call the modules, within `collect`"
+                )
 
     def _measure(self, shape: torch.Size) -> None:
         if len(shape) > 1 and shape[0] == self._sequences:

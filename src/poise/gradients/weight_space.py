@@ -25,7 +25,7 @@ from .adapters import Adapter, UnsupportedAdapter
 from .domains import DomainBatch, tokens_by_domain
 from .masked_mean import Scratch, domain_gradients, masked_mean
 from .statistics import StatisticsLog
-from .taps import Hooks, require_no_gradient
+from .taps import Hooks
 
 _IN_PARTS = (
     "{}: expected one backward pass of one loss, found a second; a mask needs the whole gradient "
@@ -166,7 +166,7 @@ class _Layer:
                 self._result = self._align(pairs, batch, tau, scratch, statistics)
                 self._pairs = []
             if self._result is None:
-                require_no_gradient(gradient, self.name)
+                hooks.expect_none(gradient, self.name)
                 return gradient
             return self._result[part].to(gradient)
 
@@ -187,7 +187,7 @@ class _Layer:
         # What arrives at B's output is s * delta.
         units = [unit / self._adapter.scaling for unit in batch.units.values()]
         gradients = domain_gradients(pairs, scratch)
-        weights = batch.weights[list(batch.rows)]
+        weights = list(batch.shares.values())
         masked, seen = masked_mean(gradients, units, weights, self._mask, tau, scratch)
         projected = self._project(masked) if len(batch.rows) > 1 else masked
         kept = projected.right.square().sum() if isinstance(projected, LowRank) else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..gradients.domains import DomainBatch, domain_weights
+from ..gradients.domains import DomainBatch, OnHost, read_domains
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,15 @@ class MicroBatch:
     normalisation: Normalisation
     by_tokens: bool
 
+    @cached_property
+    def host(self) -> OnHost:
+        """Domains and counts, for which the host waits once a micro-batch."""
+        return read_domains(self.domains, self.counts)
+
     @property
     def is_empty(self) -> bool:
         """No loss at all."""
-        return not bool(self.counts.any())
+        return not self.host.present
 
     @property
     def share(self) -> float:
@@ -61,19 +67,20 @@ class MicroBatch:
         norm = self.normalisation
         if not self.by_tokens or norm.items is None:
             return norm.scale / norm.steps
-        return norm.scale * float(self.counts.sum()) * norm.world / norm.items
+        return norm.scale * sum(self.host.counts) * norm.world / norm.items
 
     @property
     def whole(self) -> float:
         """Factor of a value that turns the host's mean into share * value."""
         norm = self.normalisation
         if self.by_tokens or norm.items is None:
-            return float(self.counts.sum())
+            return sum(self.host.counts)
         return norm.items / norm.world / norm.steps
 
+    @cached_property
     def for_engine(self) -> DomainBatch:
         """What the engine has to know of it."""
-        return DomainBatch(self.domains, self.counts, self.share, self.by_tokens)
+        return DomainBatch(self.domains, self.counts, self.share, self.by_tokens, self.host)
 
     def row_weights(self) -> Tensor | None:
         """(batch,) factors of the rows' token losses that turn the host's mean into
@@ -83,9 +90,11 @@ class MicroBatch:
         """
         if self.by_tokens or self.is_empty:
             return None
-        counts = self.counts.cpu()
-        weights = domain_weights(counts, by_tokens=False) / counts.clamp(min=1) * self.whole
-        return weights.to(self.domains.device, torch.float32)[self.domains]
+        numbers, counts = self.host
+        weights = self.host.weights(by_tokens=False)
+        by_domain = {k: weight / counts[k] * self.whole for k, weight in weights.items()}
+        rows = [by_domain.get(k, 0.0) for k in numbers]
+        return torch.tensor(rows, dtype=torch.float32, device=self.domains.device)
 
 
 class WatchedModel:

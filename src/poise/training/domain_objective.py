@@ -80,15 +80,17 @@ class DomainObjective:
             batch: domains of the rows.
         """
         assert self._split is not None
+        targets = labels[:, 1:]
+        rows, places = torch.nonzero(targets != -100, as_tuple=True)
+        order = batch.domains[rows].argsort(stable=True)
+        rows, places = rows[order], places[order]
+        sizes = [int(count) for count in batch.host.counts]
         result = []
-        for domain in range(len(batch.counts)):
-            rows = batch.domains == domain
-            targets = labels[rows, 1:]
-            kept = targets != -100
-            states = hidden[rows, :-1][kept]
+        for row, place in zip(rows.split(sizes), places.split(sizes), strict=True):
+            states = hidden[row, place]
             with self._autocast():
                 logits = self._split.head(states)
-            result.append(DomainTokens(states, logits, targets[kept]))
+            result.append(DomainTokens(states, logits, targets[row, place]))
         return result
 
 
@@ -125,7 +127,7 @@ class ObjectiveModel:
         return Evidence(
             losses=mean(-outputs.log_probs),
             entropies=mean(outputs.entropy),
-            weights=batch.for_engine().weights.to(like),
+            weights=batch.for_engine.weights.to(like),
             counts=counts,
             step=self._step,
             tokens=self._owner.tokens(hidden[0], labels, batch) if hidden else (),

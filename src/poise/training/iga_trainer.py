@@ -195,7 +195,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         watched: Any = nullcontext()
         if self.engine is not None and not batch.is_empty:
             watched = self.engine.collect(
-                batch.for_engine(), self.args.tau_at(self.state.global_step)
+                batch.for_engine, self.args.tau_at(self.state.global_step)
             )
         try:
             with watched:

@@ -8,15 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from poise.gradients.domains import DomainBatch, domain_weights, tokens_by_domain
+from poise.gradients.domains import DomainBatch, OnHost, tokens_by_domain
 
 COUNTS = torch.tensor([4, 0, 12])
 BATCH = DomainBatch(torch.tensor([2, 0, 2, 1]), COUNTS, share=0.5)
 
 
 def test_domains_with_tokens_weigh_equally_or_by_tokens() -> None:
-    assert domain_weights(COUNTS, by_tokens=False).tolist() == [0.5, 0.0, 0.5]
-    assert domain_weights(COUNTS, by_tokens=True).tolist() == [0.25, 0.0, 0.75]
+    host = OnHost((), (4.0, 0.0, 12.0))
+    assert host.weights(by_tokens=False) == {0: 0.5, 2: 0.5}
+    assert host.weights(by_tokens=True) == {0: 0.25, 2: 0.75}
+    assert BATCH.weights.tolist() == [0.5, 0.0, 0.5]
     assert DomainBatch(BATCH.domains, COUNTS, by_tokens=True).weights.tolist() == [0.25, 0.0, 0.75]
 
 

@@ -64,7 +64,7 @@ def test_by_tokens_the_hosts_loss_is_untouched_and_its_share_known(name: str) ->
 def test_a_gradient_scalers_scale_is_in_the_share() -> None:
     norm = Normalisation(items=10.0, scale=1024.0)
     for by_tokens in (True, False):
-        assert MicroBatch(DOMAINS, COUNTS, norm, by_tokens).for_engine().share == 1024.0
+        assert MicroBatch(DOMAINS, COUNTS, norm, by_tokens).for_engine.share == 1024.0
 
 
 def test_a_micro_batch_without_loss_has_no_weights() -> None:

@@ -45,7 +45,7 @@ class GroupDRO(Objective):
     def __post_init__(self) -> None:
         require("step_size", self.step_size, low=0)
         self.q = torch.full((self.domains,), 1 / self.domains, dtype=torch.float64)
-        self._seen = torch.zeros(2, self.domains, dtype=torch.float64)  # losses, tokens
+        self._seen = torch.zeros(2, self.domains)  # losses, tokens
 
     def __call__(self, evidence: Evidence) -> Tensor:
         losses = evidence.losses
@@ -53,11 +53,11 @@ class GroupDRO(Objective):
         weights = weights / weights.sum()
         self.figures.add("weight", weights)
         seen = torch.stack([losses.detach() * evidence.counts, evidence.counts])
-        self._seen = self._seen.to(losses.device) + seen
+        self._seen = self._seen.to(seen) + seen
         return (weights * losses).sum()
 
     def finish_step(self, total: Callable[[Tensor], Tensor]) -> None:
-        sums, counts = total(self._seen).cpu()
+        sums, counts = total(self._seen).cpu().double()
         losses = sums / counts.clamp(min=1)
         if bool(losses.isfinite().all()):  # a step that a gradient scaler drops leaves q alone
             self.q = (self.q.log() + self.step_size * losses).softmax(0)

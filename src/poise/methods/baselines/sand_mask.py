@@ -54,7 +54,7 @@ class SANDMask(SignMask):
             )
 
     def mask(self, gradients: Tensor, weights: Tensor, mean: Tensor) -> Tensor:
-        variance = domain_moments(gradients, weights).variance
+        variance = domain_moments(gradients, weights.tolist()).variance
         used = (gradients != 0).any(0)
         limits = torch.finfo(mean.dtype)
         # Where all domains agree, what is left of the variance is rounding, and no scale.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from poise.gradients.adapters import find_adapters
-from poise.gradients.domains import domain_weights
+from poise.gradients.domains import DomainBatch
 from poise.gradients.reference import reference_gradients, require_base_gradients
 from poise.training import IGATrainer
 from tests.exact import ROUNDING
@@ -74,7 +74,8 @@ def _reference(trainer: IGATrainer) -> dict[str, Tensor]:
     log_probs = trainer.model(**inputs, fused_lm_head=True).log_probs
     counts = tokens.new_zeros(3).index_add(0, domains, tokens)
     losses = tokens.new_zeros(3).index_add(0, domains, -log_probs.sum(1)) / counts
-    weights = domain_weights(counts, by_tokens=trainer.args.domain_weights == "tokens").float()
+    by_tokens = trainer.args.domain_weights == "tokens"
+    weights = DomainBatch(domains, counts, by_tokens=by_tokens).weights.float()
     pairs = reference_gradients(trainer.model, adapters, losses, weights, trainer.args.iga())
     names = {id(p): n for n, p in trainer.model.named_parameters()}
     result = {}

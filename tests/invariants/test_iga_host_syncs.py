@@ -1,0 +1,72 @@
+"""How often a step makes the host wait grows neither with layers nor with domains nor with tiles."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import LlamaForCausalLM
+
+from poise.gradients import masked_mean
+from poise.gradients.engine import GradientEngine
+from poise.methods.base import Aggregator
+from poise.methods.baselines import make_baseline
+from poise.methods.iga import IGA
+from poise.training import IGAConfig, IGATrainer
+from tests.equivalence.iga_gradients import Batch, engine_step
+from tests.equivalence.iga_models import llama
+from tests.host_syncs import HostSyncs
+from tests.tiny import IGA_RUN, tiny_config, tiny_isomers, tiny_tokenizer
+
+# torch itself waits inside of eigh and of an SVD, once a matrix, to see whether they have failed.
+TORCHS_OWN = ("eigh", "svd")
+METHODS: dict[str, IGA | str] = {
+    "weight": IGA(),
+    "exact": IGA(projection="exact"),
+    "weight, no projection": IGA(projection="none"),
+    "factor": IGA(space="factor"),
+    "and_mask": "and_mask",
+    "sand_mask": "sand_mask",
+}
+SIZES: dict[str, dict[str, int]] = {
+    "layers": {"layers": 3},
+    "domains": {"domains": 4},
+    "tiles": {"tile": 16},
+}
+
+
+def _engine_syncs(
+    method: IGA | str, layers: int = 1, domains: int = 2, tile: int = 1 << 17
+) -> Counter[str]:
+    """Of the engine's second step, with two micro-batches and its statistics."""
+    model = llama(config={"num_hidden_layers": layers})
+    made = make_baseline(method) if isinstance(method, str) else method
+    assert isinstance(made, IGA | Aggregator)
+    engine = GradientEngine(model, made)
+    order = [*range(domains), *range(domains)]  # no domain's rows are neighbours
+    batches = [Batch.of(order, domains), Batch.of(order, domains, seed=1)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masked_mean, "_CPU_TILE", tile)
+        engine_step(engine, model, batches)
+        with HostSyncs() as syncs:
+            engine_step(engine, model, batches)
+            engine.statistics()
+    return _without_torchs_own(syncs)
+
+
+def _without_torchs_own(syncs: HostSyncs) -> Counter[str]:
+    return Counter({kind: n for kind, n in syncs.counts.items() if kind not in TORCHS_OWN})
+
+
+@pytest.mark.parametrize("larger", SIZES)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_engine_waits_no_more_for_a_larger_step(method: str, larger: str) -> None:
+    one, many = (_engine_syncs(METHODS[method], **sizes) for sizes in ({}, SIZES[larger]))
+    assert one == many
+    assert sum(one.values()) <= 10
