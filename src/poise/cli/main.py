@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Sequence
 
 from .. import __version__
+from ..threads import use_free_cores
 
 # Command -> what it does. Its module is `poise.cli.<command>` with `main(argv) -> int`.
 COMMANDS = {
@@ -24,6 +25,7 @@ COMMANDS = {
     "isomers": "generate, build, validate and show logical isomer sets",
     "bench": "run experiments over methods, settings and seeds, and show their tables",
 }
+TRAINS_OR_ASKS = ("demo", "pgpo", "iga", "eval", "bench")
 DEBUG = "POISE_DEBUG"
 
 
@@ -60,6 +62,8 @@ def usage() -> str:
 
 
 def _run(name: str, argv: list[str]) -> int:
+    if name in TRAINS_OR_ASKS:
+        use_free_cores()  # before torch is loaded
     try:
         status: int = importlib.import_module(f"poise.cli.{name}").main(argv)
         return status
