@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..threads import use_free_cores
+from . import help
+from .quiet import be_quiet
 
 # Command -> what it does. Its module is `poise.cli.<command>` with `main(argv) -> int`.
 COMMANDS = {
@@ -62,6 +64,11 @@ def usage() -> str:
 
 
 def _run(name: str, argv: list[str]) -> int:
+    if name in help.PAGES and not {"-h", "--help"}.isdisjoint(argv):
+        print(help.page(name))
+        return 0
+    argv = ["--help" if word == "--help-all" else word for word in argv]
+    be_quiet()
     if name in TRAINS_OR_ASKS:
         use_free_cores()  # before torch is loaded
     try:
