@@ -43,6 +43,7 @@ from iga_step import Step, Workload, to_plain
 from measure import Peak, can_measure_memory, in_own_process, in_turns, peak_beyond
 from poise.gradients.adapters import find_adapters
 from poise.gradients.masked_mean import Scratch, masked_mean
+from poise.machine import DTYPES
 from poise.methods.iga import IGA
 
 SIDES = ("plain", "weight", "factor", "torchjd", "torchjd_serial", "opacus")
@@ -166,7 +167,8 @@ class Measured:
 
 
 def measure(args: argparse.Namespace, sides: Sequence[str], domains: int, rank: int) -> Measured:
-    setting = {"tokens": args.tokens, "rank": rank, "model": args.model, "device": args.device}
+    setting = {"tokens": args.tokens, "rank": rank, "model": args.model}
+    setting |= {"device": args.device, "dtype": args.dtype}
     memory = {}
     if not args.no_memory:
         memory = {side: in_own_process(memory_of, side, domains, setting) for side in sides}
@@ -198,6 +200,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default="default")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="auto", choices=DTYPES[:3])
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--json", action="store_true", help="print one JSON object of ratios")

@@ -2,13 +2,13 @@
 
     python benchmarks/iga_step.py [--domains 2 4 8] [--rank 16] [--rounds 5] [--json]
 
-A step is forward, backward and the gradients of the LoRA factors, of the embedded model in
-bfloat16 with adapters (rank 16) on all linear layers; the optimizer's part is the same on all
-sides and left out. Sides: plain; IGA in weight space and in factor space; the reference (one
-backward pass for each domain, exact SVD). They run in turns, round after round, so that what else
-the machine does falls on all; a ratio is that of medians, its spread the smallest and largest of
-the rounds. Memory is the peak of the process's resident set (of the allocator on an accelerator),
-each side in a process of its own.
+A step is forward, backward and the gradients of the LoRA factors, of the embedded model with
+adapters (rank 16) on all linear layers, in bfloat16 where the machine is quick in it (`--dtype`);
+the optimizer's part is the same on all sides and left out. Sides: plain; IGA in weight space and
+in factor space; the reference (one backward pass for each domain, exact SVD). They run in turns,
+round after round, so that what else the machine does falls on all; a ratio is that of medians, its
+spread the smallest and largest of the rounds. Memory is the peak of the process's resident set (of
+the allocator on an accelerator), each side in a process of its own.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from poise.gradients.adapters import find_adapters
 from poise.gradients.domains import DomainBatch
 from poise.gradients.engine import GradientEngine
 from poise.gradients.reference import reference_gradients, require_base_gradients
+from poise.machine import DTYPES, pick_dtype
 from poise.methods.iga import IGA
 from poise.models import resolve_model
 
@@ -48,10 +49,13 @@ to_plain = partial(ratio, base="plain")
 class Workload:
     """A model with adapters, and one batch of whole isomer sets."""
 
-    def __init__(self, domains: int, tokens: int, rank: int, model: str, device: str) -> None:
+    def __init__(
+        self, domains: int, tokens: int, rank: int, model: str, device: str, dtype: str
+    ) -> None:
         torch.manual_seed(0)
+        self.dtype = pick_dtype(dtype, device)
         base = AutoModelForCausalLM.from_pretrained(
-            resolve_model(model), dtype=torch.bfloat16, attn_implementation="sdpa"
+            resolve_model(model), dtype=self.dtype, attn_implementation="sdpa"
         )
         config = LoraConfig(r=rank, lora_alpha=32, target_modules="all-linear")
         self.model = get_peft_model(base, config).to(device).train()
@@ -72,7 +76,8 @@ class Workload:
 
     def losses(self) -> Tensor:
         """(K,) mean losses of the domains."""
-        with torch.autocast(self.device.type, torch.bfloat16):
+        is_low = self.dtype != torch.float32
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_low):
             logits = self.model(input_ids=self.ids, use_cache=False).logits[:, :-1]
         loss = torch.nn.functional.cross_entropy(
             logits.float().transpose(1, 2), self.ids[:, 1:], reduction="none"
@@ -170,12 +175,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default="default")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="auto", choices=DTYPES[:3])
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--json", action="store_true", help="print one JSON object of ratios")
     args = parser.parse_args(argv)
     args.sides = ["plain", *(side for side in args.sides if side != "plain")]  # what ratios are to
-    setting = {name: getattr(args, name) for name in ("tokens", "rank", "model", "device")}
+    setting = {name: getattr(args, name) for name in ("tokens", "rank", "model", "device", "dtype")}
     at = 4 if 4 in args.domains else args.domains[0]
     memory: dict[int, dict[str, float]] = {}
     if not args.no_memory:  # first: a new process begins with the peak of the one that starts it

@@ -5,8 +5,9 @@
 Both trainers take steps of their own `train()` on the same batch, prepared beforehand: random
 tokens, no padding, nothing generated. Timed is the host's loop from the step's begin to its end:
 student's and teacher's forward, loss, backward, clipping, optimizer, EMA teacher. The embedded
-model in bfloat16 (weights, autocast), LoRA of rank 16 on all linear layers, every other argument
-each trainer's default (activations are checkpointed; `--no-checkpointing`).
+model in bfloat16 (weights, autocast) where the machine is quick in it (`--dtype`), LoRA of rank 16
+on all linear layers, every other argument each trainer's default (activations are checkpointed;
+`--no-checkpointing`).
 
 `multiplier_time` is the same trainer at sensitivity 1 and at 0; the signal is logged, and so
 measured, in both. `vs_trl_jsd` is Jensen-Shannon over the vocabulary on both sides, `vs_trl_topk`
@@ -35,6 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from measure import Peak, Ratio, can_measure_memory, in_own_process, in_turns, peak_beyond, ratio
+from poise.machine import DTYPES
 from sdpo_side import SIDES, Setting, Side
 
 RATIOS = {
@@ -131,6 +133,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--growth-vocabulary", type=int, nargs="+", default=[24_576, 98_304])
     parser.add_argument("--model", default="default")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="auto", choices=DTYPES[:3])
     parser.add_argument(
         "--checkpointing",
         action=argparse.BooleanOptionalAction,
@@ -150,7 +153,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     memory = not arguments.no_memory and can_measure_memory(arguments.device)
-    names = ("model", "device", "tokens", "sequences", "prompt", "checkpointing")
+    names = ("model", "device", "dtype", "tokens", "sequences", "prompt", "checkpointing")
     setting = Setting(**{name: getattr(arguments, name) for name in names})
     first = measure(setting, arguments.rounds, memory)
     report: dict[str, Any] = first.report()

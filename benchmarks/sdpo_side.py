@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, T
 from transformers.utils import logging
 from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
 
+from poise.machine import pick_dtype
 from poise.models import resolve_model
 from poise.training import PGPOConfig, PGPOTrainer
 
@@ -48,6 +49,11 @@ class Setting:
     prompt: int
     vocabulary: int | None = None
     checkpointing: bool = True
+    dtype: str = "auto"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return pick_dtype(self.dtype, self.device)
 
 
 class Clock(TrainerCallback):
@@ -82,7 +88,7 @@ class Side:
             "per_device_train_batch_size": setting.sequences,
             "num_generations": setting.sequences,
             "distillation_alpha": 0.5,
-            "bf16": True,
+            "bf16": setting.torch_dtype == torch.bfloat16,
             "gradient_checkpointing": setting.checkpointing,
             "use_cpu": torch.device(setting.device).type == "cpu",
             "save_strategy": "no",
@@ -95,7 +101,7 @@ class Side:
         else:
             build, arguments = SDPOTrainer, SDPOConfig(**config)
         path = model_path(setting, folder)
-        self.trainer: Any = build_trainer(build, arguments, path)
+        self.trainer: Any = build_trainer(build, arguments, path, setting.torch_dtype)
         self.vocabulary = self.trainer.model.config.vocab_size
         self.trainer.remove_callback(PrinterCallback)
         self.trainer.add_callback(self.clock)
@@ -136,10 +142,10 @@ class Side:
         return self.clock.seconds
 
 
-def build_trainer(trainer: Any, arguments: Any, path: str) -> Any:
-    """The model in bfloat16 with LoRA; data and reward are never asked for."""
+def build_trainer(trainer: Any, arguments: Any, path: str, dtype: torch.dtype) -> Any:
+    """The model with LoRA; data and reward are never asked for."""
     return trainer(
-        model=AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16),
+        model=AutoModelForCausalLM.from_pretrained(path, dtype=dtype),
         reward_funcs=lambda completions, **columns: [1.0] * len(completions),
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": ["a"] * 2}),
@@ -159,7 +165,7 @@ def model_path(setting: Setting, folder: str) -> str:
         return path
     resized = os.path.join(folder, f"vocabulary-{setting.vocabulary}")
     if not os.path.isdir(resized):
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=setting.torch_dtype)
         model.resize_token_embeddings(setting.vocabulary, mean_resizing=False)
         model.save_pretrained(resized)
         AutoTokenizer.from_pretrained(path).save_pretrained(resized)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from ..threads import use_free_cores
 from ..versions import software_versions
 from . import studies
 from .experiment import Experiment, Run
@@ -134,8 +135,7 @@ def do(results: Results, run: Run) -> Outcome:
 
 
 def _in_processes(results: Results, runs: Iterable[Run], left: int, jobs: int) -> Iterator[Outcome]:
-    # As many threads as there are cores, over all processes; the children read it when they start.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    use_free_cores(jobs)  # the children read it when they start
     queue, killed = deque(runs), 0
     while queue and left and killed < PATIENCE:
         left, lost = yield from _in_a_pool(results, queue, left, jobs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import field
+from pathlib import Path
 from typing import Any, NoReturn
 
 from trl import TrlParser
@@ -20,7 +21,10 @@ def option(default: Any, text: str, **argparse: Any) -> Any:
 
 
 class CommandParser(TrlParser):
-    """`TrlParser` whose errors are exceptions; it also takes `--config=FILE`."""
+    """`TrlParser` whose errors are exceptions; it takes `--config=FILE`, and no part of a name."""
+
+    def __init__(self, dataclass_types: Any = None, **options: Any) -> None:
+        super().__init__(dataclass_types, **{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         """Raises: ValueError, instead of printing the usage and leaving."""
@@ -40,6 +44,8 @@ class CommandParser(TrlParser):
             words += word.split("=", 1) if word.startswith("--config=") else [word]
         if "--config" in words and words.index("--config") + 1 == len(words):
             raise ValueError("--config: expected a YAML file after it, found nothing")
+        if "--config" in words and not Path(file := words[words.index("--config") + 1]).is_file():
+            raise ValueError(f"--config: expected a YAML file, found none at {file}")
         if options.get("return_remaining_strings") or rest:
             return super().parse_args_and_config(words, *rest, **options)
         *parsed, from_file, from_line = super().parse_args_and_config(

@@ -12,7 +12,7 @@ import torch
 from ..data.load import load_questions
 from ..evaluation.consistency import DEFAULT_CENTER, check_center
 from ..evaluation.generation import Sampling
-from ..evaluation.loading import Target, fingerprint, load
+from ..evaluation.loading import Target, check_target, fingerprint, load
 from ..evaluation.records import Evaluation, Header, RecordWriter, read_records
 from ..evaluation.representation_file import (
     Representations,
@@ -92,6 +92,8 @@ def evaluate(arguments: EvalArguments) -> list[Result]:
     rows = select(_load(dataset, arguments.split, options), arguments.limit, arguments.tests)
     template = choose_template(arguments, steps)
     setting = _Setting(arguments, sampling, device, dtype, dataset, options, template, rows)
+    for step in steps:  # before the first one is asked, which takes long
+        check_target(step.target)
     return [_evaluate_one(step, setting, warns=step is steps[0]) for step in steps]
 
 

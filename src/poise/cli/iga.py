@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass
 from importlib.resources import files
@@ -10,11 +11,13 @@ from typing import Any
 from trl import ModelConfig, get_peft_config
 
 from ..data.load import load_questions
-from ..models import resolve_model
+from ..models import EMBEDDED_NAMES, resolve_model
 from ..training import IGAConfig, IGATrainer
 from . import launch
 from .arguments import CommandParser, option
-from .training import add_model_arguments, make_training_parser, run_training
+from .training import add_model_arguments, check_arguments, make_training_parser, run_training
+
+logger = logging.getLogger(__name__)
 
 SETTING = str(files(__package__).joinpath("iga.yaml"))
 GENERATED = "isomers"
@@ -25,10 +28,11 @@ GENERATION = ("depths", "cue_strength")  # arguments that only generated sets ha
 class IGAScriptArguments:
     """What to train on; the rest is `IGAConfig`'s and `ModelConfig`'s."""
 
-    dataset: str = option(
-        GENERATED,
-        "Isomer sets: 'isomers' or 'isomers:ordering,rates' (generated), a local .jsonl file or "
-        "folder, or a hub data set, with columns isomer_id, domain, prompt and completion.",
+    dataset: str | None = option(
+        None,
+        "Isomer sets, required with a model of one's own: 'isomers' or 'isomers:ordering,rates' "
+        "(generated), a local .jsonl file or folder, or a hub data set, with columns isomer_id, "
+        "domain, prompt and completion.",
     )
     split: str = option("train", "Split of the data set.")
     count: int | None = option(None, "How many isomer sets; None takes the data set's own number.")
@@ -49,22 +53,36 @@ def make_parser() -> CommandParser:
 def main(argv: list[str]) -> int:
     """Runs the command; several processes go through accelerate's launcher.
 
-    Without `--config`, the setting of the embedded model is taken, and flags change it.
+    Without `--config`, the embedded model has a setting of its own, which flags change.
     """
     words = with_setting(argv)
     parsed, launch_flags, own = launch.parse(make_parser(), words)
+    check_arguments(*parsed[:2])
     if launch.needs_launcher(launch_flags):
-        return launch.launch("poise.cli.iga", launch_flags, own)
+        return launch.launch("poise.cli.iga", launch_flags, own, is_on_cpu=parsed[1].use_cpu)
     drop_embedded_sets(parsed[0], words)
     train(*parsed)
     return 0
 
 
 def with_setting(argv: list[str]) -> list[str]:
-    """The command line with the embedded setting, unless it names one."""
-    if any(word == "--config" or word.startswith("--config=") for word in argv):
+    """The command line with the embedded model's setting, unless it names one or another model."""
+    if _value(argv, "config") is not None:
         return argv
+    if (_value(argv, "model_name_or_path") or "default") not in EMBEDDED_NAMES:
+        return argv
+    logger.info("The setting of the embedded model: %s, then what flags say.", SETTING)
     return ["--config", SETTING, *argv]
+
+
+def _value(argv: list[str], name: str) -> str | None:
+    """What a flag says last, "" for nothing; None without it."""
+    found = None
+    for word, after in zip(argv, [*argv[1:], ""], strict=True):
+        flag, sign, value = word.partition("=")
+        if flag.startswith("--") and flag[2:].replace("-", "_") == name:
+            found = value if sign else after
+    return found
 
 
 def drop_embedded_sets(script: IGAScriptArguments, words: list[str]) -> None:
@@ -77,8 +95,8 @@ def drop_embedded_sets(script: IGAScriptArguments, words: list[str]) -> None:
             setattr(script, name, None)
 
 
-def _is_generated(dataset: str) -> bool:
-    return dataset.partition(":")[0] == GENERATED
+def _is_generated(dataset: str | None) -> bool:
+    return (dataset or "").partition(":")[0] == GENERATED
 
 
 def train(script: IGAScriptArguments, config: IGAConfig, model: ModelConfig) -> IGATrainer:

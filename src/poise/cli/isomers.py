@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,12 @@ def _rows(arguments: GenerateArguments) -> Iterator[Row]:
     from ..data.isomers.rows import isomer_tests, to_rows
 
     domains = arguments.domains or TRAIN_DOMAINS
+    if len(domains) == 1 and not arguments.tests:
+        print(
+            f"poise isomers: {domains[0]} alone: such sets train plain fine-tuning; IGA compares "
+            "two domains or more",
+            file=sys.stderr,
+        )
     split = arguments.split or ("test" if arguments.tests else "train")
     strength = _strength(arguments)
     what = (arguments.count, split, arguments.seed, arguments.families, arguments.depths)

@@ -10,6 +10,8 @@ import torch
 from accelerate.commands.launch import launch_command, launch_command_parser
 from trl.cli.accelerate_config import resolve_accelerate_config_argument
 
+from ..threads import use_free_cores
+
 
 def is_launched() -> bool:
     """Whether a launcher started this process."""
@@ -61,22 +63,42 @@ def needs_launcher(launch_flags: list[str]) -> bool:
     return not is_launched() and (bool(launch_flags) or torch.cuda.device_count() > 1)
 
 
-def launch(module: str, launch_flags: list[str], argv: list[str]) -> int:
+def launch(module: str, launch_flags: list[str], argv: list[str], is_on_cpu: bool = False) -> int:
     """Runs `python -m module argv` under accelerate, as `trl` does; returns the exit status.
 
     Args:
         launch_flags: what `accelerate launch` understands, and `--accelerate_config NAME` for one
             of the configurations that TRL ships.
+        is_on_cpu: whether the processes are to leave accelerators alone.
 
     Raises:
-        ValueError: fewer processes than one.
+        ValueError: fewer processes than one, or more than there are accelerators.
     """
     flags = resolve_accelerate_config_argument(launch_flags)
     arguments = launch_command_parser().parse_args([*flags, "--module", module, *argv])
-    if arguments.num_processes is not None and arguments.num_processes < 1:
-        raise ValueError(f"--num_processes: expected at least 1, found {arguments.num_processes}")
+    _check_processes(arguments, is_on_cpu or arguments.cpu)
+    use_free_cores(arguments.num_processes or 1)
     try:
         launch_command(arguments)
     except subprocess.CalledProcessError as error:  # the child has said what was wrong
         return error.returncode
     return 0
+
+
+def _check_processes(arguments: Any, is_on_cpu: bool) -> None:
+    """Starts several processes on CPUs too, where accelerate starts one without a word."""
+    processes = arguments.num_processes
+    if processes is None:
+        return
+    if processes < 1:
+        raise ValueError(f"--num_processes: expected at least 1, found {processes}")
+    there = torch.accelerator.device_count()
+    if processes > 1 and is_on_cpu:
+        # The launcher for several GPUs starts any processes; what they use they decide themselves.
+        arguments.cpu, arguments.multi_gpu = False, True
+        arguments.training_script_args += ["--use_cpu", "true"]
+    elif processes > there > 0 and (arguments.num_machines or 1) == 1:
+        raise ValueError(
+            f"--num_processes: expected at most {there}, the accelerators of this machine, found "
+            f"{processes}; --use_cpu true runs them on the CPU"
+        )

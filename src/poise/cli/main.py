@@ -14,6 +14,9 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..extras import what_to_install
+from ..threads import use_free_cores
+from . import help
+from .quiet import be_quiet
 
 # Command -> what it does. Its module is `poise.cli.<command>` with `main(argv) -> int`.
 COMMANDS = {
@@ -25,6 +28,7 @@ COMMANDS = {
     "isomers": "generate, build, validate and show logical isomer sets",
     "bench": "run experiments over methods, settings and seeds, and show their tables",
 }
+TRAINS_OR_ASKS = ("demo", "pgpo", "iga", "eval", "bench")
 DEBUG = "POISE_DEBUG"
 
 
@@ -61,6 +65,13 @@ def usage() -> str:
 
 
 def _run(name: str, argv: list[str]) -> int:
+    if name in help.PAGES and not {"-h", "--help"}.isdisjoint(argv):
+        print(help.page(name))
+        return 0
+    argv = ["--help" if word == "--help-all" else word for word in argv]
+    be_quiet()
+    if name in TRAINS_OR_ASKS:
+        use_free_cores()  # before torch is loaded
     try:
         status: int = importlib.import_module(f"poise.cli.{name}").main(argv)
         return status

@@ -18,7 +18,7 @@ from ..models import resolve_model
 from ..training import PGPOConfig, PGPOTrainer
 from . import launch
 from .arguments import CommandParser, option
-from .training import add_model_arguments, make_training_parser, run_training
+from .training import add_model_arguments, check_arguments, make_training_parser, run_training
 
 REWARDS = {
     "multiple_choice": multiple_choice_reward,
@@ -32,10 +32,10 @@ REWARDS = {
 class PGPOScriptArguments:
     """What to train on, and how it is scored; the rest is `PGPOConfig`'s and `ModelConfig`'s."""
 
-    dataset: str = option(
-        "science",
-        "Questions: 'science' or 'science:physics,biology' (generated), 'sciknoweval' (hub), a "
-        "local folder or .jsonl file, 'reasoning_gym:TASK', or a hub data set.",
+    dataset: str | None = option(
+        None,
+        "Questions, required: 'science' or 'science:physics,biology' (generated), 'sciknoweval' "
+        "(hub), a local folder or .jsonl file, 'reasoning_gym:TASK', or a hub data set.",
     )
     split: str = option("train", "Split of the data set.")
     questions: int | None = option(
@@ -69,8 +69,9 @@ def make_parser() -> CommandParser:
 def main(argv: list[str]) -> int:
     """Runs the command; several processes go through accelerate's launcher."""
     parsed, launch_flags, own = launch.parse(make_parser(), argv)
+    check_arguments(*parsed[:2])
     if launch.needs_launcher(launch_flags):
-        return launch.launch("poise.cli.pgpo", launch_flags, own)
+        return launch.launch("poise.cli.pgpo", launch_flags, own, is_on_cpu=parsed[1].use_cpu)
     train(*parsed)
     return 0
 

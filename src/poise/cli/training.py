@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 from trl import ModelConfig, get_quantization_config
 
 from ..machine import warn_if_slow, weights_dtype
+from ..models import resolve_model
 from ..training.checkpoints import refuse_used_folder
 from ..training.run_folder import changed_settings, write_run_description
 from .arguments import CommandParser
 from .progress import use_training_progress
 
 Trainer = TypeVar("Trainer", bound=Any)
+logger = logging.getLogger(__name__)
 
 
 def make_training_parser(script: type, config: type, prog: str) -> CommandParser:
@@ -45,6 +49,10 @@ def run_training(
         model: TRL's arguments of the model.
     """
     resume, folder = _as_bool(config.resume_from_checkpoint), Path(config.output_dir)
+    name = model.model_name_or_path or "default"
+    logger.info("Training %s on %s into %s", name, script.dataset, folder)
+    if Path(resolve_model(name)).is_dir():
+        disable_progress_bar()  # of reading files; a download keeps its own
     trainer = make_trainer(script, config, model)
     sections = {"script": script, "config": config, "model": model}
     _check_run_folder(folder, resume, **sections)
@@ -53,7 +61,40 @@ def run_training(
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(config.output_dir)
     trainer.create_model_card(dataset_name=script.dataset)
+    if trainer.is_world_process_zero():
+        _correct_card(folder / "README.md", name, script.dataset, folder)
     return trainer
+
+
+def check_arguments(script: Any, config: Any) -> None:
+    """Refuse what would train on nothing, or do nothing, without a word.
+
+    Raises:
+        ValueError: no data set, no steps, no rate.
+    """
+    if not script.dataset:
+        raise ValueError("--dataset: expected what to train on, found none; see --help")
+    if config.max_steps == 0 or config.max_steps < -1:
+        raise ValueError(
+            f"--max_steps: expected 1 or more, or -1 for whole epochs, found {config.max_steps}"
+        )
+    for name in ("num_train_epochs", "learning_rate"):
+        if not (value := getattr(config, name)) > 0:
+            raise ValueError(f"--{name}: expected more than 0, found {value}")
+
+
+def _correct_card(card: Path, model: str, dataset: str, folder: Path) -> None:
+    """TRL's card calls a local model None, and takes every data set for one of the hub."""
+    text = card.read_text(encoding="utf-8")
+    for wrong, right in (
+        ("[None](https://huggingface.co/None)", f"`{model}`"),
+        ('model="None"', f'model="{folder}"'),
+    ):
+        text = text.replace(wrong, right)
+    if "/" not in dataset or Path(dataset).exists():
+        link = f"[{dataset}](https://huggingface.co/datasets/{dataset})"
+        text = text.replace(link, f"`{dataset}`")
+    card.write_text(text, encoding="utf-8")
 
 
 def add_model_arguments(config: Any, model: ModelConfig) -> None:

@@ -118,6 +118,23 @@ def fingerprint(target: Target) -> str | None:
     return digest.hexdigest()[:16]
 
 
+def check_target(target: Target) -> None:
+    """Find out what `load` would find out later: the model is there, and so are the adapter's
+    weights.
+
+    Raises:
+        ValueError: they are not.
+    """
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(target.model, trust_remote_code=False)
+    except OSError as error:
+        raise _cannot_be_loaded(target, error) from error
+    if target.adapter is not None:
+        _check_weights(Path(target.adapter))
+
+
 def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
     """Model and tokenizer, ready to answer.
 
@@ -138,8 +155,7 @@ def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any,
             target.model, dtype=dtype, use_safetensors=True, **safe
         )
     except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"model {target.model!r} cannot be loaded: {reason}") from error
+        raise _cannot_be_loaded(target, error) from error
     # Its end tokens alone: what is not asked for, as a top_k of the model's own, shapes no sample.
     model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
     if target.adapter is not None:
@@ -148,6 +164,16 @@ def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any,
             model = model.merge_and_unload()
     fold_output_head(model)
     return model.to(device).eval(), tokenizer
+
+
+def _cannot_be_loaded(target: Target, error: Exception) -> ValueError:
+    reason = str(error).strip().splitlines()[0]
+    return ValueError(f"model {target.model!r} cannot be loaded: {reason}")
+
+
+def _check_weights(adapter: Path) -> None:
+    if not (adapter / _ADAPTER_WEIGHTS).is_file():
+        raise ValueError(f"adapter {adapter}: expected {_ADAPTER_WEIGHTS}, found none")
 
 
 def _tokenizer_of(target: Target) -> str:
@@ -160,8 +186,7 @@ def _tokenizer_of(target: Target) -> str:
 def _with_adapter(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
-    if not (adapter / _ADAPTER_WEIGHTS).is_file():
-        raise ValueError(f"adapter {adapter}: expected {_ADAPTER_WEIGHTS}, found none")
+    _check_weights(adapter)
     try:
         return PeftModel.from_pretrained(model, str(adapter))
     except (RuntimeError, ValueError, KeyError) as error:

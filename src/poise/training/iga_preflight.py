@@ -154,7 +154,8 @@ def _check_adapter(model: Any, peft_config: Any) -> None:
     if isinstance(model, str) and peft_config is None:
         raise ValueError(
             "IGA takes apart the gradients of LoRA adapters, found none to train: pass "
-            "peft_config=LoraConfig(...), or set method='erm' for plain fine-tuning"
+            "peft_config=LoraConfig(...) or --use_peft true, or set method='erm' for plain "
+            "fine-tuning"
         )
     if peft_config is not None:
         kind = getattr(peft_config.peft_type, "value", peft_config.peft_type)

@@ -56,6 +56,7 @@ def test_help_prints(parser: CommandParser, capsys: pytest.CaptureFixture[str]) 
     [
         (["--naem", "x"], r"unknown argument '--naem'; did you mean --name\?"),
         (["--xyzzy=3"], r"unknown argument '--xyzzy=3'; see poise test --help"),
+        (["--quic"], r"unknown argument '--quic'; did you mean --quick\?"),
         (["stray"], "unknown argument 'stray'"),
         (["--rate", "fast"], r"argument --rate: invalid float value: 'fast' \(see poise test"),
         (["--config"], "--config: expected a YAML file"),
@@ -85,7 +86,7 @@ def test_unknown_words_are_handed_over_when_asked_for(parser: CommandParser) -> 
     [
         ("a: [", "while parsing"),
         ("- 1", "must contain a YAML mapping"),
-        (None, "No such file"),
+        (None, "--config: expected a YAML file, found none at"),
         ("outptu: x", "did you mean --output?"),
     ],
 )

@@ -16,6 +16,11 @@ from poise.evaluation.runs import read_run
 from poise.training import IGAConfig
 
 FLAGS: dict[str, Any] = {
+    "use_peft": "true",
+    "lora_target_modules": "all-linear",
+    "max_length": 512,
+    "gradient_checkpointing": "false",
+    "report_to": "none",
     "dataset": "isomers:ordering",
     "count": 8,
     "max_steps": 2,
@@ -61,8 +66,8 @@ def test_a_run_leaves_everything_in_its_folder(run: Any, folder: Path) -> None:
     }
     config = read_run(folder).config
     assert config["config.tau"] == 1.0
-    assert config["script.cue_strength"] == 0.9  # the embedded setting's
-    assert config["script.count"] == 8  # a flag's
+    assert config["script.cue_strength"] is None  # the embedded model's setting has one
+    assert config["script.count"] == 8
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert metrics[-1]["step"] == 2
     assert {"iga/loss/law", "iga/agreement", "iga/mask_mean", "iga/tau"} <= set(metrics[0])
@@ -92,8 +97,6 @@ def test_a_users_own_isomers_train_plain_fine_tuning_too(
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert "iga/loss/law" in metrics[0]
     assert "iga/mask_mean" not in metrics[0]
-    config = read_run(folder).config  # what the setting says of its own sets is not for these
-    assert [config[f"script.{name}"] for name in ("cue_strength", "depths", "count")] == [None] * 3
 
 
 @pytest.mark.parametrize("flag", ["--count=3", "--depths", "--cue-strength"])
@@ -102,6 +105,36 @@ def test_what_is_asked_for_of_other_data_is_kept(flag: str) -> None:
     iga.drop_embedded_sets(script, [*iga.with_setting([]), flag, "3"])
     kept = [name for name in ("count", "depths", "cue_strength") if getattr(script, name)]
     assert kept == [flag.removeprefix("--").replace("-", "_").removesuffix("=3")]
+
+
+@pytest.mark.parametrize("model", [None, "default", "smollm2"])
+def test_the_embedded_model_on_other_data_keeps_nothing_of_its_own_sets(model: str | None) -> None:
+    named = [] if model is None else ["--model-name-or-path", model]
+    words = iga.with_setting([*named, "--dataset=mine.jsonl"])
+    script, config, _ = iga.make_parser().parse_args_and_config(words)
+    iga.drop_embedded_sets(script, words)
+    assert (script.count, script.depths, script.cue_strength) == (None, None, None)
+    assert config.max_steps == 100
+
+
+@pytest.mark.parametrize("flag", ["--model_name_or_path=org/model", "--model-name-or-path org/m"])
+def test_another_model_takes_nothing_of_the_embedded_models_setting(flag: str) -> None:
+    words = [*flag.split(), "--dataset", "mine.jsonl"]
+    assert iga.with_setting(words) == words
+    _, config, model = iga.make_parser().parse_args_and_config(words)
+    plain = IGAConfig(output_dir=config.output_dir)
+    for name in ("max_steps", "max_length", "learning_rate", "gradient_checkpointing"):
+        assert getattr(config, name) == getattr(plain, name)
+    assert model.attn_implementation is None
+
+
+def test_where_the_setting_comes_from_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "poise")
+    iga.with_setting([])
+    assert iga.SETTING in caplog.text
+    caplog.clear()
+    iga.with_setting(["--config", "mine.yaml"])
+    assert not caplog.records
 
 
 def test_a_configuration_file_takes_the_place_of_the_embedded_setting(
@@ -130,6 +163,8 @@ def test_the_embedded_setting_parses_and_asks_for_shortcuts() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        ({"dataset": None}, "--dataset: expected what to train on"),
+        ({"max_steps": 0}, "--max_steps: expected 1 or more"),
         ({"tau": -1}, "tau: expected a number of 0 or more"),
         ({"space": "weigth"}, "space must be one of weight, factor"),
         ({"packing": "true"}, "packing=True does not work with IGA"),

@@ -170,3 +170,11 @@ def test_rows_that_are_no_isomers_are_not_shown(
     path.write_text('{"isomer_id": "a", "domain": "law", "prompt": "x", "completion": "y"}\n')
     assert run("show", path, "--sets", 0) == 2
     assert "--sets: expected at least 1" in capsys.readouterr().err
+
+
+def test_a_single_domain_is_said_to_be_no_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.jsonl"
+    assert run("generate", "--output", path, "--count", 1, "--domains", "law") == 0
+    assert "law alone" in capsys.readouterr().err

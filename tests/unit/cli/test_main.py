@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 import types
@@ -65,6 +67,47 @@ def test_help_and_version_import_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["pgpo", "iga"])
+def test_help_names_each_argument_of_our_own_without_torch(command: str) -> None:
+    """As the dataclasses have them, which the page cannot import."""
+    program = (
+        "import sys; from poise.cli.main import main; main(sys.argv[1:]);"
+        "sys.exit(', '.join({'torch', 'transformers', 'trl'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, command, "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    module = importlib.import_module(f"poise.cli.{command}")
+    script, config, *_ = module.make_parser().dataclass_types
+    own = {*script.__dataclass_fields__} | {*config.__annotations__} - {"_VALID_DICT_FIELDS"}
+    assert own >= {"dataset", "exact_resume"}
+    named = set(re.findall(r"^  --(\w+)", done.stdout, re.MULTILINE))
+    assert named >= own
+    known = {
+        flag.removeprefix("--") for a in module.make_parser()._actions for flag in a.option_strings
+    }
+    assert named - {"num_processes"} <= known
+    assert f"poise {command} --help-all" in done.stdout
+
+
+def test_help_all_is_trls_own(
+    command: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("print(argv)\nreturn 0")
+    assert main(["report", "--help-all"]) == 0
+    assert capsys.readouterr().out == "['--help']\n"
+
+
+def test_poises_own_log_is_shown(
+    command: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("import logging\nlogging.getLogger('poise.report').info('it is said')\nreturn 0")
+    for _ in range(2):
+        main(["report"])
+        assert capsys.readouterr().err == "it is said\n"
 
 
 def test_a_command_gets_its_arguments_and_gives_the_exit_status(

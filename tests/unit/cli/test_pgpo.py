@@ -64,6 +64,9 @@ def test_a_run_leaves_everything_in_its_folder(run: Any, folder: Path) -> None:
         "checkpoint-2",
     }
     assert read_run(folder).config["config.sensitivity"] == 6.0
+    card = (folder / "README.md").read_text()
+    assert "None" not in card
+    assert "datasets/science" not in card and "`science:physics`" in card
     steps = [
         json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()
     ]
@@ -88,6 +91,11 @@ def test_a_folder_holds_one_run(run: Any, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        ({"dataset": None}, "--dataset: expected what to train on"),
+        ({"max_steps": 0}, "--max_steps: expected 1 or more"),
+        ({"learning_rate": 0}, "--learning_rate: expected more than 0"),
+        ({"max_steps": -1, "num_train_epochs": 0}, "--num_train_epochs: expected more than 0"),
+        ({"sensitiv": 1}, "did you mean --sensitivity?"),
         ({"rewards": "praise"}, "unknown reward function 'praise'"),
         ({"rewards": "poise.nothing.reward"}, "cannot be imported"),
         ({"sensitivity": -1}, "sensitivity must be at least 0"),

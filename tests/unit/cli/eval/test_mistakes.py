@@ -37,6 +37,17 @@ def test_a_mistake_is_one_line(
     assert last.startswith("poise eval: ") and complaint in last
 
 
+@pytest.mark.parametrize("other", ["no-such-model", "org/no-such-model"])
+def test_a_compared_model_that_is_not_there_is_found_out_before_any_is_asked(
+    call: Call, letters_path: str, questions_path: Path, tmp_path: Path, other: str
+) -> None:
+    folder = tmp_path / "records"
+    words = ("--model", letters_path, "--dataset", questions_path, "--compare", other)
+    status, _, err = call(*words, "--output_dir", folder)
+    assert status == 2 and other in err.strip().splitlines()[-1]
+    assert not folder.exists()
+
+
 def test_adapters_of_different_models_need_the_model_named(
     call: Call, letters_path: str, questions_path: Path, run_path: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,87 @@
+"""How many threads products may take, from the cores that nobody else is using.
+
+Needs no torch: libraries read their number of threads once, when they are loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import cache
+from pathlib import Path
+
+NUMBER, WAITING = "OMP_NUM_THREADS", "OMP_WAIT_POLICY"
+_WATCHED = 0.25  # seconds
+_STAT = Path("/proc/stat")
+_CGROUP = Path("/sys/fs/cgroup")
+_chosen: str | None = None  # what we have written there
+
+
+def use_free_cores(processes: int = 1) -> None:
+    """Say in the environment how many threads a process started from here may take.
+
+    What the user has said there stays. Threads that wait are put to sleep: GNU OpenMP's spin, and
+    where another process holds a core, a product then waits for a thread that is not running.
+
+    Args:
+        processes: That will work side by side.
+    """
+    global _chosen
+    if "GOMP_SPINCOUNT" not in os.environ:
+        os.environ.setdefault(WAITING, "PASSIVE")
+    if os.environ.get(NUMBER) not in (None, _chosen):
+        return
+    threads = max(1, free_cores() // processes)
+    if threads < (os.cpu_count() or 1):
+        os.environ[NUMBER] = _chosen = str(threads)
+
+
+@cache
+def free_cores() -> int:
+    """Cores that this process may use and others leave idle right now, at least one.
+
+    Where the system does not tell who is busy, all that it may use.
+    """
+    allowed = _allowed_cores()
+    before = _ticks(allowed)
+    if before:
+        time.sleep(_WATCHED)
+    pairs = [(now, before[core]) for core, now in _ticks(allowed).items() if core in before]
+    idle = sum(now[0] - then[0] for now, then in pairs)
+    total = sum(now[1] - then[1] for now, then in pairs)
+    return _within_quota(round(len(allowed) * idle / total) if total else len(allowed))
+
+
+def _allowed_cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _ticks(cores: list[int]) -> dict[int, tuple[int, int]]:
+    """Idle and all ticks of the cores since the system started; nothing where it does not tell."""
+    try:
+        lines = [line.split() for line in _STAT.read_text().splitlines()]
+    except OSError:
+        return {}
+    found = {}
+    for name, *values in (words for words in lines if words):
+        number = name.removeprefix("cpu")
+        if number.isdigit() and int(number) in cores:
+            ticks = [int(value) for value in values[:8]]  # guests' are counted in the first two
+            found[int(number)] = (ticks[3] + ticks[4], sum(ticks))
+    return found
+
+
+def _within_quota(cores: int) -> int:
+    """No more than the control group's share of processor time."""
+    for file in ("cpu.max", "cpu/cpu.cfs_quota_us"):
+        try:
+            quota, *period = (_CGROUP / file).read_text().split()
+            if not period:
+                period = (_CGROUP / "cpu/cpu.cfs_period_us").read_text().split()
+            if quota not in ("max", "-1"):
+                cores = min(cores, int(quota) // int(period[0]))
+        except (OSError, ValueError, IndexError):
+            continue
+    return max(1, cores)
