@@ -79,6 +79,8 @@ CONTRACT: dict[str, tuple[str, ...]] = {
     "_log_self_distillation_metric": ("self", "mode", "value"),
     "_prepare_training_batch": ("self", "inputs"),
     "_setup_teacher_model": ("self",),
+    "_tokenize_prompts": ("self", "prompts"),
+    "_tokenize_prompts_untruncated": ("self", "prompts"),
 }
 
 SFT_CONTRACT: dict[str, tuple[str, ...]] = {

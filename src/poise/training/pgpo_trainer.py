@@ -39,21 +39,23 @@ class PGPOTrainer(  # type: ignore[misc]
 
     TRL's `SDPOTrainer`; the only change to the method is that each optimizer step is multiplied by
     a function of the information signal (`StepScale`). With `sensitivity=0` it is SDPO. The other
-    changes mend the host, each on a switch of `PGPOConfig`; with all of them off and sensitivity 0
-    it equals `SDPOTrainer` bit for bit.
+    changes mend the host, each on a switch of `PGPOConfig`, or where its results would be wrong
+    (docs/pgpo.md); with all switches off and sensitivity 0 it equals `SDPOTrainer` bit for bit.
 
     Args:
         model: as TRL's: a path, a hub id, or a model.
         reward_funcs: as TRL's; a function may also return `(reward, text)` pairs, whose text is
             feedback on that completion for the teacher.
         args: the configuration.
-        train_dataset: rows with `prompt`, optionally `privileged_context`, and columns for rewards.
+        train_dataset: rows with `prompt` (text, or messages that end with the user's), optionally
+            `privileged_context`, and columns for rewards.
         eval_dataset, processing_class, reward_processing_classes, callbacks, optimizers,
             peft_config: as TRL's.
 
     Raises:
         ValueError: bad input, each with its own message, before the model is loaded where possible.
-        TypeError: a reward function that returns something else than one entry per completion.
+        TypeError: a reward function that returns something else than one entry per completion; a
+            stream of prompts.
 
     Reference: PGPO (arXiv 2606.03620), SDPO (arXiv 2601.20802).
     """
