@@ -92,10 +92,16 @@ def fold_output_head(model: Any) -> Any:
         model: a transformers model, or a PEFT model around one.
 
     Returns:
-        The hook's handle; its ``remove()`` undoes this.
+        The hook's handle, whose ``remove()`` undoes this; None where the head is folded already.
     """
     head = model.get_output_embeddings()
-    return head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
+    if _contiguous_input in head._forward_pre_hooks.values():
+        return None
+    return head.register_forward_pre_hook(_contiguous_input)
+
+
+def _contiguous_input(_: Any, inputs: Any) -> Any:
+    return (inputs[0].contiguous(), *inputs[1:])
 
 
 def cache_root() -> Path:

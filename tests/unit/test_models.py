@@ -168,6 +168,7 @@ def test_a_folded_head_sees_contiguous_hidden_states_and_gives_the_same_logits()
     model = get_peft_model(LlamaForCausalLM(config), LoraConfig(target_modules=["q_proj"]))
     seen: list[bool] = []
     hook = fold_output_head(model)
+    assert fold_output_head(model) is None  # once is enough
     model.get_output_embeddings().register_forward_hook(
         lambda _, inputs, output: seen.append(inputs[0].is_contiguous())
     )

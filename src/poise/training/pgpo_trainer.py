@@ -109,10 +109,8 @@ class PGPOTrainer(  # type: ignore[misc]
                 "PGPOTrainer cannot run under DeepSpeed, whose engine steps the optimizer inside "
                 "the backward; use DDP, or TRL's SDPOTrainer"
             )
-        if (
-            self.args.tiled_loss
-            and self.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO
-        ):
+        compiler = self.accelerator.state.dynamo_plugin.backend
+        if self.args.tiled_loss and compiler != DynamoBackend.NO:
             raise ValueError(
                 "Accelerate is told to compile the model (--dynamo_backend, or the variable "
                 "ACCELERATE_DYNAMO_BACKEND), but the tiled loss runs its backbone and its head one "

@@ -57,4 +57,5 @@ def _evaluated(model: Any) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-        hook.remove()
+        if hook is not None:
+            hook.remove()
