@@ -1,9 +1,9 @@
-"""How often a step makes the host wait grows neither with layers nor with domains nor with tiles."""
+"""How often a step makes the host wait grows with neither layers nor domains nor tiles."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import LlamaForCausalLM
 
 from poise.gradients import masked_mean
+from poise.gradients.domains import DomainBatch
 from poise.gradients.engine import GradientEngine
 from poise.methods.base import Aggregator
 from poise.methods.baselines import make_baseline
@@ -70,3 +71,51 @@ def test_the_engine_waits_no_more_for_a_larger_step(method: str, larger: str) ->
     one, many = (_engine_syncs(METHODS[method], **sizes) for sizes in ({}, SIZES[larger]))
     assert one == many
     assert sum(one.values()) <= 10
+
+
+# Plain SGD, as Adam on a CPU reads a step from each parameter; three steps, logged.
+RUN: dict[str, Any] = IGA_RUN | {"optim": "sgd", "max_steps": 3, "per_device_train_batch_size": 2}
+TRAINERS: dict[str, dict[str, Any]] = {
+    "weight": {"projection": "none"},
+    "factor": {"space": "factor", "gradient_accumulation_steps": 2},
+    "fishr": {"method": "fishr"},
+}
+
+
+def _trainer_syncs(folder: Path, settings: dict[str, Any], layers: int, domains: int) -> Any:
+    trainer = IGATrainer(
+        LlamaForCausalLM(tiny_config(num_hidden_layers=layers)),
+        IGAConfig(str(folder), **RUN | settings),
+        train_dataset=tiny_isomers(16, ("law", "science", "sport", "art")[:domains]),
+        processing_class=tiny_tokenizer(),
+        peft_config=LoraConfig(r=2, target_modules=["q_proj", "down_proj"]),
+    )
+    with HostSyncs() as syncs:
+        trainer.train()
+    return _without_torchs_own(syncs)
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_run_waits_no_more_for_a_larger_model_or_more_domains(name: str, tmp_path: Path) -> None:
+    one = _trainer_syncs(tmp_path / "one", TRAINERS[name], layers=1, domains=2)
+    assert one == _trainer_syncs(tmp_path / "many", TRAINERS[name], layers=3, domains=4)
+
+
+class _NoFloat64(TorchDispatchMode):
+    """Like a device without float64."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        wide = [x for x in tree_leaves(result) if getattr(x, "dtype", None) == torch.float64]
+        assert not wide, f"{func} makes float64"
+        return result
+
+
+@pytest.mark.parametrize("method", [IGA(), IGA(space="factor")], ids=lambda method: method.space)
+def test_a_model_in_float32_needs_no_float64(method: IGA) -> None:
+    model, batch = llama().float(), Batch.of([1, 0, 1], 2)
+    engine, counts = GradientEngine(model, method), batch.counts.long()
+    with _NoFloat64():
+        with engine.collect(DomainBatch(batch.domains, counts)):
+            model(batch.ids).logits.square().mean().backward()
+        engine.finish()

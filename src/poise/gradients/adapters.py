@@ -55,7 +55,8 @@ def find_adapters(model: nn.Module) -> list[Adapter]:
 
     Raises:
         UnsupportedAdapter: a trained adapter of another kind (DoRA, quantised bases, embeddings,
-            convolutions, experts of a mixture, ...), a compiled one, or none at all.
+            convolutions, experts of a mixture, ...), a compiled one, adapters on several devices,
+            or none at all.
     """
     from peft.tuners.lora import LoraLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -67,6 +68,12 @@ def find_adapters(model: nn.Module) -> list[Adapter]:
             _refuse_if_trained(path, layer)
         if isinstance(layer, LoraLayer):
             found += _adapters_of(path, layer)
+    devices = {str(parameter.device) for a in found for parameter in a.parameters}
+    if len(devices) > 1:
+        raise UnsupportedAdapter(
+            f"expected adapters on one device, found them on {', '.join(sorted(devices))}; load "
+            "the model without device_map, or with device_map={'': 0}"
+        )
     if not found:
         raise UnsupportedAdapter(
             f"expected a PEFT model with trainable LoRA adapters, found none in "

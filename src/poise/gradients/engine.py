@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..methods.base import Aggregator
 from ..methods.iga import IGA
-from .adapters import find_adapters
+from .adapters import Adapter, find_adapters
 from .domains import DomainBatch
 from .factor_space import FactorSpace
 from .statistics import LayerStatistics, StatisticsLog
@@ -57,6 +57,7 @@ class GradientEngine:
         self.method = method
         self._model = model
         self.adapters = find_adapters(model)
+        self._trained = _trained(self.adapters)
         self._space: WeightSpace | FactorSpace = (
             WeightSpace(self.adapters, method, seed)
             if isinstance(method, IGA) and method.space == "weight"
@@ -75,10 +76,12 @@ class GradientEngine:
             RuntimeError: at the end: a factor got a gradient though its layer's modules were passed
                 over. In the backward pass, in weight space: a layer gets its gradient in several
                 parts, which cannot be masked as one.
+            RuntimeError: at the beginning: the model's adapters are others than at first.
             ValueError: in the backward pass: a layer mixes sequences in its rows.
         """
         if tau is None:
             tau = self.method.tau if isinstance(self.method, IGA) else 0.0
+        self._refuse_other_adapters()
         with Hooks(len(batch.domains)) as hooks:
             hooks.measure_inputs(self._model)
             try:
@@ -90,6 +93,15 @@ class GradientEngine:
                 raise
             finally:
                 self._space.detach()
+
+    def _refuse_other_adapters(self) -> None:
+        found = find_adapters(self._model)
+        if found != self.adapters or _trained(found) != self._trained:
+            raise RuntimeError(
+                f"expected the {len(self.adapters)} adapters that the engine was made for, found "
+                f"others among {len(found)}: an adapter was added, removed, switched, frozen or "
+                "scaled since; make the trainer (or the engine) anew after that"
+            )
 
     def finish(self, learning_rate: float | None = None) -> None:
         """Completes `.grad` after the last micro-batch, before clipping.
@@ -122,3 +134,7 @@ class GradientEngine:
             ValueError: layers or shapes of another model.
         """
         self._space.load_state_dict(state)
+
+
+def _trained(adapters: list[Adapter]) -> list[bool]:
+    return [parameter.requires_grad for a in adapters for parameter in a.parameters]

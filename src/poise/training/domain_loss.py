@@ -107,6 +107,7 @@ class WatchedModel:
 
     def __init__(self, model: Any, weights: Tensor | None) -> None:
         self.row_losses: Tensor | None = None  # (batch,) sums over tokens, unweighted
+        self.total: Tensor | None = None  # () sum of what the host's loss is made of
         self._model, self._weights = model, weights
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -115,6 +116,7 @@ class WatchedModel:
             self.row_losses = -outputs.log_probs.detach().float().sum(1)
             if self._weights is not None:
                 outputs.log_probs = outputs.log_probs * self._weights.to(outputs.log_probs)[:, None]
+            self.total = -outputs.log_probs.detach().sum()
         return outputs
 
 

@@ -103,6 +103,7 @@ class ObjectiveModel:
 
     def __init__(self, owner: DomainObjective, model: Any, batch: MicroBatch, step: int) -> None:
         self.row_losses: Tensor | None = None  # (batch,) sums over tokens, unweighted
+        self.total: Tensor | None = None  # () sum of what the host's loss is made of
         self._owner, self._model, self._batch, self._step = owner, model, batch, step
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -114,6 +115,7 @@ class ObjectiveModel:
                 evidence = self._evidence(outputs, hidden, kwargs["labels"])
                 value = self._owner.objective(evidence) * self._batch.whole
                 outputs.log_probs = -value.view(1)
+            self.total = -outputs.log_probs.detach().sum()
         return outputs
 
     def _evidence(self, outputs: Any, hidden: list[Tensor], labels: Tensor) -> Evidence:

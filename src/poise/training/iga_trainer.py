@@ -7,9 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from accelerate.utils import DistributedType
+from datasets import Dataset
 from transformers import TrainerCallback
 from trl import SFTTrainer
+from trl import __version__ as trl_version
 
 from ..gradients.engine import GradientEngine
 from ..methods.base import Aggregator, Objective
@@ -18,6 +21,7 @@ from .domain_loss import MicroBatch, Normalisation, WatchedModel
 from .domain_objective import DomainObjective
 from .iga_config import IGAConfig
 from .iga_preflight import check_before_loading, check_plain_sgd, refuse_arguments
+from .iga_rows import tell_lost_rows, with_one_end
 from .iga_state import IGAStateMixin
 from .isomer_batches import DOMAIN, IsomerCollator, IsomerSets, loss_tokens
 from .metrics_log import MetricsLog
@@ -88,6 +92,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         )
         self._prepare_state(args)
         self._micro_batch: MicroBatch | None = None
+        self._has_sets = self._loss_is_verified = False
         super().__init__(
             model=model,
             args=args,
@@ -148,24 +153,16 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         formatting_func: Any,
         dataset_name: str,
     ) -> Any:
-        """The host's; then groups training rows by set."""
+        """TRL's, with one end for each text; then groups training rows by set."""
+        tokenizer = with_one_end(processing_class)
         rows = super()._prepare_dataset(
-            dataset, processing_class, args, packing, formatting_func, dataset_name
+            dataset, tokenizer, args, packing, formatting_func, dataset_name
         )
-        if dataset_name != "train":
-            return rows
-        if len(rows) < len(dataset):
-            logger.warning(
-                "%d of %d rows have no completion left within max_length=%s and are left out.",
-                len(dataset) - len(rows),
-                len(dataset),
-                args.max_length,
-            )
-        if not len(rows):
-            raise ValueError(
-                f"no row has a completion within max_length={args.max_length}; raise it"
-            )
-        return IsomerSets(rows, self.domains)
+        if isinstance(dataset, Dataset):  # of a stream nobody knows the length
+            tell_lost_rows(dataset, rows, f"{dataset_name} data", args.max_length)
+        # The first are those to train on; a data set for evaluation may be called "train", too.
+        is_training, self._has_sets = not self._has_sets, True
+        return IsomerSets(rows, self.domains) if is_training else rows
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         sets: Any = self.train_dataset
@@ -231,9 +228,34 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         if self._objective is not None:
             watched = self._objective.watch(model, batch, self.state.global_step)
         loss = super().compute_loss(watched, inputs, return_outputs, num_items_in_batch)
-        if watched.row_losses is not None:
-            self._domain_losses.add(watched.row_losses, batch)
+        self._verify_loss(loss, watched, batch)
+        self._domain_losses.add(watched.row_losses, batch)
         return loss
+
+    def _verify_loss(self, loss: Any, watched: Any, batch: MicroBatch) -> None:
+        """Whether TRL's loss is of what it was given, or the domains' weights would be lost.
+
+        Its value is looked at once, which makes the host wait.
+        """
+        if watched.total is None:
+            raise RuntimeError(
+                "expected TRL to ask the model that its loss is given for log-probabilities "
+                "(fused_lm_head=True), found that it did not, so that nothing weighs the domains; "
+                f"use the version that Poise declares, found TRL {trl_version}"
+            )
+        if self._loss_is_verified or batch.is_empty or self.aux_loss_enabled:
+            return
+        norm = batch.normalisation
+        items = sum(batch.host.counts) if norm.items is None else norm.items
+        expected, found = float(watched.total) * norm.world / items, float(loss.detach())
+        rounding = 8 * torch.finfo(watched.total.dtype).eps  # of the same sum, a few products
+        if abs(found - expected) > rounding * abs(expected):
+            raise RuntimeError(
+                f"expected TRL's loss to be the mean of what it is given, {expected:.6g}, found "
+                f"{found:.6g}, so that domains would not weigh what they should; use the version "
+                f"that Poise declares, found TRL {trl_version}"
+            )
+        self._loss_is_verified = True
 
     def _clip_grad_norm(self, model: Any) -> Any:
         self._finish_gradients()

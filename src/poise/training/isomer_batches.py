@@ -23,6 +23,9 @@ class IsomerSets(Dataset[list[Row]]):
     Args:
         rows: a `datasets.Dataset` with `isomer_id`, `domain`, `input_ids` and `labels`.
         domains: names of the domains, in the order of their numbers.
+
+    Attributes:
+        rows: these, to look at or to evaluate on.
     """
 
     def __init__(self, rows: Any, domains: Sequence[str]) -> None:
@@ -32,20 +35,40 @@ class IsomerSets(Dataset[list[Row]]):
         for place, (isomer, name) in enumerate(zip(rows[SET], names, strict=True)):
             members.setdefault(isomer, []).append((numbers[name], place))
         self.domains = tuple(domains)
+        self.rows = rows
         self._rows = rows.select_columns(list(_TENSORS))
         self._sets = [sorted(places) for places in members.values()]
 
     def __len__(self) -> int:
         return len(self._sets)
 
-    def __getitem__(self, index: int) -> list[Row]:
-        """The set's rows by the number of their domain."""
+    def __getitem__(self, index: Any) -> Any:
+        """The set's rows by the number of their domain; of several places a list of sets; of a
+        column's name its values, row by row."""
+        if isinstance(index, str):
+            return self.rows[index]
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if isinstance(index, Sequence):
+            return [self[place] for place in index]
         places = self._sets[index]
         columns = self._rows[[place for _, place in places]]
         return [
             {DOMAIN: domain} | {name: columns[name][i] for name in _TENSORS}
             for i, (domain, _) in enumerate(places)
         ]
+
+    def __getattr__(self, name: str) -> Any:
+        """What a `datasets.Dataset` has and this has not is said to be had by `rows`."""
+        raise AttributeError(
+            f"{name!r}: these are isomer sets, a batch's items, and no datasets.Dataset; their "
+            "tokenised rows are one, under .rows"
+        )
+
+    @property
+    def column_names(self) -> list[str]:
+        """Of the tokenised rows."""
+        return list(self.rows.column_names)
 
     @property
     def sequences(self) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -56,3 +57,23 @@ def test_tokens_with_a_loss_are_counted_by_domain_without_the_first() -> None:
     labels = torch.tensor([[5, 6, -100], [-100, 7, 8], [1, -100, -100], [-100, 2, -100]])
     counts = loss_tokens(labels, torch.tensor([0, 2, 1, 0]), 4)
     assert counts.tolist() == [2, 0, 2, 0]
+
+
+def test_sets_and_their_rows_can_be_looked_at(sets: IsomerSets) -> None:
+    assert sets[:2] == sets[[0, 1]] == [sets[0], sets[1]]
+    assert sets[-1] == sets[2]
+    assert list(sets) == [sets[0], sets[1], sets[2]]
+    assert sets["domain"] == sets.rows["domain"]
+    assert sets.column_names == sets.rows.column_names
+    assert {"isomer_id", "note", "labels"} <= set(sets.column_names)
+
+
+def test_what_a_data_set_does_its_rows_do(sets: IsomerSets) -> None:
+    for name in ("map", "filter", "select", "to_pandas"):
+        with pytest.raises(AttributeError, match=f"'{name}': these are isomer sets.*under .rows"):
+            getattr(sets, name)
+        assert hasattr(sets.rows, name)
+
+
+def test_sets_can_be_copied(sets: IsomerSets) -> None:
+    assert copy.deepcopy(sets)[0] == sets[0]

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 from torch.utils.checkpoint import checkpoint
 
 from ..base import DomainTokens, Evidence, Penalised, present_rows
@@ -76,7 +75,8 @@ class Fishr(Penalised):
 def _residuals(tokens: DomainTokens, dtype: torch.dtype) -> Tensor:
     """p - y, (n, V)."""
     probabilities = tokens.logits.to(dtype).softmax(-1)
-    return probabilities - one_hot(tokens.targets, probabilities.shape[-1])
+    places = torch.arange(probabilities.shape[-1], device=probabilities.device)
+    return probabilities - (tokens.targets[:, None] == places).to(probabilities)
 
 
 def _spread(residuals: Sequence[Tensor], hidden: Sequence[Tensor], weights: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from torch import Tensor
+from trl import SFTTrainer
 
 from poise.gradients.adapters import find_adapters
 from poise.gradients.domains import DomainBatch
@@ -148,3 +150,45 @@ def test_no_hook_outlives_a_step_that_fails(
         trainer.train()
     assert seen[0] > before
     assert hooks() == before
+
+
+def test_a_host_that_passes_the_domains_weights_over_is_noticed(
+    make: Callable[..., IGATrainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_logits(self: Any, model: Any, inputs: Any, *args: Any) -> Any:
+        return model(**inputs).loss
+
+    monkeypatch.setattr(SFTTrainer, "compute_loss", by_logits)
+    with pytest.raises(RuntimeError, match=r"fused_lm_head=True.*nothing weighs.*TRL 1"):
+        make(domain_weights="equal").train()
+
+
+def test_a_host_that_averages_otherwise_is_noticed(
+    make: Callable[..., IGATrainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_rows(self: Any, model: Any, inputs: Any, *args: Any) -> Any:
+        return -model(**inputs, fused_lm_head=True).log_probs.sum() / len(inputs["labels"])
+
+    monkeypatch.setattr(SFTTrainer, "compute_loss", by_rows)
+    with pytest.raises(RuntimeError, match="to be the mean of what it is given"):
+        make().train()
+
+
+def _add_another(model: Any) -> None:
+    model.add_adapter("second", LoraConfig(r=2, target_modules=["q_proj"]))
+    model.set_adapter("second")
+
+
+def _scale(model: Any) -> None:
+    next(m for m in model.modules() if hasattr(m, "scale_layer")).scale_layer(2.0)
+
+
+@pytest.mark.parametrize("change", [_add_another, _scale])
+@pytest.mark.parametrize("space", ["weight", "factor"])
+def test_an_adapter_that_changes_after_the_trainer_was_made_is_noticed(
+    space: str, change: Callable[[Any], None], make: Callable[..., IGATrainer]
+) -> None:
+    trainer = make(space=space)
+    change(trainer.model)
+    with pytest.raises(RuntimeError, match="an adapter was added, removed"):
+        trainer.train()
