@@ -78,7 +78,7 @@ def with_setting(argv: list[str]) -> list[str]:
 def _value(argv: list[str], name: str) -> str | None:
     """What a flag says last, "" for nothing; None without it."""
     found = None
-    for word, after in zip(argv, [*argv[1:], ""], strict=True):
+    for word, after in zip(argv, [*argv, ""][1:], strict=True):
         flag, sign, value = word.partition("=")
         if flag.startswith("--") and flag[2:].replace("-", "_") == name:
             found = value if sign else after

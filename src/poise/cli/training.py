@@ -60,7 +60,7 @@ def run_training(
     write_run_description(folder, trainer, **sections)
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(config.output_dir)
-    trainer.create_model_card(dataset_name=script.dataset)
+    trainer.create_model_card(model_name=folder.name, dataset_name=script.dataset)
     if trainer.is_world_process_zero():
         _correct_card(folder / "README.md", name, script.dataset, folder)
     return trainer

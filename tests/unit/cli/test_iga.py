@@ -19,6 +19,7 @@ FLAGS: dict[str, Any] = {
     "use_peft": "true",
     "lora_target_modules": "all-linear",
     "max_length": 512,
+    "logging_steps": 1,
     "gradient_checkpointing": "false",
     "report_to": "none",
     "dataset": "isomers:ordering",
