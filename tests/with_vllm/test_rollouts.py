@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.vllm
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_after_training_vllms_greedy_tokens_are_the_students(kind: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.vllm.worker", kind, str(tmp_path)]
+    command = [sys.executable, "-m", "tests.with_vllm.worker", kind, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     tokens = json.loads((tmp_path / "tokens.json").read_text())

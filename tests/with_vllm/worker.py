@@ -1,4 +1,4 @@
-"""PGPO with rollouts by vLLM in a process of its own: `python -m tests.vllm.worker KIND FOLDER`."""
+"""PGPO with rollouts by vLLM, in a process of its own. Arguments: full or lora, and a folder."""
 
 from __future__ import annotations
 
