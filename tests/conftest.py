@@ -28,11 +28,18 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
+ROOT = Path(__file__).parents[1]
+# Finished studies, and the tables of all experiments to the letter; other tests are marked singly.
+SLOW = ("tests/unit/bench/studies/", "tests/docs/test_experiments.py")
+
+
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """`-m device`: the tests that run on every device that there is."""
+    """Marks what is slow by its place, and what runs on every device by its fixture."""
     for item in items:
         if "device" in getattr(item, "fixturenames", ()):
             item.add_marker("device")
+        if item.path.relative_to(ROOT).as_posix().startswith(SLOW):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session", params=DEVICES)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from trl.kernels import ChunkedLogProbFunction
 
 # How far two runs of some tens of steps may be apart, relative to the weights: eps, by 1e3
 # operations on the way from a weight to its gradient, by 1e2 steps, by 1e2 for what Adam makes of
@@ -17,7 +19,7 @@ ROUNDING = torch.finfo(torch.float64).eps * 1e7
 
 
 class InFloat64(TorchFunctionMode):
-    """Turns the casts to float32 inside models (norms, softmax) into casts to float64."""
+    """Turns the casts to float32 inside models and losses into casts to float64."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         def widen(value: Any) -> Any:
@@ -27,21 +29,30 @@ class InFloat64(TorchFunctionMode):
         return func(*map(widen, args), **{k: widen(v) for k, v in (kwargs or {}).items()})
 
 
+# What runs inside a backward pass, where torch has no modes: layers that are recomputed, and the
+# loss of TRL's SFT.
+_IN_BACKWARD = ((LlamaDecoderLayer, "forward"), (ChunkedLogProbFunction, "backward"))
+
+
 @contextmanager
 def in_float64() -> Iterator[None]:
-    """Everything inside is in float64, also the layers that a backward pass recomputes."""
-    forward = LlamaDecoderLayer.forward
-
-    def exact(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with InFloat64():
-            return forward(self, *args, **kwargs)
-
-    LlamaDecoderLayer.forward = exact
+    """Everything inside is in float64, new tensors too."""
+    torch.set_default_dtype(torch.float64)
     try:
-        with InFloat64():
+        with pytest.MonkeyPatch.context() as patch, InFloat64():
+            for owner, name in _IN_BACKWARD:
+                patch.setattr(owner, name, _exactly(getattr(owner, name)))
             yield
     finally:
-        LlamaDecoderLayer.forward = forward
+        torch.set_default_dtype(torch.float32)
+
+
+def _exactly(function: Callable[..., Any]) -> Callable[..., Any]:
+    def exact(*args: Any, **kwargs: Any) -> Any:
+        with InFloat64():
+            return function(*args, **kwargs)
+
+    return exact
 
 
 def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from poise.training import IGATrainer
 from tests.compliance.methods import METHODS
+from tests.grids import grid
 from tests.invariants.iga_worker import make_trainer
 from tests.tiny import DOMAINS
 
@@ -52,7 +53,10 @@ def _logged(folder: Path) -> list[dict[str, Any]]:
     return logged
 
 
-@pytest.mark.parametrize("name", METHODS)
+QUICK = ["iga, weight, projected", "group_dro", "pcgrad"]
+
+
+@pytest.mark.parametrize("name", grid(METHODS, QUICK))
 def test_a_resumed_run_equals_an_uninterrupted_one(
     name: str, tmp_path: Path, tiny_model_path: str
 ) -> None:
@@ -75,7 +79,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert ("2606.05025" in card) is name.startswith("iga")
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", grid(METHODS, ["iga, factor", "fishr"]))
 def test_bfloat16_and_activation_checkpointing_learn(
     name: str, tmp_path: Path, tiny_model_path: str
 ) -> None:

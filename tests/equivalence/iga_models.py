@@ -23,7 +23,6 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from tests.equivalence.iga_toys import (
     VOCABULARY,
@@ -38,7 +37,6 @@ from tests.equivalence.iga_toys import (
     TwoLengths,
     Unused,
 )
-from tests.exact import InFloat64
 
 SPECIAL: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
 SMALL: dict[str, Any] = SPECIAL | {
@@ -50,14 +48,6 @@ SMALL: dict[str, Any] = SPECIAL | {
     "num_key_value_heads": 2,
     "initializer_range": 0.3,
 }
-
-
-class ExactLayer(LlamaDecoderLayer):
-    """A decoder layer that is in float64 also where the backward pass recomputes it."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with InFloat64():
-            return super().forward(*args, **kwargs)
 
 
 # With adapters
@@ -84,8 +74,6 @@ def llama(*targets: str, config: dict[str, Any] | None = None, **settings: Any) 
 
 def checkpointed(use_reentrant: bool, **settings: Any) -> PeftModel:
     model = llama(**settings)
-    for layer in model.get_base_model().model.layers:
-        layer.__class__ = ExactLayer
     model.enable_input_require_grads()
     model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
     return model.train()

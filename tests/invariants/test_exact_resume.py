@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.grids import grid
 from tests.invariants.resume_worker import run
 from tests.processes import WAIT, finish, start
 
@@ -51,8 +52,11 @@ def _last_step(metrics: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
-@pytest.mark.parametrize("name", SETTINGS)
+CASES = [(name, lora) for name in SETTINGS for lora in (False, True)]
+QUICK = [("ema", True), ("ema, four steps a generation", False)]
+
+
+@pytest.mark.parametrize(("name", "lora"), grid(CASES, QUICK))
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(
     name: str, lora: bool, tmp_path: Path, tiny_model_path: str
 ) -> None:

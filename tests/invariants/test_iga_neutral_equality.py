@@ -23,7 +23,7 @@ HOST: dict[str, dict[str, Any]] = {
     "three micro-batches": {"gradient_accumulation_steps": 3, "per_device_train_batch_size": 2},
     "no clipping, checkpointing": {"max_grad_norm": 0.0, "gradient_checkpointing": True},
 }
-COMMON = {"max_steps": 20}
+COMMON = {"max_steps": 8}
 
 
 class _SameBatches(SFTTrainer):  # type: ignore[misc]

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from poise.gradients.domains import DomainBatch
 from tests.exact import ROUNDING, apart, in_float64
+from tests.grids import grid
 from tests.invariants.iga_worker import make_trainer, run_exactly
 from tests.processes import run_ranks
 from tests.tiny import EXACT
@@ -33,7 +34,8 @@ def _distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> f
 
 
 @pytest.mark.parametrize(
-    ("weights", "scale"), [("equal", "layer"), ("tokens", "layer"), ("equal", "snr")]
+    ("weights", "scale"),
+    grid([("equal", "layer"), ("tokens", "layer"), ("equal", "snr")], [("equal", "snr")]),
 )
 def test_in_factor_space_two_ranks_equal_one(
     weights: str, scale: str, tmp_path: Path, exact_model_path: str

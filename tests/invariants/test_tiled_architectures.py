@@ -21,6 +21,7 @@ from transformers import (
 from poise.training import PGPOTrainer
 from poise.training._host import SDPOConfig, SDPOTrainer
 from tests.exact import ROUNDING
+from tests.grids import grid
 from tests.invariants.test_neutral_equality import MENDS_OFF
 from tests.tiny import tiny_config, tiny_dataset, tiny_tokenizer
 
@@ -79,6 +80,7 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
 }
 
 
+QUICK = ["soft cap", "tied and transposed", "adapter on the head, base teacher", "temperature"]
 COMMON: dict[str, Any] = {
     "max_steps": 4,
     "optim": "sgd",
@@ -109,7 +111,7 @@ def _train(trainer_class: Any, config: Any, model: str, adapted: Any) -> dict[st
     }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", grid(CASES, QUICK))
 def test_the_tiled_loss_moves_the_weights_as_the_host_does(
     case: str, make_config: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -48,7 +48,7 @@ def _finish_second(gguf_file: Path, folder: Path) -> None:
 
 @needs_wheel
 def test_the_embedded_model_answers_sensibly_through_plain_transformers(embedded: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(embedded)
+    model = AutoModelForCausalLM.from_pretrained(embedded, dtype=torch.float32)  # quick anywhere
     tokenizer = AutoTokenizer.from_pretrained(embedded)
     question = [{"role": "user", "content": "What is the capital of France?"}]
     inputs = tokenizer.apply_chat_template(
@@ -58,7 +58,7 @@ def test_the_embedded_model_answers_sensibly_through_plain_transformers(embedded
     answer = tokenizer.decode(output[inputs["input_ids"].shape[1] :])
     assert "Paris" in answer
     assert answer.endswith("<|im_end|>")
-    assert model.dtype == torch.bfloat16
+    assert json.loads((embedded / "config.json").read_text())["dtype"] == "bfloat16"
 
 
 @needs_wheel
