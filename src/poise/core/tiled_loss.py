@@ -28,6 +28,7 @@ from poise.core.tiles import (
     kept_rows,
     tile_log_probs,
     tile_logits,
+    token_range,
     working_dtype,
 )
 from poise.core.token_statistics import TiledStatistics, zeros_per_token
@@ -71,6 +72,7 @@ class _Pass:
     ) -> None:
         self.job, self.hidden = job, hidden
         self.rows = kept_rows(job.weights, hidden)
+        self.tokens = token_range(job.tokens, self.rows)
         self.statistics = TiledStatistics.zeros(hidden)
         self.per_token_loss = zeros_per_token(hidden)
         self.weights = job.weights.detach().to(self.per_token_loss.dtype)
@@ -94,7 +96,7 @@ class _Pass:
             hidden.requires_grad_(self.gradients is not None and self.hidden.requires_grad)
             logits = tile_logits(job.student_head, hidden, job.temperature)
             check_vocabularies(logits, log_t)
-            check_tokens(tokens, logits.shape[-1])
+            check_tokens(self.tokens, logits.shape[-1])
             log_s = logits.log_softmax(-1)
             del logits
             loss = self._token_losses(rows, log_s, log_t)

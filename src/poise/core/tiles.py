@@ -77,13 +77,20 @@ def tile_log_probs(head: Head, hidden: Tensor, temperature: float) -> Tensor:
         return tile_logits(head, hidden, temperature).log_softmax(-1)
 
 
-def check_tokens(tokens: Tensor, vocabulary: int) -> None:
-    """Raise a ValueError where a tile's token is outside the vocabulary (padding, say)."""
-    low, high = int(tokens.min()), int(tokens.max())
-    if low < 0 or high >= vocabulary:
+def token_range(tokens: Tensor, rows: Tensor) -> range:
+    """From the smallest to the largest token of the rows: one copy to the host for all tiles."""
+    if len(rows) == 0:
+        return range(0)
+    low, high = torch.stack(tokens[rows].aminmax()).tolist()
+    return range(low, high + 1)
+
+
+def check_tokens(tokens: range, vocabulary: int) -> None:
+    """Raise a ValueError where tokens are outside the vocabulary (padding, say)."""
+    if tokens.start < 0 or tokens.stop > vocabulary:
         raise ValueError(
-            f"tokens must lie in [0, {vocabulary}), found {low} to {high}. Give padding weight "
-            "or mask zero, and tokens of the head's own vocabulary."
+            f"tokens must lie in [0, {vocabulary}), found {tokens.start} to {tokens.stop - 1}. "
+            "Give padding weight or mask zero, and tokens of the head's own vocabulary."
         )
 
 

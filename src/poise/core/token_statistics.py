@@ -17,6 +17,7 @@ from poise.core.tiles import (
     for_each_tile,
     kept_rows,
     tile_log_probs,
+    token_range,
     working_dtype,
 )
 
@@ -104,16 +105,18 @@ def token_statistics(
     check_rows({"student": student, "teacher": teacher}, {"tokens": tokens, "mask": mask})
     check_settings(temperature, tile_tokens)
     statistics = TiledStatistics.zeros(student)
+    kept = kept_rows(mask, student)
+    found = token_range(tokens, kept)
 
     def work(rows: Tensor) -> int:
         log_s = tile_log_probs(student_head or _ready, student[rows], temperature)
         log_t = tile_log_probs(teacher_head or _ready, teacher[rows], temperature)
         check_vocabularies(log_s, log_t)
-        check_tokens(tokens[rows], log_s.shape[-1])
+        check_tokens(found, log_s.shape[-1])
         statistics.write(rows, log_s, log_t, tokens[rows])
         return log_s.shape[-1]
 
-    for_each_tile(kept_rows(mask, student), tile_tokens, work)
+    for_each_tile(kept, tile_tokens, work)
     return statistics
 
 
@@ -146,14 +149,16 @@ def tiled_token_logps(
     check_rows({"hidden": hidden}, {"tokens": tokens, "mask": mask})
     check_settings(temperature, tile_tokens)
     logps = zeros_per_token(hidden)
+    kept = kept_rows(mask, hidden)
+    found = token_range(tokens, kept)
 
     def work(rows: Tensor) -> int:
         log_p = tile_log_probs(head, hidden[rows], temperature)
-        check_tokens(tokens[rows], log_p.shape[-1])
+        check_tokens(found, log_p.shape[-1])
         logps[rows] = gather(log_p, tokens[rows]).to(logps.dtype)
         return log_p.shape[-1]
 
-    for_each_tile(kept_rows(mask, hidden), tile_tokens, work)
+    for_each_tile(kept, tile_tokens, work)
     return logps
 
 

@@ -236,25 +236,26 @@ def _needed_part(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     if distilled is not None:
         mask = mask * distilled.unsqueeze(1)
     rows = mask.any(-1)
-    if not rows.any():
-        rows = torch.zeros_like(rows)
-        rows[0] = True
-    batch = {k: v[rows] for k, v in inputs.items() if isinstance(v, Tensor) and v.ndim > 0}
-    batch["loss_mask"] = mask[rows]
-    width = inputs["completion_ids"].size(1)
-    end = max(1, int(batch["completion_mask"].any(0).sum()))
-    for name in ("completion_ids", "completion_mask", "loss_mask", "old_per_token_logps"):
-        if name in batch:
-            batch[name] = batch[name][:, :end]
-    _trim_left(batch, "prompt_ids", "prompt_mask", 0)
-    _trim_left(batch, "teacher_input_ids", "teacher_attention_mask", width - end)
+    first = torch.arange(len(rows), device=rows.device) == 0
+    rows = rows | (first & ~rows.any())
+    masks = (inputs[n] for n in ("completion_mask", "prompt_mask", "teacher_attention_mask"))
+    used = [(columns.bool() & rows.unsqueeze(1)).any(0) for columns in masks]
+    places = [used[0].sum(), *(columns.int().argmax() for columns in used[1:])]
+    # One copy to the host, whatever the samples and columns.
+    *is_kept, end, prompt, teacher = torch.cat([rows.long(), torch.stack(places)]).tolist()
+    kept = torch.tensor([i for i, row in enumerate(is_kept) if row], device=rows.device)
+    batch = {k: v[kept] for k, v in inputs.items() if isinstance(v, Tensor) and v.ndim > 0}
+    batch["loss_mask"] = mask[kept]
+    cut = inputs["completion_ids"].size(1) - max(1, end)
+    completion = ("completion_ids", "completion_mask", "loss_mask", "old_per_token_logps")
+    _trim(batch, 0, cut, completion)
+    _trim(batch, prompt, 0, ("prompt_ids", "prompt_mask"))
+    _trim(batch, teacher, cut, ("teacher_input_ids", "teacher_attention_mask"))
     return batch
 
 
-def _trim_left(batch: dict[str, Tensor], ids: str, mask: str, cut_right: int) -> None:
-    """Cuts left padding that all rows share, and `cut_right` columns at the right."""
-    used = batch[mask].any(0)
-    start = int(used.int().argmax())
-    stop = used.numel() - cut_right
-    for name in (ids, mask):
-        batch[name] = batch[name][:, start:stop]
+def _trim(batch: dict[str, Tensor], left: int, right: int, names: tuple[str, ...]) -> None:
+    """Cuts columns off at both ends."""
+    for name in names:
+        if name in batch:
+            batch[name] = batch[name][:, left : batch[name].size(1) - right]

@@ -85,11 +85,14 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
     @torch.no_grad()
     def _rescale_gradients(self) -> None:
         """Makes the step's mean one over the distilled samples, of all micro-batches and ranks."""
-        sums = torch.stack(self._step_sums).sum(0).tolist() if self._step_sums else [0.0] * 3
-        loss = torch.stack(self._step_losses).sum().item()
-        student, teacher, distilled, samples, loss = _sum_over_ranks(
-            [*sums, float(self._step_samples), loss], self.accelerator
-        )
+        device = self.accelerator.device
+        parts = [
+            torch.stack(self._step_sums or [torch.zeros(3)]).sum(0).to(device),
+            torch.stack(self._step_losses).sum().view(1),
+            torch.tensor([float(self._step_samples)], device=device),
+        ]
+        total: Tensor = self.accelerator.reduce(torch.cat(parts), reduction="sum")
+        student, teacher, distilled, loss, samples = total.tolist()
         self._is_step_finite = math.isfinite(loss + student + teacher)
         self._record_step(student, teacher, distilled, samples)
         # With a policy loss beside it, the samples that are not distilled have a gradient too.
@@ -165,11 +168,3 @@ class StepEnd(TrainerCallback):  # type: ignore[misc]
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._trainer._after_optimizer_step()
-
-
-def _sum_over_ranks(values: list[float], accelerator: Any) -> list[float]:
-    """Sums each value over all ranks."""
-    sums: Tensor = accelerator.reduce(
-        torch.tensor(values, device=accelerator.device), reduction="sum"
-    )
-    return sums.tolist()  # type: ignore[no-any-return]
