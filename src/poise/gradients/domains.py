@@ -119,7 +119,9 @@ class DomainBatch:
         if spread := {k: p for k, p in places.items() if k not in result}:
             flat = [place for p in spread.values() for place in p]
             every = torch.tensor(flat, device=self.domains.device)  # one copy for all of them
-            result |= zip(spread, every.split([len(p) for p in spread.values()]), strict=True)
+            result |= zip(
+                spread, torch.split(every, [len(p) for p in spread.values()]), strict=True
+            )
         return {k: result[k] for k in places}
 
     @cached_property

@@ -56,6 +56,8 @@ def check_before_loading(
     if not isinstance(model, str):
         refuse_spread_model(model)
     domains = check_isomer_rows(train_dataset, args.domains)
+    _check_labels(train_dataset, args, "train_dataset")
+    _check_enough_sets(train_dataset, args)
     if args.needs_engine:
         _check_adapter(model, peft_config)
         _check_precision(args, quantization_config)
@@ -146,6 +148,44 @@ def _check_sets(sets: Sequence[Any], names: Sequence[str], domains: Sequence[str
             "%d of %d isomer sets have a single row; such a set compares nothing by itself.",
             alone,
             len(sizes),
+        )
+
+
+def check_evaluation_rows(rows: Any, args: IGAConfig) -> None:
+    """Checks TRL's eval_dataset, as far as its length and columns are known.
+
+    Raises:
+        ValueError: no row, a prompt without completion, or tokens of which nobody says which count.
+    """
+    for name, part in (rows if isinstance(rows, dict) else {"": rows}).items():
+        if not isinstance(part, Dataset):
+            continue
+        called = f"eval_dataset[{name!r}]" if name else "eval_dataset"
+        if not len(part):
+            raise ValueError(f"{called}: expected at least one row, found none; leave it out")
+        _check_labels(part, args, called)
+        if "prompt" in part.column_names and "input_ids" not in part.column_names:
+            check_columns(part.column_names, _TEXT, called)
+
+
+def _check_labels(rows: Dataset, args: IGAConfig, name: str) -> None:
+    """Tokenised rows without labels would count the prompt as well, silently."""
+    columns = set(rows.column_names)
+    masks = {"labels", "completion_mask", "assistant_masks"}
+    if args.completion_only_loss and "input_ids" in columns and not columns & masks:
+        raise ValueError(
+            f"{name}: expected 'labels' (or 'completion_mask') beside 'input_ids', found neither, "
+            "so that the prompt would be trained on; add it, or set completion_only_loss=False"
+        )
+
+
+def _check_enough_sets(rows: Dataset, args: IGAConfig) -> None:
+    sets, batch = len(set(rows[SET])), args.per_device_train_batch_size * args.world_size
+    if args.dataloader_drop_last and sets < batch:
+        raise ValueError(
+            f"train_dataset: expected at least the {batch} isomer sets of a batch, found {sets}, "
+            "which dataloader_drop_last=True leaves out; make per_device_train_batch_size smaller, "
+            "or set it to False"
         )
 
 

@@ -20,7 +20,12 @@ from .devices import refuse_spread_model
 from .domain_loss import MicroBatch, Normalisation, WatchedModel
 from .domain_objective import DomainObjective
 from .iga_config import IGAConfig
-from .iga_preflight import check_before_loading, check_plain_sgd, refuse_arguments
+from .iga_preflight import (
+    check_before_loading,
+    check_evaluation_rows,
+    check_plain_sgd,
+    refuse_arguments,
+)
 from .iga_rows import tell_lost_rows, with_one_end
 from .iga_state import IGAStateMixin
 from .isomer_batches import DOMAIN, IsomerCollator, IsomerSets, loss_tokens
@@ -90,6 +95,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         model, self.domains = check_before_loading(
             model, args, train_dataset, peft_config, quantization_config, own
         )
+        check_evaluation_rows(eval_dataset, args)
         self._prepare_state(args)
         self._micro_batch: MicroBatch | None = None
         self._has_sets = self._loss_is_verified = False

@@ -72,6 +72,11 @@ ROWS: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         r"row 3: .*another of 'law' in set 'b' \(row 2\)",
     ),
+    "tokens without labels": (
+        _rows(prompt=None, completion=None, input_ids=[[3, 4]] * 4),
+        ValueError,
+        "train_dataset: expected 'labels' .* beside 'input_ids'",
+    ),
     "images": (_rows(images=["p"] * 4), ValueError, "trains on text alone"),
 }
 
@@ -81,6 +86,27 @@ def test_rows_that_cannot_be_trained_on(case: str, make: Callable[..., Any]) -> 
     rows, error, message = ROWS[case]
     with pytest.raises(error, match=message):
         make(train_dataset=rows, model="never looked at")
+
+
+EVALUATION: dict[str, tuple[Any, str]] = {
+    "none": (_rows().select([]), "eval_dataset: expected at least one row"),
+    "one of two": ({"a": _rows(), "b": _rows().select([])}, r"eval_dataset\['b'\]: expected at"),
+    "no completion": (_rows(completion=None), "eval_dataset: expected a column 'completion'"),
+    "no labels": (Dataset.from_dict({"input_ids": [[3]]}), "eval_dataset: expected 'labels'"),
+}
+
+
+@pytest.mark.parametrize("case", EVALUATION)
+def test_rows_that_cannot_be_evaluated_on(case: str, make: Callable[..., Any]) -> None:
+    rows, message = EVALUATION[case]
+    model = nn.Linear(1, 1)  # never looked at
+    with pytest.raises(ValueError, match=message):
+        make(model=model, eval_dataset=rows)
+
+
+def test_fewer_sets_than_a_batch_that_is_dropped(make: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="at least the 4 isomer sets of a batch, found 2"):
+        make({"dataloader_drop_last": True}, train_dataset=_rows())
 
 
 def test_a_domain_that_was_not_named(make: Callable[..., Any]) -> None:
