@@ -29,6 +29,7 @@ from ..versions import software_versions
 from .eval_arguments import EvalArguments
 from .eval_lengths import cut_references
 from .eval_plan import Row, Step, choose_dataset, choose_template, make_steps, select
+from .quiet import hide_bars_of_files
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ def _evaluate_one(step: Step, setting: _Setting, warns: bool) -> Result:
             file.unlink(missing_ok=True)
             beside(file).unlink(missing_ok=True)
     writer, *copies = [RecordWriter(file, header) for file in step.files]
+    hide_bars_of_files(step.target.model)
     model, tokenizer = load(step.target, setting.dtype, setting.device)
     longest = setting.sampling.max_new_tokens
     if warns and (cut := cut_references(setting.rows, tokenizer, longest)):

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from pathlib import Path
 
 
 class _Screen(logging.Handler):
@@ -16,12 +17,22 @@ class _Screen(logging.Handler):
 
 
 def be_quiet() -> None:
-    """Show Poise's log and errors of other libraries; must come before these are imported."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    """Show Poise's log, and of other libraries what a user can do something about."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     warnings.simplefilter("ignore", FutureWarning)
+    # Lists what `accelerate launch` was not told.
+    logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)
     own = logging.getLogger("poise")
     if not any(isinstance(handler, _Screen) for handler in own.handlers):
         own.addHandler(_Screen())
         is_first = os.environ.get("LOCAL_RANK", "0") == "0"
         own.setLevel(logging.INFO if is_first else logging.WARNING)
+
+
+def hide_bars_of_files(model: str) -> None:
+    """No progress bar of reading and writing weights that are on this machine; a download keeps
+    its own."""
+    from transformers.utils.logging import disable_progress_bar
+
+    if Path(model).is_dir():
+        disable_progress_bar()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers.utils.logging import disable_progress_bar
 from trl import ModelConfig, get_quantization_config
 
 from ..machine import warn_if_slow, weights_dtype
@@ -17,6 +16,7 @@ from ..training.checkpoints import refuse_used_folder
 from ..training.run_folder import changed_settings, write_run_description
 from .arguments import CommandParser
 from .progress import use_training_progress
+from .quiet import hide_bars_of_files
 
 Trainer = TypeVar("Trainer", bound=Any)
 logger = logging.getLogger(__name__)
@@ -51,8 +51,7 @@ def run_training(
     resume, folder = _as_bool(config.resume_from_checkpoint), Path(config.output_dir)
     name = model.model_name_or_path or "default"
     logger.info("Training %s on %s into %s", name, script.dataset, folder)
-    if Path(resolve_model(name)).is_dir():
-        disable_progress_bar()  # of reading files; a download keeps its own
+    hide_bars_of_files(resolve_model(name))
     trainer = make_trainer(script, config, model)
     sections = {"script": script, "config": config, "model": model}
     _check_run_folder(folder, resume, **sections)
