@@ -49,7 +49,8 @@ def _history(trainer: PGPOTrainer, key: str) -> list[float]:
 @pytest.mark.usefixtures("float64", "device")
 def test_micro_batches_of_one_equal_one_batch(make_trainer: Make, exact_model_path: str) -> None:
     """Rollouts, signal, normalisation and clipping do not see how a step is cut."""
-    settings = {"model": exact_model_path}
+    # A random demonstration is drawn by the micro-batch's number.
+    settings = {"model": exact_model_path, "random_demonstration": False}
     whole = make_trainer(per_device_train_batch_size=8, **settings)
     whole.train()
     parts = make_trainer(per_device_train_batch_size=1, gradient_accumulation_steps=8, **settings)

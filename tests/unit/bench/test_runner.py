@@ -85,6 +85,7 @@ def test_a_study_that_raises_leaves_no_line_and_the_others_go_on(tmp_path: Path)
     assert [run.place["seed"] for run in runner.missing(experiment)] == [2, 2]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_fails_alone(tmp_path: Path) -> None:
     experiment = toy(tmp_path, methods={"plain": {}}, seeds=6, fixed={"killed_at": 2})
     out, _ = process(tmp_path, jobs=2).communicate(timeout=300)
@@ -94,6 +95,7 @@ def test_a_run_that_is_killed_fails_alone(tmp_path: Path) -> None:
     assert [run.place["seed"] for run in runner.missing(experiment)] == [2]
 
 
+@pytest.mark.slow
 def test_where_every_process_is_killed_it_ends(tmp_path: Path) -> None:
     methods = {str(i): {"killed_at": 1} for i in range(8)}
     experiment = toy(tmp_path, methods=methods, seeds=1)
@@ -135,6 +137,7 @@ def test_a_kill_in_the_middle_loses_only_the_run_under_way(tmp_path: Path) -> No
     assert starts(log) == {"plain-0-1": 1, "shifted-0-1": 1, "plain-0-2": 2, "shifted-0-2": 1}
 
 
+@pytest.mark.slow
 def test_children_end_when_the_parent_is_killed(tmp_path: Path) -> None:
     folder, log = tmp_path / "toy", tmp_path / "log"
     log.mkdir()
@@ -174,6 +177,7 @@ def test_two_processes_share_the_runs_and_tear_no_line(tmp_path: Path) -> None:
     assert sum(done) == 40 and min(done) >= 1
 
 
+@pytest.mark.slow
 def test_several_jobs_run_at_once(tmp_path: Path) -> None:
     folder, log = tmp_path / "toy", tmp_path / "log"
     log.mkdir()
