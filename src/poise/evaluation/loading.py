@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 _ADAPTER = "adapter_config.json"
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -109,7 +110,8 @@ def fingerprint(target: Target) -> str | None:
     folders = [Path(target.model), *([Path(target.adapter)] if target.adapter else [])]
     digest = hashlib.sha256()
     for folder in folders:
-        files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+        # What a checkpoint holds for a resume is no weight of the model.
+        files = sorted(f for f in folder.glob("*.safetensors") if not f.name.startswith("poise_"))
         if not files:
             return None
         for path in files:
@@ -139,7 +141,8 @@ def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any,
     """Model and tokenizer, ready to answer.
 
     Choice: an adapter is merged into float32 weights, which is faster; not into bfloat16 ones,
-    whose rounding would swallow small changes of the weights.
+    whose rounding would swallow small changes of the weights, and not into a weight that embeddings
+    and head share, of which the adapter is to change one.
 
     Raises:
         ValueError: the model cannot be loaded, or the adapter does not fit it.
@@ -160,7 +163,7 @@ def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any,
     model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
     if target.adapter is not None:
         model = _with_adapter(model, Path(target.adapter))
-        if dtype == torch.float32:
+        if dtype == torch.float32 and not _adapts_a_shared_weight(model):
             model = model.merge_and_unload()
     fold_output_head(model)
     return model.to(device).eval(), tokenizer
@@ -183,14 +186,34 @@ def _tokenizer_of(target: Target) -> str:
     return target.model
 
 
+def _adapts_a_shared_weight(model: Any) -> bool:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    return ends[0].weight is ends[1].weight and any(isinstance(e, BaseTunerLayer) for e in ends)
+
+
+def _resize_vocabulary(model: Any, weights: Path) -> None:
+    """Gives a model the tokens that were added to it before its adapter was trained."""
+    embeddings = model.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is embeddings)
+    with safe_open(weights, "pt") as file:
+        for key in file.keys():  # noqa: SIM118 (no mapping)
+            if key.replace(".base_layer", "") == f"base_model.model.{name}.weight":
+                rows = file.get_slice(key).get_shape()[0]
+                if rows != embeddings.weight.shape[0]:
+                    model.resize_token_embeddings(rows, mean_resizing=False)
+
+
 def _with_adapter(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
     _check_weights(adapter)
     try:
+        _resize_vocabulary(model, adapter / _ADAPTER_WEIGHTS)
         return PeftModel.from_pretrained(model, str(adapter))
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
         raise ValueError(
             f"adapter {adapter} does not fit the model {model.config.name_or_path!r}: {reason}"
         ) from error

@@ -112,7 +112,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         for attempt in range(resamples):
             failed = self._prompts_without_success(completions)
             if attempt == 0:
-                fraction = failed.double().mean().item()
+                fraction = failed.float().mean().item()
                 self._metrics["train"]["pgpo/resampled_fraction"].append(fraction)
             if not failed.any():  # the same on all ranks
                 break

@@ -218,7 +218,8 @@ def _sum_over_ranks(pending: SignalSum | None, device: torch.device) -> tuple[fl
     """Both sums over all ranks; a rank that observed nothing takes part with zeros."""
     sums = torch.zeros(2) if pending is None else torch.stack(pending)
     if _is_distributed():  # in one type, whatever each rank observed
-        sums = sums.to(device, torch.float64)
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        sums = sums.to(device, wide)
         dist.all_reduce(sums)
     total, count = sums.tolist()
     return total, count

@@ -19,6 +19,7 @@ from poise.evaluation.loading import (
     fingerprint,
     load,
 )
+from tests.tiny import save_tiny_model
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -95,6 +96,40 @@ def test_an_adapter_acts_as_in_plain_peft(
     assert (plain - expected).abs().max() > 1.0
 
 
+ENDS: dict[str, dict[str, Any]] = {
+    "LoRA on the head": {"target_modules": ["q_proj", "lm_head"]},
+    "LoRA on the embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
+    "head trained whole": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "rows of the embeddings": {"target_modules": ["q_proj"], "trainable_token_indices": [5, 6]},
+    "added tokens": {"target_modules": ["q_proj"]},
+}
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.filterwarnings("ignore:Input and output embeddings are no longer tied:UserWarning")
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "apart"])
+@pytest.mark.parametrize("case", ENDS)
+def test_a_loaded_adapter_gives_the_trained_models_logits(
+    case: str, tied: bool, tmp_path: Path
+) -> None:
+    base = save_tiny_model(tmp_path / "base", tie_word_embeddings=tied)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    if case == "added tokens":
+        model.resize_token_embeddings(model.config.vocab_size + 2, mean_resizing=False)
+    config = LoraConfig(r=2, task_type="CAUSAL_LM", init_lora_weights=False, **ENDS[case])
+    trained = get_peft_model(model, config).eval()
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(1.5)
+        expected = trained(IDS).logits
+    trained.save_pretrained(tmp_path / "adapter")
+    found = logits(find_target(base, adapter=str(tmp_path / "adapter")))
+    # Merging adds products of order one before, not after, some hundred others.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_the_fingerprint_follows_the_weights(
     adapter: Path, tiny_model_path: str, tmp_path: Path
 ) -> None:
@@ -104,6 +139,9 @@ def test_the_fingerprint_follows_the_weights(
     assert fingerprint(find_target(str(other))) != first
     assert fingerprint(find_target(tiny_model_path)) != first
     assert fingerprint(Target("some/model", None, "model")) is None
+    checkpoint = shutil.copytree(adapter, tmp_path / "checkpoint-1")
+    (checkpoint / "poise_rollouts_0.safetensors").write_bytes(b"no weights of the model")
+    assert fingerprint(find_target(str(checkpoint))) == first
 
 
 def test_an_adapter_for_another_model_is_refused(adapter: Path, tmp_path: Path) -> None:
