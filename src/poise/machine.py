@@ -60,7 +60,7 @@ def has_fast_bfloat16(device: str | torch.device | None = None) -> bool:
         speeds = measured_speeds()
         return speeds["bfloat16"] > _WORTHWHILE * speeds["float32"]
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return _can_multiply(device)
 
 

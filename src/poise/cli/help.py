@@ -94,7 +94,7 @@ def _text(node: ast.expr) -> str:
 
 def _line(name: str, default: str, text: str) -> str:
     text = text.replace("%%", "%") + (
-        f" Default: {default}." if default not in ("", "None") else ""
+        f" Default: {default}." if default not in ("", "''", "None") else ""
     )
     first = f"  --{name}".ljust(_INDENT)
     lines = textwrap.wrap(

@@ -28,8 +28,8 @@ GENERATION = ("depths", "cue_strength")  # arguments that only generated sets ha
 class IGAScriptArguments:
     """What to train on; the rest is `IGAConfig`'s and `ModelConfig`'s."""
 
-    dataset: str | None = option(
-        None,
+    dataset: str = option(
+        "",
         "Isomer sets, required with a model of one's own: 'isomers' or 'isomers:ordering,rates' "
         "(generated), a local .jsonl file or folder, or a hub data set, with columns isomer_id, "
         "domain, prompt and completion.",
@@ -95,8 +95,8 @@ def drop_embedded_sets(script: IGAScriptArguments, words: list[str]) -> None:
             setattr(script, name, None)
 
 
-def _is_generated(dataset: str | None) -> bool:
-    return (dataset or "").partition(":")[0] == GENERATED
+def _is_generated(dataset: str) -> bool:
+    return dataset.partition(":")[0] == GENERATED
 
 
 def train(script: IGAScriptArguments, config: IGAConfig, model: ModelConfig) -> IGATrainer:

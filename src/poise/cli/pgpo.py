@@ -32,8 +32,8 @@ REWARDS = {
 class PGPOScriptArguments:
     """What to train on, and how it is scored; the rest is `PGPOConfig`'s and `ModelConfig`'s."""
 
-    dataset: str | None = option(
-        None,
+    dataset: str = option(
+        "",
         "Questions, required: 'science' or 'science:physics,biology' (generated), 'sciknoweval' "
         "(hub), a local folder or .jsonl file, 'reasoning_gym:TASK', or a hub data set.",
     )
