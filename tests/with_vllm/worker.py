@@ -90,7 +90,7 @@ def main(kind: str, folder: Path) -> None:
         train_dataset=data,
         peft_config=LoraConfig(**LORA) if kind == "lora" else None,
     )
-    prompts = trainer.processing_class(data["prompt"])["input_ids"]
+    prompts = trainer.processing_class(list(data["prompt"]))["input_ids"]
     result = {"before": students_tokens(trainer, prompts)}
     trainer.train()
     trainer.vllm_generation.sync_weights()
