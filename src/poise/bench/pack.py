@@ -178,7 +178,7 @@ def needed(machine: Machine) -> list[str]:
                 seen.add(wanted)
                 found[wanted[0]] = None
                 left.append(wanted)
-    return sorted(found)
+    return sorted(found.keys() - {"poise"})  # an extra may name another of ours
 
 
 def _requirements(name: str, extras: Sequence[str], python: str) -> Iterator[Requirement]:

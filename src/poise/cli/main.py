@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Sequence
 
 from .. import __version__
+from ..extras import what_to_install
 
 # Command -> what it does. Its module is `poise.cli.<command>` with `main(argv) -> int`.
 COMMANDS = {
@@ -67,9 +68,10 @@ def _run(name: str, argv: list[str]) -> int:
         print(f"\npoise {name}: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if os.environ.get(DEBUG) or not is_users_error(error):
+        advice = what_to_install(error)
+        if os.environ.get(DEBUG) or not (advice or is_users_error(error)):
             raise
-        print(f"poise {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"poise {name}: {advice or ' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
 

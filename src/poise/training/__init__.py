@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..extras import what_to_install
 from .step_scale import StepRecord, StepScale
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ __all__ = ["IGAConfig", "IGATrainer", "PGPOConfig", "PGPOTrainer", "StepRecord",
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
         return getattr(import_module(_LAZY[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    except ModuleNotFoundError as error:
+        if advice := what_to_install(error):
+            raise ImportError(f"{name}: {advice}", name=__name__) from error
+        raise
