@@ -80,7 +80,12 @@ def _name(row: Row, place: int) -> str:
 
 def _render(prompt: Any, tokenizer: Any, template: Mapping[str, Any]) -> tuple[str, list[int]]:
     if isinstance(prompt, str):
-        return prompt, list(tokenizer(prompt)["input_ids"])
+        ids = list(tokenizer(prompt)["input_ids"])
+        # Some tokenizers put an end behind every text, after which no answer would start.
+        end = tokenizer.eos_token
+        if end and ids[-1:] == [tokenizer.eos_token_id] and not prompt.endswith(end):
+            ids.pop()
+        return prompt, ids
     if not tokenizer.chat_template:
         raise ValueError(
             "the prompts are chat messages, but the tokenizer has no chat template; "

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from poise.evaluation.generation import Sampling
@@ -202,3 +203,14 @@ def test_isomers_are_called_by_set_domain_and_test_and_keep_them(
     assert set(records) == {"s1/law/reversed", "s1/science"}
     found = records["s1/law/reversed"]
     assert (found.isomer_id, found.test, found.level) == ("s1", "reversed", 3)
+
+
+def test_a_prompt_has_no_end_that_the_tokenizer_puts_behind_every_text() -> None:
+    plain, appending = tiny_tokenizer(), tiny_tokenizer()
+    appending.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", appending.eos_token_id)]
+    )
+    assert appending("ab=")["input_ids"][-1] == appending.eos_token_id
+    row = {"id": "q", "prompt": "ab="}
+    found = [prepare([row], tokenizer)[0].tokens for tokenizer in (appending, plain)]
+    assert found[0] == found[1]
