@@ -44,7 +44,9 @@ def _distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> f
     return float(difference / torch.cat([other[n].flatten() for n in names]).norm())
 
 
-# With "snr" rounding grows where an element's mean gradient is next to 0; measured 1.3e-7.
+EPS = torch.finfo(torch.float32).eps  # for each step; what is masked otherwise is 1e-4 away
+
+
 @pytest.mark.parametrize(
     ("weights", "scale"), [("equal", "layer"), ("tokens", "layer"), ("equal", "snr")]
 )
@@ -61,7 +63,7 @@ def test_in_factor_space_two_ranks_equal_one(
     run(tiny_model_path, str(tmp_path / "one"), settings)
     one = load_file(tmp_path / "one" / "final.safetensors")
     two = _two_ranks(tiny_model_path, tmp_path / "two", settings)
-    assert _distance(two, one) <= 1e-6
+    assert _distance(two, one) <= 50 * EPS
     assert any(bool(weight.any()) for name, weight in one.items() if "lora_B" in name)
 
 
@@ -112,7 +114,7 @@ def test_in_weight_space_two_ranks_step_along_the_mean_of_what_each_has_masked(
     before = {n: p.detach() for n, p in start.model.named_parameters() if p.requires_grad}
     mean = {n: before[n] - (gradients[0][n] + gradients[1][n]) / 2 for n in before}
     together = {n: before[n] - whole[n] for n in before}
-    assert _distance(mean, two) <= 1e-6
+    assert _distance(mean, two) <= 50 * EPS
     assert _distance(together, two) > 1e-4  # a mask of the whole batch is another one
 
 
