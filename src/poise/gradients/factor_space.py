@@ -150,7 +150,7 @@ class FactorSpace:
         if len(used) < len(self._factors):
             gradients = torch.cat([gradients[:, factor.columns] for factor in used], 1)
         whole = self._method(gradients, torch.tensor(weights, dtype=torch.float64))
-        parts = whole.split([factor.module.weight.numel() for factor in used])
+        parts = torch.split(whole, [factor.module.weight.numel() for factor in used])
         for factor, part in zip(used, parts, strict=True):
             yield part.view_as(factor.module.weight)
 
@@ -191,7 +191,7 @@ class _Factor:
 
     def of(self, matrix: Tensor) -> Tensor:
         """(K, rows, columns) of it that are this factor's, of a (K, P) matrix."""
-        return matrix[:, self.columns].unflatten(1, self.module.weight.shape)
+        return matrix[:, self.columns].view(len(matrix), *self.module.weight.shape)
 
     def attach(self, hooks: Hooks, batch: DomainBatch, sums: Tensor, scratch: Scratch) -> None:
         self.pairs = []

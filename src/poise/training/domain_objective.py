@@ -86,7 +86,8 @@ class DomainObjective:
         rows, places = rows[order], places[order]
         sizes = [int(count) for count in batch.host.counts]
         result = []
-        for row, place in zip(rows.split(sizes), places.split(sizes), strict=True):
+        parts = (torch.split(index, sizes) for index in (rows, places))
+        for row, place in zip(*parts, strict=True):
             states = hidden[row, place]
             with self._autocast():
                 logits = self._split.head(states)
