@@ -33,8 +33,14 @@ DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 ROOT = Path(__file__).parents[1]
-# Finished studies, and the tables of all experiments to the letter; other tests are marked singly.
-SLOW = ("tests/unit/bench/studies/", "tests/docs/test_experiments.py")
+# Finished studies, the tables of all experiments to the letter, and whole runs of benchmarks; other
+# tests are marked singly.
+SLOW = (
+    "tests/benchmarks/test_iga_peers.py",
+    "tests/benchmarks/test_pgpo_step.py",
+    "tests/docs/test_experiments.py",
+    "tests/unit/bench/studies/",
+)
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:

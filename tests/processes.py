@@ -10,7 +10,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-WAIT = 120  # seconds, far more than any of them takes
+WAIT = 500  # seconds, far more than any of them takes, also on a busy machine
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(

@@ -118,7 +118,9 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: str)
     return folder
 
 
-@pytest.mark.parametrize("damage", [_truncate, _flip_a_bit, _leave_unfinished])
+@pytest.mark.parametrize(
+    "damage", grid([_truncate, _flip_a_bit, _leave_unfinished], [_leave_unfinished])
+)
 def test_a_damaged_newest_checkpoint_is_named_and_passed_over(
     damage: Callable[[Path], str],
     finished_run: Path,

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.grids import grid
 from tests.invariants.iga_worker import run
 from tests.processes import WAIT, finish, run_ranks, start
 
@@ -54,7 +55,7 @@ def _assert_equal(one: Path, other: Path) -> None:
         assert torch.equal(found[key], weight), key
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", grid(SETTINGS, ["factor space, by tokens"]))
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(
     name: str, tmp_path: Path, tiny_model_path: str
 ) -> None:

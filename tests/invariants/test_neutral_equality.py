@@ -44,7 +44,7 @@ HOST_ONLY_MODES = {
     "blend with the policy loss": FULL | {"distillation_weight": 0.5},
 }
 TEACHERS = ("ema", "live", "base")
-COMMON = {"max_steps": 8}
+COMMON = {"max_steps": 5}
 
 
 def _train(trainer_class: Any, config: Any, model: str, lora: bool) -> dict[str, torch.Tensor]:

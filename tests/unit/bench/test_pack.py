@@ -42,6 +42,7 @@ def _experiment(folder: Path, text: str = YAML) -> Any:
     return specification.load(folder)
 
 
+@pytest.mark.slow
 def test_what_is_unpacked_runs_by_itself(tmp_path: Path, _no_index: Any) -> None:
     parts = packing.pack(_experiment(tmp_path / "small"), tmp_path / "out", Machine(), 100_000)
     assert len(parts) > 1 and all(part.stat().st_size <= 100_000 for part in parts)

@@ -109,6 +109,7 @@ def test_a_wider_confidence_gives_a_wider_interval() -> None:
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 4])
 def test_the_95_percent_interval_covers_the_truth_about_95_percent_of_the_time(k: int) -> None:
     rng = np.random.default_rng(11)
@@ -122,6 +123,7 @@ def test_the_95_percent_interval_covers_the_truth_about_95_percent_of_the_time(k
     assert abs(hits / trials - 0.95) < 0.038
 
 
+@pytest.mark.slow
 def test_the_paired_interval_covers_the_true_difference_about_95_percent_of_the_time() -> None:
     rng = np.random.default_rng(12)
     trials, n, k = 120, 60, 4
