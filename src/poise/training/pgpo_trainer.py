@@ -19,12 +19,13 @@ from .optimizer_step import OptimizerStepMixin, StepEnd
 from .pgpo_config import PGPOConfig
 from .preflight import check_before_loading, check_chat_template, first_rows
 from .rollouts import RolloutMixin
+from .shared_prompts import SharedPromptsMixin
 from .teacher import EMATeacher, add_teacher_adapter, copy_as_teacher
 from .teacher_context import RolloutTeacherContextBuilder
 
 
 class PGPOTrainer(  # type: ignore[misc]
-    OptimizerStepMixin, ExactResumeMixin, RolloutMixin, DistillationMixin
+    OptimizerStepMixin, ExactResumeMixin, RolloutMixin, SharedPromptsMixin, DistillationMixin
 ):
     """Trainer for Physics-Guided Policy Optimization.
 
