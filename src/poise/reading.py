@@ -68,9 +68,7 @@ def generate(
         cache = read_once(model, *distinct.chunk(2, dim=1), generate=own)
     if cache is not None:
         cache.batch_select_indices(places)
-    return own(
-        input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, **options
-    )
+    return own(input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, **options)
 
 
 def _read_beginning(generate: Callable[..., Any], ids: Tensor, mask: Tensor) -> Cache | None:

@@ -123,7 +123,8 @@ def _listen(said: Any, state: State, processes: Sequence[Any], log: Path) -> Non
 
 
 def _work(waiting: Any, said: Any, log: str) -> None:
-    """A process: does one job after the other until it is ended."""
+    """A process: does one job after the other until it is ended, or left alone."""
+    parent = os.getppid()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -131,6 +132,8 @@ def _work(waiting: Any, said: Any, log: str) -> None:
         job = waiting.get()
 
         def tell(share: float, text: str, name: str = job.name) -> None:
+            if os.getppid() != parent:
+                os._exit(1)
             said.put((name, min(share, 0.999), text))
 
         try:

@@ -28,6 +28,7 @@ def draw_accuracy(before: Interval, after: Mapping[str, Interval], chance: float
         axes.annotate(f"{mean:.0f} %", (mean, place), (0, 9), textcoords="offset points",
                       ha="center", fontsize=10, fontweight="bold", color=colour)  # fmt: skip
     axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_ylim(len(rows) - 0.4, -0.7)
     return data_uri(figure)
 
 
@@ -38,7 +39,7 @@ def draw_tests(
     chance: float,
 ) -> str:
     """Accuracy of each method in each test: a dot a seed, and their mean, as a data URI."""
-    figure, axes = _axes(len(tests) * 1.5, "right answers, %")
+    figure, axes = _axes(len(tests) * 1.3, "right answers, %")
     _mark_chance(axes, chance)
     height = 0.6 / len(methods)
     for m, method in enumerate(methods):
@@ -53,6 +54,7 @@ def draw_tests(
             axes.annotate(f"{mean:.0f}", (max(values), place), (8, 0), textcoords="offset points",
                           va="center", fontsize=9.5, fontweight="bold", color=colour)  # fmt: skip
     axes.set_yticks(range(len(tests)), list(tests))
+    axes.set_ylim(len(tests) - 0.5, -0.5)
     figure.legend(loc="outside lower center", ncols=len(methods), fontsize=9.5, frameon=False)
     return data_uri(figure)
 
@@ -71,8 +73,6 @@ def _axes(rows: float, label: str) -> tuple[Figure, Axes]:
     axes.set_xlabel(label, fontsize=9.5)
     axes.tick_params(axis="y", length=0, labelsize=10.5)
     axes.tick_params(axis="x", labelsize=9)
-    axes.invert_yaxis()
-    axes.margins(y=0.25)
     axes.grid(axis="x", color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -147,7 +147,7 @@ def _recall(pgpo: Run, sdpo: Run) -> Recall:
 
 
 def _answered(sample: Sample) -> Answered:
-    asked = sample.question.prompt.rpartition("\n\n")[2].removesuffix("\nAnswer:")
+    asked = sample.question.prompt.removesuffix("\nAnswer:")
     sides = [side for side in (sample.before, sample.after) if side is not None]
     return Answered(
         asked, tuple((side.completions[0].strip(), side.rewards[0] == 1.0) for side in sides)
