@@ -1,65 +1,72 @@
-"""`poise demo`: trains the embedded model by PGPO, then by IGA beside plain LoRA, and measures."""
+"""`poise demo`: PGPO beside SDPO, and IGA beside plain LoRA, with one page about both."""
 
 from __future__ import annotations
 
-from importlib.resources import files
+import argparse
 from pathlib import Path
-from typing import Any
 
-from ..training.checkpoints import latest
-from . import iga, launch, pgpo
-from .eval_arguments import EvalArguments
-from .eval_run import evaluate
-from .eval_tables import show_tables
-from .report import make_report
+from .demo_jobs import ask_before, learn_isomers, train
+from .demo_pool import Job, run_jobs
+from .demo_screen import Screen
 
-PGPO_SETTING = "demo.yaml"
-IGA_SETTING = "demo_iga.yaml"
+PGPO, SDPO = "pgpo", "sdpo"
+_FLAGS = {PGPO: {}, SDPO: {"sensitivity": "0"}}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="poise demo",
+        description="Trains the embedded model of 135M parameters by PGPO and by SDPO, and a toy "
+        "model by IGA and by plain LoRA, and writes a page about both. Interrupted, it goes on "
+        "where it was when it is run again.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--output_dir", default="runs/demo", help="folder of runs and report")
+    parser.add_argument("--seed", type=int, default=1, help="seed of questions and training")
+    parser.add_argument(
+        "--isomer_seeds", type=int, nargs="+", default=[1, 2], help="seeds of the toy model"
+    )
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    """Runs the demo; flags are those of `poise pgpo`, of which IGA's part takes the seeds and the
-    folder. An interrupted demo goes on where it was."""
-    script, config, model = _parse(pgpo.make_parser(), PGPO_SETTING, argv)
-    folder = Path(config.output_dir)
-    print(f"PGPO: answers of one line to questions on facts, into {folder}", flush=True)
-    pgpo.train(script, config, model)
-    # Answers are a few words: greedy, one sample, and the line's end ends them.
-    _measure([folder], folder, questions=400, max_new_tokens=8, stop=["\n"])
-    seeds = ["--seed", str(config.seed), "--question_seed", str(script.question_seed)]
-    plain, second = (folder.with_name(f"{folder.name}-{name}") for name in ("plain", "iga"))
-    for what, run, flags in (
-        ("Plain LoRA: reasoning on logical isomers", plain, ["--use_engine", "false"]),
-        ("IGA: the same batches", second, []),
-    ):
-        print(f"\n{what}, into {run}", flush=True)
-        arguments = ["--output_dir", str(run), *seeds, *flags]
-        iga.train(*_parse(iga.make_parser(), IGA_SETTING, arguments))
-    _measure([plain, second], second, questions=8, max_new_tokens=64, stop=["\n\n"])
+    """Run the command."""
+    arguments = make_parser().parse_args(argv)
+    folder = Path(arguments.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "log.txt"
     print(
-        "Each problem has three options: a third is right by chance, and before training no answer "
-        "has the form that is asked for. So few steps teach the form, not yet the logic."
+        f"Two acts, into {folder} (what is usually printed goes into {log}):\n"
+        "  1  PGPO beside SDPO: a language model of 135M parameters answers questions on facts\n"
+        "  2  IGA beside plain LoRA: a toy model learns a rule where a shortcut is at hand",
+        flush=True,
     )
+    runs = {name: folder / name for name in _FLAGS}
+    isomers = {seed: folder / f"isomers-{seed}.json" for seed in arguments.isomer_seeds}
+    with Screen() as screen:
+        run_jobs(_jobs(runs, isomers, arguments.seed), log, screen.show)
+    from ..evaluation.demo_report import write_demo_report  # matplotlib and more, only now
+
+    for line in write_demo_report(folder / "report.html", *runs.values(), list(isomers.values())):
+        print(line)
     return 0
 
 
-def _parse(parser: Any, setting: str, argv: list[str]) -> list[Any]:
-    """The arguments of a training command: our setting, and flags that change it."""
-    parser.prog = "poise demo"
-    config_file = files(__package__).joinpath(setting)
-    parsed, unknown, _ = launch.parse(parser, ["--config", str(config_file), *argv])
-    if unknown:
-        raise ValueError(f"unknown arguments: {' '.join(unknown)}; see {parser.prog} --help")
-    config = parsed[1]
-    config.resume_from_checkpoint = latest(Path(config.output_dir)) is not None
-    return parsed
-
-
-def _measure(runs: list[Path], home: Path, **settings: Any) -> None:
-    """Accuracy before and after, on the screen and in a report in the folder `home`."""
-    names = [str(run) for run in runs]
-    results = evaluate(
-        EvalArguments(compare=names, k=1, temperature=0.0, dtype="bfloat16", **settings)
-    )
-    show_tables(results)
-    print(f"Report written to {make_report(names, str(home / 'report.html'))}")
+def _jobs(runs: dict[str, Path], isomers: dict[int, Path], seed: int) -> list[Job]:
+    trainings = [
+        Job(
+            name.upper(),
+            train,
+            {"run": str(runs[name]), "seed": seed, "flags": flags},
+            cost=130.0,
+        )
+        for name, flags in _FLAGS.items()
+    ]
+    toys = [
+        Job(f"isomers, seed {one}", learn_isomers, {"output": str(path), "seed": one}, cost=30.0)
+        for one, path in isomers.items()
+    ]
+    asked = {"runs": [str(run) for run in runs.values()], "seed": seed}
+    return [*trainings, *toys, Job("before training", ask_before, asked, cost=25.0)]

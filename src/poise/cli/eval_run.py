@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -84,18 +84,28 @@ def evaluate(arguments: EvalArguments) -> list[Result]:
         ValueError: senseless settings, models or questions; records of another evaluation.
         FileNotFoundError: a folder that is not there.
     """
+    return ask_all(make_steps(arguments), arguments)
+
+
+def ask_all(
+    steps: Sequence[Step], arguments: EvalArguments, tell: Callable[[int, int], None] | None = None
+) -> list[Result]:
+    """Ask these models; `tell` is told how many of how many questions one has answered.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
     sampling = _sampling(arguments)
     check_center(arguments.center)
     device = pick_device(arguments.device)
     dtype = pick_dtype(arguments.dtype, device)
-    steps = make_steps(arguments)
     dataset, options = choose_dataset(arguments, steps)
     rows = select(_load(dataset, arguments.split, options), arguments.limit, arguments.tests)
     template = choose_template(arguments, steps)
     setting = _Setting(arguments, sampling, device, dtype, dataset, options, template, rows)
     for step in steps:  # before the first one is asked, which takes long
         check_target(step.target)
-    return [_evaluate_one(step, setting, warns=step is steps[0]) for step in steps]
+    return [_evaluate_one(step, setting, step is steps[0], tell) for step in steps]
 
 
 def _sampling(arguments: EvalArguments) -> Sampling:
@@ -116,7 +126,9 @@ def _load(dataset: str, split: str, options: dict[str, Any]) -> list[Row]:
     return list(load_questions(dataset, split, **options))
 
 
-def _evaluate_one(step: Step, setting: _Setting, warns: bool) -> Result:
+def _evaluate_one(
+    step: Step, setting: _Setting, warns: bool, tell: Callable[[int, int], None] | None
+) -> Result:
     arguments = setting.arguments
     header = setting.header(step.target)
     if arguments.overwrite:
@@ -146,6 +158,7 @@ def _evaluate_one(step: Step, setting: _Setting, warns: bool) -> Result:
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         label=step.name,
+        tell=tell,
     )
     for copy in copies:
         copy.write([record for id, record in writer.done.items() if id not in copy.done])

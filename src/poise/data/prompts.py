@@ -108,10 +108,16 @@ def short_reference(steps: str, letter: Letter, option: str) -> str:
     return option
 
 
+def bare_prompt(stem: str, options: Sequence[str]) -> Prompt:
+    """As `short_prompt`, without an example: the model has the form of an answer to learn too."""
+    return f"Options: {', '.join(options)}\nQuestion: {stem}\nAnswer:"
+
+
 STYLES: dict[str, PromptStyle] = {
     "chat": PromptStyle(chat_prompt, chat_reference),
     "plain": PromptStyle(plain_prompt, plain_reference),
     "short": PromptStyle(short_prompt, short_reference),
+    "bare": PromptStyle(bare_prompt, short_reference),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,19 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     Cache,
-    DynamicCache,
     GenerationConfig,
     StoppingCriteriaList,
     StopStringCriteria,
 )
-from transformers.cache_utils import DynamicLayer
 
-# Choice: fewer tokens that prompts share are not worth a forward of their own.
-_ALIKE = 8
+from ..reading import read_once, repeated
 
 
 @dataclass(frozen=True)
@@ -105,9 +100,7 @@ def complete(
     mask = _left_padded([[1] * len(prompt) for prompt in prompts], 0).to(model.device)
     completions: list[list[Completion]] = [[] for _ in prompts]
     most = min(most_rows or sampling.k, sampling.k)
-    read = _read_beginning(model, prompts, ids.shape[1], pad)
-    if sampling.k > 1:
-        read = _read_once(model, ids, mask, pad, read)
+    read = read_once(model, ids, mask, whole=sampling.k > 1)
     for first in range(0, sampling.k, most):
         k = min(most, sampling.k - first)
         output = model.generate(
@@ -125,82 +118,13 @@ def _left_padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side="left")
 
 
-def _read_beginning(
-    model: Any, prompts: Sequence[Sequence[int]], width: int, pad: int
-) -> Cache | None:
-    """Keys and values of the first columns of the padded prompts, read once for all, where the
-    prompts begin alike; None where they do not, or the model keeps something else.
-
-    Each prompt keeps its place behind its padding, as without this. So a prompt that is shorter
-    than the longest has the less of its beginning in these columns.
-    """
-    least = min(len(prompt) for prompt in prompts)
-    pairs = zip(*prompts, strict=False)
-    alike = next((i for i, tokens in enumerate(pairs) if len(set(tokens)) > 1), least)
-    alike = min(alike, least - 1)  # a prompt's last token is read for its logits
-    if alike < _ALIKE or len(prompts) == 1:
-        return None
-    ids = torch.tensor([prompts[0][:alike]], device=model.device)
-    cache = _read(model, ids, torch.ones_like(ids), pad)
-    if cache is None or any(type(layer) is not DynamicLayer for layer in cache.layers):
-        return None  # a window, say, holds a part of it
-    for layer in cache.layers:
-        layer.keys = _placed(layer.keys, prompts, width)
-        layer.values = _placed(layer.values, prompts, width)
-    return cache
-
-
-def _placed(states: Tensor, prompts: Sequence[Sequence[int]], width: int) -> Tensor:
-    """One row's states (1, heads, columns, size) behind each prompt's padding, cut at the end."""
-    columns = states.shape[2]
-    pads = [min(width - len(prompt), columns) for prompt in prompts]
-    rows = [functional.pad(states[:, :, : columns - gap], (0, 0, gap, 0)) for gap in pads]
-    return torch.cat(rows)
-
-
-def _read_once(model: Any, ids: Tensor, mask: Tensor, pad: int, read: Cache | None) -> Cache | None:
-    """Keys and values of the prompts but for their last token, so that the samples of a prompt
-    need not read it k times; None where the model keeps something else or a prompt is too short."""
-    if not bool(mask[:, :-1].any(1).all()):
-        return None  # nothing but padding would be read
-    return _read(model, ids[:, :-1], mask[:, :-1], pad, read)
-
-
-def _read(
-    model: Any, ids: Tensor, mask: Tensor, pad: int, read: Cache | None = None
-) -> Cache | None:
-    """The cache after these tokens, of which `read` may hold the first columns; None where it is of
-    another kind than one state a token, or an adapter puts tokens of its own before these."""
-    adapter = getattr(model, "active_peft_config", None)
-    if getattr(adapter, "is_prompt_learning", False):
-        return None
-    output = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        past_key_values=read,
-        generation_config=GenerationConfig(
-            do_sample=False,
-            max_new_tokens=1,
-            pad_token_id=pad,
-            return_dict_in_generate=True,
-            disable_compile=True,
-        ),
-    )
-    cache = getattr(output, "past_key_values", None)
-    return cache if type(cache) is DynamicCache else None
-
-
 def _repeated(ids: Tensor, mask: Tensor, read: Cache | None, k: int) -> dict[str, Any]:
     """What `generate` is given for k samples of each prompt."""
-    inputs: dict[str, Any] = {
+    return {
         "input_ids": ids.repeat_interleave(k, 0),
         "attention_mask": mask.repeat_interleave(k, 0),
+        "past_key_values": None if read is None else repeated(read, k),
     }
-    if read is not None:
-        # `generate` writes into the cache that it is given.
-        inputs["past_key_values"] = copy.deepcopy(read)
-        inputs["past_key_values"].batch_repeat_interleave(k)
-    return inputs
 
 
 def _generation_config(sampling: Sampling, ends: list[int], pad: int) -> GenerationConfig:

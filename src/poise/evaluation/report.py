@@ -55,7 +55,7 @@ def render_report(runs: Sequence[Run]) -> str:
     curves = _curves(runs)
     results = results_of(runs)
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             runs=runs,
@@ -87,7 +87,8 @@ def _curves(runs: Sequence[Run]) -> list[tuple[str, str | None]]:
     ]
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """What the pages' templates are filled by."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("poise.evaluation"),
         autoescape=True,

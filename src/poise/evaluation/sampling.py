@@ -7,7 +7,7 @@ comes out as it would have without the interruption.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -109,6 +109,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 64,
     label: str = "evaluating",
+    tell: Callable[[int, int], None] | None = None,
 ) -> None:
     """Sample all questions that the records lack, batch by batch, with a progress bar.
 
@@ -122,6 +123,7 @@ def evaluate(
         seed: Of the samples.
         batch_size: Most completions in flight at a time.
         label: What the progress bar says.
+        tell: Is called with how many of how many questions have been answered.
 
     Raises:
         ValueError: the records hold a question of this id with another prompt, or batch_size is
@@ -148,6 +150,8 @@ def evaluate(
             ]
             writer.write(records)
             progress.update(len(records))
+            if tell is not None:
+                tell(len(writer.done), len(questions))
 
 
 def _check_same_questions(questions: Sequence[Prepared], writer: RecordWriter) -> None:

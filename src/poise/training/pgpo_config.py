@@ -109,6 +109,11 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     random_demonstration: bool = _option(
         True, "Show the teacher a random successful sibling. False is TRL's: always the first."
     )
+    share_prompts: bool = _option(
+        False,
+        "Read the prompt of a group, and what all prompts begin with, once when rollouts are drawn "
+        "by transformers. Tokens are the same up to rounding.",
+    )
     max_resamples: int = _option(
         0, "How often the prompts of a batch without any success are sampled again."
     )

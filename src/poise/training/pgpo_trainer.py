@@ -22,6 +22,7 @@ from .pgpo_config import PGPOConfig
 from .preflight import check_before_loading, check_chat_template, first_rows
 from .rollouts import RolloutMixin
 from .rounding import RoundingCheck
+from .shared_prompts import SharedPromptsMixin
 from .teacher import (
     EMATeacher,
     add_teacher_adapter,
@@ -33,7 +34,7 @@ from .teacher_context import RolloutTeacherContextBuilder
 
 
 class PGPOTrainer(  # type: ignore[misc]
-    OptimizerStepMixin, ExactResumeMixin, RolloutMixin, DistillationMixin
+    OptimizerStepMixin, ExactResumeMixin, RolloutMixin, SharedPromptsMixin, DistillationMixin
 ):
     """Trainer for Physics-Guided Policy Optimization.
 

@@ -189,7 +189,7 @@ def test_prompts_that_are_read_once_give_the_samples_of_prompts_that_are_read_k_
     assert drawn(PROMPTS) == once
     long = [shape for shape in reads if shape[1] > 1]
     assert long == [(3, 6)]  # three prompts of seven tokens, without the last
-    monkeypatch.setattr("poise.evaluation.generation._read_once", lambda *_: None)
+    monkeypatch.setattr("poise.evaluation.generation.read_once", lambda *_, **__: None)
     assert drawn(PROMPTS) == once
 
 
@@ -232,7 +232,7 @@ def test_a_beginning_that_prompts_share_is_read_once(
     embeddings.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].numel()))
     shared, tokens = drawn(), sum(read)
     read.clear()
-    monkeypatch.setattr("poise.evaluation.generation._read_beginning", lambda *_: None)
+    monkeypatch.setattr("poise.reading._read_beginning", lambda *_: None)
     assert drawn() == shared
     if name != "window":  # of which a part is kept: read again
         assert sum(read) - tokens == 3 * 8  # four rows, of which eight columns are read as one row

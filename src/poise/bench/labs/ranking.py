@@ -10,7 +10,8 @@ In training a cue may point to the answer: its place in the list, another one in
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .tiny_model import Batch, encode, make_tokenizer, pretrained
@@ -24,12 +25,35 @@ SECOND, EQUALS = "SECOND", "="
 KNOWN = {"TOP": (-1, 0.45), "LOW": (0, 0.45), "THIRD": (-3, 0.1)}
 # How a problem begins; the last one is kept for the test of unseen phrasings.
 PHRASINGS = ("of", "among", "in the row", "given")
-STEPS, ROWS = 600, 128
+ROWS = 128
 # Test -> (domains, cue, items, phrasing); a domain's cue of strength None points anywhere.
 TESTS = ("in_distribution", "no_cue", "reversed", "unseen_domains", "deeper", "unseen_phrasings")
 OUT_OF_DISTRIBUTION = TESTS[2:]
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the model is, how many domains it knows, and how long it learns.
+
+    The last two domains are kept for tests.
+    """
+
+    domains: tuple[str, ...] = DOMAINS
+    width: int = 128
+    layers: int = 4
+    steps: int = 600
+    learning_rate: float = 2e-3
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """Domains in which nothing is trained but the order."""
+        return self.domains[-len(HELD_OUT) :]
+
+
+# The small one is there in a minute of one core; it knows the third largest less well.
+SIZES = {"full": Size(), "small": Size(DOMAINS[:6], 64, 3, 400, 4e-3)}
 
 
 def isomers(
@@ -65,7 +89,11 @@ def isomers(
 
 
 def tests(
-    count: int, seed: int, domains: Sequence[str], strength: float | None
+    count: int,
+    seed: int,
+    domains: Sequence[str],
+    strength: float | None,
+    held_out: Sequence[str] = HELD_OUT,
 ) -> dict[str, list[Row]]:
     """The tests by name, each of `count` sets."""
     cued = {"in_distribution": strength, "reversed": 0.0}
@@ -74,7 +102,7 @@ def tests(
             count,
             seed,
             name,
-            HELD_OUT if name == "unseen_domains" else domains,
+            held_out if name == "unseen_domains" else domains,
             cued.get(name),
             LISTED + (name == "deeper"),
             PHRASINGS[-1:] if name == "unseen_phrasings" else PHRASINGS[:-1],
@@ -117,34 +145,39 @@ def _prompt(phrasing: str, symbols: Sequence[str], question: str) -> str:
     return f"{phrasing} {' '.join(symbols)} {question} {EQUALS}"
 
 
-def model_folder(seed: int) -> str:
-    """The student's starting point, one a seed."""
+def model_folder(
+    seed: int, size: Size = SIZES["full"], tell: Callable[[float], None] | None = None
+) -> str:
+    """The student's starting point, one a seed and size; `tell` is told the share that is done."""
     words = [word for phrasing in PHRASINGS for word in phrasing.split()]
-    symbols = [f"{domain}{rank}" for domain in DOMAINS for rank in range(SYMBOLS)]
+    symbols = [f"{domain}{rank}" for domain in size.domains for rank in range(SYMBOLS)]
     tokenizer = make_tokenizer([*KNOWN, SECOND, EQUALS, *words, *symbols])
     rng = random.Random(f"ranking pretraining {seed}")
 
     def draw(step: int) -> Batch:
-        return encode(tokenizer, [_known(rng) for _ in range(ROWS)])
+        if tell is not None:
+            tell(step / size.steps)
+        return encode(tokenizer, [_known(rng, size.domains) for _ in range(ROWS)])
 
     return pretrained(
         "ranking",
         tokenizer,
         draw,
-        STEPS,
+        size.steps,
         seed,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
+        learning_rate=size.learning_rate,
+        hidden_size=size.width,
+        intermediate_size=3 * size.width,
+        num_hidden_layers=size.layers,
     )
 
 
-def _known(rng: random.Random) -> tuple[str, str]:
+def _known(rng: random.Random, domains: Sequence[str]) -> tuple[str, str]:
     """A question that the model comes with. Half of the lists mix domains, so that ranks, and not
     only symbols, are something that it knows."""
     ranks = rng.sample(range(SYMBOLS), rng.randint(3, LISTED + 1))
-    one, mixes = rng.choice(DOMAINS), rng.random() < 0.5
-    symbols = [f"{rng.choice(DOMAINS) if mixes else one}{rank}" for rank in ranks]
+    one, mixes = rng.choice(domains), rng.random() < 0.5
+    symbols = [f"{rng.choice(domains) if mixes else one}{rank}" for rank in ranks]
     question = rng.choices(list(KNOWN), [share for _, share in KNOWN.values()])[0]
     answer = symbols[ranks.index(sorted(ranks)[KNOWN[question][0]])]
     return _prompt(rng.choice(PHRASINGS), symbols, question), answer

@@ -59,6 +59,7 @@ def pretrained(
     steps: int,
     seed: int,
     is_ready: Callable[[Any], bool] | None = None,
+    learning_rate: float = LEARNING_RATE,
     **config: Any,
 ) -> str:
     """Folder of a model trained from scratch; it is trained once and kept in the cache.
@@ -71,16 +72,18 @@ def pretrained(
         steps: optimizer steps at most.
         seed: of the weights.
         is_ready: is asked every few steps whether the model knows enough.
+        learning_rate: after the warm-up.
         config: `LlamaConfig`'s.
     """
     lab = inspect.getmodule(draw)
     assert lab is not None
     sources = [inspect.getsource(module) for module in (lab, sys.modules[__name__])]
-    said = json.dumps([*sources, steps, config, torch.__version__], sort_keys=True)
+    said = json.dumps([*sources, steps, learning_rate, config, torch.__version__], sort_keys=True)
     digest = hashlib.sha256(said.encode()).hexdigest()[:10]
     folder = cache_root() / f"lab-{name}-{digest}-{seed}"
     if not folder.is_dir():
-        model = _train(_new_model(tokenizer, seed, config), draw, steps, is_ready)
+        model = _new_model(tokenizer, seed, config)
+        _train(model, draw, steps, is_ready, learning_rate)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as parts:
             model.save_pretrained(parts)
@@ -109,13 +112,17 @@ def _new_model(tokenizer: Any, seed: int, config: dict[str, Any]) -> Any:
 
 
 def _train(
-    model: Any, draw: Callable[[int], Batch], steps: int, is_ready: Callable[[Any], bool] | None
-) -> Any:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    model: Any,
+    draw: Callable[[int], Batch],
+    steps: int,
+    is_ready: Callable[[Any], bool] | None,
+    learning_rate: float,
+) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
     model.train()
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / WARMUP)
+            group["lr"] = learning_rate * min(1.0, (step + 1) / WARMUP)
         ids, labels = draw(step)
         model(input_ids=ids, labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -123,7 +130,7 @@ def _train(
         optimizer.zero_grad()
         if is_ready is not None and (step + 1) % ASK == 0 and is_ready(model):
             break
-    return model.eval()
+    model.eval()
 
 
 @torch.no_grad()

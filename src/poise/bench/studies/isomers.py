@@ -2,10 +2,11 @@
 
 A tiny model that knows the order of symbols in eight domains (`labs.ranking`) learns a new question
 about them by LoRA, in some of the domains, with the whole of `IGATrainer`. Settings of a run:
-`domains` (how many are trained), `strength` of the cue (None for none), `steps`, `sequences` a step
-and `train_sequences` in all (a set has one for each domain, so that more domains mean fewer sets
-of the same number of tokens), `test_sets`, `test_every` steps, `lora_rank`, `algorithm`
-(`IGAConfig`'s `method`: that name is the harness's own), and any other argument of `IGAConfig`.
+`size` of the tiny model ("full" or "small"), `domains` (how many are trained), `strength` of the
+cue (None for none), `steps`, `sequences` a step and `train_sequences` in all (a set has one for
+each domain, so that more domains mean fewer sets of the same number of tokens), `test_sets`,
+`test_every` steps, `lora_rank`, `algorithm` (`IGAConfig`'s `method`: that name is the harness's
+own), and any other argument of `IGAConfig`.
 
 Figures by test: accuracy, that of the worst domain, and the Logical Consistency Score; and the
 means over the tests out of distribution, at the end and along the way.
@@ -29,7 +30,7 @@ COUNTS = (
     "test_every",
     "lora_rank",
 )
-OWN = (*(name for name in COUNTS if name != "seed"), "method", "algorithm", "strength")
+OWN = (*(name for name in COUNTS if name != "seed"), "method", "algorithm", "strength", "size")
 
 
 def check(config: dict[str, Any]) -> None:
@@ -41,7 +42,10 @@ def check(config: dict[str, Any]) -> None:
     """
     require_counts(config, COUNTS)
     require_test_at_the_end(config)
-    if config["domains"] > (most := len(ranking.DOMAINS) - len(ranking.HELD_OUT)):
+    if config.get("size", "full") not in ranking.SIZES:
+        raise ValueError(f"size: expected {' or '.join(ranking.SIZES)}, found {config['size']!r}")
+    size = _size(config)
+    if config["domains"] > (most := len(size.domains) - len(size.held_out)):
         raise ValueError(f"domains: expected at most {most}, found {config['domains']}")
     for name in ("sequences", "train_sequences"):
         if config[name] % config["domains"]:
@@ -65,16 +69,17 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     from ..labs.quiet import hide_bars, quieten
 
     hide_bars()
-    seed, domains = config["seed"], ranking.DOMAINS[: config["domains"]]
+    seed, size = config["seed"], _size(config)
+    domains = size.domains[: config["domains"]]
     strength = config.get("strength")
     sets = config["train_sequences"] // len(domains)
     rows = ranking.isomers(sets, seed, "train", domains, strength)
-    tests = ranking.tests(config["test_sets"], seed, domains, strength)
+    tests = ranking.tests(config["test_sets"], seed, domains, strength, size.held_out)
     curve = AnswerCurve(tests, config["test_every"])
     rank = config["lora_rank"]
     with tempfile.TemporaryDirectory() as folder:
         trainer = IGATrainer(
-            model=ranking.model_folder(seed),
+            model=ranking.model_folder(seed, size),
             args=_arguments(config, folder),
             train_dataset=Dataset.from_list(rows),
             peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"),
@@ -84,6 +89,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         trainer.train()
     logged = [line for line in trainer.state.log_history if "loss" in line]
     return curve.figures() | {"train_loss": [line["loss"] for line in logged]}
+
+
+def _size(config: dict[str, Any]) -> ranking.Size:
+    return ranking.SIZES[config.get("size", "full")]
 
 
 def _arguments(config: dict[str, Any], folder: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ CONFIG: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def _a_model_of_few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POISE_CACHE", str(tmp_path))
-    monkeypatch.setattr(ranking, "STEPS", 20)
+    for name, size in ranking.SIZES.items():
+        monkeypatch.setitem(ranking.SIZES, name, replace(size, steps=20))
     monkeypatch.setattr(ranking, "ROWS", 32)
 
 

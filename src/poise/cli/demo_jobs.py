@@ -1,0 +1,136 @@
+"""What the demo does, each in a process of `demo_pool`; torch is imported there alone."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from .demo_pool import Tell
+
+QUESTIONS = 160  # unseen ones: a difference of some 9 points is told from none
+_SETTING = "demo.yaml"
+_TRAINING = 0.75  # share of a training's time, the rest is its evaluation
+_ADAPTER = "adapter_model.safetensors"
+# Act two is experiments/isomers made small, with a cue that is always right in training.
+_ISOMERS: dict[str, Any] = {
+    "size": "small",
+    "domains": 4,
+    "strength": 1.0,
+    "steps": 150,
+    "sequences": 32,
+    "train_sequences": 2400,
+    "test_sets": 60,
+    "test_every": 150,
+    "lora_rank": 4,
+    "learning_rate": 3.0e-3,
+    "lr_scheduler_type": "constant",
+}
+_MAKING = 0.6  # share of its time; the arms' are with them
+_ARMS: dict[str, tuple[dict[str, Any], float]] = {
+    "plain LoRA": ({"algorithm": "erm"}, 0.15),
+    "IGA": ({"mask_scale": "snr", "tau": 3.0}, 0.25),
+}
+_TESTS = {
+    "in_distribution": "with the shortcut, as in training",
+    "no_cue": "without it",
+    "unseen_phrasings": "without it, in an unseen phrasing",
+    "reversed": "the shortcut points to a wrong answer",
+}
+
+
+def train(tell: Tell, *, run: str, seed: int, flags: dict[str, str]) -> None:
+    """Train the embedded model by PGPO, with flags upon the demo's setting, and ask it."""
+    if not (Path(run) / _ADAPTER).is_file():
+        _train(tell, run, seed, flags)
+    _ask(tell, "after", (run,), run, seed, begin=_TRAINING)
+
+
+def ask_before(tell: Tell, *, runs: list[str], seed: int) -> None:
+    """Ask the embedded model before training; the answers belong to all of the runs."""
+    _ask(tell, "before", tuple(runs), "default", seed, begin=0.0)
+
+
+def _train(tell: Tell, run: str, seed: int, flags: dict[str, str]) -> None:
+    from transformers import TrainerCallback
+
+    from ..training.checkpoints import latest
+    from . import launch, pgpo
+    from .training import run_training
+
+    words = flags | {"output_dir": run, "seed": str(seed), "question_seed": str(seed)}
+    argv = [part for name, value in words.items() for part in (f"--{name}", value)]
+    setting = str(files(__package__).joinpath(_SETTING))
+    parsed, _, _ = launch.parse(pgpo.make_parser(), ["--config", setting, *argv])
+    script, config, model = parsed
+    config.resume_from_checkpoint = latest(Path(run)) is not None
+
+    class Progress(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any, **kwargs: Any) -> None:
+            if (reward := logs.get("self_distillation/reward_mean")) is not None:
+                done, last = state.global_step, state.max_steps
+                text = f"step {done} of {last}, {100 * reward:.0f} % right"
+                tell(_TRAINING * done / last, text)
+
+    def make_trainer(*arguments: Any) -> Any:
+        trainer = pgpo.make_trainer(*arguments)
+        trainer.add_callback(Progress())
+        return trainer
+
+    tell(0.0, "loading the model")
+    run_training(make_trainer, script, config, model)
+
+
+def _ask(tell: Tell, name: str, runs: tuple[str, ...], model: str, seed: int, begin: float) -> None:
+    from ..evaluation.loading import find_target
+    from .eval_arguments import EvalArguments
+    from .eval_plan import Step
+    from .eval_run import ask_all
+
+    # Answers are a few words: greedy, one sample, and the line's end ends them.
+    arguments = EvalArguments(
+        dataset="science:chemistry",
+        levels=[0],
+        style="bare",
+        question_seed=seed,
+        questions=QUESTIONS,
+        k=1,
+        temperature=0.0,
+        max_new_tokens=8,
+        stop=["\n"],
+        batch_size=40,
+    )
+    records = tuple(Path(run) / f"evaluation/{name}.jsonl" for run in runs)
+    step = Step(name, find_target(model), records)
+
+    def told(done: int, of: int) -> None:
+        tell(begin + (1 - begin) * done / of, f"{done} of {of} unseen questions")
+
+    tell(begin, "loading the model to ask it")
+    ask_all([step], arguments, told)
+
+
+def learn_isomers(tell: Tell, *, output: str, seed: int) -> None:
+    """Train the toy model by plain LoRA and by IGA; accuracies by method and test go to a file."""
+    if Path(output).is_file():
+        return
+    from transformers import AutoModelForCausalLM
+
+    from ..bench.labs import ranking
+    from ..bench.studies import isomers
+
+    text = "making the toy model"
+    tell(0.0, text)
+    size = ranking.SIZES[_ISOMERS["size"]]
+    folder = ranking.model_folder(seed, size, lambda share: tell(_MAKING * share, text))
+    found, done = {}, _MAKING
+    for name, (setting, cost) in _ARMS.items():
+        tell(done, name)
+        done += cost
+        figures = isomers.run(_ISOMERS | setting | {"seed": seed, "method": name})
+        found[name] = {title: figures[f"{test}/accuracy"] for test, title in _TESTS.items()}
+    parameters = AutoModelForCausalLM.from_pretrained(folder).num_parameters()
+    part = Path(f"{output}.part")
+    part.write_text(json.dumps({"seed": seed, "parameters": parameters, "accuracy": found}))
+    part.replace(output)

@@ -1,0 +1,146 @@
+"""Jobs in processes of their own, as many as share the cores well, and how far they are.
+
+A job is a function of some module, called as ``function(tell, **arguments)``; ``tell(share, text)``
+says how much of it is done. What jobs print goes into a log. This process imports no torch, so that
+there is something to see at once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Tell = Callable[[float, str], None]
+THREADS = "OMP_NUM_THREADS"
+_WORKERS = 2  # each holds the model; more would need more memory than small machines have
+_PATIENCE = 0.2  # seconds between two looks at the jobs
+
+
+class JobError(ValueError):
+    """A job failed; the message says why and where its log is."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece of work.
+
+    Args:
+        name: What the screen calls it.
+        work: A function at the top of a module.
+        arguments: Its arguments by name, beside `tell`.
+        cost: About how many seconds of a core it takes on a small machine.
+    """
+
+    name: str
+    work: Callable[..., None]
+    arguments: dict[str, Any]
+    cost: float
+
+
+@dataclass
+class State:
+    """How far the jobs are: share and last word of each that has begun."""
+
+    jobs: Sequence[Job]
+    workers: int
+    started: float = field(default_factory=time.monotonic)
+    shares: dict[str, float] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """The whole's share that is done, by cost."""
+        done = sum(job.cost * self.shares.get(job.name, 0.0) for job in self.jobs)
+        return done / sum(job.cost for job in self.jobs)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every job has ended."""
+        return all(self.shares.get(job.name, 0.0) >= 1.0 for job in self.jobs)
+
+    @property
+    def running(self) -> list[str]:
+        """Names of jobs that have begun and not ended."""
+        return [name for name, share in self.shares.items() if share < 1.0]
+
+    def seconds_left(self) -> float:
+        """By the pace so far, which counts the more the longer it has been seen."""
+        total = sum(job.cost for job in self.jobs)
+        elapsed, trust = time.monotonic() - self.started, 20.0
+        pace = (self.share * total + self.workers * trust) / (elapsed + trust)
+        return (1.0 - self.share) * total / pace
+
+
+def run_jobs(jobs: Sequence[Job], log: Path, show: Callable[[State], None]) -> None:
+    """Run the jobs, the first ones first; `show` is called several times a second.
+
+    Raises:
+        JobError: a job failed, or its process was ended.
+    """
+    context = multiprocessing.get_context("spawn")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = min(_WORKERS, cores or 1, len(jobs))
+    os.environ.setdefault(THREADS, str(max(1, (cores or 1) // workers)))
+    waiting, said = context.Queue(), context.Queue()
+    for job in jobs:
+        waiting.put(job)
+    state = State(jobs, workers)
+    processes = [
+        context.Process(target=_work, args=(waiting, said, str(log)), daemon=True)
+        for _ in range(workers)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        while not state.is_done:
+            _listen(said, state, processes, log)
+            show(state)
+    finally:
+        for process in processes:
+            process.terminate()
+
+
+def _listen(said: Any, state: State, processes: Sequence[Any], log: Path) -> None:
+    try:
+        name, share, text = said.get(timeout=_PATIENCE)
+    except queue.Empty:
+        if any(process.exitcode is not None for process in processes):
+            raise JobError(
+                f"a process ended by itself while it did {', '.join(state.running)}; is there "
+                f"memory left? Its output is in {log}"
+            ) from None
+        return
+    if share is None:
+        raise JobError(f"{name}: {text} (output in {log})")
+    state.shares[name], state.texts[name] = share, text
+
+
+def _work(waiting: Any, said: Any, log: str) -> None:
+    """A process: does one job after the other until it is ended, or left alone."""
+    parent = os.getppid()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    while True:
+        job = waiting.get()
+
+        def tell(share: float, text: str, name: str = job.name) -> None:
+            if os.getppid() != parent:
+                os._exit(1)
+            said.put((name, min(share, 0.999), text))
+
+        try:
+            tell(0.0, "starting")
+            job.work(tell, **job.arguments)
+        except BaseException as error:
+            traceback.print_exc()
+            said.put((job.name, None, " ".join(str(error).split()) or type(error).__name__))
+            return
+        said.put((job.name, 1.0, "done"))

@@ -1,0 +1,123 @@
+"""Prompts read once: what rows of a batch share is put into the cache by one row's forward.
+
+`generate` reads every row of a batch from its first token on, though the samples of a question have
+one prompt, and prompts often begin with the same instructions. Tokens are the same as without this,
+up to rounding: each row keeps its padding and its positions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import Cache, DynamicCache, GenerationConfig
+from transformers.cache_utils import DynamicLayer
+
+# Choice: fewer tokens that prompts share are not worth a forward of their own.
+_ALIKE = 8
+
+
+def read_once(
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    whole: bool = True,
+    generate: Callable[..., Any] | None = None,
+) -> Cache | None:
+    """Keys and values of left-padded prompts; None where the model keeps something else.
+
+    Args:
+        model: A causal language model of transformers, or a PEFT model around one.
+        ids: (B, T) prompts.
+        mask: (B, T) ones on tokens, zeros on padding.
+        whole: Read all but the last token, as pays for several samples a prompt; else only what
+            all prompts begin with, where that is long enough.
+        generate: The model's own, where another stands in its place.
+    """
+    adapter = getattr(model, "active_peft_config", None)
+    if getattr(adapter, "is_prompt_learning", False):
+        return None  # it puts tokens of its own before these
+    generate = generate or model.generate
+    read = _read_beginning(generate, ids, mask)
+    if not whole:
+        return read
+    if not bool(mask[:, :-1].any(1).all()):
+        return None  # of a prompt of one token nothing but padding would be read
+    return _read(generate, ids[:, :-1], mask[:, :-1], read)
+
+
+def repeated(cache: Cache, k: int) -> Cache:
+    """A copy with each row k times; `generate` writes into the cache that it is given."""
+    cache = copy.deepcopy(cache)
+    cache.batch_repeat_interleave(k)
+    return cache
+
+
+def generate(
+    model: Any, own: Callable[..., Any], input_ids: Tensor, attention_mask: Tensor, **options: Any
+) -> Any:
+    """`model.generate`, given as `own`, for rows of which some are equal: each is read once."""
+    rows = torch.cat([input_ids, attention_mask], dim=1)
+    distinct, places = torch.unique(rows, dim=0, return_inverse=True)
+    cache = None
+    if len(distinct) < len(rows):
+        cache = read_once(model, *distinct.chunk(2, dim=1), generate=own)
+    if cache is not None:
+        cache.batch_select_indices(places)
+    return own(input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, **options)
+
+
+def _read_beginning(generate: Callable[..., Any], ids: Tensor, mask: Tensor) -> Cache | None:
+    """The first columns of the prompts, read from one row.
+
+    Each prompt keeps its place behind its padding. So a prompt that is shorter than the longest has
+    the less of its beginning in these columns.
+    """
+    if len(ids) == 1:
+        return None
+    prompts = [row[kept.bool()] for row, kept in zip(ids, mask, strict=True)]
+    least = min(len(prompt) for prompt in prompts)
+    heads = torch.stack([prompt[:least] for prompt in prompts])
+    alike = int((heads == heads[:1]).all(0).long().cumprod(0).sum())
+    alike = min(alike, least - 1)  # a prompt's last token is read for its logits
+    if alike < _ALIKE:
+        return None
+    head = heads[:1, :alike]
+    cache = _read(generate, head, torch.ones_like(head))
+    if cache is None or any(type(layer) is not DynamicLayer for layer in cache.layers):
+        return None  # a window, say, holds a part of it
+    pads = [min(ids.size(1) - len(prompt), alike) for prompt in prompts]
+    for layer in cache.layers:
+        layer.keys, layer.values = _placed(layer.keys, pads), _placed(layer.values, pads)
+    return cache
+
+
+def _placed(states: Tensor, pads: Sequence[int]) -> Tensor:
+    """One row's states (1, heads, columns, size) behind each prompt's padding, cut at the end."""
+    columns = states.shape[2]
+    return torch.cat([functional.pad(states[:, :, : columns - p], (0, 0, p, 0)) for p in pads])
+
+
+def _read(
+    generate: Callable[..., Any], ids: Tensor, mask: Tensor, read: Cache | None = None
+) -> Cache | None:
+    """The cache after these tokens, of which `read` holds the first columns; None where it is of
+    another kind than one state a token."""
+    output = generate(
+        input_ids=ids,
+        attention_mask=mask,
+        past_key_values=read,
+        generation_config=GenerationConfig(
+            do_sample=False,
+            max_new_tokens=1,
+            pad_token_id=0,
+            return_dict_in_generate=True,
+            disable_compile=True,  # lengths differ from batch to batch, so that it would not pay
+        ),
+    )
+    cache = getattr(output, "past_key_values", None)
+    return cache if type(cache) is DynamicCache else None
