@@ -175,6 +175,10 @@ def _refuse_difference(split: SplitModel, own: Tensor, ours: Tensor, roundings: 
         )
 
 
+_PADDING = 16  # tokens before a row
+_LARGEST_ROUNDING = torch.finfo(torch.bfloat16).eps ** 0.5
+
+
 def padding_shifts(forward: Callable[[Tensor, Tensor], Tensor], input_ids: Tensor) -> bool:
     """Whether padding before a row changes what a model makes of the row.
 
@@ -182,16 +186,16 @@ def padding_shifts(forward: Callable[[Tensor, Tensor], Tensor], input_ids: Tenso
         forward: from ids and attention mask (1, T) to one value or more for each token (1, T, n).
         input_ids: (1, T) real tokens.
 
-    Choice: rounding is of the order of eps, a shifted position of order one, so that the bound on
-    the relative difference is their geometric mean; the median over tokens, since rounding may send
-    one to another expert.
+    Choice: rounding is of the order of eps, bfloat16's at most (also inside a model whose outputs
+    are float32), and a shifted position of order one; the bound on the relative difference is
+    their geometric mean. The median over tokens, since rounding may send one to another expert.
     """
     mask = torch.ones_like(input_ids)
-    alone = forward(input_ids, mask)
-    padding = mask.new_zeros(1, 3)
-    padded = forward(torch.cat([padding, input_ids], 1), torch.cat([padding, mask], 1))
-    difference = (padded[:, 3:] - alone).float().norm(dim=-1) / alone.float().norm(dim=-1)
-    return difference.median().item() > torch.finfo(alone.dtype).eps ** 0.5
+    padding = mask.new_zeros(1, _PADDING)
+    alone = forward(input_ids, mask).float()
+    padded = forward(torch.cat([padding, input_ids], 1), torch.cat([padding, mask], 1)).float()
+    difference = (padded[:, _PADDING:] - alone).norm(dim=-1) / alone.norm(dim=-1)
+    return difference.median().item() > _LARGEST_ROUNDING
 
 
 @torch.no_grad()
