@@ -61,14 +61,48 @@ def generate(
     model: Any, own: Callable[..., Any], input_ids: Tensor, attention_mask: Tensor, **options: Any
 ) -> Any:
     """`model.generate`, given as `own`, for rows of which some are equal: each is read once."""
-    rows = torch.cat([input_ids, attention_mask], dim=1)
+    cache = _read_rows(model, input_ids, attention_mask, own)
+    return own(input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, **options)
+
+
+def hidden_states(model: Any, backbone: Any, ids: Tensor, mask: Tensor, keep: int) -> Tensor | None:
+    """Hidden states that predict the last `keep` tokens, (B, keep, H), without a gradient.
+
+    What the rows hold before those tokens is read once for rows that are equal in it. None where no
+    two rows are, or the model keeps something else.
+
+    Args:
+        model: As `read_once` takes it.
+        backbone: The part of it without the head.
+        ids: (B, T) left-padded rows.
+        mask: (B, T) ones on tokens, zeros on padding.
+        keep: Tokens.
+    """
+    cache = _read_rows(model, ids[:, :-keep], mask[:, :-keep], model.generate)
+    if cache is None:
+        return None
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -keep - 1 :]
+    states: Tensor = backbone(
+        input_ids=ids[:, -keep - 1 :],
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return states[:, :-1]
+
+
+def _read_rows(model: Any, ids: Tensor, mask: Tensor, own: Callable[..., Any]) -> Cache | None:
+    """The cache of rows but for their last token, of which equal ones are read once; None where
+    all differ."""
+    rows = torch.cat([ids, mask], dim=1)
     distinct, places = torch.unique(rows, dim=0, return_inverse=True)
-    cache = None
-    if len(distinct) < len(rows):
-        cache = read_once(model, *distinct.chunk(2, dim=1), generate=own)
+    if len(distinct) == len(rows):
+        return None
+    cache = read_once(model, *distinct.chunk(2, dim=1), generate=own)
     if cache is not None:
         cache.batch_select_indices(places)
-    return own(input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, **options)
+    return cache
 
 
 def _read_beginning(generate: Callable[..., Any], ids: Tensor, mask: Tensor) -> Cache | None:

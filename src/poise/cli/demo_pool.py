@@ -105,6 +105,12 @@ def run_jobs(jobs: Sequence[Job], log: Path, show: Callable[[State], None]) -> N
     finally:
         for process in processes:
             process.terminate()
+        for process in processes:
+            if process.pid is not None:
+                process.join()
+        for channel in (waiting, said):
+            channel.close()
+            channel.join_thread()
 
 
 def _listen(said: Any, state: State, processes: Sequence[Any], log: Path) -> None:

@@ -31,7 +31,9 @@ class EvalArguments:
         None, "How many questions; None means 200 where they are generated, else all."
     )
     levels: list[int] | None = option(None, "Levels of generated questions, 0 (recall) to 4.")
-    style: str | None = option(None, "Form of generated prompts: 'chat', 'plain' or 'short'.")
+    style: str | None = option(
+        None, "Form of generated prompts: 'chat', 'plain', 'short' or 'bare'."
+    )
     question_seed: int | None = option(None, "Seed of generated questions.")
     limit: int | None = option(None, "Ask at most so many, spread evenly over the data set.")
     tests: list[str] | None = option(

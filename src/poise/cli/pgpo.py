@@ -44,8 +44,8 @@ class PGPOScriptArguments:
     levels: list[int] | None = option(None, "Levels of generated questions, 0 (recall) to 4.")
     style: str = option(
         "chat",
-        "Form of prompts: 'chat', 'plain' (letters), or 'short' (answers by an option's text, "
-        "for the smallest models).",
+        "Form of prompts: 'chat', 'plain' (letters), 'short' (answers by an option's text, for "
+        "the smallest models) or 'bare' (the same without an example).",
     )
     question_seed: int = option(0, "Seed of generated questions.")
     reference: bool = option(

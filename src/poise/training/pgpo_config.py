@@ -111,8 +111,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     )
     share_prompts: bool = _option(
         False,
-        "Read the prompt of a group, and what all prompts begin with, once when rollouts are drawn "
-        "by transformers. Tokens are the same up to rounding.",
+        "Read the prompt of a group, and what all prompts begin with, once, for rollouts by "
+        "transformers and by the teacher. Values are the same up to rounding.",
     )
     max_resamples: int = _option(
         0, "How often the prompts of a batch without any success are sampled again."

@@ -12,7 +12,6 @@ from transformers import TrainerCallback
 from ..models import fold_output_head
 from ._host import is_pure_lora_training
 from .devices import keep_whole, refuse_spread_model
-from .distillation import DistillationMixin
 from .exact_resume import ExactResumeMixin
 from .guards import WarmupCheck
 from .hidden_states import split_causal_lm
@@ -34,7 +33,7 @@ from .teacher_context import RolloutTeacherContextBuilder
 
 
 class PGPOTrainer(  # type: ignore[misc]
-    OptimizerStepMixin, ExactResumeMixin, RolloutMixin, SharedPromptsMixin, DistillationMixin
+    OptimizerStepMixin, ExactResumeMixin, RolloutMixin, SharedPromptsMixin
 ):
     """Trainer for Physics-Guided Policy Optimization.
 

@@ -1,4 +1,4 @@
-"""Rollouts by transformers' `generate` that read the prompt of a group once, not once a rollout."""
+"""The prompt of a group is read once, not once a rollout, for rollouts and by the teacher."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from accelerate.utils import DistributedType
+from torch import Tensor
 
-from ..reading import generate
-from ._host import SDPOTrainer
+from ..reading import generate, hidden_states
+from .distillation import DistillationMixin
+from .hidden_states import SplitModel, split_causal_lm
 
 
-class SharedPromptsMixin(SDPOTrainer):  # type: ignore[misc]
+class SharedPromptsMixin(DistillationMixin):
     """Puts `reading.generate` in the place of the model's own, while the host draws rollouts."""
 
     def _generate_transformers(
@@ -27,6 +30,23 @@ class SharedPromptsMixin(SDPOTrainer):  # type: ignore[misc]
             return super()._generate_transformers(prompt_ids)
         with _reading_once(self.accelerator.unwrap_model(self.model_wrapped)):
             return super()._generate_transformers(prompt_ids)
+
+    @torch.no_grad()
+    def _teacher_hidden_states(self, batch: dict[str, Tensor]) -> tuple[SplitModel, Tensor]:
+        """The teacher's, whose prompt is one for all rollouts of a group unless it shows one."""
+        if self.args.share_prompts and not self.is_fsdp_enabled:
+            teacher = split_causal_lm(self.accelerator.unwrap_model(self.teacher_model))
+            with self._get_teacher_context_for_self_distillation(), self.accelerator.autocast():
+                hidden = hidden_states(
+                    teacher.model,
+                    teacher.backbone,
+                    batch["teacher_input_ids"],
+                    batch["teacher_attention_mask"],
+                    batch["completion_ids"].size(1),
+                )
+            if hidden is not None:
+                return teacher, hidden
+        return super()._teacher_hidden_states(batch)
 
 
 @contextmanager

@@ -47,6 +47,11 @@ def test_short_is_an_example_and_text_that_waits_for_an_option():
     assert example.rpartition("Answer: ")[2] in options
 
 
+def test_bare_is_short_without_the_example():
+    prompt = render(QUESTION, "short")["prompt"]
+    assert prompt.endswith("\n\n" + render(QUESTION, "bare")["prompt"])
+
+
 def test_the_reference_of_short_is_the_right_options_text():
     assert render(QUESTION, "short")["privileged_context"] == "2 m/s"
 
@@ -77,6 +82,6 @@ def test_a_style_of_ones_own_can_be_added(monkeypatch):
 
 def test_an_unknown_style_names_the_nearest():
     with pytest.raises(
-        ValueError, match=r"expected one of chat, plain, short, found 'chatt'; did you mean"
+        ValueError, match=r"expected one of chat, plain, short, bare, found 'chatt'; did you mean"
     ):
         get_style("chatt")

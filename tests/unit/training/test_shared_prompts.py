@@ -53,3 +53,30 @@ def test_rollouts_are_the_same_and_prompts_are_read_once(tmp_path: Path, lora: b
     # for their last token, and that of nine.
     width, begin = max(map(len, PROMPTS)), len("the sum of") - 1
     assert read[False] - read[True] == 9 * width - (begin + 3 * (width - 1 - begin) + 9)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_teacher_reads_a_prompt_once(tmp_path: Path, lora: bool) -> None:
+    trainer = make_trainer(tmp_path, True, lora)
+    texts = [prompt + end for prompt in PROMPTS[:2] for end in (" 8 ok", " 19.?", " no. ")]
+    rows = trainer.processing_class(texts, padding=True, return_tensors="pt")
+    batch = {
+        "teacher_input_ids": rows["input_ids"],
+        "teacher_attention_mask": rows["attention_mask"],
+        "completion_ids": rows["input_ids"][:, -5:],
+    }
+    read: list[int] = []
+    trainer.teacher_model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, inputs: read.append(inputs[0].numel())
+    )
+    hidden = []
+    for share in (False, True):
+        trainer.args.share_prompts = share
+        hidden.append(trainer._teacher_hidden_states(batch)[1])
+    ours, theirs = hidden
+    # Rotary angles are float32 in a float64 model.
+    bound = 32 * torch.finfo(torch.float32).eps * float(ours.abs().max())
+    torch.testing.assert_close(theirs, ours, rtol=0.0, atol=bound)
+    width, begin = len(PROMPTS[1]), len("the sum of ")
+    # Six rows; or the beginning, the rest of two prompts but for its last token, six ends.
+    assert read == [6 * (width + 5), begin, 2 * (width - 1 - begin), 6 * 6]

@@ -45,6 +45,7 @@ class Size:
     layers: int = 4
     steps: int = 600
     learning_rate: float = 2e-3
+    decays: bool = False
 
     @property
     def held_out(self) -> tuple[str, ...]:
@@ -53,7 +54,7 @@ class Size:
 
 
 # The small one is there in a minute of one core; it knows the third largest less well.
-SIZES = {"full": Size(), "small": Size(DOMAINS[:6], 64, 3, 400, 4e-3)}
+SIZES = {"full": Size(), "small": Size(DOMAINS[:6], 64, 3, 400, 4e-3, decays=True)}
 
 
 def isomers(
@@ -166,6 +167,7 @@ def model_folder(
         size.steps,
         seed,
         learning_rate=size.learning_rate,
+        decays=size.decays,
         hidden_size=size.width,
         intermediate_size=3 * size.width,
         num_hidden_layers=size.layers,
