@@ -50,7 +50,7 @@ MASK = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1, 1, 1], [1] * 10])  # padded at the
 POSITIONS = torch.tensor([[0, 0, 0, *range(7)], [*range(10)]])
 
 
-def _model(config: Any, dtype: torch.dtype = torch.float64) -> Any:
+def _model(config: Any, dtype: torch.dtype = torch.float32) -> Any:
     torch.manual_seed(0)
     return hf.AutoModelForCausalLM.from_config(config).to(dtype).eval()
 
@@ -272,7 +272,7 @@ def test_an_adapter_on_the_head_follows_the_active_one(name: str, settings: dict
     model = _peft(CONFIGS[name], **settings)
     split = split_causal_lm(model)
     assert split.head.has_adapter
-    hidden = torch.randn(3, 32).double()
+    hidden = torch.randn(3, 32)
     with torch.no_grad():
         trained = split.head(hidden)
         with use_adapter(model, adapter_name=None):

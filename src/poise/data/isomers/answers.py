@@ -7,7 +7,7 @@ words of its domain; each option stands for a logical answer, the same in every 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MARKER = "Answer:"
@@ -102,6 +102,23 @@ def isomer_reward(
     """
     rows = zip(completions, answer, options, meanings, strict=True)
     return [float(logical_answer(text, o, m) == right) for text, right, o, m in rows]
+
+
+def check_meanings(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Check that each row's answer is one of its meanings; a trainer calls it before the run.
+
+    Raises:
+        ValueError: naming the first row where it is not.
+    """
+    for index, row in enumerate(rows):
+        if row["answer"] not in row["meanings"]:
+            raise ValueError(
+                f"row {index}: expected an answer among its meanings "
+                f"{', '.join(map(repr, row['meanings']))}, found {row['answer']!r}"
+            )
+
+
+isomer_reward.check_rows = check_meanings  # type: ignore[attr-defined]
 
 
 def _same_text(answer: str, option: str) -> bool:

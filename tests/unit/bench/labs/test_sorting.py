@@ -63,6 +63,7 @@ def test_the_loss_is_on_the_completion_and_its_end() -> None:
     assert labels.tolist() == [[IGNORED, IGNORED, y, end], [IGNORED, y, end, IGNORED]]
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POISE_CACHE", str(tmp_path))
     monkeypatch.setattr(sorting, "STEPS", 25)

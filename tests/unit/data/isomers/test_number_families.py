@@ -17,7 +17,11 @@ from poise.data.isomers.model import DOMAINS, Family, Form, Story
 from .solvers_numbers import SOLVERS
 
 FAMILIES = [rates.FAMILY, two_unknowns.FAMILY, counting.FAMILY, state_changes.FAMILY]
-CASES = [pytest.param(f, d, id=f"{f.name}-{d}") for f in FAMILIES for d in f.depths]
+CASES = [
+    pytest.param(f, d, id=f"{f.name}-{d}", marks=() if d <= 2 else pytest.mark.slow)
+    for f in FAMILIES
+    for d in f.depths
+]
 TELLINGS = [
     pytest.param(f, domain, p, id=f"{f.name}-{domain}-{p}")
     for f in FAMILIES
@@ -120,6 +124,7 @@ def test_the_place_of_mention_of_a_holder_says_nothing() -> None:
     assert abs(last / DRAWS - 0.25) < NEAR_QUARTER
 
 
+@pytest.mark.slow
 @EACH
 def test_there_are_five_thousand_forms_of_one_or_two_steps(family: Family) -> None:
     rng, found = random.Random(7), set()

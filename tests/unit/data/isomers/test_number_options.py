@@ -21,7 +21,7 @@ from .number_ranker import held_out_choices, oddness, properties
 
 DRAWS = 2400
 CASES = [
-    (name, depth)
+    pytest.param(name, depth, id=f"{name}-{depth}", marks=() if depth == 1 else pytest.mark.slow)
     for name in ("rates", "two_unknowns", "counting", "state_changes")
     for depth in FAMILIES[name].depths
 ]
@@ -50,7 +50,7 @@ def look(options: np.ndarray, right: np.ndarray) -> tuple[float, float, str]:
     return float(hits.mean()), odd[worst], worst
 
 
-@pytest.mark.parametrize(("name", "depth"), CASES, ids=[f"{n}-{d}" for n, d in CASES])
+@pytest.mark.parametrize(("name", "depth"), CASES)
 def test_the_numbers_alone_do_not_tell_the_answer(name: str, depth: int) -> None:
     share, odd, worst = look(*drawn(name, depth))
     print(f"{name} {depth}: {share:.1%} guessed, oddest {worst!r} by {odd:.1f} deviations")

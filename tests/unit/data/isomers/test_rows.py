@@ -11,6 +11,7 @@ import datasets
 import pytest
 
 from poise.data import check_dataset, load_questions
+from poise.data.isomers.answers import isomer_reward
 from poise.data.isomers.cues import Cue
 from poise.data.isomers.generate import generate_isomers
 from poise.data.isomers.model import DOMAINS, HELD_OUT_DOMAINS, TRAIN_DOMAINS
@@ -203,4 +204,4 @@ def test_a_set_may_lack_a_domain_but_must_be_sound(tmp_path: Path) -> None:
 def test_an_answer_outside_its_meanings_is_refused() -> None:
     [row, *_] = to_rows(generate_isomers(1))
     with pytest.raises(ValueError, match="expected an answer among its meanings"):
-        check_dataset([row | {"answer": "e9"}])
+        isomer_reward.check_rows([row | {"answer": "e9"}])

@@ -79,6 +79,7 @@ def test_no_problem_and_no_form_occurs_twice() -> None:
     assert len(set(keys(sample()))) == len({s.isomer_id for s in sample()}) == SETS
 
 
+@pytest.mark.slow
 def test_splits_share_no_form_and_no_problem_under_any_seed() -> None:
     forms, prompts = {}, {}
     for split in SPLITS:

@@ -49,6 +49,7 @@ def test_order_of_domains_and_levels_does_not_matter():
     )
 
 
+@pytest.mark.slow
 def test_splits_share_no_question_under_any_seed():
     seen = {
         split: {
