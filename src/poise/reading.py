@@ -99,7 +99,8 @@ def _read_rows(model: Any, ids: Tensor, mask: Tensor, own: Callable[..., Any]) -
     distinct, places = torch.unique(rows, dim=0, return_inverse=True)
     if len(distinct) == len(rows):
         return None
-    cache = read_once(model, *distinct.chunk(2, dim=1), generate=own)
+    ids, mask = distinct.chunk(2, dim=1)
+    cache = read_once(model, ids, mask, generate=own)
     if cache is not None:
         cache.batch_select_indices(places)
     return cache

@@ -10,7 +10,7 @@ from .demo_pool import Job, run_jobs
 from .demo_screen import Screen
 
 PGPO, SDPO = "pgpo", "sdpo"
-_FLAGS = {PGPO: {}, SDPO: {"sensitivity": "0"}}
+_FLAGS: dict[str, dict[str, str]] = {PGPO: {}, SDPO: {"sensitivity": "0"}}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -49,8 +49,10 @@ def main(argv: list[str]) -> int:
         run_jobs(_jobs(runs, isomers, arguments.seed), log, screen.show)
     from ..evaluation.demo_report import write_demo_report  # matplotlib and more, only now
 
-    for line in write_demo_report(folder / "report.html", *runs.values(), list(isomers.values())):
+    page = folder / "report.html"
+    for line in write_demo_report(page, runs[PGPO], runs[SDPO], list(isomers.values())):
         print(line)
+    print(f"The page: {page}")
     return 0
 
 
@@ -60,13 +62,13 @@ def _jobs(runs: dict[str, Path], isomers: dict[int, Path], seed: int) -> list[Jo
             name.upper(),
             train,
             {"run": str(runs[name]), "seed": seed, "flags": flags},
-            cost=130.0,
+            cost=155.0,
         )
         for name, flags in _FLAGS.items()
     ]
     toys = [
-        Job(f"isomers, seed {one}", learn_isomers, {"output": str(path), "seed": one}, cost=30.0)
+        Job(f"isomers, seed {one}", learn_isomers, {"output": str(path), "seed": one}, cost=75.0)
         for one, path in isomers.items()
     ]
     asked = {"runs": [str(run) for run in runs.values()], "seed": seed}
-    return [*trainings, *toys, Job("before training", ask_before, asked, cost=25.0)]
+    return [*trainings, *toys, Job("before training", ask_before, asked, cost=30.0)]

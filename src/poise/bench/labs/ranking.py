@@ -54,7 +54,7 @@ class Size:
 
 
 # The small one is there in a minute of one core; it knows the third largest less well.
-SIZES = {"full": Size(), "small": Size(DOMAINS[:6], 64, 3, 400, 4e-3, decays=True)}
+SIZES = {"full": Size(), "small": Size(DOMAINS[:6], 64, 3, 400, 4e-3)}
 
 
 def isomers(
