@@ -155,4 +155,6 @@ def _read(
         ),
     )
     cache = getattr(output, "past_key_values", None)
-    return cache if type(cache) is DynamicCache else None
+    # A model may pass over the cache, as layers do that are checkpointed.
+    is_whole = type(cache) is DynamicCache and cache.get_seq_length() == ids.size(1)
+    return cache if is_whole else None

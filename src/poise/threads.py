@@ -52,6 +52,11 @@ def free_cores() -> int:
     return _within_quota(round(len(allowed) * idle / total) if total else len(allowed))
 
 
+def usable_cores() -> int:
+    """Cores that this process may use, whoever else does, at least one."""
+    return _within_quota(len(_allowed_cores()))
+
+
 def _allowed_cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))

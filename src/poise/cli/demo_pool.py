@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..threads import usable_cores, use_free_cores
+
 Tell = Callable[[float, str], None]
-THREADS = "OMP_NUM_THREADS"
 _WORKERS = 2  # each holds the model; more would need more memory than small machines have
 _PATIENCE = 0.2  # seconds between two looks at the jobs
 
@@ -85,9 +86,8 @@ def run_jobs(jobs: Sequence[Job], log: Path, show: Callable[[State], None]) -> N
         JobError: a job failed, or its process was ended.
     """
     context = multiprocessing.get_context("spawn")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = min(_WORKERS, cores or 1, len(jobs))
-    os.environ.setdefault(THREADS, str(max(1, (cores or 1) // workers)))
+    workers = min(_WORKERS, usable_cores(), len(jobs))
+    use_free_cores(workers)
     waiting, said = context.Queue(), context.Queue()
     for job in jobs:
         waiting.put(job)
@@ -135,7 +135,12 @@ def _work(waiting: Any, said: Any, log: str) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     while True:
-        job = waiting.get()
+        try:
+            job = waiting.get(timeout=_PATIENCE)
+        except queue.Empty:
+            if os.getppid() != parent:
+                return
+            continue
 
         def tell(share: float, text: str, name: str = job.name) -> None:
             if os.getppid() != parent:

@@ -236,6 +236,15 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
                 f"distillation_weight={self.distillation_weight} compares the rollouts of a group, "
                 "expected num_generations of 2 or more, found 1"
             )
+        own_cache = self.cache_implementation or (self.generation_kwargs or {}).get(
+            "cache_implementation"
+        )
+        if self.share_prompts and own_cache:
+            raise ValueError(
+                "share_prompts=True fills transformers' default cache, expected no "
+                f"cache_implementation, found {own_cache!r}; leave it out, or set "
+                "share_prompts=False"
+            )
         if self.save_only_model and self.exact_resume:
             raise ValueError(
                 "save_only_model=True leaves out the optimizer, so a run cannot be resumed; set "

@@ -12,12 +12,14 @@ from accelerate.utils import DistributedType
 from torch import Tensor
 
 from ..reading import generate, hidden_states
+from ._host import disable_gradient_checkpointing
 from .distillation import DistillationMixin
 from .hidden_states import SplitModel, split_causal_lm
 
 
 class SharedPromptsMixin(DistillationMixin):
-    """Puts `reading.generate` in the place of the model's own, while the host draws rollouts."""
+    """Puts `reading.generate` in the place of the model's own while TRL draws rollouts, and reads
+    the teacher's prompts the same way."""
 
     def _generate_transformers(
         self, prompt_ids: list[list[int]]
@@ -36,7 +38,14 @@ class SharedPromptsMixin(DistillationMixin):
         """The teacher's, whose prompt is one for all rollouts of a group unless it shows one."""
         if self.args.share_prompts and not self.is_fsdp_enabled:
             teacher = split_causal_lm(self.accelerator.unwrap_model(self.teacher_model))
-            with self._get_teacher_context_for_self_distillation(), self.accelerator.autocast():
+            with (
+                self._get_teacher_context_for_self_distillation(),
+                self.accelerator.autocast(),
+                # With checkpointing, layers in training mode pass over the cache.
+                disable_gradient_checkpointing(
+                    teacher.model, self.args.gradient_checkpointing_kwargs
+                ),
+            ):
                 hidden = hidden_states(
                     teacher.model,
                     teacher.backbone,

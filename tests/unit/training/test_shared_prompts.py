@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,13 +17,15 @@ PROMPTS = ["the sum of 5 and 3 =", "the sum of 12 and 7 =", "the sum of"]
 GROUP = 3
 
 
-def make_trainer(folder: Path, share: bool, lora: bool) -> PGPOTrainer:
+def make_trainer(folder: Path, share: bool, lora: bool, **settings: Any) -> PGPOTrainer:
     return PGPOTrainer(
         model=save_tiny_model(folder / "model", seed=4),
         reward_funcs=vowel_reward,
         args=PGPOConfig(
             str(folder / "run"),
-            **RUN | {"model_init_kwargs": {"dtype": torch.float64}, "share_prompts": share},
+            **RUN
+            | {"model_init_kwargs": {"dtype": torch.float64}, "share_prompts": share}
+            | settings,
         ),
         train_dataset=tiny_dataset(),
         peft_config=LoraConfig(r=2, init_lora_weights=False) if lora else None,
@@ -55,9 +58,14 @@ def test_rollouts_are_the_same_and_prompts_are_read_once(tmp_path: Path, lora: b
     assert read[False] - read[True] == 9 * width - (begin + 3 * (width - 1 - begin) + 9)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("lora", [False, True])
-def test_the_teacher_reads_a_prompt_once(tmp_path: Path, lora: bool) -> None:
-    trainer = make_trainer(tmp_path, True, lora)
+def test_the_teacher_reads_a_prompt_once(tmp_path: Path, lora: bool, checkpointing: bool) -> None:
+    settings = {"teacher_model_kind": "live", "gradient_checkpointing": checkpointing}
+    trainer = make_trainer(tmp_path, True, lora, **settings)
+    trainer.model.train()
+    if checkpointing:  # as `train` does
+        trainer.model.gradient_checkpointing_enable()
     texts = [prompt + end for prompt in PROMPTS[:2] for end in (" 8 ok", " 19.?", " no. ")]
     rows = trainer.processing_class(texts, padding=True, return_tensors="pt")
     batch = {
@@ -80,3 +88,9 @@ def test_the_teacher_reads_a_prompt_once(tmp_path: Path, lora: bool) -> None:
     width, begin = len(PROMPTS[1]), len("the sum of ")
     # Six rows; or the beginning, the rest of two prompts but for its last token, six ends.
     assert read == [6 * (width + 5), begin, 2 * (width - 1 - begin), 6 * 6]
+    assert trainer.model.is_gradient_checkpointing == checkpointing
+
+
+def test_a_cache_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected no cache_implementation, found 'static'"):
+        make_trainer(tmp_path, True, False, cache_implementation="static")
