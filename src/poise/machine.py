@@ -23,6 +23,8 @@ MEASURED = "POISE_GFLOPS"
 _WORTHWHILE, _CRAWLS = 1.25, 5.0
 # Rows, inner and outer width of the product: a batch of tokens in a layer of a small model.
 _ROWS, _INNER, _OUTER = 32, 512, 512
+# Where launchers say how many ranks there are, as Accelerate reads it.
+_RANKS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _PATIENCE = 0.02  # seconds after which a product is not tried again
 
 
@@ -54,9 +56,14 @@ def pick_dtype(name: str = "auto", device: str | torch.device | None = None) -> 
 
 def has_fast_bfloat16(device: str | torch.device | None = None) -> bool:
     """Whether bfloat16 pays on the device: natively on CUDA, at all on other accelerators, and by
-    measurement on the CPU."""
+    measurement on the CPU.
+
+    Choice: not on the CPU of one rank among several, which might measure otherwise than the others.
+    """
     device = pick_device(device)
     if device.type == "cpu":
+        if any(int(os.environ.get(name, 1)) > 1 for name in _RANKS):
+            return False
         speeds = measured_speeds()
         return speeds["bfloat16"] > _WORTHWHILE * speeds["float32"]
     if device.type == "cuda":

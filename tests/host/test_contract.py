@@ -15,7 +15,13 @@ from packaging.requirements import Requirement
 from trl import SFTTrainer
 
 from poise.training import _host
-from poise.training._host import CONTRACT, SFT_CONTRACT, SDPOTrainer
+from poise.training._host import (
+    ATTRIBUTES,
+    CONTRACT,
+    SFT_ATTRIBUTES,
+    SFT_CONTRACT,
+    SDPOTrainer,
+)
 
 ROOT = Path(__file__).parents[2]
 TRAINING = sorted((ROOT / "src" / "poise" / "training").glob("*.py"))
@@ -46,6 +52,19 @@ HOSTS: dict[str, tuple[type, dict[str, tuple[str, ...]], str]] = {
 def test_the_installed_host_keeps_the_contract(kind: str) -> None:
     host, contract, _ = HOSTS[kind]
     assert breaches(host, contract) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "attributes"),
+    [(SDPOTrainer, ATTRIBUTES), (SFTTrainer, SFT_ATTRIBUTES)],
+    ids=["SDPO", "SFT"],
+)
+def test_the_installed_host_sets_the_attributes_that_are_relied_on(
+    host: type, attributes: tuple[str, ...]
+) -> None:
+    source = "".join(inspect.getsource(cls) for cls in host.__mro__[:-1])
+    missing = [name for name in attributes if not re.search(rf"self\.{name}(:[^=]+)? = ", source)]
+    assert missing == []
 
 
 def _own_classes(kind: str) -> list[ast.ClassDef]:

@@ -43,6 +43,18 @@ def test_a_processor_takes_what_is_quick_on_it(
     assert machine.pick_dtype("auto", CPU) is expected
 
 
+@pytest.mark.parametrize("ranks", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"])
+def test_ranks_on_processors_cannot_disagree(
+    ranks: str, processor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor(90.0, 800.0)
+    monkeypatch.setenv(ranks, "1")
+    assert machine.pick_dtype("auto", CPU) is torch.bfloat16
+    monkeypatch.setenv(ranks, "2")
+    assert machine.pick_dtype("auto", CPU) is torch.float32
+    assert machine.pick_dtype("bfloat16", CPU) is torch.bfloat16
+
+
 @pytest.mark.parametrize("is_native", [True, False])
 def test_cuda_needs_bfloat16_of_its_own(
     is_native: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

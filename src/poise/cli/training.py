@@ -13,7 +13,7 @@ from trl import ModelConfig, get_quantization_config
 from ..machine import warn_if_slow, weights_dtype
 from ..models import resolve_model
 from ..training.checkpoints import refuse_used_folder
-from ..training.run_folder import changed_settings, write_run_description
+from ..training.run_folder import changed_settings, read_settings, write_run_description
 from .arguments import CommandParser
 from .progress import use_training_progress
 from .quiet import hide_bars_of_files
@@ -22,13 +22,28 @@ Trainer = TypeVar("Trainer", bound=Any)
 logger = logging.getLogger(__name__)
 
 
+class TrainingParser(CommandParser):
+    """What a resumed run leaves to the machine is what it was: the precision."""
+
+    def parse_args_into_dataclasses(self, args: Any = None, *rest: Any, **options: Any) -> Any:
+        """As transformers'."""
+        named, _ = self.parse_known_args(args)
+        if _as_bool(named.resume_from_checkpoint) and named.output_dir:
+            before = read_settings(Path(named.output_dir))
+            if named.bf16 is None and not named.fp16:
+                self.set_defaults(bf16=before.get("config", {}).get("bf16"))
+            if named.dtype == "auto":
+                self.set_defaults(dtype=before.get("model", {}).get("dtype", "auto"))
+        return super().parse_args_into_dataclasses(args, *rest, **options)
+
+
 def make_training_parser(script: type, config: type, prog: str) -> CommandParser:
     """The parser of a training command and of its `--config FILE.yaml`.
 
     Choice: `--dtype auto` is the default, and is what the machine is quick in, not what a model's
     file holds.
     """
-    parser = CommandParser((script, config, ModelConfig), prog=prog)
+    parser = TrainingParser((script, config, ModelConfig), prog=prog)
     parser.set_defaults(dtype="auto")
     parser.epilog = (
         "Flags of `accelerate launch`, such as --num_processes 4, are taken too, and start the "

@@ -1,8 +1,9 @@
 """What Poise takes from TRL's and transformers' internals, in one place.
 
 Everything else in Poise uses their public names. `CONTRACT` and `SFT_CONTRACT` list the methods of
-TRL's trainers that ours override or call, with their parameters; a test compares them with the
-installed host, so that a new version fails there, by name, and not in a run.
+TRL's trainers that ours override or call, with their parameters, and `ATTRIBUTES` and
+`SFT_ATTRIBUTES` what ours read or set of theirs; a test compares them with the installed host, so
+that a new version fails there, by name, and not in a run.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ TeacherContextBuilder = SuccessfulRolloutTeacherContextBuilder
 ForwardRedirection = _ForwardRedirection
 
 __all__ = [
+    "ATTRIBUTES",
     "CONTRACT",
+    "SFT_ATTRIBUTES",
     "SFT_CONTRACT",
     "ForwardRedirection",
     "SDPOConfig",
@@ -100,3 +103,7 @@ SFT_CONTRACT: dict[str, tuple[str, ...]] = {
         "dataset_name",
     ),
 }
+
+_COMMON_ATTRIBUTES = ("_globalstep_last_logged", "_metrics", "_total_loss_scalar", "_tr_loss")
+ATTRIBUTES = (*_COMMON_ATTRIBUTES, "_buffered_inputs", "_diagnostic_counters", "_step")
+SFT_ATTRIBUTES = (*_COMMON_ATTRIBUTES, "_total_train_tokens", "aux_loss_enabled")

@@ -119,12 +119,13 @@ def split_causal_lm(model: nn.Module, purpose: Purpose = TILED_LOSS) -> SplitMod
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode: dropout would change what is compared, and draw random numbers."""
-    was_training = model.training
+    were_training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        for module, was_training in were_training:  # a user may hold a part in evaluation
+            module.training = was_training
 
 
 @torch.no_grad()

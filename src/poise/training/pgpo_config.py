@@ -75,8 +75,9 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     )
     warmup_steps: float | None = _option(
         None,
-        "Steps over which the learning rate rises; below 1 a share of all steps. By default 0.1, "
-        "rounded down, if the multiplier brakes against the first steps, else 0.",
+        "Steps over which the learning rate rises; below 1 a share of all steps. By default 0.1 "
+        "if the multiplier brakes against the first steps, else 0. A share is rounded down to "
+        "whole steps with that brake, else up, as TRL's. The schedule 'constant' ignores it.",
     )
     scale_weight_decay: bool = _option(
         False, "Whether decoupled weight decay is multiplied with the step."

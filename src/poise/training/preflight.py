@@ -25,7 +25,7 @@ from .devices import (
 from .pgpo_config import PGPOConfig
 
 HINT = "privileged_context"
-_GIVEN = {"prompts", "completions", "completion_ids", "trainer_state"}  # beside the columns
+_GIVEN = {"prompts", "completions", "trainer_state"}  # beside the columns
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def check_before_loading(
         if rows is not None:
             check_prompt_rows(rows, name)
             _check_hints(args, rows, name)
-    check_batches(args, len(train_dataset), evaluates=eval_dataset is not None)
+    check_batches(args, len(train_dataset), may_evaluate=eval_dataset is not None)
     if args.check_rewards:
         for function in reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]:
             if check := getattr(function, "check_rows", None):
@@ -142,11 +142,15 @@ def check_map_style(rows: Any, name: str) -> None:
     """Rollouts of a group share a prompt, which is drawn by its place in the data set.
 
     Raises:
-        TypeError: it is a stream.
+        TypeError: it is a stream, or cannot be iterated over.
     """
-    if isinstance(rows, IterableDataset) or not (
-        hasattr(rows, "__len__") and hasattr(rows, "__getitem__")
-    ):
+    is_indexed = hasattr(rows, "__len__") and hasattr(rows, "__getitem__")
+    if is_indexed and not hasattr(rows, "__iter__"):  # a torch Dataset
+        raise TypeError(
+            f"{name} must be a datasets.Dataset, got {type(rows).__name__}, which cannot be "
+            "iterated over; make one (Dataset.from_list([rows[i] for i in range(len(rows))]))"
+        )
+    if isinstance(rows, IterableDataset) or not is_indexed:
         raise TypeError(
             f"{name} must be a datasets.Dataset, got {type(rows).__name__}: of a stream no prompt "
             "can be drawn several times; load it whole, or as many rows as you need "
@@ -154,12 +158,12 @@ def check_map_style(rows: Any, name: str) -> None:
         )
 
 
-def check_batches(args: PGPOConfig, prompts: int, evaluates: bool) -> None:
+def check_batches(args: PGPOConfig, prompts: int, may_evaluate: bool) -> None:
     """A generation batch holds whole groups, and an epoch at least one such batch.
 
     Raises:
-        ValueError: too few prompts, of which the sampler would make no batch; an evaluation's
-            batch that cuts groups.
+        ValueError: too few prompts, of which the sampler would make no batch; an evaluation
+            is to run, and its batch cuts groups; where none is, that is a warning.
     """
     needed = args.generation_batch_size // args.num_generations
     if prompts < needed:
@@ -179,12 +183,15 @@ def check_batches(args: PGPOConfig, prompts: int, evaluates: bool) -> None:
         )
     size = args.num_generations_eval or args.num_generations
     batch = args.per_device_eval_batch_size * args.world_size
-    if evaluates and batch % size:
-        raise ValueError(
+    if may_evaluate and batch % size:
+        message = (
             f"an evaluation's batch has {batch} rollouts (per_device_eval_batch_size="
             f"{args.per_device_eval_batch_size} x {args.world_size} processes), expected whole "
             f"groups of {size}; change it, or num_generations_eval"
         )
+        if args.eval_strategy != "no" or args.eval_on_start:
+            raise ValueError(message)
+        logger.warning("This run has no evaluation, but if you call one: %s", message)
 
 
 def check_templates(args: PGPOConfig) -> None:

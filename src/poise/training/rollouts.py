@@ -171,7 +171,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         """Takes rollouts without a reward, which the host counts as 0, out of its figures."""
         unscored = self._unscored()
         mode = "train" if self.model.training else "eval"
-        fraction = unscored.double().mean().item()
+        fraction = unscored.float().mean().item()
         self._metrics[mode]["pgpo/unscored_fraction"].append(fraction)
         if fraction == 0:
             return

@@ -14,7 +14,7 @@ from ..versions import software_versions
 
 CONFIG = "config.yaml"
 VERSIONS = "versions.json"
-_MAY_CHANGE = ("resume_from_checkpoint", "max_steps", "num_train_epochs")
+_MAY_CHANGE = ("resume_from_checkpoint", "max_steps", "num_train_epochs", "use_cpu")
 
 
 def write_run_description(folder: Path, trainer: Any, **arguments: Any) -> None:
@@ -34,14 +34,23 @@ def write_run_description(folder: Path, trainer: Any, **arguments: Any) -> None:
     (folder / VERSIONS).write_text(json.dumps(versions, indent=1))
 
 
+def read_settings(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every argument of the run that a folder holds, by section; empty if it holds none."""
+    if not (folder / CONFIG).is_file():
+        return {}
+    settings: dict[str, dict[str, Any]] = yaml.safe_load((folder / CONFIG).read_text())
+    return settings
+
+
 def changed_settings(folder: Path, **arguments: Any) -> list[str]:
     """What differs from the run that a folder holds, as `name: before -> now`.
 
-    Left out is what may change when a run goes on: how long it is, and that it goes on.
+    Left out is what may change when a run goes on: how long it is, that it goes on, and on which
+    device.
     """
-    if not (folder / CONFIG).is_file():
+    before = read_settings(folder)
+    if not before:
         return []
-    before = yaml.safe_load((folder / CONFIG).read_text())
     now = {name: _plain(value) for name, value in arguments.items()}
     return [
         f"{name}: {before.get(section, {}).get(name)} -> {value}"

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -16,10 +17,22 @@ TEACHER_ADAPTER = "teacher"
 
 
 def copy_as_teacher(student: nn.Module) -> nn.Module:
-    """A frozen copy of the student, in evaluation mode."""
+    """A frozen copy of the student, in evaluation mode, without what Accelerate put around its
+    forward.
+
+    Raises:
+        ValueError: the student's forward is a function of the user's, which a copy would share.
+    """
     teacher = copy.deepcopy(student)
-    # What an earlier trainer put around the student's forward would run the student.
-    vars(teacher).pop("forward", None)
+    wrapped = vars(teacher).pop("forward", None)
+    forward = vars(teacher).pop("_original_forward", wrapped)  # Accelerate's name
+    if isinstance(forward, FunctionType):
+        raise ValueError(
+            "the model's forward is a plain function, which may run the student where the EMA "
+            "teacher is asked; expected a method: model.forward = types.MethodType(function, model)"
+        )
+    if forward is not None:
+        teacher.forward = forward  # of the copy: a method is copied with its model
     teacher.requires_grad_(False)
     teacher.eval()
     return teacher
@@ -38,8 +51,10 @@ def add_teacher_adapter(model: Any, *, from_student: bool) -> None:
     Raises:
         ValueError: the model has an adapter of that name.
     """
-    if isinstance(vars(model).pop("save_pretrained", None), partial):  # of an earlier trainer
-        model.delete_adapter(TEACHER_ADAPTER)
+    if isinstance(ours := vars(model).get("save_pretrained"), _SavesSelected):  # an earlier trainer
+        model.save_pretrained = ours.func
+        if TEACHER_ADAPTER in model.peft_config:
+            model.delete_adapter(TEACHER_ADAPTER)
     if TEACHER_ADAPTER in model.peft_config:
         raise ValueError(
             f"the model has an adapter called {TEACHER_ADAPTER!r}, as the EMA teacher is called; "
@@ -61,9 +76,13 @@ def add_teacher_adapter(model: Any, *, from_student: bool) -> None:
 
 def save_without_teacher(model: Any) -> None:
     """Has a model save and push the adapters that it has now, unless it is asked for others."""
-    model.save_pretrained = partial(
+    model.save_pretrained = _SavesSelected(
         model.save_pretrained, selected_adapters=list(model.peft_config)
     )
+
+
+class _SavesSelected(partial):  # type: ignore[type-arg]
+    """A `save_pretrained` of ours, told from a user's."""
 
 
 @contextmanager

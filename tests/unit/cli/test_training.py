@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from poise import machine
 from poise.cli import pgpo
 from poise.cli.training import add_model_arguments
+from poise.training.run_folder import changed_settings, write_run_description
 
 
 @pytest.mark.parametrize(
@@ -32,3 +35,24 @@ def test_a_model_is_loaded_in_what_the_machine_is_quick_in(
     )
     add_model_arguments(config, model)
     assert config.model_init_kwargs["dtype"] == model.dtype == expected
+
+
+@pytest.mark.parametrize("began_quick", [True, False])
+def test_a_run_goes_on_in_its_precision_on_another_machine(
+    began_quick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def arguments(is_quick: bool, *flags: str) -> dict[str, Any]:
+        monkeypatch.setattr(machine, "has_fast_bfloat16", lambda device: is_quick)
+        words = ["--use_cpu", "true", "--use_peft", "--output_dir", str(tmp_path), *flags]
+        _, config, model = pgpo.make_parser().parse_args_and_config(words)
+        add_model_arguments(config, model)
+        return {"config": config, "model": model}
+
+    trainer = SimpleNamespace(is_world_process_zero=lambda: True)
+    write_run_description(tmp_path, trainer, **arguments(began_quick))
+    resume = ["--resume_from_checkpoint", "true"]
+    later = arguments(not began_quick, *resume)
+    assert later["config"].bf16 is began_quick
+    assert changed_settings(tmp_path, **later) == []
+    named = arguments(not began_quick, *resume, "--bf16", str(not began_quick))
+    assert f"bf16: {began_quick} -> {not began_quick}" in changed_settings(tmp_path, **named)

@@ -236,10 +236,12 @@ def test_an_unknown_step_before_the_backbone_is_refused() -> None:
 
 def test_checking_leaves_no_trace() -> None:
     model = _model(hf.GPT2Config(**GPT2, bos_token_id=1, eos_token_id=1)).train()  # has dropout
+    model.transformer.h[0].eval()  # a part that a user holds in evaluation
+    modes = [module.training for module in model.modules()]
     state = torch.get_rng_state()
     _verify(model)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == modes
     assert not any(module._forward_hooks for module in model.modules())
     with pytest.raises(ValueError, match="does not reproduce"):
         _verify(model, scale=2.0)

@@ -183,6 +183,23 @@ def test_a_stream_is_refused_by_name(make_config: Callable[..., Any], kind: str,
         check_before_loading("no model", make_config(), **sets)
 
 
+class _ByIndex(torch.utils.data.Dataset[dict[str, str]]):
+    def __getitem__(self, index: int) -> dict[str, str]:
+        return {"prompt": f"add 1 and {index}"}  # without an end
+
+    def __len__(self) -> int:
+        return 8
+
+
+def test_rows_that_cannot_be_iterated_over_are_refused(make_config: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match=r"got _ByIndex, which cannot be iterated.*from_list"):
+        check_before_loading("no model", make_config(), _ByIndex())
+
+
+def test_a_column_that_trl_keeps_from_rewards_may_have_its_name() -> None:
+    check_prompt_rows(Dataset.from_dict({"prompt": ["x"], "completion_ids": [[1]]}), "rows")
+
+
 def test_a_dictionary_of_splits_is_no_train_dataset(make_config: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="found DatasetDict"):
         check_before_loading("no model", make_config(), DatasetDict({"train": tiny_dataset()}))
@@ -254,9 +271,17 @@ def test_rows_that_are_never_drawn_are_told(
 
 
 def test_an_evaluation_that_cuts_groups_is_refused(make_config: Callable[..., Any]) -> None:
-    config = make_config(per_device_eval_batch_size=6)
+    config = make_config(per_device_eval_batch_size=6, eval_on_start=True)
     with pytest.raises(ValueError, match=r"evaluation's batch has 6 rollouts .* whole groups of 4"):
         check_before_loading("no model", config, tiny_dataset(), tiny_dataset())
+
+
+def test_an_evaluation_that_no_run_makes_is_a_warning(
+    make_config: Callable[..., Any], tiny_model_path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = make_config(per_device_eval_batch_size=6)
+    check_before_loading(tiny_model_path, config, tiny_dataset(), tiny_dataset())
+    assert "evaluation's batch has 6 rollouts" in caplog.text
 
 
 # Templates

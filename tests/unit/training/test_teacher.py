@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -200,9 +202,44 @@ def test_an_adapter_of_the_users_with_the_teachers_name_is_refused() -> None:
 
 def test_a_copy_runs_its_own_weights_where_the_students_forward_was_wrapped() -> None:
     student = full_model()
-    wrapped = student.forward
-    student.forward = lambda *args, **kwargs: wrapped(*args, **kwargs)  # as Accelerate's autocast
+    wrapped = student._original_forward = student.forward  # as Accelerate's autocast
+    student.forward = lambda *args, **kwargs: wrapped(*args, **kwargs)
     teacher = copy_as_teacher(student)
     before = logits(teacher)
     move(student)
     assert torch.equal(logits(teacher), before)
+
+
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_a_copy_keeps_a_users_forward_that_is_a_method(is_prepared: bool) -> None:
+    def doubled(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = type(self).forward(self, *args, **kwargs)
+        output.logits = 2 * output.logits
+        return output
+
+    student = full_model().eval()
+    plain = logits(student)
+    own = student.forward = MethodType(doubled, student)
+    if is_prepared:
+        student._original_forward = own
+        student.forward = lambda *args, **kwargs: own(*args, **kwargs)
+    teacher = copy_as_teacher(student)
+    move(student)
+    assert torch.equal(logits(teacher), 2 * plain)
+
+
+def test_a_users_forward_that_a_copy_would_share_is_refused() -> None:
+    student = full_model()
+    own = student.forward
+    student.forward = lambda *args, **kwargs: own(*args, **kwargs)
+    with pytest.raises(ValueError, match=r"plain function.*types\.MethodType"):
+        copy_as_teacher(student)
+
+
+def test_a_users_way_to_save_is_kept(tmp_path: Path) -> None:
+    model, calls = lora_model(), []
+    model.save_pretrained = partial(lambda *args, **kwargs: calls.append(kwargs))
+    for _ in range(2):  # two trainers, one after the other
+        add_teacher_adapter(model, from_student=True)
+        model.save_pretrained(tmp_path)
+    assert calls == [{"selected_adapters": ["default"]}] * 2
