@@ -85,25 +85,34 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.args.exact_resume:
-            self._load_state(Path(checkpoint))
-            self._load_pending_log(resume.load_json(Path(checkpoint) / self._log_file))
+            try:
+                self._load_state(Path(checkpoint))
+                self._load_pending_log(resume.load_json(Path(checkpoint) / self._log_file))
+            except (FileNotFoundError, KeyError) as error:
+                raise ValueError(
+                    f"cannot resume from {checkpoint}, which an older Poise wrote: expected "
+                    f"{getattr(error, 'filename', None) or error}, found none; start a new run in "
+                    "another output_dir"
+                ) from error
 
     @property
     def _log_file(self) -> str:
         return resume.log_file(self.accelerator.process_index)
 
     def _pending_log(self) -> dict[str, Any]:
-        """What was seen since the last log: TRL's figures, and the sum of the losses."""
+        """What was seen since the last log: TRL's figures, and the sum of the losses, this rank's
+        and the mean over ranks, which TRL adds to the run's total."""
         return {
             "metrics": {mode: dict(figures) for mode, figures in self._metrics.items()},
             "loss": self._tr_loss.item(),
+            "mean_loss": self.accelerator.gather(self._tr_loss).mean().item(),
             "last_logged": self._globalstep_last_logged,
         }
 
     def _load_pending_log(self, log: dict[str, Any]) -> None:
         for mode, figures in log["metrics"].items():
             self._metrics[mode].update(figures)
-        self.add_callback(_PendingLoss(self, log))
+        self.add_callback(_PendingLoss(self, log["loss"], log["mean_loss"], log["last_logged"]))
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         self._train_sampler = super()._get_train_sampler(dataset)
@@ -132,13 +141,16 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
 class _PendingLoss(TrainerCallback):  # type: ignore[misc]
     """Hands the losses since the last log back, once the host has set their sum to zero."""
 
-    def __init__(self, trainer: CheckpointingMixin, log: dict[str, Any]) -> None:
-        self._trainer, self._log = trainer, log
+    def __init__(
+        self, trainer: CheckpointingMixin, loss: float, mean_loss: float, last_logged: int
+    ) -> None:
+        self._trainer, self._is_handed_back = trainer, False
+        self._loss, self._mean_loss, self._last_logged = loss, mean_loss, last_logged
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        log, self._log = self._log, {}
-        if not log:  # a second `train` of the same trainer
+        if self._is_handed_back:  # a second `train` of the same trainer
             return
-        self._trainer._tr_loss += log["loss"]
-        self._trainer._globalstep_last_logged = log["last_logged"]
-        self._trainer._total_loss_scalar -= log["loss"]  # a run's mean is of its own steps
+        self._is_handed_back = True
+        self._trainer._tr_loss += self._loss
+        self._trainer._globalstep_last_logged = self._last_logged
+        self._trainer._total_loss_scalar -= self._mean_loss  # a run's mean is of its own steps
