@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .demo_jobs import ask_before, learn_isomers, train
+from .demo_jobs import ask_before, learn_isomers, make_toy, train
 from .demo_pool import Job, run_jobs
 from .demo_screen import Screen
 
@@ -24,9 +24,9 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--output_dir", default="runs/demo", help="folder of runs and report")
-    parser.add_argument("--seed", type=int, default=1, help="seed of questions and training")
+    parser.add_argument("--seed", type=int, default=1, help="seed of act one")
     parser.add_argument(
-        "--isomer_seeds", type=int, nargs="+", default=[1, 2], help="seeds of the toy model"
+        "--isomer_seeds", type=int, nargs="+", default=[1, 2, 3], help="seeds of act two"
     )
     return parser
 
@@ -57,18 +57,19 @@ def main(argv: list[str]) -> int:
 
 
 def _jobs(runs: dict[str, Path], isomers: dict[int, Path], seed: int) -> list[Job]:
+    """In this order the toy model is there, of two processes, long before it is needed."""
     trainings = [
-        Job(
-            name.upper(),
-            train,
-            {"run": str(runs[name]), "seed": seed, "flags": flags},
-            cost=155.0,
-        )
+        Job(name.upper(), train, {"run": str(runs[name]), "seed": seed, "flags": flags}, cost=150.0)
         for name, flags in _FLAGS.items()
     ]
     toys = [
-        Job(f"isomers, seed {one}", learn_isomers, {"output": str(path), "seed": one}, cost=75.0)
+        Job(f"isomers, seed {one}", learn_isomers, {"output": str(path), "seed": one}, cost=30.0)
         for one, path in isomers.items()
     ]
     asked = {"runs": [str(run) for run in runs.values()], "seed": seed}
-    return [*trainings, *toys, Job("before training", ask_before, asked, cost=30.0)]
+    return [
+        Job("toy model", make_toy, {}, cost=50.0),
+        *trainings,
+        *toys,
+        Job("before training", ask_before, asked, cost=30.0),
+    ]

@@ -77,7 +77,6 @@ class Isomers:
     tests: Sequence[str]
     methods: Sequence[str]
     seeds: Sequence[int]
-    parameters: int
     accuracy: Mapping[str, Mapping[str, Sequence[float]]]
 
     @property
@@ -167,7 +166,6 @@ def _isomers(files: Sequence[Path]) -> Isomers:
         tests=tests,
         methods=methods,
         seeds=[one["seed"] for one in found],
-        parameters=found[0]["parameters"],
         accuracy={
             test: {name: [one["accuracy"][name][test] for one in found] for name in methods}
             for test in tests

@@ -134,7 +134,7 @@ def test_the_page_says_what_was_shown_and_what_was_not(tmp_path: Path) -> None:
     toys = [tmp_path / "isomers-1.json", tmp_path / "isomers-2.json"]
     for seed, path in enumerate(toys, start=1):
         accuracy = {"plain LoRA": {"the cue misleads": 0.5}, "IGA": {"the cue misleads": 0.8}}
-        path.write_text(json.dumps({"seed": seed, "parameters": 9, "accuracy": accuracy}))
+        path.write_text(json.dumps({"seed": seed, "accuracy": accuracy}))
     said = write_demo_report(tmp_path / "report.html", tmp_path / "pgpo", tmp_path / "sdpo", toys)
     page = (tmp_path / "report.html").read_text()
     assert "PGPO raised accuracy on 10 unseen questions from 20.0" in said[0]

@@ -45,7 +45,6 @@ class Size:
     layers: int = 4
     steps: int = 600
     learning_rate: float = 2e-3
-    decays: bool = False
 
     @property
     def held_out(self) -> tuple[str, ...]:
@@ -167,7 +166,6 @@ def model_folder(
         size.steps,
         seed,
         learning_rate=size.learning_rate,
-        decays=size.decays,
         hidden_size=size.width,
         intermediate_size=3 * size.width,
         num_hidden_layers=size.layers,

@@ -60,7 +60,6 @@ def pretrained(
     seed: int,
     is_ready: Callable[[Any], bool] | None = None,
     learning_rate: float = LEARNING_RATE,
-    decays: bool = False,
     **config: Any,
 ) -> str:
     """Folder of a model trained from scratch; it is trained once and kept in the cache.
@@ -74,7 +73,6 @@ def pretrained(
         seed: of the weights.
         is_ready: is asked every few steps whether the model knows enough.
         learning_rate: after the warm-up.
-        decays: whether it falls to zero in the second half.
         config: `LlamaConfig`'s.
     """
     lab = inspect.getmodule(draw)
@@ -85,7 +83,7 @@ def pretrained(
     folder = cache_root() / f"lab-{name}-{digest}-{seed}"
     if not folder.is_dir():
         model = _new_model(tokenizer, seed, config)
-        _train(model, draw, steps, is_ready, learning_rate, decays)
+        _train(model, draw, steps, is_ready, learning_rate)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as parts:
             model.save_pretrained(parts)
@@ -119,16 +117,12 @@ def _train(
     steps: int,
     is_ready: Callable[[Any], bool] | None,
     learning_rate: float,
-    decays: bool,
 ) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
     model.train()
     for step in range(steps):
-        share = min(1.0, (step + 1) / WARMUP)
-        if decays:
-            share = min(share, 2 * (1 - step / steps))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * share
+            group["lr"] = learning_rate * min(1.0, (step + 1) / WARMUP)
         ids, labels = draw(step)
         model(input_ids=ids, labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -2,7 +2,8 @@
 
 A tiny model that knows the order of symbols in eight domains (`labs.ranking`) learns a new question
 about them by LoRA, in some of the domains, with the whole of `IGATrainer`. Settings of a run:
-`size` of the tiny model ("full" or "small"), `domains` (how many are trained), `strength` of the
+`size` of the tiny model ("full" or "small") and `model_seed` (the run's own, unless it is said),
+`domains` (how many are trained), `strength` of the
 cue (None for none), `steps`, `sequences` a step and `train_sequences` in all (a set has one for
 each domain, so that more domains mean fewer sets of the same number of tokens), `test_sets`,
 `test_every` steps, `lora_rank`, `algorithm` (`IGAConfig`'s `method`: that name is the harness's
@@ -30,7 +31,10 @@ COUNTS = (
     "test_every",
     "lora_rank",
 )
-OWN = (*(name for name in COUNTS if name != "seed"), "method", "algorithm", "strength", "size")
+OWN = (
+    *(name for name in COUNTS if name != "seed"),
+    *("method", "algorithm", "strength", "size", "model_seed"),
+)
 
 
 def check(config: dict[str, Any]) -> None:
@@ -79,7 +83,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     rank = config["lora_rank"]
     with tempfile.TemporaryDirectory() as folder:
         trainer = IGATrainer(
-            model=ranking.model_folder(seed, size),
+            model=ranking.model_folder(config.get("model_seed", seed), size),
             args=_arguments(config, folder),
             train_dataset=Dataset.from_list(rows),
             peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"),
