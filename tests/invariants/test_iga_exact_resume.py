@@ -137,3 +137,19 @@ def test_two_ranks_resume_in_a_later_epoch(tmp_path: Path, tiny_model_path: str)
     (cut / "final.safetensors").unlink()
     run_ranks(2, run, tiny_model_path, str(cut), settings, True)
     _assert_equal(whole, cut)
+
+
+def test_two_ranks_report_the_mean_loss_of_a_resumed_runs_own_steps(
+    tmp_path: Path, tiny_model_path: str
+) -> None:
+    settings = SAVED | {"per_device_train_batch_size": 2, "max_steps": 4, "logging_steps": 4}
+    run_ranks(2, run, tiny_model_path, str(tmp_path), settings)
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    logs = [tmp_path / "checkpoint-2" / f"poise_log_{rank}.json" for rank in (0, 1)]
+    pending = [json.loads(path.read_text()) for path in logs]
+    run_ranks(2, run, tiny_model_path, str(tmp_path), settings, True)
+    *_, logged, last = map(json.loads, _lines(tmp_path / "metrics.jsonl"))
+    assert pending[0]["loss"] != pending[1]["loss"]
+    before = (pending[0]["loss"] + pending[1]["loss"]) / 2
+    eps = torch.finfo(torch.float32).eps
+    assert last["train_loss"] * 2 == pytest.approx(logged["loss"] * 4 - before, rel=32 * eps)
