@@ -1,7 +1,7 @@
 """Poise: stable and robust LLM post-training.
 
 The names below load on first use: `import poise` is quick, and `StepScale`, `Viscosity`,
-`GradientEngine`, `IGA` and `tiled_distillation_loss` need torch alone.
+`information_sum`, `GradientEngine`, `IGA` and `tiled_distillation_loss` need torch alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .core.information import SignalSum, information_sum
     from .core.tiled_loss import tiled_distillation_loss
     from .core.viscosity import Viscosity
     from .gradients.engine import GradientEngine
@@ -25,8 +26,10 @@ _HOMES = {
     "IGATrainer": "training",
     "PGPOConfig": "training",
     "PGPOTrainer": "training",
+    "SignalSum": "core.information",
     "StepScale": "training",
     "Viscosity": "core.viscosity",
+    "information_sum": "core.information",
     "tiled_distillation_loss": "core.tiled_loss",
 }
 
@@ -37,8 +40,10 @@ __all__ = [
     "IGATrainer",
     "PGPOConfig",
     "PGPOTrainer",
+    "SignalSum",
     "StepScale",
     "Viscosity",
+    "information_sum",
     "tiled_distillation_loss",
 ]
 

@@ -199,12 +199,16 @@ def _isomer_sets(
     seed: int,
     domains: Sequence[str] | None,
 ) -> Dataset:
-    """Rows of `count` whole sets, checked."""
+    """Rows of `count` whole sets; those that name their options are checked against them.
+
+    Own rows may have completions of any form, which the trainer looks at, not this.
+    """
     from datasets import Dataset
 
     from .isomers.load import check_isomers, some_isomers
 
-    check_isomers(rows, source)
+    if any("options" in row for row in rows):
+        check_isomers(rows, source)
     return Dataset.from_list(some_isomers(rows, count, seed, domains))
 
 

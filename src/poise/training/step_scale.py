@@ -44,6 +44,8 @@ class StepScale:
     multiplier 1.
 
     ```python
+    from poise import StepScale, Viscosity, information_sum
+
     scale = StepScale(optimizer, Viscosity(sensitivity=1.0))
     scale.observe(information_sum(student_entropy - teacher_entropy, mask))
     loss.backward()

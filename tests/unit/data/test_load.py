@@ -176,3 +176,14 @@ def test_kinds_and_default_count_are_documented() -> None:
     for kind in load.KINDS:
         assert f"``{kind}" in load_questions.__doc__
     assert str(load.DEFAULT_COUNT) in load_questions.__doc__
+
+
+def test_own_isomers_may_end_as_they_like(tmp_path: Path) -> None:
+    rows = [
+        {"isomer_id": f"s{i}", "domain": d, "prompt": f"{d} {i}?", "completion": " yes, by 3"}
+        for i in range(2)
+        for d in ("law", "music")
+    ]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert load_questions(str(path)).to_list() == rows
