@@ -59,17 +59,17 @@ def main(argv: list[str]) -> int:
 def _jobs(runs: dict[str, Path], isomers: dict[int, Path], seed: int) -> list[Job]:
     """In this order the toy model is there, of two processes, long before it is needed."""
     trainings = [
-        Job(name.upper(), train, {"run": str(runs[name]), "seed": seed, "flags": flags}, cost=150.0)
+        Job(name.upper(), train, {"run": str(runs[name]), "seed": seed, "flags": flags}, cost=140.0)
         for name, flags in _FLAGS.items()
     ]
     toys = [
-        Job(f"isomers, seed {one}", learn_isomers, {"output": str(path), "seed": one}, cost=30.0)
+        Job(f"isomers, seed {one}", learn_isomers, {"output": str(path), "seed": one}, cost=40.0)
         for one, path in isomers.items()
     ]
     asked = {"runs": [str(run) for run in runs.values()], "seed": seed}
     return [
-        Job("toy model", make_toy, {}, cost=50.0),
+        Job("toy model", make_toy, {}, cost=70.0),
         *trainings,
         *toys,
-        Job("before training", ask_before, asked, cost=30.0),
+        Job("before training", ask_before, asked, cost=35.0),
     ]

@@ -89,7 +89,7 @@ def run_jobs(jobs: Sequence[Job], log: Path, show: Callable[[State], None]) -> N
     workers = min(_WORKERS, usable_cores(), len(jobs))
     use_free_cores(workers)
     waiting, said = context.Queue(), context.Queue()
-    for job in jobs:
+    for job in [*jobs, *[None] * workers]:
         waiting.put(job)
     state = State(jobs, workers)
     processes = [
@@ -104,9 +104,9 @@ def run_jobs(jobs: Sequence[Job], log: Path, show: Callable[[State], None]) -> N
             show(state)
     finally:
         for process in processes:
-            process.terminate()
-        for process in processes:
             if process.pid is not None:
+                if not state.is_done:
+                    process.terminate()
                 process.join()
         for channel in (waiting, said):
             channel.close()
@@ -117,7 +117,7 @@ def _listen(said: Any, state: State, processes: Sequence[Any], log: Path) -> Non
     try:
         name, share, text = said.get(timeout=_PATIENCE)
     except queue.Empty:
-        if any(process.exitcode is not None for process in processes):
+        if any(process.exitcode for process in processes):
             raise JobError(
                 f"a process ended by itself while it did {', '.join(state.running)}; is there "
                 f"memory left? Its output is in {log}"
@@ -129,18 +129,12 @@ def _listen(said: Any, state: State, processes: Sequence[Any], log: Path) -> Non
 
 
 def _work(waiting: Any, said: Any, log: str) -> None:
-    """A process: does one job after the other until it is ended, or left alone."""
+    """A process: does one job after the other until there are none, or it is left alone."""
     parent = os.getppid()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    while True:
-        try:
-            job = waiting.get(timeout=_PATIENCE)
-        except queue.Empty:
-            if os.getppid() != parent:
-                return
-            continue
+    while (job := waiting.get()) is not None:
 
         def tell(share: float, text: str, name: str = job.name) -> None:
             if os.getppid() != parent:
