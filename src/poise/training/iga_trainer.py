@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from transformers import TrainerCallback
 from trl import SFTTrainer
-from trl import __version__ as trl_version
 
 from ..gradients.engine import GradientEngine
 from ..methods.base import Aggregator, Objective
@@ -247,7 +247,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
             raise RuntimeError(
                 "expected TRL to ask the model that its loss is given for log-probabilities "
                 "(fused_lm_head=True), found that it did not, so that nothing weighs the domains; "
-                f"use the version that Poise declares, found TRL {trl_version}"
+                f"use the version that Poise declares, found TRL {version('trl')}"
             )
         if self._loss_is_verified or batch.is_empty or self.aux_loss_enabled:
             return
@@ -259,7 +259,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
             raise RuntimeError(
                 f"expected TRL's loss to be the mean of what it is given, {expected:.6g}, found "
                 f"{found:.6g}, so that domains would not weigh what they should; use the version "
-                f"that Poise declares, found TRL {trl_version}"
+                f"that Poise declares, found TRL {version('trl')}"
             )
         self._loss_is_verified = True
 
