@@ -16,7 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Cache, DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
+from transformers.generation import GenerateDecoderOnlyOutput
 
+# What transformers calls it: `cache` from 5.24 on.
+CACHE = "cache" if "cache" in GenerateDecoderOnlyOutput.__dataclass_fields__ else "past_key_values"
 # Choice: fewer tokens that prompts share are not worth a forward of their own.
 _ALIKE = 8
 
@@ -62,7 +65,7 @@ def generate(
 ) -> Any:
     """`model.generate`, given as `own`, for rows of which some are equal: each is read once."""
     cache = _read_rows(model, input_ids, attention_mask, own)
-    return own(input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, **options)
+    return own(input_ids=input_ids, attention_mask=attention_mask, **{CACHE: cache}, **options)
 
 
 def hidden_states(model: Any, backbone: Any, ids: Tensor, mask: Tensor, keep: int) -> Tensor | None:
@@ -86,8 +89,8 @@ def hidden_states(model: Any, backbone: Any, ids: Tensor, mask: Tensor, keep: in
         input_ids=ids[:, -keep - 1 :],
         attention_mask=mask,
         position_ids=positions,
-        past_key_values=cache,
         use_cache=True,
+        **{CACHE: cache},
     ).last_hidden_state
     return states[:, :-1]
 
@@ -145,7 +148,7 @@ def _read(
     output = generate(
         input_ids=ids,
         attention_mask=mask,
-        past_key_values=read,
+        **{CACHE: read},
         generation_config=GenerationConfig(
             do_sample=False,
             max_new_tokens=1,
@@ -154,7 +157,7 @@ def _read(
             disable_compile=True,  # lengths differ from batch to batch, so that it would not pay
         ),
     )
-    cache = getattr(output, "past_key_values", None)
+    cache = getattr(output, CACHE, None)
     # A model may pass over the cache, as layers do that are checkpointed.
     is_whole = type(cache) is DynamicCache and cache.get_seq_length() == ids.size(1)
     return cache if is_whole else None

@@ -17,7 +17,7 @@ from transformers import (
     StopStringCriteria,
 )
 
-from ..reading import read_once, repeated
+from ..reading import CACHE, read_once, repeated
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _repeated(ids: Tensor, mask: Tensor, read: Cache | None, k: int) -> dict[str
     return {
         "input_ids": ids.repeat_interleave(k, 0),
         "attention_mask": mask.repeat_interleave(k, 0),
-        "past_key_values": None if read is None else repeated(read, k),
+        CACHE: None if read is None else repeated(read, k),
     }
 
 
