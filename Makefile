@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+# Packages are compiled at their first import, which is kept for later processes.
+unexport PYTHONDONTWRITEBYTECODE
 UV := $(shell command -v uv)
 # One process a core, one thread in each. Files stay whole, so that their fixtures are made once, and
 # in their order: the long ones come first.
