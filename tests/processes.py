@@ -57,6 +57,7 @@ def _run_rank(rank: int, ranks: int, port: int, task: Callable[..., None], *args
         "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": str(port),
+        "CUDA_VISIBLE_DEVICES": "",  # a GPU alone has no place for two ranks
     }
     task(*args)
     if dist.is_initialized():

@@ -39,7 +39,7 @@ def test_a_peers_gradient_is_the_engines(
 ) -> None:
     pytest.importorskip(iga_peers.PACKAGES[side])
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
-    setting = {"tokens": 64, "rank": 2, "model": model, "device": "cpu"}
+    setting = {"tokens": 64, "rank": 2, "model": model, "device": "cpu", "dtype": "float32"}
     expected = _gradient("factor", setting)
     plain = _gradient("plain", setting)
     assert (plain - expected).norm() > 0.1 * expected.norm()
@@ -64,7 +64,7 @@ def test_json_is_one_object_of_ratios_with_growth(
 
 
 def test_memory_is_a_ratio_to_the_plain_step(model: str) -> None:
-    setting = {"tokens": 64, "rank": 2, "model": model, "device": "cpu"}
+    setting = {"tokens": 64, "rank": 2, "model": model, "device": "cpu", "dtype": "float32"}
     if not iga_peers.can_measure_memory("cpu"):
         pytest.skip("memory is read from /proc")
     found = iga_peers.Measured(
