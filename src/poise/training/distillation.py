@@ -62,7 +62,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
         work = partial(self._distill, student, teacher, samples)
         output = self._inside_forward(model, student, work, batch, teacher_hidden)
         self._record_loss(model, output.per_token_loss, mask)
-        self.observe_statistics(output.view_as(mask), mask, samples)
+        self.observe_statistics(output.view_as(mask), batch, mask, samples)
         return output.loss
 
     def _distill(
@@ -186,7 +186,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
             mask=mask.flatten(),
             tile_tokens=self.args.loss_tile_tokens,
         )
-        self.observe_statistics(statistics.view_as(mask), mask, len(mask))
+        self.observe_statistics(statistics.view_as(mask), inputs, mask, len(mask))
         return output
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from ._host import SDPOTrainer
 from .guards import CollapseMonitor, NonFiniteGuard, StandstillGuard
 from .pgpo_config import PGPOConfig
 from .step_scale import StepScale
+from .step_tokens import StepTokens
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
         self.nonfinite_guard = NonFiniteGuard(args.max_nonfinite_steps)
         self.collapse_monitor = CollapseMonitor()
         self.standstill_guard = StandstillGuard()
+        self._step_tokens: StepTokens | None = None
         self._watched: dict[str, float] = {}
         self._forget_step()
 
@@ -38,10 +40,27 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
         if self.step_scale is None:
             # A user may pass accelerate's wrapper.
             inner = getattr(optimizer, "optimizer", optimizer)
+            distance = self.args.distance_control()
+            if distance is not None:
+                self._step_tokens = StepTokens(
+                    self.args.distance_share,
+                    exact=self.args.distance_estimator == "exact",
+                    limit=self.args.distance_tokens,
+                    temperature=self.temperature,
+                    autocast=self.accelerator.autocast,
+                )
             self.step_scale = StepScale(
-                inner, self.args.viscosity(), scale_weight_decay=self.args.scale_weight_decay
+                inner,
+                self.args.viscosity(),
+                distance=distance,
+                policy=self._step_log_probs if distance else None,
+                scale_weight_decay=self.args.scale_weight_decay,
             )
         return optimizer
+
+    def _step_log_probs(self) -> Tensor | None:
+        assert self._step_tokens is not None
+        return self._step_tokens.log_probs(self.model)  # never wrapped
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         loss = super().compute_loss(*args, **kwargs)
@@ -49,7 +68,9 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
             self._step_losses.append(loss.detach().float())
         return loss
 
-    def observe_statistics(self, statistics: TokenStatistics, mask: Tensor, samples: int) -> None:
+    def observe_statistics(
+        self, statistics: TokenStatistics, batch: dict[str, Tensor], mask: Tensor, samples: int
+    ) -> None:
         """Takes a micro-batch's entropies; (B, T) each, `samples` with those that were left out."""
         sums = [
             information_sum(values, mask)
@@ -60,6 +81,8 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
             return
         information = token_information(self.args.signal_estimator, statistics)
         self.step_scale.observe(information_sum(information, mask))
+        if self._step_tokens is not None:
+            self._step_tokens.add(batch, mask)
         self._step_samples += samples
         self._step_sums.append(torch.stack([sums[0].total, sums[1].total, distilled]).float())
 
@@ -67,6 +90,8 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
         self._step_samples = 0
         self._step_sums: list[Tensor] = []
         self._step_losses: list[Tensor] = []
+        if self._step_tokens is not None:
+            self._step_tokens.forget()
 
     def _clip_grad_norm(self, model: Any) -> Any:
         self._rescale_gradients()
@@ -122,7 +147,7 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
         if not has_scaler:
             # Without gradients the optimizer changes neither parameters nor moments.
             self.model.zero_grad(set_to_none=True)
-            self.step_scale.discard()
+            self.step_scale.skip()
         step = self.state.global_step + 1
         logger.warning("Step %d skipped: loss or gradient is not finite (%s).", step, grad_norm)
         self.nonfinite_guard.skipped(step, self._last_checkpoint())
@@ -140,11 +165,17 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
         metrics["pgpo/multiplier"].append(record.multiplier)
         if record.signal is not None:
             metrics["pgpo/information_signal"].append(record.signal)
+        for name, value in (("target_distance", record.asked), ("distance", record.moved)):
+            if value is not None:
+                metrics[f"pgpo/{name}"].append(value)
         metrics["pgpo/effective_learning_rate"].append(
             self._get_learning_rate() * record.multiplier
         )
         metrics["pgpo/skipped_steps"].append(self.nonfinite_guard.total)
-        if self.standstill_guard.update(record.signal, record.multiplier, self.args.rho_min):
+        brakes = record.asked is None  # distance control takes what the rate needs
+        if brakes and self.standstill_guard.update(
+            record.signal, record.multiplier, self.args.rho_min
+        ):
             logger.warning(
                 "For %d steps in a row the multiplier has cut the learning rate to next to nothing "
                 "(now %.2g of it): the run hardly learns. If it has learned what its teacher "

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..core.distance import DistanceControl
 from ..core.information import ESTIMATORS
 from ..core.viscosity import Viscosity
 from ..machine import settle_precision
 from ._host import SDPOConfig
 from .optimizer_kinds import refuse_steps_in_backward
+
+
+MULTIPLIERS = ("distance", "information", "none")
+ESTIMATED = ("exact", "sampled")
 
 
 def _option(default: Any, text: str) -> Any:
@@ -43,15 +48,43 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         ValueError: an argument outside its range, or two that exclude each other.
     """
 
-    sensitivity: float = _option(
-        6.0,
-        "Sensitivity alpha of the multiplier; the paper's are 0.5, 1.0 and 1.5. 0 switches PGPO "
-        "off: plain SDPO.",
+    multiplier: str = _option(
+        "distance",
+        "What scales a step: 'distance' (it moves the policy by target_distance), 'information' "
+        "(the paper's: a function of the information signal alone), or 'none': plain SDPO.",
     )
-    rho_max: float = _option(2.0, "Cap of the multiplier, at least 1.")
+    target_distance: float = _option(
+        0.003,
+        "With multiplier='distance': how far a step moves the policy, KL(old || new) in nats a "
+        "token. The learning rate then matters for the first steps alone.",
+    )
+    distance_estimator: str = _option(
+        "exact",
+        "How that is measured: 'exact' (over the vocabulary) or 'sampled' (on the sampled tokens).",
+    )
+    distance_share: float = _option(
+        0.25, "Share of a step's sequences on which it is measured, in (0, 1]."
+    )
+    distance_tokens: int = _option(512, "Tokens at most on which it is measured, on each rank.")
+    distance_signal_share: float | None = _option(
+        None,
+        "With it a step moves the policy by at most this share of the information signal; with "
+        "signal_estimator='kl' that is what student and teacher still differ by.",
+    )
+    correct_steps: bool = _option(
+        False,
+        "Correct each step by its own distance after it was taken, not the next one alone. Costs "
+        "a copy of the trained weights and up to three measurements.",
+    )
+    sensitivity: float = _option(
+        0.0,
+        "Sensitivity alpha to the information signal, of the distance or the step; the paper's are "
+        "0.5, 1.0 and 1.5. 0 does not look at it.",
+    )
+    rho_max: float = _option(2.0, "Cap of the signal's factor, at least 1.")
     rho_min: float = _option(
         0.002,
-        "Lower bound of the multiplier, in (0, 1]. 1 is the paper's; below 1 a step may brake.",
+        "Lower bound of the signal's factor, in (0, 1]. 1 is the paper's; below 1 it may brake.",
     )
     signal_estimator: str = _option(
         "kl",
@@ -140,7 +173,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         settle_precision(self)
-        self.viscosity()  # raises on values outside their range
+        self._check_multiplier()
         if self.warmup_steps is None:
             self.warmup_steps = 0.1 if self.brakes_from_first_steps else 0
         super().__post_init__()
@@ -160,10 +193,36 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             raise ValueError(f"loss_tile_tokens must be at least 1, got {self.loss_tile_tokens!r}")
         self._check_combinations()
 
+    def _check_multiplier(self) -> None:
+        for name, known in (("multiplier", MULTIPLIERS), ("distance_estimator", ESTIMATED)):
+            if (found := getattr(self, name)) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {found!r}")
+        if not 0 < self.distance_share <= 1:
+            raise ValueError(f"distance_share must be in (0, 1], got {self.distance_share!r}")
+        if self.distance_tokens < 1:
+            raise ValueError(f"distance_tokens must be at least 1, got {self.distance_tokens!r}")
+        self.viscosity()  # raises on values outside their range
+        self.distance_control()
+
+    def distance_control(self) -> DistanceControl | None:
+        """The law from distance to multiplier that these arguments describe, if they do."""
+        if self.multiplier != "distance":
+            return None
+        return DistanceControl(
+            target=self.target_distance,
+            signal_share=self.distance_signal_share,
+            afterwards=self.correct_steps,
+        )
+
+    @property
+    def scales_steps(self) -> bool:
+        """Whether a step may have another multiplier than 1."""
+        return self.multiplier == "distance" or self.viscosity().sensitivity != 0
+
     def viscosity(self) -> Viscosity:
-        """The multiplier's law that these arguments describe."""
+        """The law from signal to factor that these arguments describe."""
         return Viscosity(
-            sensitivity=self.sensitivity,
+            sensitivity=0.0 if self.multiplier == "none" else self.sensitivity,
             rho_max=self.rho_max,
             rho_min=self.rho_min,
             reference=self.signal_reference,  # type: ignore[arg-type]
@@ -176,7 +235,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     def brakes_from_first_steps(self) -> bool:
         """Whether the first steps are what later ones are braked against."""
         has_reference = self.signal_reference != "none" and self.signal_prior_reference is None
-        return self.sensitivity != 0 and self.rho_min < 1 and has_reference
+        return self.viscosity().sensitivity != 0 and self.rho_min < 1 and has_reference
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """TRL's, but rounded down where the multiplier brakes against the first steps."""
@@ -192,33 +251,33 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         Raises:
             ValueError: it steps inside the backward.
         """
-        if self.sensitivity != 0 or self.normalize_by_distilled or self.skip_nonfinite_steps:
+        if self.scales_steps or self.normalize_by_distilled or self.skip_nonfinite_steps:
             refuse_steps_in_backward(
                 optimizer,
-                "PGPO's multiplier, mean over the distilled and skipping of steps (sensitivity, "
+                "PGPO's multiplier, mean over the distilled and skipping of steps (multiplier, "
                 "normalize_by_distilled, skip_nonfinite_steps)",
             )
 
     def _check_combinations(self) -> None:
         self.check_optimizer(self.optim)
-        if self.sensitivity != 0 and self.optim.startswith("schedule_free"):
+        if self.scales_steps and self.optim.startswith("schedule_free"):
             raise ValueError(
                 f"optim={self.optim.value!r} evaluates and saves other weights than it trains, for "
                 "which a multiplier of its step does not hold; choose another, such as "
-                "'adamw_torch', or sensitivity=0"
+                "'adamw_torch', or multiplier='none'"
             )
         if self.distillation_mode == "topk_logits" and self.distillation_topk is None:
             raise ValueError("distillation_mode='topk_logits' needs distillation_topk, e.g. 100")
-        if self.use_teacher_server and (self.tiled_loss or self.sensitivity != 0):
+        if self.use_teacher_server and (self.tiled_loss or self.scales_steps):
             raise ValueError(
                 "use_teacher_server=True returns no teacher distribution, so there is neither a "
-                "tiled loss nor an information signal; set tiled_loss=False and sensitivity=0, or "
+                "tiled loss nor an information signal; set tiled_loss=False and multiplier='none', or "
                 "use_teacher_server=False"
             )
-        if self.distillation_weight == 0 and self.sensitivity != 0:
+        if self.distillation_weight == 0 and self.scales_steps:
             raise ValueError(
-                "distillation_weight=0 distils nothing, so there is no information signal; set "
-                "sensitivity=0"
+                "distillation_weight=0 distils nothing, so there is no information signal and no "
+                "token to measure a step on; set multiplier='none'"
             )
         shows_siblings = self.use_successful_as_teacher and (
             self.num_generations > 1 or not self.dont_reprompt_on_self_success

@@ -14,7 +14,7 @@ from ._host import is_pure_lora_training
 from .devices import keep_whole, refuse_spread_model
 from .exact_resume import ExactResumeMixin
 from .guards import WarmupCheck
-from .hidden_states import split_causal_lm
+from .hidden_states import Purpose, split_causal_lm
 from .metrics_log import MetricsLog
 from .optimizer_step import OptimizerStepMixin, StepEnd
 from .pgpo_config import PGPOConfig
@@ -30,6 +30,8 @@ from .teacher import (
     save_without_teacher,
 )
 from .teacher_context import RolloutTeacherContextBuilder
+
+DISTANCE = Purpose("multiplier='distance'", "set multiplier='information'")
 
 
 class PGPOTrainer(  # type: ignore[misc]
@@ -117,6 +119,11 @@ class PGPOTrainer(  # type: ignore[misc]
                 "by one; leave that out, or set tiled_loss=False"
             )
         whole = ("tiled_loss", "exact_resume", "teacher_from_student")
+        if self.is_fsdp_enabled and self.args.multiplier == "distance":
+            raise ValueError(
+                "under FSDP no rank holds a whole model, on which multiplier='distance' measures a "
+                "step; set multiplier='information', or use DDP"
+            )
         if self.is_fsdp_enabled and (on := [name for name in whole if getattr(self.args, name)]):
             raise ValueError(
                 f"under FSDP no rank holds a whole model, which {', '.join(on)} need; set them to "
@@ -127,6 +134,8 @@ class PGPOTrainer(  # type: ignore[misc]
         if self._uses_tiled_loss():
             split_causal_lm(self.model)  # refuses what it cannot split
             fold_output_head(self.model)
+        elif self.args.multiplier == "distance":
+            split_causal_lm(self.model, DISTANCE)
 
     def _prepare_rollouts(self, rows: list[dict[str, Any]]) -> None:
         check_chat_template(rows, self.processing_class)

@@ -1,9 +1,10 @@
-"""Scales an optimizer's steps by the information signal, in any torch loop."""
+"""Scales an optimizer's steps by distance and information, in any torch loop."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..core.distance import DistanceControl, DistanceState, DistanceSum, change, policy_distance
 from ..core.information import SignalSum
 from ..core.viscosity import Viscosity, ViscosityState
 from .optimizer_kinds import (
@@ -24,13 +26,27 @@ from .optimizer_kinds import (
 # Decoupled decay, by class name, in libraries that Poise does not import.
 _DECOUPLED_NAMES = ("adamw", "adafactor", "lion", "muon")
 
+_CORRECTIONS = 3  # measurements after a step that is corrected afterwards
+_CLOSE = 0.05  # a correction below this is left
+
+Policy = Callable[[], Tensor | None]
+
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What the last step did: `signal` in nats (None if no sequence was distilled)."""
+    """What the last step did.
+
+    Attributes:
+        signal: in nats; None if no sequence was distilled.
+        multiplier: of the step.
+        asked: the distance that it asked for, in nats a token; None without distance control.
+        moved: how far it went; None if that was not measured.
+    """
 
     signal: float | None
     multiplier: float
+    asked: float | None = None
+    moved: float | None = None
 
 
 class StepScale:
@@ -39,9 +55,25 @@ class StepScale:
     .. math:: \theta \leftarrow \theta - \eta\, \rho_k\, h_k
 
     where :math:`h_k` is what the optimizer makes of the clipped gradient. `observe` adds a
-    micro-batch's signal; the next `optimizer.step()` sums over ranks, takes the multiplier from the
-    viscosity law, and uses it for that step alone. A step without an observed sequence has
-    multiplier 1.
+    micro-batch's signal, which the next `optimizer.step()` sums over ranks and uses once.
+
+    **By distance** (`distance`): :math:`\rho_k` is such that the policy moves by
+    :math:`d\, g(I_k)` nats a token, g the viscosity's factor; see `DistanceControl`. How far a step
+    went is measured by `policy`, which is called before and after each step, or told by the loop:
+
+    ```python
+    from poise import DistanceControl, StepScale, policy_distance
+
+    scale = StepScale(optimizer, distance=DistanceControl(target=0.003))
+    before = log_probs(model, batch)  # (N, V), or (N,) of the sampled tokens
+    loss.backward()
+    optimizer.step()  # scaled
+    with torch.no_grad():
+        scale.moved(policy_distance(before, log_probs(model, batch)))
+    ```
+
+    **By information alone** (no `distance`): the paper's form, :math:`\rho_k = g(I_k)`. A step
+    without an observed sequence then has multiplier 1.
 
     ```python
     from poise import StepScale, Viscosity, information_sum
@@ -62,13 +94,17 @@ class StepScale:
 
     Args:
         optimizer: a torch optimizer (not a wrapper of one).
-        viscosity: the law.
+        viscosity: the law from signal to factor; by default none, a factor of 1.
+        distance: the law from distance to multiplier; by default none.
+        policy: log-probabilities of some of the step's tokens, (N, V) or (N,) of those that were
+            sampled, under the model as it is; the same tokens at both calls, without a gradient.
+            None where this rank has none. By default the loop calls `moved`.
         scale_weight_decay: whether decoupled weight decay is multiplied too. If not, the decay of
             the step is divided by :math:`\rho_k`, so it keeps its size.
 
     Raises:
         TypeError: not a torch optimizer, or one without step hooks (torchao's CPU offloading).
-        ValueError: weight decay is on, not to be scaled, and enters the moments (an L2 penalty, as
+        ValueError: a correction afterwards without a `policy`. Weight decay is on, not to be scaled, and enters the moments (an L2 penalty, as
             in Adam or SGD with momentum), where it cannot be told apart from the gradient. Or an
             optimizer that steps inside the backward (LOMO, layer-wise ones), or that keeps other
             weights than it trains (schedule-free ones): no multiplier of the step reaches those.
@@ -78,7 +114,13 @@ class StepScale:
     """
 
     def __init__(
-        self, optimizer: Optimizer, viscosity: Viscosity, *, scale_weight_decay: bool = False
+        self,
+        optimizer: Optimizer,
+        viscosity: Viscosity = Viscosity(sensitivity=0.0),  # noqa: B008 (frozen)
+        *,
+        distance: DistanceControl | None = None,
+        policy: Policy | None = None,
+        scale_weight_decay: bool = False,
     ) -> None:
         # accelerate's wrapper is a subclass too, but has no hooks of its own.
         if not isinstance(optimizer, Optimizer) or hasattr(optimizer, "optimizer"):
@@ -91,17 +133,30 @@ class StepScale:
                 f"{type(optimizer).__name__} runs no step hooks, by which StepScale multiplies; "
                 "choose an optimizer that does, such as torch.optim.AdamW"
             )
-        if viscosity.sensitivity != 0:
+        multiplies = viscosity.sensitivity != 0 or distance is not None
+        if multiplies:
             _refuse_out_of_reach(optimizer)
+        if distance is not None and distance.afterwards and policy is None:
+            raise ValueError(
+                "DistanceControl(afterwards=True) measures inside the step, expected a policy, a "
+                "function that returns log-probabilities, found None"
+            )
         self.optimizer = optimizer
         self.viscosity = viscosity
+        self.distance = distance
+        self.policy = policy
         self.scale_weight_decay = scale_weight_decay
         self.state: ViscosityState = viscosity.init()
+        self.distance_state: DistanceState | None = distance.init() if distance else None
+        self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._is_skipped = False  # the next step
+        self._is_measured = False
+        self._old: Tensor | None = None
         self.last = StepRecord(signal=None, multiplier=1.0)
         self._pending: SignalSum | None = None
         self._saved_groups: list[dict[str, Any]] = []
         self._saved_params: list[tuple[Tensor, Tensor]] = []
-        if viscosity.sensitivity != 0 and not scale_weight_decay:
+        if multiplies and not scale_weight_decay:
             self._check_weight_decay()
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
@@ -116,8 +171,25 @@ class StepScale:
         self._pending = signal
 
     def discard(self) -> None:
-        """Forgets what was observed since the last step, as when that step is skipped."""
+        """Forgets what was observed since the last step, as when that step is not taken."""
         self._pending = None
+
+    def skip(self) -> None:
+        """Lets the next step through as it is, unmeasured: its gradients were taken away."""
+        self.discard()
+        self._is_skipped = True
+
+    def moved(self, distance: DistanceSum) -> None:
+        """Tells how far the last step moved the policy (see `policy_distance`).
+
+        With several ranks every one calls this after every step, with its own tokens.
+
+        Raises:
+            ValueError: there is no distance control.
+        """
+        if self.distance is None or self.distance_state is None:
+            raise ValueError("moved needs StepScale(..., distance=DistanceControl(...))")
+        self._record(_mean_over_ranks(distance, self._device()))
 
     def close(self) -> None:
         """Takes the hooks off the optimizer, which is left with its own rates."""
@@ -127,12 +199,19 @@ class StepScale:
         self._handles = []
 
     def state_dict(self) -> dict[str, Any]:
-        """The reference's state, as plain JSON values."""
-        return self.state.to_dict()
+        """The states of both laws, as plain JSON values."""
+        state = self.state.to_dict()
+        if self.distance_state is not None:
+            state["distance"] = self.distance_state.to_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`'s output."""
+        state = dict(state)
+        distance = state.pop("distance", None)
         self.state = ViscosityState(**state)
+        if self.distance is not None and distance is not None:
+            self.distance_state = DistanceState(**distance)
 
     # The steps of one optimizer step, in order.
 
@@ -140,15 +219,19 @@ class StepScale:
         self._restore()  # a step that raised has left its rates behind
         self.last = self._take_multiplier()
         rho = self.last.multiplier
-        if rho == 1.0:  # exactly the plain step
-            return
-        for group in optimizer.param_groups:
-            self._saved_groups.append({k: group[k] for k in ("lr", "weight_decay") if k in group})
-            if self._follows_rate:
-                group["lr"] = group["lr"] * rho
-            if not self.scale_weight_decay and group.get("weight_decay"):
-                group["weight_decay"] = group["weight_decay"] / rho
-        if not self._follows_rate:
+        self._is_measured = self.policy is not None and bool(self.last.asked)
+        if self._is_measured:
+            assert self.policy is not None
+            self._old = self.policy()
+        if rho != 1.0:  # else exactly the plain step
+            for group in optimizer.param_groups:
+                kept = {k: group[k] for k in ("lr", "weight_decay") if k in group}
+                self._saved_groups.append(kept)
+                if self._follows_rate:
+                    group["lr"] = group["lr"] * rho
+                if not self.scale_weight_decay and group.get("weight_decay"):
+                    group["weight_decay"] = group["weight_decay"] / rho
+        if (self._is_measured and self._corrects) or (rho != 1.0 and not self._follows_rate):
             trained = (p for p in parameters(optimizer) if p.requires_grad)
             self._saved_params = [(p, p.detach().clone()) for p in trained]
 
@@ -156,11 +239,25 @@ class StepScale:
     def _follows_rate(self) -> bool:
         return follows_rate(self.optimizer)
 
+    @property
+    def _corrects(self) -> bool:
+        return self.distance is not None and self.distance.afterwards
+
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        with torch.no_grad():
-            for param, before in self._saved_params:
-                param.copy_(before + self.last.multiplier * (param - before))
+        rho = self.last.multiplier
+        if rho != 1.0 and not self._follows_rate:
+            self._rescale(rho)
+        if self._is_measured:
+            self._record(self._measure())
+            if self._corrects:
+                self._correct()
+        self._is_skipped, self._old = False, None
         self._restore()
+
+    @torch.no_grad()
+    def _rescale(self, factor: float) -> None:
+        for param, before in self._saved_params:
+            param.copy_(before + factor * (param - before))
 
     def _restore(self) -> None:
         for group, saved in zip(self.optimizer.param_groups, self._saved_groups, strict=False):
@@ -168,17 +265,65 @@ class StepScale:
         self._saved_groups, self._saved_params = [], []
 
     def _take_multiplier(self) -> StepRecord:
+        signal, factor = self._take_signal()
+        if self.distance is None or self._is_skipped:
+            return StepRecord(signal=signal, multiplier=1.0 if self._is_skipped else factor)
+        assert self.distance_state is not None
+        share = self._rate_share()
+        asked = self.distance.asked(signal, factor, share)
+        rho, self.distance_state = self.distance.step(asked, share, self.distance_state)
+        return StepRecord(signal=signal, multiplier=rho, asked=asked)
+
+    def _take_signal(self) -> tuple[float | None, float]:
+        """The step's signal, and the viscosity's factor for it."""
         pending, self._pending = self._pending, None
         if pending is None and not _is_distributed():
-            return StepRecord(signal=None, multiplier=1.0)
+            return None, 1.0
         total, count = _sum_over_ranks(pending, self._device())
         if count == 0:
-            return StepRecord(signal=None, multiplier=1.0)
+            return None, 1.0
         signal = total / count
         if not math.isfinite(signal):  # whoever lets such a step through gets the plain one
-            return StepRecord(signal=signal, multiplier=1.0)
-        rho, self.state = self.viscosity.step(signal, self.state)
-        return StepRecord(signal=signal, multiplier=rho)
+            return signal, 1.0
+        factor, self.state = self.viscosity.step(signal, self.state)
+        return signal, factor
+
+    def _rate_share(self) -> float:
+        """Of its base, what a scheduler has left of the learning rate."""
+        for group, first in zip(self.optimizer.param_groups, self._base_rates, strict=False):
+            if base := float(group.get("initial_lr", first)):
+                return float(group["lr"]) / base
+        return 1.0
+
+    # How far a step went.
+
+    def _measure(self) -> float | None:
+        assert self.policy is not None
+        distance = None
+        if self._old is not None and (new := self.policy()) is not None:
+            distance = policy_distance(self._old, new)
+        return _mean_over_ranks(distance, self._device())
+
+    def _record(self, moved: float | None) -> None:
+        assert self.distance is not None and self.distance_state is not None
+        self.distance_state = self.distance.moved(moved, self.distance_state)
+        self.last = replace(self.last, moved=moved)
+
+    def _correct(self) -> None:
+        """Moves the parameters along the step until it is as long as was asked for."""
+        for _ in range(_CORRECTIONS - 1):
+            asked, moved = self.last.asked, self.last.moved
+            if asked is None or moved is None:
+                return
+            factor = change(asked, moved)
+            if abs(factor - 1) < _CLOSE or asked <= 0:
+                return
+            self._rescale(factor)
+            assert self.distance_state is not None
+            rho = self.last.multiplier * factor
+            self.distance_state = DistanceState(self.distance_state.scale * factor)
+            self.last = replace(self.last, multiplier=rho)
+            self._record(self._measure())
 
     def _device(self) -> torch.device:
         return next(parameters(self.optimizer)).device
@@ -216,7 +361,16 @@ def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def _sum_over_ranks(pending: SignalSum | None, device: torch.device) -> tuple[float, float]:
+def _mean_over_ranks(distance: DistanceSum | None, device: torch.device) -> float | None:
+    if distance is None and not _is_distributed():
+        return None
+    total, tokens = _sum_over_ranks(distance, device)
+    return total / tokens if tokens else None
+
+
+def _sum_over_ranks(
+    pending: SignalSum | DistanceSum | None, device: torch.device
+) -> tuple[float, float]:
     """Both sums over all ranks; a rank that observed nothing takes part with zeros."""
     sums = torch.zeros(2) if pending is None else torch.stack(pending)
     if _is_distributed():  # in one type, whatever each rank observed

@@ -8,6 +8,8 @@ from typing import Any
 
 # What a run's settings leave out. Poise's defaults may move; a result line keeps its meaning.
 PGPO: dict[str, Any] = {
+    "multiplier": "information",
+    "teacher_model_kind": "ema",
     "rho_max": 2.0,
     "rho_min": 1.0,
     "signal_estimator": "entropy",

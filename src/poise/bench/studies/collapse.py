@@ -88,7 +88,7 @@ def _controlled(config: dict[str, Any], control: str) -> dict[str, Any]:
     scheduled = control == "scheduled_mean_step"
     mean = _controls.scheduled_mean(used, rates) if scheduled else statistics.fmean(used)
     rate = config["learning_rate"] * mean
-    return _train(config | {"learning_rate": rate, "sensitivity": 0.0})
+    return _train(config | {"learning_rate": rate, "multiplier": "none"})
 
 
 def _train(
@@ -102,6 +102,7 @@ def _train(
         if multipliers:
             trainer.create_optimizer()
             trainer.step_scale.viscosity = _Replayed(multipliers, again)
+            trainer.step_scale.distance = None
         _run_to_the_end(trainer, curve, config)
     return curve.figures() | pgpo_figures(trainer.state.log_history)
 

@@ -1,0 +1,103 @@
+"""Some of a step's own tokens, on which it is measured how far the step moved the policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..core.divergence import gather
+from ..core.tiles import for_each_tile, tile_log_probs
+from .hidden_states import evaluating, split_causal_lm
+
+
+class _Rows(NamedTuple):
+    prompts: Tensor
+    prompt_mask: Tensor
+    completions: Tensor
+    completion_mask: Tensor
+    loss_mask: Tensor
+
+
+class StepTokens:
+    """Log-probabilities of some tokens of the step at hand, under the model as it is.
+
+    Args:
+        share: of the step's sequences, in (0, 1]. They are taken at even distances in the order of
+            the micro-batches, so that accumulation takes the same ones.
+        exact: over the whole vocabulary, (N, V); else of the sampled tokens, (N,).
+        limit: tokens at most, at even distances; (N, V) is held while the step is taken.
+        temperature: divides the logits.
+        autocast: the context that the training forward runs in.
+    """
+
+    def __init__(
+        self,
+        share: float,
+        *,
+        exact: bool,
+        limit: int,
+        temperature: float,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        self._share, self._exact, self._limit = share, exact, limit
+        self._temperature, self._autocast = temperature, autocast
+        self._seen = 0
+        self._rows: list[_Rows] = []
+
+    def add(self, batch: dict[str, Tensor], loss_mask: Tensor) -> None:
+        """Takes some sequences of a micro-batch.
+
+        Args:
+            batch: `prompt_ids`, `prompt_mask`, `completion_ids`, `completion_mask`, each (B, T).
+            loss_mask: (B, T), which tokens of the completions the loss keeps.
+        """
+        places = range(self._seen, self._seen + len(loss_mask))
+        self._seen = places.stop
+        taken = [i - places.start for i in places if self._takes(i)]
+        if taken:
+            names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+            index = torch.tensor(taken, device=loss_mask.device)
+            self._rows.append(_Rows(*(batch[name][index] for name in names), loss_mask[index]))
+
+    def _takes(self, place: int) -> bool:
+        return math.ceil((place + 1) * self._share) > math.ceil(place * self._share)
+
+    def forget(self) -> None:
+        """The step is over."""
+        self._seen, self._rows = 0, []
+
+    @torch.no_grad()
+    def log_probs(self, model: nn.Module) -> Tensor | None:
+        """(N, V) or (N,) in nats; None where the loss keeps no token."""
+        split = split_causal_lm(model)
+        with evaluating(model), self._autocast():
+            parts = [self._hidden(split, rows) for rows in self._rows]
+            hidden = torch.cat([h for h, _ in parts]) if parts else torch.empty(0)
+            if not len(hidden):
+                return None
+            tokens = torch.cat([t for _, t in parts])
+            if len(hidden) > self._limit:
+                places = torch.linspace(0, len(hidden) - 1, self._limit, device=hidden.device)
+                hidden, tokens = hidden[places.long()], tokens[places.long()]
+            found: list[Tensor] = []
+
+            def work(rows: Tensor) -> int:
+                log_p = tile_log_probs(split.head, hidden[rows], self._temperature)
+                found.append(log_p if self._exact else gather(log_p, tokens[rows]))
+                return log_p.shape[-1]
+
+            for_each_tile(torch.arange(len(hidden), device=hidden.device), None, work)
+        return torch.cat(found)
+
+    @staticmethod
+    def _hidden(split: Any, rows: _Rows) -> tuple[Tensor, Tensor]:
+        ids = torch.cat([rows.prompts, rows.completions], 1)
+        attention = torch.cat([rows.prompt_mask, rows.completion_mask], 1)
+        kept = rows.loss_mask.bool()
+        hidden = split.hidden_states(ids, attention, rows.completions.size(1))
+        return hidden[kept], rows.completions[kept]
