@@ -128,13 +128,13 @@ class DistanceControl:
         return replace(state, moved=distance)
 
 
-def change(asked: float, moved: float) -> float:
-    """The factor from a step that went `moved` to one that goes `asked`, within [1/2, 2]."""
+def change(asked: float, moved: float, reach: float = REACH) -> float:
+    """The factor from a step that went `moved` to one that goes `asked`, in [1 / reach, reach]."""
     if not math.isfinite(moved):
-        return 1 / REACH
+        return 1 / reach
     if moved <= 0:  # less than rounding shows
-        return REACH
-    return min(max(math.sqrt(asked / moved), 1 / REACH), REACH)
+        return reach
+    return min(max(math.sqrt(asked / moved), 1 / reach), reach)
 
 
 def policy_distance(old: Tensor, new: Tensor, mask: Tensor | None = None) -> DistanceSum:

@@ -28,6 +28,7 @@ _DECOUPLED_NAMES = ("adamw", "adafactor", "lion", "muon")
 
 _CORRECTIONS = 3  # measurements after a step that is corrected afterwards
 _CLOSE = 0.05  # a correction below this is left
+_FAR = 32.0  # the largest
 
 Policy = Callable[[], Tensor | None]
 
@@ -315,7 +316,7 @@ class StepScale:
             asked, moved = self.last.asked, self.last.moved
             if asked is None or moved is None:
                 return
-            factor = change(asked, moved)
+            factor = change(asked, moved, _FAR)
             if abs(factor - 1) < _CLOSE or asked <= 0:
                 return
             self._rescale(factor)
