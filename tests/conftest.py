@@ -22,7 +22,7 @@ import torch
 from hypothesis import settings
 
 from tests.exact import in_float64
-from tests.tiny import EXACT, IGA_RUN, RUN, save_tiny_model
+from tests.tiny import BRAKE, EXACT, IGA_RUN, RUN, save_tiny_model
 
 # No deadline: a test that asserts a time fails on a busy machine.
 settings.register_profile("poise", deadline=None, max_examples=40)
@@ -93,7 +93,7 @@ def make_config(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[...,
     own = _settings(request, tmp_path)
 
     def make(cls: Any = PGPOConfig, **overrides: Any) -> Any:
-        return cls(**RUN | own | overrides)
+        return cls(**RUN | (BRAKE if issubclass(cls, PGPOConfig) else {}) | own | overrides)
 
     return make
 

@@ -25,6 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "live": {"teacher_model_kind": "live"},
     "base": {"teacher_model_kind": "base"},
     "ema, four steps a generation": {"teacher_model_kind": "ema", "steps_per_generation": 4},
+    "distance": {"multiplier": "distance", "teacher_model_kind": "base"},
     "ema, host's start": {"teacher_model_kind": "ema", "teacher_from_student": False},
 }
 
@@ -54,7 +55,7 @@ def _last_step(metrics: Path) -> int:
 
 
 CASES = [(name, lora) for name in SETTINGS for lora in (False, True)]
-QUICK = [("ema", True), ("ema, four steps a generation", False)]
+QUICK = [("ema", True), ("distance", False), ("ema, four steps a generation", False)]
 
 
 @pytest.mark.parametrize(("name", "lora"), grid(CASES, QUICK))

@@ -16,7 +16,7 @@ from poise.training import PGPOConfig, PGPOTrainer
 from tests.exact import ROUNDING, apart, in_float64
 from tests.grids import grid
 from tests.processes import finish, run_ranks
-from tests.tiny import EXACT, RUN, tiny_dataset
+from tests.tiny import BRAKE, EXACT, RUN, tiny_dataset
 
 # Three groups of four rollouts; with two ranks the second group lies on both.
 BATCH = 12
@@ -24,6 +24,13 @@ CASES: dict[str, dict[str, Any]] = {
     "full": {},
     "lora": {},
     "weighed by pass rate": {"pass_rate_weight": True},
+    # Measured on all tokens, since each rank takes its part of its own.
+    "distance": {"multiplier": "distance", "distance_share": 1.0},
+    "sampled distance": {
+        "multiplier": "distance",
+        "distance_share": 1.0,
+        "distance_estimator": "sampled",
+    },
 }
 
 
@@ -55,7 +62,7 @@ def _train(ranks: int, model: str, folder: str, case: str) -> None:
         trainer = PGPOTrainer(
             model=model,
             reward_funcs=by_place,
-            args=PGPOConfig(**RUN | EXACT | settings),
+            args=PGPOConfig(**RUN | BRAKE | EXACT | settings),
             train_dataset=tiny_dataset(),
             peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.0)
             if case == "lora"
@@ -76,13 +83,15 @@ def _run(ranks: int, model: str, folder: Path, case: str) -> tuple[dict[str, tor
     return load_file(folder / "weights.safetensors"), lines
 
 
-@pytest.mark.parametrize("case", grid(CASES, ["weighed by pass rate"]))
+@pytest.mark.parametrize("case", grid(CASES, ["weighed by pass rate", "distance"]))
 def test_two_ranks_equal_one(case: str, tmp_path: Path, exact_model_path: str) -> None:
     one, one_log = _run(1, exact_model_path, tmp_path / "one", case)
     two, two_log = _run(2, exact_model_path, tmp_path / "two", case)
     assert any(0 < line["pgpo/distilled_fraction"] < 1 for line in one_log[:4])
     for a, b in zip(one_log[:4], two_log[:4], strict=True):
-        for key in ("pgpo/information_signal", "pgpo/multiplier", "pgpo/distilled_fraction"):
+        assert ("pgpo/distance" in a) == ("distance" in case)
+        keys = ["pgpo/information_signal", "pgpo/multiplier", "pgpo/distilled_fraction"]
+        for key in keys + ["pgpo/distance"] * ("distance" in case):
             assert b[key] == pytest.approx(a[key], rel=ROUNDING, abs=ROUNDING), key
-    assert any(line["pgpo/multiplier"] > 1.01 for line in one_log[:4])
+    assert any(abs(line["pgpo/multiplier"] - 1) > 0.01 for line in one_log[:4])
     assert apart(two, one) <= ROUNDING
