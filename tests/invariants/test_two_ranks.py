@@ -24,6 +24,11 @@ CASES: dict[str, dict[str, Any]] = {
     "full": {},
     "lora": {},
     "weighed by pass rate": {"pass_rate_weight": True},
+    "refreshed teacher": {
+        "teacher_model_kind": "base",
+        "teacher_refresh": "once",
+        "teacher_refresh_at": 0.5,
+    },
 }
 
 
