@@ -24,6 +24,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ema": {"teacher_model_kind": "ema"},
     "live": {"teacher_model_kind": "live"},
     "base": {"teacher_model_kind": "base"},
+    "base, refreshed": {"teacher_model_kind": "base", "teacher_refresh": "once"},
     "ema, four steps a generation": {"teacher_model_kind": "ema", "steps_per_generation": 4},
     "distance": {"multiplier": "distance", "teacher_model_kind": "base"},
     "ema, host's start": {"teacher_model_kind": "ema", "teacher_from_student": False},

@@ -31,6 +31,11 @@ CASES: dict[str, dict[str, Any]] = {
         "distance_share": 1.0,
         "distance_estimator": "sampled",
     },
+    "refreshed teacher": {
+        "teacher_model_kind": "base",
+        "teacher_refresh": "once",
+        "teacher_refresh_at": 0.5,
+    },
 }
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from . import resume
 from ._host import SDPOTrainer
 from .checkpointing import CheckpointingMixin
-from .teacher import EMATeacher
+from .teacher import Teacher
 
 logger = get_logger(__name__)
 
@@ -18,13 +18,13 @@ logger = get_logger(__name__)
 class ExactResumeMixin(CheckpointingMixin, SDPOTrainer):  # type: ignore[misc]
     """Adds to each checkpoint what the host forgets."""
 
-    ema_teacher: EMATeacher | None = None
+    teacher: Teacher | None = None  # one that changes in a run
 
     def _check_checkpoint(self, checkpoint: Path) -> None:
         resume.check_fits(
             checkpoint,
             ranks=self.accelerator.num_processes,
-            has_ema_teacher=self.ema_teacher is not None,
+            has_teacher=self.teacher is not None,
         )
 
     def _save_state(self, folder: Path) -> None:
@@ -41,10 +41,11 @@ class ExactResumeMixin(CheckpointingMixin, SDPOTrainer):  # type: ignore[misc]
                 "standstill": self.standstill_guard.steps,
                 "collapse": self.collapse_monitor.state_dict(),
                 "diagnostics": {mode: dict(c) for mode, c in self._diagnostic_counters.items()},
+                "teacher": None if self.teacher is None else self.teacher.progress(),
             },
         )
-        if self.ema_teacher is not None:
-            save_file(self.ema_teacher.state_dict(), folder / resume.TEACHER)
+        if self.teacher is not None:
+            save_file(self.teacher.state_dict(), folder / resume.TEACHER)
 
     def _load_state(self, folder: Path) -> None:
         state = resume.load_json(folder / resume.STATE)
@@ -57,19 +58,20 @@ class ExactResumeMixin(CheckpointingMixin, SDPOTrainer):  # type: ignore[misc]
             self._diagnostic_counters[mode].update(counters)
         file = folder / resume.rollouts_file(self.accelerator.process_index)
         self._buffered_inputs = resume.load_rollouts(file, self.accelerator.device)
-        if self.ema_teacher is not None:
-            self.ema_teacher.load_state_dict(load_file(folder / resume.TEACHER))
+        if self.teacher is not None:
+            self.teacher.load_progress(state["teacher"])
+            self.teacher.load_state_dict(load_file(folder / resume.TEACHER))
 
     def _load_best_model(self) -> None:
         """The host's; then the teacher of that step."""
         super()._load_best_model()
-        if self.ema_teacher is None:
+        if self.teacher is None:
             return
         if self.args.exact_resume:
             file = Path(self.state.best_model_checkpoint) / resume.TEACHER
-            self.ema_teacher.load_state_dict(load_file(file))
+            self.teacher.load_state_dict(load_file(file))
         else:
             logger.warning(
-                "The model is that of the best step, its EMA teacher that of the last one: "
+                "The model is that of the best step, its teacher that of the last one: "
                 "checkpoints hold no teacher with exact_resume=False."
             )

@@ -168,10 +168,15 @@ class CollapseMonitor:
         }
 
     def update(self, values: dict[str, float]) -> list[str]:
-        """Takes the step's figures; returns a sentence for each that left its band."""
+        """Takes the step's figures; returns a sentence for each that left its band.
+
+        Figures of other names are left out.
+        """
         sentences = []
         for name, value in values.items():
-            band = self.bands[name]
+            band = self.bands.get(name)
+            if band is None:
+                continue
             usual = band.mean
             if band.update(value):
                 sentences.append(

@@ -136,6 +136,7 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
             metrics["pgpo/student_entropy"].append(student / distilled)
             metrics["pgpo/teacher_entropy"].append(teacher / distilled)
             self._watched["student entropy"] = student / distilled
+            self._watched["entropy gap"] = (student - teacher) / distilled
 
     def _skip_if_nonfinite(self, grad_norm: float) -> None:
         if not self.args.skip_nonfinite_steps:

@@ -11,6 +11,7 @@ from ..core.viscosity import Viscosity
 from ..machine import settle_precision
 from ._host import SDPOConfig
 from .optimizer_kinds import refuse_steps_in_backward
+from .teacher_refresh import REFRESHES, RefreshGate, RefreshOnce
 
 
 MULTIPLIERS = ("distance", "information", "none")
@@ -39,6 +40,9 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
 
     Loss: `tiled_loss`, `loss_tile_tokens`, `pass_rate_weight` (SC-SDPO; see
     [`poise.core.pass_rate.pass_rate_weights`]).
+
+    Teacher: `teacher_refresh`, `teacher_refresh_at`, `teacher_refresh_window` (see
+    [`poise.training.teacher_refresh`]).
 
     Mends of the host, each on its own switch: `exact_resume`, `teacher_from_student`,
     `random_demonstration`, `max_resamples`, `normalize_by_distilled`, `skip_nonfinite_steps`,
@@ -130,7 +134,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     )
     exact_resume: bool = _option(
         True,
-        "Save and restore the EMA teacher, the rollout buffer, counters and the signal's "
+        "Save and restore the teacher, the rollout buffer, counters and the signal's "
         "reference with each checkpoint, so that a resumed run equals an uninterrupted one. "
         "Checkpoints carry a manifest; damaged ones are named and passed over.",
     )
@@ -139,6 +143,20 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         "Start the EMA or base teacher from the student's weights, in memory. False is TRL's: a "
         "LoRA EMA teacher starts from zero factors, a full one is loaded again from the model's "
         "path.",
+    )
+    teacher_refresh: str = _option(
+        "never",
+        "With teacher_model_kind='base': when the student becomes the teacher, which stands still "
+        "otherwise. 'never', 'once' (at teacher_refresh_at), or 'gated' (whenever the reward has "
+        "risen by more than its noise while entropies and lengths are as usual).",
+    )
+    teacher_refresh_at: float = _option(
+        0.4, "With teacher_refresh='once': after which share of the run's steps, in (0, 1)."
+    )
+    teacher_refresh_window: int = _option(
+        10,
+        "With teacher_refresh='gated': over how many steps rewards are averaged, before and after. "
+        "Two refreshes are at least twice as many steps apart.",
     )
     random_demonstration: bool = _option(
         True, "Show the teacher a random successful sibling. False is TRL's: always the first."
@@ -191,6 +209,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             )
         if self.loss_tile_tokens is not None and self.loss_tile_tokens < 1:
             raise ValueError(f"loss_tile_tokens must be at least 1, got {self.loss_tile_tokens!r}")
+        self._check_teacher()
         self._check_combinations()
 
     def _check_multiplier(self) -> None:
@@ -203,6 +222,36 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             raise ValueError(f"distance_tokens must be at least 1, got {self.distance_tokens!r}")
         self.viscosity()  # raises on values outside their range
         self.distance_control()
+
+    def _check_teacher(self) -> None:
+        if self.teacher_refresh not in REFRESHES:
+            raise ValueError(
+                f"teacher_refresh must be one of {REFRESHES}, got {self.teacher_refresh!r}"
+            )
+        if not 0 < self.teacher_refresh_at < 1:
+            raise ValueError(
+                f"teacher_refresh_at must be in (0, 1), got {self.teacher_refresh_at!r}"
+            )
+        if self.teacher_refresh_window < 2:
+            raise ValueError(
+                f"teacher_refresh_window must be at least 2, got {self.teacher_refresh_window!r}"
+            )
+        is_ours = self.teacher_model_kind == "base" and self.teacher_from_student
+        if self.teacher_refresh != "never" and not is_ours:
+            raise ValueError(
+                f"teacher_refresh={self.teacher_refresh!r} refreshes a teacher that stands still, "
+                "expected teacher_model_kind='base' and teacher_from_student=True, found "
+                f"teacher_model_kind={self.teacher_model_kind!r} and teacher_from_student="
+                f"{self.teacher_from_student}; set them so, or teacher_refresh='never'"
+            )
+
+    def refresh_rule(self) -> RefreshOnce | RefreshGate | None:
+        """When the student becomes the teacher, if these arguments have it do so."""
+        if self.teacher_refresh == "once":
+            return RefreshOnce(self.teacher_refresh_at)
+        if self.teacher_refresh == "gated":
+            return RefreshGate(self.teacher_refresh_window)
+        return None
 
     def distance_control(self) -> DistanceControl | None:
         """The law from distance to multiplier that these arguments describe, if they do."""

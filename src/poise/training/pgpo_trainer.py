@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from accelerate.logging import get_logger
 from accelerate.utils import DistributedType, DynamoBackend, is_peft_model
 from transformers import TrainerCallback
 
 from ..models import fold_output_head
-from ._host import is_pure_lora_training
+from ._host import is_pure_lora_training, use_adapter
 from .devices import keep_whole, refuse_spread_model
 from .exact_resume import ExactResumeMixin
 from .guards import WarmupCheck
@@ -23,6 +24,7 @@ from .rollouts import RolloutMixin
 from .rounding import RoundingCheck
 from .shared_prompts import SharedPromptsMixin
 from .teacher import (
+    TEACHER_ADAPTER,
     EMATeacher,
     add_teacher_adapter,
     copy_as_teacher,
@@ -30,6 +32,9 @@ from .teacher import (
     save_without_teacher,
 )
 from .teacher_context import RolloutTeacherContextBuilder
+from .teacher_refresh import RefreshedTeacher
+
+logger = get_logger(__name__)
 
 DISTANCE = Purpose("multiplier='distance'", "set multiplier='information'")
 
@@ -145,42 +150,69 @@ class PGPOTrainer(  # type: ignore[misc]
             self._check_reward_functions(rows[0])
 
     def _setup_teacher_model(self) -> None:
-        """The host's; but teachers start from the student in memory, and can be saved."""
+        """TRL's; but teachers start from the student in memory, change as the arguments say, and
+        can be saved."""
         args, kind = self.args, self.args.teacher_model_kind
-        is_adapter = kind == "ema" and is_pure_lora_training(self.model, self.accelerator)
+        refreshes = args.teacher_refresh != "never"
+        changes = kind == "ema" or refreshes
+        is_adapter = changes and is_pure_lora_training(self.model, self.accelerator)
         is_copy = (
             kind in ("ema", "base") and not is_peft_model(self.model) and not self.is_fsdp_enabled
         )
+        if refreshes and not (is_adapter or is_copy):
+            raise ValueError(
+                f"teacher_refresh={args.teacher_refresh!r} copies the student into its teacher, "
+                "expected full training or LoRA factors alone, without FSDP; train so, or set "
+                "teacher_refresh='never'"
+            )
         if is_adapter and (args.teacher_from_student or args.exact_resume):
             add_teacher_adapter(self.model, from_student=args.teacher_from_student)
             self.teacher_model = self.model
-            self._add_ema_teacher(None)
+            self._add_teacher(None)
         elif is_copy and args.teacher_from_student:
             teacher = copy_as_teacher(self.model)
             # As TRL prepares its own: the forward runs under autocast.
             self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
-            if kind == "ema":
-                self._add_ema_teacher(teacher)
+            if changes:
+                self._add_teacher(teacher)
         else:
             keep_whole(args)  # TRL loads the teacher by its name
             if is_adapter:
                 save_without_teacher(self.model)
             super()._setup_teacher_model()
             if is_copy and kind == "ema" and args.exact_resume:
-                self.ema_teacher = EMATeacher(
-                    self.model, self.teacher_model, 0.0, 1
-                )  # saves, never updates
+                self.teacher = EMATeacher(self.model, self.teacher_model, 0.0, 1)  # saves alone
 
     @contextmanager
     def _get_teacher_context_for_self_distillation(self) -> Iterator[None]:
-        """The host's; what is trained stays as the user has set it."""
-        switched = super()._get_teacher_context_for_self_distillation()
+        """TRL's, which for a base teacher takes all adapters off, but a refreshed one has its own;
+        what is trained stays as the user has set it."""
+        if isinstance(self.teacher, RefreshedTeacher) and is_peft_model(self.model):
+            switched = use_adapter(self.model, adapter_name=TEACHER_ADAPTER)
+        else:
+            switched = super()._get_teacher_context_for_self_distillation()
         with kept_trainability(self.model), switched:
             yield
 
-    def _add_ema_teacher(self, teacher: Any) -> None:
-        args = self.args
-        self.ema_teacher = EMATeacher(
-            self.model, teacher, args.teacher_update_rate, args.teacher_sync_steps
-        )
-        self.add_callback(self.ema_teacher)
+    def _add_teacher(self, teacher: Any) -> None:
+        args, rule = self.args, self.args.refresh_rule()
+        if rule is not None:
+            self.teacher = RefreshedTeacher(self.model, teacher, rule)
+        else:
+            self.teacher = EMATeacher(
+                self.model, teacher, args.teacher_update_rate, args.teacher_sync_steps
+            )
+            self.add_callback(self.teacher)
+
+    def _after_optimizer_step(self) -> None:
+        if isinstance(self.teacher, RefreshedTeacher):
+            self._refresh_teacher(self.teacher)
+        super()._after_optimizer_step()
+
+    def _refresh_teacher(self, teacher: RefreshedTeacher) -> None:
+        """Takes the step's figures, which are of all ranks: all decide the same."""
+        step = self.state.global_step + 1
+        why = teacher.update(self._watched, step, self.state.max_steps)
+        self._metrics["train"]["pgpo/teacher_refreshes"].append(teacher.rule.refreshes)
+        if why is not None:
+            logger.info("Step %d: the student becomes the teacher; %s.", step, why)

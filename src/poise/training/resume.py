@@ -1,4 +1,4 @@
-"""What the host forgets in a checkpoint: rollout buffer, EMA teacher, counters."""
+"""What TRL forgets in a checkpoint: rollout buffer, teacher, counters."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ def load_rollouts(path: Path, device: Any) -> Rollouts | None:
     return [batches[index] for index in sorted(batches)] or None
 
 
-def check_fits(checkpoint: Path, *, ranks: int, has_ema_teacher: bool) -> None:
+def check_fits(checkpoint: Path, *, ranks: int, has_teacher: bool) -> None:
     """Refuses a checkpoint that lacks what a run is to restore.
 
     Args:
         checkpoint: its folder.
         ranks: how many the run has; each restores its own rollouts.
-        has_ema_teacher: whether the run restores an EMA teacher.
+        has_teacher: whether the run restores a teacher, as one does whose teacher changes.
 
     Raises:
-        ValueError: saved with fewer ranks, or without an EMA teacher.
+        ValueError: saved with fewer ranks, or without a teacher.
     """
     saved = next(rank for rank in count() if not (checkpoint / rollouts_file(rank)).is_file())
     if saved < ranks:
@@ -75,11 +75,11 @@ def check_fits(checkpoint: Path, *, ranks: int, has_ema_teacher: bool) -> None:
             f"cannot resume from {checkpoint} with {ranks} ranks: it holds the rollouts of {saved};"
             f" resume with {saved}, or start a new run in another output_dir"
         )
-    if has_ema_teacher and not (checkpoint / TEACHER).is_file():
+    if has_teacher and not (checkpoint / TEACHER).is_file():
         raise ValueError(
-            f"cannot resume from {checkpoint} with teacher_model_kind='ema': it holds no EMA "
-            "teacher; resume with the teacher_model_kind that it was saved with, or start a new "
-            "run in another output_dir"
+            f"cannot resume from {checkpoint} with a teacher that changes: it holds no teacher; "
+            "resume with the teacher_model_kind and teacher_refresh that it was saved with, or "
+            "start a new run in another output_dir"
         )
 
 

@@ -1,4 +1,4 @@
-"""The EMA teacher: starts from the student, averages, and can be saved and restored."""
+"""Teachers that start from the student, and can be saved and restored; the EMA teacher."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def copy_as_teacher(student: nn.Module) -> nn.Module:
     forward = vars(teacher).pop("_original_forward", wrapped)  # Accelerate's name
     if isinstance(forward, FunctionType):
         raise ValueError(
-            "the model's forward is a plain function, which may run the student where the EMA "
+            "the model's forward is a plain function, which may run the student where the "
             "teacher is asked; expected a method: model.forward = types.MethodType(function, model)"
         )
     if forward is not None:
@@ -46,7 +46,7 @@ def add_teacher_adapter(model: Any, *, from_student: bool) -> None:
 
     Args:
         model: a `PeftModel` in pure LoRA training.
-        from_student: start from the student's factors; else from zeros, as the host does.
+        from_student: start from the student's factors; else from zeros, as TRL does.
 
     Raises:
         ValueError: the model has an adapter of that name.
@@ -57,7 +57,7 @@ def add_teacher_adapter(model: Any, *, from_student: bool) -> None:
             model.delete_adapter(TEACHER_ADAPTER)
     if TEACHER_ADAPTER in model.peft_config:
         raise ValueError(
-            f"the model has an adapter called {TEACHER_ADAPTER!r}, as the EMA teacher is called; "
+            f"the model has an adapter called {TEACHER_ADAPTER!r}, as the teacher is called; "
             "load it under another name (adapter_name=...), or delete it"
         )
     student_adapter = model.active_adapter
@@ -105,38 +105,19 @@ def _adapter_parameters(model: nn.Module, adapter: str) -> dict[str, nn.Paramete
     }
 
 
-class EMATeacher(TrainerCallback):  # type: ignore[misc]
-    r"""Exponential moving average of the student's trained parameters, after every optimizer step.
-
-    .. math:: \phi \leftarrow (1 - \beta)\,\phi + \beta\,\theta
+class Teacher:
+    """A teacher that is updated from its student, and can be saved and restored.
 
     Args:
         student: the unwrapped model that is trained.
         teacher: a separate copy of it, or None when the teacher is a second LoRA adapter inside it.
-        rate: :math:`\beta`, the host's `teacher_update_rate`. With 0 it only saves and restores a
-            teacher that something else updates.
-        every: optimizer steps between two updates, the host's `teacher_sync_steps`.
-
-    With LoRA the average is over the factors A and B, one by one, and starts from the student's.
-    The product of averaged factors is not the average of products, but differs from it in second
-    order of the change within the averaging window.
-
-    Choice: an average in bfloat16 or float16 would round small updates away (a rate of 0.05 needs
-    more bits than they have), so it is kept in float32 and the teacher holds its rounding.
     """
 
-    def __init__(
-        self, student: nn.Module, teacher: nn.Module | None, rate: float, every: int
-    ) -> None:
+    kind: str  # of updating, which a checkpoint must have too
+
+    def __init__(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self._student = student
         self._teacher = teacher
-        self._rate = rate
-        self._every = every
-        self._averages: dict[str, Tensor] = {
-            name: param.detach().float()
-            for name, (param, _) in self._pairs().items()
-            if rate > 0 and param.dtype in (torch.bfloat16, torch.float16)
-        }
 
     def _pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Teacher and student parameter by the teacher's name."""
@@ -149,23 +130,10 @@ class EMATeacher(TrainerCallback):  # type: ignore[misc]
             for name, param in _adapter_parameters(self._student, TEACHER_ADAPTER).items()
         }
 
-    @torch.no_grad()
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self._every != 0:
-            return
-        for name, (teacher, student) in self._pairs().items():
-            average = self._averages.get(name, teacher)
-            average.mul_(1.0 - self._rate).add_(student.detach(), alpha=self._rate)
-            if average is not teacher:
-                teacher.copy_(average)
-
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages by name, on the CPU, safe to keep."""
+        """The parameters by name, on the CPU, safe to keep."""
         return {
-            name: self._averages.get(name, teacher)
-            .detach()
-            .cpu()
-            .clone(memory_format=torch.contiguous_format)
+            name: teacher.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, (teacher, _) in self._pairs().items()
         }
 
@@ -190,6 +158,77 @@ class EMATeacher(TrainerCallback):  # type: ignore[misc]
                     f"{tuple(state[name].shape)}, expected {tuple(teacher.shape)}; resume with the "
                     "model and adapter that wrote it"
                 )
-            if name in self._averages:
-                self._averages[name].copy_(state[name])
             teacher.copy_(state[name])
+
+    def progress(self) -> dict[str, Any]:
+        """What it knows beside its parameters, as plain JSON values."""
+        return {"kind": self.kind}
+
+    def load_progress(self, state: dict[str, Any]) -> None:
+        """Restores `progress`' output.
+
+        Raises:
+            ValueError: of a teacher of another kind.
+        """
+        if state["kind"] != self.kind:
+            raise ValueError(
+                f"the checkpoint's teacher is of kind {state['kind']!r}, expected {self.kind!r}; "
+                "resume with the teacher_model_kind and teacher_refresh that it was saved with, or "
+                "start a new run in another output_dir"
+            )
+
+
+class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]
+    r"""Exponential moving average of the student's trained parameters, after every optimizer step.
+
+    .. math:: \phi \leftarrow (1 - \beta)\,\phi + \beta\,\theta
+
+    Args:
+        student, teacher: as `Teacher`'s.
+        rate: :math:`\beta`, TRL's `teacher_update_rate`. With 0 it only saves and restores a
+            teacher that something else updates.
+        every: optimizer steps between two updates, TRL's `teacher_sync_steps`.
+
+    With LoRA the average is over the factors A and B, one by one, and starts from the student's.
+    The product of averaged factors is not the average of products, but differs from it in second
+    order of the change within the averaging window.
+
+    Choice: an average in bfloat16 or float16 would round small updates away (a rate of 0.05 needs
+    more bits than they have), so it is kept in float32 and the teacher holds its rounding.
+    """
+
+    kind = "ema"
+
+    def __init__(
+        self, student: nn.Module, teacher: nn.Module | None, rate: float, every: int
+    ) -> None:
+        super().__init__(student, teacher)
+        self._rate = rate
+        self._every = every
+        self._averages: dict[str, Tensor] = {
+            name: param.detach().float()
+            for name, (param, _) in self._pairs().items()
+            if rate > 0 and param.dtype in (torch.bfloat16, torch.float16)
+        }
+
+    @torch.no_grad()
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self._every != 0:
+            return
+        for name, (teacher, student) in self._pairs().items():
+            average = self._averages.get(name, teacher)
+            average.mul_(1.0 - self._rate).add_(student.detach(), alpha=self._rate)
+            if average is not teacher:
+                teacher.copy_(average)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages by name, on the CPU, safe to keep."""
+        return super().state_dict() | {
+            name: average.cpu().clone(memory_format=torch.contiguous_format)
+            for name, average in self._averages.items()
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        super().load_state_dict(state)
+        for name, average in self._averages.items():
+            average.copy_(state[name])

@@ -62,13 +62,13 @@ def test_each_rank_has_its_own_file() -> None:
 def test_a_checkpoint_fits_a_run_that_finds_all_of_its_own(tmp_path: Path) -> None:
     for rank in range(2):
         save_rollouts(tmp_path / rollouts_file(rank), None)
-    check_fits(tmp_path, ranks=2, has_ema_teacher=False)
+    check_fits(tmp_path, ranks=2, has_teacher=False)
     with pytest.raises(ValueError, match=r"with 3 ranks: it holds the rollouts of 2; resume with"):
-        check_fits(tmp_path, ranks=3, has_ema_teacher=False)
-    with pytest.raises(ValueError, match=r"'ema': it holds no EMA teacher; resume with the"):
-        check_fits(tmp_path, ranks=2, has_ema_teacher=True)
+        check_fits(tmp_path, ranks=3, has_teacher=False)
+    with pytest.raises(ValueError, match=r"that changes: it holds no teacher; resume"):
+        check_fits(tmp_path, ranks=2, has_teacher=True)
     save_file({"weight": torch.ones(1)}, tmp_path / TEACHER)
-    check_fits(tmp_path, ranks=2, has_ema_teacher=True)
+    check_fits(tmp_path, ranks=2, has_teacher=True)
 
 
 def test_plain_values_come_back(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class BestStep(TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         kwargs["metrics"]["eval_score"] = -abs(state.global_step - BEST)
-        self.seen[state.global_step] = self.trainer.ema_teacher.state_dict()
+        self.seen[state.global_step] = self.trainer.teacher.state_dict()
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_the_teacher_beside_the_best_student_is_of_its_step(
     lora: bool, make: Callable[..., Any], tmp_path: Path
 ) -> None:
     trainer, best = _run_to_the_best(make, lora=lora)
-    found = trainer.ema_teacher.state_dict()
+    found = trainer.teacher.state_dict()
     assert all(torch.equal(found[name], value) for name, value in best.seen[BEST].items())
     assert any(not torch.equal(found[name], value) for name, value in best.seen[3].items())
 
@@ -85,7 +85,7 @@ def test_without_exact_resume_the_teacher_of_another_step_is_named(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         _run_to_the_best(make, exact_resume=False)
-    assert "its EMA teacher that of the last one" in caplog.text
+    assert "its teacher that of the last one" in caplog.text
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["ours", "TRL's"])
@@ -120,7 +120,7 @@ def test_a_second_trainer_on_one_adapted_model_has_its_own_teacher(
         hooks = [len(m._forward_pre_hooks) for m in model.modules()]
         trainer.train()
     assert max(hooks) == 1
-    assert list(trainer.ema_teacher.state_dict())
+    assert list(trainer.teacher.state_dict())
 
 
 @pytest.mark.parametrize("tiled", [True, False], ids=["tiled", "TRL's loss"])
