@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 
 from poise.core.divergence import Divergence, clipped_ratio, gather, token_divergence
+from poise.core.moved_target import MovedTarget
 from poise.core.tile_gradients import TileGradients, power_of_two_scale, trainable_parameters
 from poise.core.tiles import (
     Head,
@@ -60,6 +61,7 @@ class _Job:
     old_logps: Tensor | None
     clip: float | None
     divergence: Divergence
+    target: MovedTarget | None
     temperature: float
     tile_tokens: int | None
 
@@ -110,7 +112,8 @@ class _Pass:
 
     def _token_losses(self, rows: Tensor, log_s: Tensor, log_t: Tensor) -> Tensor:
         job, tokens = self.job, self.job.tokens[rows]
-        loss = token_divergence(job.divergence, log_s, log_t, tokens)
+        target = log_t if job.target is None else job.target.log_probs(log_s.detach(), log_t)
+        loss = token_divergence(job.divergence, log_s, target, tokens)
         if job.clip is None or job.old_logps is None:
             return loss
         return loss * clipped_ratio(gather(log_s, tokens), job.old_logps[rows], job.clip)
@@ -159,6 +162,7 @@ def tiled_distillation_loss(
     weights: Tensor,
     *,
     divergence: Divergence,
+    target: MovedTarget | None = None,
     temperature: float = 1.0,
     old_logps: Tensor | None = None,
     clip: float | None = None,
@@ -182,6 +186,8 @@ def tiled_distillation_loss(
         weights: w [N], without a gradient: mask and averaging in one. Tokens of weight zero are
             skipped, whatever their rows hold: no loss, no gradient, zero statistics.
         divergence: What is measured at each token.
+        target: What stands in T's place in D; the teacher itself by default. The statistics are
+            the teacher's in any case.
         temperature: Divides both heads' logits.
         old_logps: log pi_old(y) [N], of the policy that sampled the tokens; read with ``clip``.
         clip: Bound of the importance ratio; none for no correction.
@@ -217,6 +223,7 @@ def tiled_distillation_loss(
         old_logps=old_logps,
         clip=clip,
         divergence=divergence,
+        target=target,
         temperature=temperature,
         tile_tokens=tile_tokens,
     )

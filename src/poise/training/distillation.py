@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..core.divergence import Divergence
 from ..core.tiled_loss import DistillationOutput, tiled_distillation_loss
-from ..core.token_statistics import tiled_token_logps, token_statistics
+from ..core.token_statistics import tiled_entropy, tiled_token_logps, token_statistics
+from ..core.token_weights import token_weights
 from ._host import ForwardRedirection, SDPOTrainer
 from .hidden_states import (
     SplitModel,
@@ -83,14 +84,30 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
             weights = mask / mask.sum(-1, keepdim=True).clamp(min=1) / samples
             if "sample_weights" in batch:
                 weights = weights * batch["sample_weights"].unsqueeze(1)
+            hidden, teacher_hidden = hidden.flatten(0, 1), teacher_hidden.flatten(0, 1)
+            weights = weights.flatten().to(torch.promote_types(hidden.dtype, torch.float32))
+            teacher_head = self._teacher_head(teacher)
+
+            def entropy(states: Tensor, head: Any) -> Tensor:
+                return tiled_entropy(
+                    states, head, self.temperature, args.loss_tile_tokens, mask=weights
+                )
+
             return tiled_distillation_loss(
-                hidden.flatten(0, 1),
-                teacher_hidden.flatten(0, 1),
+                hidden,
+                teacher_hidden,
                 student.head,
-                self._teacher_head(teacher),
+                teacher_head,
                 tokens.flatten(),
-                weights.flatten().to(torch.promote_types(hidden.dtype, torch.float32)),
+                token_weights(
+                    args.token_weight,
+                    args.token_weight_beta,
+                    weights,
+                    partial(entropy, teacher_hidden, teacher_head),
+                    partial(entropy, hidden, student.head),
+                ),
                 divergence=self._divergence(),
+                target=args.moved_target(),
                 temperature=self.temperature,
                 old_logps=None if old is None else old.flatten(),
                 clip=None if old is None else args.distillation_is_clip,

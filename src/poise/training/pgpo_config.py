@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.distance import DistanceControl
 from ..core.information import ESTIMATORS
+from ..core.moved_target import MovedTarget
+from ..core.token_weights import TOKEN_WEIGHTS
 from ..core.viscosity import Viscosity
 from ..machine import settle_precision
 from ._host import SDPOConfig
@@ -38,7 +41,9 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     rate of 0, so that a run of a few steps is better without); elsewhere none, as TRL's.
 
     Loss: `tiled_loss`, `loss_tile_tokens`, `pass_rate_weight` (SC-SDPO; see
-    [`poise.core.pass_rate.pass_rate_weights`]).
+    [`poise.core.pass_rate.pass_rate_weights`]), `token_weight`, `token_weight_beta` (see
+    [`poise.core.token_weights.token_weights`]), `target_mix`, `target_mix_beta` (see
+    [`poise.core.moved_target.MovedTarget`]).
 
     Mends of the host, each on its own switch: `exact_resume`, `teacher_from_student`,
     `random_demonstration`, `max_resamples`, `normalize_by_distilled`, `skip_nonfinite_steps`,
@@ -128,6 +133,21 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         "Weigh each question's distillation loss by sqrt(p (1 - p)), p its rollouts' share of "
         "successes (SC-SDPO). Questions that always or never succeed are not distilled.",
     )
+    token_weight: str = _option(
+        "none",
+        "Weigh distilled tokens, by weights of mean 1: 'teacher_entropy' (those of which the "
+        "teacher is sure: exp(-beta H_T), SRPO), 'information' (those about which its hint tells "
+        "it more: exp(beta (H_S - H_T))), or 'none'.",
+    )
+    token_weight_beta: float = _option(1.0, "beta of token_weight, in 1/nat.")
+    target_mix: float = _option(
+        0.0,
+        "How far the target moves from the teacher to the student, in [0, 1): T^(1 - a) S^a, a up "
+        "to this where they differ most (DemoPSD: 0.15). 0 distils towards the teacher.",
+    )
+    target_mix_beta: float = _option(
+        50.0, "How fast a grows with their Jensen-Shannon divergence, in 1/nat."
+    )
     exact_resume: bool = _option(
         True,
         "Save and restore the EMA teacher, the rollout buffer, counters and the signal's "
@@ -191,7 +211,30 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             )
         if self.loss_tile_tokens is not None and self.loss_tile_tokens < 1:
             raise ValueError(f"loss_tile_tokens must be at least 1, got {self.loss_tile_tokens!r}")
+        self._check_loss()
         self._check_combinations()
+
+    def _check_loss(self) -> None:
+        if self.token_weight not in TOKEN_WEIGHTS:
+            raise ValueError(
+                f"token_weight must be one of {TOKEN_WEIGHTS}, got {self.token_weight!r}"
+            )
+        if not (math.isfinite(self.token_weight_beta) and self.token_weight_beta > 0):
+            raise ValueError(f"token_weight_beta must be positive, got {self.token_weight_beta!r}")
+        if not 0 <= self.target_mix < 1:
+            raise ValueError(f"target_mix must be in [0, 1), got {self.target_mix!r}")
+        self.moved_target()  # raises on a beta outside its range
+        shaped = [n for n in ("token_weight", "target_mix") if getattr(self, n) not in ("none", 0)]
+        if shaped and (not self.tiled_loss or self.distillation_weight == 0):
+            raise ValueError(
+                f"{' and '.join(shaped)} shape the tiled distillation loss, expected "
+                "tiled_loss=True and distillation_weight above 0, found "
+                f"tiled_loss={self.tiled_loss} and distillation_weight={self.distillation_weight}"
+            )
+
+    def moved_target(self) -> MovedTarget | None:
+        """The target in the teacher's place that these arguments describe, if they do."""
+        return MovedTarget(self.target_mix, self.target_mix_beta) if self.target_mix else None
 
     def _check_multiplier(self) -> None:
         for name, known in (("multiplier", MULTIPLIERS), ("distance_estimator", ESTIMATED)):
