@@ -26,6 +26,8 @@ from poise.core.tiles import (
 class TiledStatistics:
     """What a pass over the tokens reads: detached, [N], in nats, zero at skipped tokens.
 
+    A token that has a policy term alone has ``student_logps`` alone.
+
     Attributes:
         student_entropy: H(S), the student's entropy over the whole vocabulary.
         teacher_entropy: H(T), the teacher's.
