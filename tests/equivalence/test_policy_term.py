@@ -88,9 +88,7 @@ def test_alone_it_is_trls_policy_loss(is_on_policy: bool, level: str, tile: int 
     rollouts.weights = torch.zeros_like(rollouts.weights)
     rollouts.teacher = torch.full_like(rollouts.teacher, torch.nan)
     rollouts.teacher_head = None
-    output = rollouts.tiled(
-        divergence=REVERSE, policy=rollouts.term(old, level), tile_tokens=tile
-    )
+    output = rollouts.tiled(divergence=REVERSE, policy=rollouts.term(old, level), tile_tokens=tile)
     rollouts.assert_same(output.loss, rollouts.trl(old, level))
     kept = rollouts.mask.flatten() != 0
     assert torch.equal(output.student_logps != 0, kept)

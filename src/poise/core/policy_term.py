@@ -40,10 +40,11 @@ class PolicyTerm:
             rows: The tokens' places among all.
             logps: log S(y) [n] in nats.
         """
-        # A token without the term may hold any advantage.
-        advantages = torch.where(self.weights[rows] != 0, self.advantages[rows], 0.0)
+        # A token without the term may hold any advantage and ratio.
+        kept = self.weights[rows] != 0
+        advantages = torch.where(kept, self.advantages[rows], 0.0)
         old = logps.detach() if self.old_logps is None else self.old_logps[rows]
-        ratio = (logps - old).exp()
+        ratio = torch.where(kept, logps - old, 0.0).exp()
         clipped = ratio.clamp(1 - self.epsilon_low, 1 + self.epsilon_high)
         return -torch.min(ratio * advantages, clipped * advantages)
 

@@ -43,7 +43,9 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     Loss: `tiled_loss`, `loss_tile_tokens`, `pass_rate_weight` (SC-SDPO; see
     [`poise.core.pass_rate.pass_rate_weights`]), `token_weight`, `token_weight_beta` (see
     [`poise.core.token_weights.token_weights`]), `target_mix`, `target_mix_beta` (see
-    [`poise.core.moved_target.MovedTarget`]).
+    [`poise.core.moved_target.MovedTarget`]), `routing` (see
+    [`poise.core.policy_term.PolicyTerm`]). TRL's `distillation_weight` between 0 and 1 goes with
+    the tiled loss too.
 
     Mends of the host, each on its own switch: `exact_resume`, `teacher_from_student`,
     `random_demonstration`, `max_resamples`, `normalize_by_distilled`, `skip_nonfinite_steps`,
@@ -133,6 +135,13 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         "Weigh each question's distillation loss by sqrt(p (1 - p)), p its rollouts' share of "
         "successes (SC-SDPO). Questions that always or never succeed are not distilled.",
     )
+    routing: bool = _option(
+        False,
+        "Send rollouts that succeed (success_reward_threshold) to a policy gradient by TRL's "
+        "advantages (epsilon, epsilon_high, importance_sampling_level, scale_rewards), and those "
+        "that fail and have a teacher context to distillation (SRPO). Both are a mean over a "
+        "sample's tokens, then over the samples; loss_type is not read.",
+    )
     token_weight: str = _option(
         "none",
         "Weigh distilled tokens, by weights of mean 1: 'teacher_entropy' (those of which the "
@@ -173,8 +182,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     )
     normalize_by_distilled: bool = _option(
         True,
-        "Average the step over the samples that are distilled. False is TRL's: samples without a "
-        "teacher context count as zero and shrink the step.",
+        "Average the step over the samples that are distilled (with routing: or have a policy "
+        "gradient). False is TRL's: samples without either count as zero and shrink the step.",
     )
     skip_nonfinite_steps: bool = _option(
         True, "Skip an optimizer step whose loss or gradient is not finite."
@@ -223,14 +232,46 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             raise ValueError(f"token_weight_beta must be positive, got {self.token_weight_beta!r}")
         if not 0 <= self.target_mix < 1:
             raise ValueError(f"target_mix must be in [0, 1), got {self.target_mix!r}")
-        self.moved_target()  # raises on a beta outside its range
-        shaped = [n for n in ("token_weight", "target_mix") if getattr(self, n) not in ("none", 0)]
-        if shaped and (not self.tiled_loss or self.distillation_weight == 0):
+        if not (math.isfinite(self.target_mix_beta) and self.target_mix_beta > 0):
+            raise ValueError(f"target_mix_beta must be positive, got {self.target_mix_beta!r}")
+        for name, off in (("token_weight", "none"), ("target_mix", 0.0)):
+            if getattr(self, name) != off and not (self.tiled_loss and self.distillation_weight):
+                raise ValueError(
+                    f"{name} shapes the tiled distillation loss, expected tiled_loss=True and "
+                    f"distillation_weight above 0, found tiled_loss={self.tiled_loss} and "
+                    f"distillation_weight={self.distillation_weight}; set them so, or leave "
+                    f"{name} out"
+                )
+        self._check_policy_term()
+
+    def _check_policy_term(self) -> None:
+        if self.has_policy_term and self.beta != 0:
             raise ValueError(
-                f"{' and '.join(shaped)} shape the tiled distillation loss, expected "
-                "tiled_loss=True and distillation_weight above 0, found "
-                f"tiled_loss={self.tiled_loss} and distillation_weight={self.distillation_weight}"
+                f"beta={self.beta} asks for a KL to a reference model, which TRL's SDPO does not "
+                "compute and the tiled loss has no logits for; set beta=0"
             )
+        if not self.routing:
+            return
+        for name, needed in (
+            ("tiled_loss", True),
+            ("distillation_weight", 1.0),
+            ("pass_rate_weight", False),
+        ):
+            if (found := getattr(self, name)) != needed:
+                raise ValueError(
+                    f"routing=True gives each sample one term of the tiled loss by its success, "
+                    f"expected {name}={needed}, found {found}"
+                )
+        if self.num_generations == 1:
+            raise ValueError(
+                "routing=True compares the rollouts of a group, expected num_generations of 2 or "
+                "more, found 1"
+            )
+
+    @property
+    def has_policy_term(self) -> bool:
+        """Whether the tiled loss has a policy-gradient term beside the distillation."""
+        return self.routing or (self.tiled_loss and 0 < self.distillation_weight < 1)
 
     def moved_target(self) -> MovedTarget | None:
         """The target in the teacher's place that these arguments describe, if they do."""
@@ -369,9 +410,4 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             raise ValueError(
                 "torch_compile=True compiles the model's own forward, but the tiled loss runs its "
                 "backbone and its head one by one; set torch_compile=False, or tiled_loss=False"
-            )
-        if self.tiled_loss and self.distillation_weight not in (0.0, 1.0):
-            raise ValueError(
-                f"distillation_weight={self.distillation_weight} blends in a policy loss, which "
-                "needs the logits; set tiled_loss=False"
             )
