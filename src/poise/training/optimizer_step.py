@@ -120,7 +120,7 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
 
     @torch.no_grad()
     def _rescale_gradients(self) -> None:
-        """Makes the step's mean one over the samples with a loss, of all micro-batches and ranks."""
+        """Makes the step's mean one over all micro-batches' and ranks' samples with a loss."""
         device = self.accelerator.device
         parts = [
             torch.stack(self._step_sums or [torch.zeros(4)]).sum(0).to(device),

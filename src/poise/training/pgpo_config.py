@@ -15,7 +15,6 @@ from ..machine import settle_precision
 from ._host import SDPOConfig
 from .optimizer_kinds import refuse_steps_in_backward
 
-
 MULTIPLIERS = ("distance", "information", "none")
 ESTIMATED = ("exact", "sampled")
 
