@@ -18,6 +18,7 @@ from tests.tiny import tiny_dataset, vowel_reward
 pytestmark = pytest.mark.usefixtures("float64", "device")
 
 MENDS_OFF = {
+    "multiplier": "none",
     "sensitivity": 0.0,
     "exact_resume": False,
     "teacher_from_student": False,
@@ -38,10 +39,10 @@ MODES: dict[str, dict[str, Any]] = {
     "top-k": TOPK | {"distillation_alpha": 0.5},
     "top-k with tail, off policy": TOPK
     | {"distillation_alpha": 0.5, "distillation_add_tail": True, "steps_per_generation": 2},
+    "blend with the policy loss": FULL | {"distillation_weight": 0.5},
 }
 HOST_ONLY_MODES = {
     "policy alone": {"distillation_weight": 0.0},
-    "blend with the policy loss": FULL | {"distillation_weight": 0.5},
 }
 TEACHERS = ("ema", "live", "base")
 COMMON = {"max_steps": 5}

@@ -7,7 +7,8 @@ gradient as large as the hidden states and one as large as the head's trainable 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 
 from poise.core.divergence import Divergence, clipped_ratio, gather, token_divergence
+from poise.core.moved_target import MovedTarget
+from poise.core.policy_term import PolicyTerm
 from poise.core.tile_gradients import TileGradients, power_of_two_scale, trainable_parameters
 from poise.core.tiles import (
     Head,
@@ -39,9 +42,10 @@ class DistillationOutput(TiledStatistics):
     """The loss, and what its forward passes told on the way (statistics [N], zero if skipped).
 
     Attributes:
-        loss: Scalar, sum_i weights_i * per_token_loss_i; differentiable with respect to the
-            student's hidden states and the head's trainable parameters.
-        per_token_loss: [N], after the clipped ratio, before the weights, detached.
+        loss: Scalar, sum_i weights_i * per_token_loss_i, and the policy term; differentiable with
+            respect to the student's hidden states and the head's trainable parameters.
+        per_token_loss: [N], of the distillation, after the clipped ratio, before the weights,
+            detached.
     """
 
     loss: Tensor
@@ -60,6 +64,8 @@ class _Job:
     old_logps: Tensor | None
     clip: float | None
     divergence: Divergence
+    target: MovedTarget | None
+    policy: PolicyTerm | None
     temperature: float
     tile_tokens: int | None
 
@@ -71,46 +77,91 @@ class _Pass:
         self, job: _Job, hidden: Tensor, parameters: Sequence[Tensor], differentiate: bool
     ) -> None:
         self.job, self.hidden = job, hidden
-        self.rows = kept_rows(job.weights, hidden)
-        self.tokens = token_range(job.tokens, self.rows)
         self.statistics = TiledStatistics.zeros(hidden)
         self.per_token_loss = zeros_per_token(hidden)
         self.weights = job.weights.detach().to(self.per_token_loss.dtype)
-        self.scale = power_of_two_scale(self.weights[self.rows])
+        policy = job.policy
+        self.policy_weights = None if policy is None else policy.weights.detach().to(self.weights)
+        distilled = kept_rows(job.weights, hidden)
+        alone = self._rows_of_policy_alone()
+        rows = distilled if alone is None else torch.cat([distilled, alone])
+        self.tokens = token_range(job.tokens, rows)
+        self.scale = power_of_two_scale(self._sizes()[rows])
         self.scaled_loss = self.scale.new_zeros(())
         self.gradients = TileGradients(hidden, parameters) if differentiate else None
-        for_each_tile(self.rows, job.tile_tokens, self._tile)
+        for_each_tile(distilled, job.tile_tokens, self._distill)
+        if alone is not None:
+            for_each_tile(alone, job.tile_tokens, self._reinforce)
+
+    def _rows_of_policy_alone(self) -> Tensor | None:
+        if self.policy_weights is None:
+            return None
+        return ((self.policy_weights != 0) & (self.weights == 0)).nonzero().squeeze(1)
+
+    def _sizes(self) -> Tensor:
+        if self.policy_weights is None:
+            return self.weights
+        return torch.maximum(self.weights.abs(), self.policy_weights.abs())
 
     def values(self) -> tuple[Tensor, ...]:
         """The fields of :class:`DistillationOutput`, in their order."""
         statistics = (getattr(self.statistics, field.name) for field in fields(TiledStatistics))
         return (*statistics, self.scaled_loss * self.scale, self.per_token_loss)
 
-    def _tile(self, rows: Tensor) -> int:
+    def _distill(self, rows: Tensor) -> int:
+        """A tile whose tokens are distilled, and may have a policy term as well."""
         job, tokens = self.job, self.job.tokens[rows]
         log_t = tile_log_probs(job.teacher_head, job.teacher_hidden[rows], job.temperature)
+        with self._differentiated(rows) as (hidden, log_s):
+            check_vocabularies(log_s, log_t)
+            loss = self._token_losses(rows, log_s, log_t)
+            objective = (loss * self.weights[rows] / self.scale).sum()
+            if job.policy is not None:
+                objective = objective + self._policy_objective(rows, log_s)
+        self._add(rows, hidden, objective)
+        self.per_token_loss[rows] = loss.detach().to(self.per_token_loss.dtype)
+        self.statistics.write(rows, log_s.detach(), log_t, tokens)
+        return log_t.shape[-1]
+
+    def _reinforce(self, rows: Tensor) -> int:
+        """A tile whose tokens have a policy term alone: nothing of the teacher is read."""
+        with self._differentiated(rows) as (hidden, log_s):
+            objective = self._policy_objective(rows, log_s)
+        self._add(rows, hidden, objective)
+        logps = gather(log_s.detach(), self.job.tokens[rows])
+        self.statistics.student_logps[rows] = logps.to(self.statistics.student_logps.dtype)
+        return log_s.shape[-1]
+
+    @contextmanager
+    def _differentiated(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The tile's hidden states, a leaf, and its log S; the graph goes on inside the block."""
+        job = self.job
         hidden = self.hidden[rows].detach()
         # Outer hooks (activations offloaded to the host, say) are not for a graph that lives no
         # longer than its tile.
         with torch.set_grad_enabled(self.gradients is not None), _no_outer_hooks():
             hidden.requires_grad_(self.gradients is not None and self.hidden.requires_grad)
             logits = tile_logits(job.student_head, hidden, job.temperature)
-            check_vocabularies(logits, log_t)
             check_tokens(self.tokens, logits.shape[-1])
             log_s = logits.log_softmax(-1)
             del logits
-            loss = self._token_losses(rows, log_s, log_t)
-            objective = (loss * self.weights[rows] / self.scale).sum()
+            yield hidden, log_s
+
+    def _add(self, rows: Tensor, hidden: Tensor, objective: Tensor) -> None:
         if self.gradients is not None:
             self.gradients.add(rows, hidden, objective)
         self.scaled_loss += objective.detach()
-        self.per_token_loss[rows] = loss.detach().to(self.per_token_loss.dtype)
-        self.statistics.write(rows, log_s.detach(), log_t, tokens)
-        return log_t.shape[-1]
+
+    def _policy_objective(self, rows: Tensor, log_s: Tensor) -> Tensor:
+        policy, weights = self.job.policy, self.policy_weights
+        assert policy is not None and weights is not None
+        losses = policy.token_losses(rows, gather(log_s, self.job.tokens[rows]))
+        return (losses * weights[rows] / self.scale).sum()
 
     def _token_losses(self, rows: Tensor, log_s: Tensor, log_t: Tensor) -> Tensor:
         job, tokens = self.job, self.job.tokens[rows]
-        loss = token_divergence(job.divergence, log_s, log_t, tokens)
+        target = log_t if job.target is None else job.target.log_probs(log_s.detach(), log_t)
+        loss = token_divergence(job.divergence, log_s, target, tokens)
         if job.clip is None or job.old_logps is None:
             return loss
         return loss * clipped_ratio(gather(log_s, tokens), job.old_logps[rows], job.clip)
@@ -159,6 +210,8 @@ def tiled_distillation_loss(
     weights: Tensor,
     *,
     divergence: Divergence,
+    target: MovedTarget | None = None,
+    policy: PolicyTerm | None = None,
     temperature: float = 1.0,
     old_logps: Tensor | None = None,
     clip: float | None = None,
@@ -167,7 +220,7 @@ def tiled_distillation_loss(
 ) -> DistillationOutput:
     """Self-distillation loss on the student's own tokens, never holding tokens x vocabulary.
 
-    loss = sum_i w_i * min(pi(y_i) / pi_old(y_i), clip) * D(S_i || T_i), where
+    loss = sum_i w_i * min(pi(y_i) / pi_old(y_i), clip) * D(S_i || T_i), and ``policy``, where
     S = softmax(student_head(h) / temperature), T the teacher's likewise and without a gradient, and
     D one of :class:`~poise.core.divergence.Divergence`. The ratio counts only where ``clip`` is
     given, and has no gradient.
@@ -180,8 +233,12 @@ def tiled_distillation_loss(
         teacher_head: The same for the teacher; runs without a gradient.
         tokens: The sampled tokens y, int64 [N].
         weights: w [N], without a gradient: mask and averaging in one. Tokens of weight zero are
-            skipped, whatever their rows hold: no loss, no gradient, zero statistics.
+            not distilled, whatever their rows hold: no loss, no gradient, zero statistics.
         divergence: What is measured at each token.
+        target: What stands in T's place in D; the teacher itself by default. The statistics are
+            the teacher's in any case.
+        policy: A policy-gradient term that is added. Tokens with this term alone are walked with
+            the student's head alone, so that their rows of ``teacher_hidden`` are not read.
         temperature: Divides both heads' logits.
         old_logps: log pi_old(y) [N], of the policy that sampled the tokens; read with ``clip``.
         clip: Bound of the importance ratio; none for no correction.
@@ -204,7 +261,7 @@ def tiled_distillation_loss(
     """
     check_rows(
         {"student_hidden": student_hidden, "teacher_hidden": teacher_hidden},
-        {"tokens": tokens, "weights": weights, "old_logps": old_logps},
+        {"tokens": tokens, "weights": weights, "old_logps": old_logps} | _policy_rows(policy),
     )
     check_settings(temperature, tile_tokens)
     _check_clip(old_logps, clip)
@@ -217,6 +274,8 @@ def tiled_distillation_loss(
         old_logps=old_logps,
         clip=clip,
         divergence=divergence,
+        target=target,
+        policy=policy,
         temperature=temperature,
         tile_tokens=tile_tokens,
     )
@@ -228,6 +287,12 @@ def tiled_distillation_loss(
         return DistillationOutput(
             *_Pass(job, student_hidden, parameters, differentiate=False).values()
         )
+
+
+def _policy_rows(policy: PolicyTerm | None) -> dict[str, Tensor | None]:
+    if policy is None:
+        return {}
+    return {f"policy.{n}": getattr(policy, n) for n in ("advantages", "weights", "old_logps")}
 
 
 def _check_clip(old_logps: Tensor | None, clip: float | None) -> None:

@@ -26,6 +26,8 @@ from poise.core.tiles import (
 class TiledStatistics:
     """What a pass over the tokens reads: detached, [N], in nats, zero at skipped tokens.
 
+    A token that has a policy term alone has ``student_logps`` alone.
+
     Attributes:
         student_entropy: H(S), the student's entropy over the whole vocabulary.
         teacher_entropy: H(T), the teacher's.
@@ -160,6 +162,42 @@ def tiled_token_logps(
 
     for_each_tile(kept, tile_tokens, work)
     return logps
+
+
+@torch.no_grad()
+def tiled_entropy(
+    hidden: Tensor,
+    head: Head,
+    temperature: float = 1.0,
+    tile_tokens: int | None = None,
+    *,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Entropy of each token's distribution, H = -sum_v p_v log p_v, p = softmax(head(h) / T).
+
+    Args:
+        hidden: Hidden states h [N, H].
+        head: From hidden states to logits.
+        temperature: T, divides the logits.
+        tile_tokens: Tokens in a tile; by default :func:`~poise.core.tiles.default_tile_tokens`.
+        mask: [N]; tokens where it is zero are skipped and get zero.
+
+    Returns:
+        Entropies [N] in nats, detached, float32 (float64 for float64 hidden states).
+
+    Raises:
+        ValueError: Settings that cannot be.
+    """
+    check_settings(temperature, tile_tokens)
+    entropies = zeros_per_token(hidden)
+
+    def work(rows: Tensor) -> int:
+        log_p = tile_log_probs(head, hidden[rows], temperature)
+        entropies[rows] = entropy(log_p).to(entropies.dtype)
+        return log_p.shape[-1]
+
+    for_each_tile(kept_rows(mask, hidden), tile_tokens, work)
+    return entropies
 
 
 def _ready(logits: Tensor) -> Tensor:

@@ -11,8 +11,10 @@ from accelerate.logging import get_logger
 from torch import Tensor, nn
 
 from ..core.divergence import Divergence
+from ..core.policy_term import PolicyTerm, sequence_old_logps
 from ..core.tiled_loss import DistillationOutput, tiled_distillation_loss
-from ..core.token_statistics import tiled_token_logps, token_statistics
+from ..core.token_statistics import tiled_entropy, tiled_token_logps, token_statistics
+from ..core.token_weights import token_weights
 from ._host import ForwardRedirection, SDPOTrainer
 from .hidden_states import (
     SplitModel,
@@ -22,12 +24,13 @@ from .hidden_states import (
     verify_padding,
     verify_split,
 )
+from .loss_terms import in_all_rows, needed_part, sample_mean_weights
 
 logger = get_logger(__name__)
 
 
 class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
-    """Replaces the host's loss by the tiled one, or watches the host's; the signal comes from both.
+    """Replaces TRL's loss by the tiled one, or watches TRL's; the signal comes from both.
 
     Calls `observe_statistics`, which the trainer defines, once per micro-batch.
     """
@@ -36,7 +39,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
 
     def _uses_tiled_loss(self) -> bool:
         # Weight 0 is the policy loss alone: nothing is distilled.
-        return self.args.tiled_loss and self.args.distillation_weight == 1.0
+        return self.args.tiled_loss and self.args.distillation_weight > 0
 
     def compute_loss(
         self,
@@ -54,15 +57,19 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
 
     def _tiled_loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         samples = len(inputs["completion_ids"])
-        batch = _needed_part(inputs)
-        mask = batch["loss_mask"]
+        batch = needed_part(inputs, self.args)
+        mask = batch["distilled_mask"]
         teacher, teacher_hidden = self._teacher_hidden_states(batch)
+        teacher_hidden = in_all_rows(teacher_hidden, batch)
         student = split_causal_lm(self.accelerator.unwrap_model(model))
         self._verify_once(student, batch)
         work = partial(self._distill, student, teacher, samples)
-        output = self._inside_forward(model, student, work, batch, teacher_hidden)
+        output, policy_loss = self._inside_forward(model, student, work, batch, teacher_hidden)
         self._record_loss(model, output.per_token_loss, mask)
-        self.observe_statistics(output.view_as(mask), batch, mask, samples)
+        if policy_loss is not None:
+            self._record_policy_loss(model, policy_loss)
+        statistics = output.view_as(mask)
+        self.observe_statistics(statistics, batch, mask, samples, batch["loss_mask"])
         return output.loss
 
     def _distill(
@@ -72,30 +79,76 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
         samples: int,
         batch: dict[str, Tensor],
         teacher_hidden: Tensor,
-    ) -> DistillationOutput:
-        args, mask, tokens = self.args, batch["loss_mask"], batch["completion_ids"]
+    ) -> tuple[DistillationOutput, Tensor | None]:
+        args, mask, tokens = self.args, batch["distilled_mask"], batch["completion_ids"]
         with self.accelerator.autocast():
             ids = torch.cat([batch["prompt_ids"], tokens], dim=1)
             attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
             hidden = student.hidden_states(ids, attention, tokens.size(1))
             old = batch.get("old_per_token_logps")
-            # The mean over a sequence's tokens, then over the micro-batch's samples, as the host's.
-            weights = mask / mask.sum(-1, keepdim=True).clamp(min=1) / samples
+            weights = sample_mean_weights(mask, samples)
+            if args.distillation_weight != 1.0:
+                weights = weights * args.distillation_weight
             if "sample_weights" in batch:
                 weights = weights * batch["sample_weights"].unsqueeze(1)
-            return tiled_distillation_loss(
-                hidden.flatten(0, 1),
-                teacher_hidden.flatten(0, 1),
+            hidden, teacher_hidden = hidden.flatten(0, 1), teacher_hidden.flatten(0, 1)
+            weights = weights.flatten().to(torch.promote_types(hidden.dtype, torch.float32))
+            teacher_head = self._teacher_head(teacher)
+            policy = self._policy_term(batch, hidden, student) if args.has_policy_term else None
+
+            def entropy(states: Tensor, head: Any) -> Tensor:
+                return tiled_entropy(
+                    states, head, self.temperature, args.loss_tile_tokens, mask=weights
+                )
+
+            output = tiled_distillation_loss(
+                hidden,
+                teacher_hidden,
                 student.head,
-                self._teacher_head(teacher),
+                teacher_head,
                 tokens.flatten(),
-                weights.flatten().to(torch.promote_types(hidden.dtype, torch.float32)),
+                token_weights(
+                    args.token_weight,
+                    args.token_weight_beta,
+                    weights,
+                    partial(entropy, teacher_hidden, teacher_head),
+                    partial(entropy, hidden, student.head),
+                ),
                 divergence=self._divergence(),
+                target=args.moved_target(),
+                policy=policy,
                 temperature=self.temperature,
                 old_logps=None if old is None else old.flatten(),
                 clip=None if old is None else args.distillation_is_clip,
                 tile_tokens=args.loss_tile_tokens,
             )
+        if policy is None:
+            return output, None
+        losses = policy.token_losses(slice(None), output.student_logps)
+        return output, (losses * policy.weights).sum()
+
+    def _policy_term(
+        self, batch: dict[str, Tensor], hidden: Tensor, student: SplitModel
+    ) -> PolicyTerm:
+        weights, old = batch["policy_weights"], batch.get("old_per_token_logps")
+        if old is not None and self.importance_sampling_level == "sequence":
+            # A ratio of the whole sequence: one walk more over the student's head.
+            logps = tiled_token_logps(
+                hidden,
+                student.head,
+                batch["completion_ids"].flatten(),
+                self.temperature,
+                self.args.loss_tile_tokens,
+                mask=weights.flatten(),
+            )
+            old = sequence_old_logps(logps.view_as(old), old, weights)
+        return PolicyTerm(
+            batch["advantages"].unsqueeze(1).expand_as(weights).flatten(),
+            weights.flatten(),
+            None if old is None else old.flatten(),
+            epsilon_low=self.epsilon_low,
+            epsilon_high=self.epsilon_high,
+        )
 
     def _divergence(self) -> Divergence:
         args = self.args
@@ -163,7 +216,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
             logger.warning(
                 "%s takes the padding before a shorter prompt for tokens, and TRL's loss does not "
                 "tell it otherwise: in a batch of several prompts they are scored wrongly. Set "
-                "tiled_loss=True and distillation_weight=1, or use another model.",
+                "tiled_loss=True and distillation_weight above 0, or use another model.",
                 type(self.accelerator.unwrap_model(model)).__name__,
             )
 
@@ -174,6 +227,14 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
         mean = (per_token_loss * mask.flatten()).sum() / mask.sum().clamp(min=1)
         mode = "train" if model.training else "eval"
         self._log_self_distillation_metric(mode, self.accelerator.gather(mean).mean().item())
+
+    def _record_policy_loss(self, model: nn.Module, loss: Tensor) -> None:
+        """Under TRL's name, and without the term's share of the blend, as TRL does."""
+        weight = self.args.distillation_weight
+        share = 1.0 if weight == 1.0 else 1 - weight
+        mean = self.accelerator.gather(loss.detach() / share).mean().item()
+        mode = "train" if model.training else "eval"
+        self._metrics[mode]["self_distillation/policy_loss"].append(mean)
 
     def _compute_teacher_student_logits(self, model: Any, teacher_model: Any, inputs: Any) -> Any:
         """The host's logits, watched: its loss is not touched."""
@@ -186,7 +247,9 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
             mask=mask.flatten(),
             tile_tokens=self.args.loss_tile_tokens,
         )
-        self.observe_statistics(statistics.view_as(mask), inputs, mask, len(mask))
+        # Beside the policy loss every token has one.
+        has_loss = output.completion_mask if self.args.distillation_weight < 1 else mask
+        self.observe_statistics(statistics.view_as(mask), inputs, mask, len(mask), has_loss)
         return output
 
     @torch.no_grad()
@@ -223,39 +286,3 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
                 mask=completion_mask.flatten(),
             )
         return logps.view_as(completion_ids)
-
-
-def _needed_part(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Leaves out samples that are not distilled and columns that are padding throughout.
-
-    Both cost a forward and change no loss. One sample stays if none is distilled, so that every
-    rank has a backward.
-    """
-    mask = inputs["completion_mask"]
-    distilled = inputs.get("self_distillation_mask")
-    if distilled is not None:
-        mask = mask * distilled.unsqueeze(1)
-    rows = mask.any(-1)
-    first = torch.arange(len(rows), device=rows.device) == 0
-    rows = rows | (first & ~rows.any())
-    masks = (inputs[n] for n in ("completion_mask", "prompt_mask", "teacher_attention_mask"))
-    used = [(columns.bool() & rows.unsqueeze(1)).any(0) for columns in masks]
-    places = [used[0].sum(), *(columns.int().argmax() for columns in used[1:])]
-    # One copy to the host, whatever the samples and columns.
-    *is_kept, end, prompt, teacher = torch.cat([rows.long(), torch.stack(places)]).tolist()
-    kept = torch.tensor([i for i, row in enumerate(is_kept) if row], device=rows.device)
-    batch = {k: v[kept] for k, v in inputs.items() if isinstance(v, Tensor) and v.ndim > 0}
-    batch["loss_mask"] = mask[kept]
-    cut = inputs["completion_ids"].size(1) - max(1, end)
-    completion = ("completion_ids", "completion_mask", "loss_mask", "old_per_token_logps")
-    _trim(batch, 0, cut, completion)
-    _trim(batch, prompt, 0, ("prompt_ids", "prompt_mask"))
-    _trim(batch, teacher, cut, ("teacher_input_ids", "teacher_attention_mask"))
-    return batch
-
-
-def _trim(batch: dict[str, Tensor], left: int, right: int, names: tuple[str, ...]) -> None:
-    """Cuts columns off at both ends."""
-    for name in names:
-        if name in batch:
-            batch[name] = batch[name][:, left : batch[name].size(1) - right]

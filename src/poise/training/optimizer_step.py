@@ -69,9 +69,18 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
         return loss
 
     def observe_statistics(
-        self, statistics: TokenStatistics, batch: dict[str, Tensor], mask: Tensor, samples: int
+        self,
+        statistics: TokenStatistics,
+        batch: dict[str, Tensor],
+        mask: Tensor,
+        samples: int,
+        loss_mask: Tensor,
     ) -> None:
-        """Takes a micro-batch's entropies; (B, T) each, `samples` with those that were left out."""
+        """Takes a micro-batch's entropies; (B, T) each, `samples` with those that were left out.
+
+        `mask` are the tokens that are distilled, which the signal is over, and `loss_mask` those
+        that have any loss, which the step's mean and its distance are over.
+        """
         sums = [
             information_sum(values, mask)
             for values in (statistics.student_entropy, statistics.teacher_entropy)
@@ -82,9 +91,11 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
         information = token_information(self.args.signal_estimator, statistics)
         self.step_scale.observe(information_sum(information, mask))
         if self._step_tokens is not None:
-            self._step_tokens.add(batch, mask)
+            self._step_tokens.add(batch, loss_mask)
         self._step_samples += samples
-        self._step_sums.append(torch.stack([sums[0].total, sums[1].total, distilled]).float())
+        counted = (loss_mask != 0).any(-1).sum()
+        sizes = torch.stack([sums[0].total, sums[1].total, distilled, counted.to(distilled)])
+        self._step_sums.append(sizes.float())
 
     def _forget_step(self) -> None:
         self._step_samples = 0
@@ -109,22 +120,25 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
 
     @torch.no_grad()
     def _rescale_gradients(self) -> None:
-        """Makes the step's mean one over the distilled samples, of all micro-batches and ranks."""
+        """Makes the step's mean one over all micro-batches' and ranks' samples with a loss."""
         device = self.accelerator.device
         parts = [
-            torch.stack(self._step_sums or [torch.zeros(3)]).sum(0).to(device),
+            torch.stack(self._step_sums or [torch.zeros(4)]).sum(0).to(device),
             torch.stack(self._step_losses).sum().view(1),
             torch.tensor([float(self._step_samples)], device=device),
         ]
         total: Tensor = self.accelerator.reduce(torch.cat(parts), reduction="sum")
-        student, teacher, distilled, loss, samples = total.tolist()
+        student, teacher, distilled, counted, loss, samples = total.tolist()
         self._is_step_finite = math.isfinite(loss + student + teacher)
         self._record_step(student, teacher, distilled, samples)
-        # With a policy loss beside it, the samples that are not distilled have a gradient too.
-        is_pure = self.args.normalize_by_distilled and self.args.distillation_weight == 1.0
-        if is_pure and distilled not in (0.0, samples):
+        if self.args.routing and samples:
+            fraction = (counted - distilled) / samples
+            self._metrics["train"]["pgpo/policy_fraction"].append(fraction)
+        # TRL's blend with the policy loss is a mean over all samples.
+        is_ours = self.args.normalize_by_distilled and self.args.distillation_weight == 1.0
+        if is_ours and counted not in (0.0, samples):
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            torch._foreach_mul_(gradients, samples / distilled)
+            torch._foreach_mul_(gradients, samples / counted)
 
     def _record_step(
         self, student: float, teacher: float, distilled: float, samples: float

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.distance import DistanceControl
 from ..core.information import ESTIMATORS
+from ..core.moved_target import MovedTarget
+from ..core.token_weights import TOKEN_WEIGHTS
 from ..core.viscosity import Viscosity
 from ..machine import settle_precision
 from ._host import SDPOConfig
 from .optimizer_kinds import refuse_steps_in_backward
 from .teacher_refresh import REFRESHES, RefreshGate, RefreshOnce
-
 
 MULTIPLIERS = ("distance", "information", "none")
 ESTIMATED = ("exact", "sampled")
@@ -39,7 +41,11 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     rate of 0, so that a run of a few steps is better without); elsewhere none, as TRL's.
 
     Loss: `tiled_loss`, `loss_tile_tokens`, `pass_rate_weight` (SC-SDPO; see
-    [`poise.core.pass_rate.pass_rate_weights`]).
+    [`poise.core.pass_rate.pass_rate_weights`]), `token_weight`, `token_weight_beta` (see
+    [`poise.core.token_weights.token_weights`]), `target_mix`, `target_mix_beta` (see
+    [`poise.core.moved_target.MovedTarget`]), `routing` (see
+    [`poise.core.policy_term.PolicyTerm`]). TRL's `distillation_weight` between 0 and 1 goes with
+    the tiled loss too.
 
     Teacher: `teacher_refresh`, `teacher_refresh_at`, `teacher_refresh_window` (see
     [`poise.training.teacher_refresh`]).
@@ -132,6 +138,28 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         "Weigh each question's distillation loss by sqrt(p (1 - p)), p its rollouts' share of "
         "successes (SC-SDPO). Questions that always or never succeed are not distilled.",
     )
+    routing: bool = _option(
+        False,
+        "Send rollouts that succeed (success_reward_threshold) to a policy gradient by TRL's "
+        "advantages (epsilon, epsilon_high, importance_sampling_level, scale_rewards), and those "
+        "that fail and have a teacher context to distillation (SRPO). Both are a mean over a "
+        "sample's tokens, then over the samples; loss_type is not read.",
+    )
+    token_weight: str = _option(
+        "none",
+        "Weigh distilled tokens, by weights of mean 1: 'teacher_entropy' (those of which the "
+        "teacher is sure: exp(-beta H_T), SRPO), 'information' (those about which its hint tells "
+        "it more: exp(beta (H_S - H_T))), or 'none'.",
+    )
+    token_weight_beta: float = _option(1.0, "beta of token_weight, in 1/nat.")
+    target_mix: float = _option(
+        0.0,
+        "How far the target moves from the teacher to the student, in [0, 1): T^(1 - a) S^a, a up "
+        "to this where they differ most (DemoPSD: 0.15). 0 distils towards the teacher.",
+    )
+    target_mix_beta: float = _option(
+        50.0, "How fast a grows with their Jensen-Shannon divergence, in 1/nat."
+    )
     exact_resume: bool = _option(
         True,
         "Save and restore the teacher, the rollout buffer, counters and the signal's "
@@ -171,8 +199,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     )
     normalize_by_distilled: bool = _option(
         True,
-        "Average the step over the samples that are distilled. False is TRL's: samples without a "
-        "teacher context count as zero and shrink the step.",
+        "Average the step over the samples that are distilled (with routing: or have a policy "
+        "gradient). False is TRL's: samples without either count as zero and shrink the step.",
     )
     skip_nonfinite_steps: bool = _option(
         True, "Skip an optimizer step whose loss or gradient is not finite."
@@ -210,7 +238,62 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         if self.loss_tile_tokens is not None and self.loss_tile_tokens < 1:
             raise ValueError(f"loss_tile_tokens must be at least 1, got {self.loss_tile_tokens!r}")
         self._check_teacher()
+        self._check_loss()
         self._check_combinations()
+
+    def _check_loss(self) -> None:
+        if self.token_weight not in TOKEN_WEIGHTS:
+            raise ValueError(
+                f"token_weight must be one of {TOKEN_WEIGHTS}, got {self.token_weight!r}"
+            )
+        if not (math.isfinite(self.token_weight_beta) and self.token_weight_beta > 0):
+            raise ValueError(f"token_weight_beta must be positive, got {self.token_weight_beta!r}")
+        if not 0 <= self.target_mix < 1:
+            raise ValueError(f"target_mix must be in [0, 1), got {self.target_mix!r}")
+        if not (math.isfinite(self.target_mix_beta) and self.target_mix_beta > 0):
+            raise ValueError(f"target_mix_beta must be positive, got {self.target_mix_beta!r}")
+        for name, off in (("token_weight", "none"), ("target_mix", 0.0)):
+            if getattr(self, name) != off and not (self.tiled_loss and self.distillation_weight):
+                raise ValueError(
+                    f"{name} shapes the tiled distillation loss, expected tiled_loss=True and "
+                    f"distillation_weight above 0, found tiled_loss={self.tiled_loss} and "
+                    f"distillation_weight={self.distillation_weight}; set them so, or leave "
+                    f"{name} out"
+                )
+        self._check_policy_term()
+
+    def _check_policy_term(self) -> None:
+        if self.has_policy_term and self.beta != 0:
+            raise ValueError(
+                f"beta={self.beta} asks for a KL to a reference model, which TRL's SDPO does not "
+                "compute and the tiled loss has no logits for; set beta=0"
+            )
+        if not self.routing:
+            return
+        for name, needed in (
+            ("tiled_loss", True),
+            ("distillation_weight", 1.0),
+            ("pass_rate_weight", False),
+        ):
+            if (found := getattr(self, name)) != needed:
+                raise ValueError(
+                    f"routing=True gives each sample one term of the tiled loss by its success, "
+                    f"expected {name}={needed}, found {found}"
+                )
+        if self.num_generations == 1:
+            raise ValueError(
+                "routing=True compares the rollouts of a group, expected num_generations of 2 or "
+                "more, found 1"
+            )
+
+    @property
+    def has_policy_term(self) -> bool:
+        """Whether the tiled loss has a policy-gradient term beside the distillation."""
+        return self.routing or (self.tiled_loss and 0 < self.distillation_weight < 1)
+
+    def moved_target(self) -> MovedTarget | None:
+        """The target in the teacher's place that these arguments describe, if they do."""
+        return MovedTarget(self.target_mix, self.target_mix_beta) if self.target_mix else None
 
     def _check_multiplier(self) -> None:
         for name, known in (("multiplier", MULTIPLIERS), ("distance_estimator", ESTIMATED)):
@@ -375,9 +458,4 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             raise ValueError(
                 "torch_compile=True compiles the model's own forward, but the tiled loss runs its "
                 "backbone and its head one by one; set torch_compile=False, or tiled_loss=False"
-            )
-        if self.tiled_loss and self.distillation_weight not in (0.0, 1.0):
-            raise ValueError(
-                f"distillation_weight={self.distillation_weight} blends in a policy loss, which "
-                "needs the logits; set tiled_loss=False"
             )

@@ -130,9 +130,33 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         {"distillation_mode": "topk_logits", "distillation_alpha": 0.5},
         "needs distillation_topk",
     ),
-    "blend with the tiled loss": (
-        {"distillation_mode": "full_logits", "distillation_weight": 0.5},
-        "set tiled_loss=False",
+    "a reference in the tiled blend": (
+        {"distillation_mode": "full_logits", "distillation_weight": 0.5, "beta": 0.1},
+        "beta=0.1 asks for a KL to a reference model",
+    ),
+    "unknown token weight": ({"token_weight": "entropy"}, "token_weight must be one of"),
+    "token weight of beta zero": ({"token_weight_beta": 0.0}, "token_weight_beta must be positive"),
+    "target moved all the way": ({"target_mix": 1.0}, "target_mix must be in"),
+    "target of beta zero": ({"target_mix_beta": 0.0}, "target_mix_beta must be positive"),
+    "token weight with TRL's loss": (
+        {"token_weight": "information", "tiled_loss": False},
+        "token_weight shapes the tiled distillation loss",
+    ),
+    "routing with TRL's loss": (
+        {"routing": True, "tiled_loss": False},
+        "expected tiled_loss=True, found False",
+    ),
+    "routing in a blend": (
+        {"routing": True, "distillation_mode": "full_logits", "distillation_weight": 0.5},
+        "expected distillation_weight=1.0, found 0.5",
+    ),
+    "routing by pass rate": (
+        {"routing": True, "pass_rate_weight": True},
+        "expected pass_rate_weight=False, found True",
+    ),
+    "routing of one rollout": (
+        {"routing": True, "num_generations": 1, "include_environment_feedback": True},
+        "routing=True compares the rollouts",
     ),
     "pass rate with the host's loss": (
         {"pass_rate_weight": True, "tiled_loss": False},
