@@ -24,6 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
     "full": {},
     "lora": {},
     "weighed by pass rate": {"pass_rate_weight": True},
+    "routed": {"routing": True, "multiplier": "information", "signal_reference": "none"},
 }
 
 
@@ -76,7 +77,7 @@ def _run(ranks: int, model: str, folder: Path, case: str) -> tuple[dict[str, tor
     return load_file(folder / "weights.safetensors"), lines
 
 
-@pytest.mark.parametrize("case", grid(CASES, ["weighed by pass rate"]))
+@pytest.mark.parametrize("case", grid(CASES, ["weighed by pass rate", "routed"]))
 def test_two_ranks_equal_one(case: str, tmp_path: Path, exact_model_path: str) -> None:
     one, one_log = _run(1, exact_model_path, tmp_path / "one", case)
     two, two_log = _run(2, exact_model_path, tmp_path / "two", case)
