@@ -65,7 +65,7 @@ def check(config: dict[str, Any]) -> None:
             raise ValueError("learning_rate: expected a number, found none")
     require_counts(config, COUNTS)
     _sampling(config)
-    require_arguments(config, _arguments)
+    require_arguments(config, arguments)
 
 
 def check_data(config: Mapping[str, Any]) -> None:
@@ -103,7 +103,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         trainer = PGPOTrainer(
             model=resolve_model(config.get("model")),
             reward_funcs=multiple_choice_reward,
-            args=_arguments(config, folder),
+            args=arguments(config, folder),
             train_dataset=questions,
             peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"),
         )
@@ -112,7 +112,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             trainer.train()
     records = ask(trainer.model, trainer.processing_class, tests, _sampling(config), config["seed"])
     logged = pgpo_figures(trainer.state.log_history) if config["steps"] else {}
-    return _accuracy(records) | logged
+    return score(records) | logged
 
 
 def _questions(config: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
@@ -134,7 +134,8 @@ def _load(folder: str | None, domain: str, split: str, style: str) -> Any:
     return load_sciknoweval(folder, split, [domain], style, reference=True)
 
 
-def _accuracy(records: Sequence[QuestionRecord]) -> dict[str, float]:
+def score(records: Sequence[QuestionRecord]) -> dict[str, float]:
+    """Accuracy, and the share of samples in which an answer was found."""
     from ...evaluation.metrics import average
 
     found = [answer is not None for record in records for answer in record.extracted]
@@ -155,7 +156,8 @@ def _sampling(config: dict[str, Any]) -> Any:
     )
 
 
-def _arguments(config: dict[str, Any], folder: str) -> Any:
+def arguments(config: dict[str, Any], folder: str) -> Any:
+    """`PGPOConfig` of a run."""
     import torch
 
     from ...training import PGPOConfig
