@@ -25,6 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "lora": {},
     "weighed by pass rate": {"pass_rate_weight": True},
     "refreshed teacher": {
+        "multiplier": "information",
         "teacher_model_kind": "base",
         "teacher_refresh": "once",
         "teacher_refresh_at": 0.5,
