@@ -32,6 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
         "distance_estimator": "sampled",
     },
     "refreshed teacher": {
+        "multiplier": "information",
         "teacher_model_kind": "base",
         "teacher_refresh": "once",
         "teacher_refresh_at": 0.5,

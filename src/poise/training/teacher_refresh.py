@@ -25,10 +25,10 @@ class RefreshOnce:
         at: the share :math:`a` of the run, in (0, 1).
         refreshes: refreshes so far.
 
-    Choice: a run that is resumed with fewer steps, and is past that one, refreshes at its next.
+    Source: restart-and-freeze at 40 % of a run (arXiv 2607.01763).
 
-    Source: restart-and-freeze (arXiv 2607.01763), best at 0.4; without its restart: student and
-    optimizer go on.
+    Choice: student and optimizer go on as they are. A run that is resumed with fewer steps, and is
+    past that one, refreshes at its next.
     """
 
     at: float
