@@ -1,15 +1,18 @@
 """Study 1: does self-distillation survive, over learning rates of two decades?
 
-A tiny model that half knows how to sort (`labs.sorting`) learns by SDPO from its own successful
-siblings, with the whole of `PGPOTrainer`. Settings of a run: `steps`, `prompts` and `rollouts` a
-step, `test_questions`, `test_every` steps, and any argument of `PGPOConfig`. Controls are
+A tiny model learns by SDPO, with the whole of `PGPOTrainer`. Its work is that of a `lab`:
+"sorting", the default, half known and taught by successful siblings (`labs.sorting`), or "cipher",
+where rewards are rare and each comes with a text that marks the attempt (`labs.cipher`). Settings
+of a run: `steps`, `prompts` and `rollouts` a step, `test_questions`, `test_every` steps, and any
+argument of `PGPOConfig`. Controls are
 `control: mean_step` (SDPO, the learning rate multiplied by the mean multiplier that the run's own
 settings gave on the same seed) and `control: shuffled` (those multipliers, in another order), and
 both again as `scheduled_mean_step` and `scheduled_shuffled`, which weigh by each step's learning
 rate (`_controls`); all take the multipliers of steps that distilled something. `trainer: grpo` is
 another method on the same work: TRL's `GRPOTrainer` on the same questions, rewards, rollouts and
 steps; it takes the arguments of `GRPOConfig`, and `NOT_GRPO`, which say nothing to it, are left
-out.
+out. It never sees a text; `reward: share` gives it the share of right places instead of 1 for a
+whole answer, in the lab that has one.
 
 Figures: greedy accuracy on questions that training never shows, at every test; its last, best and
 mean value (the area under the curve); and whether the run survived: the last value is at least
@@ -26,7 +29,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...core.viscosity import ViscosityState
-from ..labs import sorting
+from ..labs import cipher, sorting
 from . import _controls
 from ._logs import figures_of, pgpo_figures
 from ._settings import PGPO, require_arguments, require_counts, require_test_at_the_end
@@ -34,10 +37,12 @@ from ._settings import PGPO, require_arguments, require_counts, require_test_at_
 if TYPE_CHECKING:
     from ..labs.accuracy import AccuracyCurve
 
+LABS: dict[str, Any] = {"sorting": sorting, "cipher": cipher}
 TRAINERS = ("pgpo", "grpo")
+REWARDS = ("whole", "share")
 CONTROLS = ("mean_step", "shuffled", "scheduled_mean_step", "scheduled_shuffled")
 COUNTS = ("seed", "steps", "prompts", "rollouts", "test_questions", "test_every")
-OWN = ("method", "trainer", "control", *COUNTS)
+OWN = ("method", "lab", "trainer", "reward", "control", *COUNTS)
 _NO_NUMBERS = "probability tensor contains"  # what torch says of inf and nan when it samples
 NOT_GRPO = ("distillation_mode", "distillation_alpha", "teacher_update_rate")
 
@@ -49,7 +54,16 @@ def check(config: dict[str, Any]) -> None:
         ValueError: a setting of the study is missing or outside its range, or the trainer's
             configuration refuses one.
     """
+    lab, reward = config.get("lab", "sorting"), config.get("reward", "whole")
     trainer, control = config.get("trainer", "pgpo"), config.get("control")
+    if lab not in LABS:
+        raise ValueError(f"lab: expected one of {', '.join(LABS)}, found {lab!r}")
+    if reward not in REWARDS:
+        raise ValueError(f"reward: expected one of {', '.join(REWARDS)}, found {reward!r}")
+    if reward == "share" and (trainer != "grpo" or not hasattr(LABS[lab], "share_reward")):
+        raise ValueError(
+            f"reward: expected whole with lab {lab} and trainer {trainer}, found {reward!r}"
+        )
     if trainer not in TRAINERS:
         raise ValueError(f"trainer: expected one of {', '.join(TRAINERS)}, found {trainer!r}")
     if control is not None and control not in CONTROLS:
@@ -98,7 +112,8 @@ def _train(
 
     curve = _curve(config)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _trainer(PGPOTrainer, config, _arguments(config, folder), curve)
+        reward = _lab(config).reward
+        trainer = _trainer(PGPOTrainer, config, _arguments(config, folder), curve, reward)
         if multipliers:
             trainer.create_optimizer()
             trainer.step_scale.viscosity = _Replayed(multipliers, again)
@@ -112,7 +127,8 @@ def _train_grpo(config: dict[str, Any]) -> dict[str, Any]:
 
     curve = _curve(config)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _trainer(GRPOTrainer, config, _grpo_arguments(config, folder), curve)
+        reward = _numbers(config)
+        trainer = _trainer(GRPOTrainer, config, _grpo_arguments(config, folder), curve, reward)
         _run_to_the_end(trainer, curve, config)
     steps = [line for line in trainer.state.log_history if "reward" in line]
     return curve.figures() | {"rewards": figures_of(steps, "reward")}
@@ -130,26 +146,44 @@ def _run_to_the_end(trainer: Any, curve: AccuracyCurve, config: dict[str, Any]) 
         curve.diverge(config["steps"] // config["test_every"])
 
 
+def _lab(config: dict[str, Any]) -> Any:
+    return LABS[config.get("lab", "sorting")]
+
+
+def _numbers(config: dict[str, Any]) -> Any:
+    """The lab's reward as GRPO takes it: without a text."""
+    from ...training.rewards import TextReward
+
+    lab = _lab(config)
+    if config.get("reward") == "share":
+        return lab.share_reward
+    return TextReward(lab.reward, deliver=lambda texts: None)
+
+
 def _curve(config: dict[str, Any]) -> AccuracyCurve:
     from ..labs.accuracy import AccuracyCurve
 
-    tests = sorting.problems(config["test_questions"], config["seed"], "test")
-    return AccuracyCurve(tests, config["test_every"], sorting.LENGTH + 1)
+    lab = _lab(config)
+    tests = lab.problems(config["test_questions"], config["seed"], "test")
+    return AccuracyCurve(tests, config["test_every"], lab.LENGTH + 1)
 
 
-def _trainer(trainer_class: Any, config: dict[str, Any], args: Any, curve: AccuracyCurve) -> Any:
-    """A trainer on the seed's model, questions and reward."""
+def _trainer(
+    trainer_class: Any, config: dict[str, Any], args: Any, curve: AccuracyCurve, reward: Any
+) -> Any:
+    """A trainer on the seed's model and questions."""
     from datasets import Dataset
 
     from ..labs.quiet import hide_bars, quieten
 
     hide_bars()
+    lab = _lab(config)
     count = config["prompts"] * config["steps"]
     trainer = trainer_class(
-        model=sorting.model_folder(config["seed"]),
-        reward_funcs=sorting.reward,
+        model=lab.model_folder(config["seed"]),
+        reward_funcs=reward,
         args=args,
-        train_dataset=Dataset.from_list(sorting.problems(count, config["seed"], "train")),
+        train_dataset=Dataset.from_list(lab.problems(count, config["seed"], "train")),
         callbacks=[curve],
     )
     quieten(trainer)
@@ -177,12 +211,12 @@ class _Replayed:
 def _arguments(config: dict[str, Any], folder: str) -> Any:
     from ...training import PGPOConfig
 
+    own = {name: value for name, value in config.items() if name not in OWN}
     return PGPOConfig(
         diagnostics_warning_interval=0,
         collapse_warning=False,  # collapse is what is measured
-        **sorting.TEMPLATES,
         **_common(config, folder),
-        **(PGPO | {name: value for name, value in config.items() if name not in OWN}),
+        **(PGPO | _lab(config).TEMPLATES | own),
     )
 
 
@@ -203,7 +237,7 @@ def _common(config: dict[str, Any], folder: str) -> dict[str, Any]:
         "max_steps": config["steps"],
         "per_device_train_batch_size": config["prompts"] * config["rollouts"],
         "num_generations": config["rollouts"],
-        "max_completion_length": sorting.LENGTH + 1,
+        "max_completion_length": _lab(config).LENGTH + 1,
         "bf16": False,
         "use_cpu": True,
         "gradient_checkpointing": False,

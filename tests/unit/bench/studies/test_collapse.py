@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from poise.bench.labs import sorting
+from poise.bench.labs import cipher, sorting
 from poise.bench.studies import collapse
 from poise.core.viscosity import ViscosityState
 
@@ -30,6 +30,7 @@ CONFIG: dict[str, Any] = {
 def _a_model_of_few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POISE_CACHE", str(tmp_path))
     monkeypatch.setattr(sorting, "STEPS", 25)
+    monkeypatch.setattr(cipher, "STEPS", 25)
 
 
 def test_a_run_has_the_figures_that_the_table_shows() -> None:
@@ -159,6 +160,33 @@ def test_grpo_gets_the_settings_of_the_work_and_none_of_the_distillation(tmp_pat
     assert not any(hasattr(given, name) for name in collapse.NOT_GRPO)
 
 
+CIPHER = {"lab": "cipher", "success_reward_threshold": 1.0}
+
+
+def test_in_the_lab_of_feedback_a_step_distils_without_any_success() -> None:
+    figures = collapse.run(CONFIG | CIPHER)
+    assert figures["rewards"] == [0.0] * 3 and figures["live_steps"] == 3
+
+
+def test_sorting_is_the_lab_that_no_setting_names() -> None:
+    assert collapse.run(CONFIG | {"lab": "sorting"}) == collapse.run(CONFIG)
+
+
+@pytest.mark.parametrize("reward", ["whole", "share"])
+def test_grpo_sees_numbers_alone(reward: str) -> None:
+    right = cipher.problems(1, 1, "train")[0]["answer"]
+    attempts = [right, f"- {right[2:]}"]
+    numbers = collapse._numbers({"lab": "cipher", "reward": reward})
+    found = numbers(prompts=["", ""], completions=attempts, answer=[right, right])
+    assert found == [1.0, pytest.approx(5 / 6) if reward == "share" else 0.0]
+
+
+def test_grpo_runs_in_the_lab_of_feedback() -> None:
+    collapse.check(GRPO | {"lab": "cipher", "reward": "share"})
+    for reward in ("whole", "share"):
+        assert len(collapse.run(GRPO | {"lab": "cipher", "reward": reward})["rewards"]) == 3
+
+
 def test_grpo_refuses_what_would_have_no_effect_on_it() -> None:
     collapse.check(GRPO)
     for setting, message in (
@@ -172,6 +200,10 @@ def test_grpo_refuses_what_would_have_no_effect_on_it() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ({"lab": "chess"}, "lab: expected one of sorting, cipher, found 'chess'"),
+        ({"reward": "half"}, "reward: expected one of whole, share, found 'half'"),
+        ({"reward": "share"}, "reward: expected whole with lab sorting and trainer pgpo"),
+        ({"reward": "share", "lab": "cipher"}, "reward: expected whole with lab cipher"),
         ({"trainer": "ppo"}, "trainer: expected one of pgpo, grpo, found 'ppo'"),
         ({"control": "other"}, "control: expected one of mean_step, shuffled"),
         ({"steps": 0}, "steps: expected a whole number"),
