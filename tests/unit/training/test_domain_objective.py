@@ -136,7 +136,7 @@ def test_a_training_step_is_along_the_formula_of_full_logits(
 ) -> None:
     formula, options = FORMULAS[name]
     strength = options["penalty_weight"]
-    settings = BARE | EXACT | {"method": name, "method_options": options | {"warmup_steps": 0}}
+    settings = EXACT | BARE | {"method": name, "method_options": options | {"warmup_steps": 0}}
     trainer = make_trainer(exact_model_path, str(tmp_path / "run"), **settings)
     parameters = {n: p for n, p in trainer.model.named_parameters() if p.requires_grad}
     generator = torch.Generator().manual_seed(0)

@@ -96,6 +96,7 @@ def test_the_size_of_an_option_says_nothing(family: Family, depth: int) -> None:
     assert abs(wide[True] / wide.total() - 0.5) < 1.1 * slack * NEAR_HALF, wide
 
 
+@pytest.mark.slow
 @EACH
 def test_no_option_is_a_number_that_the_facts_state(family: Family) -> None:
     for phrasing, domain in enumerate(DOMAINS[:3]):

@@ -101,6 +101,7 @@ def test_unseen_phrasings_are_the_last_and_seen_ones_never_are() -> None:
     assert len(seen) == sum(last.values()) * len(DOMAINS)
 
 
+@pytest.mark.slow
 def test_without_a_cue_words_and_marks_do_not_tell_where_the_answer_stands() -> None:
     drawn = problems()
     random.Random(0).shuffle(drawn)
