@@ -30,8 +30,12 @@ RUN = ANY_RUN | {
     "max_completion_length": 6,
     "diagnostics_warning_interval": 0,
 }
-# A multiplier by the signal alone; tests of distance control ask for that.
-BRAKE: dict[str, Any] = {"multiplier": "information", "sensitivity": 6.0}
+# A brake by the signal alone, and an EMA teacher; tests of distance control ask for that.
+BRAKE: dict[str, Any] = {
+    "multiplier": "information",
+    "sensitivity": 6.0,
+    "teacher_model_kind": "ema",
+}
 IGA_RUN = ANY_RUN | {"per_device_train_batch_size": 4}  # isomer sets
 # A model as it was saved. CUDA's fused AdamW counts its steps in float32, which `InFloat64` widens.
 EXACT: dict[str, Any] = {"model_init_kwargs": {"dtype": "auto"}, "optim": "adamw_torch"}

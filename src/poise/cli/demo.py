@@ -10,7 +10,7 @@ from .demo_pool import Job, run_jobs
 from .demo_screen import Screen
 
 PGPO, SDPO = "pgpo", "sdpo"
-_FLAGS: dict[str, dict[str, str]] = {PGPO: {}, SDPO: {"sensitivity": "0"}}
+_FLAGS: dict[str, dict[str, str]] = {PGPO: {}, SDPO: {"multiplier": "none"}}
 
 
 def make_parser() -> argparse.ArgumentParser:

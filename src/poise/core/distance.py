@@ -70,7 +70,7 @@ class DistanceControl:
     so that a schedule's jump is not taken for a change of the policy's.
     """
 
-    target: float = 0.003
+    target: float = 0.006
     first: float = 0.02
     rho_min: float = 1e-4
     rho_max: float = 1000.0

@@ -18,6 +18,14 @@ from .teacher_refresh import REFRESHES, RefreshGate, RefreshOnce
 
 MULTIPLIERS = ("distance", "information", "none")
 ESTIMATED = ("exact", "sampled")
+PAPER: dict[str, Any] = {
+    "multiplier": "information",
+    "sensitivity": 1.0,
+    "rho_min": 1.0,
+    "signal_estimator": "entropy",
+    "signal_reference": "none",
+    "teacher_model_kind": "ema",
+}
 
 
 def _option(default: Any, text: str) -> Any:
@@ -28,17 +36,17 @@ def _option(default: Any, text: str) -> Any:
 class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     """Configuration of [`PGPOTrainer`]: everything of TRL's `SDPOConfig`, and the arguments below.
 
-    Multiplier (see [`poise.core.viscosity.Viscosity`] for the formulas and for what is our choice):
-    `sensitivity`, `rho_max`, `rho_min`, `signal_reference`, `signal_reference_steps`,
-    `signal_reference_decay`, `signal_prior_reference`, `signal_estimator`, `scale_weight_decay`.
-    Choice: the defaults were chosen in `experiments/collapse` and tried on new seeds in
-    `experiments/collapse_confirm`: a brake against the first steps' mean KL, which wants a warm-up
-    (`experiments/collapse_warmup`; a trainer without one warns). The paper's form is
-    `sensitivity=1, rho_min=1, signal_estimator="entropy", signal_reference="none"`.
+    Steps: `multiplier`, and with "distance" (see [`poise.core.distance.DistanceControl`])
+    `target_distance`, `distance_estimator`, `distance_share`, `distance_tokens`,
+    `distance_signal_share`, `correct_steps`. The signal's factor, of the distance or the step (see
+    [`poise.core.viscosity.Viscosity`]): `sensitivity`, `rho_max`, `rho_min`, `signal_estimator`,
+    `signal_reference`, `signal_reference_steps`, `signal_reference_decay`,
+    `signal_prior_reference`, `scale_weight_decay`.
+    Choice: the defaults, a set distance towards the base teacher, are what won in
+    `experiments/distance`. `PGPOConfig.paper(...)` is the paper's form.
 
-    Warm-up: `warmup_steps` is TRL's, with another default. Choice: where the multiplier brakes
-    against the first steps, a tenth of the steps, rounded down (the first step of a warm-up has a
-    rate of 0, so that a run of a few steps is better without); elsewhere none, as TRL's.
+    Warm-up: `warmup_steps` is TRL's. Choice: where the multiplier brakes against the first steps, a
+    tenth of the steps by default, rounded down; elsewhere none, as TRL's.
 
     Loss: `tiled_loss`, `loss_tile_tokens`, `pass_rate_weight` (SC-SDPO; see
     [`poise.core.pass_rate.pass_rate_weights`]), `token_weight`, `token_weight_beta` (see
@@ -47,7 +55,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     [`poise.core.policy_term.PolicyTerm`]). TRL's `distillation_weight` between 0 and 1 goes with
     the tiled loss too.
 
-    Teacher: `teacher_refresh`, `teacher_refresh_at`, `teacher_refresh_window` (see
+    Teacher: `teacher_model_kind` is TRL's, with another default; `teacher_refresh`, `teacher_refresh_at`, `teacher_refresh_window` (see
     [`poise.training.teacher_refresh`]).
 
     Mends of the host, each on its own switch: `exact_resume`, `teacher_from_student`,
@@ -64,7 +72,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         "(the paper's: a function of the information signal alone), or 'none': plain SDPO.",
     )
     target_distance: float = _option(
-        0.003,
+        0.006,
         "With multiplier='distance': how far a step moves the policy, KL(old || new) in nats a "
         "token. The learning rate then matters for the first steps alone.",
     )
@@ -172,6 +180,11 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         "LoRA EMA teacher starts from zero factors, a full one is loaded again from the model's "
         "path.",
     )
+    teacher_model_kind: str = _option(
+        "base",
+        "Teacher: 'base' (the student as it was at the start, which stands still; see "
+        "teacher_refresh), 'ema' (SDPO's release: an average of the student), or 'live'.",
+    )
     teacher_refresh: str = _option(
         "never",
         "With teacher_model_kind='base': when the student becomes the teacher, which stands still "
@@ -216,6 +229,14 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         "Call each reward function once on empty completions before training, to check what it "
         "returns.",
     )
+
+    @classmethod
+    def paper(cls, *args: Any, **settings: Any) -> PGPOConfig:
+        """The paper's multiplier and SDPO's teacher; other arguments as given.
+
+        Source: PGPO (arXiv 2606.03620), eq. 8 and 9, and the released SDPO.
+        """
+        return cls(*args, **(PAPER | settings))
 
     def __post_init__(self) -> None:
         settle_precision(self)

@@ -65,7 +65,7 @@ class StepScale:
     ```python
     from poise import DistanceControl, StepScale, policy_distance
 
-    scale = StepScale(optimizer, distance=DistanceControl(target=0.003))
+    scale = StepScale(optimizer, distance=DistanceControl(target=0.006))
     before = log_probs(model, batch)  # (N, V), or (N,) of the sampled tokens
     loss.backward()
     optimizer.step()  # scaled

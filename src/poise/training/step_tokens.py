@@ -20,7 +20,7 @@ class _Rows(NamedTuple):
     prompt_mask: Tensor
     completions: Tensor
     completion_mask: Tensor
-    loss_mask: Tensor
+    kept: Tensor  # places of the loss's tokens in the flattened completions
 
 
 class StepTokens:
@@ -62,7 +62,8 @@ class StepTokens:
         if taken:
             names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
             index = torch.tensor(taken, device=loss_mask.device)
-            self._rows.append(_Rows(*(batch[name][index] for name in names), loss_mask[index]))
+            kept = loss_mask[index].flatten().nonzero().squeeze(1)
+            self._rows.append(_Rows(*(batch[name][index] for name in names), kept))
 
     def _takes(self, place: int) -> bool:
         return math.ceil((place + 1) * self._share) > math.ceil(place * self._share)
@@ -98,6 +99,5 @@ class StepTokens:
     def _hidden(split: Any, rows: _Rows) -> tuple[Tensor, Tensor]:
         ids = torch.cat([rows.prompts, rows.completions], 1)
         attention = torch.cat([rows.prompt_mask, rows.completion_mask], 1)
-        kept = rows.loss_mask.bool()
         hidden = split.hidden_states(ids, attention, rows.completions.size(1))
-        return hidden[kept], rows.completions[kept]
+        return hidden.flatten(0, 1)[rows.kept], rows.completions.flatten()[rows.kept]

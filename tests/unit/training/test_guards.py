@@ -17,6 +17,7 @@ from poise.training.guards import (
     RunningBand,
     StandstillGuard,
 )
+from tests.tiny import BRAKE
 
 
 def test_skipped_steps_up_to_the_limit_are_counted() -> None:
@@ -183,7 +184,9 @@ def test_no_standstill_where_steps_still_move(multiplier: float, rho_min: float)
 
 
 def _is_told(signals: list[float], **settings: Any) -> bool:
-    args = PGPOConfig("unused", bf16=False, use_cpu=True, report_to="none", **settings)
+    args = PGPOConfig(
+        "unused", bf16=False, use_cpu=True, report_to="none", **(BRAKE | settings)
+    )
     law, guard = args.viscosity(), StandstillGuard()
     state, told = law.init(), False
     for signal in signals:

@@ -76,15 +76,20 @@ def syncs(make_config: Callable[..., Any]) -> Callable[..., Counter[str]]:
         with HostSyncs() as found:
             _step(trainer, micro_batches, rows)
         assert trainer.step_scale.last.multiplier != 1.0
-        found.counts["item"] -= 2 * micro_batches * own.counts["item"]  # student's and teacher's
+        looks = 2 if options.get("multiplier") == "distance" else 0  # before the step, and after
+        forwards = (2 + looks) * micro_batches  # student's and teacher's
+        found.counts["item"] -= forwards * own.counts["item"]
         return found.counts
 
     return count
 
 
+@pytest.mark.parametrize("multiplier", ["information", "distance"])
 @pytest.mark.parametrize("larger", [{"layers": 3}, {"tile": 1}, {"rows": 6}], ids=str)
-def test_waits_do_not_grow(larger: Setting, syncs: Callable[..., Counter[str]]) -> None:
-    assert syncs(**larger) == syncs()
+def test_waits_do_not_grow(
+    larger: Setting, multiplier: str, syncs: Callable[..., Counter[str]]
+) -> None:
+    assert syncs(**larger, multiplier=multiplier) == syncs(multiplier=multiplier)
 
 
 def test_waits_of_ours_in_a_step(syncs: Callable[..., Counter[str]]) -> None:
@@ -92,3 +97,8 @@ def test_waits_of_ours_in_a_step(syncs: Callable[..., Counter[str]]) -> None:
     # Samples and columns, the tokens' range, the step's sums, the signal; the loss, the norm.
     assert one == {"tolist": 4, "nonzero": 1, "item": 2}
     assert two - one == {"tolist": 2, "nonzero": 1, "item": 1}
+
+
+def test_distance_control_adds_its_own_waits(syncs: Callable[..., Counter[str]]) -> None:
+    # The tokens that it looks at, and how far the step went.
+    assert syncs(multiplier="distance") - syncs() == {"tolist": 1, "nonzero": 1}
