@@ -9,8 +9,9 @@ model in bfloat16 (weights, autocast) where the machine is quick in it (`--dtype
 on all linear layers, every other argument each trainer's default (activations are checkpointed;
 `--no-checkpointing`).
 
-`multiplier_time` is the same trainer at sensitivity 1 and at 0; the signal is logged, and so
-measured, in both. `vs_trl_jsd` is Jensen-Shannon over the vocabulary on both sides, `vs_trl_topk`
+`multiplier_time` is the same trainer at sensitivity 1 and without a multiplier; the signal is
+logged, and so measured, in both. `distance_time` is that of distance control, which measures on a
+share of the sequences how far each step moved the policy, and without. `vs_trl_jsd` is Jensen-Shannon over the vocabulary on both sides, `vs_trl_topk`
 the top 100 and a tail on both; `full_vs_trl_topk` is Poise over the whole vocabulary against TRL's
 top 100.
 
@@ -44,7 +45,7 @@ RATIOS = {
     "vs_trl_topk": ("poise_topk", "trl_topk"),
     "full_vs_trl_topk": ("poise_jsd", "trl_topk"),
 }
-OFF = "multiplier off"  # poise_jsd's own trainer
+OFF, DISTANCE = "multiplier off", "distance control"  # poise_jsd's own trainer
 
 
 def time_sides(setting: Setting, rounds: int) -> dict[str, list[float]]:
@@ -52,7 +53,10 @@ def time_sides(setting: Setting, rounds: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         sides = {side: Side(side, setting, folder) for side in SIDES}
         # Beside the side that it is compared with, poise_jsd: both have like neighbours.
-        steps = {OFF: lambda: sides["poise_jsd"].step(sensitivity=0.0)}
+        steps = {
+            OFF: lambda: sides["poise_jsd"].step("none"),
+            DISTANCE: lambda: sides["poise_jsd"].step("distance"),
+        }
         steps |= {side: built.step for side, built in sides.items()}
         return in_turns(steps, rounds, f"{setting.tokens} tokens")
 
@@ -77,7 +81,10 @@ class Measured:
     memory: dict[str, Peak]
 
     def times(self) -> dict[str, Ratio]:
-        found = {"multiplier_time": ratio(self.seconds, "poise_jsd", OFF)}
+        found = {
+            "multiplier_time": ratio(self.seconds, "poise_jsd", OFF),
+            "distance_time": ratio(self.seconds, DISTANCE, OFF),
+        }
         return found | {f"{k}_time": ratio(self.seconds, *pair) for k, pair in RATIOS.items()}
 
     def memories(self) -> dict[str, float]:

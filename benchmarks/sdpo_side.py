@@ -88,6 +88,7 @@ class Side:
             "per_device_train_batch_size": setting.sequences,
             "num_generations": setting.sequences,
             "distillation_alpha": 0.5,
+            "teacher_model_kind": "ema",  # TRL's
             "bf16": setting.torch_dtype == torch.bfloat16,
             "gradient_checkpointing": setting.checkpointing,
             "use_cpu": torch.device(setting.device).type == "cpu",
@@ -97,7 +98,8 @@ class Side:
             "disable_tqdm": True,
         }
         if host == "poise":  # against a reference the first multiplier would be 1
-            build, arguments = PGPOTrainer, PGPOConfig(**config, signal_reference="none")
+            arguments = PGPOConfig(**config, multiplier="distance", signal_reference="none")
+            build, self.distance = PGPOTrainer, arguments.distance_control()
         else:
             build, arguments = SDPOTrainer, SDPOConfig(**config)
         path = model_path(setting, folder)
@@ -134,10 +136,16 @@ class Side:
         }
         return {name: value.to(self.setting.device) for name, value in batch.items()}
 
-    def step(self, sensitivity: float = 1.0) -> float:
-        """One step of `train()`; its seconds."""
+    def step(self, multiplier: str = "information") -> float:
+        """One step of `train()`; its seconds.
+
+        Args:
+            multiplier: `PGPOConfig`'s, of a trainer of Poise's.
+        """
         if scale := getattr(self.trainer, "step_scale", None):
+            sensitivity = float(multiplier == "information")
             scale.viscosity = replace(scale.viscosity, sensitivity=sensitivity)
+            scale.distance = self.distance if multiplier == "distance" else None
         self.trainer.train()
         return self.clock.seconds
 

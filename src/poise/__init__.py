@@ -1,7 +1,8 @@
 """Poise: stable and robust LLM post-training.
 
 The names below load on first use: `import poise` is quick, and `StepScale`, `Viscosity`,
-`information_sum`, `GradientEngine`, `IGA` and `tiled_distillation_loss` need torch alone.
+`information_sum`, `GradientEngine`, `IGA` `tiled_distillation_loss`,
+`DistanceControl` and `policy_distance` need torch alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .core.distance import DistanceControl, policy_distance
     from .core.information import SignalSum, information_sum
     from .core.tiled_loss import tiled_distillation_loss
     from .core.viscosity import Viscosity
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "DistanceControl": "core.distance",
     "GradientEngine": "gradients.engine",
     "IGA": "methods.iga",
     "IGAConfig": "training",
@@ -30,11 +33,13 @@ _HOMES = {
     "StepScale": "training",
     "Viscosity": "core.viscosity",
     "information_sum": "core.information",
+    "policy_distance": "core.distance",
     "tiled_distillation_loss": "core.tiled_loss",
 }
 
 __all__ = [
     "IGA",
+    "DistanceControl",
     "GradientEngine",
     "IGAConfig",
     "IGATrainer",
@@ -44,6 +49,7 @@ __all__ = [
     "StepScale",
     "Viscosity",
     "information_sum",
+    "policy_distance",
     "tiled_distillation_loss",
 ]
 

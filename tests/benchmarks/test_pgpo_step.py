@@ -12,9 +12,9 @@ import torch
 import pgpo_step
 import sdpo_side
 
-TIMES = {"multiplier_time", "vs_trl_jsd_time", "vs_trl_topk_time", "full_vs_trl_topk_time"}
-MEMORY = {key.replace("time", what) for key in TIMES for what in ("memory", "resident")}
-MEMORY -= {"multiplier_memory", "multiplier_resident"}
+BESIDE_TRL = {"vs_trl_jsd_time", "vs_trl_topk_time", "full_vs_trl_topk_time"}
+TIMES = BESIDE_TRL | {"multiplier_time", "distance_time"}
+MEMORY = {key.replace("time", what) for key in BESIDE_TRL for what in ("memory", "resident")}
 
 
 @pytest.fixture
