@@ -1,7 +1,7 @@
 """Poise: stable and robust LLM post-training.
 
 The names below load on first use: `import poise` is quick, and `StepScale`, `Viscosity`,
-`information_sum`, `GradientEngine`, `IGA` `tiled_distillation_loss`,
+`information_sum`, `GradientEngine`, `IGA`, `tiled_distillation_loss`,
 `DistanceControl` and `policy_distance` need torch alone.
 """
 
