@@ -185,6 +185,6 @@ def _convert(gguf_file: Path, folder: Path) -> None:
     tokenizer.model_max_length = model.config.max_position_embeddings
     # Not every version of transformers reads them from the file into the tokenizer.
     for name in ("bos", "eos", "pad"):
-        token = tokenizer.convert_ids_to_tokens(getattr(model.generation_config, f"{name}_token_id"))
-        setattr(tokenizer, f"{name}_token", token)
+        place = getattr(model.generation_config, f"{name}_token_id")
+        setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(place))
     tokenizer.save_pretrained(folder)

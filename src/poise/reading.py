@@ -159,5 +159,6 @@ def _read(
     )
     cache = getattr(output, CACHE, None)
     # A model may pass over the cache, as layers do that are checkpointed.
-    is_whole = type(cache) is DynamicCache and cache.get_seq_length() == ids.size(1)
-    return cache if is_whole else None
+    if type(cache) is DynamicCache and cache.get_seq_length() == ids.size(1):
+        return cache
+    return None

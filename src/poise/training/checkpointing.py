@@ -85,7 +85,7 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if self.args.device.type == "cpu":
             # Older transformers loads onto a rank's "cpu:0", a place that torch.load does not know.
-            vars(self.args)["_setup_devices"] = torch.device("cpu")
+            self.args.__dict__["_setup_devices"] = torch.device("cpu")
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.args.exact_resume:
             try:
