@@ -11,9 +11,9 @@ on all linear layers, every other argument each trainer's default (activations a
 
 `multiplier_time` is the same trainer at sensitivity 1 and without a multiplier; the signal is
 logged, and so measured, in both. `distance_time` is that of distance control, which measures on a
-share of the sequences how far each step moved the policy, and without. `vs_trl_jsd` is Jensen-Shannon over the vocabulary on both sides, `vs_trl_topk`
-the top 100 and a tail on both; `full_vs_trl_topk` is Poise over the whole vocabulary against TRL's
-top 100.
+share of the sequences how far each step moved the policy, and without. `vs_trl_jsd` is Jensen-
+Shannon over the vocabulary on both sides, `vs_trl_topk` the top 100 and a tail on both;
+`full_vs_trl_topk` is Poise over the whole vocabulary against TRL's top 100.
 
 Sides run in turns, fairest with an even number of rounds; a ratio is that of medians, its spread
 the smallest and largest of the rounds. Memory: each side in a process of its own takes a small step

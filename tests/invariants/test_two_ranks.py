@@ -90,9 +90,7 @@ def _run(ranks: int, model: str, folder: Path, case: str) -> tuple[dict[str, tor
     return load_file(folder / "weights.safetensors"), lines
 
 
-@pytest.mark.parametrize(
-    "case", grid(CASES, ["weighed by pass rate", "distance", "routed"])
-)
+@pytest.mark.parametrize("case", grid(CASES, ["weighed by pass rate", "distance", "routed"]))
 def test_two_ranks_equal_one(case: str, tmp_path: Path, exact_model_path: str) -> None:
     one, one_log = _run(1, exact_model_path, tmp_path / "one", case)
     two, two_log = _run(2, exact_model_path, tmp_path / "two", case)

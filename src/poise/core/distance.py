@@ -1,4 +1,4 @@
-"""The step as a distance in policy space: how far a step may move the policy, and how far it did."""
+"""The step as a distance in policy space: how far it may move the policy, and how far it did."""
 
 from __future__ import annotations
 
@@ -110,9 +110,7 @@ class DistanceControl:
             distance = min(distance, self.signal_share * max(signal, 0.0))
         return distance * share
 
-    def step(
-        self, asked: float, share: float, state: DistanceState
-    ) -> tuple[float, DistanceState]:
+    def step(self, asked: float, share: float, state: DistanceState) -> tuple[float, DistanceState]:
         """A step's multiplier, and the state with which it is taken."""
         if share <= 0:  # a step of nothing, as a warm-up's first
             return 1.0, state

@@ -55,8 +55,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     [`poise.core.policy_term.PolicyTerm`]). TRL's `distillation_weight` between 0 and 1 goes with
     the tiled loss too.
 
-    Teacher: `teacher_model_kind` is TRL's, with another default; `teacher_refresh`, `teacher_refresh_at`, `teacher_refresh_window` (see
-    [`poise.training.teacher_refresh`]).
+    Teacher: `teacher_model_kind` is TRL's, with another default; `teacher_refresh`,
+    `teacher_refresh_at`, `teacher_refresh_window` (see [`poise.training.teacher_refresh`]).
 
     Mends of the host, each on its own switch: `exact_resume`, `teacher_from_student`,
     `random_demonstration`, `max_resamples`, `normalize_by_distilled`, `skip_nonfinite_steps`,
@@ -424,8 +424,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         if self.use_teacher_server and (self.tiled_loss or self.scales_steps):
             raise ValueError(
                 "use_teacher_server=True returns no teacher distribution, so there is neither a "
-                "tiled loss nor an information signal; set tiled_loss=False and multiplier='none', or "
-                "use_teacher_server=False"
+                "tiled loss nor an information signal; set tiled_loss=False and "
+                "multiplier='none', or use_teacher_server=False"
             )
         if self.distillation_weight == 0 and self.scales_steps:
             raise ValueError(

@@ -105,10 +105,11 @@ class StepScale:
 
     Raises:
         TypeError: not a torch optimizer, or one without step hooks (torchao's CPU offloading).
-        ValueError: a correction afterwards without a `policy`. Weight decay is on, not to be scaled, and enters the moments (an L2 penalty, as
-            in Adam or SGD with momentum), where it cannot be told apart from the gradient. Or an
-            optimizer that steps inside the backward (LOMO, layer-wise ones), or that keeps other
-            weights than it trains (schedule-free ones): no multiplier of the step reaches those.
+        ValueError: a correction afterwards without a `policy`. Weight decay that is on, not to be
+            scaled, and enters the moments (an L2 penalty, as in Adam or SGD with momentum), where
+            it cannot be told apart from the gradient. An optimizer that steps inside the backward
+            (LOMO, layer-wise ones), or that keeps other weights than it trains (schedule-free
+            ones): no multiplier of the step reaches those.
 
     Reference: PGPO (arXiv 2606.03620), the update for SGD and for adaptive optimizers.
     Choice: the paper does not say what becomes of weight decay; it keeps its size unless asked.
@@ -226,8 +227,9 @@ class StepScale:
             self._old = self.policy()
         if rho != 1.0:  # else exactly the plain step
             for group in optimizer.param_groups:
-                kept = {k: group[k] for k in ("lr", "weight_decay") if k in group}
-                self._saved_groups.append(kept)
+                self._saved_groups.append(
+                    {name: group[name] for name in ("lr", "weight_decay") if name in group}
+                )
                 if self._follows_rate:
                     group["lr"] = group["lr"] * rho
                 if not self.scale_weight_decay and group.get("weight_decay"):

@@ -16,9 +16,9 @@ from .hidden_states import evaluating, split_causal_lm
 
 
 class _Rows(NamedTuple):
-    prompts: Tensor
+    prompt_ids: Tensor
     prompt_mask: Tensor
-    completions: Tensor
+    completion_ids: Tensor
     completion_mask: Tensor
     kept: Tensor  # places of the loss's tokens in the flattened completions
 
@@ -63,7 +63,7 @@ class StepTokens:
             names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
             index = torch.tensor(taken, device=loss_mask.device)
             kept = loss_mask[index].flatten().nonzero().squeeze(1)
-            self._rows.append(_Rows(*(batch[name][index] for name in names), kept))
+            self._rows.append(_Rows(**{name: batch[name][index] for name in names}, kept=kept))
 
     def _takes(self, place: int) -> bool:
         return math.ceil((place + 1) * self._share) > math.ceil(place * self._share)
@@ -97,7 +97,7 @@ class StepTokens:
 
     @staticmethod
     def _hidden(split: Any, rows: _Rows) -> tuple[Tensor, Tensor]:
-        ids = torch.cat([rows.prompts, rows.completions], 1)
+        ids = torch.cat([rows.prompt_ids, rows.completion_ids], 1)
         attention = torch.cat([rows.prompt_mask, rows.completion_mask], 1)
-        hidden = split.hidden_states(ids, attention, rows.completions.size(1))
-        return hidden.flatten(0, 1)[rows.kept], rows.completions.flatten()[rows.kept]
+        hidden = split.hidden_states(ids, attention, rows.completion_ids.size(1))
+        return hidden.flatten(0, 1)[rows.kept], rows.completion_ids.flatten()[rows.kept]

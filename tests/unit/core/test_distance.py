@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -76,7 +77,7 @@ def test_shapes_that_do_not_fit_are_refused(
     old: tuple[int, ...], new: tuple[int, ...], mask: tuple[int, ...] | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        policy_distance(torch.ones(old), torch.ones(new), None if mask is None else torch.ones(mask))
+        policy_distance(torch.ones(old), torch.ones(new), mask and torch.ones(mask))
 
 
 # The control
@@ -103,7 +104,7 @@ def test_it_comes_to_the_distance_whatever_the_rate_is_worth(curvature: float) -
     multipliers, distances = follow(control, curvature, [1.0] * 30)
     assert multipliers[0] == control.first
     assert distances[-1] == pytest.approx(0.003, rel=1e-12)
-    for before, after in zip(multipliers, multipliers[1:], strict=False):
+    for before, after in itertools.pairwise(multipliers):
         assert 1 / 2 <= after / before <= 2
 
 

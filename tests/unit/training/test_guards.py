@@ -184,9 +184,7 @@ def test_no_standstill_where_steps_still_move(multiplier: float, rho_min: float)
 
 
 def _is_told(signals: list[float], **settings: Any) -> bool:
-    args = PGPOConfig(
-        "unused", bf16=False, use_cpu=True, report_to="none", **(BRAKE | settings)
-    )
+    args = PGPOConfig("unused", bf16=False, use_cpu=True, report_to="none", **(BRAKE | settings))
     law, guard = args.viscosity(), StandstillGuard()
     state, told = law.init(), False
     for signal in signals:

@@ -77,9 +77,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         if config["steps"]:
             try:
                 trainer.train()
-            except (NonFiniteTrainingError, RuntimeError) as error:  # a run that diverges
-                if not isinstance(error, NonFiniteTrainingError) and "probability" not in str(error):
-                    raise
+            except NonFiniteTrainingError:  # a run that diverges is a result
                 return {"accuracy": 0.0, "answered": 0.0}
     sampling = Sampling(k=1, temperature=0.0, max_new_tokens=8, stop=("\n",))
     records = ask(trainer.model, trainer.processing_class, tests.to_list(), sampling, seed)
