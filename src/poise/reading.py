@@ -159,6 +159,5 @@ def _read(
     )
     cache = getattr(output, CACHE, None)
     # A model may pass over the cache, as layers do that are checkpointed.
-    if type(cache) is DynamicCache and cache.get_seq_length() == ids.size(1):
-        return cache
-    return None
+    is_plain = cache is not None and type(cache) is DynamicCache
+    return cache if is_plain and cache.get_seq_length() == ids.size(1) else None
