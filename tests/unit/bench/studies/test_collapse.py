@@ -90,7 +90,7 @@ def test_the_scheduled_mean_step_is_the_mean_by_learning_rate(
     monkeypatch.setattr(collapse, "_train", train)
     collapse.run(CONFIG | WARM | {"steps": 4, "control": "scheduled_mean_step"})
     # Rates 0, 1/2, 1, 1: (1 + 0.5 + 0.1) / 2.5
-    assert asked[1]["learning_rate"] == pytest.approx(0.64e-3) and asked[1]["sensitivity"] == 0.0
+    assert asked[1]["learning_rate"] == pytest.approx(0.64e-3) and asked[1]["multiplier"] == "none"
 
 
 def test_the_scheduled_shuffle_leaves_the_warm_up_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
