@@ -63,7 +63,7 @@ def test_a_run_leaves_everything_in_its_folder(run: Any, folder: Path) -> None:
         "README.md",
         "checkpoint-2",
     }
-    assert read_run(folder).config["config.sensitivity"] == 6.0
+    assert read_run(folder).config["config.multiplier"] == "distance"
     card = (folder / "README.md").read_text()
     assert "None" not in card
     assert "datasets/science" not in card and "`science:physics`" in card
