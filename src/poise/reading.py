@@ -159,5 +159,6 @@ def _read(
     )
     cache = getattr(output, CACHE, None)
     # A model may pass over the cache, as layers do that are checkpointed.
-    is_plain = cache is not None and type(cache) is DynamicCache
-    return cache if is_plain and cache.get_seq_length() == ids.size(1) else None
+    if cache is None or type(cache) is not DynamicCache:
+        return None
+    return cache if cache.get_seq_length() == ids.size(1) else None
