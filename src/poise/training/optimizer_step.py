@@ -187,17 +187,15 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
             self._get_learning_rate() * record.multiplier
         )
         metrics["pgpo/skipped_steps"].append(self.nonfinite_guard.total)
-        brakes = record.asked is None  # distance control takes what the rate needs
-        if brakes and self.standstill_guard.update(
-            record.signal, record.multiplier, self.args.rho_min
-        ):
+        if self.standstill_guard.update(record.signal, record.factor, self.args.rho_min):
             logger.warning(
-                "For %d steps in a row the multiplier has cut the learning rate to next to nothing "
+                "For %d steps in a row the signal has cut the step to next to nothing "
                 "(now %.2g of it): the run hardly learns. If it has learned what its teacher "
                 "knows, stop it. Else look at what the teacher is shown (feedback, "
-                "demonstrations), lower sensitivity, or raise the learning rate.",
+                "demonstrations), lower sensitivity, or raise target_distance or the "
+                "learning rate.",
                 self.standstill_guard.patience,
-                record.multiplier,
+                record.factor,
             )
         if self.args.collapse_warning:
             sentences = self.collapse_monitor.update(self._watched)

@@ -42,12 +42,14 @@ class StepRecord:
         multiplier: of the step.
         asked: the distance that it asked for, in nats a token; None without distance control.
         moved: how far it went; None if that was not measured.
+        factor: what the viscosity made of the signal; of the distance, or the multiplier itself.
     """
 
     signal: float | None
     multiplier: float
     asked: float | None = None
     moved: float | None = None
+    factor: float = 1.0
 
 
 class StepScale:
@@ -270,12 +272,13 @@ class StepScale:
     def _take_multiplier(self) -> StepRecord:
         signal, factor = self._take_signal()
         if self.distance is None or self._is_skipped:
-            return StepRecord(signal=signal, multiplier=1.0 if self._is_skipped else factor)
+            factor = 1.0 if self._is_skipped else factor
+            return StepRecord(signal=signal, multiplier=factor, factor=factor)
         assert self.distance_state is not None
         share = self._rate_share()
         asked = self.distance.asked(signal, factor, share)
         rho, self.distance_state = self.distance.step(asked, share, self.distance_state)
-        return StepRecord(signal=signal, multiplier=rho, asked=asked)
+        return StepRecord(signal=signal, multiplier=rho, asked=asked, factor=factor)
 
     def _take_signal(self) -> tuple[float | None, float]:
         """The step's signal, and the viscosity's factor for it."""

@@ -104,6 +104,7 @@ def test_the_signals_factor_is_of_the_distance() -> None:
     policy.step()
     assert policy.scale.last.asked == pytest.approx(2.5 * TARGET, rel=1e-12)
     assert policy.scale.last.multiplier == control().first
+    assert policy.scale.last.factor == pytest.approx(2.5, rel=1e-12)  # what a standstill is told by
 
 
 def test_a_step_that_is_skipped_is_not_taken_for_one_that_went_nowhere() -> None:
