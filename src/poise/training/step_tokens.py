@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..core.divergence import gather
-from ..core.tiles import for_each_tile, tile_log_probs
+from ..core.tiles import for_each_tile, kept_rows, tile_log_probs
+from ..core.token_statistics import tiled_token_logps
 from .hidden_states import evaluating, split_causal_lm
 
 
@@ -85,15 +85,16 @@ class StepTokens:
             if len(hidden) > self._limit:
                 places = torch.linspace(0, len(hidden) - 1, self._limit, device=hidden.device)
                 hidden, tokens = hidden[places.long()], tokens[places.long()]
-            found: list[Tensor] = []
+            if not self._exact:
+                return tiled_token_logps(hidden, split.head, tokens, self._temperature)
+            tiles: list[Tensor] = []
 
             def work(rows: Tensor) -> int:
-                log_p = tile_log_probs(split.head, hidden[rows], self._temperature)
-                found.append(log_p if self._exact else gather(log_p, tokens[rows]))
-                return log_p.shape[-1]
+                tiles.append(tile_log_probs(split.head, hidden[rows], self._temperature))
+                return tiles[-1].shape[-1]
 
-            for_each_tile(torch.arange(len(hidden), device=hidden.device), None, work)
-        return torch.cat(found)
+            for_each_tile(kept_rows(None, hidden), None, work)
+        return torch.cat(tiles)
 
     @staticmethod
     def _hidden(split: Any, rows: _Rows) -> tuple[Tensor, Tensor]:
