@@ -27,6 +27,8 @@ PAPER: dict[str, Any] = {
     "teacher_model_kind": "ema",
 }
 
+_ROUTED = {"tiled_loss": True, "distillation_weight": 1.0, "pass_rate_weight": False}
+
 
 def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -42,8 +44,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     [`poise.core.viscosity.Viscosity`]): `sensitivity`, `rho_max`, `rho_min`, `signal_estimator`,
     `signal_reference`, `signal_reference_steps`, `signal_reference_decay`,
     `signal_prior_reference`, `scale_weight_decay`.
-    Choice: the defaults, a set distance towards the base teacher, are what won in
-    `experiments/distance`. `PGPOConfig.paper(...)` is the paper's form.
+    Choice: the defaults, a set distance towards the base teacher and a policy gradient for what
+    succeeds, are what won in `experiments/distance` and `experiments/distance_routing`. `PGPOConfig.paper(...)` is the paper's form.
 
     Warm-up: `warmup_steps` is TRL's. Choice: where the multiplier brakes against the first steps, a
     tenth of the steps by default, rounded down; elsewhere none, as TRL's.
@@ -146,12 +148,13 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         "Weigh each question's distillation loss by sqrt(p (1 - p)), p its rollouts' share of "
         "successes (SC-SDPO). Questions that always or never succeed are not distilled.",
     )
-    routing: bool = _option(
-        False,
+    routing: bool | None = _option(
+        None,
         "Send rollouts that succeed (success_reward_threshold) to a policy gradient by TRL's "
         "advantages (epsilon, epsilon_high, importance_sampling_level, scale_rewards), and those "
         "that fail and have a teacher context to distillation (SRPO). Both are a mean over a "
-        "sample's tokens, then over the samples; loss_type is not read.",
+        "sample's tokens, then over the samples; loss_type is not read. By default on with "
+        "multiplier='distance' where the other arguments allow it.",
     )
     token_weight: str = _option(
         "none",
@@ -284,6 +287,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         self._check_policy_term()
 
     def _check_policy_term(self) -> None:
+        self._settle_routing()
         if self.has_policy_term and self.beta != 0:
             raise ValueError(
                 f"beta={self.beta} asks for a KL to a reference model, which TRL's SDPO does not "
@@ -291,11 +295,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             )
         if not self.routing:
             return
-        for name, needed in (
-            ("tiled_loss", True),
-            ("distillation_weight", 1.0),
-            ("pass_rate_weight", False),
-        ):
+        for name, needed in _ROUTED.items():
             if (found := getattr(self, name)) != needed:
                 raise ValueError(
                     f"routing=True gives each sample one term of the tiled loss by its success, "
@@ -307,10 +307,19 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
                 "more, found 1"
             )
 
+    def _settle_routing(self) -> None:
+        if self.routing is None:
+            self.routing = (
+                self.multiplier == "distance"
+                and all(getattr(self, name) == needed for name, needed in _ROUTED.items())
+                and self.num_generations > 1
+                and self.beta == 0
+            )
+
     @property
     def has_policy_term(self) -> bool:
         """Whether the tiled loss has a policy-gradient term beside the distillation."""
-        return self.routing or (self.tiled_loss and 0 < self.distillation_weight < 1)
+        return bool(self.routing) or (self.tiled_loss and 0 < self.distillation_weight < 1)
 
     def moved_target(self) -> MovedTarget | None:
         """The target in the teacher's place that these arguments describe, if they do."""

@@ -19,7 +19,8 @@ Setting = dict[str, int]
 
 
 def _micro_batch(rows: int) -> dict[str, Tensor]:
-    """Padding everywhere; every other sample is distilled."""
+    """Padding everywhere; every other sample failed and is distilled, the others succeeded."""
+    failed = torch.arange(rows).remainder(2).float()
 
     def ids(width: int) -> Tensor:
         return torch.arange(3, 3 + rows * width).remainder(20).add(3).view(rows, width)
@@ -35,7 +36,9 @@ def _micro_batch(rows: int) -> dict[str, Tensor]:
         "teacher_input_ids": ids(10),
         "teacher_attention_mask": mask(0, 1, 1, 1, 1, 1, 1, 1, 1, 0),
         "old_per_token_logps": torch.full((rows, 4), -2.0),
-        "self_distillation_mask": torch.arange(rows).remainder(2).float(),
+        "self_distillation_mask": failed,
+        "rewards": 1 - failed,
+        "advantages": 0.5 - failed,
     }
 
 
@@ -101,4 +104,7 @@ def test_waits_of_ours_in_a_step(syncs: Callable[..., Counter[str]]) -> None:
 
 def test_distance_control_adds_its_own_waits(syncs: Callable[..., Counter[str]]) -> None:
     # The tokens that it looks at, and how far the step went.
-    assert syncs(multiplier="distance") - syncs() == {"tolist": 1, "nonzero": 1}
+    alone = syncs(multiplier="distance", routing=False)
+    assert alone - syncs() == {"tolist": 1, "nonzero": 1}
+    # The tokens with a policy gradient, and the share of such rollouts.
+    assert syncs(multiplier="distance") - alone == {"item": 1, "nonzero": 1}

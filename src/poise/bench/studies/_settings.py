@@ -20,6 +20,7 @@ PGPO: dict[str, Any] = {
     "scale_weight_decay": False,
     "warmup_steps": 0,
     "pass_rate_weight": False,
+    "routing": False,
     "teacher_from_student": True,
     "random_demonstration": True,
     "max_resamples": 0,
