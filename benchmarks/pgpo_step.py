@@ -1,13 +1,13 @@
 """One optimizer step of PGPO beside TRL's SDPO: ratios of time and of memory beyond the weights.
 
-    python benchmarks/pgpo_step.py [--tokens 1024] [--rounds 5] [--growth] [--json]
+    python benchmarks/pgpo_step.py [--tokens 1024] [--rounds 5] [--sides S ...] [--growth] [--json]
 
 Both trainers take steps of their own `train()` on the same batch, prepared beforehand: random
-tokens, no padding, nothing generated. Timed is the host's loop from the step's begin to its end:
-student's and teacher's forward, loss, backward, clipping, optimizer, EMA teacher. The embedded
-model in bfloat16 (weights, autocast) where the machine is quick in it (`--dtype`), LoRA of rank 16
-on all linear layers, every other argument each trainer's default (activations are checkpointed;
-`--no-checkpointing`).
+tokens, no padding, nothing generated; with `--generate` each step rolls out by itself. Timed is
+TRL's loop from the step's begin to its end: student's and teacher's forward, loss, backward,
+clipping, optimizer, EMA teacher. The embedded model in bfloat16 (weights, autocast) where the
+machine is quick in it (`--dtype`), LoRA of rank 16 on all linear layers, every other argument each
+trainer's default (activations are checkpointed; `--no-checkpointing`).
 
 `multiplier_time` is the same trainer at sensitivity 1 and without a multiplier; the signal is
 logged, and so measured, in both. `distance_time` is that of distance control, which measures on a
@@ -20,6 +20,7 @@ the smallest and largest of the rounds. Memory: each side in a process of its ow
 first (libraries, optimizer state); then what tensors hold at the peak of a step beyond what they
 held before it, and the same for the resident set, in which malloc keeps what is freed. `--growth`
 repeats all at other numbers of tokens and, by resizing the embeddings, at other vocabularies.
+`--sides poise_jsd` measures Poise's own additions alone, quickly.
 """
 
 from __future__ import annotations
@@ -48,15 +49,14 @@ RATIOS = {
 OFF, DISTANCE = "multiplier off", "distance control"  # poise_jsd's own trainer
 
 
-def time_sides(setting: Setting, rounds: int) -> dict[str, list[float]]:
+def time_sides(setting: Setting, rounds: int, names: Sequence[str]) -> dict[str, list[float]]:
     """Seconds of every round by side."""
     with tempfile.TemporaryDirectory() as folder:
-        sides = {side: Side(side, setting, folder) for side in SIDES}
-        # Beside the side that it is compared with, poise_jsd: both have like neighbours.
-        steps = {
-            OFF: lambda: sides["poise_jsd"].step("none"),
-            DISTANCE: lambda: sides["poise_jsd"].step("distance"),
-        }
+        sides = {side: Side(side, setting, folder) for side in names}
+        steps = {}
+        if "poise_jsd" in sides:  # beside it, so that both have like neighbours
+            steps[OFF] = lambda: sides["poise_jsd"].step("none")
+            steps[DISTANCE] = lambda: sides["poise_jsd"].step("distance")
         steps |= {side: built.step for side, built in sides.items()}
         return in_turns(steps, rounds, f"{setting.tokens} tokens")
 
@@ -81,16 +81,19 @@ class Measured:
     memory: dict[str, Peak]
 
     def times(self) -> dict[str, Ratio]:
-        found = {
-            "multiplier_time": ratio(self.seconds, "poise_jsd", OFF),
-            "distance_time": ratio(self.seconds, DISTANCE, OFF),
+        pairs = {"multiplier": ("poise_jsd", OFF), "distance": (DISTANCE, OFF)} | RATIOS
+        return {
+            f"{key}_time": ratio(self.seconds, *pair)
+            for key, pair in pairs.items()
+            if set(pair) <= set(self.seconds)
         }
-        return found | {f"{k}_time": ratio(self.seconds, *pair) for k, pair in RATIOS.items()}
 
     def memories(self) -> dict[str, float]:
         found = {}
-        for key, (ours, other) in RATIOS.items() if self.memory else ():
-            own, peer = self.memory[ours], self.memory[other]
+        for key, pair in RATIOS.items():
+            if not set(pair) <= set(self.memory):
+                continue
+            own, peer = (self.memory[side] for side in pair)
             found[f"{key}_memory"] = own.allocated / peer.allocated
             found[f"{key}_resident"] = own.resident / peer.resident
         return found
@@ -100,9 +103,10 @@ class Measured:
         return {key: round(value, 3) for key, value in (times | self.memories()).items()}
 
 
-def measure(setting: Setting, rounds: int, memory: bool) -> Measured:
-    peaks = {side: in_own_process(memory_of, side, setting) for side in SIDES if memory}
-    return Measured(time_sides(setting, rounds), peaks)
+def measure(setting: Setting, arguments: argparse.Namespace) -> Measured:
+    memory = not arguments.no_memory and can_measure_memory(arguments.device)
+    peaks = {side: in_own_process(memory_of, side, setting) for side in arguments.sides if memory}
+    return Measured(time_sides(setting, arguments.rounds, arguments.sides), peaks)
 
 
 def grown(setting: Setting, arguments: argparse.Namespace) -> dict[str, dict[int, Setting]]:
@@ -135,6 +139,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sequences", type=int, default=8, help="which share them, at least 2")
     parser.add_argument("--prompt", type=int, default=64, help="tokens; the teacher's has twice")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--growth", action="store_true", help="other tokens and vocabularies, too")
     parser.add_argument("--growth-tokens", type=int, nargs="+", default=[256, 512, 2048])
     parser.add_argument("--growth-vocabulary", type=int, nargs="+", default=[24_576, 98_304])
@@ -147,6 +152,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=True,
         help="of activations, on both sides",
     )
+    parser.add_argument("--generate", action="store_true", help="time the rollouts too")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--json", action="store_true", help="print one JSON object of ratios")
     arguments = parser.parse_args(argv)
@@ -159,17 +165,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
-    memory = not arguments.no_memory and can_measure_memory(arguments.device)
-    names = ("model", "device", "dtype", "tokens", "sequences", "prompt", "checkpointing")
+    names = (
+        "model",
+        "device",
+        "dtype",
+        "tokens",
+        "sequences",
+        "prompt",
+        "checkpointing",
+        "generate",
+    )
     setting = Setting(**{name: getattr(arguments, name) for name in names})
-    first = measure(setting, arguments.rounds, memory)
+    first = measure(setting, arguments)
     report: dict[str, Any] = first.report()
     report["spread"] = {k: [round(r.low, 3), round(r.high, 3)] for k, r in first.times().items()}
     console = Console(file=sys.stderr if arguments.json else sys.stdout)
     console.print(table(f"{setting.tokens} completion tokens", first))
     for what, settings in grown(setting, arguments).items():
         for size, other in settings.items():
-            found = measure(other, arguments.rounds, memory)
+            found = measure(other, arguments)
             console.print(table(f"{what}: {size}", found))
             for key, value in found.report().items():
                 report.setdefault(f"{key}_by_{what}", {})[str(size)] = value

@@ -50,6 +50,7 @@ class Setting:
     vocabulary: int | None = None
     checkpointing: bool = True
     dtype: str = "auto"
+    generate: bool = False
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -97,17 +98,25 @@ class Side:
             "report_to": "none",
             "disable_tqdm": True,
         }
+        if setting.generate:
+            length = setting.tokens // setting.sequences
+            config |= {
+                "max_completion_length": length,
+                "generation_kwargs": {"min_new_tokens": length},
+                "include_environment_feedback": True,
+            }
         if host == "poise":  # against a reference the first multiplier would be 1
             arguments = PGPOConfig(**config, multiplier="distance", signal_reference="none")
             build, self.distance = PGPOTrainer, arguments.distance_control()
         else:
             build, arguments = SDPOTrainer, SDPOConfig(**config)
         path = model_path(setting, folder)
-        self.trainer: Any = build_trainer(build, arguments, path, setting.torch_dtype)
+        self.trainer: Any = build_trainer(build, arguments, path, setting)
         self.vocabulary = self.trainer.model.config.vocab_size
         self.trainer.remove_callback(PrinterCallback)
         self.trainer.add_callback(self.clock)
-        self.resize(setting.tokens)
+        if not setting.generate:
+            self.resize(setting.tokens)
 
     def resize(self, tokens: int) -> None:
         """Gives the trainer a batch with this many completion tokens, all distilled."""
@@ -131,7 +140,7 @@ class Side:
             "teacher_input_ids": teacher,
             "teacher_attention_mask": torch.ones_like(teacher),
             "self_distillation_mask": torch.ones(rows),
-            "rewards": torch.ones(rows),
+            "rewards": torch.zeros(rows),  # a success would not be distilled
             "advantages": torch.zeros(rows),
         }
         return {name: value.to(self.setting.device) for name, value in batch.items()}
@@ -150,13 +159,14 @@ class Side:
         return self.clock.seconds
 
 
-def build_trainer(trainer: Any, arguments: Any, path: str, dtype: torch.dtype) -> Any:
-    """The model with LoRA; data and reward are never asked for."""
+def build_trainer(trainer: Any, arguments: Any, path: str, setting: Setting) -> Any:
+    """The model with LoRA; data and reward, none succeeds, are asked for where it generates."""
+    text = " a" * setting.prompt
     return trainer(
-        model=AutoModelForCausalLM.from_pretrained(path, dtype=dtype),
-        reward_funcs=lambda completions, **columns: [1.0] * len(completions),
+        model=AutoModelForCausalLM.from_pretrained(path, dtype=setting.torch_dtype),
+        reward_funcs=lambda completions, **columns: [0.0] * len(completions),
         args=arguments,
-        train_dataset=Dataset.from_dict({"prompt": ["a"] * 2}),
+        train_dataset=Dataset.from_dict({"prompt": [text] * 2, "privileged_context": [text] * 2}),
         processing_class=AutoTokenizer.from_pretrained(path),
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
     )

@@ -45,7 +45,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     `signal_reference`, `signal_reference_steps`, `signal_reference_decay`,
     `signal_prior_reference`, `scale_weight_decay`.
     Choice: the defaults, a set distance towards the base teacher and a policy gradient for what
-    succeeds, are what won in `experiments/distance` and `experiments/distance_routing`. `PGPOConfig.paper(...)` is the paper's form.
+    succeeds, are what won in `experiments/distance` and `experiments/distance_routing`.
+    `PGPOConfig.paper(...)` is the paper's form.
 
     Warm-up: `warmup_steps` is TRL's. Choice: where the multiplier brakes against the first steps, a
     tenth of the steps by default, rounded down; elsewhere none, as TRL's.
@@ -83,7 +84,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         "How that is measured: 'exact' (over the vocabulary) or 'sampled' (on the sampled tokens).",
     )
     distance_share: float = _option(
-        0.25, "Share of a step's sequences on which it is measured, in (0, 1]."
+        0.125, "Share of a step's sequences on which it is measured, in (0, 1]."
     )
     distance_tokens: int = _option(512, "Tokens at most on which it is measured, on each rank.")
     distance_signal_share: float | None = _option(

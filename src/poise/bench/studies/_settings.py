@@ -21,6 +21,7 @@ PGPO: dict[str, Any] = {
     "warmup_steps": 0,
     "pass_rate_weight": False,
     "routing": False,
+    "distance_share": 0.25,
     "teacher_from_student": True,
     "random_demonstration": True,
     "max_resamples": 0,
