@@ -130,7 +130,7 @@ class DomainBatch:
         return {k: 1.0 / (self.share * weight) for k, weight in self.shares.items()}
 
 
-def _by_sequence(values: Tensor, batch: int, lengths: Collection[int], layer: str) -> Tensor:
+def by_sequence(values: Tensor, batch: int, lengths: Collection[int], layer: str) -> Tensor:
     """A layer's inputs or output gradients as (batch, ..., features).
 
     Args:
@@ -173,7 +173,7 @@ def tokens_by_domain(
         ValueError: the layer does not keep sequences apart along its first dimension.
     """
     number = len(batch.host.domains)
-    split = [[_by_sequence(t, number, lengths, layer) for t in pair] for pair in pairs]
+    split = [[by_sequence(t, number, lengths, layer) for t in pair] for pair in pairs]
     result = []
     for rows in batch.rows.values():
         parts = [[t[rows].reshape(-1, t.shape[-1]) for t in pair] for pair in split]

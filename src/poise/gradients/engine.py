@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..methods.base import Aggregator
 from ..methods.iga import IGA
 from .adapters import Adapter, find_adapters
+from .direction_space import DirectionSpace
 from .domains import DomainBatch
 from .factor_space import FactorSpace
 from .statistics import LayerStatistics, StatisticsLog
@@ -37,7 +38,8 @@ class GradientEngine:
     In weight space a micro-batch's mask is made from its own isomer sets, and the masked gradients
     of micro-batches (and of ranks, under DDP) are averaged. In factor space the domains' gradients
     are summed over micro-batches and ranks first, and masked once, in `finish`. An aggregator gets
-    these sums too, of all factors at once.
+    these sums too, of all factors at once. In direction space gradients are not taken apart; sums
+    of the layers' inputs by domain are, and say in `finish` what is projected out.
 
     Parameters that are no LoRA factors keep their plain gradient. The loss must consist of the
     domains' losses alone: what a penalty on the factors would add to their gradient is lost.
@@ -58,11 +60,13 @@ class GradientEngine:
         self._model = model
         self.adapters = find_adapters(model)
         self._trained = _trained(self.adapters)
-        self._space: WeightSpace | FactorSpace = (
-            WeightSpace(self.adapters, method, seed)
-            if isinstance(method, IGA) and method.space == "weight"
-            else FactorSpace(self.adapters, method)
-        )
+        self._space: WeightSpace | FactorSpace | DirectionSpace
+        if isinstance(method, IGA) and method.space == "weight":
+            self._space = WeightSpace(self.adapters, method, seed)
+        elif isinstance(method, IGA) and method.space == "direction":
+            self._space = DirectionSpace(self.adapters)
+        else:
+            self._space = FactorSpace(self.adapters, method)
 
     @contextmanager
     def collect(self, batch: DomainBatch, tau: float | None = None) -> Iterator[None]:
@@ -124,7 +128,8 @@ class GradientEngine:
         return self._space.statistics
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What carries over from step to step: the projection's warm starts, by layer."""
+        """What carries over from step to step, by layer: the projection's warm starts, or the
+        running sums of inputs."""
         return self._space.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

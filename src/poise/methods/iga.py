@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from ..core.conflict import ConflictMask, Scale
 
-Space = Literal["weight", "factor"]
+Space = Literal["weight", "factor", "direction"]
 SPACES: tuple[Space, ...] = get_args(Space)
 Projection = Literal["randomized", "exact", "none"]
 PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
@@ -27,7 +27,10 @@ class IGA:
     Args:
         space: "weight": as above, the paper's form. "factor": variance and mask on the gradients
             of A and B themselves, no projection; cheaper, and exact over micro-batches and ranks.
-        tau: temperature of the mask; 0 is no mask.
+            "direction": no mask; the update is projected off the directions in which the domains'
+            mean inputs differ, see `poise.gradients.direction_space`; exact as well, and cheapest.
+        tau: temperature of the mask; 0 is no mask. Not read in the direction space, nor is any
+            argument below.
         scale: what the variance is measured against, see `ConflictMask`.
         eps: see `ConflictMask`.
         projection: "randomized" (warm-started subspace iteration), "exact" (a full SVD of every
@@ -83,4 +86,6 @@ class IGA:
     @property
     def is_neutral(self) -> bool:
         """Whether the aligned gradient is the plain one by construction."""
+        if self.space == "direction":
+            return False
         return self.tau == 0 and (self.space == "factor" or self.projection == "none")

@@ -1,0 +1,269 @@
+"""Updates that cannot read which domain they are in: directions, not elements, are taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .adapters import Adapter
+from .domains import DomainBatch, by_sequence
+from .masked_mean import accumulation_dtype
+from .statistics import StatisticsLog
+from .taps import Hooks
+
+DECAY = 0.9  # of the running sums, a step
+
+
+class DirectionSpace:
+    r"""Projects every update off the directions that tell the domains apart.
+
+    For a layer with inputs x let :math:`\mu_k` be their running mean over the tokens of domain k,
+    and P an orthonormal basis of the differences of the :math:`\mu_k`: K - 1 directions for K
+    domains. The gradient of the layer's matrix becomes :math:`G (I - P P^T)`, so
+
+    .. math:: dA \leftarrow dA\,(I - P P^T), \qquad
+        dB \leftarrow dB - C\,(A P)^T, \quad C = \sum_t \delta_t\,(P^T x_t)^T
+
+    with :math:`\delta` the gradient of B's output. No gradient is taken apart by domain.
+
+    P is that of the steps before, one for all micro-batches and ranks; the first step is plain.
+    Sums of inputs and C are added up over both, so the result does not depend on how the step's
+    sequences were divided. The running mean weighs a step 0.9 times the one after it (Choice).
+    Tokens whose output has no gradient are not counted: padding, and what no loss depends on.
+
+    Args:
+        adapters: LoRA matrices.
+    """
+
+    def __init__(self, adapters: Sequence[Adapter]) -> None:
+        self.statistics = StatisticsLog()
+        self._layers = [_Layer(adapter) for adapter in adapters]
+
+    def attach(self, hooks: Hooks, batch: DomainBatch, tau: float) -> None:
+        """Hooks every layer for one forward and backward pass."""
+        for layer in self._layers:
+            layer.attach(hooks, batch)
+
+    def detach(self) -> None:
+        """Ends a pass, also an interrupted one."""
+        for layer in self._layers:
+            layer.is_seen = False
+
+    def reset(self) -> None:
+        """Forgets the step so far."""
+        for layer in self._layers:
+            layer.forget_step()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Running sums and counts of inputs by layer, (K, in + 1)."""
+        return {x.name: x.running for x in self._layers if x.running is not None}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes `state_dict`'s.
+
+        Raises:
+            ValueError: layers or shapes of another model.
+        """
+        if unknown := set(state) - {layer.name for layer in self._layers}:
+            raise ValueError(
+                f"running sums: expected layers of this model, found {sorted(unknown)[0]!r}"
+            )
+        for layer in self._layers:
+            layer.load(state.get(layer.name))
+        self._find_directions()
+
+    @torch.no_grad()
+    def finish(self, learning_rate: float | None = None) -> None:
+        """Projects the step's gradients in `.grad`, then learns from its inputs."""
+        ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        if ranks > 1:
+            self._add_up_over_ranks(ranks)
+        for layer in self._layers:
+            layer.project(self.statistics)
+            layer.learn()
+        self._find_directions()
+
+    def _find_directions(self) -> None:
+        """P of every layer, all layers of one width at once."""
+        alike: dict[tuple[int, ...], list[_Layer]] = {}
+        for layer in self._layers:
+            if layer.running is not None:
+                alike.setdefault(tuple(layer.running.shape), []).append(layer)
+        for layers in alike.values():
+            running = torch.stack([layer.running for layer in layers if layer.running is not None])
+            for layer, basis in zip(layers, domain_directions(running), strict=True):
+                layer.basis = basis
+
+    def _add_up_over_ranks(self, ranks: int) -> None:
+        """A rank without a layer's tokens, or without any loss, adds zeros."""
+        known = torch.tensor(
+            [layer.number for layer in self._layers], device=self._layers[0].device
+        )
+        dist.all_reduce(known, dist.ReduceOp.MAX)
+        parts: list[Tensor] = []
+        for layer, number in zip(self._layers, known.tolist(), strict=True):
+            if number:
+                parts += layer.parts(number)
+        if not parts:
+            return
+        flat = torch.cat([part.flatten() for part in parts])
+        dist.all_reduce(flat)
+        for part, total in zip(parts, flat.split([p.numel() for p in parts]), strict=True):
+            part.copy_(total.view_as(part))
+        for layer in self._layers:
+            layer.average(ranks)
+
+
+def domain_directions(running: Tensor) -> Tensor:
+    r"""Orthonormal bases P (n, in, K - 1) of the differences between domains' means.
+
+    Args:
+        running: (n, K, in + 1), sums of inputs and, last, numbers of tokens. A domain without
+            tokens has no mean and adds no direction.
+
+    Returns:
+        Columns of zeros where there are fewer directions.
+    """
+    counts = running[..., -1:]
+    has_tokens = counts > 0
+    means = torch.where(has_tokens, running[..., :-1] / counts.clamp_min(1e-30), 0.0)
+    center = means.sum(1, keepdim=True) / has_tokens.sum(1, keepdim=True).clamp_min(1)
+    differences = torch.where(has_tokens, means - center, 0.0)
+    _, values, right = torch.linalg.svd(differences, full_matrices=False)
+    rank = running.shape[1] - 1
+    eps = torch.finfo(running.dtype).eps * max(differences.shape[1:])
+    size = means.norm(dim=(1, 2))[:, None]  # the differences' rounding is that of the means
+    is_direction = values[:, :rank] > eps * size
+    basis: Tensor = (right[:, :rank] * is_direction[..., None]).transpose(1, 2)
+    return basis
+
+
+class _Step(NamedTuple):
+    """What a step adds up: (K, in + 1) sums of inputs and counts; C (out, K - 1)."""
+
+    inputs: Tensor
+    removed: Tensor
+
+
+class _Layer:
+    """One adapter: adds up inputs by domain, and what of B's gradient is to be taken out."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.name = adapter.name
+        self._adapter = adapter
+        self.running: Tensor | None = None
+        self.basis: Tensor | None = None  # P (in, K - 1)
+        self.is_seen = False
+        self.forget_step()
+
+    @property
+    def device(self) -> torch.device:
+        return self._adapter.down.weight.device
+
+    def forget_step(self) -> None:
+        self._step: _Step | None = None
+
+    @property
+    def number(self) -> int:
+        """Domains of the step, 0 where the layer was not used."""
+        return 0 if self._step is None else len(self._step.inputs)
+
+    def parts(self, domains: int) -> tuple[Tensor, Tensor]:
+        """The step's sums, zeros at its beginning."""
+        if self._step is None:
+            down, up = self._adapter.parameters
+            dtype = accumulation_dtype(down.dtype)
+            self._step = _Step(
+                torch.zeros(domains, down.shape[1] + 1, dtype=dtype, device=down.device),
+                torch.zeros(up.shape[0], domains - 1, dtype=dtype, device=down.device),
+            )
+        return self._step
+
+    def average(self, ranks: int) -> None:
+        """C as the gradients are, a mean over ranks."""
+        if self._step is not None:
+            self._step.removed.div_(ranks)
+
+    def attach(self, hooks: Hooks, batch: DomainBatch) -> None:
+        self.is_seen = False
+        adapter = self._adapter
+
+        def see(x: Tensor, delta: Tensor) -> None:
+            self.is_seen = True
+            self._add(x, delta, hooks, batch)
+
+        def check(gradient: Tensor) -> Tensor:
+            if not self.is_seen:
+                hooks.expect_none(gradient, self.name)
+            return gradient
+
+        hooks.tap(adapter.source, adapter.up, see)
+        for parameter in adapter.parameters:
+            hooks.replace_gradient(parameter, check)
+
+    @torch.no_grad()
+    def _add(self, x: Tensor, delta: Tensor, hooks: Hooks, batch: DomainBatch) -> None:
+        inputs, removed = self.parts(len(batch.host.counts))
+        number = len(batch.host.domains)
+        x, delta = (
+            by_sequence(t, number, hooks.lengths, self.name).reshape(number, -1, t.shape[-1])
+            for t in (x, delta)
+        )
+        used = (delta != 0).any(-1)
+        sums = torch.bmm(used[:, None].to(x), x)[:, 0]
+        both = torch.cat([sums.to(inputs), used.sum(1, keepdim=True).to(inputs)], 1)
+        inputs.index_add_(0, batch.domains, both)
+        if self.basis is not None:
+            coordinates = x @ self.basis.to(x)
+            removed += (delta.flatten(0, 1).T @ coordinates.flatten(0, 1).to(delta)).to(removed)
+
+    def project(self, statistics: StatisticsLog) -> None:
+        """Takes P out of both factors' gradients."""
+        if self._step is None or self.basis is None:
+            return
+        down, up = self._adapter.parameters
+        basis = self.basis
+        if down.grad is not None:
+            gradient = down.grad.to(basis)
+            part = gradient @ basis
+            statistics.add(self.name, _seen(basis, part, gradient))
+            down.grad.copy_(gradient - part @ basis.T)
+        if up.grad is not None:
+            up.grad.sub_((self._step.removed @ (down.detach().to(basis) @ basis).T).to(up.grad))
+
+    def learn(self) -> None:
+        """Adds the step's inputs to the running sums."""
+        if self._step is not None:
+            inputs = self._step.inputs
+            self.running = inputs if self.running is None else DECAY * self.running + inputs
+        self.forget_step()
+
+    def load(self, running: Tensor | None) -> None:
+        """Takes running sums.
+
+        Raises:
+            ValueError: they are of another width.
+        """
+        width = self._adapter.down.weight.shape[1] + 1
+        if running is not None:
+            if running.dim() != 2 or running.shape[1] != width:
+                raise ValueError(
+                    f"running sums: expected shape (domains, {width}) for {self.name}, found "
+                    f"{tuple(running.shape)}; they belong to another model"
+                )
+            running = running.to(self.device)
+        self.running, self.basis = running, None
+        self.forget_step()
+
+
+def _seen(basis: Tensor, part: Tensor, gradient: Tensor) -> Tensor:
+    """Share of directions that stay, and of A's gradient that goes; no domains are compared."""
+    width, directions = basis.shape
+    tiny = torch.finfo(gradient.dtype).tiny
+    suppressed = part.square().sum() / gradient.square().sum().clamp_min(tiny)
+    kept = suppressed.new_tensor([1 - directions / width])
+    return torch.cat([kept, suppressed[None], suppressed.new_ones(2)])

@@ -1,0 +1,229 @@
+"""The direction space is what its formula says, written down another way, to 1e-10 in float64."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from poise.gradients.adapters import Adapter, find_adapters
+from poise.gradients.direction_space import DECAY, domain_directions
+from poise.gradients.domains import DomainBatch
+from poise.gradients.engine import GradientEngine
+from poise.gradients.reference import _layer_of, reference_gradients, require_base_gradients
+from poise.methods.iga import IGA
+from tests.equivalence.iga_gradients import (
+    Batch,
+    Gradients,
+    _untie,
+    difference,
+    engine_step,
+    named,
+)
+from tests.equivalence.iga_models import MODELS, llama, toy
+from tests.exact import in_float64
+
+DIRECTIONS = IGA(space="direction")
+FIRST = Batch.of([2, 0, 1, 0, 2, 0], number=4, seed=1)
+SECOND = Batch.of([1, 1, 3, 0, 2, 0], number=4, seed=2)
+THIRD = Batch.of([2, 0, 1, 0, 2, 0], number=4, seed=3)
+
+
+class Oracle:
+    """Sums of inputs token by token, projectors by a pseudo-inverse, gradients of whole weights."""
+
+    def __init__(self, model: Any) -> None:
+        self.twin = copy.deepcopy(model)
+        if getattr(self.twin, "is_gradient_checkpointing", False):
+            self.twin.gradient_checkpointing_disable()
+        self.adapters = find_adapters(self.twin)
+        self.trained = [[p.requires_grad for p in a.parameters] for a in self.adapters]
+        for adapter in self.adapters:
+            _untie(self.twin, adapter)
+            for parameter in adapter.parameters:
+                parameter.requires_grad_(True)
+        require_base_gradients(self.twin, self.adapters)
+        self.sums: dict[str, dict[int, tuple[Tensor, float]]] = {}
+
+    def step(self, batch: Batch, by_tokens: bool = False) -> Gradients:
+        weights = DomainBatch(batch.domains, batch.counts, by_tokens=by_tokens).weights
+        self.twin.zero_grad()
+        uses = self._watch(batch, weights)
+        plain = IGA(projection="none", tau=0.0)
+        pairs = reference_gradients(
+            self.twin, self.adapters, batch.losses(self.twin), weights, plain
+        )
+        result = []
+        for adapter, (down, up) in zip(self.adapters, pairs, strict=True):
+            projector = self._projector(adapter)
+            if projector is None:
+                result.append((down, up))
+                continue
+            # G follows from its parts: dA = s B^T G, dB = s G A^T, so take G from the weight.
+            gradient = self._weight_gradient(adapter, batch, weights)
+            gradient = gradient - gradient @ projector
+            a, b = (p.detach() for p in adapter.parameters)
+            result.append((adapter.scaling * b.T @ gradient, adapter.scaling * gradient @ a.T))
+        for adapter in self.adapters:
+            self._learn(adapter.name, uses[adapter.name], batch)
+        for adapter, trained in zip(self.adapters, self.trained, strict=True):
+            for parameter, flag in zip(adapter.parameters, trained, strict=True):
+                parameter.requires_grad_(flag)
+        found = named(self.adapters, result)
+        for adapter in self.adapters:
+            for parameter in adapter.parameters:
+                parameter.requires_grad_(True)
+        return found
+
+    def _weight_gradient(self, adapter: Adapter, batch: Batch, weights: Tensor) -> Tensor:
+        layer = _layer_of(self.twin, adapter)
+        weight = layer.get_base_layer().weight
+        losses = batch.losses(self.twin)
+        (gradient,) = torch.autograd.grad(
+            (weights.to(losses) * losses).sum(), weight, allow_unused=True
+        )
+        gradient = torch.zeros_like(weight) if gradient is None else gradient
+        return gradient.T if layer.fan_in_fan_out else gradient
+
+    def _watch(self, batch: Batch, weights: Tensor) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """Inputs and whether the output has a gradient, of each use of each layer."""
+        seen: dict[str, list[tuple[Tensor, Tensor]]] = {a.name: [] for a in self.adapters}
+        handles = []
+        for adapter in self.adapters:
+
+            def keep(_m: Any, args: Any, out: Tensor, name: str = adapter.name) -> None:
+                out.retain_grad()
+                seen[name].append((args[0].detach(), out))
+
+            handles.append(_layer_of(self.twin, adapter).register_forward_hook(keep))
+        losses = batch.losses(self.twin)
+        (weights.to(losses) * losses).sum().backward()
+        for handle in handles:
+            handle.remove()
+        self.twin.zero_grad()
+        rows = len(batch.domains)
+        return {
+            name: [
+                (x.reshape(rows, -1, x.shape[-1]), out.grad.reshape(rows, -1, out.shape[-1]))
+                for x, out in uses
+                if out.grad is not None
+            ]
+            for name, uses in seen.items()
+        }
+
+    def _learn(self, name: str, uses: list[tuple[Tensor, Tensor]], batch: Batch) -> None:
+        if not uses:
+            return
+        old = self.sums.get(name, {})
+        new = {k: (DECAY * s, DECAY * n) for k, (s, n) in old.items()}
+        for x, gradient in uses:
+            for row, domain in enumerate(batch.domains.tolist()):
+                for token in range(x.shape[1]):
+                    if bool(gradient[row, token].any()):
+                        total, count = new.get(domain, (torch.zeros_like(x[0, 0]), 0.0))
+                        new[domain] = (total + x[row, token], count + 1.0)
+        self.sums[name] = new
+
+    def _projector(self, adapter: Adapter) -> Tensor | None:
+        sums = self.sums.get(adapter.name)
+        if not sums or len(sums) < 2:
+            return None
+        means = torch.stack([total / count for total, count in sums.values()])
+        differences = means[1:] - means[:1]
+        return torch.linalg.pinv(differences, rtol=1e-12) @ differences
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_space_is_the_formula(model: str, device: torch.device) -> None:
+    built = MODELS[model]().to(device)
+    engine, oracle = GradientEngine(built, DIRECTIONS), Oracle(built)
+    with in_float64():
+        for place, batch in enumerate((FIRST, SECOND, THIRD)):
+            batch = batch.to(device)
+            found, expected = engine_step(engine, built, [batch]), oracle.step(batch)
+            assert difference(found, expected) < 1e-10, place
+
+
+@pytest.mark.parametrize("cuts", [[3], [1, 2, 5], [1, 2, 3, 4, 5]])
+def test_micro_batches_are_one_batch(cuts: list[int]) -> None:
+    """By tokens, so that the loss is the same."""
+    model = toy()
+    engines = [GradientEngine(model, DIRECTIONS) for _ in range(2)]
+    for batch in (FIRST, SECOND):
+        whole = DomainBatch(batch.domains, batch.counts, by_tokens=True)
+        parts = [batch.rows(a, b) for a, b in pairwise([0, *cuts, len(batch.ids)])]
+        shares = [float(part.counts.sum() / whole.counts.sum()) for part in parts]
+        found = engine_step(engines[0], model, parts, by_tokens=True, shares=shares)
+        assert difference(found, engine_step(engines[1], model, [batch], by_tokens=True)) < 1e-10
+
+
+def test_an_update_cannot_read_the_domain() -> None:
+    """What the projected update makes of two domains' mean inputs is the same."""
+    model = llama()
+    engine = GradientEngine(model, DIRECTIONS)
+    with in_float64():
+        engine_step(engine, model, [FIRST])
+        state = engine.state_dict()
+        engine_step(engine, model, [SECOND])
+    assert len(state) == len(engine.adapters)
+    for adapter in engine.adapters:
+        running = state[adapter.name]
+        seen = running[running[:, -1] > 0]
+        means = seen[:, :-1] / seen[:, -1:]
+        assert len(means) == 3
+        update = adapter.down.weight.grad
+        assert update is not None and bool(update.any())
+        read = (means[1:] - means[:1]) @ update.T
+        bound = (means[1:] - means[:1]).norm() * update.norm()
+        assert float(read.norm()) < 1e-12 * float(bound)
+
+
+def test_a_state_goes_on_where_it_stopped() -> None:
+    model = llama()
+    one, other = (GradientEngine(model, DIRECTIONS) for _ in range(2))
+    with in_float64():
+        engine_step(one, model, [FIRST])
+        other.load_state_dict({k: v.clone() for k, v in one.state_dict().items()})
+        found, expected = (engine_step(e, model, [SECOND]) for e in (other, one))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"nowhere": torch.zeros(4, 7)}, "expected layers of this model, found 'nowhere'"),
+        ({"base_model.model.inner": torch.zeros(4, 7)}, "expected shape"),
+    ],
+    ids=["another layer", "another width"],
+)
+def test_refuses_the_state_of_another_model(state: dict[str, Tensor], message: str) -> None:
+    engine = GradientEngine(toy(), DIRECTIONS)
+    with pytest.raises(ValueError, match=message):
+        engine.load_state_dict(state)
+
+
+def test_one_domain_is_plain_fine_tuning() -> None:
+    model, batch = toy(), Batch.of([1, 1, 1], 3)
+    engine = GradientEngine(model, DIRECTIONS)
+    plain = GradientEngine(model, IGA(space="factor", tau=0.0))
+    for _ in range(3):
+        found, expected = (engine_step(e, model, [batch]) for e in (engine, plain))
+        assert difference(found, expected) < 1e-12
+
+
+def test_directions_are_orthonormal_and_as_many_as_there_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    running = torch.randn(3, 4, 9, generator=generator, dtype=torch.float64)
+    running[..., -1] = 2.0
+    running[1, 3] = 0.0  # a domain that was never seen
+    running[2, 2] = running[2, 1]  # two alike
+    basis = domain_directions(running)
+    products = basis.transpose(1, 2) @ basis
+    ranks = [3, 2, 2]
+    for product, rank in zip(products, ranks, strict=True):
+        expected = torch.diag((torch.arange(3) < rank).double())
+        torch.testing.assert_close(product, expected, atol=1e-12, rtol=0)
