@@ -10,7 +10,9 @@ from .demo_pool import Job, run_jobs
 from .demo_screen import Screen
 
 PGPO, SDPO = "pgpo", "sdpo"
-_FLAGS: dict[str, dict[str, str]] = {PGPO: {}, SDPO: {"multiplier": "none"}}
+# SDPO as released: a moving teacher, and a warm-up.
+_SDPO = {"multiplier": "none", "teacher_model_kind": "ema", "warmup_steps": "1"}
+_FLAGS: dict[str, dict[str, str]] = {PGPO: {}, SDPO: _SDPO}
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -112,7 +112,7 @@ class DirectionSpace:
             return
         flat = torch.cat([part.flatten() for part in parts])
         dist.all_reduce(flat)
-        for part, total in zip(parts, flat.split([p.numel() for p in parts]), strict=True):
+        for part, total in zip(parts, torch.split(flat, [p.numel() for p in parts]), strict=True):
             part.copy_(total.view_as(part))
         for layer in self._layers:
             layer.average(ranks)
