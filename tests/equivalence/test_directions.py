@@ -89,8 +89,8 @@ class Oracle:
         gradient = torch.zeros_like(weight) if gradient is None else gradient
         return gradient.T if layer.fan_in_fan_out else gradient
 
-    def _watch(self, batch: Batch, weights: Tensor) -> dict[str, list[tuple[Tensor, Tensor]]]:
-        """Inputs and whether the output has a gradient, of each use of each layer."""
+    def _watch(self, batch: Batch, weights: Tensor) -> dict[str, list[Tensor]]:
+        """Inputs of each use of each layer whose output has a gradient."""
         seen: dict[str, list[tuple[Tensor, Tensor]]] = {a.name: [] for a in self.adapters}
         handles = []
         for adapter in self.adapters:
@@ -107,25 +107,20 @@ class Oracle:
         self.twin.zero_grad()
         rows = len(batch.domains)
         return {
-            name: [
-                (x.reshape(rows, -1, x.shape[-1]), out.grad.reshape(rows, -1, out.shape[-1]))
-                for x, out in uses
-                if out.grad is not None
-            ]
+            name: [x.reshape(rows, -1, x.shape[-1]) for x, out in uses if out.grad is not None]
             for name, uses in seen.items()
         }
 
-    def _learn(self, name: str, uses: list[tuple[Tensor, Tensor]], batch: Batch) -> None:
+    def _learn(self, name: str, uses: list[Tensor], batch: Batch) -> None:
         if not uses:
             return
         old = self.sums.get(name, {})
         new = {k: (DECAY * s, DECAY * n) for k, (s, n) in old.items()}
-        for x, gradient in uses:
+        for x in uses:
             for row, domain in enumerate(batch.domains.tolist()):
                 for token in range(x.shape[1]):
-                    if bool(gradient[row, token].any()):
-                        total, count = new.get(domain, (torch.zeros_like(x[0, 0]), 0.0))
-                        new[domain] = (total + x[row, token], count + 1.0)
+                    total, count = new.get(domain, (torch.zeros_like(x[0, 0]), 0.0))
+                    new[domain] = (total + x[row, token], count + 1.0)
         self.sums[name] = new
 
     def _projector(self, adapter: Adapter) -> Tensor | None:
@@ -180,6 +175,23 @@ def test_an_update_cannot_read_the_domain() -> None:
         read = (means[1:] - means[:1]) @ update.T
         bound = (means[1:] - means[:1]).norm() * update.norm()
         assert float(read.norm()) < 1e-12 * float(bound)
+
+
+def test_padding_is_no_token() -> None:
+    """Rows that are padded to a longer width give the same directions and the same update."""
+    model = llama()
+    engines = [GradientEngine(model, DIRECTIONS) for _ in range(2)]
+    with in_float64():
+        for place, engine in enumerate(engines):
+            pad = 5 * place
+            ids = torch.cat([FIRST.ids, FIRST.ids.new_zeros(len(FIRST.ids), pad)], 1)
+            mask = torch.cat([torch.ones_like(FIRST.ids), ids.new_zeros(len(ids), pad)], 1)
+            with engine.collect(DomainBatch(FIRST.domains, FIRST.counts)):
+                model(ids, attention_mask=mask).logits[:, : FIRST.ids.shape[1]].sum().backward()
+            engine.finish()
+    one, other = (engine.state_dict() for engine in engines)
+    for name, running in one.items():
+        torch.testing.assert_close(other[name], running, rtol=1e-12, atol=1e-12)
 
 
 def test_a_state_goes_on_where_it_stopped() -> None:

@@ -27,6 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "gradient_accumulation_steps": 2,
         "per_device_train_batch_size": 2,
     },
+    "direction space": SAVED | {"space": "direction"},
     "factor space, by tokens": SAVED | {"space": "factor", "domain_weights": "tokens"},
 }
 
@@ -55,7 +56,7 @@ def _assert_equal(one: Path, other: Path) -> None:
         assert torch.equal(found[key], weight), key
 
 
-@pytest.mark.parametrize("name", grid(SETTINGS, ["factor space, by tokens"]))
+@pytest.mark.parametrize("name", grid(SETTINGS, ["factor space, by tokens", "direction space"]))
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(
     name: str, tmp_path: Path, tiny_model_path: str
 ) -> None:

@@ -53,6 +53,17 @@ def test_in_factor_space_two_ranks_equal_one(
     assert any(bool(weight.any()) for name, weight in one.items() if "lora_B" in name)
 
 
+def test_in_direction_space_two_ranks_equal_one(tmp_path: Path, exact_model_path: str) -> None:
+    """By tokens, so that plain training's gradient is the same on two ranks."""
+    settings = SETTINGS | {"space": "direction", "domain_weights": "tokens", "max_steps": 20}
+    run_exactly(exact_model_path, str(tmp_path / "one"), settings)
+    run_exactly(exact_model_path, str(tmp_path / "plain"), settings | {"use_engine": False})
+    one, plain = (load_file(tmp_path / name / "final.safetensors") for name in ("one", "plain"))
+    two = _two_ranks(exact_model_path, tmp_path / "two", settings)
+    assert _distance(two, one) <= ROUNDING
+    assert _distance(plain, one) > 1e-3
+
+
 def test_pcgrad_on_two_ranks_equals_one(tmp_path: Path, exact_model_path: str) -> None:
     """Also in the order that it draws."""
     settings = SETTINGS | {"method": "pcgrad", "max_steps": 20}

@@ -31,9 +31,9 @@ class DirectionSpace:
     with :math:`\delta` the gradient of B's output. No gradient is taken apart by domain.
 
     P is that of the steps before, one for all micro-batches and ranks; the first step is plain.
-    Sums of inputs and C are added up over both, so the result does not depend on how the step's
-    sequences were divided. The running mean weighs a step 0.9 times the one after it (Choice).
-    Tokens whose output has no gradient are not counted: padding, and what no loss depends on.
+    Sums of inputs and C are added up over both, so a step is plain fine-tuning's, projected. The
+    running mean weighs a step 0.9 times the one after it (Choice).
+    All tokens count, those of the prompt too, but padding (Choice).
 
     Args:
         adapters: LoRA matrices.
@@ -213,9 +213,9 @@ class _Layer:
             by_sequence(t, number, hooks.lengths, self.name).reshape(number, -1, t.shape[-1])
             for t in (x, delta)
         )
-        used = (delta != 0).any(-1)
-        sums = torch.bmm(used[:, None].to(x), x)[:, 0]
-        both = torch.cat([sums.to(inputs), used.sum(1, keepdim=True).to(inputs)], 1)
+        tokens = hooks.is_token(x)
+        sums = torch.bmm(tokens[:, None], x)[:, 0]
+        both = torch.cat([sums.to(inputs), tokens.to(inputs).sum(1, keepdim=True)], 1)
         inputs.index_add_(0, batch.domains, both)
         if self.basis is not None:
             coordinates = x @ self.basis.to(x)
@@ -223,7 +223,10 @@ class _Layer:
 
     def project(self, statistics: StatisticsLog) -> None:
         """Takes P out of both factors' gradients."""
-        if self._step is None or self.basis is None:
+        if self._step is None:
+            return
+        if self.basis is None:
+            statistics.add(self.name, self._step.inputs.new_tensor([1.0, 0.0, 1.0, 1.0]))
             return
         down, up = self._adapter.parameters
         basis = self.basis

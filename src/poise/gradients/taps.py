@@ -45,6 +45,7 @@ class Hooks:
         # Tokens that a sequence has, as far as seen: rows of (batch * tokens, features) need it.
         self.lengths: set[int] = {1}
         self._unseen: list[tuple[str, Tensor]] = []
+        self._masks: list[Tensor] = []
 
     def __enter__(self) -> Hooks:
         return self
@@ -80,9 +81,11 @@ class Hooks:
         self._handles.append(last.register_forward_hook(end))
 
     def measure_inputs(self, model: nn.Module) -> None:
-        """Lets `lengths` know a model's own inputs: ids, masks, embeddings."""
+        """Lets `lengths` know a model's own inputs: ids, masks, embeddings; keeps its masks."""
 
         def measure(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            masks = (named.get("attention_mask"), named.get("decoder_attention_mask"))
+            self._masks = [mask for mask in masks if mask is not None and mask.dim() == 2]
             for value in (*args, *named.values()):
                 if isinstance(value, Tensor):
                     self._measure(value.shape[:2])
@@ -112,6 +115,16 @@ class Hooks:
                     "(fused kernels, torch.compile, code that uses lora_A.weight itself), or the "
                     "forward pass ran outside of `collect`: call the modules, within `collect`"
                 )
+
+    def is_token(self, values: Tensor) -> Tensor:
+        """Which of a layer's (batch, tokens, features) are tokens, (batch, tokens) of its dtype.
+
+        By the model's attention mask of that shape; without one all are.
+        """
+        for mask in self._masks:
+            if mask.shape == values.shape[:2]:
+                return (mask != 0).to(values)
+        return values.new_ones(values.shape[:2])
 
     def _measure(self, shape: torch.Size) -> None:
         if len(shape) > 1 and shape[0] == self._sequences:

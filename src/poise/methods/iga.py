@@ -28,7 +28,7 @@ class IGA:
         space: "weight": as above, the paper's form. "factor": variance and mask on the gradients
             of A and B themselves, no projection; cheaper, and exact over micro-batches and ranks.
             "direction": no mask; the update is projected off the directions in which the domains'
-            mean inputs differ, see `poise.gradients.direction_space`; exact as well, and cheapest.
+            mean inputs differ, see `poise.gradients.direction_space`; cheapest.
         tau: temperature of the mask; 0 is no mask. Not read in the direction space, nor is any
             argument below.
         scale: what the variance is measured against, see `ConflictMask`.

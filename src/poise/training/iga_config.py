@@ -61,8 +61,7 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         "Where gradients are compared: 'weight' (the paper's: whole matrices, masked and projected "
         "in every micro-batch), 'factor' (the LoRA factors; cheaper, exact over micro-batches "
         "and ranks, no projection) or 'direction' (updates are projected off the directions in "
-        "which the domains' inputs differ; cheapest, exact too, no mask and no low-rank "
-        "projection).",
+        "which the domains' inputs differ; cheapest, no mask and no low-rank projection).",
     )
     tau: float = _option(
         1.0, "Temperature of the conflict mask exp(-tau * variance / scale); 0 is no mask."
