@@ -4,11 +4,11 @@
 
 A step is forward, backward and the gradients of the LoRA factors, of the embedded model with
 adapters (rank 16) on all linear layers, in bfloat16 where the machine is quick in it (`--dtype`);
-the optimizer's part is the same on all sides and left out. Sides: plain; IGA in weight space and
-in factor space; the reference (one backward pass for each domain, exact SVD). They run in turns,
-round after round, so that what else the machine does falls on all; a ratio is that of medians, its
-spread the smallest and largest of the rounds. Memory is the peak of the process's resident set (of
-the allocator on an accelerator), each side in a process of its own.
+the optimizer's part is the same on all sides and left out. Sides: plain; IGA in weight space,
+factor space and direction space; the reference (one backward pass for each domain, exact SVD). They
+run in turns, round after round, so that what else the machine does falls on all; a ratio is that of
+medians, its spread the smallest and largest of the rounds. Memory is the peak of the process's
+resident set (of the allocator on an accelerator), each side in a process of its own.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from poise.machine import DTYPES, pick_dtype
 from poise.methods.iga import IGA
 from poise.models import resolve_model
 
-SIDES = ("plain", "weight", "factor", "reference")
+SIDES = ("plain", "weight", "factor", "direction", "reference")
 Step = Callable[[], None]
 to_plain = partial(ratio, base="plain")
 

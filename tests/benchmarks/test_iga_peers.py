@@ -94,7 +94,8 @@ def test_the_step_of_iga_prints_one_object_of_ratios(
     by_k = report.pop("weight_time_by_k")
     assert report.pop("weight_memory_by_k") == {}
     spread = report.pop("spread")
-    assert set(report) == set(spread) == {"weight_time", "factor_time", "reference_time"}
+    sides = {"weight_time", "factor_time", "direction_time", "reference_time"}
+    assert set(report) == set(spread) == sides
     assert all(low <= report[key] <= high for key, (low, high) in spread.items())
     assert by_k["4"] == report["weight_time"]
     assert min(*report.values(), *by_k.values()) > 0
