@@ -26,7 +26,7 @@ def test_the_mask_has_the_scale_and_the_eps(scale: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"space": "row"}, "space: expected one of weight, factor, found 'row'"),
+        ({"space": "row"}, "space: expected one of weight, factor, direction, found 'row'"),
         ({"projection": "svd"}, "projection: expected one of randomized, exact, none, found 'svd'"),
         ({"update": "sgd"}, "update: expected one of chain, retraction, found 'sgd'"),
         ({"scale": "max"}, "scale: expected one of none, layer, snr, found 'max'"),
@@ -59,4 +59,5 @@ def test_it_is_neutral_without_mask_and_without_projection(
     space: Any, projection: Any, tau: float
 ) -> None:
     method = IGA(space=space, projection=projection, tau=tau)
-    assert method.is_neutral == (tau == 0 and (space == "factor" or projection == "none"))
+    has_none = space == "factor" or (space == "weight" and projection == "none")
+    assert method.is_neutral == (tau == 0 and has_none)

@@ -69,9 +69,9 @@ def test_the_control_of_the_mean_step_is_sdpo_at_the_rate_of_live_steps(
 
     monkeypatch.setattr(collapse, "_train", train)
     collapse.run(CONFIG | {"steps": 4, "control": "mean_step"})
-    assert [(c["sensitivity"], c["learning_rate"]) for c in asked] == [
-        (1.0, 1e-3),
-        (0.0, pytest.approx(mean * 1e-3)),
+    assert [(c.get("multiplier"), c["learning_rate"]) for c in asked] == [
+        (None, 1e-3),
+        ("none", pytest.approx(mean * 1e-3)),
     ]
 
 
