@@ -28,10 +28,12 @@ class DistanceState:
     Attributes:
         scale: of the last step, multiplier times the learning rate's share of its base.
         moved: how far that step went, in nats a token; None if it was not measured.
+        asked: how far it was to go; None before the first step.
     """
 
     scale: float
     moved: float | None = None
+    asked: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -115,10 +117,16 @@ class DistanceControl:
         if share <= 0:  # a step of nothing, as a warm-up's first
             return 1.0, state
         scale = state.scale
-        if state.moved is not None:
-            scale *= change(asked, state.moved)
-        rho = min(max(scale / share, self.rho_min), self.rho_max)
-        return rho, DistanceState(rho * share)
+        # A step that was not measured went as far as it was to go.
+        before = state.asked if state.moved is None else state.moved
+        if before is not None:
+            scale *= change(asked, before)
+        rho = self.clip(scale / share)
+        return rho, DistanceState(rho * share, asked=asked)
+
+    def clip(self, rho: float) -> float:
+        """A multiplier within the bounds."""
+        return min(max(rho, self.rho_min), self.rho_max)
 
     @staticmethod
     def moved(distance: float | None, state: DistanceState) -> DistanceState:
@@ -129,6 +137,8 @@ class DistanceControl:
 def change(asked: float, moved: float, reach: float = REACH) -> float:
     """The factor from a step that went `moved` to one that goes `asked`, in [1 / reach, reach]."""
     if not math.isfinite(moved):
+        return 1 / reach
+    if asked <= 0:
         return 1 / reach
     if moved <= 0:  # less than rounding shows
         return reach

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .rewards import success_threshold
+
 
 def needed_part(inputs: dict[str, Tensor], args: Any) -> dict[str, Tensor]:
     """The micro-batch with the terms of its loss, without samples and columns that have none.
@@ -73,7 +75,7 @@ def _terms(inputs: dict[str, Tensor], args: Any) -> dict[str, Tensor]:
     mask = inputs["completion_mask"]
     distilled = inputs.get("self_distillation_mask")
     if args.routing:
-        failed = ~(inputs["rewards"] >= args.success_reward_threshold)
+        failed = ~(inputs["rewards"] >= success_threshold(args))
         distilled = failed if distilled is None else distilled * failed
     distilled_mask = mask if distilled is None else mask * distilled.unsqueeze(1)
     if not args.has_policy_term:

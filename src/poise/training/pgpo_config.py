@@ -72,7 +72,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     multiplier: str = _option(
         "distance",
         "What scales a step: 'distance' (it moves the policy by target_distance), 'information' "
-        "(the paper's: a function of the information signal alone), or 'none': plain SDPO.",
+        "(the paper's: a function of the information signal alone), or 'none': SDPO's steps, to "
+        "the teacher of teacher_model_kind.",
     )
     target_distance: float = _option(
         0.006,
@@ -371,6 +372,10 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         """The law from distance to multiplier that these arguments describe, if they do."""
         if self.multiplier != "distance":
             return None
+        for name in ("target_distance", "distance_signal_share"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a positive finite number, got {value!r}")
         return DistanceControl(
             target=self.target_distance,
             signal_share=self.distance_signal_share,

@@ -26,6 +26,8 @@ from .shared_prompts import SharedPromptsMixin
 from .teacher import (
     TEACHER_ADAPTER,
     EMATeacher,
+    StandingTeacher,
+    adapter_changes_model,
     add_teacher_adapter,
     copy_as_teacher,
     kept_trainability,
@@ -44,10 +46,10 @@ class PGPOTrainer(  # type: ignore[misc]
 ):
     """Trainer for Physics-Guided Policy Optimization.
 
-    TRL's `SDPOTrainer`; the only change to the method is that each optimizer step is multiplied by
-    a function of the information signal (`StepScale`). With `sensitivity=0` it is SDPO. The other
-    changes mend the host, each on a switch of `PGPOConfig`, or where its results would be wrong
-    (docs/pgpo.md); with all switches off and sensitivity 0 it equals `SDPOTrainer` bit for bit.
+    TRL's `SDPOTrainer`, with steps of a set distance (`StepScale`), a base teacher, and a policy
+    gradient for what succeeds (`routing`). With `multiplier="none"`, `teacher_model_kind="ema"` it
+    is SDPO. Its other changes fix TRL's trainer, each on a switch of `PGPOConfig`, or where its
+    results would be wrong (docs/pgpo.md); with all of them off it equals it bit for bit.
 
     Args:
         model: as TRL's: a path, a hub id, or a model.
@@ -155,7 +157,19 @@ class PGPOTrainer(  # type: ignore[misc]
         args, kind = self.args, self.args.teacher_model_kind
         refreshes = args.teacher_refresh != "never"
         changes = kind == "ema" or refreshes
-        is_adapter = changes and is_pure_lora_training(self.model, self.accelerator)
+        # With its adapters off, as TRL has a base teacher, such a student is another model.
+        starts_changed = (
+            kind == "base" and args.teacher_from_student and adapter_changes_model(self.model)
+        )
+        is_lora = is_pure_lora_training(self.model, self.accelerator)
+        is_adapter = (changes or starts_changed) and is_lora
+        if starts_changed and is_peft_model(self.model) and not is_lora:
+            raise ValueError(
+                "the base teacher is the student as it is at the start, whose adapter changes the "
+                "model already; expected LoRA factors alone to be trained, found other weights "
+                "too; train so, or set teacher_from_student=False, with which the teacher is the "
+                "model without adapters"
+            )
         is_copy = (
             kind in ("ema", "base") and not is_peft_model(self.model) and not self.is_fsdp_enabled
         )
@@ -187,7 +201,7 @@ class PGPOTrainer(  # type: ignore[misc]
     def _get_teacher_context_for_self_distillation(self) -> Iterator[None]:
         """TRL's, which for a base teacher takes all adapters off, but a refreshed one has its own;
         what is trained stays as the user has set it."""
-        if isinstance(self.teacher, RefreshedTeacher) and is_peft_model(self.model):
+        if isinstance(self.teacher, StandingTeacher) and is_peft_model(self.model):
             switched = use_adapter(self.model, adapter_name=TEACHER_ADAPTER)
         else:
             switched = super()._get_teacher_context_for_self_distillation()
@@ -198,6 +212,8 @@ class PGPOTrainer(  # type: ignore[misc]
         args, rule = self.args, self.args.refresh_rule()
         if rule is not None:
             self.teacher = RefreshedTeacher(self.model, teacher, rule)
+        elif args.teacher_model_kind == "base":
+            self.teacher = StandingTeacher(self.model, teacher)
         else:
             self.teacher = EMATeacher(
                 self.model, teacher, args.teacher_update_rate, args.teacher_sync_steps

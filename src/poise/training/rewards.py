@@ -145,6 +145,25 @@ def advantages(rewards: Tensor, group_size: int, scale: str) -> Tensor:
     return torch.where(groups.isnan(), 0.0, centred).flatten()
 
 
+def are_level(rewards: Tensor, group_size: int) -> Tensor:
+    """Which rollouts are of a group with one reward for all, which has nothing to compare: (N,).
+
+    Their advantages are rounding's alone, which need not be 0.
+
+    Args:
+        rewards: (N,), nan where there is none; groups stand together.
+        group_size: rollouts of a group.
+    """
+    groups = rewards.view(-1, group_size)
+    least, most = groups.nan_to_num(nan=math.inf), groups.nan_to_num(nan=-math.inf)
+    return (least.amin(1) >= most.amax(1)).repeat_interleave(group_size)
+
+
+def success_threshold(args: Any) -> float:
+    """`success_reward_threshold` as rewards are kept, in float32: 0.9 is then a success at 0.9."""
+    return torch.tensor(args.success_reward_threshold, dtype=torch.float32).item()
+
+
 def reward_figures(rewards: Tensor) -> dict[str, float]:
     """The host's figures over the rewards there are; nan, which is not logged, without any."""
     known = rewards[~rewards.isnan()]

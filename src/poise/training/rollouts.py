@@ -12,7 +12,14 @@ from trl.data_utils import is_conversational
 from ..core.pass_rate import pass_rate_weights
 from ._host import SDPOTrainer
 from .prompts import appends_end
-from .rewards import TextReward, advantages, join_texts, reward_figures
+from .rewards import (
+    TextReward,
+    advantages,
+    are_level,
+    join_texts,
+    reward_figures,
+    success_threshold,
+)
 
 logger = get_logger(__name__)
 
@@ -137,7 +144,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         """
         rewards = self._score(completions)
         weights = self.reward_weights.to(rewards.device)
-        success = (rewards * weights).nansum(dim=1) >= self.args.success_reward_threshold
+        success = (rewards * weights).nansum(dim=1) >= success_threshold(self.args)
         scored = ~self._unscored()
         groups = torch.stack([scored, success & scored]).view(2, -1, self.num_generations).any(2)
         return (groups[0] & ~groups[1]).repeat_interleave(self.num_generations)
@@ -162,6 +169,10 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         batch: dict[str, Any] = super()._prepare_training_batch(inputs)
         self._leave_out_unscored(batch)
         if self.model.training:
+            if self.args.routing:
+                rewards = self.accelerator.gather(batch["rewards"])
+                level = self._own(are_level(rewards, self.num_generations))
+                batch["advantages"] = batch["advantages"].masked_fill(level, 0.0)
             if self.args.pass_rate_weight:
                 self._weigh_by_pass_rate(batch)
             self._watch_rollouts()
@@ -192,7 +203,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         """Gives each sample its weight; what has none is not distilled."""
         rewards = self.accelerator.gather(batch["rewards"])
         weights = pass_rate_weights(
-            rewards >= self.args.success_reward_threshold,
+            rewards >= success_threshold(self.args),
             self.accelerator.gather(batch["self_distillation_mask"]),
             self.num_generations,
             known=~rewards.isnan(),

@@ -154,7 +154,8 @@ class StepScale:
         self.distance_state: DistanceState | None = distance.init() if distance else None
         self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._is_skipped = False  # the next step
-        self._is_measured = False
+        self._has_distance = self._is_measured = False
+        self._awaits_distance = False  # of a step that was scaled
         self._old: Tensor | None = None
         self.last = StepRecord(signal=None, multiplier=1.0)
         self._pending: SignalSum | None = None
@@ -193,7 +194,10 @@ class StepScale:
         """
         if self.distance is None or self.distance_state is None:
             raise ValueError("moved needs StepScale(..., distance=DistanceControl(...))")
-        self._record(_mean_over_ranks(distance, self._device()))
+        moved = _mean_over_ranks(distance, self._device())
+        if self._awaits_distance:  # not after a step that was skipped, or of a rate of 0
+            self._record(moved)
+        self._awaits_distance = False
 
     def close(self) -> None:
         """Takes the hooks off the optimizer, which is left with its own rates."""
@@ -223,7 +227,7 @@ class StepScale:
         self._restore()  # a step that raised has left its rates behind
         self.last = self._take_multiplier()
         rho = self.last.multiplier
-        self._is_measured = self.policy is not None and bool(self.last.asked)
+        self._is_measured = self.policy is not None and self._has_distance
         if self._is_measured:
             assert self.policy is not None
             self._old = self.policy()
@@ -256,6 +260,7 @@ class StepScale:
             self._record(self._measure())
             if self._corrects:
                 self._correct()
+        self._awaits_distance = not self._is_measured and self._has_distance
         self._is_skipped, self._old = False, None
         self._restore()
 
@@ -271,6 +276,7 @@ class StepScale:
 
     def _take_multiplier(self) -> StepRecord:
         signal, factor = self._take_signal()
+        self._has_distance = False
         if self.distance is None or self._is_skipped:
             factor = 1.0 if self._is_skipped else factor
             return StepRecord(signal=signal, multiplier=factor, factor=factor)
@@ -278,6 +284,7 @@ class StepScale:
         share = self._rate_share()
         asked = self.distance.asked(signal, factor, share)
         rho, self.distance_state = self.distance.step(asked, share, self.distance_state)
+        self._has_distance = share > 0  # a step of nothing has none
         return StepRecord(signal=signal, multiplier=rho, asked=asked, factor=factor)
 
     def _take_signal(self) -> tuple[float | None, float]:
@@ -319,15 +326,16 @@ class StepScale:
         """Moves the parameters along the step until it is as long as was asked for."""
         for _ in range(_CORRECTIONS - 1):
             asked, moved = self.last.asked, self.last.moved
-            if asked is None or moved is None:
+            if not asked or not moved:
                 return
-            factor = change(asked, moved, _FAR)
-            if abs(factor - 1) < _CLOSE or asked <= 0:
+            assert self.distance is not None and self.distance_state is not None
+            rho = self.distance.clip(self.last.multiplier * change(asked, moved, _FAR))
+            factor = rho / self.last.multiplier
+            if abs(factor - 1) < _CLOSE:
                 return
             self._rescale(factor)
-            assert self.distance_state is not None
-            rho = self.last.multiplier * factor
-            self.distance_state = DistanceState(self.distance_state.scale * factor)
+            scale = self.distance_state.scale * factor
+            self.distance_state = replace(self.distance_state, scale=scale)
             self.last = replace(self.last, multiplier=rho)
             self._record(self._measure())
 

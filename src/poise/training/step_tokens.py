@@ -27,8 +27,8 @@ class StepTokens:
     """Log-probabilities of some tokens of the step at hand, under the model as it is.
 
     Args:
-        share: of the step's sequences, in (0, 1]. They are taken at even distances in the order of
-            the micro-batches, so that accumulation takes the same ones.
+        share: of the step's sequences that have a loss, in (0, 1]. They are taken at even
+            distances in the order of the micro-batches, so that accumulation takes the same ones.
         exact: over the whole vocabulary, (N, V); else of the sampled tokens, (N,).
         limit: tokens at most, at even distances; (N, V) is held while the step is taken.
         temperature: divides the logits.
@@ -56,9 +56,9 @@ class StepTokens:
             batch: `prompt_ids`, `prompt_mask`, `completion_ids`, `completion_mask`, each (B, T).
             loss_mask: (B, T), which tokens of the completions the loss keeps.
         """
-        places = range(self._seen, self._seen + len(loss_mask))
-        self._seen = places.stop
-        taken = [i - places.start for i in places if self._takes(i)]
+        with_loss = [i for i, flag in enumerate((loss_mask != 0).any(-1).tolist()) if flag]
+        taken = [i for place, i in enumerate(with_loss, self._seen) if self._takes(place)]
+        self._seen += len(with_loss)
         if taken:
             names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
             index = torch.tensor(taken, device=loss_mask.device)

@@ -64,7 +64,9 @@ def add_teacher_adapter(model: Any, *, from_student: bool) -> None:
     save_without_teacher(model)
     with kept_trainability(model):
         with torch.random.fork_rng():  # the initialisation that the copy overwrites draws nothing
-            model.add_adapter(TEACHER_ADAPTER, model.peft_config[student_adapter])
+            config = copy.copy(model.peft_config[student_adapter])
+            config.init_lora_weights = True  # PiSSA and its like would change the base once more
+            model.add_adapter(TEACHER_ADAPTER, config)
         model.set_adapter(student_adapter)
     students = dict(model.named_parameters())
     with torch.no_grad():
@@ -176,6 +178,21 @@ class Teacher:
                 "resume with the teacher_model_kind and teacher_refresh that it was saved with, or "
                 "start a new run in another output_dir"
             )
+
+
+class StandingTeacher(Teacher):
+    """Stays as it was at the start."""
+
+    kind = "base"
+
+
+def adapter_changes_model(model: nn.Module) -> bool:
+    """Whether a LoRA model's trained adapters change what it computes, as trained ones do."""
+    return any(
+        bool(param.any())
+        for name, param in model.named_parameters()
+        if param.requires_grad and ("lora_B" in name or "lora_embedding_A" in name)
+    )
 
 
 class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]

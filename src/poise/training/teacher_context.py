@@ -15,6 +15,7 @@ from trl.trainer.utils import pad
 
 from ._host import TeacherContextBuilder, extract_last_user_text
 from .prompts import TeacherPrompt, as_plain_text, control_tokens, largest, strip_reasoning
+from .rewards import success_threshold
 
 logger = get_logger(__name__)
 
@@ -119,10 +120,11 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
         """For each sample the index of the sibling to show, or None."""
         args, size = self.trainer.args, self._group_size()
         draw = random.Random(f"{args.seed}/{self.trainer._step}")
+        threshold = success_threshold(args)
         chosen: list[int | None] = []
         for i in range(len(samples.prompts)):
             group = range(i // size * size, (i // size + 1) * size)
-            successes = [j for j in group if samples.rewards[j] >= args.success_reward_threshold]
+            successes = [j for j in group if samples.rewards[j] >= threshold]
             if args.dont_reprompt_on_self_success:
                 successes = [j for j in successes if j != i]
             if not args.use_successful_as_teacher or not successes:
@@ -224,7 +226,7 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
     ) -> None:
         """The host's metrics, under the host's names; groups without a reward are left out."""
         size, total = self._group_size(), len(samples.prompts)
-        threshold = self.trainer.args.success_reward_threshold
+        threshold = success_threshold(self.trainer.args)
         groups = [samples.rewards[i : i + size] for i in range(0, total, size)]
         known = [group for group in groups if not all(map(math.isnan, group))]
         successes = sum(any(reward >= threshold for reward in group) for group in known)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .guards import RunningBand
-from .teacher import Teacher
+from .teacher import StandingTeacher
 
 REFRESHES = ("never", "once", "gated")
 
@@ -141,7 +141,7 @@ class RefreshGate:
         self.bands = {name: RunningBand(**band) for name, band in state["bands"].items()}
 
 
-class RefreshedTeacher(Teacher):
+class RefreshedTeacher(StandingTeacher):
     """Stands still until its rule says that the student becomes the teacher.
 
     Args:

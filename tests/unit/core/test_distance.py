@@ -128,7 +128,18 @@ def test_what_cannot_be_a_distance_halves_and_nothing_doubles(moved: float, fact
 
 
 def test_a_step_that_was_not_measured_leaves_the_scale() -> None:
-    assert DistanceControl().step(0.003, 1.0, DistanceState(0.1)) == (0.1, DistanceState(0.1))
+    assert DistanceControl().step(0.003, 1.0, DistanceState(0.1)) == (
+        0.1,
+        DistanceState(0.1, asked=0.003),
+    )
+
+
+def test_after_an_unmeasured_step_the_schedule_still_scales_the_distance() -> None:
+    control, state = DistanceControl(target=0.01), DistanceState(0.4, moved=None, asked=0.01)
+    rho, after = control.step(0.0025, 0.25, state)
+    assert rho * 0.25 == after.scale == pytest.approx(0.2)  # half as far in sqrt, at its most
+    rho, after = control.step(0.005, 0.5, state)
+    assert after.scale == pytest.approx(0.4 * math.sqrt(0.5))
 
 
 def test_the_multiplier_stays_within_its_bounds() -> None:

@@ -103,8 +103,8 @@ def test_waits_of_ours_in_a_step(syncs: Callable[..., Counter[str]]) -> None:
 
 
 def test_distance_control_adds_its_own_waits(syncs: Callable[..., Counter[str]]) -> None:
-    # The tokens that it looks at, and how far the step went.
+    # The sequences with a loss, the tokens that it looks at, and how far the step went.
     alone = syncs(multiplier="distance", routing=False)
-    assert alone - syncs() == {"tolist": 1, "nonzero": 1}
+    assert alone - syncs() == {"tolist": 2, "nonzero": 1}
     # The tokens with a policy gradient, and the share of such rollouts.
     assert syncs(multiplier="distance") - alone == {"item": 1, "nonzero": 1}

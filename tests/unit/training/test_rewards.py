@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from poise.training import rewards as rewards_module
 from poise.training.rewards import (
     TextReward,
     advantages,
@@ -231,3 +233,20 @@ def test_figures_are_of_the_rewards_there_are() -> None:
     }
     assert reward_figures(torch.tensor([NAN, 2.0]))["reward_std"] == 0.0
     assert all(map(math.isnan, reward_figures(torch.tensor([NAN])).values()))
+
+
+@pytest.mark.parametrize("reward", [0.1, 0.3, 0.7])
+def test_a_group_with_one_reward_for_all_has_nothing_to_compare(reward: float) -> None:
+    """Its advantages are those of rounding, which need not be 0."""
+    rewards = torch.tensor([reward] * 10 + [reward] * 9 + [math.nan] + [reward] * 9 + [1.0])
+    expected = torch.arange(30) < 20
+    assert torch.equal(rewards_module.are_level(rewards, 10), expected)
+    assert rewards_module.are_level(torch.full((2,), math.nan), 2).all()
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.7, 0.9, 1.0])
+def test_a_reward_at_the_threshold_succeeds(threshold: float) -> None:
+    """Both as a tensor's element and as the number that is read from it."""
+    args = SimpleNamespace(success_reward_threshold=threshold)
+    kept, limit = torch.tensor([threshold]), rewards_module.success_threshold(args)
+    assert bool((kept >= limit).all()) and kept.tolist()[0] >= limit

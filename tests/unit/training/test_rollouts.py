@@ -31,6 +31,7 @@ class Host(SDPOTrainer):  # type: ignore[misc]
             "max_resamples": 0,
             "success_reward_threshold": 1.0,
             "pass_rate_weight": False,
+            "routing": False,
             "remove_unused_columns": False,
             "scale_rewards": "group",
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from poise.core.distance import DistanceControl, policy_distance
+from poise.core.information import SignalSum
 from poise.core.viscosity import Viscosity
 from poise.training import StepScale
 
@@ -166,3 +168,42 @@ def test_without_distance_control_nobody_waits_for_a_distance() -> None:
     policy = Policy(optim.SGD, 0.1)
     with pytest.raises(ValueError, match="distance=DistanceControl"):
         policy.scale.moved(policy_distance(policy.log_probs(), policy.log_probs()))
+
+
+@pytest.mark.parametrize("how", ["skip", "rate of 0", "a scaler"])
+def test_a_step_that_was_not_taken_has_no_distance(how: str) -> None:
+    """A loop tells how far each step went, those too that did not go."""
+    policy, distances = Policy(optim.AdamW, 0.1, distance=control()), []
+    for place in range(24):
+        before, is_off = policy.log_probs().detach(), place % 2 == 1
+        group = policy.optimizer.param_groups[0]
+        group["lr"] = 0.0 if is_off and how == "rate of 0" else 0.1
+        if not (is_off and how == "a scaler"):
+            if is_off and how == "skip":
+                policy.optimizer.zero_grad()
+                policy.scale.skip()
+                policy.optimizer.step()
+            else:
+                policy.step()
+        moved = policy_distance(before, policy.log_probs())
+        policy.scale.moved(moved)
+        if not is_off:
+            distances.append(float(moved.total / moved.tokens))
+    assert all(TARGET / 3 < distance < TARGET * 3 for distance in distances[-5:]), distances
+
+
+def test_a_correction_stays_within_the_bounds() -> None:
+    policy = measured(optim.AdamW, 1e-3, rho_max=0.05, afterwards=True)
+    for _ in range(5):
+        policy.step()
+        assert policy.scale.last.multiplier <= 0.05
+
+
+def test_a_signal_below_zero_makes_the_steps_ever_smaller() -> None:
+    policy = measured(optim.AdamW, 0.1, signal_share=0.1)
+    multipliers = []
+    for _ in range(6):
+        policy.scale.observe(SignalSum(torch.tensor(-1.0), torch.tensor(1.0)))
+        policy.step()
+        multipliers.append(policy.scale.last.multiplier)
+    assert all(b == a / 2 for a, b in pairwise(multipliers[1:])), multipliers

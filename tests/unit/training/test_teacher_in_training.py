@@ -137,3 +137,30 @@ def test_a_copied_teacher_runs_in_the_students_precision(
         )
     trainer.train()
     assert seen == {"teacher": torch.bfloat16, "student": torch.bfloat16}
+
+
+@pytest.mark.parametrize("init", [True, "pissa"], ids=["trained", "pissa"])
+def test_the_base_teacher_of_an_adapter_is_the_student_at_the_start(
+    init: Any, make: Callable[..., Any], tiny_model_path: str
+) -> None:
+    """Also where the model without adapters is another one."""
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model_path)
+    config = LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=init)
+    model = get_peft_model(plain, config)
+    if init is True:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_()
+    ids = torch.arange(3, 13).view(2, 5)
+    model.eval()
+    before = model(ids).logits.detach()
+    trainer = make(model, max_steps=3, teacher_model_kind="base", learning_rate=0.1)
+    trainer.train()
+    trainer.model.eval()
+    with torch.no_grad(), trainer._get_teacher_context_for_self_distillation():
+        after = trainer.teacher_model(ids).logits
+    with torch.no_grad():
+        moved = trainer.model(ids).logits
+    assert torch.equal(after, before)
+    assert not torch.equal(moved, before)
