@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import TrainerCallback
 
 from poise.training import PGPOTrainer
 from poise.training._host import SDPOConfig, SDPOTrainer
@@ -201,3 +203,42 @@ def test_weights_and_target_act_on_the_distilled_tokens_alone(
     assert apart(_weights(runs[1]), _weights(runs[0])) > 1e-6
     losses = [_history(run, "loss")[0] for run in runs]
     assert losses[0] != losses[1]
+
+
+class _Weights(TrainerCallback):  # type: ignore[misc]
+    """Keeps the weights after every step."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Tensor]] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seen.append({n: p.detach().clone() for n, p in kwargs["model"].named_parameters()})
+
+
+@pytest.mark.parametrize("level", [0.0, 0.7])
+def test_a_batch_without_a_loss_takes_no_step(
+    level: float, make_config: Make, exact_model_path: str, float64: None
+) -> None:
+    """Of a set distance: momentum would move the policy, and rounding is no advantage."""
+    calls = [0]
+
+    def reward(completions: list[str], **columns: Any) -> list[float]:
+        calls[0] += 1
+        return [float(i % 2) if calls[0] <= 2 else level for i in range(len(completions))]
+
+    settings = {"multiplier": "distance", "sensitivity": 0.0, "teacher_model_kind": "base"}
+    trainer = PGPOTrainer(
+        model=exact_model_path,
+        reward_funcs=reward,
+        args=make_config(
+            **settings, num_generations=8, max_steps=6, check_rewards=False, learning_rate=1e-2
+        ),
+        train_dataset=tiny_dataset(),
+    )
+    assert trainer.args.routing
+    trainer.add_callback(kept := _Weights())
+    trainer.train()
+    moves = [apart(after, before) for before, after in pairwise(kept.seen)]
+    assert moves[0] > 0  # two batches with successes
+    assert moves[1:] == [0.0] * 4
+    assert len(_history(trainer, "pgpo/multiplier")) == 2

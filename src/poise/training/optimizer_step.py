@@ -116,6 +116,7 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
         clipped = value * min(1.0, limit / (value + 1e-6)) if limit > 0 else value
         self._metrics["train"]["pgpo/grad_norm_clipped"].append(clipped)
         self._skip_if_nonfinite(value)
+        self._skip_without_loss()
         return norm
 
     @torch.no_grad()
@@ -130,6 +131,7 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
         total: Tensor = self.accelerator.reduce(torch.cat(parts), reduction="sum")
         student, teacher, distilled, counted, loss, samples = total.tolist()
         self._is_step_finite = math.isfinite(loss + student + teacher)
+        self._has_loss = counted > 0
         self._record_step(student, teacher, distilled, samples)
         if self.args.routing and samples:
             fraction = (counted - distilled) / samples
@@ -167,6 +169,13 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
         logger.warning("Step %d skipped: loss or gradient is not finite (%s).", step, grad_norm)
         self.nonfinite_guard.skipped(step, self._last_checkpoint())
 
+    def _skip_without_loss(self) -> None:
+        """A step in which no sample has a loss has no distance, and momentum's is not taken."""
+        if self._step_tokens is None or self._has_loss or self.accelerator.scaler is not None:
+            return
+        self.model.zero_grad(set_to_none=True)
+        self.step_scale.skip()
+
     def _after_optimizer_step(self) -> None:
         if self.accelerator.optimizer_step_was_skipped:  # by a gradient scaler
             self.step_scale.discard()
@@ -177,15 +186,17 @@ class OptimizerStepMixin(SDPOTrainer):  # type: ignore[misc]
 
     def _log_step(self) -> None:
         record, metrics = self.step_scale.last, self._metrics["train"]
-        metrics["pgpo/multiplier"].append(record.multiplier)
+        is_taken = self._step_tokens is None or record.asked is not None
+        if is_taken:
+            metrics["pgpo/multiplier"].append(record.multiplier)
+            metrics["pgpo/effective_learning_rate"].append(
+                self._get_learning_rate() * record.multiplier
+            )
         if record.signal is not None:
             metrics["pgpo/information_signal"].append(record.signal)
         for name, value in (("target_distance", record.asked), ("distance", record.moved)):
             if value is not None:
                 metrics[f"pgpo/{name}"].append(value)
-        metrics["pgpo/effective_learning_rate"].append(
-            self._get_learning_rate() * record.multiplier
-        )
         metrics["pgpo/skipped_steps"].append(self.nonfinite_guard.total)
         if self.standstill_guard.update(record.signal, record.factor, self.args.rho_min):
             logger.warning(

@@ -18,6 +18,7 @@ from .teacher_refresh import REFRESHES, RefreshGate, RefreshOnce
 
 MULTIPLIERS = ("distance", "information", "none")
 ESTIMATED = ("exact", "sampled")
+TEACHERS = ("base", "ema", "live")
 PAPER: dict[str, Any] = {
     "multiplier": "information",
     "sensitivity": 1.0,
@@ -310,6 +311,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             )
 
     def _settle_routing(self) -> None:
+        if self.routing not in (None, True, False):
+            raise ValueError(f"routing must be True, False or None, got {self.routing!r}")
         if self.routing is None:
             self.routing = (
                 self.multiplier == "distance"
@@ -333,12 +336,19 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
                 raise ValueError(f"{name} must be one of {known}, got {found!r}")
         if not 0 < self.distance_share <= 1:
             raise ValueError(f"distance_share must be in (0, 1], got {self.distance_share!r}")
-        if self.distance_tokens < 1:
-            raise ValueError(f"distance_tokens must be at least 1, got {self.distance_tokens!r}")
+        if not isinstance(self.distance_tokens, int) or self.distance_tokens < 1:
+            raise ValueError(
+                f"distance_tokens must be a whole number of at least 1, got "
+                f"{self.distance_tokens!r}"
+            )
         self.viscosity()  # raises on values outside their range
         self.distance_control()
 
     def _check_teacher(self) -> None:
+        if self.teacher_model_kind not in TEACHERS:
+            raise ValueError(
+                f"teacher_model_kind must be one of {TEACHERS}, got {self.teacher_model_kind!r}"
+            )
         if self.teacher_refresh not in REFRESHES:
             raise ValueError(
                 f"teacher_refresh must be one of {REFRESHES}, got {self.teacher_refresh!r}"

@@ -142,6 +142,13 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         {"token_weight": "information", "tiled_loss": False},
         "token_weight shapes the tiled distillation loss",
     ),
+    "routing, a word": ({"routing": "yes"}, "routing must be True, False or None"),
+    "half a token": ({"distance_tokens": 1.5}, "distance_tokens must be a whole number"),
+    "an unknown teacher": ({"teacher_model_kind": "frozen"}, "teacher_model_kind must be one of"),
+    "no distance": (
+        {"multiplier": "distance", "target_distance": 0.0},
+        "target_distance must be a positive finite number",
+    ),
     "routing with TRL's loss": (
         {"routing": True, "tiled_loss": False},
         "expected tiled_loss=True, found False",
