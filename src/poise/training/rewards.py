@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -161,7 +162,8 @@ def are_level(rewards: Tensor, group_size: int) -> Tensor:
 
 def success_threshold(args: Any) -> float:
     """`success_reward_threshold` as rewards are kept, in float32: 0.9 is then a success at 0.9."""
-    return torch.tensor(args.success_reward_threshold, dtype=torch.float32).item()
+    (value,) = struct.unpack("f", struct.pack("f", args.success_reward_threshold))
+    return float(value)
 
 
 def reward_figures(rewards: Tensor) -> dict[str, float]:
