@@ -10,6 +10,9 @@ from ..core.running_means import RunningMeans
 class LayerStatistics(NamedTuple):
     """One layer in a step, all without a unit.
 
+    In direction space `mask_mean` is the share of directions that stay and `suppressed_energy` that
+    of A's gradient which goes; domains are not compared, and the others read 1.
+
     Args:
         mask_mean: mean of the mask, in (0, 1].
         suppressed_energy: 1 - |M * G|^2 / |G|^2.

@@ -12,8 +12,7 @@ from .optimizer_kinds import refuse_steps_in_backward
 
 TAU_SCHEDULES = ("constant", "linear")
 DOMAIN_WEIGHTS = ("equal", "tokens")
-_OF_IGA = (
-    "space",
+_OF_MASKS = (
     "tau",
     "tau_schedule",
     "tau_warmup_steps",
@@ -23,8 +22,8 @@ _OF_IGA = (
     "projection_rank",
     "projection_oversampling",
     "update",
-    "use_engine",
 )
+_OF_IGA = ("space", *_OF_MASKS, "use_engine")
 
 
 GRADIENTS = "the gradients that are taken apart by domain"
@@ -99,6 +98,14 @@ def check_values(args: Any) -> None:
             raise ValueError(
                 f"{name} must be one of {', '.join(values)}, got {getattr(args, name)!r}"
             )
+    if args.space == "direction":
+        for name in _OF_MASKS:
+            if (found := getattr(args, name)) != type(args).__dataclass_fields__[name].default:
+                raise ValueError(
+                    f"{name}={found!r} shapes a mask or its projection, expected none of these "
+                    "with space='direction', which has neither; leave it out, or choose another "
+                    "space"
+                )
     if args.projection_rank is not None and args.projection_rank < 1:
         raise ValueError(f"projection_rank must be at least 1, got {args.projection_rank!r}")
     if args.projection_oversampling < 0:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.distance import DistanceControl
-from ..core.information import ESTIMATORS
 from ..core.moved_target import MovedTarget
-from ..core.token_weights import TOKEN_WEIGHTS
 from ..core.viscosity import Viscosity
 from ..machine import settle_precision
 from ._host import SDPOConfig
 from .optimizer_kinds import refuse_steps_in_backward
-from .teacher_refresh import REFRESHES, RefreshGate, RefreshOnce
+from .pgpo_config_checks import (
+    ROUTED,
+    check_combinations,
+    check_loss,
+    check_multiplier,
+    check_signal,
+    check_teacher,
+)
+from .teacher_refresh import RefreshGate, RefreshOnce
 
-MULTIPLIERS = ("distance", "information", "none")
-ESTIMATED = ("exact", "sampled")
-TEACHERS = ("base", "ema", "live")
 PAPER: dict[str, Any] = {
     "multiplier": "information",
     "sensitivity": 1.0,
@@ -27,8 +29,6 @@ PAPER: dict[str, Any] = {
     "signal_reference": "none",
     "teacher_model_kind": "ema",
 }
-
-_ROUTED = {"tiled_loss": True, "distillation_weight": 1.0, "pass_rate_weight": False}
 
 
 def _option(default: Any, text: str) -> Any:
@@ -246,77 +246,21 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         settle_precision(self)
-        self._check_multiplier()
+        check_multiplier(self)
         if self.warmup_steps is None:
             self.warmup_steps = 0.1 if self.brakes_from_first_steps else 0
         super().__post_init__()
-        if self.signal_estimator not in ESTIMATORS:
-            raise ValueError(
-                f"signal_estimator must be one of {ESTIMATORS}, got {self.signal_estimator!r}"
-            )
-        for name in ("max_resamples", "max_nonfinite_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
-        if self.signal_estimator == "pointwise" and self.signal_reference != "none":
-            raise ValueError(
-                "signal_estimator='pointwise' has a mean below zero, so it has no ratio to a "
-                "reference; set signal_reference='none', or another estimator"
-            )
-        if self.loss_tile_tokens is not None and self.loss_tile_tokens < 1:
-            raise ValueError(f"loss_tile_tokens must be at least 1, got {self.loss_tile_tokens!r}")
-        self._check_teacher()
-        self._check_loss()
-        self._check_combinations()
-
-    def _check_loss(self) -> None:
-        if self.token_weight not in TOKEN_WEIGHTS:
-            raise ValueError(
-                f"token_weight must be one of {TOKEN_WEIGHTS}, got {self.token_weight!r}"
-            )
-        if not (math.isfinite(self.token_weight_beta) and self.token_weight_beta > 0):
-            raise ValueError(f"token_weight_beta must be positive, got {self.token_weight_beta!r}")
-        if not 0 <= self.target_mix < 1:
-            raise ValueError(f"target_mix must be in [0, 1), got {self.target_mix!r}")
-        if not (math.isfinite(self.target_mix_beta) and self.target_mix_beta > 0):
-            raise ValueError(f"target_mix_beta must be positive, got {self.target_mix_beta!r}")
-        for name, off in (("token_weight", "none"), ("target_mix", 0.0)):
-            if getattr(self, name) != off and not (self.tiled_loss and self.distillation_weight):
-                raise ValueError(
-                    f"{name} shapes the tiled distillation loss, expected tiled_loss=True and "
-                    f"distillation_weight above 0, found tiled_loss={self.tiled_loss} and "
-                    f"distillation_weight={self.distillation_weight}; set them so, or leave "
-                    f"{name} out"
-                )
-        self._check_policy_term()
-
-    def _check_policy_term(self) -> None:
+        check_signal(self)
+        check_teacher(self)
         self._settle_routing()
-        if self.has_policy_term and self.beta != 0:
-            raise ValueError(
-                f"beta={self.beta} asks for a KL to a reference model, which TRL's SDPO does not "
-                "compute and the tiled loss has no logits for; set beta=0"
-            )
-        if not self.routing:
-            return
-        for name, needed in _ROUTED.items():
-            if (found := getattr(self, name)) != needed:
-                raise ValueError(
-                    f"routing=True gives each sample one term of the tiled loss by its success, "
-                    f"expected {name}={needed}, found {found}"
-                )
-        if self.num_generations == 1:
-            raise ValueError(
-                "routing=True compares the rollouts of a group, expected num_generations of 2 or "
-                "more, found 1"
-            )
+        check_loss(self)
+        check_combinations(self)
 
     def _settle_routing(self) -> None:
-        if self.routing not in (None, True, False):
-            raise ValueError(f"routing must be True, False or None, got {self.routing!r}")
         if self.routing is None:
             self.routing = (
                 self.multiplier == "distance"
-                and all(getattr(self, name) == needed for name, needed in _ROUTED.items())
+                and all(getattr(self, name) == needed for name, needed in ROUTED.items())
                 and self.num_generations > 1
                 and self.beta == 0
             )
@@ -330,46 +274,6 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         """The target in the teacher's place that these arguments describe, if they do."""
         return MovedTarget(self.target_mix, self.target_mix_beta) if self.target_mix else None
 
-    def _check_multiplier(self) -> None:
-        for name, known in (("multiplier", MULTIPLIERS), ("distance_estimator", ESTIMATED)):
-            if (found := getattr(self, name)) not in known:
-                raise ValueError(f"{name} must be one of {known}, got {found!r}")
-        if not 0 < self.distance_share <= 1:
-            raise ValueError(f"distance_share must be in (0, 1], got {self.distance_share!r}")
-        if not isinstance(self.distance_tokens, int) or self.distance_tokens < 1:
-            raise ValueError(
-                f"distance_tokens must be a whole number of at least 1, got "
-                f"{self.distance_tokens!r}"
-            )
-        self.viscosity()  # raises on values outside their range
-        self.distance_control()
-
-    def _check_teacher(self) -> None:
-        if self.teacher_model_kind not in TEACHERS:
-            raise ValueError(
-                f"teacher_model_kind must be one of {TEACHERS}, got {self.teacher_model_kind!r}"
-            )
-        if self.teacher_refresh not in REFRESHES:
-            raise ValueError(
-                f"teacher_refresh must be one of {REFRESHES}, got {self.teacher_refresh!r}"
-            )
-        if not 0 < self.teacher_refresh_at < 1:
-            raise ValueError(
-                f"teacher_refresh_at must be in (0, 1), got {self.teacher_refresh_at!r}"
-            )
-        if self.teacher_refresh_window < 2:
-            raise ValueError(
-                f"teacher_refresh_window must be at least 2, got {self.teacher_refresh_window!r}"
-            )
-        is_ours = self.teacher_model_kind == "base" and self.teacher_from_student
-        if self.teacher_refresh != "never" and not is_ours:
-            raise ValueError(
-                f"teacher_refresh={self.teacher_refresh!r} refreshes a teacher that stands still, "
-                "expected teacher_model_kind='base' and teacher_from_student=True, found "
-                f"teacher_model_kind={self.teacher_model_kind!r} and teacher_from_student="
-                f"{self.teacher_from_student}; set them so, or teacher_refresh='never'"
-            )
-
     def refresh_rule(self) -> RefreshOnce | RefreshGate | None:
         """When the student becomes the teacher, if these arguments have it do so."""
         if self.teacher_refresh == "once":
@@ -382,10 +286,6 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         """The law from distance to multiplier that these arguments describe, if they do."""
         if self.multiplier != "distance":
             return None
-        for name in ("target_distance", "distance_signal_share"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be a positive finite number, got {value!r}")
         return DistanceControl(
             target=self.target_distance,
             signal_share=self.distance_signal_share,
@@ -434,74 +334,4 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
                 optimizer,
                 "PGPO's multiplier, mean over the distilled and skipping of steps (multiplier, "
                 "normalize_by_distilled, skip_nonfinite_steps)",
-            )
-
-    def _check_combinations(self) -> None:
-        self.check_optimizer(self.optim)
-        if self.scales_steps and self.optim.startswith("schedule_free"):
-            raise ValueError(
-                f"optim={self.optim.value!r} evaluates and saves other weights than it trains, for "
-                "which a multiplier of its step does not hold; choose another, such as "
-                "'adamw_torch', or multiplier='none'"
-            )
-        if self.distillation_mode == "topk_logits" and self.distillation_topk is None:
-            raise ValueError("distillation_mode='topk_logits' needs distillation_topk, e.g. 100")
-        if self.use_teacher_server and (self.tiled_loss or self.scales_steps):
-            raise ValueError(
-                "use_teacher_server=True returns no teacher distribution, so there is neither a "
-                "tiled loss nor an information signal; set tiled_loss=False and "
-                "multiplier='none', or use_teacher_server=False"
-            )
-        if self.distillation_weight == 0 and self.scales_steps:
-            raise ValueError(
-                "distillation_weight=0 distils nothing, so there is no information signal and no "
-                "token to measure a step on; set multiplier='none'"
-            )
-        shows_siblings = self.use_successful_as_teacher and (
-            self.num_generations > 1 or not self.dont_reprompt_on_self_success
-        )
-        shows = shows_siblings or self.include_environment_feedback
-        if self.distillation_weight > 0 and not shows:
-            raise ValueError(
-                "the teacher is never shown anything, so nothing is distilled, expected siblings "
-                "(num_generations of 2 or more, use_successful_as_teacher=True) or "
-                "include_environment_feedback=True, found "
-                f"num_generations={self.num_generations} and use_successful_as_teacher="
-                f"{self.use_successful_as_teacher}"
-            )
-        if self.num_generations == 1 and self.distillation_weight < 1:
-            raise ValueError(
-                f"distillation_weight={self.distillation_weight} compares the rollouts of a group, "
-                "expected num_generations of 2 or more, found 1"
-            )
-        own_cache = self.cache_implementation or (self.generation_kwargs or {}).get(
-            "cache_implementation"
-        )
-        if self.share_prompts and own_cache:
-            raise ValueError(
-                "share_prompts=True fills transformers' default cache, expected no "
-                f"cache_implementation, found {own_cache!r}; leave it out, or set "
-                "share_prompts=False"
-            )
-        if self.save_only_model and self.exact_resume:
-            raise ValueError(
-                "save_only_model=True leaves out the optimizer, so a run cannot be resumed; set "
-                "exact_resume=False as well"
-            )
-        if self.use_vllm and self.max_resamples:
-            raise ValueError(
-                f"max_resamples={self.max_resamples} works with transformers' generation only; "
-                "set it to 0 or use_vllm=False"
-            )
-        if self.pass_rate_weight and not (self.tiled_loss and self.distillation_weight == 1.0):
-            raise ValueError(
-                "pass_rate_weight=True weighs the samples of the tiled distillation loss, expected "
-                "tiled_loss=True and distillation_weight=1, found "
-                f"tiled_loss={self.tiled_loss} and distillation_weight={self.distillation_weight}; "
-                "set them so, or pass_rate_weight=False"
-            )
-        if self.tiled_loss and self.torch_compile:
-            raise ValueError(
-                "torch_compile=True compiles the model's own forward, but the tiled loss runs its "
-                "backbone and its head one by one; set torch_compile=False, or tiled_loss=False"
             )

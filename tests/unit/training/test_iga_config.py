@@ -65,6 +65,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown projection": ({"projection": "svd"}, "projection must be one of"),
     "unknown update": ({"update": "sgd"}, "update must be one of chain, retraction"),
     "unknown weights": ({"domain_weights": "rows"}, "domain_weights must be one of equal, tokens"),
+    "a mask without one": (
+        {"space": "direction", "tau": 3.0},
+        "tau=3.0 shapes a mask or its projection",
+    ),
     "negative tau": ({"tau": -1.0}, "tau: expected a number of 0 or more"),
     "tau not a number": ({"tau": "high"}, r"tau: expected a finite number, found 'high' \(str\)"),
     "tau nan": ({"tau": float("nan")}, "tau: expected a finite number, found nan"),
