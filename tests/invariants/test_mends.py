@@ -205,7 +205,7 @@ def test_too_many_such_steps_stop_the_run_with_its_checkpoint_intact(make_traine
 
 @pytest.mark.usefixtures("device")
 def test_sensitivity_zero_logs_a_multiplier_of_one(make_trainer: Make) -> None:
-    trainer = make_trainer(sensitivity=0.0)
+    trainer = make_trainer(multiplier="none")
     trainer.train()
     assert _history(trainer, "pgpo/multiplier") == [1.0] * 3
     assert all(math.isfinite(signal) for signal in _history(trainer, "pgpo/information_signal"))
@@ -280,7 +280,7 @@ def test_a_run_that_is_braked_at_every_step_for_want_of_a_signal_is_warned_of(
         ({"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 0.5}, False),
         ({"signal_prior_reference": 0.5, "warmup_steps": 0}, False),
         ({"rho_min": 1.0, "warmup_steps": 0}, False),
-        ({"sensitivity": 0.0, "warmup_steps": 0}, False),
+        ({"multiplier": "none", "warmup_steps": 0}, False),
         ({"signal_reference_steps": 3, "warmup_steps": 0}, False),
     ],
 )

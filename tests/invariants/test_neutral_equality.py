@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("float64", "device")
 
 MENDS_OFF = {
     "multiplier": "none",
-    "sensitivity": 0.0,
+    "multiplier": "none",
     "exact_resume": False,
     "teacher_from_student": False,
     "random_demonstration": False,

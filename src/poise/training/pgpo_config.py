@@ -18,6 +18,7 @@ from .pgpo_config_checks import (
     check_multiplier,
     check_signal,
     check_teacher,
+    warn_unread,
 )
 from .teacher_refresh import RefreshGate, RefreshOnce
 
@@ -252,6 +253,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         super().__post_init__()
         check_signal(self)
         check_teacher(self)
+        warn_unread(self)
         self._settle_routing()
         check_loss(self)
         check_combinations(self)

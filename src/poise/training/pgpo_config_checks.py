@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from dataclasses import fields
 from typing import Any
 
 from ..core.information import ESTIMATORS
@@ -14,6 +16,42 @@ ESTIMATED = ("exact", "sampled")
 TEACHERS = ("base", "ema", "live")
 # What routing needs of other arguments.
 ROUTED = {"tiled_loss": True, "distillation_weight": 1.0, "pass_rate_weight": False}
+
+
+# What other multipliers than "distance" do not read.
+DISTANCE_ARGUMENTS = (
+    "target_distance",
+    "distance_estimator",
+    "distance_share",
+    "distance_tokens",
+    "distance_signal_share",
+    "correct_steps",
+)
+
+
+def warn_unread(args: Any) -> None:
+    """Warns of arguments that others leave without effect."""
+    defaults = {option.name: option.default for option in fields(args)}
+    if args.multiplier != "distance":
+        for name in DISTANCE_ARGUMENTS:
+            if (found := getattr(args, name)) != defaults[name]:
+                warnings.warn(
+                    f"{name}={found!r} has no effect with multiplier={args.multiplier!r}; set "
+                    f"multiplier='distance', or leave {name} out",
+                    stacklevel=4,
+                )
+    if args.multiplier == "information" and args.sensitivity == 0:
+        warnings.warn(
+            "multiplier='information' with sensitivity=0 is a multiplier of 1; set sensitivity "
+            "(the paper's are 0.5, 1.0 and 1.5), or multiplier='none'",
+            stacklevel=4,
+        )
+    if args.multiplier == "distance" and args.routing is None and args.beta != 0:
+        warnings.warn(
+            f"beta={args.beta} turns off routing, the policy gradient of rollouts that succeed; "
+            "TRL's SDPO does not compute that KL, so set beta=0, or routing=False to say so",
+            stacklevel=4,
+        )
 
 
 def check_multiplier(args: Any) -> None:

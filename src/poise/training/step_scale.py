@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,6 +30,7 @@ _DECOUPLED_NAMES = ("adamw", "adafactor", "lion", "muon")
 _CORRECTIONS = 3  # measurements after a step that is corrected afterwards
 _CLOSE = 0.05  # a correction below this is left
 _FAR = 32.0  # the largest
+_UNTOLD = 3  # steps in a row of which the loop did not tell how far they went
 
 Policy = Callable[[], Tensor | None]
 
@@ -156,6 +158,7 @@ class StepScale:
         self._is_skipped = False  # the next step
         self._has_distance = self._is_measured = False
         self._awaits_distance = False  # of a step that was scaled
+        self._untold = 0  # steps in a row that await it
         self._old: Tensor | None = None
         self.last = StepRecord(signal=None, multiplier=1.0)
         self._pending: SignalSum | None = None
@@ -190,10 +193,19 @@ class StepScale:
         With several ranks every one calls this after every step, with its own tokens.
 
         Raises:
-            ValueError: there is no distance control.
+            TypeError: not a `DistanceSum`, as `policy_distance` returns.
+            ValueError: there is no distance control, or a `policy` that measures in its place.
         """
         if self.distance is None or self.distance_state is None:
             raise ValueError("moved needs StepScale(..., distance=DistanceControl(...))")
+        if self.policy is not None:
+            raise ValueError("moved is for loops without policy=, which measures every step itself")
+        if not isinstance(distance, DistanceSum):
+            raise TypeError(
+                "moved expected a DistanceSum, as policy_distance(before, after) returns, found "
+                f"{type(distance).__name__}"
+            )
+        self._untold = 0
         moved = _mean_over_ranks(distance, self._device())
         if self._awaits_distance:  # not after a step that was skipped, or of a rate of 0
             self._record(moved)
@@ -214,10 +226,20 @@ class StepScale:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`'s output."""
+        """Restores `state_dict`'s output.
+
+        Warns where it was saved with distance control and there is none now, or the reverse.
+        """
         state = dict(state)
         distance = state.pop("distance", None)
         self.state = ViscosityState(**state)
+        if (distance is None) != (self.distance is None):
+            had, has = ("with", "without") if distance else ("without", "with")
+            warnings.warn(
+                f"this state was saved {had} distance control and goes on {has} it; resume with the "
+                "multiplier that it was saved with, or expect a break in the steps' size",
+                stacklevel=2,
+            )
         if self.distance is not None and distance is not None:
             self.distance_state = DistanceState(**distance)
 
@@ -225,6 +247,7 @@ class StepScale:
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._restore()  # a step that raised has left its rates behind
+        self._warn_of_untold_steps()
         self.last = self._take_multiplier()
         rho = self.last.multiplier
         self._is_measured = self.policy is not None and self._has_distance
@@ -243,6 +266,16 @@ class StepScale:
         if (self._is_measured and self._corrects) or (rho != 1.0 and not self._follows_rate):
             trained = (p for p in parameters(optimizer) if p.requires_grad)
             self._saved_params = [(p, p.detach().clone()) for p in trained]
+
+    def _warn_of_untold_steps(self) -> None:
+        self._untold += self._awaits_distance
+        if self._untold == _UNTOLD:
+            warnings.warn(
+                f"StepScale was not told how far the last {_UNTOLD} steps moved the policy, so their "
+                "multiplier cannot find its distance; call moved(policy_distance(before, after)) "
+                "after each step, or pass policy=",
+                stacklevel=4,
+            )
 
     @cached_property
     def _follows_rate(self) -> bool:

@@ -170,7 +170,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         "found tiled_loss=False and distillation_weight=1",
     ),
     "pass rate with the policy loss alone": (
-        {"pass_rate_weight": True, "distillation_weight": 0.0, "sensitivity": 0.0},
+        {"pass_rate_weight": True, "distillation_weight": 0.0, "multiplier": "none"},
         "found tiled_loss=True and distillation_weight=0",
     ),
     "resampling with vLLM": ({"use_vllm": True, "max_resamples": 2}, "max_resamples=2"),
@@ -183,7 +183,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         {
             "num_generations": 1,
             "distillation_weight": 0.0,
-            "sensitivity": 0.0,
+            "multiplier": "none",
             "tiled_loss": False,
         },
         "distillation_weight=0.0 compares the rollouts",
@@ -191,7 +191,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "no tile": ({"loss_tile_tokens": 0}, "loss_tile_tokens must be at least 1"),
     "LOMO": ({"optim": "lomo"}, "lomo steps inside the backward, past PGPO's multiplier"),
     "a layer-wise optimizer, as SDPO": (
-        {"optim": "galore_adamw_layerwise", "sensitivity": 0.0},
+        {"optim": "galore_adamw_layerwise", "multiplier": "none"},
         "galore_adamw_layerwise steps inside the backward, past .*normalize_by_distilled",
     ),
     "a schedule-free optimizer": ({"optim": "schedule_free_radam"}, "saves other weights than it"),
@@ -209,9 +209,9 @@ def test_setting_outside_its_range(case: str, make_config: Callable[..., Any]) -
 def test_optimizers_that_nothing_of_poise_goes_through_are_the_hosts_business(
     make_config: Callable[..., Any],
 ) -> None:
-    off = {"sensitivity": 0.0, "normalize_by_distilled": False, "skip_nonfinite_steps": False}
+    off = {"multiplier": "none", "normalize_by_distilled": False, "skip_nonfinite_steps": False}
     make_config(optim="adalomo", **off)
-    make_config(optim="schedule_free_adamw", sensitivity=0.0)
+    make_config(optim="schedule_free_adamw", multiplier="none")
 
 
 def test_the_users_own_optimizer_that_steps_inside_the_backward(make: Callable[..., Any]) -> None:

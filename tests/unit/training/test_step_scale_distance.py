@@ -207,3 +207,29 @@ def test_a_signal_below_zero_makes_the_steps_ever_smaller() -> None:
         policy.step()
         multipliers.append(policy.scale.last.multiplier)
     assert all(b == a / 2 for a, b in pairwise(multipliers[1:])), multipliers
+
+
+def test_a_loop_that_forgets_to_tell_is_warned_once() -> None:
+    policy = Policy(optim.SGD, 0.1, distance=control())
+    with pytest.warns(UserWarning, match="call moved") as seen:
+        for _ in range(8):
+            policy.step()
+    assert len(seen) == 1
+
+
+def test_moved_takes_what_policy_distance_returns() -> None:
+    policy = Policy(optim.SGD, 0.1, distance=control())
+    policy.step()
+    with pytest.raises(TypeError, match="expected a DistanceSum"):
+        policy.scale.moved(0.1)
+    with pytest.raises(ValueError, match="without policy="):
+        other = measured(optim.SGD, 0.1)
+        other.scale.moved(policy_distance(other.log_probs(), other.log_probs()))
+
+
+@pytest.mark.parametrize("saved_with", [True, False])
+def test_a_state_of_another_multiplier_is_named(saved_with: bool) -> None:
+    one = Policy(optim.SGD, 0.1, distance=control() if saved_with else None)
+    other = Policy(optim.SGD, 0.1, distance=None if saved_with else control())
+    with pytest.warns(UserWarning, match="saved with"):
+        other.scale.load_state_dict(one.scale.state_dict())
