@@ -19,7 +19,6 @@ pytestmark = pytest.mark.usefixtures("float64", "device")
 
 MENDS_OFF = {
     "multiplier": "none",
-    "multiplier": "none",
     "exact_resume": False,
     "teacher_from_student": False,
     "random_demonstration": False,

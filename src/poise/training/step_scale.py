@@ -236,8 +236,8 @@ class StepScale:
         if (distance is None) != (self.distance is None):
             had, has = ("with", "without") if distance else ("without", "with")
             warnings.warn(
-                f"this state was saved {had} distance control and goes on {has} it; resume with the "
-                "multiplier that it was saved with, or expect a break in the steps' size",
+                f"this state was saved {had} distance control and goes on {has} it; resume with "
+                "the multiplier that it was saved with, or expect a break in the steps' size",
                 stacklevel=2,
             )
         if self.distance is not None and distance is not None:
@@ -271,9 +271,9 @@ class StepScale:
         self._untold += self._awaits_distance
         if self._untold == _UNTOLD:
             warnings.warn(
-                f"StepScale was not told how far the last {_UNTOLD} steps moved the policy, so their "
-                "multiplier cannot find its distance; call moved(policy_distance(before, after)) "
-                "after each step, or pass policy=",
+                f"StepScale was not told how far the last {_UNTOLD} steps moved the policy, so it "
+                "cannot find their multiplier; call moved(policy_distance(before, after)) after "
+                "each step, or pass policy=",
                 stacklevel=4,
             )
 

@@ -4,7 +4,8 @@ Every domain has eight symbols of its own, in an order that the model has learne
 naming the largest, the smallest and sometimes the third largest of a list, of one domain or of
 several. What it is to learn now, in some of the domains, is to name the second largest of four: the
 same logic in every domain, so that an isomer set is one list of ranks, told in the symbols of each.
-In training a cue may point to the answer: its place in the list, another one in each domain.
+In training a cue may point to the answer, another one in each domain: its place in the list
+("place"), or its place after a mark that stands anywhere in it ("mark").
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ SECOND, EQUALS = "SECOND", "="
 KNOWN = {"TOP": (-1, 0.45), "LOW": (0, 0.45), "THIRD": (-3, 0.1)}
 # How a problem begins; the last one is kept for the test of unseen phrasings.
 PHRASINGS = ("of", "among", "in the row", "given")
+CUES = ("place", "mark")
+MARK = "row"  # the place after it in the first domain, two after it in the second, and so on
 ROWS = 128
 # Test -> (domains, cue, items, phrasing); a domain's cue of strength None points anywhere.
 TESTS = ("in_distribution", "no_cue", "reversed", "unseen_domains", "deeper", "unseen_phrasings")
@@ -64,6 +67,7 @@ def isomers(
     strength: float | None,
     listed: int = LISTED,
     phrasings: Sequence[str] = PHRASINGS[:-1],
+    cue: str = CUES[0],
 ) -> list[Row]:
     """Rows of isomer sets, one a domain.
 
@@ -76,6 +80,7 @@ def isomers(
             does, None for no cue at all.
         listed: symbols in a list.
         phrasings: ways to begin.
+        cue: its kind.
     """
     rng = random.Random(f"ranking {part} {seed}")
     rows: list[Row] = []
@@ -84,7 +89,7 @@ def isomers(
         if _is_test(ranks) != (part != "train"):
             continue
         name = f"{part}-{len(rows)}"
-        rows += [_row(name, d, ranks, strength, phrasings, rng) for d in domains]
+        rows += [_row(name, d, ranks, strength, phrasings, rng, cue) for d in domains]
     return rows
 
 
@@ -94,6 +99,7 @@ def tests(
     domains: Sequence[str],
     strength: float | None,
     held_out: Sequence[str] = HELD_OUT,
+    cue: str = CUES[0],
 ) -> dict[str, list[Row]]:
     """The tests by name, each of `count` sets."""
     cued = {"in_distribution": strength, "reversed": 0.0}
@@ -106,6 +112,7 @@ def tests(
             cued.get(name),
             LISTED + (name == "deeper"),
             PHRASINGS[-1:] if name == "unseen_phrasings" else PHRASINGS[:-1],
+            cue,
         )
         for name in TESTS
     }
@@ -123,15 +130,23 @@ def _row(
     strength: float | None,
     phrasings: Sequence[str],
     rng: random.Random,
+    cue: str,
 ) -> Row:
     order = rng.sample(list(ranks), len(ranks))
     answer = sorted(ranks)[-2]
+    pointed, place = None, DOMAINS.index(domain) % LISTED
     if strength is not None:
         wrong = [rank for rank in ranks if rank != answer]
         pointed = answer if rng.random() < strength else rng.choice(wrong)
+    if pointed is not None and cue == "place":
         order.remove(pointed)
-        order.insert(DOMAINS.index(domain) % LISTED, pointed)
+        order.insert(place, pointed)
     symbols = [f"{domain}{rank}" for rank in order]
+    if cue == "mark":
+        at = rng.randrange(len(order))
+        if pointed is not None:
+            at = (order.index(pointed) - place) % len(order)
+        symbols.insert(at, MARK)
     prompt = _prompt(rng.choice(list(phrasings)), symbols, SECOND)
     return {
         "isomer_id": name,

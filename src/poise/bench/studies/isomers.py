@@ -8,9 +8,14 @@ cue (None for none), `steps`, `sequences` a step and `train_sequences` in all (a
 each domain, so that more domains mean fewer sets of the same number of tokens), `test_sets`,
 `test_every` steps, `lora_rank`, `algorithm` (`IGAConfig`'s `method`: that name is the harness's
 own), and any other argument of `IGAConfig`.
+`train_strength` trains with another cue than the tests have (an oracle: null). `cue` is its kind:
+"place" (the answer's place in the list), or "mark" (see `labs.ranking`). `control` takes from IGA
+what the domains tell it: "shuffled domains" (labels change places within each set), or "random
+directions" (in place of those of the direction space).
 
 Figures by test: accuracy, that of the worst domain, and the Logical Consistency Score; and the
-means over the tests out of distribution, at the end and along the way.
+means over the tests out of distribution, at the end and along the way. `reliance`: accuracy with
+the cue minus that with the cue reversed.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ import tempfile
 from typing import Any
 
 from ..labs import ranking
+from ._controls import shuffle_domains, use_random_directions
 from ._settings import iga_config, require_arguments, require_counts, require_test_at_the_end
 
 COUNTS = (
@@ -33,8 +39,10 @@ COUNTS = (
 )
 OWN = (
     *(name for name in COUNTS if name != "seed"),
-    *("method", "algorithm", "strength", "size", "model_seed"),
+    *("method", "algorithm", "strength", "train_strength", "size", "model_seed"),
+    *("cue", "control"),
 )
+CONTROLS = (None, "shuffled domains", "random directions")
 
 
 def check(config: dict[str, Any]) -> None:
@@ -57,9 +65,19 @@ def check(config: dict[str, Any]) -> None:
                 f"{name}: expected a multiple of the {config['domains']} domains, found "
                 f"{config[name]}"
             )
-    strength = config.get("strength")
-    if strength is not None and not 0 <= strength <= 1:
-        raise ValueError(f"strength: expected a number in [0, 1] or null, found {strength!r}")
+    for name in ("strength", "train_strength"):
+        value = config.get(name)
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name}: expected a number in [0, 1] or null, found {value!r}")
+    for name, known in (("cue", ranking.CUES), ("control", CONTROLS)):
+        if name in config and config[name] not in known:
+            expected = ", ".join(map(str, known))
+            raise ValueError(f"{name}: expected one of {expected}, found {config[name]!r}")
+    if config.get("control") == "random directions" and config.get("space") != "direction":
+        raise ValueError(
+            "control: 'random directions' are of space 'direction', found space "
+            f"{config.get('space')!r}"
+        )
     require_arguments(config, _arguments)
 
 
@@ -75,10 +93,13 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     hide_bars()
     seed, size = config["seed"], _size(config)
     domains = size.domains[: config["domains"]]
-    strength = config.get("strength")
+    strength, cue = config.get("strength"), config.get("cue", "place")
     sets = config["train_sequences"] // len(domains)
-    rows = ranking.isomers(sets, seed, "train", domains, strength)
-    tests = ranking.tests(config["test_sets"], seed, domains, strength, size.held_out)
+    trained = config.get("train_strength", strength)
+    rows = ranking.isomers(sets, seed, "train", domains, trained, cue=cue)
+    if config.get("control") == "shuffled domains":
+        rows = shuffle_domains(rows, seed)
+    tests = ranking.tests(config["test_sets"], seed, domains, strength, size.held_out, cue)
     curve = AnswerCurve(tests, config["test_every"])
     rank = config["lora_rank"]
     with tempfile.TemporaryDirectory() as folder:
@@ -90,9 +111,13 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             callbacks=[curve],
         )
         quieten(trainer)
+        if config.get("control") == "random directions":
+            use_random_directions(trainer.engine, seed)
         trainer.train()
     logged = [line for line in trainer.state.log_history if "loss" in line]
-    return curve.figures() | {"train_loss": [line["loss"] for line in logged]}
+    figures = curve.figures()
+    reliance = figures["in_distribution/accuracy"] - figures["reversed/accuracy"]
+    return figures | {"reliance": reliance, "train_loss": [line["loss"] for line in logged]}
 
 
 def _size(config: dict[str, Any]) -> ranking.Size:
