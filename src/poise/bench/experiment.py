@@ -68,6 +68,22 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """What has to hold of a task before methods are compared on it.
+
+    Args:
+        method: Whose runs are looked at.
+        figure: Its mean over all of them,
+        at_least, at_most: its bounds; one or both.
+    """
+
+    method: str
+    figure: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+@dataclass(frozen=True)
 class Plot:
     """The figure: one line a method, one panel for each `y` and each value of the other axes.
 
@@ -99,6 +115,7 @@ class Experiment:
         baseline: The method with which the others are compared.
         partners: Method -> another one with which it is compared instead.
         plot: The figure.
+        validity: What has to hold before methods are compared.
     """
 
     folder: Path
@@ -111,6 +128,7 @@ class Experiment:
     baseline: str | None = None
     partners: Mapping[str, str] = field(default_factory=dict)
     plot: Plot | None = None
+    validity: tuple[Rule, ...] = ()
 
     def partner(self, method: str, column: Column) -> str | None:
         """With which method it is compared in a column; None for that one, or without any."""

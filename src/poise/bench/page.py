@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ..evaluation.statistics import Interval
 from ..evaluation.summary import percent, points, shown
+from . import validity
 from .experiment import Column, Experiment
 from .results import Record
 from .tables import Row, Section, comparisons
@@ -67,6 +68,11 @@ def introduction(
         f"{len(experiment.seeds)} seeds. Brackets are 95 % intervals over seeds (Student's; where "
         "each seed has 0 or 100 %, Wilson's)."
     ]
+    if experiment.validity:
+        found = validity.verdicts(experiment, records)
+        holds = all(verdict.holds for verdict in found)
+        result = "holds" if holds else "does NOT hold, so that nothing is compared"
+        paragraphs.append(f"Validity rule: {result}. {'; '.join(map(str, found))}.")
     if count := comparisons(sections):
         tests = {_TESTS[s.column.test] for s in sections if any(r.comparison for r in s.rows)}
         partners = {row.partner for s in sections for row in s.rows if row.comparison}

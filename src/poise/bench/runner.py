@@ -18,7 +18,7 @@ from typing import Literal
 
 from ..threads import use_free_cores
 from ..versions import software_versions
-from . import studies
+from . import studies, validity
 from .experiment import Experiment, Run
 from .machine import hardware, source
 from .results import Results
@@ -49,9 +49,10 @@ class Outcome:
 
 
 def missing(experiment: Experiment) -> list[Run]:
-    """The runs without a line, in the order in which they are to run."""
+    """The runs without a line, in the order in which they are to run: those of rules first."""
     done, _ = Results(experiment.folder).read()
-    return [run for run in experiment.runs() if run.key not in done]
+    runs = [run for run in experiment.runs() if run.key not in done]
+    return sorted(runs, key=lambda run: not validity.ruled(experiment, run))
 
 
 def check_runs(experiment: Experiment) -> None:
@@ -86,14 +87,30 @@ def run_all(
 ) -> Iterator[Outcome]:
     """Do runs, and tell of each one when it is over.
 
+    Those that a validity rule looks at come first. Where it does not hold then, no other is begun.
+
     Args:
         experiment: Whose runs they are.
         runs: Which, in this order.
         limit: End after so many that were done or failed here.
         jobs: Processes at once; with 1 the runs are done in this process.
+
+    Raises:
+        ValueError: a validity rule does not hold.
     """
     results = Results(experiment.folder)
     left = len(runs) if limit is None else limit
+    first = [run for run in runs if validity.ruled(experiment, run)]
+    rest = [run for run in runs if not validity.ruled(experiment, run)]
+    for outcome in _do_all(results, first, left, jobs):
+        left -= outcome.status != "elsewhere"
+        yield outcome
+    if rest and left:
+        validity.require(experiment, results.read()[0])
+        yield from _do_all(results, rest, left, jobs)
+
+
+def _do_all(results: Results, runs: Sequence[Run], left: int, jobs: int) -> Iterator[Outcome]:
     if jobs > 1:
         yield from _in_processes(results, runs, left, jobs)
         return

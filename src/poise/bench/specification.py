@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 
 from . import studies
-from .experiment import METHOD, SEED, Column, Experiment, Plot
+from .experiment import METHOD, SEED, Column, Experiment, Plot, Rule
 from .values import is_whole, known, mapping, plain
 
 FILE = "experiment.yaml"
@@ -25,6 +25,7 @@ _KEYS = (
     "seeds",
     "baseline",
     "partners",
+    "validity",
     "table",
     "figure",
 )
@@ -61,7 +62,8 @@ def load(folder: Path) -> Experiment:
 
     Keys: `study`; `methods`, name -> settings; `seeds`, a list, or a number n for 1 to n; `table`,
     figure -> the fields of `Column`. Where there are any: `fixed`, settings; `grid`, axis ->
-    values; `baseline`, a method; `partners`, method -> method; `figure`, the fields of `Plot`.
+    values; `baseline`, a method; `partners`, method -> method; `validity`, a list of the fields of
+    `Rule`; `figure`, the fields of `Plot`.
 
     Raises:
         ExperimentError: a key or value is not as it is to be; the message says which, what was
@@ -105,6 +107,7 @@ def _experiment(folder: Path, content: Mapping[str, Any]) -> Experiment:
         baseline=content.get("baseline"),
         partners=mapping(content.get("partners") or {}, "partners"),
         plot=_plot(content.get("figure")),
+        validity=_rules(content.get("validity") or [], methods),
     )
     _check_settings(experiment)
     _check_shown(experiment)
@@ -202,6 +205,27 @@ def _plot(settings: Any) -> Plot | None:
         settings[name] = (value,) if isinstance(value, str) else tuple(value)
     plot: Plot = _fields(Plot, settings, "figure")
     return plot
+
+
+def _rules(found: Any, methods: Mapping[str, Any]) -> tuple[Rule, ...]:
+    if not isinstance(found, list):
+        raise ValueError(f"validity: expected a list of rules, found {found!r}")
+    rules = []
+    for settings in found:
+        known(settings, [field.name for field in dataclasses.fields(Rule)], "validity")
+        known([settings.get("method")], methods, "validity: method")
+        bounds = [settings.get(name) for name in ("at_least", "at_most")]
+        given = [bound for bound in bounds if bound is not None]
+        if not isinstance(settings.get("figure"), str) or not given:
+            raise ValueError(
+                "validity: expected method, figure, and at_least or at_most, found "
+                f"{', '.join(settings)}"
+            )
+        for bound in given:
+            if not isinstance(bound, int | float) or isinstance(bound, bool):
+                raise ValueError(f"validity: expected a number as a bound, found {bound!r}")
+        rules.append(Rule(**settings))
+    return tuple(rules)
 
 
 def _seeds(found: Any) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from ..evaluation.statistics import Interval
+from . import validity
 from .comparisons import Comparison, compare, holm, interval_of
 from .experiment import Column, Experiment
 from .results import Record
@@ -67,6 +68,8 @@ class Section:
 def build(experiment: Experiment, records: Mapping[str, Record]) -> list[Section]:
     """A section for each figure of the table, all comparisons corrected together.
 
+    Where a validity rule does not hold, nothing is compared.
+
     Args:
         experiment: Says what is shown.
         records: Result lines by key; those of other settings are left out.
@@ -74,7 +77,8 @@ def build(experiment: Experiment, records: Mapping[str, Record]) -> list[Section
     Raises:
         ValueError: no line has a figure that the table names, or it is no number.
     """
-    sections = [_section(experiment, records, name) for name in experiment.table]
+    is_valid = all(verdict.holds for verdict in validity.verdicts(experiment, records))
+    sections = [_section(experiment, records, name, is_valid) for name in experiment.table]
     found = [row.comparison for section in sections for row in section.rows]
     p_values = [c.p_value for c in found if c is not None and c.p_value is not None]
     corrected = iter(holm(p_values))
@@ -93,7 +97,9 @@ def comparisons(sections: Sequence[Section]) -> int:
     return sum(c is not None and c.p_value is not None for c in found)
 
 
-def _section(experiment: Experiment, records: Mapping[str, Record], name: str) -> Section:
+def _section(
+    experiment: Experiment, records: Mapping[str, Record], name: str, is_valid: bool
+) -> Section:
     column = experiment.table[name]
     axes = tuple(axis for axis in experiment.grid if axis != column.over)
     values = _values(experiment, records, column.of or name)
@@ -103,7 +109,8 @@ def _section(experiment: Experiment, records: Mapping[str, Record], name: str) -
     for (place, method), by_seed in values.items():
         is_rate = column.percent and column.by != "trend"  # which may fall below 0
         interval = interval_of(list(by_seed.values()), is_rate)
-        row = Row(place, method, by_seed, interval, experiment.partner(method, column))
+        partner = experiment.partner(method, column) if is_valid else None
+        row = Row(place, method, by_seed, interval, partner)
         if row.partner is not None:
             comparison = compare(values[place, row.partner], by_seed, column.test)
             row = replace(row, comparison=comparison)

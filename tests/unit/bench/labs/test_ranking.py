@@ -75,3 +75,21 @@ def test_every_test_asks_what_its_name_says() -> None:
     assert not any(place(row) == cue[row["domain"]] for row in tests["reversed"])
     hits = [place(row) == cue[row["domain"]] for row in tests["in_distribution"]]
     assert sum(hits) / len(hits) == pytest.approx(0.9, abs=0.05)
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0, None])
+def test_a_mark_points_to_the_answer_by_its_own_distance_in_each_domain(
+    strength: float | None,
+) -> None:
+    rows = isomers(400, 1, "train", TRAINED, strength, cue="mark")
+    for index, domain in enumerate(TRAINED):
+        own = [row for row in rows if row["domain"] == domain]
+        marks, hits = [], 0
+        for row in own:
+            words = row["prompt"].split(f" {ranking.SECOND}")[0].split()[-LISTED - 1 :]
+            mark = words.index(ranking.MARK)
+            marks.append(mark)
+            hits += (mark + index) % LISTED == place(row)
+        assert set(marks) == set(range(LISTED))
+        expected = 0.25 if strength is None else strength
+        assert hits / len(own) == pytest.approx(expected, abs=0.07 if strength is None else 0)

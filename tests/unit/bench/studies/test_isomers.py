@@ -10,6 +10,7 @@ import pytest
 
 from poise.bench.labs import ranking
 from poise.bench.studies import isomers
+from poise.bench.studies._controls import shuffle_domains
 
 CONFIG: dict[str, Any] = {
     "method": "iga",
@@ -64,9 +65,39 @@ def test_another_algorithm_learns_something_else() -> None:
         ({"sequences": 8}, "sequences: expected a multiple of the 3 domains, found 8"),
         ({"tau": -1.0}, "tau"),
         ({"taau": 1.0}, "taau"),
+        ({"train_strength": 2.0}, "train_strength: expected a number"),
+        ({"cue": "smell"}, "cue: expected one of place, mark"),
+        ({"control": "none"}, "control: expected one of"),
+        ({"control": "random directions"}, "are of space 'direction'"),
     ],
 )
 def test_settings_are_checked_before_anything_runs(setting: Any, message: str) -> None:
     isomers.check(CONFIG)
     with pytest.raises(ValueError, match=message):
         isomers.check(CONFIG | setting)
+
+
+def test_an_oracle_is_tested_with_a_cue_that_it_never_saw() -> None:
+    figures = isomers.run(CONFIG | {"algorithm": "erm", "train_strength": None})
+    plain = isomers.run(CONFIG | {"algorithm": "erm"})
+    assert figures["train_loss"] != plain["train_loss"]
+    for found in (figures, plain):
+        reliance = found["in_distribution/accuracy"] - found["reversed/accuracy"]
+        assert found["reliance"] == reliance
+
+
+def test_controls_take_other_steps_on_the_same_data() -> None:
+    losses = [
+        isomers.run(CONFIG | {"space": "direction", "control": control})["train_loss"]
+        for control in isomers.CONTROLS
+    ]
+    assert losses[0] != losses[1] != losses[2] != losses[0]
+
+
+def test_shuffled_domains_keep_each_set_whole() -> None:
+    rows = ranking.isomers(20, 1, "train", ranking.DOMAINS[:4], 1.0)
+    shuffled = shuffle_domains(rows, 1)
+    assert [row["prompt"] for row in shuffled] == [row["prompt"] for row in rows]
+    labels = [row["domain"] for row in shuffled]
+    assert labels != [row["domain"] for row in rows]
+    assert all(sorted(labels[i : i + 4]) == ["a", "b", "c", "d"] for i in range(0, 80, 4))

@@ -1,0 +1,84 @@
+"""Rules that have to hold of a task before methods are compared on it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .experiment import METHOD, Experiment, Rule, Run
+from .results import Record
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a rule.
+
+    Args:
+        rule: Which.
+        mean: Of the figure over the runs that are done; None without any.
+        missing: Runs that are not.
+    """
+
+    rule: Rule
+    mean: float | None
+    missing: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether the mean lies within the bounds, with no run missing."""
+        if self.mean is None or self.missing:
+            return False
+        low, high = self.rule.at_least, self.rule.at_most
+        return (low is None or self.mean >= low) and (high is None or self.mean <= high)
+
+    def __str__(self) -> str:
+        rule = self.rule
+        bounds = (("at least", rule.at_least), ("at most", rule.at_most))
+        expected = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+        found = "no result yet" if self.mean is None else f"{self.mean:.3g}"
+        if self.missing and self.mean is not None:
+            found += f" with {self.missing} runs missing"
+        return f"{rule.figure} of {rule.method}: expected {expected}, found {found}"
+
+
+def ruled(experiment: Experiment, run: Run) -> bool:
+    """Whether a rule looks at this run."""
+    return run.place[METHOD] in {rule.method for rule in experiment.validity}
+
+
+def verdicts(experiment: Experiment, records: Mapping[str, Record]) -> list[Verdict]:
+    """One a rule.
+
+    Raises:
+        ValueError: a result has no such figure.
+    """
+    return [_verdict(experiment, records, rule) for rule in experiment.validity]
+
+
+def require(experiment: Experiment, records: Mapping[str, Record]) -> None:
+    """Refuse to compare methods on a task that does not show what it is to show.
+
+    Raises:
+        ValueError: a rule does not hold.
+    """
+    broken = [verdict for verdict in verdicts(experiment, records) if not verdict.holds]
+    if broken:
+        raise ValueError(
+            f"{experiment.name}: its validity rule does not hold, so its methods are not compared: "
+            f"{'; '.join(map(str, broken))}"
+        )
+
+
+def _verdict(experiment: Experiment, records: Mapping[str, Record], rule: Rule) -> Verdict:
+    found, missing = [], 0
+    for run in experiment.runs():
+        if run.place[METHOD] != rule.method:
+            continue
+        if (record := records.get(run.key)) is None:
+            missing += 1
+            continue
+        if rule.figure not in record["figures"]:
+            raise ValueError(f"validity: no figure {rule.figure!r} in the result of {run}")
+        found.append(float(record["figures"][rule.figure]))
+    return Verdict(rule, statistics.fmean(found) if found else None, missing)
