@@ -10,6 +10,23 @@ from torch import Tensor, nn
 
 from ..core.lowrank import Factors
 
+# PEFT's LoRA on linear layers: y = base(x) + s B(A(dropout(x))), by their modules. They are not
+# imported: most need a library of their own.
+LINEAR = {
+    f"peft.tuners.lora.{name}"
+    for name in (
+        "layer.Linear",
+        "bnb.Linear4bit",
+        "bnb.Linear8bitLt",
+        "torchao.TorchaoLoraLinear",
+        "gptq.GPTQLoraLinear",
+        "awq.AwqLoraLinear",
+        "aqlm.AqlmLoraLinear",
+        "hqq.HqqLoraLinear",
+        "eetq.EetqLoraLinear",
+    )
+}
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -50,13 +67,13 @@ def find_adapters(model: nn.Module) -> list[Adapter]:
     """All LoRA matrices that are active and trained, in the model's order.
 
     Works on LoRA's linear layers, whatever holds the weight (`nn.Linear`, GPT-2's transposed
-    `Conv1D`), with several adapters, rank-stabilised scaling and dropout. Other trained parameters
-    (biases, `modules_to_save`) keep their plain gradient.
+    `Conv1D`, a quantised layer: the base weight is never read), with several adapters,
+    rank-stabilised scaling and dropout. Other trained parameters (biases, `modules_to_save`) keep
+    their plain gradient.
 
     Raises:
-        UnsupportedAdapter: a trained adapter of another kind (DoRA, quantised bases, embeddings,
-            convolutions, experts of a mixture, ...), a compiled one, adapters on several devices,
-            or none at all.
+        UnsupportedAdapter: a trained adapter of another kind (DoRA, embeddings, convolutions,
+            experts of a mixture, ...), a compiled one, adapters on several devices, or none at all.
     """
     from peft.tuners.lora import LoraLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -106,16 +123,14 @@ def _refuse_if_trained(path: str, layer: Any) -> None:
 
 
 def _adapters_of(path: str, layer: Any) -> Iterator[Adapter]:
-    from peft.tuners.lora.layer import Linear
-
     for name in layer.active_adapters:
         if not _is_trained(layer, name):
             continue
-        if type(layer) is not Linear:
+        if f"{type(layer).__module__}.{type(layer).__name__}" not in LINEAR:
             raise UnsupportedAdapter(
-                f"{path}: expected LoRA on a plain linear layer, found {type(layer).__module__}."
-                f"{type(layer).__name__} (quantised, embedding, convolution, ...); leave it out of "
-                "target_modules, or load the model without quantization"
+                f"{path}: expected LoRA on a linear layer, found {type(layer).__module__}."
+                f"{type(layer).__name__} (an embedding, a convolution, ...); leave it out of "
+                "target_modules"
             )
         if name in layer.lora_variant:
             kind = type(layer.lora_variant[name]).__name__

@@ -29,13 +29,12 @@ def check_before_loading(
     args: IGAConfig,
     train_dataset: Any,
     peft_config: Any = None,
-    quantization_config: Any = None,
     optimizer: Any = None,
 ) -> tuple[Any, tuple[str, ...]]:
     """Checks that need no model.
 
     Args:
-        model, args, train_dataset, peft_config, quantization_config: the trainer's.
+        model, args, train_dataset, peft_config: the trainer's.
         optimizer: the user's own, where there is one.
 
     Returns:
@@ -60,7 +59,6 @@ def check_before_loading(
     _check_enough_sets(train_dataset, args)
     if args.needs_engine:
         _check_adapter(model, peft_config)
-        _check_precision(args, quantization_config)
         own = optimizer[0] if isinstance(optimizer, tuple) else optimizer
         refuse_steps_in_backward(own, GRADIENTS)
     if args.needs_engine and args.update == "retraction":
@@ -205,15 +203,6 @@ def _check_adapter(model: Any, peft_config: Any) -> None:
                 f"peft_config: expected plain LoRA, found {variant or kind}; IGA is built for LoRA "
                 "on linear layers, so pass LoraConfig(...) without variants"
             )
-
-
-def _check_precision(args: IGAConfig, quantization_config: Any) -> None:
-    by_kwargs = (args.model_init_kwargs or {}).get("quantization_config")
-    if quantization_config is not None or by_kwargs is not None:
-        raise ValueError(
-            "IGA does not work on quantised layers, which hide their input; load the model without "
-            "quantization_config"
-        )
 
 
 def _check_retraction(args: IGAConfig, optimizer: Any) -> None:

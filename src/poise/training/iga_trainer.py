@@ -92,9 +92,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         args = IGAConfig("iga-output") if args is None else args
         refuse_arguments(compute_loss_func=compute_loss_func, formatting_func=formatting_func)
         own = optimizers[0] or optimizer_cls_and_kwargs
-        model, self.domains = check_before_loading(
-            model, args, train_dataset, peft_config, quantization_config, own
-        )
+        model, self.domains = check_before_loading(model, args, train_dataset, peft_config, own)
         check_evaluation_rows(eval_dataset, args)
         self._prepare_state(args)
         self._micro_batch: MicroBatch | None = None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
+import peft.tuners.lora
 import pytest
 import torch
 from peft import (
@@ -18,7 +20,7 @@ from peft import (
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
 
-from poise.gradients.adapters import UnsupportedAdapter, find_adapters
+from poise.gradients.adapters import LINEAR, UnsupportedAdapter, find_adapters
 from poise.gradients.engine import GradientEngine
 from poise.methods.iga import IGA
 from tests.equivalence.iga_models import llama, toy, two_adapters
@@ -116,15 +118,23 @@ def test_convolutions_are_refused() -> None:
     _refused(model, "base_model.model.inner", "Conv2d", "target_modules")
 
 
-def test_quantised_layers_are_refused() -> None:
-    """Their classes are others than LoRA's plain linear layer, and may derive from it."""
+def test_layers_of_an_unknown_class_are_refused() -> None:
+    """They may compute something else, also where they derive from LoRA's linear layer."""
 
-    class Linear4bit(LoraLinear):
+    class Fused(LoraLinear):
         pass
 
     model = toy()
-    model.base_model.model.inner.__class__ = Linear4bit
-    _refused(model, "base_model.model.inner", "Linear4bit", "without quantization")
+    model.base_model.model.inner.__class__ = Fused
+    _refused(model, "base_model.model.inner", "Fused", "target_modules")
+
+
+def test_classes_of_linear_layers_are_those_of_peft() -> None:
+    """A name that PEFT gives up would let nothing in, and tell nobody."""
+    folder = Path(peft.tuners.lora.__file__).parent
+    for name in LINEAR:
+        module, _, kind = name.removeprefix("peft.tuners.lora.").partition(".")
+        assert f"class {kind}(" in (folder / f"{module}.py").read_text(), name
 
 
 def test_experts_are_refused() -> None:

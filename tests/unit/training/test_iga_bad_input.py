@@ -147,7 +147,6 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "full fine-tuning": ({"peft_config": None}, "pass peft_config=LoraConfig"),
     "DoRA": ({"peft_config": LoraConfig(**LORA, use_dora=True)}, "found use_dora"),
     "no LoRA": ({"peft_config": VeraConfig(target_modules=["q_proj"])}, "found VERA"),
-    "quantised": ({"quantization_config": object()}, "without quantization_config"),
     "no model": ({"model": "nowhere at all"}, "no existing folder"),
 }
 

@@ -21,9 +21,10 @@ DOMAINS = tuple("abcdefgh")
 HELD_OUT = ("g", "h")
 SYMBOLS, LISTED = 8, 4
 SECOND, EQUALS = "SECOND", "="
-# Question -> place of its answer in rising order, and how often it is asked. A model that hardly
-# knows the third learns the second by the logic, but not at once: a shortcut has its chance.
-KNOWN = {"TOP": (-1, 0.45), "LOW": (0, 0.45), "THIRD": (-3, 0.1)}
+# Question -> place of its answer in rising order. A model that hardly knows the third learns the
+# second by the logic, but not at once: a shortcut has its chance.
+KNOWN = {"TOP": -1, "LOW": 0, "THIRD": -3}
+PLACES = tuple(f"AT{place}" for place in range(LISTED))  # which stands there
 # How a problem begins; the last one is kept for the test of unseen phrasings.
 PHRASINGS = ("of", "among", "in the row", "given")
 CUES = ("place", "mark")
@@ -40,7 +41,9 @@ Row = dict[str, Any]
 class Size:
     """How large the model is, how many domains it knows, and how long it learns.
 
-    The last two domains are kept for tests.
+    The last two domains are kept for tests. `third` and `places` are shares of the questions that
+    it learns from: which is the third largest, and which stands at a place. A model that knows
+    places has a shortcut by them ready at hand.
     """
 
     domains: tuple[str, ...] = DOMAINS
@@ -48,6 +51,8 @@ class Size:
     layers: int = 4
     steps: int = 600
     learning_rate: float = 2e-3
+    third: float = 0.1
+    places: float = 0.0
 
     @property
     def held_out(self) -> tuple[str, ...]:
@@ -56,7 +61,11 @@ class Size:
 
 
 # The small one is there in a minute of one core; it knows the third largest less well.
-SIZES = {"full": Size(), "small": Size(DOMAINS[:6], 64, 3, 400, 4e-3)}
+SIZES = {
+    "full": Size(),
+    "small": Size(DOMAINS[:6], 64, 3, 400, 4e-3),
+    "places": Size(DOMAINS[:6], 64, 3, 400, 4e-3, third=0.2, places=0.2),
+}
 
 
 def isomers(
@@ -166,13 +175,14 @@ def model_folder(
     """The student's starting point, one a seed and size; `tell` is told the share that is done."""
     words = [word for phrasing in PHRASINGS for word in phrasing.split()]
     symbols = [f"{domain}{rank}" for domain in size.domains for rank in range(SYMBOLS)]
-    tokenizer = make_tokenizer([*KNOWN, SECOND, EQUALS, *words, *symbols])
+    asked = [*KNOWN, *(PLACES if size.places else ()), SECOND, EQUALS]
+    tokenizer = make_tokenizer([*asked, *words, *symbols])
     rng = random.Random(f"ranking pretraining {seed}")
 
     def draw(step: int) -> Batch:
         if tell is not None:
             tell(step / size.steps)
-        return encode(tokenizer, [_known(rng, size.domains) for _ in range(ROWS)])
+        return encode(tokenizer, [_known(rng, size) for _ in range(ROWS)])
 
     return pretrained(
         "ranking",
@@ -187,12 +197,16 @@ def model_folder(
     )
 
 
-def _known(rng: random.Random, domains: Sequence[str]) -> tuple[str, str]:
+def _known(rng: random.Random, size: Size) -> tuple[str, str]:
     """A question that the model comes with. Half of the lists mix domains, so that ranks, and not
     only symbols, are something that it knows."""
     ranks = rng.sample(range(SYMBOLS), rng.randint(3, LISTED + 1))
-    one, mixes = rng.choice(domains), rng.random() < 0.5
-    symbols = [f"{rng.choice(domains) if mixes else one}{rank}" for rank in ranks]
-    question = rng.choices(list(KNOWN), [share for _, share in KNOWN.values()])[0]
-    answer = symbols[ranks.index(sorted(ranks)[KNOWN[question][0]])]
+    one, mixes = rng.choice(size.domains), rng.random() < 0.5
+    symbols = [f"{rng.choice(size.domains) if mixes else one}{rank}" for rank in ranks]
+    extreme = (1 - size.third - size.places) / 2
+    question = rng.choices(list(KNOWN), [extreme, extreme, size.third])[0]
+    answer = symbols[ranks.index(sorted(ranks)[KNOWN[question]])]
+    if size.places and rng.random() < size.places:
+        place = rng.randrange(min(len(symbols), LISTED))
+        question, answer = PLACES[place], symbols[place]
     return _prompt(rng.choice(PHRASINGS), symbols, question), answer

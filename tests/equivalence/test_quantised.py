@@ -1,0 +1,150 @@
+"""LoRA on quantised layers: the engine never reads the base weight, so it is as exact there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from poise.gradients.adapters import Adapter, find_adapters
+from poise.gradients.direction_space import DECAY
+from poise.gradients.domains import DomainBatch
+from poise.gradients.engine import GradientEngine
+from poise.gradients.reference import _masked
+from poise.methods.iga import IGA
+from tests.equivalence.iga_gradients import Batch, Gradients, difference, engine_step, named
+from tests.equivalence.iga_models import SMALL
+
+bnb = pytest.importorskip("bitsandbytes")
+TARGETS = ["q_proj", "v_proj", "up_proj", "down_proj"]
+# Quantised layers compute in float32, whatever comes in. Four domains weigh a quarter each, which does
+# not round, so that a gradient that goes through them is the same by domain and in the sum.
+BATCHES = [Batch.of([2, 0, 1, 3, 2, 0], number=4, seed=seed) for seed in (1, 2, 3)]
+METHODS = {
+    "weight": IGA(projection="exact"),
+    "mask alone": IGA(projection="none", tau=3.0),
+    "factor": IGA(space="factor"),
+}
+BITS = (4, 8)
+
+
+def quantise(layer: nn.Linear, bits: int) -> nn.Module:
+    if bits == 4:
+        made = bnb.nn.Linear4bit(
+            layer.in_features, layer.out_features, bias=False, compute_dtype=torch.float32
+        )
+    else:
+        made = bnb.nn.Linear8bitLt(
+            layer.in_features, layer.out_features, bias=False, has_fp16_weights=False
+        )
+    made.load_state_dict({"weight": layer.weight.data})
+    return made.to("cpu")  # where it is quantised
+
+
+def quantised(bits: int) -> Any:
+    """A Llama, four kinds of whose layers are quantised, with random factors in float64."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SMALL)).float()
+    for name, layer in list(model.named_modules()):
+        parent, _, own = name.rpartition(".")
+        if own in TARGETS:
+            setattr(model.get_submodule(parent), own, quantise(layer, bits))
+    setattr(model, f"is_loaded_in_{bits}bit", True)
+    config = LoraConfig(r=3, lora_alpha=5, target_modules=TARGETS, init_lora_weights=False)
+    model = get_peft_model(model, config)
+    for module in model.modules():  # model.double() would take quantised weights for numbers
+        if not isinstance(module, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.double()
+            for buffer_name, buffer in module.named_buffers(recurse=False):
+                setattr(module, buffer_name, buffer.double())
+    return model
+
+
+class Seen:
+    """Inputs of A, (sequences, tokens, in), and what B puts out, of every adapter in a forward."""
+
+    def __init__(self, model: Any, batch: Batch) -> None:
+        self.adapters = find_adapters(model)
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+        handles = []
+        for adapter in self.adapters:
+            handles += [
+                adapter.down.register_forward_hook(lambda _m, x, _y: self.inputs.append(x[0])),
+                adapter.up.register_forward_hook(lambda _m, _x, y: self.outputs.append(y)),
+            ]
+        self.losses = batch.losses(model)
+        for handle in handles:
+            handle.remove()
+
+    def gradients(self, loss: Tensor) -> list[Tensor]:
+        """Of a loss by each whole matrix W: the layers compute y = W0 x + s B A x."""
+        deltas = torch.autograd.grad(loss, self.outputs, retain_graph=True)
+        return [
+            torch.einsum("bto,bti->oi", delta / adapter.scaling, x.detach())
+            for adapter, delta, x in zip(self.adapters, deltas, self.inputs, strict=True)
+        ]
+
+
+def to_factors(adapter: Adapter, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    down, up = (p.detach() for p in adapter.parameters)
+    return adapter.scaling * up.T @ gradient, adapter.scaling * gradient @ down.T
+
+
+def expected_of(model: Any, batch: Batch, method: IGA) -> Gradients:
+    seen = Seen(model, batch)
+    weights = DomainBatch(batch.domains, batch.counts).weights
+    by_domain = [seen.gradients(loss) for loss in seen.losses]
+    pairs = []
+    for adapter, *parts in zip(seen.adapters, *by_domain, strict=True):
+        if method.space == "factor":
+            factors = [to_factors(adapter, part) for part in parts]
+            masked = [_masked(each, weights, method) for each in zip(*factors, strict=True)]
+            pairs.append((masked[0], masked[1]))
+            continue
+        gradient = _masked(parts, weights, method)
+        if method.projection != "none":
+            left, values, right = torch.linalg.svd(gradient, full_matrices=False)
+            rank = adapter.down.weight.shape[0]
+            gradient = left[:, :rank] @ torch.diag(values[:rank]) @ right[:rank]
+        pairs.append(to_factors(adapter, gradient))
+    return named(seen.adapters, pairs)
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("method", METHODS)
+def test_masks_equal_one_backward_pass_for_each_domain(method: str, bits: int) -> None:
+    model = quantised(bits)
+    found = engine_step(GradientEngine(model, METHODS[method]), model, BATCHES[:1])
+    assert difference(found, expected_of(model, BATCHES[0], METHODS[method])) < 1e-10
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_directions_equal_their_formula_over_steps(bits: int) -> None:
+    model = quantised(bits)
+    engine = GradientEngine(model, IGA(space="direction"))
+    sums: list[dict[int, Tensor]] = [{} for _ in engine.adapters]
+    for batch in BATCHES:
+        found = engine_step(engine, model, [batch])
+        seen = Seen(model, batch)
+        weights = DomainBatch(batch.domains, batch.counts).weights
+        gradients = seen.gradients((weights * seen.losses).sum())
+        pairs = []
+        for adapter, gradient, x, known in zip(
+            seen.adapters, gradients, seen.inputs, sums, strict=True
+        ):
+            if known:
+                means = torch.stack([total[:-1] / total[-1] for total in known.values()])
+                apart = means[1:] - means[:1]
+                gradient = gradient - gradient @ torch.linalg.pinv(apart, rtol=1e-12) @ apart
+            pairs.append(to_factors(adapter, gradient))
+            ones = torch.cat([x.detach(), torch.ones_like(x[..., :1])], -1).sum(1)
+            for domain in range(batch.number):
+                of_step = ones[batch.domains == domain].sum(0)
+                known[domain] = DECAY * known[domain] + of_step if domain in known else of_step
+        assert difference(found, named(seen.adapters, pairs)) < 1e-10
