@@ -14,12 +14,14 @@ what the domains tell it: "shuffled domains" (labels change places within each s
 directions" (in place of those of the direction space).
 
 Figures by test: accuracy, that of the worst domain, and the Logical Consistency Score; and the
-means over the tests out of distribution, at the end and along the way. `reliance`: accuracy with
-the cue minus that with the cue reversed.
+means over the tests out of distribution, at the end and along the way. `counted/accuracy`: the mean
+over the tests that `counted` names, those on which an oracle shows that the logic can be learned.
+`reliance`: accuracy with the cue minus that with the cue reversed.
 """
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from typing import Any
 
@@ -40,7 +42,7 @@ COUNTS = (
 OWN = (
     *(name for name in COUNTS if name != "seed"),
     *("method", "algorithm", "strength", "train_strength", "size", "model_seed"),
-    *("cue", "control"),
+    *("cue", "control", "counted"),
 )
 CONTROLS = (None, "shuffled domains", "random directions")
 
@@ -73,6 +75,9 @@ def check(config: dict[str, Any]) -> None:
         if name in config and config[name] not in known:
             expected = ", ".join(map(str, known))
             raise ValueError(f"{name}: expected one of {expected}, found {config[name]!r}")
+    if unknown := set(config.get("counted", [])) - set(ranking.TESTS):
+        expected = ", ".join(ranking.TESTS)
+        raise ValueError(f"counted: expected some of {expected}, found {', '.join(unknown)}")
     if config.get("control") == "random directions" and config.get("space") != "direction":
         raise ValueError(
             "control: 'random directions' are of space 'direction', found space "
@@ -111,13 +116,19 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             callbacks=[curve],
         )
         quieten(trainer)
-        if config.get("control") == "random directions":
+        if unknown := set(config.get("counted", [])) - set(ranking.TESTS):
+        expected = ", ".join(ranking.TESTS)
+        raise ValueError(f"counted: expected some of {expected}, found {', '.join(unknown)}")
+    if config.get("control") == "random directions":
             use_random_directions(trainer.engine, seed)
         trainer.train()
     logged = [line for line in trainer.state.log_history if "loss" in line]
     figures = curve.figures()
-    reliance = figures["in_distribution/accuracy"] - figures["reversed/accuracy"]
-    return figures | {"reliance": reliance, "train_loss": [line["loss"] for line in logged]}
+    figures["reliance"] = figures["in_distribution/accuracy"] - figures["reversed/accuracy"]
+    if tests := config.get("counted"):
+        counted = statistics.fmean(figures[f"{test}/accuracy"] for test in tests)
+        figures["counted/accuracy"] = counted
+    return figures | {"train_loss": [line["loss"] for line in logged]}
 
 
 def _size(config: dict[str, Any]) -> ranking.Size:
