@@ -21,8 +21,8 @@ from tests.equivalence.iga_models import SMALL
 
 bnb = pytest.importorskip("bitsandbytes")
 TARGETS = ["q_proj", "v_proj", "up_proj", "down_proj"]
-# Quantised layers compute in float32, whatever comes in. Four domains weigh a quarter each, which does
-# not round, so that a gradient that goes through them is the same by domain and in the sum.
+# Quantised layers compute in float32, whatever comes in. Four domains weigh a quarter each, which
+# does not round, so that a gradient that goes through them is the same by domain and in the sum.
 BATCHES = [Batch.of([2, 0, 1, 3, 2, 0], number=4, seed=seed) for seed in (1, 2, 3)]
 METHODS = {
     "weight": IGA(projection="exact"),

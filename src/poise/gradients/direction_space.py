@@ -30,6 +30,12 @@ class DirectionSpace:
 
     with :math:`\delta` the gradient of B's output. No gradient is taken apart by domain.
 
+    With `is_kept_off` (IGA's `applied_to="update"`) A is projected after each step of the
+    optimizer too, :math:`A \leftarrow A\,(I - P P^T)`, with the P of the next one: an adaptive
+    optimizer's step leaves the complement of P, and A's random start never was in it. The adapter
+    then does not read the directions at all, and dB needs nothing taken out. A that is frozen
+    stays as it is.
+
     P is that of the steps before, one for all micro-batches and ranks; the first step is plain.
     Sums of inputs and C are added up over both, so a step is plain fine-tuning's, projected. The
     running mean weighs a step 0.9 times the one after it (Choice).
@@ -37,11 +43,12 @@ class DirectionSpace:
 
     Args:
         adapters: LoRA matrices.
+        is_kept_off: whether A itself is projected.
     """
 
-    def __init__(self, adapters: Sequence[Adapter]) -> None:
+    def __init__(self, adapters: Sequence[Adapter], is_kept_off: bool = False) -> None:
         self.statistics = StatisticsLog()
-        self._layers = [_Layer(adapter) for adapter in adapters]
+        self._layers = [_Layer(adapter, is_kept_off) for adapter in adapters]
 
     def attach(self, hooks: Hooks, batch: DomainBatch, tau: float) -> None:
         """Hooks every layer for one forward and backward pass."""
@@ -86,6 +93,15 @@ class DirectionSpace:
             layer.project(self.statistics)
             layer.learn()
         self._find_directions()
+
+    def before_step(self) -> None:
+        """Nothing is needed of the parameters as they were."""
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Projects A off the directions of the next step."""
+        for layer in self._layers:
+            layer.keep_off()
 
     def _find_directions(self) -> None:
         """P of every layer, all layers of one width at once."""
@@ -152,8 +168,10 @@ class _Step(NamedTuple):
 class _Layer:
     """One adapter: adds up inputs by domain, and what of B's gradient is to be taken out."""
 
-    def __init__(self, adapter: Adapter) -> None:
+    def __init__(self, adapter: Adapter, is_kept_off: bool) -> None:
         self.name = adapter.name
+        # Of a frozen A the gradient of B alone is projected.
+        self._is_kept_off = is_kept_off and adapter.down.weight.requires_grad
         self._adapter = adapter
         self.running: Tensor | None = None
         self.basis: Tensor | None = None  # P (in, K - 1)
@@ -217,7 +235,7 @@ class _Layer:
         sums = torch.bmm(tokens[:, None], x)[:, 0]
         both = torch.cat([sums.to(inputs), tokens.to(inputs).sum(1, keepdim=True)], 1)
         inputs.index_add_(0, batch.domains, both)
-        if self.basis is not None:
+        if self.basis is not None and not self._is_kept_off:
             coordinates = x @ self.basis.to(x)
             removed += (delta.flatten(0, 1).T @ coordinates.flatten(0, 1).to(delta)).to(removed)
 
@@ -235,8 +253,14 @@ class _Layer:
             part = gradient @ basis
             statistics.add(self.name, _seen(basis, part, gradient))
             down.grad.copy_(gradient - part @ basis.T)
-        if up.grad is not None:
+        if up.grad is not None and not self._is_kept_off:
             up.grad.sub_((self._step.removed @ (down.detach().to(basis) @ basis).T).to(up.grad))
+
+    def keep_off(self) -> None:
+        """Projects A itself."""
+        if self._is_kept_off and self.basis is not None:
+            down = self._adapter.down.weight
+            down.sub_(((down.to(self.basis) @ self.basis) @ self.basis.T).to(down))
 
     def learn(self) -> None:
         """Adds the step's inputs to the running sums."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..methods.base import Aggregator
 from ..methods.iga import IGA
@@ -64,9 +65,33 @@ class GradientEngine:
         if isinstance(method, IGA) and method.space == "weight":
             self._space = WeightSpace(self.adapters, method, seed)
         elif isinstance(method, IGA) and method.space == "direction":
-            self._space = DirectionSpace(self.adapters)
+            self._space = DirectionSpace(self.adapters, method.applied_to == "update")
         else:
             self._space = FactorSpace(self.adapters, method)
+        self._needs_steps = isinstance(method, IGA) and method.applied_to == "update"
+
+    def follow(self, optimizer: Optimizer) -> None:
+        """Lets a method that is applied to the update act on this optimizer's steps.
+
+        Args:
+            optimizer: the torch optimizer itself, no wrapper.
+
+        Raises:
+            TypeError: it runs no step hooks.
+        """
+        if not self._needs_steps:
+            return
+        if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+            raise TypeError(
+                f"expected a torch.optim.Optimizer, found {type(optimizer).__name__}, which runs "
+                "no step hooks; pass the optimizer inside, or choose one such as "
+                "torch.optim.AdamW, or applied_to='gradient'"
+            )
+        space = self._space
+        assert not isinstance(space, WeightSpace)
+        optimizer.register_step_pre_hook(lambda *_: space.before_step())
+        optimizer.register_step_post_hook(lambda *_: space.after_step())
+        self._needs_steps = False
 
     @contextmanager
     def collect(self, batch: DomainBatch, tau: float | None = None) -> Iterator[None]:
@@ -114,8 +139,14 @@ class GradientEngine:
             learning_rate: of the step that follows; needed by the retraction alone.
 
         Raises:
+            RuntimeError: a method that is applied to the update follows no optimizer.
             ValueError: a retraction without a learning rate above 0.
         """
+        if self._needs_steps:
+            raise RuntimeError(
+                "applied_to='update' acts on the optimizer's steps; call engine.follow(optimizer) "
+                "before the first one"
+            )
         self._space.finish(learning_rate)
 
     def statistics(self) -> dict[str, LayerStatistics]:
@@ -129,7 +160,7 @@ class GradientEngine:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What carries over from step to step, by layer: the projection's warm starts, or the
-        running sums of inputs."""
+        running sums of inputs or of the domains' gradients."""
         return self._space.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -15,6 +15,7 @@ from .adapters import Adapter
 from .domains import DomainBatch, OnHost, tokens_by_domain
 from .masked_mean import Scratch, domain_gradients, masked_mean
 from .statistics import StatisticsLog
+from .step_masks import StepMasks
 from .taps import Hooks
 
 
@@ -27,6 +28,9 @@ class FactorSpace:
 
     The sums of all P elements of all factors are one (K, P) matrix, of which each factor has its
     columns: ranks add it up at once, and an aggregator gets it as it is.
+
+    With IGA's `applied_to="update"` the gradient stays the plain mean, and the mask acts on the
+    optimizer's steps: see `StepMasks`.
 
     Args:
         adapters: LoRA matrices.
@@ -48,6 +52,9 @@ class FactorSpace:
                     start = self._factors[-1].columns.stop if self._factors else 0
                     name = f"{adapter.name}.{part}"
                     self._factors.append(_Factor(name, source, module, start))
+        self._steps: StepMasks | None = None
+        if isinstance(method, IGA) and method.applied_to == "update":
+            self._steps = StepMasks([factor.module.weight for factor in self._factors], method)
         self._forget_step()
 
     def _forget_step(self) -> None:
@@ -94,18 +101,30 @@ class FactorSpace:
         """Forgets the step so far."""
         self._forget_step()
 
+    def before_step(self) -> None:
+        """Before the optimizer's step."""
+        if self._steps is not None:
+            self._steps.before()
+
+    def after_step(self) -> None:
+        """After it: masks the step."""
+        if self._steps is not None:
+            self._steps.after()
+
     def state_dict(self) -> dict[str, Tensor]:
-        """Nothing carries over from step to step."""
-        return {}
+        """Running sums where steps are masked; else nothing carries over."""
+        return {} if self._steps is None else self._steps.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes `state_dict`'s.
 
         Raises:
-            ValueError: it is not of the factor space.
+            ValueError: it is of another space or model.
         """
-        if state:
-            raise ValueError("state: expected none in factor space, found one of the weight space")
+        if self._steps is not None:
+            self._steps.load_state_dict(state)
+        elif state:
+            raise ValueError("state: expected none in factor space, found one of another space")
 
     @torch.no_grad()
     def finish(self, learning_rate: float | None = None) -> None:
@@ -122,6 +141,8 @@ class FactorSpace:
         counts = [self._counts[k] for k in weights]
         gradients /= torch.tensor(counts, dtype=gradients.dtype, device=gradients.device)[:, None]
         combine = self._mask_each if isinstance(self._method, IGA) else self._aggregate
+        if self._steps is not None:
+            self._steps.learn(gradients, list(weights), len(self._counts), self._tau)
         results = combine(used, gradients, list(weights.values()))
         for factor, result in zip(used, results, strict=True):
             factor.write(result * (self._shares / ranks))
@@ -136,6 +157,8 @@ class FactorSpace:
         units = [1.0] * len(weights)
         for factor in used:
             mask, tau, own = self._method.mask, self._tau, factor.of(gradients)
+            if self._steps is not None:  # the mask is for later
+                tau = 0.0
             masked, seen = masked_mean(own, units, weights, mask, tau, self._scratch)
             self.statistics.add(factor.name, torch.cat([seen, seen.new_ones(1)]))
             yield masked

@@ -13,6 +13,8 @@ Projection = Literal["randomized", "exact", "none"]
 PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
 Update = Literal["chain", "retraction"]
 UPDATES: tuple[Update, ...] = get_args(Update)
+Target = Literal["gradient", "update"]
+TARGETS: tuple[Target, ...] = get_args(Target)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,13 @@ class IGA:
         update: "chain": dA = s B^T P, dB = s P A^T, for any optimizer. "retraction": the factors'
             gradient is such that one plain SGD step makes B A the truncated SVD of
             B A - (learning rate / s) P. Weight space with a projection only.
+        applied_to: "gradient": the optimizer sees what the mask or projection leaves. "update": it
+            acts on what the optimizer makes of the gradient, so that an adaptive optimizer, which
+            divides by the gradient's own size, cannot undo it. Factor space: the step is masked,
+            by running means of the domains' gradients, and given back its length. Direction
+            space: A itself is kept off the directions, so that the adapter does not read them.
+            Needs `GradientEngine.follow(optimizer)`. Not in weight space, whose mask is of whole
+            matrices.
 
     Raises:
         ValueError: a value outside its range, or settings that exclude each other.
@@ -57,9 +66,16 @@ class IGA:
     rank: int | None = None
     oversampling: int = 8
     update: Update = "chain"
+    applied_to: Target = "gradient"
 
     def __post_init__(self) -> None:
-        for name, known in (("space", SPACES), ("projection", PROJECTIONS), ("update", UPDATES)):
+        known_values = (
+            ("space", SPACES),
+            ("projection", PROJECTIONS),
+            ("update", UPDATES),
+            ("applied_to", TARGETS),
+        )
+        for name, known in known_values:
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
         if not 0 <= self.tau < float("inf"):
@@ -75,6 +91,11 @@ class IGA:
             raise ValueError(
                 "update 'retraction' moves along a low-rank gradient of the matrix; expected space "
                 f"'weight' and a projection, found {self.space!r} and {self.projection!r}"
+            )
+        if self.applied_to == "update" and self.space == "weight":
+            raise ValueError(
+                "applied_to 'update' acts on steps of the factors; expected space 'factor' or "
+                "'direction', found 'weight', whose mask is of whole matrices"
             )
         self.mask  # noqa: B018 (raises for scale and eps)
 

@@ -27,7 +27,7 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
 
     Mask and projection of "iga" (see [`poise.methods.iga.IGA`] for the formulas and our choices):
     `space`, `tau`, `tau_schedule`, `tau_warmup_steps`, `mask_scale`, `mask_eps`, `projection`,
-    `projection_rank`, `projection_oversampling`, `update`.
+    `projection_rank`, `projection_oversampling`, `update`, `applied_to`.
 
     Loss and batches: `domain_weights`, `domains`, `use_engine`. Two arguments of TRL's have another
     meaning or default: `per_device_train_batch_size` counts isomer sets, not sequences (`Choice`: a
@@ -98,6 +98,11 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         "From the projected gradient to the factors: 'chain' (chain rule, any optimizer) or "
         "'retraction' (one step on the manifold of low-rank matrices, plain SGD).",
     )
+    applied_to: str = _option(
+        "gradient",
+        "What mask or directions act on: 'gradient', or 'update', what the optimizer makes of it, "
+        "so that an adaptive optimizer cannot undo them. Factor and direction space.",
+    )
     domain_weights: str = _option(
         "equal",
         "What domains weigh in the loss: 'equal' (mean of the domains' mean losses) or 'tokens' "
@@ -152,6 +157,7 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
             rank=self.projection_rank,
             oversampling=self.projection_oversampling,
             update=self.update,  # type: ignore[arg-type]
+            applied_to=self.applied_to,  # type: ignore[arg-type]
         )
 
     def baseline(self, domains: int = 1) -> Baseline | None:

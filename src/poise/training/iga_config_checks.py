@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core.conflict import SCALES
-from ..methods.iga import PROJECTIONS, SPACES, UPDATES
+from ..methods.iga import PROJECTIONS, SPACES, TARGETS, UPDATES
 from .optimizer_kinds import refuse_steps_in_backward
 
 TAU_SCHEDULES = ("constant", "linear")
@@ -23,7 +23,7 @@ _OF_MASKS = (
     "projection_oversampling",
     "update",
 )
-_OF_IGA = ("space", *_OF_MASKS, "use_engine")
+_OF_IGA = ("space", *_OF_MASKS, "applied_to", "use_engine")
 
 
 GRADIENTS = "the gradients that are taken apart by domain"
@@ -91,6 +91,7 @@ def check_values(args: Any) -> None:
         "mask_scale": SCALES,
         "projection": PROJECTIONS,
         "update": UPDATES,
+        "applied_to": TARGETS,
         "domain_weights": DOMAIN_WEIGHTS,
     }
     for name, values in known.items():

@@ -181,8 +181,11 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
 
     def create_optimizer(self, model: Any = None) -> Any:
         optimizer = super().create_optimizer(model)
+        inner = getattr(optimizer, "optimizer", optimizer)
         if self._retracts:
-            check_plain_sgd(getattr(optimizer, "optimizer", optimizer))
+            check_plain_sgd(inner)
+        if self.engine is not None:
+            self.engine.follow(inner)
         return optimizer
 
     @property

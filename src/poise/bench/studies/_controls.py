@@ -42,7 +42,8 @@ def use_random_directions(engine: Any, seed: int) -> None:
                     drawn = torch.randn(width - 1, domains - 1, generator=generator)
                     layer.basis = torch.linalg.qr(drawn.to(layer.running))[0]
 
-    engine._space = RandomDirections(engine.adapters)
+    kept_off = engine.method.applied_to == "update"
+    engine._space = RandomDirections(engine.adapters, kept_off)
 
 
 def rates(args: Any) -> list[float]:

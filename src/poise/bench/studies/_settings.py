@@ -36,6 +36,7 @@ IGA: dict[str, Any] = {
     "projection": "randomized",
     "projection_oversampling": 8,
     "update": "chain",
+    "applied_to": "gradient",
 }
 
 

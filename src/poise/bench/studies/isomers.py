@@ -122,8 +122,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     logged = [line for line in trainer.state.log_history if "loss" in line]
     figures = curve.figures()
     figures["reliance"] = figures["in_distribution/accuracy"] - figures["reversed/accuracy"]
-    if tests := config.get("counted"):
-        counted = statistics.fmean(figures[f"{test}/accuracy"] for test in tests)
+    if counted_tests := config.get("counted"):
+        counted = statistics.fmean(figures[f"{test}/accuracy"] for test in counted_tests)
         figures["counted/accuracy"] = counted
     return figures | {"train_loss": [line["loss"] for line in logged]}
 
