@@ -48,6 +48,11 @@ class Batch:
         return Batch(self.ids[part], self.domains[part], self.kept[part], self.number)
 
     @property
+    def predicting(self) -> Tensor:
+        """Tokens before those with a loss."""
+        return torch.cat([self.kept[:, 1:], torch.zeros_like(self.kept[:, :1])], 1)
+
+    @property
     def counts(self) -> Tensor:
         tokens = self.kept.sum(1).double()
         return tokens.new_zeros(self.number).index_add(0, self.domains, tokens)
@@ -82,12 +87,14 @@ def engine_step(
     batches: Sequence[Batch],
     by_tokens: bool = False,
     shares: Sequence[float] | None = None,
+    tells_predicting: bool = False,
 ) -> Gradients:
     """What the engine leaves in `.grad` after a step of some micro-batches."""
     model.zero_grad()
     shares = shares or [1 / len(batches)] * len(batches)
     for batch, share in zip(batches, shares, strict=True):
-        info = DomainBatch(batch.domains, batch.counts, share, by_tokens)
+        predicting = batch.predicting if tells_predicting else None
+        info = DomainBatch(batch.domains, batch.counts, share, by_tokens, predicting=predicting)
         with engine.collect(info):
             losses = batch.losses(model)
             (share * (info.weights.to(losses) * losses).sum()).backward()

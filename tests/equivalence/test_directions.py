@@ -36,7 +36,8 @@ THIRD = Batch.of([2, 0, 1, 0, 2, 0], number=4, seed=3)
 class Oracle:
     """Sums of inputs token by token, projectors by a pseudo-inverse, gradients of whole weights."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, tells_predicting: bool = False) -> None:
+        self.tells_predicting = tells_predicting
         self.twin = copy.deepcopy(model)
         if getattr(self.twin, "is_gradient_checkpointing", False):
             self.twin.gradient_checkpointing_disable()
@@ -47,7 +48,7 @@ class Oracle:
             for parameter in adapter.parameters:
                 parameter.requires_grad_(True)
         require_base_gradients(self.twin, self.adapters)
-        self.sums: dict[str, dict[int, tuple[Tensor, float]]] = {}
+        self.sums: dict[str, dict[tuple[int, int], tuple[Tensor, float]]] = {}  # by group, domain
 
     def step(self, batch: Batch, by_tokens: bool = False) -> Gradients:
         weights = DomainBatch(batch.domains, batch.counts, by_tokens=by_tokens).weights
@@ -119,27 +120,38 @@ class Oracle:
         for x in uses:
             for row, domain in enumerate(batch.domains.tolist()):
                 for token in range(x.shape[1]):
-                    total, count = new.get(domain, (torch.zeros_like(x[0, 0]), 0.0))
-                    new[domain] = (total + x[row, token], count + 1.0)
+                    is_known = self.tells_predicting and x.shape[1] == batch.ids.shape[1]
+                    key = (int(is_known and bool(batch.predicting[row, token])), domain)
+                    total, count = new.get(key, (torch.zeros_like(x[0, 0]), 0.0))
+                    new[key] = (total + x[row, token], count + 1.0)
         self.sums[name] = new
 
     def _projector(self, adapter: Adapter) -> Tensor | None:
         sums = self.sums.get(adapter.name)
-        if not sums or len(sums) < 2:
+        if not sums:
             return None
-        means = torch.stack([total / count for total, count in sums.values()])
-        differences = means[1:] - means[:1]
+        parts = []
+        for group in (0, 1):
+            own = [total / count for (g, _), (total, count) in sums.items() if g == group]
+            if len(own) > 1:
+                means = torch.stack(own)
+                parts.append(means[1:] - means[:1])
+        if not parts:
+            return None
+        differences = torch.cat(parts)
         return torch.linalg.pinv(differences, rtol=1e-12) @ differences
 
 
+@pytest.mark.parametrize("tells_predicting", [False, True])
 @pytest.mark.parametrize("model", MODELS)
-def test_the_space_is_the_formula(model: str, device: torch.device) -> None:
+def test_the_space_is_the_formula(model: str, tells_predicting: bool, device: torch.device) -> None:
     built = MODELS[model]().to(device)
-    engine, oracle = GradientEngine(built, DIRECTIONS), Oracle(built)
+    engine, oracle = GradientEngine(built, DIRECTIONS), Oracle(built, tells_predicting)
     with in_float64():
         for place, batch in enumerate((FIRST, SECOND, THIRD)):
             batch = batch.to(device)
-            found, expected = engine_step(engine, built, [batch]), oracle.step(batch)
+            found = engine_step(engine, built, [batch], tells_predicting=tells_predicting)
+            expected = oracle.step(batch)
             assert difference(found, expected) < 1e-10, place
 
 
@@ -166,7 +178,7 @@ def test_an_update_cannot_read_the_domain() -> None:
         engine_step(engine, model, [SECOND])
     assert len(state) == len(engine.adapters)
     for adapter in engine.adapters:
-        running = state[adapter.name]
+        (running,) = state[adapter.name]
         seen = running[running[:, -1] > 0]
         means = seen[:, :-1] / seen[:, -1:]
         assert len(means) == 3
@@ -207,8 +219,8 @@ def test_a_state_goes_on_where_it_stopped() -> None:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"nowhere": torch.zeros(4, 7)}, "expected layers of this model, found 'nowhere'"),
-        ({"base_model.model.inner": torch.zeros(4, 7)}, "expected shape"),
+        ({"nowhere": torch.zeros(1, 4, 7)}, "expected layers of this model, found 'nowhere'"),
+        ({"base_model.model.inner": torch.zeros(1, 4, 7)}, "expected shape"),
     ],
     ids=["another layer", "another width"],
 )
@@ -229,13 +241,21 @@ def test_one_domain_is_plain_fine_tuning() -> None:
 
 def test_directions_are_orthonormal_and_as_many_as_there_are() -> None:
     generator = torch.Generator().manual_seed(0)
-    running = torch.randn(3, 4, 9, generator=generator, dtype=torch.float64)
+    running = torch.randn(3, 1, 4, 9, generator=generator, dtype=torch.float64)
     running[..., -1] = 2.0
-    running[1, 3] = 0.0  # a domain that was never seen
-    running[2, 2] = running[2, 1]  # two alike
+    running[1, 0, 3] = 0.0  # a domain that was never seen
+    running[2, 0, 2] = running[2, 0, 1]  # two alike
     basis = domain_directions(running)
     products = basis.transpose(1, 2) @ basis
     ranks = [3, 2, 2]
     for product, rank in zip(products, ranks, strict=True):
         expected = torch.diag((torch.arange(3) < rank).double())
         torch.testing.assert_close(product, expected, atol=1e-12, rtol=0)
+
+
+def test_predicting_is_told_always_or_never() -> None:
+    model = toy()
+    engine = GradientEngine(model, DIRECTIONS)
+    engine_step(engine, model, [FIRST], tells_predicting=True)
+    with pytest.raises(ValueError, match="for all batches or for none"):
+        engine_step(engine, model, [SECOND])

@@ -23,7 +23,10 @@ class DirectionSpace:
 
     For a layer with inputs x let :math:`\mu_k` be their running mean over the tokens of domain k,
     and P an orthonormal basis of the differences of the :math:`\mu_k`: K - 1 directions for K
-    domains. The gradient of the layer's matrix becomes :math:`G (I - P P^T)`, so
+    domains. Where `DomainBatch.predicting` says at which tokens the loss's are predicted, these
+    and the others have means of their own, and P has 2 (K - 1) directions: what the domains differ
+    in where an answer is decided is not what they differ in on average (Choice).
+    The gradient of the layer's matrix becomes :math:`G (I - P P^T)`, so
 
     .. math:: dA \leftarrow dA\,(I - P P^T), \qquad
         dB \leftarrow dB - C\,(A P)^T, \quad C = \sum_t \delta_t\,(P^T x_t)^T
@@ -66,7 +69,7 @@ class DirectionSpace:
             layer.forget_step()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Running sums and counts of inputs by layer, (K, in + 1)."""
+        """Running sums and counts of inputs by layer, (groups of tokens, K, in + 1)."""
         return {x.name: x.running for x in self._layers if x.running is not None}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -116,14 +119,12 @@ class DirectionSpace:
 
     def _add_up_over_ranks(self, ranks: int) -> None:
         """A rank without a layer's tokens, or without any loss, adds zeros."""
-        known = torch.tensor(
-            [layer.number for layer in self._layers], device=self._layers[0].device
-        )
+        known = torch.tensor([layer.size for layer in self._layers], device=self._layers[0].device)
         dist.all_reduce(known, dist.ReduceOp.MAX)
         parts: list[Tensor] = []
-        for layer, number in zip(self._layers, known.tolist(), strict=True):
-            if number:
-                parts += layer.parts(number)
+        for layer, (groups, domains) in zip(self._layers, known.tolist(), strict=True):
+            if domains:
+                parts += layer.parts(groups, domains)
         if not parts:
             return
         flat = torch.cat([part.flatten() for part in parts])
@@ -135,11 +136,11 @@ class DirectionSpace:
 
 
 def domain_directions(running: Tensor) -> Tensor:
-    r"""Orthonormal bases P (n, in, K - 1) of the differences between domains' means.
+    r"""Orthonormal bases P (n, in, groups x (K - 1)) of the differences between domains' means.
 
     Args:
-        running: (n, K, in + 1), sums of inputs and, last, numbers of tokens. A domain without
-            tokens has no mean and adds no direction.
+        running: (n, groups, K, in + 1), sums of inputs and, last, numbers of tokens. A domain
+            without tokens in a group has no mean there and adds no direction.
 
     Returns:
         Columns of zeros where there are fewer directions.
@@ -147,19 +148,19 @@ def domain_directions(running: Tensor) -> Tensor:
     counts = running[..., -1:]
     has_tokens = counts > 0
     means = torch.where(has_tokens, running[..., :-1] / counts.clamp_min(1e-30), 0.0)
-    center = means.sum(1, keepdim=True) / has_tokens.sum(1, keepdim=True).clamp_min(1)
-    differences = torch.where(has_tokens, means - center, 0.0)
+    center = means.sum(2, keepdim=True) / has_tokens.sum(2, keepdim=True).clamp_min(1)
+    differences = torch.where(has_tokens, means - center, 0.0).flatten(1, 2)
     _, values, right = torch.linalg.svd(differences, full_matrices=False)
-    rank = running.shape[1] - 1
+    rank = running.shape[1] * (running.shape[2] - 1)
     eps = torch.finfo(running.dtype).eps * max(differences.shape[1:])
-    size = means.norm(dim=(1, 2))[:, None]  # the differences' rounding is that of the means
+    size = means.flatten(1).norm(dim=1, keepdim=True)  # the differences' rounding is that of the means
     is_direction = values[:, :rank] > eps * size
     basis: Tensor = (right[:, :rank] * is_direction[..., None]).transpose(1, 2)
     return basis
 
 
 class _Step(NamedTuple):
-    """What a step adds up: (K, in + 1) sums of inputs and counts; C (out, K - 1)."""
+    """What a step adds up: (groups, K, in + 1) sums of inputs and counts; C (out, directions)."""
 
     inputs: Tensor
     removed: Tensor
@@ -186,18 +187,21 @@ class _Layer:
         self._step: _Step | None = None
 
     @property
-    def number(self) -> int:
-        """Domains of the step, 0 where the layer was not used."""
-        return 0 if self._step is None else len(self._step.inputs)
+    def size(self) -> tuple[int, int]:
+        """Groups and domains of the step, 0 where the layer was not used."""
+        if self._step is None:
+            return 0, 0
+        groups, domains, _ = self._step.inputs.shape
+        return groups, domains
 
-    def parts(self, domains: int) -> tuple[Tensor, Tensor]:
+    def parts(self, groups: int, domains: int) -> tuple[Tensor, Tensor]:
         """The step's sums, zeros at its beginning."""
         if self._step is None:
             down, up = self._adapter.parameters
             dtype = accumulation_dtype(down.dtype)
             self._step = _Step(
-                torch.zeros(domains, down.shape[1] + 1, dtype=dtype, device=down.device),
-                torch.zeros(up.shape[0], domains - 1, dtype=dtype, device=down.device),
+                torch.zeros(groups, domains, down.shape[1] + 1, dtype=dtype, device=down.device),
+                torch.zeros(up.shape[0], groups * (domains - 1), dtype=dtype, device=down.device),
             )
         return self._step
 
@@ -225,16 +229,21 @@ class _Layer:
 
     @torch.no_grad()
     def _add(self, x: Tensor, delta: Tensor, hooks: Hooks, batch: DomainBatch) -> None:
-        inputs, removed = self.parts(len(batch.host.counts))
+        groups = 1 if batch.predicting is None else 2
+        if self.running is not None and len(self.running) != groups:
+            raise ValueError(
+                "predicting: expected it for all batches or for none, found it for some of them"
+            )
+        inputs, removed = self.parts(groups, len(batch.host.counts))
         number = len(batch.host.domains)
         x, delta = (
             by_sequence(t, number, hooks.lengths, self.name).reshape(number, -1, t.shape[-1])
             for t in (x, delta)
         )
-        tokens = hooks.is_token(x)
-        sums = torch.bmm(tokens[:, None], x)[:, 0]
-        both = torch.cat([sums.to(inputs), tokens.to(inputs).sum(1, keepdim=True)], 1)
-        inputs.index_add_(0, batch.domains, both)
+        for group, tokens in enumerate(_groups(hooks.is_token(x), batch.predicting)):
+            sums = torch.bmm(tokens[:, None], x)[:, 0]
+            both = torch.cat([sums.to(inputs), tokens.to(inputs).sum(1, keepdim=True)], 1)
+            inputs[group].index_add_(0, batch.domains, both)
         if self.basis is not None and not self._is_kept_off:
             coordinates = x @ self.basis.to(x)
             removed += (delta.flatten(0, 1).T @ coordinates.flatten(0, 1).to(delta)).to(removed)
@@ -277,14 +286,25 @@ class _Layer:
         """
         width = self._adapter.down.weight.shape[1] + 1
         if running is not None:
-            if running.dim() != 2 or running.shape[1] != width:
+            if running.dim() != 3 or running.shape[2] != width:
                 raise ValueError(
-                    f"running sums: expected shape (domains, {width}) for {self.name}, found "
+                    f"running sums: expected shape (groups, K, {width}) for {self.name}, found "
                     f"{tuple(running.shape)}; they belong to another model"
                 )
             running = running.to(self.device)
         self.running, self.basis = running, None
         self.forget_step()
+
+
+def _groups(tokens: Tensor, predicting: Tensor | None) -> tuple[Tensor, ...]:
+    """Weights (batch, tokens) of each group: the others, and those at which something is predicted.
+
+    A layer that sees another number of tokens has them all in the first.
+    """
+    if predicting is None or predicting.shape != tokens.shape:
+        return (tokens,)
+    chosen = tokens * predicting.to(tokens)
+    return tokens - chosen, chosen
 
 
 def _seen(basis: Tensor, part: Tensor, gradient: Tensor) -> Tensor:

@@ -64,6 +64,8 @@ class DomainBatch:
         share: factor of the whole, e.g. 1 / micro-batches, times a gradient scaler's scale.
         by_tokens: weights by tokens, as plain fine-tuning has them.
         known: both as the host knows them, where it has read them before.
+        predicting: (batch, tokens), which tokens the loss's are predicted at: the tokens before
+            them, mostly. The direction space keeps their inputs' means apart from the others'.
 
     Raises:
         ValueError: no sequence or no token, a domain outside 0 to K - 1, a domain with tokens and
@@ -75,6 +77,7 @@ class DomainBatch:
     share: float = 1.0
     by_tokens: bool = False
     known: OnHost | None = None
+    predicting: Tensor | None = None
 
     def __post_init__(self) -> None:
         numbers, counts = self.host

@@ -41,12 +41,14 @@ class MicroBatch:
         counts: (K,) loss tokens by domain.
         normalisation: the host's.
         by_tokens: weights by tokens, as the host has them; else equal over the domains present.
+        predicting: (batch, tokens), which tokens the loss's are predicted at.
     """
 
     domains: Tensor
     counts: Tensor
     normalisation: Normalisation
     by_tokens: bool
+    predicting: Tensor | None = None
 
     @cached_property
     def host(self) -> OnHost:
@@ -80,7 +82,9 @@ class MicroBatch:
     @cached_property
     def for_engine(self) -> DomainBatch:
         """What the engine has to know of it."""
-        return DomainBatch(self.domains, self.counts, self.share, self.by_tokens, self.host)
+        return DomainBatch(
+            self.domains, self.counts, self.share, self.by_tokens, self.host, self.predicting
+        )
 
     def row_weights(self) -> Tensor | None:
         """(batch,) factors of the rows' token losses that turn the host's mean into

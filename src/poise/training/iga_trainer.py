@@ -28,7 +28,7 @@ from .iga_preflight import (
 )
 from .iga_rows import tell_lost_rows, with_one_end
 from .iga_state import IGAStateMixin
-from .isomer_batches import DOMAIN, IsomerCollator, IsomerSets, loss_tokens
+from .isomer_batches import DOMAIN, IsomerCollator, IsomerSets, loss_tokens, predicting
 from .metrics_log import MetricsLog
 from .rounding import RoundingCheck
 
@@ -216,9 +216,10 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
             steps=self.current_gradient_accumulation_steps,
             scale=1.0 if scaler is None else scaler.get_scale(),
         )
-        domains = inputs[DOMAIN]
-        counts = loss_tokens(inputs["labels"], domains, len(self.domains))
-        return MicroBatch(domains, counts, normalisation, self.args.domain_weights == "tokens")
+        domains, labels = inputs[DOMAIN], inputs["labels"]
+        counts = loss_tokens(labels, domains, len(self.domains))
+        by_tokens = self.args.domain_weights == "tokens"
+        return MicroBatch(domains, counts, normalisation, by_tokens, predicting(labels))
 
     def compute_loss(
         self,

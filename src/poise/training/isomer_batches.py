@@ -115,3 +115,10 @@ def loss_tokens(labels: Tensor, domains: Tensor, number: int) -> Tensor:
     """
     tokens = (labels[:, 1:] != -100).sum(1)
     return tokens.new_zeros(number).index_add_(0, domains.to(tokens.device), tokens)
+
+
+def predicting(labels: Tensor) -> Tensor:
+    """Tokens at which a loss token is predicted, (batch, tokens): each one's before it."""
+    next_labels = labels.roll(-1, 1)
+    next_labels[:, -1] = -100
+    return next_labels != -100

@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from poise.training.isomer_batches import IsomerCollator, IsomerSets, loss_tokens
+from poise.training.isomer_batches import IsomerCollator, IsomerSets, loss_tokens, predicting
 
 ROWS = [
     ("a", "law", [1, 2]),
@@ -77,3 +77,10 @@ def test_what_a_data_set_does_its_rows_do(sets: IsomerSets) -> None:
 
 def test_sets_can_be_copied(sets: IsomerSets) -> None:
     assert copy.deepcopy(sets)[0] == sets[0]
+
+
+def test_a_loss_token_is_predicted_at_the_one_before_it() -> None:
+    labels = torch.tensor([[-100, -100, 5, 6], [7, -100, -100, 8], [-100, -100, -100, -100]])
+    expected = [[0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert predicting(labels).int().tolist() == expected
+    assert predicting(labels).sum() == loss_tokens(labels, torch.zeros(3, dtype=torch.long), 1)

@@ -38,8 +38,8 @@ def use_random_directions(engine: Any, seed: int) -> None:
         def _find_directions(self) -> None:
             for layer in self._layers:
                 if layer.running is not None and layer.basis is None:
-                    domains, width = layer.running.shape
-                    drawn = torch.randn(width - 1, domains - 1, generator=generator)
+                    groups, domains, width = layer.running.shape
+                    drawn = torch.randn(width - 1, groups * (domains - 1), generator=generator)
                     layer.basis = torch.linalg.qr(drawn.to(layer.running))[0]
 
     kept_off = engine.method.applied_to == "update"
