@@ -108,7 +108,7 @@ class Workload:
         adapters = find_adapters(self.model)
         require_base_gradients(self.model, adapters)
         weights = self.batch.weights
-        reference_gradients(self.model, adapters, self.losses(), weights, IGA())
+        reference_gradients(self.model, adapters, self.losses(), weights, IGA(space="weight"))
         for module in self.model.modules():
             if hasattr(module, "get_base_layer"):
                 module.get_base_layer().weight.requires_grad_(False)

@@ -22,7 +22,7 @@ import torch
 from hypothesis import settings
 
 from tests.exact import in_float64
-from tests.tiny import BRAKE, EXACT, IGA_RUN, RUN, save_tiny_model
+from tests.tiny import BRAKE, EXACT, IGA_RUN, RUN, iga_run, save_tiny_model
 
 # No deadline: a test that asserts a time fails on a busy machine.
 settings.register_profile("poise", deadline=None, max_examples=40)
@@ -106,6 +106,7 @@ def make_iga_config(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[
     own = _settings(request, tmp_path)
 
     def make(cls: Any = IGAConfig, **overrides: Any) -> Any:
-        return cls(**IGA_RUN | own | overrides)
+        settings = own | overrides
+        return cls(**(iga_run(settings) if issubclass(cls, IGAConfig) else IGA_RUN | settings))
 
     return make

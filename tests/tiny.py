@@ -45,6 +45,12 @@ CHAT_TEMPLATE = (
 )
 
 
+def iga_run(settings: dict[str, Any]) -> dict[str, Any]:
+    """`IGA_RUN` with settings; IGA masks whole matrices, which has most to go wrong."""
+    space = {"space": "weight"} if settings.get("method", "iga") == "iga" else {}
+    return IGA_RUN | space | settings
+
+
 def tiny_tokenizer(*, chat: bool = True) -> PreTrainedTokenizerFast:
     """One token a character."""
     vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", "<unk>", *CHARACTERS])}

@@ -19,15 +19,20 @@ LATE = 10**6  # a step after every warm-up
 
 
 def gradients(
-    method: IGA | Objective | Aggregator | None,
+    method: IGA | Objective | Aggregator | GradientEngine | None,
     model: Any,
     batches: Sequence[Batch],
     by_tokens: bool = False,
     step: int = LATE,
 ) -> Gradients:
-    """What a step of some micro-batches leaves in `.grad`; None is plain fine-tuning."""
+    """What a step of some micro-batches leaves in `.grad`; None is plain fine-tuning.
+
+    An engine is one that goes on from earlier steps.
+    """
     if isinstance(method, IGA | Aggregator):
-        return engine_step(GradientEngine(model, method), model, batches, by_tokens)
+        method = GradientEngine(model, method)
+    if isinstance(method, GradientEngine):
+        return engine_step(method, model, batches, by_tokens)
     model.zero_grad()
     for batch in batches:
         seen = evidence(model, batch, by_tokens, step)

@@ -56,11 +56,12 @@ PENALTY = {"penalty_weight": 3.0, "warmup_steps": 2}
 NO_PENALTY = {"method_options": PENALTY | {"penalty_weight": 0.0}}
 
 METHODS: dict[str, Promise] = {
-    "iga, weight": Promise({"projection": "none"}, neutral={"tau": 0.0}),
-    "iga, weight, projected": Promise(agreement_is_plain=False),
+    "iga, weight": Promise({"space": "weight", "projection": "none"}, neutral={"tau": 0.0}),
+    "iga, weight, projected": Promise({"space": "weight"}, agreement_is_plain=False),
     "iga, factor": Promise(
         {"space": "factor"}, any_split=True, even_split=True, neutral={"tau": 0.0}
     ),
+    "iga, direction": Promise({"space": "direction"}, even_split=True),
     "erm": Promise(_baseline("erm"), even_split=True, neutral={}),
     # Its penalty says how sure predictions are, also where there is nothing to compare.
     "irm": Promise(

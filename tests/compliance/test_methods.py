@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from poise.gradients.engine import GradientEngine
+from poise.methods.base import Aggregator
 from poise.methods.baselines import BASELINES
+from poise.methods.iga import IGA
 from tests.compliance.gradients import gradients
 from tests.compliance.methods import METHODS, Method
 from tests.equivalence.iga_gradients import Batch, Gradients, difference
@@ -35,7 +38,8 @@ def _relabelled(batch: Batch, numbers: list[int]) -> Batch:
 def _step(make: Callable[[int], Method], *batches: Batch, steps: int = 1) -> Gradients:
     """The gradient of the last of some steps, by a method that has seen those before."""
     method, model = make(batches[0].number), toy()
-    found = [gradients(method, model, batches) for _ in range(steps)]
+    goes_on = GradientEngine(model, method) if isinstance(method, IGA | Aggregator) else method
+    found = [gradients(goes_on, model, batches) for _ in range(steps)]
     return found[-1]
 
 

@@ -54,7 +54,7 @@ class Oracle:
         weights = DomainBatch(batch.domains, batch.counts, by_tokens=by_tokens).weights
         self.twin.zero_grad()
         uses = self._watch(batch, weights)
-        plain = IGA(projection="none", tau=0.0)
+        plain = IGA(space="weight", projection="none", tau=0.0)
         pairs = reference_gradients(
             self.twin, self.adapters, batch.losses(self.twin), weights, plain
         )

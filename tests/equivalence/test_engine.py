@@ -32,11 +32,13 @@ from tests.exact import in_float64
 from tests.grids import grid
 
 METHODS = {
-    "weight, snr, exact": IGA(projection="exact"),
-    "weight, layer, exact, rank 2": IGA(projection="exact", scale="layer", rank=2, tau=0.3),
-    "weight, none, no projection": IGA(projection="none", scale="none", tau=1e3),
-    "weight, snr, no projection": IGA(projection="none", eps=1e-3),
-    "weight, no mask, exact": IGA(projection="exact", tau=0.0),
+    "weight, snr, exact": IGA(space="weight", projection="exact"),
+    "weight, layer, exact, rank 2": IGA(
+        space="weight", projection="exact", scale="layer", rank=2, tau=0.3
+    ),
+    "weight, none, no projection": IGA(space="weight", projection="none", scale="none", tau=1e3),
+    "weight, snr, no projection": IGA(space="weight", projection="none", eps=1e-3),
+    "weight, no mask, exact": IGA(space="weight", projection="exact", tau=0.0),
     "factor, snr": IGA(space="factor"),
     "factor, layer": IGA(space="factor", scale="layer", tau=2.0),
     "factor, none": IGA(space="factor", scale="none", tau=10.0),
@@ -97,7 +99,7 @@ def test_one_domain_and_a_neutral_setting_are_plain_fine_tuning(
 @pytest.mark.parametrize("projection", ["randomized", "exact", "none"])
 def test_the_reference_with_one_domain_is_plain_fine_tuning(projection: Any) -> None:
     model, batch = toy(), Batch.of([1, 1, 1], 3)
-    found = oracle_step(model, batch, IGA(projection=projection, rank=1))
+    found = oracle_step(model, batch, IGA(space="weight", projection=projection, rank=1))
     assert difference(found, _plain_step(model, batch)) < 1e-12
 
 
@@ -178,7 +180,7 @@ def test_the_randomised_projection_loses_little_more_than_the_exact_one() -> Non
     model = llama()
     lost, gradients = {}, {}
     for projection in ("exact", "randomized"):
-        method = IGA(projection=projection, rank=2, oversampling=4)
+        method = IGA(space="weight", projection=projection, rank=2, oversampling=4)
         engine = GradientEngine(model, method)
         with in_float64():
             gradients[projection] = engine_step(engine, model, [MIXED])
@@ -190,10 +192,10 @@ def test_the_randomised_projection_loses_little_more_than_the_exact_one() -> Non
 
 def test_warm_starts_bring_the_randomised_projection_to_the_exact_one() -> None:
     model = llama()
-    engine = GradientEngine(model, IGA(rank=2, oversampling=4))
+    engine = GradientEngine(model, IGA(space="weight", rank=2, oversampling=4))
     with in_float64():
         steps = [engine_step(engine, model, [MIXED]) for _ in range(40)]
-        expected = oracle_step(model, MIXED, IGA(projection="exact", rank=2))
+        expected = oracle_step(model, MIXED, IGA(space="weight", projection="exact", rank=2))
     errors = [difference(step, expected) for step in steps]
     assert errors[-1] < 0.1 * errors[0]
     assert errors[-1] < 1e-3
@@ -202,7 +204,7 @@ def test_warm_starts_bring_the_randomised_projection_to_the_exact_one() -> None:
 def test_where_the_width_is_the_whole_matrix_the_randomised_projection_is_exact(
     device: torch.device,
 ) -> None:
-    assert _difference(device, toy(), IGA(oversampling=8), MIXED) < 1e-10
+    assert _difference(device, toy(), IGA(space="weight", oversampling=8), MIXED) < 1e-10
 
 
 # What cannot be masked as one

@@ -25,8 +25,8 @@ TARGETS = ["q_proj", "v_proj", "up_proj", "down_proj"]
 # does not round, so that a gradient that goes through them is the same by domain and in the sum.
 BATCHES = [Batch.of([2, 0, 1, 3, 2, 0], number=4, seed=seed) for seed in (1, 2, 3)]
 METHODS = {
-    "weight": IGA(projection="exact"),
-    "mask alone": IGA(projection="none", tau=3.0),
+    "weight": IGA(space="weight", projection="exact"),
+    "mask alone": IGA(space="weight", projection="none", tau=3.0),
     "factor": IGA(space="factor"),
 }
 BITS = (4, 8)

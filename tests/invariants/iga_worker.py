@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from poise.training import IGAConfig, IGATrainer
 from tests.exact import in_float64
-from tests.tiny import EXACT, IGA_RUN, tiny_isomers
+from tests.tiny import EXACT, iga_run, tiny_isomers
 
 
 def make_trainer(model: str, folder: str, **settings: Any) -> IGATrainer:
@@ -17,7 +17,7 @@ def make_trainer(model: str, folder: str, **settings: Any) -> IGATrainer:
     dropout = settings.pop("lora_dropout", 0.1)
     return IGATrainer(
         model=model,
-        args=IGAConfig(output_dir=folder, **IGA_RUN | settings),
+        args=IGAConfig(output_dir=folder, **iga_run(settings)),
         train_dataset=tiny_isomers(),
         peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=dropout),
     )

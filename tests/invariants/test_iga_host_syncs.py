@@ -23,14 +23,14 @@ from poise.training import IGAConfig, IGATrainer
 from tests.equivalence.iga_gradients import Batch, engine_step
 from tests.equivalence.iga_models import llama
 from tests.host_syncs import HostSyncs
-from tests.tiny import IGA_RUN, tiny_config, tiny_isomers, tiny_tokenizer
+from tests.tiny import iga_run, tiny_config, tiny_isomers, tiny_tokenizer
 
 # torch itself waits inside of eigh and of an SVD, once a matrix, to see whether they have failed.
 TORCHS_OWN = ("eigh", "svd")
 METHODS: dict[str, IGA | str] = {
-    "weight": IGA(),
-    "exact": IGA(projection="exact"),
-    "weight, no projection": IGA(projection="none"),
+    "weight": IGA(space="weight"),
+    "exact": IGA(space="weight", projection="exact"),
+    "weight, no projection": IGA(space="weight", projection="none"),
     "factor": IGA(space="factor"),
     "and_mask": "and_mask",
     "sand_mask": "sand_mask",
@@ -74,7 +74,7 @@ def test_the_engine_waits_no_more_for_a_larger_step(method: str, larger: str) ->
 
 
 # Plain SGD, as Adam on a CPU reads a step from each parameter; three steps, logged.
-RUN: dict[str, Any] = IGA_RUN | {"optim": "sgd", "max_steps": 3, "per_device_train_batch_size": 2}
+RUN: dict[str, Any] = {"optim": "sgd", "max_steps": 3, "per_device_train_batch_size": 2}
 TRAINERS: dict[str, dict[str, Any]] = {
     "weight": {"projection": "none"},
     "factor": {"space": "factor", "gradient_accumulation_steps": 2},
@@ -85,7 +85,7 @@ TRAINERS: dict[str, dict[str, Any]] = {
 def _trainer_syncs(folder: Path, settings: dict[str, Any], layers: int, domains: int) -> Any:
     trainer = IGATrainer(
         LlamaForCausalLM(tiny_config(num_hidden_layers=layers)),
-        IGAConfig(str(folder), **RUN | settings),
+        IGAConfig(str(folder), **iga_run(RUN | settings)),
         train_dataset=tiny_isomers(16, ("law", "science", "sport", "art")[:domains]),
         processing_class=tiny_tokenizer(),
         peft_config=LoraConfig(r=2, target_modules=["q_proj", "down_proj"]),
@@ -111,7 +111,9 @@ class _NoFloat64(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("method", [IGA(), IGA(space="factor")], ids=lambda method: method.space)
+@pytest.mark.parametrize(
+    "method", [IGA(space="weight"), IGA(space="factor")], ids=lambda method: method.space
+)
 def test_a_model_in_float32_needs_no_float64(method: IGA) -> None:
     model, batch = llama().float(), Batch.of([1, 0, 1], 2)
     engine, counts = GradientEngine(model, method), batch.counts.long()

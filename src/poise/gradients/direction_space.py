@@ -153,7 +153,9 @@ def domain_directions(running: Tensor) -> Tensor:
     _, values, right = torch.linalg.svd(differences, full_matrices=False)
     rank = running.shape[1] * (running.shape[2] - 1)
     eps = torch.finfo(running.dtype).eps * max(differences.shape[1:])
-    size = means.flatten(1).norm(dim=1, keepdim=True)  # the differences' rounding is that of the means
+    size = means.flatten(1).norm(
+        dim=1, keepdim=True
+    )  # the differences' rounding is that of the means
     is_direction = values[:, :rank] > eps * size
     basis: Tensor = (right[:, :rank] * is_direction[..., None]).transpose(1, 2)
     return basis

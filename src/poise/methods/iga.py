@@ -58,7 +58,7 @@ class IGA:
     the truncated SVD.
     """
 
-    space: Space = "weight"
+    space: Space = "direction"
     tau: float = 1.0
     scale: Scale = "snr"
     eps: float = 1e-6

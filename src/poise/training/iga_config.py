@@ -57,11 +57,12 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         "'vrex'. 'iga' has arguments of its own instead.",
     )
     space: str = _option(
-        "weight",
-        "Where gradients are compared: 'weight' (the paper's: whole matrices, masked and projected "
-        "in every micro-batch), 'factor' (the LoRA factors; cheaper, exact over micro-batches "
-        "and ranks, no projection) or 'direction' (updates are projected off the directions in "
-        "which the domains' inputs differ; cheapest, no mask and no low-rank projection).",
+        "direction",
+        "What is taken out: 'direction' (updates are projected off the directions in which the "
+        "domains' inputs differ; cheapest, no mask and no low-rank projection), or what the "
+        "domains' gradients disagree on, masked in 'weight' (the paper's: whole matrices, in every "
+        "micro-batch, and projected to a low rank) or 'factor' space (the LoRA factors; exact over "
+        "micro-batches and ranks, no projection).",
     )
     tau: float = _option(
         1.0, "Temperature of the conflict mask exp(-tau * variance / scale); 0 is no mask."

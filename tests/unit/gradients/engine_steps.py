@@ -12,7 +12,11 @@ from tests.equivalence.iga_gradients import Batch
 
 BATCH = Batch.of([2, 0, 1, 0], number=3)
 OTHER = Batch.of([1, 2, 0, 0], number=3, seed=1)
-SPACES = {"weight": IGA(), "factor": IGA(space="factor"), "retraction": IGA(update="retraction")}
+SPACES = {
+    "weight": IGA(space="weight"),
+    "factor": IGA(space="factor"),
+    "retraction": IGA(space="weight", update="retraction"),
+}
 every_space = pytest.mark.parametrize("method", SPACES.values(), ids=SPACES)
 
 

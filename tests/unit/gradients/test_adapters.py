@@ -198,7 +198,7 @@ def test_the_retraction_needs_both_factors() -> None:
     model = toy()
     model.base_model.model.other.lora_B["default"].weight.requires_grad_(False)
     with pytest.raises(UnsupportedAdapter, match="other: expected both factors to be trained"):
-        GradientEngine(model, IGA(update="retraction"))
+        GradientEngine(model, IGA(space="weight", update="retraction"))
 
 
 def test_the_refusal_is_a_value_error() -> None:

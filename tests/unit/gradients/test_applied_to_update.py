@@ -182,7 +182,7 @@ def test_an_engine_that_follows_nobody_says_so() -> None:
 
 def test_weight_space_is_refused() -> None:
     with pytest.raises(ValueError, match="whole matrices"):
-        IGA(applied_to="update")
+        IGA(space="weight", applied_to="update")
 
 
 def test_a_state_of_another_model_is_refused() -> None:

@@ -89,7 +89,7 @@ def test_memory_does_not_grow_over_200_steps(method: IGA) -> None:
 
 def test_statistics_that_nobody_reads_take_no_memory() -> None:
     model = toy()
-    engine = GradientEngine(model, IGA())
+    engine = GradientEngine(model, IGA(space="weight"))
     take_step(engine, model)
     before = _live_tensors()
     for _ in range(20):
@@ -151,10 +151,10 @@ def test_statistics_are_of_every_layer_and_read_once(method: IGA) -> None:
 
 def test_a_resumed_engine_goes_on_bit_for_bit() -> None:
     model = llama(r=2).float()
-    engine = GradientEngine(model, IGA(oversampling=2))
+    engine = GradientEngine(model, IGA(space="weight", oversampling=2))
     take_step(engine, model)
     state = {name: value.clone() for name, value in engine.state_dict().items()}
-    resumed = GradientEngine(model, IGA(oversampling=2), seed=7)
+    resumed = GradientEngine(model, IGA(space="weight", oversampling=2), seed=7)
     resumed.load_state_dict(state)
     for batch in (OTHER, BATCH):
         pairs = zip(take_step(engine, model, batch), take_step(resumed, model, batch), strict=True)
@@ -163,13 +163,13 @@ def test_a_resumed_engine_goes_on_bit_for_bit() -> None:
 
 def test_a_state_of_another_model_is_refused() -> None:
     model = toy()
-    engine = GradientEngine(model, IGA())
+    engine = GradientEngine(model, IGA(space="weight"))
     take_step(engine, model)
     state = engine.state_dict()
     with pytest.raises(ValueError, match=r"expected shape \(8, 2\) for .*found \(8, 8\)"):
-        GradientEngine(toy(), IGA(rank=2, oversampling=0)).load_state_dict(state)
+        GradientEngine(toy(), IGA(space="weight", rank=2, oversampling=0)).load_state_dict(state)
     with pytest.raises(ValueError, match="expected layers of this model"):
-        GradientEngine(llama(), IGA()).load_state_dict(state)
+        GradientEngine(llama(), IGA(space="weight")).load_state_dict(state)
     with pytest.raises(ValueError, match="expected none in factor space"):
         GradientEngine(model, IGA(space="factor")).load_state_dict(state)
     assert GradientEngine(model, IGA(space="factor")).state_dict() == {}
@@ -180,7 +180,10 @@ def test_a_state_of_another_model_is_refused() -> None:
 
 def test_it_trains_in_a_plain_loop() -> None:
     model = toy()
-    engine, optimizer = GradientEngine(model, IGA()), optim.AdamW(model.parameters(), lr=1e-2)
+    engine, optimizer = (
+        GradientEngine(model, IGA(space="weight")),
+        optim.AdamW(model.parameters(), lr=1e-2),
+    )
     losses = []
     for _ in range(30):
         for micro in (BATCH, OTHER):
@@ -203,7 +206,7 @@ def test_a_step_without_micro_batches_does_nothing() -> None:
 
 def test_a_seed_gives_the_same_gradients() -> None:
     model = llama(r=2)
-    method = IGA(oversampling=0)
+    method = IGA(space="weight", oversampling=0)
     first, same, other = (
         engine_step(GradientEngine(model, method, seed), model, [BATCH]) for seed in (1, 1, 2)
     )

@@ -16,7 +16,9 @@ from tests.equivalence.iga_models import llama, toy
 from .engine_steps import BATCH, every_space, take_step
 
 
-@pytest.mark.parametrize("method", [IGA(), IGA(space="factor")], ids=["weight", "factor"])
+@pytest.mark.parametrize(
+    "method", [IGA(space="weight"), IGA(space="factor")], ids=["weight", "factor"]
+)
 @pytest.mark.parametrize("is_autocast", [False, True])
 def test_bfloat16_is_near_float64(method: IGA, is_autocast: bool) -> None:
     """All weights in bfloat16, or bfloat16 autocast over float32 weights, on a tiny Llama.

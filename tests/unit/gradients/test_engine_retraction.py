@@ -21,7 +21,9 @@ from .engine_steps import BATCH
 
 def test_a_plain_step_along_the_retractions_gradient_is_the_truncated_svd() -> None:
     model, rate = toy(), 0.05
-    engine = GradientEngine(model, IGA(update="retraction", projection="exact", tau=0.0))
+    engine = GradientEngine(
+        model, IGA(space="weight", update="retraction", projection="exact", tau=0.0)
+    )
     optimizer, info = (
         optim.SGD(model.parameters(), lr=rate),
         DomainBatch(BATCH.domains, BATCH.counts),
@@ -44,6 +46,6 @@ def test_a_plain_step_along_the_retractions_gradient_is_the_truncated_svd() -> N
 
 @pytest.mark.parametrize("rate", [None, 0.0, -1.0])
 def test_a_retraction_without_a_learning_rate_is_refused(rate: float | None) -> None:
-    engine = GradientEngine(toy(), IGA(update="retraction"))
+    engine = GradientEngine(toy(), IGA(space="weight", update="retraction"))
     with pytest.raises(ValueError, match="expected the learning rate of the step, above 0"):
         engine.finish(rate)

@@ -47,7 +47,7 @@ def _rank_main(folder: str) -> None:
     torch.save(_trained(PARTS[rank]), f"{folder}/trained{rank}.pt")
     torch.save(_alone(rank), f"{folder}/alone{rank}.pt")
     with pytest.raises(ValueError, match="'retraction': expected one process, found 2"):
-        GradientEngine(toy(), IGA(update="retraction"))
+        GradientEngine(toy(), IGA(space="weight", update="retraction"))
 
 
 def _alone(rank: int) -> Gradients:

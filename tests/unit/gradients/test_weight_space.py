@@ -24,7 +24,11 @@ INFO = DomainBatch(BATCH.domains, BATCH.counts)
 def test_the_rank_is_the_adapters_own_or_the_settings() -> None:
     model = toy()
     own, same, less = (
-        engine_step(GradientEngine(model, IGA(projection="exact", rank=rank)), model, [BATCH])
+        engine_step(
+            GradientEngine(model, IGA(space="weight", projection="exact", rank=rank)),
+            model,
+            [BATCH],
+        )
         for rank in (None, 3, 1)
     )
     assert difference(own, same) == 0
@@ -34,7 +38,7 @@ def test_the_rank_is_the_adapters_own_or_the_settings() -> None:
 
 def test_warm_starts_are_kept_by_layer_and_orthonormal() -> None:
     model = llama(r=2).float()
-    engine = GradientEngine(model, IGA(oversampling=3))
+    engine = GradientEngine(model, IGA(space="weight", oversampling=3))
     assert engine.state_dict() == {}
     engine_step(engine, model, [BATCH])
     state = engine.state_dict()
@@ -46,12 +50,12 @@ def test_warm_starts_are_kept_by_layer_and_orthonormal() -> None:
 
 def test_a_step_without_gradient_keeps_the_projection_alive() -> None:
     """All deltas zero once, as where every token of a step is masked out by the user."""
-    model, method = llama(r=2), IGA(oversampling=2)
+    model, method = llama(r=2), IGA(space="weight", oversampling=2)
     engine = GradientEngine(model, method)
     with engine.collect(INFO):
         (0 * BATCH.losses(model)).sum().backward()
     found = engine_step(engine, model, [BATCH])
-    expected = oracle_step(model, BATCH, IGA(projection="exact", rank=2))
+    expected = oracle_step(model, BATCH, IGA(space="weight", projection="exact", rank=2))
     assert difference(found, expected) < 1.0
     assert all(s.rank_energy > 0 for s in engine.statistics().values())
 
@@ -59,7 +63,7 @@ def test_a_step_without_gradient_keeps_the_projection_alive() -> None:
 def test_a_second_backward_pass_is_refused() -> None:
     """Its mask would be that of another gradient."""
     model = toy()
-    engine = GradientEngine(model, IGA())
+    engine = GradientEngine(model, IGA(space="weight"))
     with pytest.raises(RuntimeError, match="expected one backward pass"), engine.collect(INFO):
         first, *others = (INFO.weights * BATCH.losses(model)).unbind()
         first.backward(retain_graph=True)
@@ -69,7 +73,7 @@ def test_a_second_backward_pass_is_refused() -> None:
 def test_the_projections_of_micro_batches_are_retracted_together() -> None:
     """B'A' = trunc_r(BA - (rate / s) mean_m P_m)."""
     model, rate, micros = toy(), 0.05, [BATCH, Batch.of([1, 0, 2], number=3, seed=4)]
-    method = IGA(update="retraction", projection="exact", tau=0.0)
+    method = IGA(space="weight", update="retraction", projection="exact", tau=0.0)
     engine = GradientEngine(model, method)
     twin = copy.deepcopy(model)
     adapters = find_adapters(twin)

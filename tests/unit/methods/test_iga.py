@@ -11,8 +11,12 @@ from poise.core.conflict import SCALES, ConflictMask
 from poise.methods.iga import IGA, PROJECTIONS, SPACES
 
 
-def test_the_default_is_the_papers_space_with_a_projection_and_a_mask() -> None:
-    method = IGA()
+def test_the_default_is_the_direction_space() -> None:
+    assert IGA().space == "direction" and not IGA().is_neutral
+
+
+def test_the_papers_space_has_a_projection_and_a_mask() -> None:
+    method = IGA(space="weight")
     assert (method.space, method.projection, method.update) == ("weight", "randomized", "chain")
     assert method.tau > 0
     assert not method.is_neutral
@@ -20,7 +24,7 @@ def test_the_default_is_the_papers_space_with_a_projection_and_a_mask() -> None:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_mask_has_the_scale_and_the_eps(scale: Any) -> None:
-    assert IGA(scale=scale, eps=0.5).mask == ConflictMask(scale, 0.5)
+    assert IGA(space="weight", scale=scale, eps=0.5).mask == ConflictMask(scale, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +42,12 @@ def test_the_mask_has_the_scale_and_the_eps(scale: Any) -> None:
         ({"rank": 0}, "rank: expected 1 or more, found 0"),
         ({"oversampling": -1}, "oversampling: expected 0 or more, found -1"),
         ({"update": "retraction", "space": "factor"}, "expected space 'weight' and a projection"),
-        ({"update": "retraction", "projection": "none"}, "found 'weight' and 'none'"),
+        (
+            {"update": "retraction", "projection": "none", "space": "weight"},
+            "found 'weight' and 'none'",
+        ),
+        ({"applied_to": "weights"}, "applied_to: expected one of gradient, update, found"),
+        ({"applied_to": "update", "space": "weight"}, "expected space 'factor' or 'direction'"),
     ],
 )
 def test_settings_outside_their_range_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -47,9 +56,9 @@ def test_settings_outside_their_range_are_refused(settings: dict[str, Any], mess
 
 
 def test_the_edges_of_the_ranges_are_allowed() -> None:
-    IGA(tau=0, oversampling=0, rank=1)
+    IGA(space="weight", tau=0, oversampling=0, rank=1)
     for projection in ("randomized", "exact"):
-        IGA(update="retraction", projection=projection)  # type: ignore[arg-type]
+        IGA(space="weight", update="retraction", projection=projection)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("space", SPACES)

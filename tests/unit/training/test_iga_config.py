@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ from poise.methods.iga import IGA
 from poise.training import IGAConfig
 
 
-def test_defaults_are_the_methods(make_iga_config: Callable[..., Any]) -> None:
-    config = make_iga_config()
-    assert config.iga() == IGA()
+def test_defaults_are_the_methods(tmp_path: Path) -> None:
+    config = IGAConfig(str(tmp_path), use_cpu=True)
+    assert config.iga() == IGA() and config.space == "direction"
     assert config.completion_only_loss is True
     assert config.needs_engine
 
@@ -32,7 +33,9 @@ def test_settings_reach_the_method(make_iga_config: Callable[..., Any]) -> None:
         projection_rank=3,
         projection_oversampling=2,
     )
-    expected = IGA(tau=0.5, scale="layer", eps=1e-3, projection="exact", rank=3, oversampling=2)
+    expected = IGA(
+        space="weight", tau=0.5, scale="layer", eps=1e-3, projection="exact", rank=3, oversampling=2
+    )
     assert config.iga() == expected
 
 

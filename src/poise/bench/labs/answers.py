@@ -14,6 +14,8 @@ from ...evaluation.consistency import centered, set_distance
 from ...evaluation.representations import default_layer
 from .ranking import OUT_OF_DISTRIBUTION, Row
 
+BATCH = 256  # rows that are read at once
+
 
 class AnswerCurve(TrainerCallback):  # type: ignore[misc]
     """Accuracy and Logical Consistency Score of every test, every so many steps.
@@ -21,15 +23,23 @@ class AnswerCurve(TrainerCallback):  # type: ignore[misc]
     Args:
         tests: rows of isomer sets by test.
         every: optimizer steps between two measurements.
+        out_of_distribution: names of the tests that are.
     """
 
-    def __init__(self, tests: Mapping[str, Sequence[Row]], every: int) -> None:
+    def __init__(
+        self,
+        tests: Mapping[str, Sequence[Row]],
+        every: int,
+        out_of_distribution: Sequence[str] = OUT_OF_DISTRIBUTION,
+    ) -> None:
         self._tests, self._every = tests, every
+        self._out_of_distribution = out_of_distribution
         self.curve: list[dict[str, float]] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self._every == 0:
-            found = measure(kwargs["model"], kwargs["processing_class"], self._tests)
+            model, tokenizer = kwargs["model"], kwargs["processing_class"]
+            found = measure(model, tokenizer, self._tests, self._out_of_distribution)
             self.curve.append({"step": state.global_step, **found})
 
     def figures(self) -> dict[str, Any]:
@@ -40,7 +50,12 @@ class AnswerCurve(TrainerCallback):  # type: ignore[misc]
 
 
 @torch.no_grad()
-def measure(model: Any, tokenizer: Any, tests: Mapping[str, Sequence[Row]]) -> dict[str, float]:
+def measure(
+    model: Any,
+    tokenizer: Any,
+    tests: Mapping[str, Sequence[Row]],
+    out_of_distribution: Sequence[str] = OUT_OF_DISTRIBUTION,
+) -> dict[str, float]:
     """Accuracy (0 to 1), worst domain and score by test, and their means out of distribution."""
     was_training = model.training
     model.eval()
@@ -50,33 +65,49 @@ def measure(model: Any, tokenizer: Any, tests: Mapping[str, Sequence[Row]]) -> d
             found[f"{test}/{name}"] = value
     model.train(was_training)
     for name in ("accuracy", "worst_domain", "score"):
-        values = [found[f"{test}/{name}"] for test in OUT_OF_DISTRIBUTION]
+        values = [found[f"{test}/{name}"] for test in out_of_distribution]
         found[f"out_of_distribution/{name}"] = statistics.fmean(values)
     return found
 
 
 def _measure_test(model: Any, tokenizer: Any, rows: Sequence[Row]) -> dict[str, float]:
-    inputs = tokenizer([row["prompt"] for row in rows], return_tensors="pt", padding=True)
-    outputs = model(
-        input_ids=inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
-        output_hidden_states=True,
-    )
-    chosen = outputs.logits[:, -1].argmax(-1)
-    right = [
-        tokenizer.convert_ids_to_tokens(int(token)) == row["completion"].strip()
-        for token, row in zip(chosen, rows, strict=True)
-    ]
-    states = outputs.hidden_states
-    vectors = states[default_layer(model)][:, -1].double().numpy()
+    """Rows with `options` are answered by the likeliest of these, others by any token."""
+    right: list[bool] = []
+    parts = []
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        logits, vectors = _read(model, tokenizer, [row["prompt"] for row in batch])
+        parts.append(vectors)
+        for row, values in zip(batch, logits, strict=True):
+            answer, *options = _tokens(tokenizer, [row["completion"], *row.get("options", [])])
+            chosen = max(options, key=lambda o: float(values[o])) if options else values.argmax()
+            right.append(int(chosen) == answer)
     by_domain: dict[str, list[bool]] = {}
     for row, is_right in zip(rows, right, strict=True):
         by_domain.setdefault(row["domain"], []).append(is_right)
     return {
         "accuracy": statistics.fmean(right),
         "worst_domain": min(map(statistics.fmean, by_domain.values())),
-        "score": _score(rows, centered(vectors)),
+        "score": _score(rows, centered(np.concatenate(parts))),
     }
+
+
+def _read(model: Any, tokenizer: Any, prompts: list[str]) -> tuple[torch.Tensor, Any]:
+    """Logits and hidden states where each prompt's answer is decided."""
+    inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+    outputs = model(
+        input_ids=inputs["input_ids"].to(model.device),
+        attention_mask=inputs["attention_mask"].to(model.device),
+        output_hidden_states=True,
+        logits_to_keep=1,
+    )
+    states = outputs.hidden_states[default_layer(model)][:, -1]
+    return outputs.logits[:, -1], states.double().cpu().numpy()
+
+
+def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """The first token of each."""
+    return [tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in texts]
 
 
 def _score(rows: Sequence[Row], vectors: Any) -> float:
