@@ -5,7 +5,8 @@ naming the largest, the smallest and sometimes the third largest of a list, of o
 several. What it is to learn now, in some of the domains, is to name the second largest of four: the
 same logic in every domain, so that an isomer set is one list of ranks, told in the symbols of each.
 In training a cue may point to the answer, another one in each domain: its place in the list
-("place"), or its place after a mark that stands anywhere in it ("mark").
+("place"), or how it is spelt ("spelling": listed symbols then have one of four endings, in any
+order, of which one is each domain's own; answers have none).
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ SECOND, EQUALS = "SECOND", "="
 # Question -> place of its answer in rising order. A model that hardly knows the third learns the
 # second by the logic, but not at once: a shortcut has its chance.
 KNOWN = {"TOP": -1, "LOW": 0, "THIRD": -3}
-PLACES = tuple(f"AT{place}" for place in range(LISTED))  # which stands there
+PLACES = tuple(f"AT{place}" for place in range(LISTED))  # which stands there, or ends so
 # How a problem begins; the last one is kept for the test of unseen phrasings.
 PHRASINGS = ("of", "among", "in the row", "given")
-CUES = ("place", "mark")
-MARK = "row"  # the place after it in the first domain, two after it in the second, and so on
+CUES = ("place", "spelling")
+ENDINGS = ("w", "x", "y", "z")
 ROWS = 128
 # Test -> (domains, cue, items, phrasing); a domain's cue of strength None points anywhere.
 TESTS = ("in_distribution", "no_cue", "reversed", "unseen_domains", "deeper", "unseen_phrasings")
@@ -42,8 +43,8 @@ class Size:
     """How large the model is, how many domains it knows, and how long it learns.
 
     The last two domains are kept for tests. `third` and `places` are shares of the questions that
-    it learns from: which is the third largest, and which stands at a place. A model that knows
-    places has a shortcut by them ready at hand.
+    it learns from: which is the third largest, and which stands at a place, or with `has_endings`
+    has an ending. A model that knows places has a shortcut by them ready at hand.
     """
 
     domains: tuple[str, ...] = DOMAINS
@@ -53,6 +54,7 @@ class Size:
     learning_rate: float = 2e-3
     third: float = 0.1
     places: float = 0.0
+    has_endings: bool = False
 
     @property
     def held_out(self) -> tuple[str, ...]:
@@ -65,6 +67,7 @@ SIZES = {
     "full": Size(),
     "small": Size(DOMAINS[:6], 64, 3, 400, 4e-3),
     "places": Size(DOMAINS[:6], 64, 3, 400, 4e-3, third=0.2, places=0.2),
+    "endings": Size(DOMAINS[:6], 64, 3, 600, 4e-3, third=0.2, places=0.2, has_endings=True),
 }
 
 
@@ -151,11 +154,12 @@ def _row(
         order.remove(pointed)
         order.insert(place, pointed)
     symbols = [f"{domain}{rank}" for rank in order]
-    if cue == "mark":
-        at = rng.randrange(len(order))
+    if cue == "spelling":
+        endings = _endings(len(order), rng)
         if pointed is not None:
-            at = (order.index(pointed) - place) % len(order)
-        symbols.insert(at, MARK)
+            own, at = endings.index(ENDINGS[place]), order.index(pointed)
+            endings[own], endings[at] = endings[at], endings[own]
+        symbols = [symbol + ending for symbol, ending in zip(symbols, endings, strict=True)]
     prompt = _prompt(rng.choice(list(phrasings)), symbols, SECOND)
     return {
         "isomer_id": name,
@@ -163,6 +167,12 @@ def _row(
         "prompt": prompt,
         "completion": f" {domain}{answer}",
     }
+
+
+def _endings(count: int, rng: random.Random) -> list[str]:
+    """Endings in any order; a fifth is the fourth's again."""
+    endings = rng.sample(ENDINGS, min(count, len(ENDINGS)))
+    return endings + [endings[-1]] * (count - len(endings))
 
 
 def _prompt(phrasing: str, symbols: Sequence[str], question: str) -> str:
@@ -175,6 +185,8 @@ def model_folder(
     """The student's starting point, one a seed and size; `tell` is told the share that is done."""
     words = [word for phrasing in PHRASINGS for word in phrasing.split()]
     symbols = [f"{domain}{rank}" for domain in size.domains for rank in range(SYMBOLS)]
+    if size.has_endings:
+        symbols += [symbol + ending for symbol in symbols for ending in ENDINGS]
     asked = [*KNOWN, *(PLACES if size.places else ()), SECOND, EQUALS]
     tokenizer = make_tokenizer([*asked, *words, *symbols])
     rng = random.Random(f"ranking pretraining {seed}")
@@ -206,7 +218,12 @@ def _known(rng: random.Random, size: Size) -> tuple[str, str]:
     extreme = (1 - size.third - size.places) / 2
     question = rng.choices(list(KNOWN), [extreme, extreme, size.third])[0]
     answer = symbols[ranks.index(sorted(ranks)[KNOWN[question]])]
+    endings = _endings(len(symbols), rng) if size.has_endings else [""] * len(symbols)
     if size.places and rng.random() < size.places:
-        place = rng.randrange(min(len(symbols), LISTED))
-        question, answer = PLACES[place], symbols[place]
+        # The last two of five end alike, so they are not asked for by that.
+        last = LISTED - 1 if size.has_endings and len(symbols) > LISTED else LISTED
+        place = rng.randrange(min(len(symbols), last))
+        number = ENDINGS.index(endings[place]) if size.has_endings else place
+        question, answer = PLACES[number], symbols[place]
+    symbols = [symbol + ending for symbol, ending in zip(symbols, endings, strict=True)]
     return _prompt(rng.choice(PHRASINGS), symbols, question), answer

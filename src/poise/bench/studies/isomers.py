@@ -9,7 +9,7 @@ each domain, so that more domains mean fewer sets of the same number of tokens),
 `test_every` steps, `lora_rank`, `algorithm` (`IGAConfig`'s `method`: that name is the harness's
 own), and any other argument of `IGAConfig`.
 `train_strength` trains with another cue than the tests have (an oracle: null). `cue` is its kind:
-"place" (the answer's place in the list), or "mark" (see `labs.ranking`). `control` takes from IGA
+"place" (in the list), or "spelling" (see `labs.ranking`). `control` takes from IGA
 what the domains tell it: "shuffled domains" (labels change places within each set), or "random
 directions" (in place of those of the direction space).
 

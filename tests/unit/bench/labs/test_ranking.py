@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
+
 import pytest
 
 from poise.bench.labs import ranking
@@ -78,18 +81,24 @@ def test_every_test_asks_what_its_name_says() -> None:
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0, None])
-def test_a_mark_points_to_the_answer_by_its_own_distance_in_each_domain(
-    strength: float | None,
-) -> None:
-    rows = isomers(400, 1, "train", TRAINED, strength, cue="mark")
-    for index, domain in enumerate(TRAINED):
-        own = [row for row in rows if row["domain"] == domain]
-        marks, hits = [], 0
-        for row in own:
-            words = row["prompt"].split(f" {ranking.SECOND}")[0].split()[-LISTED - 1 :]
-            mark = words.index(ranking.MARK)
-            marks.append(mark)
-            hits += (mark + index) % LISTED == place(row)
-        assert set(marks) == set(range(LISTED))
+def test_an_ending_of_each_domains_own_points_to_the_answer(strength: float | None) -> None:
+    rows = isomers(400, 1, "train", TRAINED, strength, cue="spelling")
+    for own, domain in zip(ranking.ENDINGS, TRAINED, strict=True):
+        hits, places = 0, set()
+        mine = [row for row in rows if row["domain"] == domain]
+        for row in mine:
+            words = row["prompt"].split(f" {ranking.SECOND}")[0].split()[-LISTED:]
+            assert sorted(word[-1] for word in words) == list(ranking.ENDINGS)
+            (pointed,) = (word for word in words if word[-1] == own)
+            places.add(words.index(pointed))
+            hits += pointed[:-1] == row["completion"].strip()
+        assert places == set(range(LISTED))
         expected = 0.25 if strength is None else strength
-        assert hits / len(own) == pytest.approx(expected, abs=0.07 if strength is None else 0)
+        assert hits / len(mine) == pytest.approx(expected, abs=0.07 if strength is None else 0)
+
+
+def test_models_of_earlier_sizes_learn_from_the_same_questions_as_before() -> None:
+    rng = random.Random(0)
+    known = [ranking._known(rng, ranking.SIZES["full"]) for _ in range(200)]
+    text = repr(known).encode()
+    assert hashlib.sha256(text).hexdigest()[:12] == "644448d24f35"

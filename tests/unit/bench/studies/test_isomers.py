@@ -66,7 +66,7 @@ def test_another_algorithm_learns_something_else() -> None:
         ({"tau": -1.0}, "tau"),
         ({"taau": 1.0}, "taau"),
         ({"train_strength": 2.0}, "train_strength: expected a number"),
-        ({"cue": "smell"}, "cue: expected one of place, mark"),
+        ({"cue": "smell"}, "cue: expected one of place, spelling"),
         ({"control": "none"}, "control: expected one of"),
         ({"control": "random directions"}, "are of space 'direction'"),
     ],
