@@ -67,7 +67,7 @@ SIZES = {
     "full": Size(),
     "small": Size(DOMAINS[:6], 64, 3, 400, 4e-3),
     "places": Size(DOMAINS[:6], 64, 3, 400, 4e-3, third=0.2, places=0.2),
-    "endings": Size(DOMAINS[:6], 64, 3, 600, 4e-3, third=0.2, places=0.2, has_endings=True),
+    "endings": Size(DOMAINS[:6], 64, 3, 600, 4e-3, third=0.1, places=0.4, has_endings=True),
 }
 
 
