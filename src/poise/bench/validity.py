@@ -36,9 +36,9 @@ class Verdict:
         rule = self.rule
         bounds = (("at least", rule.at_least), ("at most", rule.at_most))
         expected = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
-        found = "no result yet" if self.mean is None else f"{self.mean:.3g}"
-        if self.missing and self.mean is not None:
-            found += f" with {self.missing} runs missing"
+        found = "nothing" if self.mean is None else f"{self.mean:.3g}"
+        if self.missing:
+            found += f", {self.missing} runs missing"
         return f"{rule.figure} of {rule.method}: expected {expected}, found {found}"
 
 
@@ -64,8 +64,10 @@ def require(experiment: Experiment, records: Mapping[str, Record]) -> None:
     """
     broken = [verdict for verdict in verdicts(experiment, records) if not verdict.holds]
     if broken:
+        is_known = not any(verdict.missing for verdict in broken)
+        state = "does not hold" if is_known else "is not known yet"
         raise ValueError(
-            f"{experiment.name}: its validity rule does not hold, so its methods are not compared: "
+            f"{experiment.name}: its validity rule {state}, so no other run is begun: "
             f"{'; '.join(map(str, broken))}"
         )
 

@@ -16,6 +16,7 @@ from .statistics import StatisticsLog
 from .taps import Hooks
 
 DECAY = 0.9  # of the running sums, a step
+LEAST = 1e-3  # tokens that a domain has in them, below which it is forgotten
 
 
 class DirectionSpace:
@@ -140,14 +141,14 @@ def domain_directions(running: Tensor) -> Tensor:
 
     Args:
         running: (n, groups, K, in + 1), sums of inputs and, last, numbers of tokens. A domain
-            without tokens in a group has no mean there and adds no direction.
+            without tokens in a group, or long without, has no mean there and adds no direction.
 
     Returns:
         Columns of zeros where there are fewer directions.
     """
     counts = running[..., -1:]
-    has_tokens = counts > 0
-    means = torch.where(has_tokens, running[..., :-1] / counts.clamp_min(1e-30), 0.0)
+    has_tokens = counts > LEAST
+    means = torch.where(has_tokens, running[..., :-1] / counts.clamp_min(LEAST), 0.0)
     center = means.sum(2, keepdim=True) / has_tokens.sum(2, keepdim=True).clamp_min(1)
     differences = torch.where(has_tokens, means - center, 0.0).flatten(1, 2)
     _, values, right = torch.linalg.svd(differences, full_matrices=False)
@@ -175,6 +176,7 @@ class _Layer:
         self.name = adapter.name
         # Of a frozen A the gradient of B alone is projected.
         self._is_kept_off = is_kept_off and adapter.down.weight.requires_grad
+        self._is_off = False  # whether A is, off the basis as it is
         self._adapter = adapter
         self.running: Tensor | None = None
         self.basis: Tensor | None = None  # P (in, K - 1)
@@ -201,9 +203,10 @@ class _Layer:
         if self._step is None:
             down, up = self._adapter.parameters
             dtype = accumulation_dtype(down.dtype)
+            directions = min(groups * (domains - 1), down.shape[1])
             self._step = _Step(
                 torch.zeros(groups, domains, down.shape[1] + 1, dtype=dtype, device=down.device),
-                torch.zeros(up.shape[0], groups * (domains - 1), dtype=dtype, device=down.device),
+                torch.zeros(up.shape[0], directions, dtype=dtype, device=down.device),
             )
         return self._step
 
@@ -232,9 +235,12 @@ class _Layer:
     @torch.no_grad()
     def _add(self, x: Tensor, delta: Tensor, hooks: Hooks, batch: DomainBatch) -> None:
         groups = 1 if batch.predicting is None else 2
-        if self.running is not None and len(self.running) != groups:
+        seen = self.running if self._step is None else self._step.inputs
+        if seen is not None and seen.shape[:2] != (groups, len(batch.host.counts)):
             raise ValueError(
-                "predicting: expected it for all batches or for none, found it for some of them"
+                "expected as many domains in every batch, and predicting for all of them or for "
+                f"none; found {len(batch.host.counts)} domains in {groups} groups of tokens after "
+                f"{seen.shape[1]} in {seen.shape[0]}"
             )
         inputs, removed = self.parts(groups, len(batch.host.counts))
         number = len(batch.host.domains)
@@ -242,11 +248,14 @@ class _Layer:
             by_sequence(t, number, hooks.lengths, self.name).reshape(number, -1, t.shape[-1])
             for t in (x, delta)
         )
-        for group, tokens in enumerate(_groups(hooks.is_token(x), batch.predicting)):
-            sums = torch.bmm(tokens[:, None], x)[:, 0]
-            both = torch.cat([sums.to(inputs), tokens.to(inputs).sum(1, keepdim=True)], 1)
+        is_token = hooks.is_token(x).to(inputs)
+        # In float32 at least: a sum in half precision rounds away what the domains differ in.
+        wide = x.to(inputs).masked_fill((is_token == 0)[..., None], 0.0)
+        for group, tokens in enumerate(_groups(is_token, batch.predicting)):
+            sums = torch.bmm(tokens[:, None], wide)[:, 0]
+            both = torch.cat([sums, tokens.sum(1, keepdim=True)], 1)
             inputs[group].index_add_(0, batch.domains, both)
-        if self.basis is not None and not self._is_kept_off:
+        if self.basis is not None and not self._is_off:
             coordinates = x @ self.basis.to(x)
             removed += (delta.flatten(0, 1).T @ coordinates.flatten(0, 1).to(delta)).to(removed)
 
@@ -264,7 +273,7 @@ class _Layer:
             part = gradient @ basis
             statistics.add(self.name, _seen(basis, part, gradient))
             down.grad.copy_(gradient - part @ basis.T)
-        if up.grad is not None and not self._is_kept_off:
+        if up.grad is not None and not self._is_off:
             up.grad.sub_((self._step.removed @ (down.detach().to(basis) @ basis).T).to(up.grad))
 
     def keep_off(self) -> None:
@@ -272,12 +281,14 @@ class _Layer:
         if self._is_kept_off and self.basis is not None:
             down = self._adapter.down.weight
             down.sub_(((down.to(self.basis) @ self.basis) @ self.basis.T).to(down))
+            self._is_off = True
 
     def learn(self) -> None:
         """Adds the step's inputs to the running sums."""
         if self._step is not None:
             inputs = self._step.inputs
             self.running = inputs if self.running is None else DECAY * self.running + inputs
+            self._is_off = False  # a step that is not taken leaves A where it is
         self.forget_step()
 
     def load(self, running: Tensor | None) -> None:
@@ -291,10 +302,11 @@ class _Layer:
             if running.dim() != 3 or running.shape[2] != width:
                 raise ValueError(
                     f"running sums: expected shape (groups, K, {width}) for {self.name}, found "
-                    f"{tuple(running.shape)}; they belong to another model"
+                    f"{tuple(running.shape)}; they belong to another model or space"
                 )
             running = running.to(self.device)
         self.running, self.basis = running, None
+        self._is_off = self._is_kept_off  # as it was saved, after its step
         self.forget_step()
 
 

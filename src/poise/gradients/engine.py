@@ -69,6 +69,7 @@ class GradientEngine:
         else:
             self._space = FactorSpace(self.adapters, method)
         self._needs_steps = isinstance(method, IGA) and method.applied_to == "update"
+        self._followed: list[Optimizer] = []
 
     def follow(self, optimizer: Optimizer) -> None:
         """Lets a method that is applied to the update act on this optimizer's steps.
@@ -79,7 +80,7 @@ class GradientEngine:
         Raises:
             TypeError: it runs no step hooks.
         """
-        if not self._needs_steps:
+        if not self._needs_steps or any(known is optimizer for known in self._followed):
             return
         if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
             raise TypeError(
@@ -87,11 +88,9 @@ class GradientEngine:
                 "no step hooks; pass the optimizer inside, or choose one such as "
                 "torch.optim.AdamW, or applied_to='gradient'"
             )
-        space = self._space
-        assert not isinstance(space, WeightSpace)
-        optimizer.register_step_pre_hook(lambda *_: space.before_step())
-        optimizer.register_step_post_hook(lambda *_: space.after_step())
-        self._needs_steps = False
+        optimizer.register_step_pre_hook(lambda *_: self._space.before_step())
+        optimizer.register_step_post_hook(lambda *_: self._space.after_step())
+        self._followed.append(optimizer)
 
     @contextmanager
     def collect(self, batch: DomainBatch, tau: float | None = None) -> Iterator[None]:
@@ -142,7 +141,7 @@ class GradientEngine:
             RuntimeError: a method that is applied to the update follows no optimizer.
             ValueError: a retraction without a learning rate above 0.
         """
-        if self._needs_steps:
+        if self._needs_steps and not self._followed:
             raise RuntimeError(
                 "applied_to='update' acts on the optimizer's steps; call engine.follow(optimizer) "
                 "before the first one"

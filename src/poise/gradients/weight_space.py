@@ -82,6 +82,12 @@ class WeightSpace:
         for layer in self._layers:
             layer.retract(learning_rate)
 
+    def before_step(self) -> None:
+        """Nothing acts on the optimizer's steps."""
+
+    def after_step(self) -> None:
+        """Nothing acts on the optimizer's steps."""
+
     def state_dict(self) -> dict[str, Tensor]:
         """Warm starts by layer."""
         return {x.name: x.start.contiguous() for x in self._layers if x.start is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from ..core.conflict import ConflictMask, Scale
@@ -29,10 +29,10 @@ class IGA:
     Args:
         space: "weight": as above, the paper's form. "factor": variance and mask on the gradients
             of A and B themselves, no projection; cheaper, and exact over micro-batches and ranks.
-            "direction": no mask; the update is projected off the directions in which the domains'
-            mean inputs differ, see `poise.gradients.direction_space`; cheapest.
-        tau: temperature of the mask; 0 is no mask. Not read in the direction space, nor is any
-            argument below.
+            "direction" (default): no mask; the gradient is projected off the directions in which
+            the domains' mean inputs differ, see `poise.gradients.direction_space`; cheapest.
+        tau: temperature of the mask; 0 is no mask. Refused in the direction space, as are the
+            arguments below but `applied_to`.
         scale: what the variance is measured against, see `ConflictMask`.
         eps: see `ConflictMask`.
         projection: "randomized" (warm-started subspace iteration), "exact" (a full SVD of every
@@ -92,12 +92,24 @@ class IGA:
                 "update 'retraction' moves along a low-rank gradient of the matrix; expected space "
                 f"'weight' and a projection, found {self.space!r} and {self.projection!r}"
             )
+        if self.space == "direction":
+            self._refuse_masks()
         if self.applied_to == "update" and self.space == "weight":
             raise ValueError(
                 "applied_to 'update' acts on steps of the factors; expected space 'factor' or "
                 "'direction', found 'weight', whose mask is of whole matrices"
             )
         self.mask  # noqa: B018 (raises for scale and eps)
+
+    def _refuse_masks(self) -> None:
+        own = {"tau", "scale", "eps", "projection", "rank", "oversampling", "update"}
+        for option in fields(self):
+            if option.name in own and (value := getattr(self, option.name)) != option.default:
+                raise ValueError(
+                    f"{option.name}={value!r} shapes a mask or its projection, expected none of "
+                    "these in space 'direction', which has neither; choose space 'weight' or "
+                    "'factor'"
+                )
 
     @property
     def mask(self) -> ConflictMask:

@@ -58,7 +58,8 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
                 metrics[f"iga/loss/{name}"].append(loss)
         layers = {} if self.engine is None else self.engine.statistics()
         if layers:
-            metrics["iga/tau"].append(self.args.tau_at(self.state.global_step - 1))
+            if self.args.space != "direction" or self.baseline is not None:
+                metrics["iga/tau"].append(self.args.tau_at(self.state.global_step - 1))
             for figure, value in layer_means(layers).items():
                 metrics[f"iga/{figure}"].append(value)
             self._layers_log.write(self.args, self.state, layers)
@@ -82,12 +83,21 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
                     "many ranks and the use_engine that it was saved with, or start a new run in "
                     "another output_dir"
                 )
-        saved = resume.load_json(checkpoint / names[0]).get("method", "iga")
-        if saved != self.args.method:
-            raise ValueError(
-                f"cannot resume from {checkpoint}: expected method {self.args.method!r}, found "
-                f"{saved!r}; resume with that, or start a new run in another output_dir"
-            )
+        saved = {"method": "iga"} | resume.load_json(checkpoint / names[0])
+        for name, value in self._kind().items():
+            if saved.get(name) != value:
+                raise ValueError(
+                    f"cannot resume from {checkpoint}: expected {name} {value!r}, found "
+                    f"{saved.get(name)!r}; resume with that, or start a new run in another "
+                    "output_dir"
+                )
+
+    def _kind(self) -> dict[str, str]:
+        """What a run resumes with: another method's state would be taken for its own."""
+        if self.args.method != "iga" or self.engine is None:
+            return {"method": self.args.method}
+        names = ("method", "space", "applied_to")
+        return {name: getattr(self.args, name) for name in names}
 
     def _save_state(self, folder: Path) -> None:
         rank = self.accelerator.process_index
@@ -97,7 +107,7 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
             "tokens": self._total_train_tokens,
             "domain_losses": self._domain_losses.state_dict(),
             "layers": {} if self.engine is None else self.engine.unread.state_dict(),
-            "method": self.args.method,
+            **self._kind(),
             "baseline": None if self.baseline is None else self.baseline.state_dict(),
         }
         resume.save_json(folder / resume.state_file(rank), state)

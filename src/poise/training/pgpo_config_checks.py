@@ -22,7 +22,6 @@ ROUTED = {"tiled_loss": True, "distillation_weight": 1.0, "pass_rate_weight": Fa
 DISTANCE_ARGUMENTS = (
     "target_distance",
     "distance_estimator",
-    "distance_share",
     "distance_tokens",
     "distance_signal_share",
     "correct_steps",

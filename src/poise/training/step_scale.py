@@ -205,7 +205,8 @@ class StepScale:
                 "moved expected a DistanceSum, as policy_distance(before, after) returns, found "
                 f"{type(distance).__name__}"
             )
-        self._untold = 0
+        if self._untold < _UNTOLD:
+            self._untold = 0
         moved = _mean_over_ranks(distance, self._device())
         if self._awaits_distance:  # not after a step that was skipped, or of a rate of 0
             self._record(moved)
@@ -268,8 +269,10 @@ class StepScale:
             self._saved_params = [(p, p.detach().clone()) for p in trained]
 
     def _warn_of_untold_steps(self) -> None:
-        self._untold += self._awaits_distance
-        if self._untold == _UNTOLD:
+        if self._untold < _UNTOLD and self._awaits_distance:
+            self._untold += 1
+            if self._untold < _UNTOLD:
+                return
             warnings.warn(
                 f"StepScale was not told how far the last {_UNTOLD} steps moved the policy, so it "
                 "cannot find their multiplier; call moved(policy_distance(before, after)) after "

@@ -27,7 +27,13 @@ from typing import Any
 
 from ..labs import ranking
 from ._controls import shuffle_domains, use_random_directions
-from ._settings import iga_config, require_arguments, require_counts, require_test_at_the_end
+from ._settings import (
+    iga_config,
+    require_arguments,
+    require_counts,
+    require_directions,
+    require_test_at_the_end,
+)
 
 COUNTS = (
     "seed",
@@ -78,11 +84,7 @@ def check(config: dict[str, Any]) -> None:
     if unknown := set(config.get("counted", [])) - set(ranking.TESTS):
         expected = ", ".join(ranking.TESTS)
         raise ValueError(f"counted: expected some of {expected}, found {', '.join(unknown)}")
-    if config.get("control") == "random directions" and config.get("space") != "direction":
-        raise ValueError(
-            "control: 'random directions' are of space 'direction', found space "
-            f"{config.get('space')!r}"
-        )
+    require_directions(config)
     require_arguments(config, _arguments)
 
 

@@ -17,7 +17,13 @@ from typing import Any
 
 from ..labs import largest
 from ._controls import shuffle_domains, use_random_directions
-from ._settings import iga_config, require_arguments, require_counts, require_test_at_the_end
+from ._settings import (
+    iga_config,
+    require_arguments,
+    require_counts,
+    require_directions,
+    require_test_at_the_end,
+)
 
 LOADS_MODEL = True
 COUNTS = ("seed", "steps", "sets", "lora_rank", "test_sets", "test_every")
@@ -43,6 +49,7 @@ def check(config: dict[str, Any]) -> None:
     if config.get("control") not in CONTROLS:
         expected = ", ".join(map(str, CONTROLS))
         raise ValueError(f"control: expected one of {expected}, found {config['control']!r}")
+    require_directions(config)
     require_arguments(config, _arguments)
 
 
