@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from poise.gradients.adapters import Adapter, find_adapters
@@ -168,8 +169,8 @@ def test_micro_batches_are_one_batch(cuts: list[int]) -> None:
         assert difference(found, engine_step(engines[1], model, [batch], by_tokens=True)) < 1e-10
 
 
-def test_an_update_cannot_read_the_domain() -> None:
-    """What the projected update makes of two domains' mean inputs is the same."""
+def test_a_gradient_cannot_read_the_domain() -> None:
+    """What the projected gradient makes of two domains' mean inputs is the same."""
     model = llama()
     engine = GradientEngine(model, DIRECTIONS)
     with in_float64():
@@ -257,5 +258,49 @@ def test_predicting_is_told_always_or_never() -> None:
     model = toy()
     engine = GradientEngine(model, DIRECTIONS)
     engine_step(engine, model, [FIRST], tells_predicting=True)
-    with pytest.raises(ValueError, match="for all batches or for none"):
+    with pytest.raises(ValueError, match="predicting for all of them or for none"):
         engine_step(engine, model, [SECOND])
+
+
+def test_as_many_domains_in_every_batch() -> None:
+    model = toy()
+    engine = GradientEngine(model, DIRECTIONS)
+    engine_step(engine, model, [FIRST])
+    with pytest.raises(ValueError, match="as many domains in every batch"):
+        engine_step(engine, model, [Batch.of([1, 0], number=2)])
+
+
+def test_more_directions_than_inputs_are_all_of_them() -> None:
+    """Twelve domains in two groups of tokens, in layers that are four wide."""
+    model, batch = toy(), Batch.of(list(range(12)), number=12)
+    engine = GradientEngine(model, DIRECTIONS)
+    for _ in range(2):
+        found = engine_step(engine, model, [batch], tells_predicting=True)
+    assert all(float(gradient.norm()) < 1e-10 for gradient in found.values())
+
+
+def test_a_domain_that_stays_away_is_forgotten() -> None:
+    """Its mean must not be divided by what is left of its count."""
+    generator = torch.Generator().manual_seed(0)
+    running = torch.randn(1, 1, 3, 9, generator=generator, dtype=torch.float64) + 5
+    running[..., -1] = 10.0
+    without = running.clone()
+    without[0, 0, 2] = 0.0
+    gone = running.clone()
+    gone[0, 0, 2] *= DECAY**700
+    projectors = [b @ b.transpose(1, 2) for b in map(domain_directions, (without, gone))]
+    torch.testing.assert_close(*projectors, rtol=1e-12, atol=1e-12)
+
+
+def test_sums_of_half_precision_are_in_float32() -> None:
+    """In bfloat16 a sum rounds off what domains differ in; in float16 these would overflow."""
+    config = LoraConfig(target_modules=["0"])
+    model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4)), config).bfloat16()
+    engine = GradientEngine(model, DIRECTIONS)
+    x = torch.full((2, 512, 4), 300.0, dtype=torch.bfloat16)
+    x[1] += 2.0
+    with engine.collect(DomainBatch(torch.tensor([0, 1]), torch.tensor([512.0, 512.0]))):
+        model(x).sum().backward()
+    engine.finish()
+    (running,) = engine.state_dict().values()
+    assert running[0].tolist() == [[512 * 300.0] * 4 + [512.0], [512 * 302.0] * 4 + [512.0]]

@@ -28,6 +28,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "per_device_train_batch_size": 2,
     },
     "direction space": SAVED | {"space": "direction"},
+    "direction space, applied to the update": SAVED
+    | {"space": "direction", "applied_to": "update"},
+    "factor space, applied to the update": SAVED
+    | {"space": "factor", "applied_to": "update", "per_device_train_batch_size": 2}
+    | {"gradient_accumulation_steps": 2},
     "factor space, by tokens": SAVED | {"space": "factor", "domain_weights": "tokens"},
 }
 

@@ -32,6 +32,7 @@ METHODS: dict[str, IGA | str] = {
     "exact": IGA(space="weight", projection="exact"),
     "weight, no projection": IGA(space="weight", projection="none"),
     "factor": IGA(space="factor"),
+    "direction": IGA(space="direction"),
     "and_mask": "and_mask",
     "sand_mask": "sand_mask",
 }
@@ -112,7 +113,9 @@ class _NoFloat64(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    "method", [IGA(space="weight"), IGA(space="factor")], ids=lambda method: method.space
+    "method",
+    [IGA(space="weight"), IGA(space="factor"), IGA(space="direction")],
+    ids=lambda method: method.space,
 )
 def test_a_model_in_float32_needs_no_float64(method: IGA) -> None:
     model, batch = llama().float(), Batch.of([1, 0, 1], 2)

@@ -53,9 +53,13 @@ def test_in_factor_space_two_ranks_equal_one(
     assert any(bool(weight.any()) for name, weight in one.items() if "lora_B" in name)
 
 
-def test_in_direction_space_two_ranks_equal_one(tmp_path: Path, exact_model_path: str) -> None:
+@pytest.mark.parametrize("applied_to", ["gradient", "update"])
+def test_in_direction_space_two_ranks_equal_one(
+    applied_to: str, tmp_path: Path, exact_model_path: str
+) -> None:
     """By tokens, so that plain training's gradient is the same on two ranks."""
-    settings = SETTINGS | {"space": "direction", "domain_weights": "tokens", "max_steps": 20}
+    space = {"space": "direction", "applied_to": applied_to}
+    settings = SETTINGS | space | {"domain_weights": "tokens", "max_steps": 20}
     run_exactly(exact_model_path, str(tmp_path / "one"), settings)
     run_exactly(exact_model_path, str(tmp_path / "plain"), settings | {"use_engine": False})
     one, plain = (load_file(tmp_path / name / "final.safetensors") for name in ("one", "plain"))

@@ -92,6 +92,7 @@ class IGA:
                 "update 'retraction' moves along a low-rank gradient of the matrix; expected space "
                 f"'weight' and a projection, found {self.space!r} and {self.projection!r}"
             )
+        self.mask  # noqa: B018 (raises for scale and eps)
         if self.space == "direction":
             self._refuse_masks()
         if self.applied_to == "update" and self.space == "weight":
@@ -99,7 +100,6 @@ class IGA:
                 "applied_to 'update' acts on steps of the factors; expected space 'factor' or "
                 "'direction', found 'weight', whose mask is of whole matrices"
             )
-        self.mask  # noqa: B018 (raises for scale and eps)
 
     def _refuse_masks(self) -> None:
         own = {"tau", "scale", "eps", "projection", "rank", "oversampling", "update"}

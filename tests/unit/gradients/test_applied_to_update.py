@@ -189,7 +189,72 @@ def test_a_state_of_another_model_is_refused() -> None:
     engine, other = GradientEngine(toy(), MASK), GradientEngine(llama(), MASK)
     model = toy()
     engine = GradientEngine(model, MASK)
-    engine.follow(optim.SGD(trained(model), lr=0.1))
+    optimizer = optim.SGD(trained(model), lr=0.1)
+    engine.follow(optimizer)
     engine_step(engine, model, BATCHES[:1])
+    optimizer.step()
     with pytest.raises(ValueError, match="another space or model"):
         other.load_state_dict(engine.state_dict())
+
+
+def test_a_step_that_is_skipped_leaves_no_trace() -> None:
+    """As a gradient scaler skips it, for gradients that are not finite."""
+    infinite = torch.full((3, sum(p.numel() for p in trained(toy()))), torch.inf)
+    ends = []
+    for skips in (False, True):
+        model = toy()
+        engine = GradientEngine(model, MASK)
+        optimizer = optim.AdamW(trained(model), lr=1e-2)
+        engine.follow(optimizer)
+        for place, batch in enumerate(BATCHES):
+            engine_step(engine, model, [batch])
+            optimizer.step()
+            if skips and place == 1:
+                engine._space._steps.learn(infinite, [0, 1, 2], 3, 2.0)
+        ends.append(values(model))
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+def test_b_is_projected_where_a_was_not_moved_off() -> None:
+    """After a skipped step the directions are new, and A is where it was."""
+    model = toy()
+    hard, soft = GradientEngine(model, DIRECTIONS), GradientEngine(model, IGA(space="direction"))
+    hard.follow(optim.SGD(trained(model), lr=0.1))
+    for batch in BATCHES[:3]:  # no step is ever taken
+        found, expected = (engine_step(e, model, [batch]) for e in (hard, soft))
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_two_optimizers_are_followed_and_one_only_once() -> None:
+    model = toy()
+    engine = GradientEngine(model, MASK)
+    first = optim.SGD([a.down.weight for a in engine.adapters], lr=0.1)
+    second = optim.SGD([a.up.weight for a in engine.adapters], lr=0.1)
+    for optimizer in (first, second, first):
+        engine.follow(optimizer)
+    assert [len(o._optimizer_step_pre_hooks) for o in (first, second)] == [1, 1]
+    whole = toy()
+    other = GradientEngine(whole, MASK)
+    both = optim.SGD(trained(whole), lr=0.1)
+    other.follow(both)
+    for batch in BATCHES[:3]:
+        engine_step(engine, model, [batch])
+        first.step()
+        second.step()
+        engine_step(other, whole, [batch])
+        both.step()
+    for a, b in zip(factors(engine), factors(other), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
+
+
+def test_a_domain_that_stays_away_is_forgotten() -> None:
+    model = toy()
+    engine = GradientEngine(model, MASK)
+    optimizer = optim.SGD(trained(model), lr=0.0)
+    engine.follow(optimizer)
+    engine_step(engine, model, BATCHES[:1])
+    optimizer.step()
+    for _ in range(80):
+        engine_step(engine, model, [Batch.of([1, 1], number=3, seed=1)])
+        optimizer.step()
+    assert [steps > 1e-3 for steps in engine.state_dict()["steps"].tolist()] == [False, True, False]

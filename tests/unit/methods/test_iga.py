@@ -39,7 +39,9 @@ def test_the_mask_has_the_scale_and_the_eps(scale: Any) -> None:
         ({"tau": math.inf}, "tau: expected a number of 0 or more, found inf"),
         ({"eps": 0.0}, "eps: expected a finite number above 0, found 0.0"),
         ({"eps": math.inf}, "eps: expected a finite number above 0, found inf"),
-        ({"rank": 0}, "rank: expected 1 or more, found 0"),
+        ({"rank": 0, "space": "weight"}, "rank: expected 1 or more, found 0"),
+        ({"tau": 3.0}, "tau=3.0 shapes a mask"),
+        ({"projection": "none"}, "projection='none' shapes a mask"),
         ({"oversampling": -1}, "oversampling: expected 0 or more, found -1"),
         ({"update": "retraction", "space": "factor"}, "expected space 'weight' and a projection"),
         (
@@ -61,7 +63,7 @@ def test_the_edges_of_the_ranges_are_allowed() -> None:
         IGA(space="weight", update="retraction", projection=projection)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("space", [space for space in SPACES if space != "direction"])
 @pytest.mark.parametrize("projection", PROJECTIONS)
 @pytest.mark.parametrize("tau", [0.0, 0.5])
 def test_it_is_neutral_without_mask_and_without_projection(
