@@ -1,4 +1,4 @@
-"""Updates that cannot read which domain they are in: directions, not elements, are taken out."""
+"""Gradients that cannot read which domain they are in: directions, not elements, are taken out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEAST = 1e-3  # tokens that a domain has in them, below which it is forgotten
 
 
 class DirectionSpace:
-    r"""Projects every update off the directions that tell the domains apart.
+    r"""Projects every gradient off the directions that tell the domains apart.
 
     For a layer with inputs x let :math:`\mu_k` be their running mean over the tokens of domain k,
     and P an orthonormal basis of the differences of the :math:`\mu_k`: K - 1 directions for K
@@ -34,11 +34,12 @@ class DirectionSpace:
 
     with :math:`\delta` the gradient of B's output. No gradient is taken apart by domain.
 
-    With `is_kept_off` (IGA's `applied_to="update"`) A is projected after each step of the
-    optimizer too, :math:`A \leftarrow A\,(I - P P^T)`, with the P of the next one: an adaptive
-    optimizer's step leaves the complement of P, and A's random start never was in it. The adapter
-    then does not read the directions at all, and dB needs nothing taken out. A that is frozen
-    stays as it is.
+    What the optimizer makes of it is another matter: an adaptive one's step of A leaves the
+    complement of P, and A's random start never was in it. With `is_kept_off` (IGA's
+    `applied_to="update"`) A itself is projected after each step,
+    :math:`A \leftarrow A\,(I - P P^T)`, with the P of the next one. The adapter then does not read
+    the directions at all, and dB needs nothing taken out. A loses with it whatever P has ever been:
+    the more, the narrower the layer and the more steps. A that is frozen stays as it is.
 
     P is that of the steps before, one for all micro-batches and ranks; the first step is plain.
     Sums of inputs and C are added up over both, so a step is plain fine-tuning's, projected. The

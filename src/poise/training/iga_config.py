@@ -25,7 +25,7 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
     What is done with the domains: `method`, `method_options`. "iga" is this trainer's own; others
     are what it is compared with, on the same batches (see [`poise.methods.baselines`]).
 
-    Mask and projection of "iga" (see [`poise.methods.iga.IGA`] for the formulas and our choices):
+    What "iga" takes out, and how (see [`poise.methods.iga.IGA`] for the formulas and our choices):
     `space`, `tau`, `tau_schedule`, `tau_warmup_steps`, `mask_scale`, `mask_eps`, `projection`,
     `projection_rank`, `projection_oversampling`, `update`, `applied_to`.
 
@@ -36,9 +36,10 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
 
     Checkpoints: `exact_resume`.
 
-    Choice: the mask's and the projection's defaults are those that led in
-    `experiments/isomers_settings` and in `experiments/isomers`; on new seeds little is left of
-    their lead (`experiments/isomers_confirm`).
+    Choice: the direction space led in `experiments/shortcut_settings` and `experiments/shortcut`.
+    The mask's and the projection's defaults are those that led in `experiments/isomers_settings`
+    and `experiments/isomers`; on new seeds little is left of their lead there
+    (`experiments/isomers_confirm`).
 
     Raises:
         ValueError: an argument outside its range, two that exclude each other, or one of the host's
@@ -58,7 +59,7 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
     )
     space: str = _option(
         "direction",
-        "What is taken out: 'direction' (updates are projected off the directions in which the "
+        "What is taken out: 'direction' (gradients are projected off the directions in which the "
         "domains' inputs differ; cheapest, no mask and no low-rank projection), or what the "
         "domains' gradients disagree on, masked in 'weight' (the paper's: whole matrices, in every "
         "micro-batch, and projected to a low rank) or 'factor' space (the LoRA factors; exact over "
@@ -111,10 +112,10 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
     )
     use_engine: bool | None = _option(
         None,
-        "Whether gradients are taken apart by domain. None: unless the setting is neutral (tau 0 "
-        "and no projection). False is plain fine-tuning on the same batches, with domain_weights, "
-        "whatever the mask's settings; True goes through the engine also where it changes "
-        "nothing.",
+        "Whether the engine acts on gradients. None: unless the setting is neutral (weight or "
+        "factor space with tau 0 and no projection). False is plain fine-tuning on the same "
+        "batches, with domain_weights, whatever the mask's settings; True goes through the engine "
+        "also where it changes nothing.",
     )
     domains: list[str] | None = _option(
         None,
@@ -123,7 +124,8 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
     )
     exact_resume: bool = _option(
         True,
-        "Save and restore the projection's warm starts and pending figures with each checkpoint, "
+        "Save and restore what carries over from step to step (running means, the projection's "
+        "warm starts) and pending figures with each checkpoint, "
         "so that a resumed run equals an uninterrupted one. Checkpoints carry a manifest; damaged "
         "ones are named and passed over.",
     )

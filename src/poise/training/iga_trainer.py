@@ -40,8 +40,8 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
 
     TRL's `SFTTrainer` with two changes: a batch is made of whole isomer sets, whose loss is
     averaged by domain, and the gradients of the LoRA factors are those of `GradientEngine`. With
-    `domain_weights="tokens"`, `tau=0` and no projection it is `SFTTrainer` on these batches, bit
-    for bit where the engine is left out. `use_engine=False` is that with the same weights.
+    `domain_weights="tokens"` and `use_engine=False` it is `SFTTrainer` on these batches, bit for
+    bit; so is a neutral setting (`space="weight"`, `tau=0`, `projection="none"`).
 
     With several micro-batches or ranks, weight space averages gradients that were masked in each of
     them; factor space masks once, with the domains' gradients over all of them. Statistics of
