@@ -72,7 +72,9 @@ class Workload:
         """Takes a batch with this many tokens."""
         self.ids = torch.randint(3, self.vocabulary, (8, tokens // 8), device=self.device)
         counts = torch.bincount(self.domain, minlength=self.domains) * (self.ids.shape[1] - 1)
-        self.batch = DomainBatch(self.domain, counts)
+        predicting = torch.ones_like(self.ids, dtype=torch.bool)
+        predicting[:, -1] = False
+        self.batch = DomainBatch(self.domain, counts, predicting=predicting)
 
     def losses(self) -> Tensor:
         """(K,) mean losses of the domains."""
@@ -154,16 +156,16 @@ def share(memory: dict[str, float], side: str) -> float:
 def report_of(
     seconds: dict[int, dict[str, list[float]]], memory: dict[int, dict[str, float]], at: int
 ) -> dict[str, Any]:
-    """Ratios at one K, the spread of times, and growth of weight space with K."""
+    """Ratios at one K, the spread of times, and growth of weight and direction space with K."""
     times = {side: to_plain(seconds[at], side) for side in seconds[at] if side != "plain"}
     report: dict[str, Any] = {f"{side}_time": round(t.middle, 3) for side, t in times.items()}
     if memory:
         report |= {f"{side}_memory": round(share(memory[at], side), 3) for side in times}
     report["spread"] = {f"{s}_time": [round(t.low, 3), round(t.high, 3)] for s, t in times.items()}
-    if "weight" in times:
-        growth = {str(k): round(to_plain(s, "weight").middle, 3) for k, s in seconds.items()}
-        peaks = {str(k): round(share(m, "weight"), 3) for k, m in memory.items()}
-        report |= {"weight_time_by_k": growth, "weight_memory_by_k": peaks}
+    for side in times.keys() & {"weight", "direction"}:
+        growth = {str(k): round(to_plain(s, side).middle, 3) for k, s in seconds.items()}
+        peaks = {str(k): round(share(m, side), 3) for k, m in memory.items()}
+        report |= {f"{side}_time_by_k": growth, f"{side}_memory_by_k": peaks}
     return report
 
 
