@@ -66,25 +66,25 @@ def test_a_run_leaves_everything_in_its_folder(run: Any, folder: Path) -> None:
         "checkpoint-2",
     }
     config = read_run(folder).config
-    assert config["config.tau"] == 1.0
+    assert config["config.space"] == "direction"
     assert config["script.cue_strength"] is None  # the embedded model's setting has one
     assert config["script.count"] == 8
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert metrics[-1]["step"] == 2
-    assert {"iga/loss/law", "iga/agreement", "iga/mask_mean", "iga/tau"} <= set(metrics[0])
+    assert {"iga/loss/law", "iga/agreement", "iga/mask_mean"} <= set(metrics[0])
     assert "IGA" in (folder / "README.md").read_text()
 
 
 def test_a_run_goes_on_with_the_same_settings_and_more_steps(
     run: Any, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run() == 0
-    assert run(resume_from_checkpoint="true", max_steps=3) == 0
+    assert run(space="weight") == 0
+    assert run(space="weight", resume_from_checkpoint="true", max_steps=3) == 0
     assert (folder / "checkpoint-3").is_dir()
     capsys.readouterr()
-    assert run() == 2
+    assert run(space="weight") == 2
     assert "holds the checkpoints of a run" in capsys.readouterr().err
-    assert run(resume_from_checkpoint="true", tau=2) == 2
+    assert run(space="weight", resume_from_checkpoint="true", tau=2) == 2
     assert "other settings (tau: 1.0 -> 2.0)" in capsys.readouterr().err
 
 
@@ -166,7 +166,8 @@ def test_the_embedded_setting_parses_and_asks_for_shortcuts() -> None:
     [
         ({"dataset": None}, "--dataset: expected what to train on"),
         ({"max_steps": 0}, "--max_steps: expected 1 or more"),
-        ({"tau": -1}, "tau: expected a number of 0 or more"),
+        ({"space": "weight", "tau": -1}, "tau: expected a number of 0 or more"),
+        ({"tau": 3}, "tau=3.0 shapes a mask or its projection"),
         ({"space": "weigth"}, "space must be one of weight, factor"),
         ({"packing": "true"}, "packing=True does not work with IGA"),
         ({"use_peft": "false"}, "pass peft_config=LoraConfig"),
