@@ -53,7 +53,7 @@ class StepMasks:
             domains: K.
             tau: the step's temperature.
         """
-        self._pending, self._tau = (gradients.clone(), list(present), domains), tau
+        self._pending, self._tau = (gradients, list(present), domains), tau
 
     @torch.no_grad()
     def before(self) -> None:
