@@ -25,7 +25,7 @@ _ISOMERS: dict[str, Any] = {
     "test_sets": 40,
     "test_every": 200,
     "lora_rank": 4,
-    "learning_rate": 1.0e-2,
+    "learning_rate": 2.0e-2,
     "lr_scheduler_type": "linear",
 }
 # Name -> setting, and share of the time.
