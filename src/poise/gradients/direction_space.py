@@ -155,9 +155,8 @@ def domain_directions(running: Tensor) -> Tensor:
     _, values, right = torch.linalg.svd(differences, full_matrices=False)
     rank = running.shape[1] * (running.shape[2] - 1)
     eps = torch.finfo(running.dtype).eps * max(differences.shape[1:])
-    size = means.flatten(1).norm(
-        dim=1, keepdim=True
-    )  # the differences' rounding is that of the means
+    # The differences' rounding is that of the means.
+    size = means.flatten(1).norm(dim=1, keepdim=True)
     is_direction = values[:, :rank] > eps * size
     basis: Tensor = (right[:, :rank] * is_direction[..., None]).transpose(1, 2)
     return basis
@@ -180,7 +179,7 @@ class _Layer:
         self._is_off = False  # whether A is, off the basis as it is
         self._adapter = adapter
         self.running: Tensor | None = None
-        self.basis: Tensor | None = None  # P (in, K - 1)
+        self.basis: Tensor | None = None  # P (in, directions)
         self.is_seen = False
         self.forget_step()
 

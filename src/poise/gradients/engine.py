@@ -24,7 +24,7 @@ class GradientEngine:
 
     ::
 
-        engine = GradientEngine(model, IGA(space="weight", tau=1.0))
+        engine = GradientEngine(model, IGA())
         for batch in batches:
             for micro in batch:                       # share: 1 / number of micro-batches
                 with engine.collect(DomainBatch(domains, counts, share)):

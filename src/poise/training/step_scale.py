@@ -102,8 +102,8 @@ class StepScale:
         viscosity: the law from signal to factor; by default none, a factor of 1.
         distance: the law from distance to multiplier; by default none.
         policy: log-probabilities of some of the step's tokens, (N, V) or (N,) of those that were
-            sampled, under the model as it is; the same tokens at both calls, without a gradient.
-            None where this rank has none. By default the loop calls `moved`.
+            sampled, under the model as it is; the same tokens at both calls. It is called without
+            gradients. None where this rank has none. By default the loop calls `moved`.
         scale_weight_decay: whether decoupled weight decay is multiplied too. If not, the decay of
             the step is divided by :math:`\rho_k`, so it keeps its size.
 
@@ -254,7 +254,8 @@ class StepScale:
         self._is_measured = self.policy is not None and self._has_distance
         if self._is_measured:
             assert self.policy is not None
-            self._old = self.policy()
+            with torch.no_grad():
+                self._old = self.policy()
         if rho != 1.0:  # else exactly the plain step
             for group in optimizer.param_groups:
                 self._saved_groups.append(
@@ -346,6 +347,7 @@ class StepScale:
 
     # How far a step went.
 
+    @torch.no_grad()
     def _measure(self) -> float | None:
         assert self.policy is not None
         distance = None

@@ -63,19 +63,6 @@ def require_test_at_the_end(config: dict[str, Any]) -> None:
         raise ValueError(f"test_every: expected a divisor of steps ({steps}), found {every}")
 
 
-def require_directions(config: dict[str, Any]) -> None:
-    """Refuse random directions where there are none to take the place of.
-
-    Raises:
-        ValueError: the control is on in another space.
-    """
-    if config.get("control") == "random directions" and config.get("space") != "direction":
-        raise ValueError(
-            "control: 'random directions' are of space 'direction', found space "
-            f"{config.get('space')!r}"
-        )
-
-
 def require_arguments(config: dict[str, Any], make: Callable[[dict[str, Any], str], Any]) -> None:
     """Refuse what a trainer's configuration refuses, or its optimizer or rollouts later.
 

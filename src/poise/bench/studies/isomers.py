@@ -22,18 +22,11 @@ over the tests that `counted` names, those on which an oracle shows that the log
 from __future__ import annotations
 
 import statistics
-import tempfile
 from typing import Any
 
 from ..labs import ranking
-from ._controls import shuffle_domains, use_random_directions
-from ._settings import (
-    iga_config,
-    require_arguments,
-    require_counts,
-    require_directions,
-    require_test_at_the_end,
-)
+from ._learning import check_cue, learn
+from ._settings import iga_config, require_arguments, require_counts, require_test_at_the_end
 
 COUNTS = (
     "seed",
@@ -50,7 +43,6 @@ OWN = (
     *("method", "algorithm", "strength", "train_strength", "size", "model_seed"),
     *("cue", "control", "counted"),
 )
-CONTROLS = (None, "shuffled domains", "random directions")
 
 
 def check(config: dict[str, Any]) -> None:
@@ -73,61 +65,34 @@ def check(config: dict[str, Any]) -> None:
                 f"{name}: expected a multiple of the {config['domains']} domains, found "
                 f"{config[name]}"
             )
-    for name in ("strength", "train_strength"):
-        value = config.get(name)
-        if value is not None and not 0 <= value <= 1:
-            raise ValueError(f"{name}: expected a number in [0, 1] or null, found {value!r}")
-    for name, known in (("cue", ranking.CUES), ("control", CONTROLS)):
-        if name in config and config[name] not in known:
-            expected = ", ".join(map(str, known))
-            raise ValueError(f"{name}: expected one of {expected}, found {config[name]!r}")
+    check_cue(config)
+    if config.get("cue", "place") not in ranking.CUES:
+        expected = ", ".join(ranking.CUES)
+        raise ValueError(f"cue: expected one of {expected}, found {config['cue']!r}")
     if unknown := set(config.get("counted", [])) - set(ranking.TESTS):
         expected = ", ".join(ranking.TESTS)
         raise ValueError(f"counted: expected some of {expected}, found {', '.join(unknown)}")
-    require_directions(config)
     require_arguments(config, _arguments)
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """One run and its figures."""
-    from datasets import Dataset
-    from peft import LoraConfig
-
-    from ...training import IGATrainer
     from ..labs.answers import AnswerCurve
-    from ..labs.quiet import hide_bars, quieten
 
-    hide_bars()
     seed, size = config["seed"], _size(config)
     domains = size.domains[: config["domains"]]
     strength, cue = config.get("strength"), config.get("cue", "place")
     sets = config["train_sequences"] // len(domains)
     trained = config.get("train_strength", strength)
     rows = ranking.isomers(sets, seed, "train", domains, trained, cue=cue)
-    if config.get("control") == "shuffled domains":
-        rows = shuffle_domains(rows, seed)
     tests = ranking.tests(config["test_sets"], seed, domains, strength, size.held_out, cue)
     curve = AnswerCurve(tests, config["test_every"])
-    rank = config["lora_rank"]
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = IGATrainer(
-            model=ranking.model_folder(config.get("model_seed", seed), size),
-            args=_arguments(config, folder),
-            train_dataset=Dataset.from_list(rows),
-            peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"),
-            callbacks=[curve],
-        )
-        quieten(trainer)
-        if config.get("control") == "random directions":
-            use_random_directions(trainer.engine, seed)
-        trainer.train()
-    logged = [line for line in trainer.state.log_history if "loss" in line]
-    figures = curve.figures()
-    figures["reliance"] = figures["in_distribution/accuracy"] - figures["reversed/accuracy"]
+    model = ranking.model_folder(config.get("model_seed", seed), size)
+    figures = learn(config, model, rows, curve, _arguments)
     if counted_tests := config.get("counted"):
         counted = statistics.fmean(figures[f"{test}/accuracy"] for test in counted_tests)
         figures["counted/accuracy"] = counted
-    return figures | {"train_loss": [line["loss"] for line in logged]}
+    return figures
 
 
 def _size(config: dict[str, Any]) -> ranking.Size:
