@@ -41,10 +41,10 @@ from torch import Tensor, nn
 
 from iga_step import Step, Workload, to_plain
 from measure import Peak, can_measure_memory, in_own_process, in_turns, peak_beyond
-from poise.gradients.adapters import find_adapters
-from poise.gradients.masked_mean import Scratch, masked_mean
+from poise.iga.adapters import find_adapters
+from poise.iga.invariant import IGA
+from poise.iga.masked_mean import Scratch, masked_mean
 from poise.machine import DTYPES
-from poise.methods.iga import IGA
 
 SIDES = ("plain", "weight", "factor", "torchjd", "torchjd_serial", "opacus")
 PACKAGES = {"torchjd": "torchjd", "torchjd_serial": "torchjd", "opacus": "opacus"}

@@ -33,12 +33,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from measure import in_own_process, in_turns, ratio
-from poise.gradients.adapters import find_adapters
-from poise.gradients.domains import DomainBatch
-from poise.gradients.engine import GradientEngine
-from poise.gradients.reference import reference_gradients, require_base_gradients
+from poise.iga.adapters import find_adapters
+from poise.iga.domains import DomainBatch
+from poise.iga.engine import GradientEngine
+from poise.iga.invariant import IGA
+from poise.iga.reference import reference_gradients, require_base_gradients
 from poise.machine import DTYPES, pick_dtype
-from poise.methods.iga import IGA
 from poise.models import resolve_model
 
 SIDES = ("plain", "weight", "factor", "direction", "reference")

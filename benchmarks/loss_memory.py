@@ -34,8 +34,8 @@ from trl.experimental.sdpo.loss_utils import (
     compute_topk_self_distillation_loss,
 )
 
-from poise.core.divergence import Divergence
-from poise.core.tiled_loss import tiled_distillation_loss
+from poise.loss.divergence import Divergence
+from poise.loss.tiled import tiled_distillation_loss
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, T
 from transformers.utils import logging
 from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
 
+from poise import PGPOConfig, PGPOTrainer
 from poise.machine import pick_dtype
 from poise.models import resolve_model
-from poise.training import PGPOConfig, PGPOTrainer
 
 logging.disable_progress_bar()
 # TRL still uses transformers' old names for activation checkpointing.

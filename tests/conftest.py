@@ -88,7 +88,7 @@ def _settings(request: pytest.FixtureRequest, folder: Path) -> dict[str, Any]:
 @pytest.fixture
 def make_config(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Builds a `PGPOConfig` for the tiny model; keyword arguments override."""
-    from poise.training import PGPOConfig
+    from poise import PGPOConfig
 
     own = _settings(request, tmp_path)
 
@@ -101,7 +101,7 @@ def make_config(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[...,
 @pytest.fixture
 def make_iga_config(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Builds an `IGAConfig` for the tiny model; keyword arguments override."""
-    from poise.training import IGAConfig
+    from poise import IGAConfig
 
     own = _settings(request, tmp_path)
 

@@ -1,8 +1,7 @@
 """Poise: stable and robust LLM post-training.
 
-The names below load on first use: `import poise` is quick, and `StepScale`, `Viscosity`,
-`information_sum`, `GradientEngine`, `IGA`, `tiled_distillation_loss`,
-`DistanceControl` and `policy_distance` need torch alone.
+The names below load on first use: `import poise` is quick, and all but the trainers and their
+configurations need torch alone.
 """
 
 from __future__ import annotations
@@ -10,31 +9,38 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import _old_names
+from .extras import what_to_install
+
 if TYPE_CHECKING:
-    from .core.distance import DistanceControl, policy_distance
-    from .core.information import SignalSum, information_sum
-    from .core.tiled_loss import tiled_distillation_loss
-    from .core.viscosity import Viscosity
-    from .gradients.engine import GradientEngine
-    from .methods.iga import IGA
-    from .training import IGAConfig, IGATrainer, PGPOConfig, PGPOTrainer, StepScale
+    from .iga.config import IGAConfig
+    from .iga.engine import GradientEngine
+    from .iga.invariant import IGA
+    from .iga.trainer import IGATrainer
+    from .loss.tiled import tiled_distillation_loss
+    from .pgpo.config import PGPOConfig
+    from .pgpo.distance import DistanceControl, policy_distance
+    from .pgpo.signal import SignalSum, information_sum
+    from .pgpo.step_scale import StepScale
+    from .pgpo.trainer import PGPOTrainer
+    from .pgpo.viscosity import Viscosity
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "DistanceControl": "core.distance",
-    "GradientEngine": "gradients.engine",
-    "IGA": "methods.iga",
-    "IGAConfig": "training",
-    "IGATrainer": "training",
-    "PGPOConfig": "training",
-    "PGPOTrainer": "training",
-    "SignalSum": "core.information",
-    "StepScale": "training",
-    "Viscosity": "core.viscosity",
-    "information_sum": "core.information",
-    "policy_distance": "core.distance",
-    "tiled_distillation_loss": "core.tiled_loss",
+    "DistanceControl": "pgpo.distance",
+    "GradientEngine": "iga.engine",
+    "IGA": "iga.invariant",
+    "IGAConfig": "iga.config",
+    "IGATrainer": "iga.trainer",
+    "PGPOConfig": "pgpo.config",
+    "PGPOTrainer": "pgpo.trainer",
+    "SignalSum": "pgpo.signal",
+    "StepScale": "pgpo.step_scale",
+    "Viscosity": "pgpo.viscosity",
+    "information_sum": "pgpo.signal",
+    "policy_distance": "pgpo.distance",
+    "tiled_distillation_loss": "loss.tiled",
 }
 
 __all__ = [
@@ -53,11 +59,18 @@ __all__ = [
     "tiled_distillation_loss",
 ]
 
+_old_names.install()
+
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    except ModuleNotFoundError as error:
+        if advice := what_to_install(error):
+            raise ImportError(f"{name}: {advice}", name=__name__) from error
+        raise
 
 
 def __dir__() -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import iga_peers
 import iga_step
-from poise.gradients.adapters import find_adapters
+from poise.iga.adapters import find_adapters
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.gradients.adapters import find_adapters
-from poise.gradients.domains import DomainBatch
-from poise.gradients.engine import GradientEngine
-from poise.methods.base import Aggregator, DomainTokens, Evidence, Objective
-from poise.methods.iga import IGA
+from poise.iga.adapters import find_adapters
+from poise.iga.domains import DomainBatch
+from poise.iga.engine import GradientEngine
+from poise.iga.invariant import IGA
+from poise.iga.method import Aggregator, DomainTokens, Evidence, Objective
 from tests.equivalence.iga_gradients import Batch, Gradients, engine_step, named
 
 LATE = 10**6  # a step after every warm-up

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from poise.methods.base import Aggregator, Objective
-from poise.methods.baselines import make_baseline
-from poise.methods.iga import IGA
+from poise.iga.baselines import make_baseline
+from poise.iga.invariant import IGA
+from poise.iga.method import Aggregator, Objective
 
 Method = IGA | Objective | Aggregator | None  # None is plain fine-tuning
 

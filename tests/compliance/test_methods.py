@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from poise.gradients.engine import GradientEngine
-from poise.methods.base import Aggregator
-from poise.methods.baselines import BASELINES
-from poise.methods.iga import IGA
+from poise.iga.baselines import BASELINES
+from poise.iga.engine import GradientEngine
+from poise.iga.invariant import IGA
+from poise.iga.method import Aggregator
 from tests.compliance.gradients import gradients
 from tests.compliance.methods import METHODS, Method
 from tests.equivalence.iga_gradients import Batch, Gradients, difference

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from poise.training import IGATrainer
+from poise import IGATrainer
 from tests.compliance.methods import METHODS
 from tests.grids import grid
 from tests.invariants.iga_worker import make_trainer

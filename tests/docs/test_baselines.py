@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from poise.methods.baselines import BASELINES
+from poise.iga.baselines import BASELINES
 
 PAGE = Path(__file__).parents[2] / "docs" / "iga.md"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from poise.bench import page, specification, tables
-from poise.bench.results import Results
+from lab import page, specification, tables
+from lab.results import Results
 
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted((ROOT / "experiments").glob("*/results.jsonl"))
@@ -24,5 +24,5 @@ def test_a_table_is_what_its_results_give(file: Path) -> None:
     assert damaged == []
     found = page.markdown(experiment, records, tables.build(experiment, records))
     assert found == file.with_name("table.md").read_text(encoding="utf-8"), (
-        f"poise bench table {experiment.name}"
+        f"python -m lab table {experiment.name}"
     )

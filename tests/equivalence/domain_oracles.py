@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from poise.gradients.domains import DomainBatch
+from poise.iga.domains import DomainBatch
 from tests.equivalence.iga_gradients import Batch, Gradients
 
 # Domains in no order, one missing (of four), one with a single sequence.

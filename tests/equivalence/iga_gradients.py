@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from poise.gradients.adapters import Adapter, find_adapters
-from poise.gradients.domains import DomainBatch
-from poise.gradients.engine import GradientEngine
-from poise.gradients.reference import base_weight, reference_gradients, require_base_gradients
-from poise.methods.iga import IGA
+from poise.iga.adapters import Adapter, find_adapters
+from poise.iga.domains import DomainBatch
+from poise.iga.engine import GradientEngine
+from poise.iga.invariant import IGA
+from poise.iga.reference import base_weight, reference_gradients, require_base_gradients
 from tests.equivalence.iga_toys import VOCABULARY
 
 Gradients = dict[str, Tensor]

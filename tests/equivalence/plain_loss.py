@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from poise.core.divergence import Divergence
+from poise.loss.divergence import Divergence
 
 SMALLEST_TAIL = -math.expm1(-1e-7)  # TRL's bound on the mass of the support, in log space
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from poise.methods.baselines import make_baseline
+from poise.iga.baselines import make_baseline
 from tests.compliance.gradients import gradients
 from tests.equivalence.domain_oracles import (
     MIXED,

@@ -11,12 +11,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
-from poise.gradients.adapters import Adapter, find_adapters
-from poise.gradients.direction_space import DECAY, domain_directions
-from poise.gradients.domains import DomainBatch
-from poise.gradients.engine import GradientEngine
-from poise.gradients.reference import _layer_of, reference_gradients, require_base_gradients
-from poise.methods.iga import IGA
+from poise.iga.adapters import Adapter, find_adapters
+from poise.iga.direction_space import DECAY, domain_directions
+from poise.iga.domains import DomainBatch
+from poise.iga.engine import GradientEngine
+from poise.iga.invariant import IGA
+from poise.iga.reference import _layer_of, reference_gradients, require_base_gradients
 from tests.equivalence.iga_gradients import (
     Batch,
     Gradients,

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from poise.gradients.adapters import find_adapters
-from poise.gradients.domains import DomainBatch
-from poise.gradients.engine import GradientEngine
-from poise.methods.iga import IGA
+from poise.iga.adapters import find_adapters
+from poise.iga.domains import DomainBatch
+from poise.iga.engine import GradientEngine
+from poise.iga.invariant import IGA
 from tests.equivalence.iga_gradients import (
     Batch,
     Gradients,

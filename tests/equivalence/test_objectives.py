@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from poise.methods.baselines import make_baseline
+from poise.iga.baselines import make_baseline
 from tests.compliance.gradients import gradients
 from tests.equivalence.domain_oracles import (
     MIXED,
@@ -108,7 +108,7 @@ def test_the_variance_of_v_rex_is_the_biased_one() -> None:
 def test_fishr_is_the_same_in_parts_of_the_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
     model, method = toy(), make_baseline("fishr", {"warmup_steps": 0})
     whole = gradients(method, model, [MIXED])
-    monkeypatch.setattr("poise.methods.baselines.fishr._ROWS", 5)  # of 23
+    monkeypatch.setattr("poise.iga.baselines.fishr._ROWS", 5)  # of 23
     assert difference(gradients(method, model, [MIXED]), whole) < 1e-12
 
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from poise.core.divergence import Divergence
-from poise.core.policy_term import PolicyTerm, sequence_old_logps
-from poise.core.tiled_loss import tiled_distillation_loss
-from poise.core.token_statistics import tiled_token_logps
-from poise.training._host import SDPOTrainer
+from poise.loss.divergence import Divergence
+from poise.loss.policy_term import PolicyTerm, sequence_old_logps
+from poise.loss.tiled import tiled_distillation_loss
+from poise.loss.token_statistics import tiled_token_logps
+from poise.trl.contract import SDPOTrainer
 from tests.equivalence.plain_loss import plain_divergence
 from tests.equivalence.test_tiled_loss import Problem
 

@@ -10,12 +10,12 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from poise.gradients.adapters import Adapter, find_adapters
-from poise.gradients.direction_space import DECAY
-from poise.gradients.domains import DomainBatch
-from poise.gradients.engine import GradientEngine
-from poise.gradients.reference import _masked
-from poise.methods.iga import IGA
+from poise.iga.adapters import Adapter, find_adapters
+from poise.iga.direction_space import DECAY
+from poise.iga.domains import DomainBatch
+from poise.iga.engine import GradientEngine
+from poise.iga.invariant import IGA
+from poise.iga.reference import _masked
 from tests.equivalence.iga_gradients import Batch, Gradients, difference, engine_step, named
 from tests.equivalence.iga_models import SMALL
 

@@ -13,8 +13,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from trl.experimental.sdpo import loss_utils as trl_loss
 
-from poise.core.divergence import Divergence
-from poise.core.tiled_loss import DistillationOutput, tiled_distillation_loss
+from poise.loss.divergence import Divergence
+from poise.loss.tiled import DistillationOutput, tiled_distillation_loss
 from tests.equivalence.plain_loss import plain_loss
 
 ALPHAS = (0.0, 0.3, 0.5, 1.0)

@@ -14,14 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from trl import SFTTrainer
 
-from poise.training import _host
-from poise.training._host import (
-    ATTRIBUTES,
-    CONTRACT,
-    SFT_ATTRIBUTES,
-    SFT_CONTRACT,
-    SDPOTrainer,
-)
+from poise.trl import contract as _host
+from poise.trl.contract import ATTRIBUTES, CONTRACT, SFT_ATTRIBUTES, SFT_CONTRACT, SDPOTrainer
 
 ROOT = Path(__file__).parents[2]
 TRAINING = sorted((ROOT / "src" / "poise" / "training").glob("*.py"))

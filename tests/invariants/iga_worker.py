@@ -7,7 +7,7 @@ from typing import Any
 from peft import LoraConfig
 from safetensors.torch import save_file
 
-from poise.training import IGAConfig, IGATrainer
+from poise import IGAConfig, IGATrainer
 from tests.exact import in_float64
 from tests.tiny import EXACT, iga_run, tiny_isomers
 

@@ -10,7 +10,7 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from poise.training import PGPOConfig, PGPOTrainer
+from poise import PGPOConfig, PGPOTrainer
 from tests.tiny import BRAKE, RUN, tiny_dataset, vowel_reward
 
 

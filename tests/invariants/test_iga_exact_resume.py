@@ -127,7 +127,7 @@ def test_without_the_warm_starts_a_resumed_run_would_differ(
     folder = tmp_path / "run"
     shutil.copytree(finished_run, folder)
     shutil.rmtree(folder / "checkpoint-15")
-    monkeypatch.setattr("poise.training.iga_state.load_file", lambda path: {})
+    monkeypatch.setattr("poise.iga.state.load_file", lambda path: {})
     run(tiny_model_path, str(folder), LONGER, True)
     with pytest.raises(AssertionError):
         _assert_equal(finished_run, folder)

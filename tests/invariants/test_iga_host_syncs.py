@@ -13,13 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaForCausalLM
 
-from poise.gradients import masked_mean
-from poise.gradients.domains import DomainBatch
-from poise.gradients.engine import GradientEngine
-from poise.methods.base import Aggregator
-from poise.methods.baselines import make_baseline
-from poise.methods.iga import IGA
-from poise.training import IGAConfig, IGATrainer
+from poise import IGAConfig, IGATrainer
+from poise.iga import masked_mean
+from poise.iga.baselines import make_baseline
+from poise.iga.domains import DomainBatch
+from poise.iga.engine import GradientEngine
+from poise.iga.invariant import IGA
+from poise.iga.method import Aggregator
 from tests.equivalence.iga_gradients import Batch, engine_step
 from tests.equivalence.iga_models import llama
 from tests.host_syncs import HostSyncs

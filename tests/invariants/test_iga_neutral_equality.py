@@ -10,8 +10,8 @@ import torch
 from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
-from poise.training import IGATrainer
-from poise.training.isomer_batches import IsomerSets, rows_by_domain
+from poise import IGATrainer
+from poise.iga.batches import IsomerSets, rows_by_domain
 from tests.exact import ROUNDING, apart, same
 from tests.grids import grid
 from tests.tiny import DOMAINS, tiny_isomers

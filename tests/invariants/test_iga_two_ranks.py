@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from poise.gradients.domains import DomainBatch
+from poise.iga.domains import DomainBatch
 from tests.exact import ROUNDING, apart, in_float64
 from tests.grids import grid
 from tests.invariants.iga_worker import make_trainer, run_exactly

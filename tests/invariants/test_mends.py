@@ -12,9 +12,9 @@ import torch
 from peft import LoraConfig
 from tokenizers.processors import TemplateProcessing
 
-from poise.training import PGPOTrainer
-from poise.training.checkpoints import verify
-from poise.training.guards import NonFiniteTrainingError
+from poise import PGPOTrainer
+from poise.trl.checkpoints import verify
+from poise.trl.guards import NonFiniteTrainingError
 from tests.exact import ROUNDING
 from tests.tiny import tiny_dataset, vowel_reward
 
@@ -259,7 +259,7 @@ def test_a_run_that_is_braked_at_every_step_for_want_of_a_signal_is_warned_of(
     make_trainer: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(
-        "poise.training.optimizer_step.token_information",
+        "poise.pgpo.optimizer_step.token_information",
         lambda estimator, statistics: -torch.ones_like(statistics.student_entropy),
     )
     trainer = make_trainer(signal_reference="running", rho_min=0.02)

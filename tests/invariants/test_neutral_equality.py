@@ -9,8 +9,8 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from poise.training import PGPOTrainer
-from poise.training._host import SDPOConfig, SDPOTrainer
+from poise import PGPOTrainer
+from poise.trl.contract import SDPOConfig, SDPOTrainer
 from tests.exact import ROUNDING, apart, same
 from tests.grids import grid
 from tests.tiny import tiny_dataset, vowel_reward

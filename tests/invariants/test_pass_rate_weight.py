@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from poise.training import PGPOTrainer
+from poise import PGPOTrainer
 from tests.exact import ROUNDING
 from tests.tiny import tiny_dataset
 

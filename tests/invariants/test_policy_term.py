@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from poise.training import PGPOTrainer
-from poise.training._host import SDPOConfig, SDPOTrainer
+from poise import PGPOTrainer
+from poise.trl.contract import SDPOConfig, SDPOTrainer
 from tests.exact import ROUNDING, apart
 from tests.tiny import tiny_dataset
 

@@ -19,8 +19,8 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from poise.training import PGPOTrainer
-from poise.training._host import SDPOConfig, SDPOTrainer
+from poise import PGPOTrainer
+from poise.trl.contract import SDPOConfig, SDPOTrainer
 from tests.exact import ROUNDING
 from tests.grids import grid
 from tests.invariants.test_neutral_equality import MENDS_OFF

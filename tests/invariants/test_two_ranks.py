@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
-from poise.training import PGPOConfig, PGPOTrainer
+from poise import PGPOConfig, PGPOTrainer
 from tests.exact import ROUNDING, apart, in_float64
 from tests.grids import grid
 from tests.processes import finish, run_ranks

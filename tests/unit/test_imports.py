@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 SOURCE = Path(__file__).parents[2] / "src"
 PACKAGE = SOURCE / "poise"
 
@@ -89,98 +87,84 @@ def _is_standard(found: Import) -> bool:
     return found.root in sys.stdlib_module_names
 
 
-def test_core_imports_torch_the_standard_library_and_itself() -> None:
+# What a user of another trainer can take: torch alone.
+PARTS = {
+    "pgpo": ("signal", "viscosity", "distance", "pass_rate", "step_scale"),
+    "iga": (
+        *("mask", "masked_mean", "lowrank", "taps", "domains", "engine", "invariant", "method"),
+        *("direction_space", "factor_space", "weight_space", "step_masks", "statistics"),
+        *("running_means", "adapters", "baselines"),
+    ),
+    "loss": (
+        *("divergence", "tiled", "tiles", "tile_gradients", "token_statistics", "token_weights"),
+        *("moved_target", "policy_term"),
+    ),
+}
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+
+
+def test_the_parts_import_torch_alone() -> None:
+    places, ours = ["optimizers.py"], ["poise.optimizers"]
+    for room, names in PARTS.items():
+        for name in names:
+            is_folder = (PACKAGE / room / name).is_dir()
+            places.append(f"{room}/{name}" + ("" if is_folder else ".py"))
+            ours.append(f"poise.{room}.{name}")
+
     def is_wrong(found: Import) -> bool:
-        return not (_is_standard(found) or found.root == "torch" or found.reaches("poise.core"))
+        if found.root in ("peft", "torchjd"):
+            return found.is_at_top
+        return not (_is_standard(found) or found.root == "torch" or found.reaches(*ours))
 
-    assert _offences(["core"], is_wrong) == []
-
-
-def test_data_knows_nothing_of_training_evaluation_and_commands() -> None:
-    later = ("poise.training", "poise.evaluation", "poise.cli")
-    assert _offences(["data"], lambda found: found.reaches(*later)) == []
+    assert _offences(places, is_wrong) == []
 
 
-def test_data_loads_without_torch() -> None:
-    heavy = ("torch", "transformers", "trl", "peft", "accelerate")
-    assert _offences(["data"], lambda found: found.is_at_top and found.root in heavy) == []
+def test_data_and_isomers_load_without_torch() -> None:
+    places = ["data", "isomers", "rewards.py", "rows.py", "question.py", "splits.py"]
+    assert _offences(places, lambda found: found.is_at_top and found.root in LIBRARIES) == []
 
 
-# These load models and sample from them; all else in `evaluation` reads saved records.
+# These load models and sample from them; all else in `evaluate` reads saved records.
 SAMPLERS = {"generation", "loading", "representations", "sampling"}
 
 
-@pytest.mark.parametrize("name", ["metrics", "statistics", "report", "plots", "records"])
-def test_the_readers_of_records_are_where_the_rule_looks(name: str) -> None:
-    assert (PACKAGE / "evaluation" / f"{name}.py").is_file()
-
-
-def test_what_reads_saved_records_needs_neither_training_nor_models() -> None:
-    files = [f"evaluation/{f.name}" for f in _files("evaluation") if f.stem not in SAMPLERS]
-    heavy = ("transformers", "trl", "peft", "accelerate", "torch")
+def test_what_reads_saved_records_needs_no_models() -> None:
+    files = [f"evaluate/{f.name}" for f in _files("evaluate") if f.stem not in SAMPLERS]
+    assert {"records", "statistics", "report"} <= {Path(file).stem for file in files}
 
     def is_wrong(found: Import) -> bool:
-        return found.root in heavy or found.reaches("poise.training", "poise.cli", "poise.models")
+        return found.root in LIBRARIES or found.reaches("poise.models")
 
     assert _offences(files, is_wrong) == []
 
 
-def test_training_knows_nothing_of_evaluation_and_commands() -> None:
-    later = ("poise.cli", "poise.evaluation")
-    assert _offences(["training"], lambda found: found.reaches(*later)) == []
-
-
-def test_evaluation_knows_nothing_of_training_and_commands() -> None:
-    later = ("poise.cli", "poise.training")
-    assert _offences(["evaluation"], lambda found: found.reaches(*later)) == []
-
-
-def test_host_internals_are_imported_in_one_file() -> None:
-    hosts = ("trl", "transformers", "peft", "accelerate", "datasets")
-
+def test_internals_of_other_libraries_are_imported_in_one_file() -> None:
     def is_wrong(found: Import) -> bool:
         parts = [*found.module.split("."), found.name or ""]
         is_internal = any(part.startswith("_") for part in parts)
-        return found.root in hosts and (is_internal or found.reaches("trl.experimental"))
+        return found.root in LIBRARIES[1:] and (is_internal or found.reaches("trl.experimental"))
 
     offenders = {found.file for found in imports(*_files(".")) if is_wrong(found)}
-    assert offenders == {PACKAGE / "training" / "_host.py"}
+    assert offenders == {PACKAGE / "trl" / "contract.py"}
 
 
-def test_methods_import_core_alone_and_torchjd_late() -> None:
-    def is_wrong(found: Import) -> bool:
-        if found.root == "torchjd":
-            return found.is_at_top
-        ours = found.reaches("poise.core", "poise.methods")
-        return not (_is_standard(found) or found.root == "torch" or ours)
-
-    assert _offences(["methods"], is_wrong) == []
-
-
-def test_gradients_import_torch_core_and_methods_and_peft_late() -> None:
-    def is_wrong(found: Import) -> bool:
-        if found.root == "peft":
-            return found.is_at_top
-        ours = found.reaches("poise.core", "poise.gradients", "poise.methods")
-        return not (_is_standard(found) or found.root == "torch" or ours)
-
-    assert _offences(["gradients"], is_wrong) == []
-
-
-def test_there_is_no_circle_among_the_packages() -> None:
-    # The engine takes a method's settings, so methods come before gradients.
-    order = ["extras", "threads", "core", "machine", "reading", "methods", "gradients", "data"]
-    order += ["models", "training", "evaluation", "bench", "cli"]
-
-    def place(name: str) -> int:
-        return order.index(name) if name in order else -1
-
+def test_everything_depends_one_way() -> None:
+    rooms = [
+        *("extras", "versions", "threads", "machine", "optimizers", "reading"),
+        *("question", "splits", "rows", "rewards", "models"),
+        *("loss", "isomers", "data", "trl", "pgpo", "iga", "evaluate", "cli", "demo"),
+    ]
+    here = {path.stem for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert {name for name in here if name[0] not in "_."} - {"py"} == set(rooms)
     backwards = []
     for found in imports(*_files(".")):
         own = found.file.relative_to(PACKAGE).parts[0].removesuffix(".py")
         parts = f"{found.module}.{found.name}".split(".")
-        is_ours = parts[0] == "poise" and len(parts) > 1
-        if is_ours and own in order and place(parts[1]) > place(own):
+        other = parts[1] if parts[0] == "poise" and len(parts) > 1 else own
+        is_trainer = {own, other} == {"pgpo", "iga"}
+        if {own, other} <= set(rooms) and (rooms.index(other) > rooms.index(own) or is_trainer):
+            backwards.append(str(found))
+        if found.reaches("lab"):
             backwards.append(str(found))
     assert backwards == []
 

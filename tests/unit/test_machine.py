@@ -131,14 +131,14 @@ def test_training_arguments_that_name_no_precision_take_the_machines(
     kind: str, bfloat16: float, processor: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     """On a machine without an accelerator, where TRL's own would raise or crawl."""
-    import poise.training
+    import poise
 
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
     processor(90.0, bfloat16)
-    config = getattr(poise.training, kind)(output_dir=str(tmp_path))
+    config = getattr(poise, kind)(output_dir=str(tmp_path))
     assert config.bf16 is (bfloat16 > 90.0)
     assert config.use_cpu
-    assert getattr(poise.training, kind)(output_dir=str(tmp_path), bf16=True).bf16 is True
+    assert getattr(poise, kind)(output_dir=str(tmp_path), bf16=True).bf16 is True
 
 
 def test_half_precision_that_is_named_leaves_no_room_for_bfloat16(processor: Any) -> None:

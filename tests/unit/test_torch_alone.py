@@ -31,14 +31,14 @@ sys.meta_path[:] = map(Without, sys.meta_path)
 # Somebody's own loop: the tiled loss, its signal, and a scaled step. The engine's mask beside it.
 OWN_LOOP = """
 import torch
-from poise.core.divergence import Divergence
-from poise.core.information import information_sum, token_information
-from poise.core.tiled_loss import tiled_distillation_loss
-from poise.core.viscosity import Viscosity
-from poise.gradients.engine import GradientEngine
-from poise.methods.baselines import make_baseline
-from poise.methods.iga import IGA
-from poise.training import StepScale
+from poise.loss.divergence import Divergence
+from poise.pgpo.signal import information_sum, token_information
+from poise.loss.tiled import tiled_distillation_loss
+from poise.pgpo.viscosity import Viscosity
+from poise.iga.engine import GradientEngine
+from poise.iga.baselines import make_baseline
+from poise.iga.invariant import IGA
+from poise import StepScale
 
 body, head = torch.nn.Linear(4, 8), torch.nn.Linear(8, 11)
 optimizer = torch.optim.AdamW([*body.parameters(), *head.parameters()], lr=0.1, weight_decay=0.0)
@@ -58,7 +58,7 @@ assert scale.last.signal is not None and scale.last.multiplier > 0
 assert IGA(tau=1.0).mask is not None and make_baseline("vrex", domains=2) is not None
 
 try:
-    from poise.training import PGPOTrainer
+    from poise import PGPOTrainer
 except ImportError as error:
     print(error)
 """

@@ -25,7 +25,7 @@ from trl.generation import vllm_generation
 from vllm import SamplingParams
 from vllm.model_executor.layers import utils as layers
 
-from poise.training import PGPOConfig, PGPOTrainer
+from poise import PGPOConfig, PGPOTrainer
 from tests.tiny import RUN, save_tiny_model, tiny_dataset, vowel_reward
 
 # vLLM's attention takes no head narrower than 32 on the CPU.

@@ -24,13 +24,12 @@ class EvalArguments:
         "Run folders keep the records, and `poise report` shows them.",
     )
     dataset: str | None = option(
-        None, "Questions, as in `poise pgpo`. By default those of the run, else 'science'."
+        None, "Questions, as in `poise pgpo`. By default those of the run, else 'facts'."
     )
     split: str = option("test", "Split of the data set.")
     questions: int | None = option(
         None, "How many questions; None means 200 where they are generated, else all."
     )
-    levels: list[int] | None = option(None, "Levels of generated questions, 0 (recall) to 4.")
     style: str | None = option(
         None, "Form of generated prompts: 'chat', 'plain', 'short' or 'bare'."
     )

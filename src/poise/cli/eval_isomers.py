@@ -9,19 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..evaluation.by_test import MEAN, Outcome, differences, outcomes
-from ..evaluation.consistency import answer_disagreement, has_pairs, logical_consistency
-from ..evaluation.outcome_measures import (
-    MEASURES,
-    NONE,
-    Measure,
-    OverSeeds,
-    over_seeds,
-    title_of,
-)
-from ..evaluation.runs import read_config
-from ..evaluation.statistics import Difference
-from ..evaluation.summary import points
+from ..evaluate.by_test import MEAN, Outcome, differences, outcomes
+from ..evaluate.consistency import answer_disagreement, has_pairs, logical_consistency
+from ..evaluate.outcome_measures import MEASURES, NONE, Measure, OverSeeds, over_seeds, title_of
+from ..evaluate.runs import read_config
+from ..evaluate.statistics import Difference
+from ..evaluate.summary import points
 from .eval_run import Result
 
 Outcomes = dict[str, Outcome]

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.isomers.generate import DEPTHS
-from ..data.isomers.model import TRAIN_DOMAINS
-from ..evaluation.loading import Target, find_target
-from ..evaluation.runs import AFTER, BEFORE, read_config
+from ..evaluate.loading import Target, find_target
+from ..evaluate.runs import AFTER, BEFORE, read_config
+from ..isomers.generate import DEPTHS
+from ..isomers.model import TRAIN_DOMAINS
 from .eval_arguments import EvalArguments
 
 Row = Mapping[str, Any]
 DEFAULT_FOLDER = "evaluations"
-DEFAULT_DATASET = "science"
+DEFAULT_DATASET = "facts"
 # Questions, if they are made: an interval of about 7 points either way. Of isomers, sets in each
 # test: some 20 problems for each.
-GENERATED_COUNTS = {"science": 200, "reasoning_gym": 200, "isomers": 50}
+GENERATED_COUNTS = {"reasoning_gym": 200, "isomers": 50}
 # Setting of generated isomers -> where a run keeps that of its training.
 _ISOMER_KEYS = {
     "depths": "script.depths",
@@ -117,7 +117,6 @@ def choose_dataset(arguments: EvalArguments, steps: Sequence[Step]) -> tuple[str
     if dataset != script.get("dataset"):
         script = {}
     options = {
-        "levels": _first(arguments.levels, script.get("levels")),
         "style": _first(arguments.style, script.get("style")),
         "seed": _first(arguments.question_seed, script.get("question_seed")),
         "count": _first(arguments.questions, GENERATED_COUNTS.get(_kind(dataset))),

@@ -10,20 +10,20 @@ from typing import Any
 import torch
 
 from ..data.load import load_questions
-from ..evaluation.consistency import DEFAULT_CENTER, check_center
-from ..evaluation.generation import Sampling
-from ..evaluation.loading import Target, check_target, fingerprint, load
-from ..evaluation.records import Evaluation, Header, RecordWriter, read_records
-from ..evaluation.representation_file import (
+from ..evaluate.consistency import DEFAULT_CENTER, check_center
+from ..evaluate.generation import Sampling
+from ..evaluate.loading import Target, check_target, fingerprint, load
+from ..evaluate.records import Evaluation, Header, RecordWriter, read_records
+from ..evaluate.representation_file import (
     Representations,
     beside,
     kept_representations,
     write_representations,
 )
-from ..evaluation.representations import has_reference, places_of, represent, settings_of
-from ..evaluation.sampling import Prepared, prepare
-from ..evaluation.sampling import evaluate as ask
-from ..evaluation.scoring import scorer_of
+from ..evaluate.representations import has_reference, places_of, represent, settings_of
+from ..evaluate.sampling import Prepared, prepare
+from ..evaluate.sampling import evaluate as ask
+from ..evaluate.scoring import scorer_of
 from ..machine import pick_device, pick_dtype
 from ..versions import software_versions
 from .eval_arguments import EvalArguments

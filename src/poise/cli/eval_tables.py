@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..evaluation.metrics import group_by
-from ..evaluation.runs import read_config
-from ..evaluation.statistics import Difference
-from ..evaluation.summary import (
+from ..evaluate.metrics import group_by
+from ..evaluate.runs import read_config
+from ..evaluate.statistics import Difference
+from ..evaluate.summary import (
     OverRuns,
     average_interval,
     compare,

@@ -28,12 +28,12 @@ PAGES = {
     "pgpo": (
         "Train a model by physics-guided policy optimization.",
         Section("questions", "cli/pgpo.py", "PGPOScriptArguments"),
-        Section("PGPO", "training/pgpo_config.py", "PGPOConfig"),
+        Section("PGPO", "pgpo/config.py", "PGPOConfig"),
     ),
     "iga": (
         "Fine-tune a model by invariant gradient alignment on logical isomers.",
         Section("isomers", "cli/iga.py", "IGAScriptArguments"),
-        Section("IGA", "training/iga_config.py", "IGAConfig"),
+        Section("IGA", "iga/config.py", "IGAConfig"),
     ),
 }
 # Of TRL's and of accelerate's launcher.

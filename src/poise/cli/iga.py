@@ -11,8 +11,9 @@ from typing import Any
 from trl import ModelConfig, get_peft_config
 
 from ..data.load import load_questions
+from ..iga.config import IGAConfig
+from ..iga.trainer import IGATrainer
 from ..models import EMBEDDED_NAMES, resolve_model
-from ..training import IGAConfig, IGATrainer
 from . import launch
 from .arguments import CommandParser, option
 from .training import add_model_arguments, check_arguments, make_training_parser, run_training

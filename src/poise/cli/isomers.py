@@ -12,14 +12,14 @@ from .arguments import CommandParser, option
 from .subcommands import dispatch
 
 if TYPE_CHECKING:
-    from ..data.isomers.rows import Row
+    from ..isomers.rows import Row
 
 # Subcommand -> what it does, and the module and function that run it.
 SUBCOMMANDS = {
-    "generate": ("make isomer sets from a seed, without a model", "isomers:generate"),
-    "build": ("have a teacher retell your own problems", "isomers_build:main"),
-    "validate": ("list the faults of files, by line and set", "isomers:validate"),
-    "show": ("print sets, their domains side by side", "isomers:show"),
+    "generate": ("make isomer sets from a seed, without a model", "poise.cli.isomers:generate"),
+    "build": ("have a teacher retell your own problems", "poise.cli.isomers_build:main"),
+    "validate": ("list the faults of files, by line and set", "poise.cli.isomers:validate"),
+    "show": ("print sets, their domains side by side", "poise.cli.isomers:show"),
 }
 MANY = 1000  # sets from which on a progress bar is worth its line
 
@@ -106,7 +106,7 @@ def generate(argv: list[str]) -> int:
         raise ValueError(
             f"{arguments.output}: expected a new file, found one; give --overwrite to replace it"
         )
-    from ..data.isomers.rows import write_isomers
+    from ..isomers.rows import write_isomers
 
     # All is generated before the file is opened, so that a refusal leaves no half of a file.
     rows = list(_rows(arguments))
@@ -115,10 +115,10 @@ def generate(argv: list[str]) -> int:
 
 
 def _rows(arguments: GenerateArguments) -> Iterator[Row]:
-    from ..data.isomers.cues import Cue
-    from ..data.isomers.generate import generate_isomers
-    from ..data.isomers.model import TRAIN_DOMAINS
-    from ..data.isomers.rows import isomer_tests, to_rows
+    from ..isomers.cues import Cue
+    from ..isomers.generate import generate_isomers
+    from ..isomers.model import TRAIN_DOMAINS
+    from ..isomers.rows import isomer_tests, to_rows
 
     domains = arguments.domains or TRAIN_DOMAINS
     if len(domains) == 1 and not arguments.tests:
@@ -177,7 +177,7 @@ def validate(argv: list[str]) -> int:
     arguments, places = parser.parse_args_and_config(argv)
     if arguments.limit < 1:
         raise ValueError(f"--limit: expected at least 1, found {arguments.limit}")
-    from ..data.isomers.validation import validate_isomers
+    from ..isomers.validate import validate_isomers
 
     files = [places.files] if isinstance(places.files, str) else places.files
     faults = validate_isomers(*files)

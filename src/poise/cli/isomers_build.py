@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.isomers.model import TRAIN_DOMAINS
+from ..isomers.model import TRAIN_DOMAINS
 from .arguments import CommandParser, option
 
 if TYPE_CHECKING:
-    from ..data.isomers.builder import EndpointTeacher, LocalTeacher, Plan, Summary
+    from ..isomers.build import EndpointTeacher, LocalTeacher, Plan, Summary
 
 TEACHERS = ("endpoint", "local")
 
@@ -101,14 +101,8 @@ def build(arguments: BuildArguments) -> Summary:
         TeacherError: the teacher cannot be asked; what is finished is in the journal.
     """
     # Imported late, so that --help needs no HTTP library.
-    from ..data.isomers.builder import (
-        EndpointTeacher,
-        finish,
-        open_journal,
-        read_problems,
-        tell_all,
-    )
-    from ..data.isomers.builder.build import beside, missing
+    from ..isomers.build import EndpointTeacher, finish, open_journal, read_problems, tell_all
+    from ..isomers.build.build import beside, missing
 
     plan = make_plan(arguments)
     source, output = _paths(arguments)
@@ -132,7 +126,7 @@ def build(arguments: BuildArguments) -> Summary:
 
 def make_plan(arguments: BuildArguments) -> Plan:
     """Raises: ValueError, as `Plan` and `Limits`."""
-    from ..data.isomers.builder import Limits, Plan
+    from ..isomers.build import Limits, Plan
 
     # From a configuration file one domain may come as plain text.
     domains = [arguments.domains] if isinstance(arguments.domains, str) else arguments.domains
@@ -152,10 +146,10 @@ def make_teacher(arguments: BuildArguments) -> EndpointTeacher | LocalTeacher:
             "teacher: expected 'endpoint:MODEL' or 'local:MODEL', found "
             f"{arguments.teacher!r}; for example --teacher local:default"
         )
-    from ..data.isomers.builder import EndpointTeacher, LocalTeacher
+    from ..isomers.build import EndpointTeacher, LocalTeacher
 
     if kind == "endpoint":
-        from ..data.isomers.builder.teachers import read_key
+        from ..isomers.build.teachers import read_key
 
         return EndpointTeacher(
             model,
@@ -198,7 +192,7 @@ def show(summary: Summary, arguments: BuildArguments) -> None:
 
 
 def _rejects(arguments: BuildArguments) -> Path:
-    from ..data.isomers.builder.build import beside
+    from ..isomers.build.build import beside
 
     return beside(_paths(arguments)[1], "rejects")
 

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..data.isomers.rows import REQUIRED, Row, group_rows, read_isomers
-from ..data.validation import check_columns
+from ..isomers.rows import REQUIRED, Row, group_rows, read_isomers
+from ..rows import check_columns
 
 WIDTH = 120  # of tables in a file or a pipe, where there is no terminal to fit
 

@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..extras import what_to_install
@@ -18,7 +18,7 @@ from ..threads import use_free_cores
 from . import help
 from .quiet import be_quiet
 
-# Command -> what it does. Its module is `poise.cli.<command>` with `main(argv) -> int`.
+# Command -> what it does. Its module, most often `poise.cli.<command>`, has `main(argv) -> int`.
 COMMANDS = {
     "demo": "train and evaluate a small model on this machine, in minutes",
     "pgpo": "train a model by physics-guided policy optimization",
@@ -26,9 +26,9 @@ COMMANDS = {
     "eval": "measure a model's accuracy with intervals, before and after training",
     "report": "write one HTML page about training runs",
     "isomers": "generate, build, validate and show logical isomer sets",
-    "bench": "run experiments over methods, settings and seeds, and show their tables",
 }
-TRAINS_OR_ASKS = ("demo", "pgpo", "iga", "eval", "bench")
+TRAINS_OR_ASKS = ("demo", "pgpo", "iga", "eval")
+OURS = ("poise", "lab")
 DEBUG = "POISE_DEBUG"
 
 
@@ -69,20 +69,25 @@ def _run(name: str, argv: list[str]) -> int:
         print(help.page(name))
         return 0
     argv = ["--help" if word == "--help-all" else word for word in argv]
-    be_quiet()
     if name in TRAINS_OR_ASKS:
         use_free_cores()  # before torch is loaded
+    module = "poise.demo.command" if name == "demo" else f"poise.cli.{name}"
+    return guard(f"poise {name}", lambda: importlib.import_module(module).main(argv))
+
+
+def guard(command: str, run: Callable[[], int]) -> int:
+    """Run a command; a user's mistake becomes one line and the exit status 2."""
+    be_quiet()
     try:
-        status: int = importlib.import_module(f"poise.cli.{name}").main(argv)
-        return status
+        return run()
     except KeyboardInterrupt:
-        print(f"\npoise {name}: interrupted", file=sys.stderr)
+        print(f"\n{command}: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         advice = what_to_install(error)
         if os.environ.get(DEBUG) or not (advice or is_users_error(error)):
             raise
-        print(f"poise {name}: {advice or ' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{command}: {advice or ' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
 
@@ -99,9 +104,9 @@ def is_users_error(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.filename is not None:
         return True
     raised_in = frames[-1].f_globals.get("__name__", "") if frames else ""
-    ours = raised_in.partition(".")[0] == "poise" or raised_in == "__main__"
+    ours = raised_in.partition(".")[0] in (*OURS, "__main__")
     # TypeError and RuntimeError may be bugs; those of our own classes are not.
-    is_own_class = type(error).__module__.partition(".")[0] == "poise"
+    is_own_class = type(error).__module__.partition(".")[0] in OURS
     return ours and (is_own_class or isinstance(error, ValueError | OSError | ImportError))
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from trl import ModelConfig, get_peft_config
 
-from ..data.isomers.answers import isomer_reward
 from ..data.load import load_questions
 from ..data.reasoning_gym import reasoning_gym_reward
-from ..data.rewards import multiple_choice_feedback_reward, multiple_choice_reward
+from ..isomers.answers import isomer_reward
 from ..models import resolve_model
-from ..training import PGPOConfig, PGPOTrainer
+from ..pgpo.config import PGPOConfig
+from ..pgpo.trainer import PGPOTrainer
+from ..rewards import multiple_choice_feedback_reward, multiple_choice_reward
 from . import launch
 from .arguments import CommandParser, option
 from .training import add_model_arguments, check_arguments, make_training_parser, run_training
@@ -34,14 +35,13 @@ class PGPOScriptArguments:
 
     dataset: str = option(
         "",
-        "Questions, required: 'science' or 'science:physics,biology' (generated), 'sciknoweval' "
-        "(hub), a local folder or .jsonl file, 'reasoning_gym:TASK', or a hub data set.",
+        "Questions, required: 'facts' (a few hundred, brought along), 'sciknoweval' (hub), a local "
+        "folder or .jsonl file, 'reasoning_gym:TASK', or a hub data set.",
     )
     split: str = option("train", "Split of the data set.")
     questions: int | None = option(
         None, "How many questions; None takes the data set's own number."
     )
-    levels: list[int] | None = option(None, "Levels of generated questions, 0 (recall) to 4.")
     style: str = option(
         "chat",
         "Form of prompts: 'chat', 'plain' (letters), 'short' (answers by an option's text, for "
@@ -99,7 +99,6 @@ def make_trainer(
 def load_dataset(script: PGPOScriptArguments) -> Any:
     """The questions to train on."""
     options = {
-        "levels": script.levels,
         "count": script.questions,
         "style": script.style,
         "seed": script.question_seed,

@@ -45,8 +45,8 @@ def make_report(runs: list[str], output: str | None = None) -> Path:
         FileNotFoundError: a run folder does not exist.
         ValueError: a folder is no run, or a file in it is damaged.
     """
-    from ..evaluation.report import write_report
-    from ..evaluation.runs import read_runs
+    from ..evaluate.report import write_report
+    from ..evaluate.runs import read_runs
 
     found = read_runs(runs)
     default = found[0].path / "report.html" if len(found) == 1 else Path("report.html")

@@ -6,7 +6,7 @@ import difflib
 import importlib
 from collections.abc import Callable, Mapping
 
-# Subcommand -> (what it does, "module:function" under `poise.cli`).
+# Subcommand -> (what it does, "module:function").
 Subcommands = Mapping[str, tuple[str, str]]
 
 
@@ -25,5 +25,5 @@ def dispatch(argv: list[str], subcommands: Subcommands, usage: Callable[[], str]
         hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(subcommands)}"
         raise ValueError(f"unknown subcommand {name!r}; {hint}")
     module, _, function = subcommands[name][1].partition(":")
-    status: int = getattr(importlib.import_module(f"poise.cli.{module}"), function)(rest)
+    status: int = getattr(importlib.import_module(module), function)(rest)
     return status

@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .isomers.model import TRAIN_DOMAINS
-from .prompts import get_style, render_all
-from .question import COMPUTED_LEVELS
-from .science import DOMAINS, generate
-from .validation import check_dataset, read_jsonl
+from ..isomers.model import TRAIN_DOMAINS
+from ..rows import check_dataset, read_jsonl
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 DEFAULT_COUNT = 1000
+_FACTS = Path(__file__).with_name("facts.jsonl")
+
+Source = Callable[..., "Dataset"]
 
 
 def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
@@ -26,7 +26,7 @@ def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
     Args:
         name: One of
 
-            - ``science`` or ``science:physics,chemistry``: generated questions;
+            - ``facts``: some hundred questions on facts of chemistry, as in the demo;
             - ``sciknoweval`` or ``sciknoweval:physics``: SciKnowEval from the hub;
             - a folder with ``<domain>/<split>.jsonl``, or a ``.jsonl`` file: SciKnowEval's form,
               isomer sets, or any rows with a column ``prompt`` (a file is taken whole, whatever
@@ -38,11 +38,10 @@ def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
         split: ``train``, ``validation`` or ``test``; for a hub data set any split that it has.
         **options: ``count`` (how many questions, of isomers how many sets; default 1000 if
             generated, else all), ``seed`` (which ones), ``style`` (``chat``, ``plain`` or
-            ``short``; rows that bring their prompt keep it), ``levels`` (of generated questions;
-            0 to 4, by default all but 0), ``reference`` (SciKnowEval: reference answers as
-            privileged context),
-            ``depths``, ``domains``, ``cue_strength``, ``phrasings`` and ``tests`` (of isomers, as
-            in `isomers.load.load_isomers`), and what the source itself knows.
+            ``short``; rows that bring their prompt keep it), ``reference`` (SciKnowEval: reference
+            answers as privileged context), ``depths``, ``domains``, ``cue_strength``,
+            ``phrasings`` and ``tests`` (of isomers, as in `isomers.load.load_isomers`), and
+            what the source itself knows.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: If the name, an option or a row is wrong.
@@ -69,20 +68,38 @@ def _call(load: Callable[..., Dataset], name: str, options: dict[str, Any]) -> D
     return load(**options)
 
 
-def _science(
+def register(kind: str) -> Callable[[Source], Source]:
+    """Decorator: adds a source that `load_questions` knows as `kind` or `kind:rest`.
+
+    Args:
+        kind: its name.
+
+    A source takes `rest` (what follows the colon, or ""), `split`, and the options that it knows,
+    by their names, and returns rows with a column `prompt`.
+    """
+
+    def add(load: Source) -> Source:
+        KINDS[kind] = load
+        return load
+
+    return add
+
+
+def _facts(
     rest: str,
     split: str,
-    levels: Sequence[int] = COMPUTED_LEVELS,
-    count: int = DEFAULT_COUNT,
+    count: int | None = None,
     seed: int = 0,
-    style: str = "chat",
 ) -> Dataset:
     from datasets import Dataset
 
-    get_style(style)
-    domains = _listed(rest) or list(DOMAINS)
-    questions = generate(domains, levels, count, split, seed)
-    return Dataset.from_list(render_all(questions, style))
+    rows = [row for row in read_jsonl(_FACTS) if row.pop("split") == split]
+    if rest or not rows:
+        found = repr(rest) if rest else f"split {split!r}"
+        raise ValueError(
+            f"facts: expected nothing behind it and split train or test, found {found}"
+        )
+    return _some(Dataset.from_list(rows), count, seed)
 
 
 def _sciknoweval(
@@ -125,7 +142,7 @@ def _isomers(
     phrasings: str = "seen",
     tests: bool | Sequence[str] = False,
 ) -> Dataset:
-    from .isomers.load import load_isomers
+    from ..isomers.load import load_isomers
 
     families = _listed(rest) or None
     return load_isomers(
@@ -144,7 +161,7 @@ def _local(
 ) -> Dataset:
     from datasets import Dataset
 
-    from .isomers.rows import is_isomers
+    from ..isomers.rows import is_isomers
     from .sciknoweval import is_sciknoweval, load_sciknoweval, split_files
 
     rows = [row for path in split_files(source, split) for row in read_jsonl(path)]
@@ -174,13 +191,13 @@ def _hub(
 ) -> Dataset:
     import datasets
 
-    from .isomers.rows import is_isomers
+    from ..isomers.rows import is_isomers
 
     try:
         table = datasets.load_dataset(source, config, split=split, revision=revision)
     except Exception as error:  # the hub's client raises many kinds
         raise ValueError(
-            f"data set {source!r}: expected 'science', 'sciknoweval', 'reasoning_gym:<task>', a "
+            f"data set {source!r}: expected 'facts', 'sciknoweval', 'reasoning_gym:<task>', a "
             f"local folder or .jsonl file, or a data set on the hub with a split {split!r}; found "
             f"none ({type(error).__name__}: {error})"
         ) from error
@@ -205,15 +222,15 @@ def _isomer_sets(
     """
     from datasets import Dataset
 
-    from .isomers.load import check_isomers, some_isomers
+    from ..isomers.load import check_isomers, some_isomers
 
     if any("options" in row for row in rows):
         check_isomers(rows, source)
     return Dataset.from_list(some_isomers(rows, count, seed, domains))
 
 
-KINDS: dict[str, Callable[..., Dataset]] = {
-    "science": _science,
+KINDS: dict[str, Source] = {
+    "facts": _facts,
     "sciknoweval": _sciknoweval,
     "reasoning_gym": _reasoning_gym,
     "isomers": _isomers,

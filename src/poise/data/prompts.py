@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .question import LETTERS, Letter, Question
+from ..question import LETTERS, Letter, Question
 
 Prompt = str | list[dict[str, str]]
 Row = dict[str, Any]

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from ..rewards import Completion, completion_text, tagged_answer
+from ..rows import check_dataset
+from ..splits import check_split, stable_fraction, stable_split
 from .prompts import Prompt, Row, get_style
-from .rewards import Completion, completion_text, tagged_answer
-from .splits import check_split, stable_fraction, stable_split
-from .validation import check_dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..question import LETTERS
+from ..rewards import check_rows
+from ..rows import check_columns, check_dataset, read_jsonl
+from ..splits import check_split, stable_split
 from .prompts import CHAT_SYSTEM, Row, get_style
-from .question import LETTERS
-from .rewards import check_rows
-from .splits import check_split, stable_split
-from .validation import check_columns, check_dataset, read_jsonl
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from trl import ModelConfig
 
+from poise import IGAConfig
 from poise.cli import iga
 from poise.cli.main import main
 from poise.data.load import load_questions
-from poise.evaluation.runs import read_run
-from poise.training import IGAConfig
+from poise.evaluate.runs import read_run
 
 FLAGS: dict[str, Any] = {
     "use_peft": "true",

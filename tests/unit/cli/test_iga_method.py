@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from poise import IGAConfig
 from poise.cli import iga
-from poise.methods.baselines.vrex import VREx
-from poise.training import IGAConfig
+from poise.iga.baselines.vrex import VREx
 
 
 def _parse(*words: str) -> IGAConfig:

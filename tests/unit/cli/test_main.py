@@ -34,7 +34,7 @@ def test_help_names_every_command(flag: str, capsys: pytest.CaptureFixture[str])
     assert main([flag]) == 0
     printed = capsys.readouterr().out
     assert all(f"\n  {name} " in printed for name in COMMANDS)
-    assert set(COMMANDS) == {"demo", "pgpo", "iga", "eval", "report", "isomers", "bench"}
+    assert set(COMMANDS) == {"demo", "pgpo", "iga", "eval", "report", "isomers"}
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from poise.cli.main import main
-from poise.evaluation.runs import read_run
+from poise.evaluate.runs import read_run
 
 FLAGS: dict[str, Any] = {
     "dataset": "science:physics",
     "style": "plain",
-    "levels": 1,
     "questions": 12,
     "max_steps": 2,
     "save_steps": 1,
@@ -119,7 +118,7 @@ def test_unreadable_data_names_file_and_line(
 ) -> None:
     data = tmp_path / "rows.jsonl"
     data.write_text('{"prompt": "x", "answer": "A"}\n{"prompt": \n')
-    assert run(dataset=data, levels=None) == 2
+    assert run(dataset=data) == 2
     error = capsys.readouterr().err
     assert "rows.jsonl" in error
     assert "line 2" in error

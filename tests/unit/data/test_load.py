@@ -12,9 +12,10 @@ from typing import Any
 import datasets
 import pytest
 
+import lab.science.source  # noqa: F401  (registers 'science')
 from poise.data import load
 from poise.data.load import load_questions
-from poise.data.validation import check_dataset
+from poise.rows import check_dataset
 from tests.unit.data.test_prompts import COLUMNS
 from tests.unit.data.test_sciknoweval import question, write
 
@@ -151,7 +152,7 @@ def test_another_name_is_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_hub_data_set_that_cannot_be_had_says_what_was_expected() -> None:
-    with pytest.raises(ValueError, match=r"data set 'scence': expected 'science', .*found none"):
+    with pytest.raises(ValueError, match=r"data set 'scence': expected 'facts', .*found none"):
         load_questions("scence")
 
 
@@ -164,7 +165,7 @@ def test_a_hub_data_set_without_prompts_is_refused(monkeypatch: pytest.MonkeyPat
 
 def test_importing_the_package_is_light() -> None:
     code = (
-        "import sys, poise.data, poise.data.load, poise.data.validation;"
+        "import sys, poise.data, poise.data.load, poise.rows;"
         "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'trl'} & set(sys.modules);"
         "sys.exit(', '.join(heavy) or 0)"
     )

@@ -2,9 +2,11 @@
 
 import pytest
 
-from poise.data import LEVELS, extract_answer, generate, multiple_choice_reward
+from lab.science import generate
 from poise.data.prompts import STYLES, PromptStyle, get_style, render, render_all
-from tests.unit.data.test_question import QUESTION
+from poise.question import LEVELS
+from poise.rewards import extract_answer, multiple_choice_reward
+from tests.unit.test_question import QUESTION
 
 COLUMNS = ["id", "domain", "level", "template", "prompt", "answer", "options", "privileged_context"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from poise.data import reasoning_gym
 from poise.data.reasoning_gym import final_answer, load_reasoning_gym, reasoning_gym_reward
-from poise.data.splits import SPLITS
+from poise.splits import SPLITS
 
 
 class Sums:

@@ -10,7 +10,7 @@ import datasets
 import pytest
 
 from poise.data.sciknoweval import HUB_ID, load_sciknoweval, parse_question
-from poise.data.splits import SPLITS
+from poise.splits import SPLITS
 
 SYSTEM = "Answer in tags."
 

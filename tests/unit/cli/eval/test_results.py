@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from poise.evaluation.metrics import average
-from poise.evaluation.records import read_records
-from poise.evaluation.runs import read_run
-from poise.evaluation.summary import compare
+from poise.evaluate.metrics import average
+from poise.evaluate.records import read_records
+from poise.evaluate.runs import read_run
+from poise.evaluate.summary import compare
 from tests.unit.cli.conftest import letter_model, letter_tokenizer, save_letter_adapter
 
 from .conftest import Call, ask

@@ -13,8 +13,8 @@ from tokenizers import decoders
 
 from poise.cli.eval_arguments import EvalArguments
 from poise.cli.main import main
-from poise.evaluation.records import read_records
-from poise.evaluation.runs import read_run
+from poise.evaluate.records import read_records
+from poise.evaluate.runs import read_run
 from tests.tiny import save_tiny_model, tiny_tokenizer
 from tests.unit.cli.conftest import save_letter_adapter
 
@@ -22,12 +22,11 @@ from .conftest import Call, ask
 
 
 def test_the_questions_are_those_of_the_run_unless_named(call: Call, run_path: Path) -> None:
-    script = {"dataset": "science:physics", "style": "plain", "levels": [1], "question_seed": 4}
+    script = {"dataset": "science:physics", "style": "plain", "question_seed": 4}
     (run_path / "config.yaml").write_text(yaml.safe_dump({"script": script}))
     found = ask(call, "--compare", run_path, "--limit", "6")
     assert found["dataset"] == "science:physics"
     assert found["selection"] == {
-        "levels": [1],
         "style": "plain",
         "seed": 4,
         "count": 200,
@@ -35,7 +34,7 @@ def test_the_questions_are_those_of_the_run_unless_named(call: Call, run_path: P
     }
     run = read_run(run_path)
     assert run.after is not None
-    assert {(q.domain, q.level) for q in run.after.questions} == {("physics", 1)}
+    assert {q.domain for q in run.after.questions} == {"physics"}
     named = ask(
         call, "--compare", run_path, "--dataset", "science", "--questions", "8", "--overwrite"
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from poise.cli.main import main
-from tests.unit.data.isomers.builder.endpoint import KEY, Endpoint, running_endpoint, source_row
+from tests.unit.isomers.build.endpoint import KEY, Endpoint, running_endpoint, source_row
 
 PROBLEMS = 6
 DOMAINS = ("law", "sports")

@@ -16,7 +16,7 @@ from datasets import load_dataset
 
 from poise.cli.main import main
 from tests.tiny import save_tiny_model
-from tests.unit.data.isomers.builder.endpoint import KEY, Asked, Endpoint, Reply, retold
+from tests.unit.isomers.build.endpoint import KEY, Asked, Endpoint, Reply, retold
 
 from .conftest import DOMAINS, PROBLEMS, Call, lines, secrets_in, words
 

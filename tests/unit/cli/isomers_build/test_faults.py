@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from poise.cli.main import main
-from tests.unit.data.isomers.builder.endpoint import Endpoint, source_row
+from tests.unit.isomers.build.endpoint import Endpoint, source_row
 
 from .conftest import Call, write
 

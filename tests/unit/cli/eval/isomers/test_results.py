@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
-from poise.evaluation.by_test import MEAN, outcomes
-from poise.evaluation.consistency import logical_consistency
-from poise.evaluation.records import read_records
-from poise.evaluation.representation_file import read_representations
-from poise.evaluation.runs import read_run
+from poise.evaluate.by_test import MEAN, outcomes
+from poise.evaluate.consistency import logical_consistency
+from poise.evaluate.records import read_records
+from poise.evaluate.representation_file import read_representations
+from poise.evaluate.runs import read_run
 from tests.unit.cli.conftest import save_letter_adapter
 from tests.unit.cli.eval.conftest import Call, ask
 

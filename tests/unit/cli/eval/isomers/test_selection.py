@@ -9,8 +9,8 @@ import yaml
 from poise.cli import eval_plan
 from poise.cli.eval_arguments import EvalArguments
 from poise.cli.eval_plan import Step, choose_dataset, select
-from poise.evaluation.by_test import MEAN
-from poise.evaluation.loading import Target
+from poise.evaluate.by_test import MEAN
+from poise.evaluate.loading import Target
 from tests.unit.cli.eval.conftest import Call, ask
 
 from .conftest import isomer_rows

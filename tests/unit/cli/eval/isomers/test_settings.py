@@ -10,7 +10,7 @@ import yaml
 
 from poise.cli.eval_arguments import EvalArguments
 from poise.cli.eval_plan import Step, choose_dataset
-from poise.evaluation.loading import Target
+from poise.evaluate.loading import Target
 
 
 def step(folder: Path, script: dict[str, Any], config: dict[str, Any]) -> Step:

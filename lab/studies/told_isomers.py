@@ -1,0 +1,131 @@
+"""Study 3 on a real language model: logical isomers told in words, under a shortcut.
+
+Generated isomers of `data.isomers` with a cue, LoRA, and the whole of `IGATrainer`; then every test
+of `poise eval`, greedily. Settings of a run: `model`, as `models.resolve_model` takes it;
+`families` and `depths` of the problems; `strength` of the cue (None for none); `sets` a step and
+`steps`; `lora_rank`; `test_sets` in each test, `new_tokens` of an answer and `stop`, texts that end
+one; `algorithm` (`IGAConfig`'s `method`: that name is the harness's own), and any other argument of
+`IGAConfig`.
+
+Figures by test, and for the mean over the tests out of distribution: accuracy, that of the worst
+domain, answer disagreement and the Logical Consistency Score.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from poise.evaluate.by_test import MEAN, OUT_OF_DISTRIBUTION
+
+from ._settings import iga_config, require_arguments, require_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from poise.evaluate.by_test import Outcome
+
+LOADS_MODEL = True
+COUNTS = ("seed", "steps", "sets", "lora_rank", "test_sets", "new_tokens")
+OWN = (
+    *(name for name in COUNTS if name != "seed"),
+    "method",
+    "algorithm",
+    "model",
+    "families",
+    "depths",
+    "strength",
+    "stop",
+)
+
+
+def check(config: dict[str, Any]) -> None:
+    """Refuse what the study, the generator or the trainer does not take.
+
+    Raises:
+        ValueError: a setting is missing or outside its range.
+    """
+    require_counts(config, COUNTS)
+    _rows(config | {"sets": 1, "steps": 1})
+    require_arguments(config, _arguments)
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """One run and its figures."""
+    from peft import LoraConfig
+    from transformers import set_seed
+
+    from poise import IGATrainer
+    from poise.demo.quiet import hide_bars, quieten
+    from poise.evaluate.by_test import outcomes
+    from poise.evaluate.generation import Sampling
+    from poise.models import resolve_model
+
+    from ..tasks.asking import ask, read
+
+    hide_bars()
+    set_seed(config["seed"])  # of the adapter's factors too
+    rank = config["lora_rank"]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = IGATrainer(
+            model=resolve_model(config.get("model")),
+            args=_arguments(config, folder),
+            train_dataset=_rows(config),
+            peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"),
+        )
+        quieten(trainer)
+        trainer.train()
+    told = trainer.model, trainer.processing_class
+    tests = _rows(config, tests=True)
+    sampling = Sampling(
+        k=1,
+        temperature=0.0,
+        max_new_tokens=config["new_tokens"],
+        stop=tuple(config.get("stop", ())),
+    )
+    found = outcomes(ask(*told, tests, sampling), read(*told, tests))
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    return _figures(found) | {"train_loss": losses}
+
+
+def _figures(found: Mapping[str, Outcome]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for test, outcome in found.items():
+        figures[f"{test}/accuracy"] = outcome.accuracy.mean
+        figures[f"{test}/worst_domain"] = outcome.worst.mean
+        for name in ("disagreement", "consistency"):
+            if (interval := getattr(outcome, name)) is not None:
+                figures[f"{test}/{name}"] = interval.mean
+    # As in `isomers`: a mean over tests, where the outcome names the worst of all.
+    worst = [found[test].worst.mean for test in OUT_OF_DISTRIBUTION if test in found]
+    figures[f"{MEAN}/worst_domain"] = statistics.fmean(worst)
+    return figures
+
+
+def _rows(config: dict[str, Any], tests: bool = False) -> Any:
+    """The training set, or all tests one after the other."""
+    from poise.isomers.load import load_isomers
+
+    return load_isomers(
+        config.get("families"),
+        "test" if tests else "train",
+        config["test_sets"] if tests else config["sets"] * config["steps"],
+        config["seed"],
+        config.get("depths", [1]),
+        cue_strength=config.get("strength"),
+        tests=tests,
+    )
+
+
+def _arguments(config: dict[str, Any], folder: str) -> Any:
+    import torch
+
+    return iga_config(
+        config,
+        OWN,
+        folder,
+        per_device_train_batch_size=config["sets"],
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=1,
+    )

@@ -1,0 +1,64 @@
+"""Modules under their names of 0.1: for one release they still load, with a warning."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+LIBRARY = "poise"
+# Old package: what it held is in `MOVED`, or a public name of the library.
+PACKAGES = ("core", "gradients", "methods", "training")
+# What users imported by module: old -> new.
+MOVED = {
+    "core.conflict": "iga.mask",
+    "core.distance": "pgpo.distance",
+    "core.divergence": "loss.divergence",
+    "core.information": "pgpo.signal",
+    "core.lowrank": "iga.lowrank",
+    "core.tiled_loss": "loss.tiled",
+    "core.viscosity": "pgpo.viscosity",
+    "data.rewards": "rewards",
+    "gradients.domains": "iga.domains",
+    "gradients.engine": "iga.engine",
+    "methods.baselines": "iga.baselines",
+    "methods.iga": "iga.invariant",
+    "training.step_scale": "pgpo.step_scale",
+    "training.teacher_refresh": "pgpo.teacher_refresh",
+}
+
+
+class _OldNames(MetaPathFinder, Loader):
+    """Finds a module under its old name, and hands out the new one."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        library, _, old = name.partition(".")
+        if library != LIBRARY or not (old in PACKAGES or old in MOVED):
+            return None
+        new = f"{LIBRARY}.{MOVED[old]}" if old in MOVED else LIBRARY
+        warnings.warn(
+            f"{name} is {new} now; its old name goes with the next release",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return ModuleSpec(name, self, origin=new, is_package=old in PACKAGES)
+
+    def exec_module(self, module: ModuleType) -> None:
+        spec = module.__spec__
+        assert spec is not None and spec.origin is not None
+        new = import_module(spec.origin)
+        if spec.submodule_search_locations is None:
+            sys.modules[spec.name] = new
+        else:
+            vars(module)["__getattr__"] = lambda name: getattr(new, name)
+
+
+def install() -> None:
+    """Let old names be found, after all others."""
+    sys.meta_path.append(_OldNames())

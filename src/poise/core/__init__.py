@@ -1,1 +1,0 @@
-"""Pure maths of the methods. Imports torch alone."""

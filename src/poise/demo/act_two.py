@@ -1,0 +1,64 @@
+"""IGA beside plain LoRA on a toy task with a shortcut: a part of experiments/shortcut."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ..iga.config import IGAConfig
+from . import ranking
+from .answers import AnswerCurve
+from .learning import learn
+from .pool import Tell
+
+_SIZE, _MODEL_SEED = ranking.SIZES["places"], 1
+_DOMAINS = _SIZE.domains[:4]
+_SETS = 800  # to train on, eight a step: none is seen three times
+_TEST_SETS = 40
+_LORA_RANK = 4
+_SETTING: dict[str, Any] = {
+    "max_steps": 200,
+    "per_device_train_batch_size": 8,
+    "learning_rate": 2.0e-2,
+    "lr_scheduler_type": "linear",
+    "domain_weights": "equal",
+    "gradient_checkpointing": False,
+    "bf16": False,
+    "use_cpu": True,
+    "logging_steps": 200,
+    "save_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+# Name -> setting, and share of the time.
+_ARMS: dict[str, tuple[dict[str, Any], float]] = {
+    "plain LoRA": ({"method": "erm"}, 0.45),
+    "IGA": ({"space": "direction"}, 0.55),
+}
+_TESTS = {
+    "in_distribution": "with the shortcut, as in training",
+    "no_cue": "without it",
+    "unseen_phrasings": "without it, in an unseen phrasing",
+    "reversed": "the shortcut points to a wrong answer",
+}
+
+
+def make_model(tell: Tell) -> None:
+    """Train the toy model from scratch, unless it is there."""
+    ranking.model_folder(_MODEL_SEED, _SIZE, lambda share: tell(share, "from scratch"))
+
+
+def compare(tell: Tell, seed: int) -> dict[str, dict[str, float]]:
+    """Accuracies (0 to 1) by method and test."""
+    model = ranking.model_folder(_MODEL_SEED, _SIZE)
+    rows = ranking.isomers(_SETS, seed, "train", _DOMAINS, strength=1.0)
+    tests = ranking.tests(_TEST_SETS, seed, _DOMAINS, 1.0, _SIZE.held_out)
+    found, done = {}, 0.0
+    for name, (arm, cost) in _ARMS.items():
+        tell(done, name)
+        done += cost
+        curve = AnswerCurve(tests, _SETTING["max_steps"])
+        make = partial(IGAConfig, **_SETTING | arm | {"seed": seed})
+        figures = learn(model, rows, curve, make, _LORA_RANK)
+        found[name] = {title: figures[f"{test}/accuracy"] for test, title in _TESTS.items()}
+    return found

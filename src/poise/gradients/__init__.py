@@ -1,1 +1,0 @@
-"""Gradients per domain: how they are obtained from one backward pass."""

@@ -1,0 +1,166 @@
+"""The LoRA matrices of a PEFT model, as the engine needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from .lowrank import Factors
+
+# PEFT's LoRA on linear layers: y = base(x) + s B(A(dropout(x))), by their modules. They are not
+# imported: most need a library of their own.
+LINEAR = {
+    f"peft.tuners.lora.{name}"
+    for name in (
+        "layer.Linear",
+        "bnb.Linear4bit",
+        "bnb.Linear8bitLt",
+        "torchao.TorchaoLoraLinear",
+        "gptq.GPTQLoraLinear",
+        "awq.AwqLoraLinear",
+        "aqlm.AqlmLoraLinear",
+        "hqq.HqqLoraLinear",
+        "eetq.EetqLoraLinear",
+    )
+}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One pair of LoRA factors of one layer: y = W0 x + s B A x.
+
+    Args:
+        name: the layer's name, and the adapter's where there are several.
+        source: the module whose input is x: the layer itself, whose input the layers beside it
+            share, or `down` behind a dropout. `down` alone would do, but PEFT hands it a float32
+            copy where the model computes in bfloat16, and that would be kept for the backward.
+        down: the linear module that holds A, (r, in).
+        up: the linear module that holds B, (out, r).
+        scaling: s.
+    """
+
+    name: str
+    source: nn.Module
+    down: nn.Linear
+    up: nn.Linear
+    scaling: float
+
+    @property
+    def factors(self) -> Factors:
+        """A and B as they are now, without their history."""
+        return Factors(self.down.weight.detach(), self.up.weight.detach())
+
+    @property
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        """A and B as parameters."""
+        return self.down.weight, self.up.weight
+
+
+class UnsupportedAdapter(ValueError):
+    """A trainable adapter whose gradient the engine cannot take apart by domain."""
+
+
+def find_adapters(model: nn.Module) -> list[Adapter]:
+    """All LoRA matrices that are active and trained, in the model's order.
+
+    Works on LoRA's linear layers, whatever holds the weight (`nn.Linear`, GPT-2's transposed
+    `Conv1D`, a quantised layer: the base weight is never read), with several adapters,
+    rank-stabilised scaling and dropout. Other trained parameters (biases, `modules_to_save`) keep
+    their plain gradient.
+
+    Raises:
+        UnsupportedAdapter: a trained adapter of another kind (DoRA, embeddings, convolutions,
+            experts of a mixture, ...), a compiled one, adapters on several devices, or none at all.
+    """
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    _refuse_compiled(model)
+    found: list[Adapter] = []
+    for path, layer in model.named_modules():
+        if isinstance(layer, BaseTunerLayer) and not isinstance(layer, LoraLayer):
+            _refuse_if_trained(path, layer)
+        if isinstance(layer, LoraLayer):
+            found += _adapters_of(path, layer)
+    devices = {str(parameter.device) for a in found for parameter in a.parameters}
+    if len(devices) > 1:
+        raise UnsupportedAdapter(
+            f"expected adapters on one device, found them on {', '.join(sorted(devices))}; load "
+            "the model without device_map, or with device_map={'': 0}"
+        )
+    if not found:
+        raise UnsupportedAdapter(
+            f"expected a PEFT model with trainable LoRA adapters, found none in "
+            f"{type(model).__name__}; wrap it by peft.get_peft_model(model, LoraConfig(...))"
+        )
+    return found
+
+
+def _refuse_compiled(model: nn.Module) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for path, module in model.named_modules():
+        # torch.compile(module), whose class is not imported without need; or module.compile().
+        is_compiled = type(module).__name__ == "OptimizedModule" or module._compiled_call_impl
+        if is_compiled and any(isinstance(inner, BaseTunerLayer) for inner in module.modules()):
+            raise UnsupportedAdapter(
+                f"{path or type(model).__name__}: expected layers that run as they are, found them "
+                "under torch.compile, which passes over the engine's hooks; leave it uncompiled"
+            )
+
+
+def _refuse_if_trained(path: str, layer: Any) -> None:
+    names = getattr(layer, "adapter_layer_names", ())
+    own = [p for name in names for p in getattr(layer, name).parameters()]
+    if any(parameter.requires_grad for parameter in own):
+        raise UnsupportedAdapter(
+            f"{path}: expected LoRA, found {type(layer).__name__}; IGA is built for LoRA on linear "
+            "layers"
+        )
+
+
+def _adapters_of(path: str, layer: Any) -> Iterator[Adapter]:
+    for name in layer.active_adapters:
+        if not _is_trained(layer, name):
+            continue
+        if f"{type(layer).__module__}.{type(layer).__name__}" not in LINEAR:
+            raise UnsupportedAdapter(
+                f"{path}: expected LoRA on a linear layer, found {type(layer).__module__}."
+                f"{type(layer).__name__} (an embedding, a convolution, ...); leave it out of "
+                "target_modules"
+            )
+        if name in layer.lora_variant:
+            kind = type(layer.lora_variant[name]).__name__
+            raise UnsupportedAdapter(
+                f"{path}: expected plain LoRA, found {kind}; its weight is no sum W0 + s B A, so "
+                "use LoraConfig without it (use_dora=False, ...)"
+            )
+        if "experts" in path.split("."):
+            raise UnsupportedAdapter(
+                f"{path}: expected a layer that sees every token, found an expert's, which gets "
+                "tokens without their sequence, and so without their domain; leave experts out of "
+                "target_modules (exclude_modules=r'.*experts.*')"
+            )
+        if not layer.scaling[name]:
+            raise UnsupportedAdapter(
+                f"{path}: expected a scaling other than 0, found lora_alpha=0, with which nothing "
+                "is trained; set lora_alpha above 0"
+            )
+        several = len(layer.active_adapters) > 1
+        yield Adapter(
+            f"{path}.{name}" if several else path,
+            layer if isinstance(layer.lora_dropout[name], nn.Identity) else layer.lora_A[name],
+            layer.lora_A[name],
+            layer.lora_B[name],
+            float(layer.scaling[name]),
+        )
+
+
+def _is_trained(layer: Any, name: str) -> bool:
+    names = layer.adapter_layer_names
+    parts = [getattr(layer, n)[name] for n in names if name in getattr(layer, n)]
+    parameters = [p for m in parts for p in (m.parameters() if isinstance(m, nn.Module) else [m])]
+    return any(parameter.requires_grad for parameter in parameters)

@@ -1,0 +1,175 @@
+"""Gradients per domain of LoRA matrices, and what a method makes of them, in one backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .adapters import Adapter, find_adapters
+from .direction_space import DirectionSpace
+from .domains import DomainBatch
+from .factor_space import FactorSpace
+from .invariant import IGA
+from .method import Aggregator
+from .statistics import LayerStatistics, StatisticsLog
+from .taps import Hooks
+from .weight_space import WeightSpace
+
+
+class GradientEngine:
+    """Puts a method's gradient into `.grad` of a PEFT model's LoRA factors, in any training loop.
+
+    ::
+
+        engine = GradientEngine(model, IGA())
+        for batch in batches:
+            for micro in batch:                       # share: 1 / number of micro-batches
+                with engine.collect(DomainBatch(domains, counts, share)):
+                    loss = share * sum of w_k * L_k   # whatever the model's forward is
+                    loss.backward()
+            engine.finish()
+            optimizer.step(); optimizer.zero_grad()
+
+    Between `collect` and its end the model carries hooks; outside it is untouched, also after an
+    exception, which ends the step: zero the gradients and begin it anew.
+
+    In weight space a micro-batch's mask is made from its own isomer sets, and the masked gradients
+    of micro-batches (and of ranks, under DDP) are averaged. In factor space the domains' gradients
+    are summed over micro-batches and ranks first, and masked once, in `finish`. An aggregator gets
+    these sums too, of all factors at once. In direction space gradients are not taken apart; sums
+    of the layers' inputs by domain are, and say in `finish` what is projected out.
+
+    Parameters that are no LoRA factors keep their plain gradient. The loss must consist of the
+    domains' losses alone: what a penalty on the factors would add to their gradient is lost.
+
+    Args:
+        model: with trainable LoRA adapters.
+        method: IGA's settings, or an aggregator of gradients by domain.
+        seed: of the random starts of the projection.
+
+    Raises:
+        UnsupportedAdapter: a trained adapter that cannot be taken apart by domain, or, for the
+            retraction, of which only one factor is trained.
+        ValueError: the retraction in several processes.
+    """
+
+    def __init__(self, model: nn.Module, method: IGA | Aggregator, seed: int = 0) -> None:
+        self.method = method
+        self._model = model
+        self.adapters = find_adapters(model)
+        self._trained = _trained(self.adapters)
+        self._space: WeightSpace | FactorSpace | DirectionSpace
+        if isinstance(method, IGA) and method.space == "weight":
+            self._space = WeightSpace(self.adapters, method, seed)
+        elif isinstance(method, IGA) and method.space == "direction":
+            self._space = DirectionSpace(self.adapters, method.applied_to == "update")
+        else:
+            self._space = FactorSpace(self.adapters, method)
+        self._needs_steps = isinstance(method, IGA) and method.applied_to == "update"
+        self._followed: list[Optimizer] = []
+
+    def follow(self, optimizer: Optimizer) -> None:
+        """Lets a method that is applied to the update act on this optimizer's steps.
+
+        Args:
+            optimizer: the torch optimizer itself, no wrapper.
+
+        Raises:
+            TypeError: it runs no step hooks.
+        """
+        if not self._needs_steps or any(known is optimizer for known in self._followed):
+            return
+        if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+            raise TypeError(
+                f"expected a torch.optim.Optimizer, found {type(optimizer).__name__}, which runs "
+                "no step hooks; pass the optimizer inside, or choose one such as "
+                "torch.optim.AdamW, or applied_to='gradient'"
+            )
+        optimizer.register_step_pre_hook(lambda *_: self._space.before_step())
+        optimizer.register_step_post_hook(lambda *_: self._space.after_step())
+        self._followed.append(optimizer)
+
+    @contextmanager
+    def collect(self, batch: DomainBatch, tau: float | None = None) -> Iterator[None]:
+        """Watches one forward and one backward pass.
+
+        Args:
+            batch: domains of the sequences and weights of their losses.
+            tau: this step's temperature of IGA's mask; None is the method's.
+
+        Raises:
+            RuntimeError: at the end: a factor got a gradient though its layer's modules were passed
+                over. In the backward pass, in weight space: a layer gets its gradient in several
+                parts, which cannot be masked as one.
+            RuntimeError: at the beginning: the model's adapters are others than at first.
+            ValueError: in the backward pass: a layer mixes sequences in its rows.
+        """
+        if tau is None:
+            tau = self.method.tau if isinstance(self.method, IGA) else 0.0
+        self._refuse_other_adapters()
+        with Hooks(len(batch.domains)) as hooks:
+            hooks.measure_inputs(self._model)
+            try:
+                self._space.attach(hooks, batch, tau)
+                yield
+                hooks.check()
+            except BaseException:
+                self._space.reset()
+                raise
+            finally:
+                self._space.detach()
+
+    def _refuse_other_adapters(self) -> None:
+        found = find_adapters(self._model)
+        if found != self.adapters or _trained(found) != self._trained:
+            raise RuntimeError(
+                f"expected the {len(self.adapters)} adapters that the engine was made for, found "
+                f"others among {len(found)}: an adapter was added, removed, switched, frozen or "
+                "scaled since; make the trainer (or the engine) anew after that"
+            )
+
+    def finish(self, learning_rate: float | None = None) -> None:
+        """Completes `.grad` after the last micro-batch, before clipping.
+
+        Args:
+            learning_rate: of the step that follows; needed by the retraction alone.
+
+        Raises:
+            RuntimeError: a method that is applied to the update follows no optimizer.
+            ValueError: a retraction without a learning rate above 0.
+        """
+        if self._needs_steps and not self._followed:
+            raise RuntimeError(
+                "applied_to='update' acts on the optimizer's steps; call engine.follow(optimizer) "
+                "before the first one"
+            )
+        self._space.finish(learning_rate)
+
+    def statistics(self) -> dict[str, LayerStatistics]:
+        """What was seen in each layer since the last call, means over micro-batches."""
+        return self.unread.pop()
+
+    @property
+    def unread(self) -> StatisticsLog:
+        """What `statistics` will return: a checkpoint between two reads has to keep it."""
+        return self._space.statistics
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What carries over from step to step, by layer: the projection's warm starts, or the
+        running sums of inputs or of the domains' gradients."""
+        return self._space.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes `state_dict`'s.
+
+        Raises:
+            ValueError: layers or shapes of another model.
+        """
+        self._space.load_state_dict(state)
+
+
+def _trained(adapters: list[Adapter]) -> list[bool]:
+    return [parameter.requires_grad for a in adapters for parameter in a.parameters]

@@ -1,0 +1,263 @@
+"""Per-domain gradients of the factors A and B, summed exactly over a step, and combined once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from functools import cache
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .adapters import Adapter
+from .domains import DomainBatch, OnHost, tokens_by_domain
+from .invariant import IGA
+from .masked_mean import Scratch, domain_gradients, masked_mean
+from .method import Aggregator
+from .statistics import StatisticsLog
+from .step_masks import StepMasks
+from .taps import Hooks
+
+
+class FactorSpace:
+    """Keeps the domains' gradient sums of every factor until the step is complete.
+
+    A domain's gradient is that of its mean loss over all micro-batches and ranks of the step: token
+    sums are added up and divided by the number of tokens once, so the result does not depend on how
+    the step's sequences were divided.
+
+    The sums of all P elements of all factors are one (K, P) matrix, of which each factor has its
+    columns: ranks add it up at once, and an aggregator gets it as it is.
+
+    With IGA's `applied_to="update"` the gradient stays the plain mean, and the mask acts on the
+    optimizer's steps: see `StepMasks`.
+
+    Args:
+        adapters: LoRA matrices.
+        method: IGA's settings, space "factor", which mask each factor by itself; or an aggregator,
+            which sees all factors at once.
+    """
+
+    def __init__(self, adapters: Sequence[Adapter], method: IGA | Aggregator) -> None:
+        self.statistics = StatisticsLog()
+        self._method = method
+        self._scratch = Scratch()
+        self._factors: list[_Factor] = []
+        for adapter in adapters:
+            for part, source, module in (
+                ("lora_A", adapter.source, adapter.down),
+                ("lora_B", adapter.up, adapter.up),
+            ):
+                if module.weight.requires_grad:
+                    start = self._factors[-1].columns.stop if self._factors else 0
+                    name = f"{adapter.name}.{part}"
+                    self._factors.append(_Factor(name, source, module, start))
+        self._steps: StepMasks | None = None
+        if isinstance(method, IGA) and method.applied_to == "update":
+            self._steps = StepMasks([factor.module.weight for factor in self._factors], method)
+        self._forget_step()
+
+    def _forget_step(self) -> None:
+        self._sums: Tensor | None = None  # (K, P)
+        self._counts: list[float] = []  # K loss tokens of the step so far
+        self._shares = 0.0
+        self._by_tokens = False
+        self._tau = 0.0
+        for factor in self._factors:
+            factor.is_used = False
+
+    def attach(self, hooks: Hooks, batch: DomainBatch, tau: float) -> None:
+        """Hooks every factor for one forward and backward pass."""
+        if not self._factors:  # biases alone are trained
+            return
+        counts = batch.host.counts
+        sums = self._sums_of(len(counts))
+        self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]
+        self._shares += batch.share
+        self._by_tokens, self._tau = batch.by_tokens, tau
+        for factor in self._factors:
+            factor.attach(hooks, batch, sums, self._scratch)
+
+    def _sums_of(self, domains: int) -> Tensor:
+        """The step's (K, P) sums, zeros at its beginning."""
+        if self._sums is None:
+            weights = [factor.module.weight for factor in self._factors]
+            wide = any(weight.dtype == torch.float64 for weight in weights)
+            self._sums = torch.zeros(
+                (domains, self._factors[-1].columns.stop),
+                dtype=torch.float64 if wide else torch.float32,
+                device=weights[0].device,
+            )
+            self._counts = [0.0] * domains
+        return self._sums
+
+    def detach(self) -> None:
+        """Ends a pass, also an interrupted one."""
+        self._scratch.release()
+        for factor in self._factors:
+            factor.pairs = []
+
+    def reset(self) -> None:
+        """Forgets the step so far."""
+        self._forget_step()
+
+    def before_step(self) -> None:
+        """Before the optimizer's step."""
+        if self._steps is not None:
+            self._steps.before()
+
+    def after_step(self) -> None:
+        """After it: masks the step."""
+        if self._steps is not None:
+            self._steps.after()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Running sums where steps are masked; else nothing carries over."""
+        return {} if self._steps is None else self._steps.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes `state_dict`'s.
+
+        Raises:
+            ValueError: it is of another space or model.
+        """
+        if self._steps is not None:
+            self._steps.load_state_dict(state)
+        elif state:
+            raise ValueError("state: expected none in factor space, found one of another space")
+
+    @torch.no_grad()
+    def finish(self, learning_rate: float | None = None) -> None:
+        """Combines the step's gradients and puts them into `.grad`."""
+        ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        if ranks > 1 and self._factors:
+            self._add_up_over_ranks()
+        if self._sums is None:
+            return
+        # What is not used is left without a gradient, as in plain training.
+        used = [f for f in self._factors if f.is_used or f.module.weight.grad is not None]
+        weights = OnHost((), tuple(self._counts)).weights(by_tokens=self._by_tokens)
+        gradients = _rows(self._sums, list(weights))
+        counts = [self._counts[k] for k in weights]
+        gradients /= torch.tensor(counts, dtype=gradients.dtype, device=gradients.device)[:, None]
+        combine = self._mask_each if isinstance(self._method, IGA) else self._aggregate
+        if self._steps is not None:
+            self._steps.learn(gradients, list(weights), len(self._counts), self._tau)
+        results = combine(used, gradients, list(weights.values()))
+        for factor, result in zip(used, results, strict=True):
+            factor.write(result * (self._shares / ranks))
+        self._scratch.release()
+        self._forget_step()
+
+    def _mask_each(
+        self, used: Sequence[_Factor], gradients: Tensor, weights: Sequence[float]
+    ) -> Iterator[Tensor]:
+        """Each factor's masked mean; one lives until the next."""
+        assert isinstance(self._method, IGA)
+        units = [1.0] * len(weights)
+        for factor in used:
+            mask, tau, own = self._method.mask, self._tau, factor.of(gradients)
+            if self._steps is not None:  # the mask is for later
+                tau = 0.0
+            masked, seen = masked_mean(own, units, weights, mask, tau, self._scratch)
+            self.statistics.add(factor.name, torch.cat([seen, seen.new_ones(1)]))
+            yield masked
+
+    def _aggregate(
+        self, used: Sequence[_Factor], gradients: Tensor, weights: Sequence[float]
+    ) -> Iterator[Tensor]:
+        """Each factor's part of the aggregate of all."""
+        assert isinstance(self._method, Aggregator)
+        if not used:
+            return
+        if len(used) < len(self._factors):
+            gradients = torch.cat([gradients[:, factor.columns] for factor in used], 1)
+        whole = self._method(gradients, torch.tensor(weights, dtype=torch.float64))
+        parts = torch.split(whole, [factor.module.weight.numel() for factor in used])
+        for factor, part in zip(used, parts, strict=True):
+            yield part.view_as(factor.module.weight)
+
+    def _add_up_over_ranks(self) -> None:
+        """Sums, counts and shares of all ranks; one without any loss in the step adds zeros."""
+        device = self._factors[0].module.weight.device
+        dtype = _widest(device)
+        own = [len(self._counts), self._by_tokens, self._tau, *(f.is_used for f in self._factors)]
+        known = torch.tensor(own, dtype=dtype, device=device)
+        dist.all_reduce(known, dist.ReduceOp.MAX)
+        domains, by_tokens, self._tau, *is_used = known.tolist()
+        if not domains:
+            return
+        sums, self._by_tokens = self._sums_of(int(domains)), bool(by_tokens)
+        for factor, flag in zip(self._factors, is_used, strict=True):
+            factor.is_used = bool(flag)
+        counts = torch.tensor([*self._counts, self._shares], dtype=dtype, device=device)
+        dist.all_reduce(counts)
+        dist.all_reduce(sums)
+        *self._counts, self._shares = counts.tolist()
+
+
+class _Factor:
+    """One factor: collects (input, output gradient), and adds gradients by domain to the sums.
+
+    Args:
+        name: what it is called.
+        source: the module whose input is the factor's.
+        module: it holds the factor as its weight.
+        start: its first column of the sums.
+    """
+
+    def __init__(self, name: str, source: nn.Module, module: nn.Linear, start: int) -> None:
+        self.name, self.source, self.module = name, source, module
+        self.columns = slice(start, start + module.weight.numel())
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+        self.is_used = False
+
+    def of(self, matrix: Tensor) -> Tensor:
+        """(K, rows, columns) of it that are this factor's, of a (K, P) matrix."""
+        return matrix[:, self.columns].view(len(matrix), *self.module.weight.shape)
+
+    def attach(self, hooks: Hooks, batch: DomainBatch, sums: Tensor, scratch: Scratch) -> None:
+        self.pairs = []
+
+        def replace(gradient: Tensor) -> Tensor:
+            if self.pairs:
+                self.is_used = True
+                self._add(batch, hooks.lengths, self.of(sums), scratch)
+            else:
+                hooks.expect_none(gradient, self.name)
+            return gradient  # `finish` writes another
+
+        hooks.tap(self.source, self.module, lambda x, delta: self.pairs.append((x, delta)))
+        hooks.replace_gradient(self.module.weight, replace)
+
+    @torch.no_grad()
+    def _add(
+        self, batch: DomainBatch, lengths: Collection[int], sums: Tensor, scratch: Scratch
+    ) -> None:
+        pairs = tokens_by_domain(self.pairs, batch, lengths, self.name)
+        self.pairs = []
+        gradients = domain_gradients(pairs, scratch)
+        for (domain, unit), gradient in zip(batch.units.items(), gradients, strict=True):
+            sums[domain].add_(gradient, alpha=unit * batch.host.counts[domain])
+
+    def write(self, gradient: Tensor) -> None:
+        """Puts a gradient into the parameter's."""
+        weight = self.module.weight
+        if weight.grad is None:
+            weight.grad = torch.empty_like(weight)
+        weight.grad.copy_(gradient)  # in place: it may be a part of a reducer's bucket
+
+
+def _rows(matrix: Tensor, rows: list[int]) -> Tensor:
+    """Some of its rows; itself where they are all."""
+    return matrix if len(rows) == len(matrix) else torch.stack([matrix[row] for row in rows])
+
+
+@cache
+def _widest(device: torch.device) -> torch.dtype:
+    """float64, or float32 on devices without it, where counts are exact up to 2^24."""
+    try:
+        torch.ones((), dtype=torch.float64, device=device).add_(1)
+    except (RuntimeError, TypeError):
+        return torch.float32
+    return torch.float64

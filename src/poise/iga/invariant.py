@@ -1,0 +1,124 @@
+"""Invariant Gradient Alignment: the settings of its mask and its projection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+from .mask import ConflictMask, Scale
+
+Space = Literal["weight", "factor", "direction"]
+SPACES: tuple[Space, ...] = get_args(Space)
+Projection = Literal["randomized", "exact", "none"]
+PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
+Update = Literal["chain", "retraction"]
+UPDATES: tuple[Update, ...] = get_args(Update)
+Target = Literal["gradient", "update"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+
+@dataclass(frozen=True)
+class IGA:
+    """Invariant Gradient Alignment.
+
+    For every adapted matrix W = W0 + s B A and domains k with mean losses L_k:
+    G_k = dL_k/dW; G = sum_k w_k G_k; V = sum_k w_k (G_k - G)^2; M = exp(-tau V / scale);
+    P = rank-r truncated SVD of M * G; from P to the factors A and B. A batch with one domain is
+    plain fine-tuning, without mask and projection.
+
+    Args:
+        space: "weight": as above, the paper's form. "factor": variance and mask on the gradients
+            of A and B themselves, no projection; cheaper, and exact over micro-batches and ranks.
+            "direction" (default): no mask; the gradient is projected off the directions in which
+            the domains' mean inputs differ, see `poise.iga.direction_space`; cheapest.
+        tau: temperature of the mask; 0 is no mask. Refused in the direction space, as are the
+            arguments below but `applied_to`.
+        scale: what the variance is measured against, see `ConflictMask`.
+        eps: see `ConflictMask`.
+        projection: "randomized" (warm-started subspace iteration), "exact" (a full SVD of every
+            matrix: slow), or "none" (M * G goes to the factors as it is). Weight space only.
+        rank: of the projection; None is the adapter's own.
+        oversampling: columns of the subspace iteration beyond the rank.
+        update: "chain": dA = s B^T P, dB = s P A^T, for any optimizer. "retraction": the factors'
+            gradient is such that one plain SGD step makes B A the truncated SVD of
+            B A - (learning rate / s) P. Weight space with a projection only.
+        applied_to: "gradient": the optimizer sees what the mask or projection leaves. "update": it
+            acts on what the optimizer makes of the gradient, so that an adaptive optimizer, which
+            divides by the gradient's own size, cannot undo it. Factor space: the step is masked,
+            by running means of the domains' gradients, and given back its length. Direction
+            space: A itself is kept off the directions, so that the adapter does not read them.
+            Needs `GradientEngine.follow(optimizer)`. Not in weight space, whose mask is of whole
+            matrices.
+
+    Raises:
+        ValueError: a value outside its range, or settings that exclude each other.
+
+    Reference: IGA (arXiv 2606.05025), of which the abstract is public.
+    Choice: everything that the abstract leaves open, which is all but the mask's exponential and
+    the truncated SVD.
+    """
+
+    space: Space = "direction"
+    tau: float = 1.0
+    scale: Scale = "snr"
+    eps: float = 1e-6
+    projection: Projection = "randomized"
+    rank: int | None = None
+    oversampling: int = 8
+    update: Update = "chain"
+    applied_to: Target = "gradient"
+
+    def __post_init__(self) -> None:
+        known_values = (
+            ("space", SPACES),
+            ("projection", PROJECTIONS),
+            ("update", UPDATES),
+            ("applied_to", TARGETS),
+        )
+        for name, known in known_values:
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
+        if not 0 <= self.tau < float("inf"):
+            raise ValueError(f"tau: expected a number of 0 or more, found {self.tau!r}")
+        if self.rank is not None and self.rank < 1:
+            raise ValueError(f"rank: expected 1 or more, found {self.rank!r}")
+        if self.oversampling < 0:
+            raise ValueError(f"oversampling: expected 0 or more, found {self.oversampling!r}")
+        if self.update == "retraction" and (self.space, self.projection == "none") != (
+            "weight",
+            False,
+        ):
+            raise ValueError(
+                "update 'retraction' moves along a low-rank gradient of the matrix; expected space "
+                f"'weight' and a projection, found {self.space!r} and {self.projection!r}"
+            )
+        self.mask  # noqa: B018 (raises for scale and eps)
+        if self.space == "direction":
+            self._refuse_masks()
+        if self.applied_to == "update" and self.space == "weight":
+            raise ValueError(
+                "applied_to 'update' acts on steps of the factors; expected space 'factor' or "
+                "'direction', found 'weight', whose mask is of whole matrices"
+            )
+
+    def _refuse_masks(self) -> None:
+        own = {"tau", "scale", "eps", "projection", "rank", "oversampling", "update"}
+        for option in fields(self):
+            if option.name in own and (value := getattr(self, option.name)) != option.default:
+                raise ValueError(
+                    f"{option.name}={value!r} shapes a mask or its projection, expected none of "
+                    "these in space 'direction', which has neither; choose space 'weight' or "
+                    "'factor'"
+                )
+
+    @property
+    def mask(self) -> ConflictMask:
+        """The law of the mask."""
+        return ConflictMask(self.scale, self.eps)
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether the aligned gradient is the plain one by construction."""
+        if self.space == "direction":
+            return False
+        return self.tau == 0 and (self.space == "factor" or self.projection == "none")

@@ -1,0 +1,242 @@
+"""Checks of everything that a user hands to `IGATrainer`, before anything expensive starts."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from torch.optim import SGD
+
+from ..optimizers import refuse_steps_in_backward
+from ..rows import check_columns, check_dataset
+from ..trl.devices import refuse_data_parallel, refuse_spread_model
+from ..trl.preflight import check_output_folder, find_model
+from .batches import DOMAIN, SET
+from .config import IGAConfig
+from .config_checks import GRADIENTS
+
+logger = logging.getLogger(__name__)
+
+_TEXT = ("prompt", "completion")
+
+
+def check_before_loading(
+    model: Any,
+    args: IGAConfig,
+    train_dataset: Any,
+    peft_config: Any = None,
+    optimizer: Any = None,
+) -> tuple[Any, tuple[str, ...]]:
+    """Checks that need no model.
+
+    Args:
+        model, args, train_dataset, peft_config: the trainer's.
+        optimizer: the user's own, where there is one.
+
+    Returns:
+        The model, or what its name stands for; and the domains, in the order of their numbers.
+
+    Raises:
+        TypeError: arguments of another trainer, or a data set of another kind.
+        ValueError: rows that cannot be trained on, a setting that cannot work, a path that is not
+            a model.
+        OSError: an output folder that cannot be written.
+    """
+    if not isinstance(args, IGAConfig):
+        raise TypeError(
+            f"args must be an IGAConfig, got {type(args).__name__}; IGAConfig takes the same "
+            "arguments and Poise's own"
+        )
+    refuse_data_parallel(args, "IGATrainer")
+    if not isinstance(model, str):
+        refuse_spread_model(model)
+    domains = check_isomer_rows(train_dataset, args.domains)
+    _check_labels(train_dataset, args, "train_dataset")
+    _check_enough_sets(train_dataset, args)
+    if args.needs_engine:
+        _check_adapter(model, peft_config)
+        own = optimizer[0] if isinstance(optimizer, tuple) else optimizer
+        refuse_steps_in_backward(own, GRADIENTS)
+    if args.needs_engine and args.update == "retraction":
+        _check_retraction(args, optimizer)
+    check_output_folder(Path(args.output_dir))
+    return (find_model(model, args) if isinstance(model, str) else model), domains
+
+
+def refuse_arguments(**arguments: Any) -> None:
+    """Refuses the host's arguments that IGA cannot serve.
+
+    Raises:
+        ValueError: one of them is not None.
+    """
+    reasons = {
+        "compute_loss_func": "domains are compared by the host's own loss",
+        "formatting_func": "the loss is on the completion; write prompt and completion as they "
+        "are to be read",
+    }
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"{name} does not work with IGA: {reasons[name]}; leave it out")
+
+
+def check_isomer_rows(rows: Any, domains: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Checks rows of isomer sets; a set may lack a domain.
+
+    Args:
+        rows: a `datasets.Dataset` with `isomer_id`, `domain`, `prompt` and `completion` (or
+            `input_ids` and `labels`, if it is tokenised).
+        domains: those that may occur; None for any.
+
+    Returns:
+        The domains, in the given order, else in that of first appearance.
+
+    Raises:
+        TypeError: a stream, or no data set at all.
+        ValueError: columns or values that are missing, images, an unknown domain, a domain twice
+            in a set.
+    """
+    if not isinstance(rows, Dataset):
+        raise TypeError(
+            f"train_dataset must be a datasets.Dataset with isomer sets, got {type(rows).__name__};"
+            " a stream cannot be grouped into sets, so load it whole"
+        )
+    images = {"image", "images"} & set(rows.column_names)
+    if images:
+        raise ValueError(
+            f"train_dataset has a column {min(images)!r}; IGATrainer trains on text alone"
+        )
+    text = ("input_ids",) if "input_ids" in rows.column_names else _TEXT
+    check_columns(rows.column_names, (SET, DOMAIN, *text), "train_dataset")
+    checked = rows.select_columns([SET, DOMAIN, *text])
+    check_dataset(checked, (SET, DOMAIN, *text), filled=(SET, DOMAIN, *text), name="train_dataset")
+    _check_sets(rows[SET], rows[DOMAIN], domains)
+    found = tuple(dict.fromkeys(rows[DOMAIN]))
+    if len(found) == 1:
+        logger.warning(
+            "All rows are of one domain, %r: there is nothing to compare, and IGA is plain "
+            "fine-tuning.",
+            found[0],
+        )
+    return found if domains is None else tuple(domains)
+
+
+def _check_sets(sets: Sequence[Any], names: Sequence[str], domains: Sequence[str] | None) -> None:
+    known = None if domains is None else set(domains)
+    seen: dict[tuple[Any, str], int] = {}
+    for row, (isomer, name) in enumerate(zip(sets, names, strict=True)):
+        if known is not None and name not in known:
+            raise ValueError(
+                f"train_dataset, row {row}: expected a domain among {', '.join(domains or ())}, "
+                f"found {name!r}; add it to domains, or leave the row out"
+            )
+        if (before := seen.setdefault((isomer, name), row)) != row:
+            raise ValueError(
+                f"train_dataset, row {row}: expected one row of each domain in a set, found "
+                f"another of {name!r} in set {isomer!r} (row {before}); remove one, or give it "
+                f"another {SET}"
+            )
+    sizes = Counter(sets)
+    alone = sum(size == 1 for size in sizes.values())
+    if alone and len(set(names)) > 1:
+        logger.warning(
+            "%d of %d isomer sets have a single row; such a set compares nothing by itself.",
+            alone,
+            len(sizes),
+        )
+
+
+def check_evaluation_rows(rows: Any, args: IGAConfig) -> None:
+    """Checks TRL's eval_dataset, as far as its length and columns are known.
+
+    Raises:
+        ValueError: no row, a prompt without completion, or tokens of which nobody says which count.
+    """
+    for name, part in (rows if isinstance(rows, dict) else {"": rows}).items():
+        if not isinstance(part, Dataset):
+            continue
+        called = f"eval_dataset[{name!r}]" if name else "eval_dataset"
+        if not len(part):
+            raise ValueError(f"{called}: expected at least one row, found none; leave it out")
+        _check_labels(part, args, called)
+        if "prompt" in part.column_names and "input_ids" not in part.column_names:
+            check_columns(part.column_names, _TEXT, called)
+
+
+def _check_labels(rows: Dataset, args: IGAConfig, name: str) -> None:
+    """Tokenised rows without labels would count the prompt as well, silently."""
+    columns = set(rows.column_names)
+    masks = {"labels", "completion_mask", "assistant_masks"}
+    if args.completion_only_loss and "input_ids" in columns and not columns & masks:
+        raise ValueError(
+            f"{name}: expected 'labels' (or 'completion_mask') beside 'input_ids', found neither, "
+            "so that the prompt would be trained on; add it, or set completion_only_loss=False"
+        )
+
+
+def _check_enough_sets(rows: Dataset, args: IGAConfig) -> None:
+    sets, batch = len(set(rows[SET])), args.per_device_train_batch_size * args.world_size
+    if args.dataloader_drop_last and sets < batch:
+        raise ValueError(
+            f"train_dataset: expected at least the {batch} isomer sets of a batch, found {sets}, "
+            "which dataloader_drop_last=True leaves out; make per_device_train_batch_size smaller, "
+            "or set it to False"
+        )
+
+
+def _check_adapter(model: Any, peft_config: Any) -> None:
+    """What the engine would refuse after the model was loaded."""
+    if isinstance(model, str) and peft_config is None:
+        raise ValueError(
+            "IGA takes apart the gradients of LoRA adapters, found none to train: pass "
+            "peft_config=LoraConfig(...) or --use_peft true, or set method='erm' for plain "
+            "fine-tuning"
+        )
+    if peft_config is not None:
+        kind = getattr(peft_config.peft_type, "value", peft_config.peft_type)
+        variant = next((n for n in ("use_dora",) if getattr(peft_config, n, False)), None)
+        if kind != "LORA" or variant is not None:
+            raise ValueError(
+                f"peft_config: expected plain LoRA, found {variant or kind}; IGA is built for LoRA "
+                "on linear layers, so pass LoraConfig(...) without variants"
+            )
+
+
+def _check_retraction(args: IGAConfig, optimizer: Any) -> None:
+    """The gradient that makes a retraction is of use to one plain SGD step alone."""
+    if optimizer is None and (args.optim != "sgd" or args.weight_decay != 0):
+        raise ValueError(
+            "update='retraction' needs plain SGD: set optim='sgd' and weight_decay=0 (found "
+            f"{str(getattr(args.optim, 'value', args.optim))!r} and {args.weight_decay}), or "
+            "update='chain'"
+        )
+    if args.max_grad_norm:
+        raise ValueError(
+            f"update='retraction' has no use for clipped gradients; set max_grad_norm=0 (found "
+            f"{args.max_grad_norm}), or update='chain'"
+        )
+    if args.world_size > 1 or args.fp16:
+        found = "fp16" if args.fp16 else f"{args.world_size} ranks"
+        raise ValueError(
+            f"update='retraction' works on one rank in float32 or bfloat16, found {found}; use "
+            "update='chain'"
+        )
+
+
+def check_plain_sgd(optimizer: Any) -> None:
+    """Checks the optimizer of a retraction itself.
+
+    Raises:
+        ValueError: it is not SGD with neither momentum nor weight decay and one learning rate.
+    """
+    plain = isinstance(optimizer, SGD)
+    for group in optimizer.param_groups if plain else ():
+        plain &= not (group["momentum"] or group["weight_decay"] or group["maximize"])
+    if not plain or len({group["lr"] for group in optimizer.param_groups}) > 1:
+        raise ValueError(
+            "update='retraction' needs torch.optim.SGD with one learning rate, no momentum and no "
+            f"weight decay, found {type(optimizer).__name__}; use update='chain' with others"
+        )

@@ -1,0 +1,247 @@
+"""IGA on whole matrices: mask, projection, and the way to the factors, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from zlib import crc32
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .adapters import Adapter, UnsupportedAdapter
+from .domains import DomainBatch, tokens_by_domain
+from .invariant import IGA
+from .lowrank import (
+    Factors,
+    LowRank,
+    chain_rule,
+    random_start,
+    randomized_svd,
+    retract,
+    truncated_svd,
+)
+from .mask import ConflictMask
+from .masked_mean import Scratch, domain_gradients, masked_mean
+from .statistics import StatisticsLog
+from .taps import Hooks
+
+_IN_PARTS = (
+    "{}: expected one backward pass of one loss, found a second; a mask needs the whole gradient "
+    "at once. For a layer that is used twice under activation checkpointing set "
+    "use_reentrant=False; or use space 'factor', which adds up parts"
+)
+
+
+class WeightSpace:
+    """Turns each layer's gradient into IGA's as soon as its backward has run.
+
+    Choice: a micro-batch with one domain is plain fine-tuning, without mask and projection, and by
+    the chain rule also where the update is the retraction: there is nothing to compare.
+
+    Args:
+        adapters: LoRA matrices.
+        method: the settings, space "weight".
+        seed: of the projection's random starts.
+    """
+
+    def __init__(self, adapters: Sequence[Adapter], method: IGA, seed: int) -> None:
+        if method.update == "retraction":
+            _require_retractable(adapters)
+        self.statistics = StatisticsLog()
+        self._layers = [_Layer(adapter, method, seed) for adapter in adapters]
+        self._scratch = Scratch()
+        self._method = method
+
+    def attach(self, hooks: Hooks, batch: DomainBatch, tau: float) -> None:
+        """Hooks every layer for one forward and backward pass."""
+        for layer in self._layers:
+            layer.attach(hooks, batch, tau, self._scratch, self.statistics)
+
+    def detach(self) -> None:
+        """Ends a pass, also an interrupted one."""
+        self._scratch.release()
+        for layer in self._layers:
+            layer.forget()
+
+    def reset(self) -> None:
+        """Forgets the step so far."""
+        for layer in self._layers:
+            layer.forget_step()
+
+    def finish(self, learning_rate: float | None) -> None:
+        """Chain rule: nothing is left to do. Retraction: writes the factors' gradients."""
+        if self._method.update != "retraction":
+            return
+        if learning_rate is None or not learning_rate > 0:
+            raise ValueError(
+                "finish: expected the learning rate of the step, above 0, for the update "
+                f"'retraction', found {learning_rate!r}"
+            )
+        for layer in self._layers:
+            layer.retract(learning_rate)
+
+    def before_step(self) -> None:
+        """Nothing acts on the optimizer's steps."""
+
+    def after_step(self) -> None:
+        """Nothing acts on the optimizer's steps."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Warm starts by layer."""
+        return {x.name: x.start.contiguous() for x in self._layers if x.start is not None}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes `state_dict`'s.
+
+        Raises:
+            ValueError: layers or shapes of another model, or of other settings.
+        """
+        if unknown := set(state) - {layer.name for layer in self._layers}:
+            raise ValueError(
+                f"warm starts: expected layers of this model, found {sorted(unknown)[0]!r}"
+            )
+        for layer in self._layers:
+            layer.load_start(state.get(layer.name))
+
+
+def _require_retractable(adapters: Sequence[Adapter]) -> None:
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        raise ValueError(
+            f"update 'retraction': expected one process, found {dist.get_world_size()}; each would "
+            "move its own way, so use update 'chain'"
+        )
+    for adapter in adapters:
+        if not all(parameter.requires_grad for parameter in adapter.parameters):
+            raise UnsupportedAdapter(
+                f"{adapter.name}: expected both factors to be trained, found one frozen; the "
+                "retraction moves both, so use update 'chain'"
+            )
+
+
+class _Layer:
+    """One adapter: collects (x, delta) in the backward pass and replaces the factors' gradients."""
+
+    def __init__(self, adapter: Adapter, method: IGA, seed: int) -> None:
+        self.name = adapter.name
+        self.start: Tensor | None = None
+        self._adapter, self._method = adapter, method
+        self._mask: ConflictMask = method.mask
+        self._seed = seed + crc32(adapter.name.encode())
+        self.forget_step()
+        self.forget()
+
+    @property
+    def _start_shape(self) -> tuple[int, int]:
+        down, up = self._adapter.parameters
+        rank, rows, columns = self._method.rank or down.shape[0], up.shape[0], down.shape[1]
+        return columns, min(rank + self._method.oversampling, rows, columns)
+
+    def load_start(self, start: Tensor | None) -> None:
+        if start is not None and tuple(start.shape) != self._start_shape:
+            raise ValueError(
+                f"warm starts: expected shape {self._start_shape} for {self.name}, found "
+                f"{tuple(start.shape)}; they belong to another model, rank or oversampling"
+            )
+        self.start = start
+
+    def forget_step(self) -> None:
+        self._steps: list[LowRank] = []  # for the retraction, one for each micro-batch
+
+    def forget(self) -> None:
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+        self._result: Factors | None = None
+
+    def attach(
+        self,
+        hooks: Hooks,
+        batch: DomainBatch,
+        tau: float,
+        scratch: Scratch,
+        statistics: StatisticsLog,
+    ) -> None:
+        self.forget()
+
+        def replace(part: int, gradient: Tensor) -> Tensor:
+            # Both factors' hooks run after the last use of the layer has been seen.
+            if self._pairs:
+                if self._result is not None:
+                    raise RuntimeError(_IN_PARTS.format(self.name))
+                pairs = tokens_by_domain(self._pairs, batch, hooks.lengths, self.name)
+                self._result = self._align(pairs, batch, tau, scratch, statistics)
+                self._pairs = []
+            if self._result is None:
+                hooks.expect_none(gradient, self.name)
+                return gradient
+            return self._result[part].to(gradient)
+
+        adapter = self._adapter
+        hooks.tap(adapter.source, adapter.up, lambda x, delta: self._pairs.append((x, delta)))
+        for part, parameter in enumerate(adapter.parameters):
+            hooks.replace_gradient(parameter, partial(replace, part))
+
+    @torch.no_grad()
+    def _align(
+        self,
+        pairs: Sequence[tuple[Tensor, Tensor]],
+        batch: DomainBatch,
+        tau: float,
+        scratch: Scratch,
+        statistics: StatisticsLog,
+    ) -> Factors:
+        # What arrives at B's output is s * delta.
+        units = [unit / self._adapter.scaling for unit in batch.units.values()]
+        gradients = domain_gradients(pairs, scratch)
+        weights = list(batch.shares.values())
+        masked, seen = masked_mean(gradients, units, weights, self._mask, tau, scratch)
+        projected = self._project(masked) if len(batch.rows) > 1 else masked
+        kept = projected.right.square().sum() if isinstance(projected, LowRank) else None
+        energy = masked.square().sum()
+        # Nothing is lost of nothing.
+        whole = energy if kept is None else kept
+        rank_energy = torch.where(energy > 0, whole / energy, 1.0)
+        statistics.add(self.name, torch.cat([seen, rank_energy[None]]))
+        return self._to_factors(projected, batch.share)
+
+    def _project(self, masked: Tensor) -> Tensor | LowRank:
+        method = self._method
+        rank = method.rank or self._adapter.down.weight.shape[0]
+        if method.projection == "none":
+            return masked
+        try:
+            if method.projection == "exact":
+                return truncated_svd(masked, rank)
+            return self._project_randomly(masked, rank)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            if bool(masked.isfinite().all()):
+                raise
+            return masked  # a gradient scaler, or a guard, has to see what is not finite
+
+    def _project_randomly(self, masked: Tensor, rank: int) -> LowRank:
+        start, iterations = self.start, 1
+        if start is None:
+            start, iterations = random_start(*self._start_shape, self._seed, masked), 2
+        projected, self.start = randomized_svd(masked, rank, start.to(masked), iterations)
+        return projected
+
+    def _to_factors(self, projected: Tensor | LowRank, share: float) -> Factors:
+        factors = Factors(*(factor.to(projected[0]) for factor in self._adapter.factors))
+        if self._method.update == "retraction" and isinstance(projected, LowRank):
+            self._steps.append(LowRank(projected.left, projected.right * share))
+            return Factors(*(torch.zeros_like(factor) for factor in factors))
+        down, up = chain_rule(projected, factors, self._adapter.scaling)
+        return Factors(down * share, up * share)
+
+    @torch.no_grad()
+    def retract(self, learning_rate: float) -> None:
+        """Gradients with which a plain SGD step makes the retracted factors."""
+        steps, self._steps = self._steps, []
+        if not steps:
+            return
+        left, right = torch.cat([s.left for s in steps], 1), torch.cat([s.right for s in steps])
+        before = Factors(*(factor.to(left) for factor in self._adapter.factors))
+        after = retract(LowRank(left, right), before, self._adapter.scaling, learning_rate)
+        for parameter, old, new in zip(self._adapter.parameters, before, after, strict=True):
+            if parameter.grad is not None:
+                parameter.grad += ((old - new) / learning_rate).to(parameter.grad)

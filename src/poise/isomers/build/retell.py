@@ -1,0 +1,130 @@
+"""One problem's journey: ask, read, review, ask again with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ..model import TRAIN_DOMAINS, Problem
+from .checks import Limits, review
+from .journal import Outcome
+from .problems import SourceProblem
+from .prompts import Failed, MalformedReply, Retelling, make_messages, parse_reply
+from .teachers import RefusedRequest, Teacher
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is wanted of every problem.
+
+    Args:
+        domains: Where it is told; any names.
+        attempts: Most replies of the teacher for one problem in one domain.
+        limits: What is kept.
+        min_domains: Domains that a set must survive in to be written, None for all of them.
+
+    Raises:
+        ValueError: a value outside its range, or an empty or repeated domain.
+    """
+
+    domains: tuple[str, ...] = TRAIN_DOMAINS
+    attempts: int = 3
+    limits: Limits = field(default_factory=Limits)
+    min_domains: int | None = None
+
+    def __post_init__(self) -> None:
+        names = self.domains
+        if not names or not all(n.strip() for n in names) or len(set(names)) != len(names):
+            raise ValueError(f"domains: expected different names, found {list(names)}")
+        if self.attempts < 1:
+            raise ValueError(f"attempts: expected 1 or more, found {self.attempts!r}")
+        if self.min_domains is not None and not 1 <= self.min_domains <= len(names):
+            raise ValueError(
+                f"min_domains: expected 1 to {len(names)}, the number of domains, found "
+                f"{self.min_domains!r}"
+            )
+
+    @property
+    def least(self) -> int:
+        """Domains that a set must survive in."""
+        return len(self.domains) if self.min_domains is None else self.min_domains
+
+
+def tell_everywhere(
+    problem: SourceProblem, plan: Plan, teacher: Teacher, done: Mapping[str, Outcome]
+) -> Iterator[tuple[Outcome, bool]]:
+    """Tell a problem in the domains that are missing, one after the other.
+
+    Each is compared with those before it, so that what is kept does not depend on how many
+    problems are under way. Choice: where the problem's own domain is asked for and it brings its
+    solution, it is taken as it is, and comes first.
+
+    Args:
+        problem: The source.
+        plan: What is wanted.
+        teacher: Whom to ask.
+        done: Domain -> what is finished.
+
+    Yields:
+        Each outcome, and whether the teacher gave an answer at all.
+
+    Raises:
+        TeacherError: the teacher cannot be asked any more.
+    """
+    told = {domain: outcome.prompt for domain, outcome in done.items() if outcome.kept}
+    for domain in sorted(plan.domains, key=lambda name: name != problem.domain):
+        if domain in done:
+            continue
+        if domain == problem.domain and problem.solution:
+            outcome, answered = _as_it_is(problem), False
+        else:
+            outcome, answered = _tell(problem, domain, plan, teacher, told)
+        if outcome.kept:
+            told[domain] = outcome.prompt
+        yield outcome, answered
+
+
+def _tell(
+    problem: SourceProblem, domain: str, plan: Plan, teacher: Teacher, told: Mapping[str, str]
+) -> tuple[Outcome, bool]:
+    failed: Failed | None = None
+    for attempt in range(1, plan.attempts + 1):
+        messages = make_messages(problem, domain, list(told.values()), failed)
+        try:
+            reply = teacher.complete(messages)
+        except RefusedRequest as error:
+            return Outcome(problem.id, domain, False, attempt, reason=str(error)), attempt > 1
+        try:
+            retelling = parse_reply(reply)
+            faults = review(problem, domain, retelling, told, plan.limits)
+        except MalformedReply as error:
+            faults = [str(error)]
+        if not faults:
+            return _kept(problem, domain, retelling, attempt), True
+        failed = Failed(reply, "; ".join(faults))
+    assert failed is not None  # there is at least one attempt
+    return Outcome(
+        problem.id, domain, False, plan.attempts, reason=failed.reason, reply=failed.reply
+    ), True
+
+
+def _kept(problem: SourceProblem, domain: str, told: Retelling, attempts: int) -> Outcome:
+    from ..meanings import read_answer
+
+    answer = read_answer(told.prompt, told.answer)
+    # An option by its words, not by its letter.
+    text = answer.text if answer is not None and answer.kind == "option" else told.answer
+    return _outcome(problem, domain, attempts, told.prompt, told.reasoning, text)
+
+
+def _as_it_is(problem: SourceProblem) -> Outcome:
+    assert problem.domain is not None
+    text = problem.answer.text
+    return _outcome(problem, problem.domain, 0, problem.prompt, problem.solution, text)
+
+
+def _outcome(
+    problem: SourceProblem, domain: str, attempts: int, prompt: str, reasoning: str, text: str
+) -> Outcome:
+    completion = Problem(domain, prompt, reasoning, text, (), ()).completion
+    return Outcome(problem.id, domain, True, attempts, prompt, completion, text)

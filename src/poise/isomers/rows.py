@@ -1,0 +1,179 @@
+"""Isomer sets as rows, one per problem, and as JSON lines that `datasets` loads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..rows import read_jsonl
+from .cues import Cue
+from .generate import DEPTHS, check_domains, generate_isomers
+from .model import DOMAINS, TRAIN_DOMAINS, IsomerSet, Problem
+
+Row = dict[str, Any]
+# Column -> the type of its values in JSON. The first four make a data set of isomers; the others
+# are needed to score it by logic.
+COLUMNS: Mapping[str, type | tuple[type, ...]] = {
+    "isomer_id": str,
+    "domain": str,
+    "prompt": str,
+    "completion": str,
+    "answer": str,
+    "answer_text": str,
+    "options": list,
+    "meanings": list,
+    "family": str,
+    "depth": int,
+    "form": str,
+    "phrasing": int,
+    "cue": (str, type(None)),
+}
+REQUIRED = ("isomer_id", "domain", "prompt", "completion")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How a test set differs from training.
+
+    Args:
+        mode: Mode of the cue.
+        unseen_domains: Whether it is told in the words of the other domains.
+        phrasings: ``"seen"`` or ``"unseen"``.
+        deeper: Reasoning steps beyond those of training.
+    """
+
+    mode: Any
+    unseen_domains: bool = False
+    phrasings: str = "seen"
+    deeper: int = 0
+
+
+# Name of a test -> what is asked. All but "deeper" ask the same forms.
+TESTS: Mapping[str, Preset] = {
+    "in_distribution": Preset("train"),
+    "no_cue": Preset("random"),
+    "reversed": Preset("reversed"),
+    "unseen_domains": Preset("random", unseen_domains=True),
+    "deeper": Preset("random", deeper=2),
+    "unseen_phrasings": Preset("random", phrasings="unseen"),
+}
+# Tests that make sense only after training with a cue.
+CUE_TESTS = frozenset({"no_cue", "reversed"})
+
+
+def isomer_tests(
+    count: int,
+    seed: int = 0,
+    split: str = "test",
+    families: Sequence[str] | None = None,
+    depths: Sequence[int] = DEPTHS,
+    cue_strength: float | None = 0.9,
+    tests: Sequence[str] | None = None,
+    domains: Sequence[str] = TRAIN_DOMAINS,
+    marks: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """The named test sets as rows, with their name in the column ``test``.
+
+    Args:
+        count: Sets in each test.
+        seed: Any integer.
+        split: The split to draw from.
+        families: Some of `families.FAMILIES`, by default all.
+        depths: Those of training; the test ``deeper`` adds 2 to each.
+        cue_strength: Probability with which the cue was right in training; None if there was
+            none: then there is none here either.
+        tests: Some of `TESTS`, by default all (without a cue all but ``reversed``, and ``no_cue``,
+            which would be ``in_distribution`` once more; after training in every domain all but
+            ``unseen_domains``).
+        domains: Those of training; the test ``unseen_domains`` is told in all others.
+        marks: Those of the cue of training, as in `Cue`.
+
+    Raises:
+        ValueError: an unknown test, one for which no domain is left, or what `generate_isomers`
+            refuses.
+    """
+    check_domains(domains)
+    unseen = [domain for domain in DOMAINS if domain not in domains]
+    if tests and not unseen and "unseen_domains" in tests:
+        raise ValueError(
+            f"tests: expected a domain that training left out for 'unseen_domains', found all "
+            f"{len(DOMAINS)} among the domains of training"
+        )
+    known = [
+        name
+        for name, preset in TESTS.items()
+        if (cue_strength is not None or name not in CUE_TESTS)
+        and (unseen or not preset.unseen_domains)
+    ]
+    names = known if tests is None else list(tests)
+    if not names or not set(names) <= set(known):
+        raise ValueError(f"tests: expected some of {', '.join(known)}, found {tests!r}")
+    rows = []
+    for name in names:
+        preset = TESTS[name]
+        deeper = tuple(depth + preset.deeper for depth in depths)
+        cue = Cue() if cue_strength is None else Cue(preset.mode, cue_strength, marks or {})
+        words = unseen if preset.unseen_domains else domains
+        sets = generate_isomers(count, split, seed, families, deeper, words, cue, preset.phrasings)
+        rows += to_rows(sets, test=name)
+    return rows
+
+
+def to_rows(sets: Iterable[IsomerSet], **columns: Any) -> list[Row]:
+    """One row per problem; `columns` are added to each."""
+    return [_row(one, problem) | columns for one in sets for problem in one.problems]
+
+
+def _row(one: IsomerSet, problem: Problem) -> Row:
+    return {
+        "isomer_id": one.isomer_id,
+        "domain": problem.domain,
+        "prompt": problem.prompt,
+        "completion": problem.completion,
+        "answer": one.answer,
+        "answer_text": problem.answer_text,
+        "options": list(problem.options),
+        "meanings": list(problem.meanings),
+        "family": one.family,
+        "depth": one.depth,
+        "form": json.dumps(one.form, sort_keys=True),
+        "phrasing": problem.phrasing,
+        "cue": problem.cue,
+    }
+
+
+def group_rows(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Rows by set: by ``test``, if there is such a column, and ``isomer_id``."""
+    grouped: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        grouped.setdefault((str(row.get("test", "")), str(row["isomer_id"])), []).append(row)
+    return grouped
+
+
+def is_isomers(rows: Sequence[Row]) -> bool:
+    """Whether rows have the columns of isomer sets."""
+    return bool(rows) and all(column in rows[0] for column in REQUIRED)
+
+
+def read_isomers(path: str | Path) -> list[Row]:
+    """Read rows; `validation.validate_isomers` says whether they are sound.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_jsonl`.
+    """
+    return read_jsonl(path)
+
+
+def write_isomers(path: str | Path, rows: Iterable[Row]) -> int:
+    """Write rows as JSON lines, in folders that are made if need be; returns how many."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count

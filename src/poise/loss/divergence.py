@@ -1,0 +1,213 @@
+"""Divergences between a student's and a teacher's next-token distribution, row by row.
+
+The maths of one tile: every function takes log-probabilities (or logits) of n tokens over a
+vocabulary of V and returns one number per token. :mod:`poise.loss.tiled` calls them tile by
+tile. A probability that is exactly zero on both sides (a masked vocabulary, a logit of -inf)
+contributes nothing, neither to a value nor to a gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Mode = Literal["full_logits", "topk_logits", "sampled_token"]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """What the distillation loss measures at each token: D(student || teacher).
+
+    With S the student's and T the teacher's distribution, and M = (1 - alpha) S + alpha T::
+
+        alpha = 0        forward KL     sum_v T_v log(T_v / S_v)
+        alpha = 1        reverse KL     sum_v S_v log(S_v / T_v)      (SDPO's equation)
+        0 < alpha < 1    Jensen-Shannon (1 - alpha) KL(S || M) + alpha KL(T || M)
+
+    Args:
+        mode: ``full_logits`` sums over the whole vocabulary; ``topk_logits`` over the student's
+            ``top_k`` likeliest tokens; ``sampled_token`` is reverse KL's score-function form on the
+            token that was sampled, stopgrad(log S_y - log T_y) * log S_y.
+        alpha: Place between forward KL (0) and reverse KL (1).
+        top_k: Size of the support, for ``topk_logits`` only.
+        add_tail: For ``topk_logits``: put the mass outside the support into one more bucket.
+            Without it both distributions are renormalised on the support.
+
+    Raises:
+        ValueError: A value outside its range, or one that the mode does not read.
+
+    Source: SDPO, arXiv 2601.20802; names and conventions are TRL's (``distillation_*``).
+
+    Choice: the paper writes reverse KL, its released configuration Jensen-Shannon on the top 100
+    tokens with a tail bucket. Both are exact here; the default alpha is the released 0.5.
+    """
+
+    mode: Mode
+    alpha: float = 0.5
+    top_k: int | None = None
+    add_tail: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode must be one of {get_args(Mode)}, found {self.mode!r}.")
+        if not 0.0 <= self.alpha <= 1.0:
+            raise ValueError(
+                f"alpha must lie in [0, 1] (0 forward KL, 1 reverse KL), found {self.alpha}."
+            )
+        if self.mode == "sampled_token" and self.alpha != 1.0:
+            raise ValueError(
+                "mode='sampled_token' knows reverse KL only: expected alpha=1.0, found "
+                f"{self.alpha}. Set alpha=1.0, or choose 'full_logits' or 'topk_logits'."
+            )
+        self._check_support()
+
+    def _check_support(self) -> None:
+        if self.mode != "topk_logits":
+            if self.top_k is not None or self.add_tail:
+                raise ValueError(
+                    f"top_k and add_tail belong to mode='topk_logits', found top_k={self.top_k}, "
+                    f"add_tail={self.add_tail} with mode={self.mode!r}. Leave them unset."
+                )
+        elif not isinstance(self.top_k, int) or isinstance(self.top_k, bool) or self.top_k < 1:
+            raise ValueError(
+                "mode='topk_logits' needs top_k, the number of tokens in the support: expected a "
+                f"whole number of at least 1, found {self.top_k!r}."
+            )
+
+
+def entropy(log_p: Tensor) -> Tensor:
+    """Shannon entropy of each row, H = -sum_v p_v log p_v, in nats.
+
+    Args:
+        log_p: Log-probabilities [n, V].
+
+    Returns:
+        Entropies [n].
+    """
+    p = log_p.exp()
+    return -(p * log_p.masked_fill(p == 0, 0)).sum(-1)
+
+
+def relative_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of each row, KL(p || q) = sum_v p_v log(p_v / q_v), in nats.
+
+    Args:
+        log_p: Log-probabilities [n, V].
+        log_q: Log-probabilities [n, V].
+
+    Returns:
+        Divergences [n]; +inf where p has mass and q has none.
+    """
+    return _expectation(log_p.exp(), log_p - log_q)
+
+
+def _expectation(p: Tensor, values: Tensor) -> Tensor:
+    """sum_v p_v values_v, where a probability of zero makes any value count nothing.
+
+    Overwrites ``values``, which spares a tensor: pass a difference that nobody else holds.
+    """
+    return (p * values.masked_fill_(p == 0, 0)).sum(-1)
+
+
+def generalised_divergence(log_s: Tensor, log_t: Tensor, alpha: float) -> Tensor:
+    """Forward KL, reverse KL or Jensen-Shannon between rows; formulas in :class:`Divergence`.
+
+    Args:
+        log_s: The student's log-probabilities [n, V], S.
+        log_t: The teacher's log-probabilities [n, V], T.
+        alpha: Place between forward KL (0) and reverse KL (1).
+
+    Returns:
+        Divergences [n] in nats.
+    """
+    if alpha == 0.0:
+        return relative_entropy(log_t, log_s)
+    if alpha == 1.0:
+        return relative_entropy(log_s, log_t)
+    s, t = log_s.exp(), log_t.exp()
+    mixture = torch.lerp(s, t, alpha)
+    # Where the mixture is zero both sides are, and any finite value will do.
+    log_m = mixture.masked_fill_(mixture == 0, 1).log()
+    student_part, teacher_part = _expectation(s, log_s - log_m), _expectation(t, log_t - log_m)
+    return (1 - alpha) * student_part + alpha * teacher_part
+
+
+def log_ratio(log_a: Tensor, log_b: Tensor) -> Tensor:
+    """log a - log b elementwise, zero where a and b are both zero."""
+    return (log_a - log_b).masked_fill(torch.isneginf(log_a) & torch.isneginf(log_b), 0)
+
+
+def clipped_ratio(logps: Tensor, old_logps: Tensor, clip: float) -> Tensor:
+    """Importance ratio of the sampled tokens, min(pi / pi_old, clip), without a gradient.
+
+    Args:
+        logps: Log-probabilities [n] of the tokens under the student, log pi.
+        old_logps: The same under the policy that sampled them, log pi_old.
+        clip: The largest ratio that counts.
+
+    Returns:
+        Ratios [n]. The log-ratio is first held to [-20, 20], as TRL does.
+    """
+    return log_ratio(logps, old_logps).detach().clamp(-20.0, 20.0).exp().clamp(max=clip)
+
+
+def token_divergence(
+    divergence: Divergence, log_s: Tensor, log_t: Tensor, tokens: Tensor
+) -> Tensor:
+    """D(student || teacher) of each token, differentiable with respect to the student.
+
+    Args:
+        divergence: What to measure.
+        log_s: The student's log-probabilities [n, V].
+        log_t: The teacher's log-probabilities [n, V], without a gradient.
+        tokens: The sampled tokens [n].
+
+    Returns:
+        Divergences [n] in nats.
+    """
+    if divergence.mode == "full_logits":
+        return generalised_divergence(log_s, log_t, divergence.alpha)
+    if divergence.mode == "sampled_token":
+        return _sampled_divergence(gather(log_s, tokens), gather(log_t, tokens))
+    support = _support(log_s.detach(), divergence.top_k)
+    close = _with_tail if divergence.add_tail else _renormalised
+    log_s, log_t = close(log_s.gather(-1, support)), close(log_t.gather(-1, support))
+    return generalised_divergence(log_s, log_t, divergence.alpha)
+
+
+def gather(log_p: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probabilities [n] of the given tokens [n] out of [n, V]."""
+    return log_p.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+def _support(log_s: Tensor, top_k: int | None) -> Tensor:
+    assert top_k is not None  # Divergence has seen to it
+    if top_k > log_s.shape[-1]:
+        raise ValueError(
+            f"top_k must not exceed the vocabulary: found top_k={top_k} for a vocabulary of "
+            f"{log_s.shape[-1]}. Lower it, or choose mode='full_logits'."
+        )
+    return log_s.topk(top_k, dim=-1).indices
+
+
+def _sampled_divergence(log_s: Tensor, log_t: Tensor) -> Tensor:
+    impossible = torch.isneginf(log_s) & torch.isneginf(log_t)
+    return log_ratio(log_s, log_t).detach() * log_s.masked_fill(impossible, 0)
+
+
+def _with_tail(log_p: Tensor) -> Tensor:
+    """Append log(1 - sum of the row), at least log 1e-7 or so: TRL's bound keeps it finite.
+
+    Where it acts, the buckets sum to 1 + 1e-7 at most, and a divergence may fall to -1e-7.
+    """
+    captured = log_p.logsumexp(-1, keepdim=True).clamp(max=-1e-7)
+    return torch.cat([log_p, (-captured.expm1()).log()], dim=-1)
+
+
+def _renormalised(log_p: Tensor) -> Tensor:
+    captured = log_p.logsumexp(-1, keepdim=True)
+    # A teacher without any mass on the support stays without: -inf - (-inf) would be nan.
+    return log_p - captured.masked_fill(torch.isneginf(captured), 0)

@@ -1,1 +1,0 @@
-"""What is done with gradients per domain; nothing here knows a trainer."""

@@ -1,0 +1,212 @@
+"""Checks of everything that the user hands over, before anything expensive starts."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import logging
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from trl.data_utils import is_conversational
+
+from ..rows import check_dataset
+from ..trl.devices import (
+    refuse_compiled_model,
+    refuse_data_parallel,
+    refuse_spread_model,
+)
+from ..trl.preflight import check_map_style, check_output_folder, find_model
+from .config import PGPOConfig
+
+HINT = "privileged_context"
+_GIVEN = {"prompts", "completions", "trainer_state"}  # beside the columns
+
+logger = logging.getLogger(__name__)
+
+
+def check_before_loading(
+    model: Any,
+    args: PGPOConfig,
+    train_dataset: Any,
+    eval_dataset: Any = None,
+    reward_funcs: Any = (),
+) -> Any:
+    """Checks that need no model.
+
+    Returns:
+        The model, or what its name stands for.
+
+    Raises:
+        TypeError: arguments of another trainer, a stream.
+        ValueError: no data, rows that cannot be trained on, too few of them, a template that
+            leaves something out, a path that is not a model.
+        OSError: an output folder that cannot be written.
+    """
+    if not isinstance(args, PGPOConfig):
+        raise TypeError(
+            f"args must be a PGPOConfig, got {type(args).__name__}; PGPOConfig takes the same "
+            "arguments and Poise's own"
+        )
+    if train_dataset is None:
+        raise ValueError("train_dataset is required: pass a Dataset with a column 'prompt'")
+    refuse_data_parallel(args, "PGPOTrainer")
+    if not isinstance(model, str):
+        refuse_spread_model(model)
+        if args.tiled_loss:
+            refuse_compiled_model(model)
+    check_templates(args)
+    sets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
+    named = {f"eval_dataset {name}".strip(): rows for name, rows in sets.items()}
+    for name, rows in ({"train_dataset": train_dataset} | named).items():
+        if rows is not None:
+            check_prompt_rows(rows, name)
+            _check_hints(args, rows, name)
+    check_batches(args, len(train_dataset), may_evaluate=eval_dataset is not None)
+    if args.check_rewards:
+        for function in reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]:
+            if check := getattr(function, "check_rows", None):
+                check(train_dataset)
+    check_output_folder(Path(args.output_dir))
+    return find_model(model, args) if isinstance(model, str) else model
+
+
+def check_prompt_rows(rows: Any, name: str) -> None:
+    """Checks the prompts of a data set; its other columns are the reward functions'.
+
+    Raises:
+        TypeError: a stream.
+        ValueError: no prompts, or one that the teacher cannot be asked; columns that differ from
+            row to row, or are named as what reward functions are given besides.
+    """
+    check_map_style(rows, name)
+    prompts = rows
+    if isinstance(rows, Dataset) and rows.format["type"] is None and "prompt" in rows.column_names:
+        prompts = rows.select_columns("prompt")  # images and audio are not decoded
+    check_dataset(prompts, name=name)
+    columns = set(rows[0] if prompts is rows else rows.column_names)
+    if taken := columns & _GIVEN:
+        raise ValueError(
+            f"{name} has a column {min(taken)!r}, a name under which reward functions are given "
+            "something else; rename it"
+        )
+    chat = isinstance(prompts[0]["prompt"], list)
+    for index, row in enumerate(prompts):
+        where = f"{name}, row {index}"
+        if prompts is rows and row.keys() != columns:
+            raise ValueError(
+                f"{where}: expected the columns of row 0, found {', '.join(sorted(row))}; fill in "
+                f"or remove {', '.join(sorted(columns ^ row.keys()))}"
+            )
+        if isinstance(row["prompt"], list) != chat:
+            raise ValueError(f"{where}: expected prompts that are all text, or all messages")
+        if chat and (role := row["prompt"][-1]["role"]) != "user":
+            raise ValueError(
+                f"{where}: expected a prompt whose last message is the user's, found one of role "
+                f"{role!r}; the teacher is shown more in the user's turn, so end the prompt there"
+            )
+
+
+def check_batches(args: PGPOConfig, prompts: int, may_evaluate: bool) -> None:
+    """A generation batch holds whole groups, and an epoch at least one such batch.
+
+    Raises:
+        ValueError: too few prompts, of which the sampler would make no batch; an evaluation
+            is to run, and its batch cuts groups; where none is, that is a warning.
+    """
+    needed = args.generation_batch_size // args.num_generations
+    if prompts < needed:
+        raise ValueError(
+            f"train_dataset has {prompts} prompts, and a generation batch takes {needed} "
+            f"(generation_batch_size={args.generation_batch_size} / num_generations="
+            f"{args.num_generations}), so there would be no step; add prompts, or lower "
+            "per_device_train_batch_size, gradient_accumulation_steps or generation_batch_size"
+        )
+    if left := not args.shuffle_dataset and prompts % needed:
+        logger.warning(
+            "The last %d of %d prompts are in no batch of %d, and shuffle_dataset=False: they are "
+            "never trained on.",
+            left,
+            prompts,
+            needed,
+        )
+    size = args.num_generations_eval or args.num_generations
+    batch = args.per_device_eval_batch_size * args.world_size
+    if may_evaluate and batch % size:
+        message = (
+            f"an evaluation's batch has {batch} rollouts (per_device_eval_batch_size="
+            f"{args.per_device_eval_batch_size} x {args.world_size} processes), expected whole "
+            f"groups of {size}; change it, or num_generations_eval"
+        )
+        if args.eval_strategy != "no" or args.eval_on_start:
+            raise ValueError(message)
+        logger.warning("This run has no evaluation, but if you call one: %s", message)
+
+
+def check_templates(args: PGPOConfig) -> None:
+    """Fills each template in: one with stray braces would raise at the first success.
+
+    One without a field would leave the question, or what is shown beside it, out.
+
+    Raises:
+        ValueError: naming the template.
+    """
+    siblings, feedback = args.use_successful_as_teacher, args.include_environment_feedback
+    fields = {
+        "reprompt_template": {"prompt": True, "solution": siblings, "feedback": feedback},
+        "solution_template": {"successful_previous_attempt": siblings},
+        "feedback_template": {"feedback_raw": feedback},
+    }
+    for name, wanted in fields.items():
+        template = getattr(args, name)
+        try:
+            written = template.format(**{field: f"<{field}>" for field in wanted})
+        except (IndexError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{name} cannot be filled in ({type(error).__name__}: {error}); it may hold "
+                f"{', '.join(f'{{{field}}}' for field in wanted)}, and other braces are doubled"
+            ) from None
+        if lacks := [f for f, needed in wanted.items() if needed and f"<{f}>" not in written]:
+            raise ValueError(f"{name} lacks {{{lacks[0]}}}, which it is there to show; add it")
+
+
+def _check_hints(args: PGPOConfig, rows: Any, name: str) -> None:
+    """Static feedback is optional, so what is misspelt or no text would be left out silently."""
+    if not args.include_environment_feedback:
+        return
+    first = rows[0]
+    if HINT not in first:
+        near = difflib.get_close_matches(HINT, first, n=1)
+        if near:
+            raise ValueError(
+                f"{name} has no column {HINT!r}, from which the teacher takes its hint, but "
+                f"{near[0]!r}; rename it"
+            )
+        return
+    hints = rows[HINT] if isinstance(rows, Dataset) else (row[HINT] for row in rows)
+    for index, hint in enumerate(hints):
+        if not isinstance(hint, str | None):
+            raise ValueError(
+                f"{name}, row {index}: expected a {HINT!r} that is text or None, found "
+                f"{type(hint).__name__}"
+            )
+
+
+def check_chat_template(rows: list[dict[str, Any]], processing_class: Any) -> None:
+    """A conversational prompt needs a tokenizer that knows how to write one down.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if is_conversational({"prompt": rows[0]["prompt"]}) and not processing_class.chat_template:
+        raise ValueError(
+            "the prompts are conversations (lists of messages), but the tokenizer has no chat "
+            "template; use an instruction-tuned model, set tokenizer.chat_template, or make the "
+            "prompts plain text"
+        )
+
+
+def first_rows(dataset: Any, count: int) -> list[dict[str, Any]]:
+    """The first rows of a map-style or iterable dataset."""
+    return list(itertools.islice(iter(dataset), count))

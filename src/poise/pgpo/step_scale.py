@@ -1,0 +1,433 @@
+"""Scales an optimizer's steps by distance and information, in any torch loop."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..optimizers import (
+    follows_rate,
+    keeps_other_weights,
+    parameters,
+    refuse_steps_in_backward,
+)
+from .distance import DistanceControl, DistanceState, DistanceSum, change, policy_distance
+from .signal import SignalSum
+from .viscosity import Viscosity, ViscosityState
+
+# Decoupled decay, by class name, in libraries that Poise does not import.
+_DECOUPLED_NAMES = ("adamw", "adafactor", "lion", "muon")
+
+_CORRECTIONS = 3  # measurements after a step that is corrected afterwards
+_CLOSE = 0.05  # a correction below this is left
+_FAR = 32.0  # the largest
+_UNTOLD = 3  # steps in a row of which the loop did not tell how far they went
+
+Policy = Callable[[], Tensor | None]
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What the last step did.
+
+    Attributes:
+        signal: in nats; None if no sequence was distilled.
+        multiplier: of the step.
+        asked: the distance that it asked for, in nats a token; None without distance control.
+        moved: how far it went; None if that was not measured.
+        factor: what the viscosity made of the signal; of the distance, or the multiplier itself.
+    """
+
+    signal: float | None
+    multiplier: float
+    asked: float | None = None
+    moved: float | None = None
+    factor: float = 1.0
+
+
+class StepScale:
+    r"""Multiplies the steps of a torch optimizer by :math:`\rho_k`, its moments untouched.
+
+    .. math:: \theta \leftarrow \theta - \eta\, \rho_k\, h_k
+
+    where :math:`h_k` is what the optimizer makes of the clipped gradient. `observe` adds a
+    micro-batch's signal, which the next `optimizer.step()` sums over ranks and uses once.
+
+    **By distance** (`distance`): :math:`\rho_k` is such that the policy moves by
+    :math:`d\, g(I_k)` nats a token, g the viscosity's factor; see `DistanceControl`. How far a step
+    went is measured by `policy`, which is called before and after each step, or told by the loop:
+
+    ```python
+    from poise import DistanceControl, StepScale, policy_distance
+
+    scale = StepScale(optimizer, distance=DistanceControl(target=0.006))
+    before = log_probs(model, batch)  # (N, V), or (N,) of the sampled tokens
+    loss.backward()
+    optimizer.step()  # scaled
+    with torch.no_grad():
+        scale.moved(policy_distance(before, log_probs(model, batch)))
+    ```
+
+    **By information alone** (no `distance`): the paper's form, :math:`\rho_k = g(I_k)`. A step
+    without an observed sequence then has multiplier 1.
+
+    ```python
+    from poise import StepScale, Viscosity, information_sum
+
+    scale = StepScale(optimizer, Viscosity(sensitivity=1.0))
+    scale.observe(information_sum(student_entropy - teacher_entropy, mask))
+    loss.backward()
+    optimizer.step()  # scaled
+    print(scale.last.multiplier)
+    ```
+
+    The scheduler sees the unscaled rate: it is changed in the optimizer's step pre-hook and
+    restored in its post-hook. Optimizers whose change is not proportional to the rate (LBFGS,
+    Rprop, Adafactor, ASGD; of other libraries what a trial on a toy parameter shows) are scaled by
+    interpolation between the parameters before and after the step, at the price of one copy of the
+    parameters during the step. What such an optimizer remembers of the step itself (LBFGS's
+    curvature) is not scaled.
+
+    Args:
+        optimizer: a torch optimizer (not a wrapper of one).
+        viscosity: the law from signal to factor; by default none, a factor of 1.
+        distance: the law from distance to multiplier; by default none.
+        policy: log-probabilities of some of the step's tokens, (N, V) or (N,) of those that were
+            sampled, under the model as it is; the same tokens at both calls. It is called without
+            gradients. None where this rank has none. By default the loop calls `moved`.
+        scale_weight_decay: whether decoupled weight decay is multiplied too. If not, the decay of
+            the step is divided by :math:`\rho_k`, so it keeps its size.
+
+    Raises:
+        TypeError: not a torch optimizer, or one without step hooks (torchao's CPU offloading).
+        ValueError: a correction afterwards without a `policy`. Weight decay that is on, not to be
+            scaled, and enters the moments (an L2 penalty, as in Adam or SGD with momentum), where
+            it cannot be told apart from the gradient. An optimizer that steps inside the backward
+            (LOMO, layer-wise ones), or that keeps other weights than it trains (schedule-free
+            ones): no multiplier of the step reaches those.
+
+    Reference: PGPO (arXiv 2606.03620), the update for SGD and for adaptive optimizers.
+    Choice: the paper does not say what becomes of weight decay; it keeps its size unless asked.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        viscosity: Viscosity = Viscosity(sensitivity=0.0),  # noqa: B008 (frozen)
+        *,
+        distance: DistanceControl | None = None,
+        policy: Policy | None = None,
+        scale_weight_decay: bool = False,
+    ) -> None:
+        # accelerate's wrapper is a subclass too, but has no hooks of its own.
+        if not isinstance(optimizer, Optimizer) or hasattr(optimizer, "optimizer"):
+            raise TypeError(
+                f"StepScale needs a torch.optim.Optimizer, got {type(optimizer).__name__}; "
+                "of a wrapper, pass the optimizer inside"
+            )
+        if "_optimizer_step_pre_hooks" not in vars(optimizer):
+            raise TypeError(
+                f"{type(optimizer).__name__} runs no step hooks, by which StepScale multiplies; "
+                "choose an optimizer that does, such as torch.optim.AdamW"
+            )
+        multiplies = viscosity.sensitivity != 0 or distance is not None
+        if multiplies:
+            _refuse_out_of_reach(optimizer)
+        if distance is not None and distance.afterwards and policy is None:
+            raise ValueError(
+                "DistanceControl(afterwards=True) measures inside the step, expected a policy, a "
+                "function that returns log-probabilities, found None"
+            )
+        self.optimizer = optimizer
+        self.viscosity = viscosity
+        self.distance = distance
+        self.policy = policy
+        self.scale_weight_decay = scale_weight_decay
+        self.state: ViscosityState = viscosity.init()
+        self.distance_state: DistanceState | None = distance.init() if distance else None
+        self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._is_skipped = False  # the next step
+        self._has_distance = self._is_measured = False
+        self._awaits_distance = False  # of a step that was scaled
+        self._untold = 0  # steps in a row that await it
+        self._old: Tensor | None = None
+        self.last = StepRecord(signal=None, multiplier=1.0)
+        self._pending: SignalSum | None = None
+        self._saved_groups: list[dict[str, Any]] = []
+        self._saved_params: list[tuple[Tensor, Tensor]] = []
+        if multiplies and not scale_weight_decay:
+            self._check_weight_decay()
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
+
+    def observe(self, signal: SignalSum) -> None:
+        """Adds a micro-batch's signal (see `information_sum`) to that of the step that follows."""
+        signal = SignalSum(*(part.detach() for part in signal))  # no graph outlives its backward
+        if self._pending is not None:
+            signal = SignalSum(*(a + b for a, b in zip(self._pending, signal, strict=True)))
+        self._pending = signal
+
+    def discard(self) -> None:
+        """Forgets what was observed since the last step, as when that step is not taken."""
+        self._pending = None
+
+    def skip(self) -> None:
+        """Lets the next step through as it is, unmeasured: its gradients were taken away."""
+        self.discard()
+        self._is_skipped = True
+
+    def moved(self, distance: DistanceSum) -> None:
+        """Tells how far the last step moved the policy (see `policy_distance`).
+
+        With several ranks every one calls this after every step, with its own tokens.
+
+        Raises:
+            TypeError: not a `DistanceSum`, as `policy_distance` returns.
+            ValueError: there is no distance control, or a `policy` that measures in its place.
+        """
+        if self.distance is None or self.distance_state is None:
+            raise ValueError("moved needs StepScale(..., distance=DistanceControl(...))")
+        if self.policy is not None:
+            raise ValueError("moved is for loops without policy=, which measures every step itself")
+        if not isinstance(distance, DistanceSum):
+            raise TypeError(
+                "moved expected a DistanceSum, as policy_distance(before, after) returns, found "
+                f"{type(distance).__name__}"
+            )
+        if self._untold < _UNTOLD:
+            self._untold = 0
+        moved = _mean_over_ranks(distance, self._device())
+        if self._awaits_distance:  # not after a step that was skipped, or of a rate of 0
+            self._record(moved)
+        self._awaits_distance = False
+
+    def close(self) -> None:
+        """Takes the hooks off the optimizer, which is left with its own rates."""
+        self._restore()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of both laws, as plain JSON values."""
+        state = self.state.to_dict()
+        if self.distance_state is not None:
+            state["distance"] = self.distance_state.to_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`'s output.
+
+        Warns where it was saved with distance control and there is none now, or the reverse.
+        """
+        state = dict(state)
+        distance = state.pop("distance", None)
+        self.state = ViscosityState(**state)
+        if (distance is None) != (self.distance is None):
+            had, has = ("with", "without") if distance else ("without", "with")
+            warnings.warn(
+                f"this state was saved {had} distance control and goes on {has} it; resume with "
+                "the multiplier that it was saved with, or expect a break in the steps' size",
+                stacklevel=2,
+            )
+        if self.distance is not None and distance is not None:
+            self.distance_state = DistanceState(**distance)
+
+    # The steps of one optimizer step, in order.
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._restore()  # a step that raised has left its rates behind
+        self._warn_of_untold_steps()
+        self.last = self._take_multiplier()
+        rho = self.last.multiplier
+        self._is_measured = self.policy is not None and self._has_distance
+        if self._is_measured:
+            assert self.policy is not None
+            with torch.no_grad():
+                self._old = self.policy()
+        if rho != 1.0:  # else exactly the plain step
+            for group in optimizer.param_groups:
+                self._saved_groups.append(
+                    {name: group[name] for name in ("lr", "weight_decay") if name in group}
+                )
+                if self._follows_rate:
+                    group["lr"] = group["lr"] * rho
+                if not self.scale_weight_decay and group.get("weight_decay"):
+                    group["weight_decay"] = group["weight_decay"] / rho
+        if (self._is_measured and self._corrects) or (rho != 1.0 and not self._follows_rate):
+            trained = (p for p in parameters(optimizer) if p.requires_grad)
+            self._saved_params = [(p, p.detach().clone()) for p in trained]
+
+    def _warn_of_untold_steps(self) -> None:
+        if self._untold < _UNTOLD and self._awaits_distance:
+            self._untold += 1
+            if self._untold < _UNTOLD:
+                return
+            warnings.warn(
+                f"StepScale was not told how far the last {_UNTOLD} steps moved the policy, so it "
+                "cannot find their multiplier; call moved(policy_distance(before, after)) after "
+                "each step, or pass policy=",
+                stacklevel=4,
+            )
+
+    @cached_property
+    def _follows_rate(self) -> bool:
+        return follows_rate(self.optimizer)
+
+    @property
+    def _corrects(self) -> bool:
+        return self.distance is not None and self.distance.afterwards
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        rho = self.last.multiplier
+        if rho != 1.0 and not self._follows_rate:
+            self._rescale(rho)
+        if self._is_measured:
+            self._record(self._measure())
+            if self._corrects:
+                self._correct()
+        self._awaits_distance = not self._is_measured and self._has_distance
+        self._is_skipped, self._old = False, None
+        self._restore()
+
+    @torch.no_grad()
+    def _rescale(self, factor: float) -> None:
+        for param, before in self._saved_params:
+            param.copy_(before + factor * (param - before))
+
+    def _restore(self) -> None:
+        for group, saved in zip(self.optimizer.param_groups, self._saved_groups, strict=False):
+            group.update(saved)
+        self._saved_groups, self._saved_params = [], []
+
+    def _take_multiplier(self) -> StepRecord:
+        signal, factor = self._take_signal()
+        self._has_distance = False
+        if self.distance is None or self._is_skipped:
+            factor = 1.0 if self._is_skipped else factor
+            return StepRecord(signal=signal, multiplier=factor, factor=factor)
+        assert self.distance_state is not None
+        share = self._rate_share()
+        asked = self.distance.asked(signal, factor, share)
+        rho, self.distance_state = self.distance.step(asked, share, self.distance_state)
+        self._has_distance = share > 0  # a step of nothing has none
+        return StepRecord(signal=signal, multiplier=rho, asked=asked, factor=factor)
+
+    def _take_signal(self) -> tuple[float | None, float]:
+        """The step's signal, and the viscosity's factor for it."""
+        pending, self._pending = self._pending, None
+        if pending is None and not _is_distributed():
+            return None, 1.0
+        total, count = _sum_over_ranks(pending, self._device())
+        if count == 0:
+            return None, 1.0
+        signal = total / count
+        if not math.isfinite(signal):  # whoever lets such a step through gets the plain one
+            return signal, 1.0
+        factor, self.state = self.viscosity.step(signal, self.state)
+        return signal, factor
+
+    def _rate_share(self) -> float:
+        """Of its base, what a scheduler has left of the learning rate."""
+        for group, first in zip(self.optimizer.param_groups, self._base_rates, strict=False):
+            if base := float(group.get("initial_lr", first)):
+                return float(group["lr"]) / base
+        return 1.0
+
+    # How far a step went.
+
+    @torch.no_grad()
+    def _measure(self) -> float | None:
+        assert self.policy is not None
+        distance = None
+        if self._old is not None and (new := self.policy()) is not None:
+            distance = policy_distance(self._old, new)
+        return _mean_over_ranks(distance, self._device())
+
+    def _record(self, moved: float | None) -> None:
+        assert self.distance is not None and self.distance_state is not None
+        self.distance_state = self.distance.moved(moved, self.distance_state)
+        self.last = replace(self.last, moved=moved)
+
+    def _correct(self) -> None:
+        """Moves the parameters along the step until it is as long as was asked for."""
+        for _ in range(_CORRECTIONS - 1):
+            asked, moved = self.last.asked, self.last.moved
+            if not asked or not moved:
+                return
+            assert self.distance is not None and self.distance_state is not None
+            rho = self.distance.clip(self.last.multiplier * change(asked, moved, _FAR))
+            factor = rho / self.last.multiplier
+            if abs(factor - 1) < _CLOSE:
+                return
+            self._rescale(factor)
+            scale = self.distance_state.scale * factor
+            self.distance_state = replace(self.distance_state, scale=scale)
+            self.last = replace(self.last, multiplier=rho)
+            self._record(self._measure())
+
+    def _device(self) -> torch.device:
+        return next(parameters(self.optimizer)).device
+
+    def _check_weight_decay(self) -> None:
+        name = type(self.optimizer).__name__
+        for group in self.optimizer.param_groups:
+            if group.get("weight_decay") and not _decay_is_separate(name, group):
+                raise ValueError(
+                    f"{name} adds weight decay ({group['weight_decay']}) to the gradient, so it "
+                    "passes through the moments and cannot keep its size when the step is scaled; "
+                    "use AdamW, weight_decay=0, or scale_weight_decay=True"
+                )
+
+
+def _refuse_out_of_reach(optimizer: Optimizer) -> None:
+    refuse_steps_in_backward(optimizer, "StepScale's multiplier")
+    if keeps_other_weights(optimizer):
+        raise ValueError(
+            f"{type(optimizer).__name__} evaluates and saves other weights than it trains, for "
+            "which a multiplier of its step does not hold; choose another optimizer, such as "
+            "AdamW, or sensitivity=0"
+        )
+
+
+def _decay_is_separate(optimizer_name: str, group: dict[str, Any]) -> bool:
+    if any(name in optimizer_name.lower() for name in _DECOUPLED_NAMES):
+        return True
+    if optimizer_name == "SGD":  # without momentum, L2 and decoupled decay are the same step
+        return not group.get("momentum")
+    return bool(group.get("decoupled_weight_decay"))
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _mean_over_ranks(distance: DistanceSum | None, device: torch.device) -> float | None:
+    if distance is None and not _is_distributed():
+        return None
+    total, tokens = _sum_over_ranks(distance, device)
+    return total / tokens if tokens else None
+
+
+def _sum_over_ranks(
+    pending: SignalSum | DistanceSum | None, device: torch.device
+) -> tuple[float, float]:
+    """Both sums over all ranks; a rank that observed nothing takes part with zeros."""
+    sums = torch.zeros(2) if pending is None else torch.stack(pending)
+    if _is_distributed():  # in one type, whatever each rank observed
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        sums = sums.to(device, wide)
+        dist.all_reduce(sums)
+    total, count = sums.tolist()
+    return total, count

@@ -1,0 +1,256 @@
+"""What the self-teacher is shown: a random successful sibling, and feedback on the rollout."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.logging import get_logger
+from accelerate.utils import gather_object
+from torch import Tensor
+from trl.trainer.utils import pad
+
+from ..trl.contract import TeacherContextBuilder, extract_last_user_text
+from ..trl.prompts import (
+    TeacherPrompt,
+    as_plain_text,
+    control_tokens,
+    largest,
+    strip_reasoning,
+)
+from .reward_functions import success_threshold
+
+logger = get_logger(__name__)
+
+
+@dataclass
+class _Samples:
+    """The generation batch over all ranks, in its global order."""
+
+    prompts: list[Any]
+    feedbacks: list[Any]
+    rewards: list[float]  # nan of a rollout without one, which is no success
+    completion_ids: Tensor
+
+
+class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
+    """TRL's builder; the only changes are these.
+
+    - Feedback that a reward function returned for a completion goes before the static
+      `privileged_context` of its row.
+    - With `random_demonstration`, each sample is shown one of its successful siblings, drawn from
+      a generator of the run's seed and step, so that a resumed run draws the same.
+    - A rollout without a reward is neither a demonstration nor counted as a failure.
+    - Demonstration and feedback are text: no special token in them opens a turn.
+    - In a prompt longer than `max_reprompt_len` they are cut, not the question. Choice: their last
+      parts are kept, since answers and errors stand at the end; the longer text is cut first. A
+      sample for which there is no room is not distilled.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        super().__init__(trainer)
+        self._known_tokens: list[str] | None = None
+
+    def build(
+        self,
+        output: dict[str, Any],
+        prompts: list[Any],
+        rewards: Tensor,
+        feedbacks: list[Any] | None = None,
+    ) -> dict[str, Tensor]:
+        feedbacks = self._merge_feedback(feedbacks, len(prompts))
+        samples = self._gather(output, prompts, rewards, feedbacks)
+        self._warn_of_ignored_feedback(samples)
+        demonstrations = self._choose_demonstrations(samples)
+        used_feedback = [
+            self._uses_feedback(samples.feedbacks[i], demonstrations[i] is not None)
+            for i in range(len(samples.prompts))
+        ]
+        start = self.trainer.accelerator.process_index * len(prompts)
+        teacher_prompts = [
+            self._teacher_prompt(samples, i, demonstrations[i], used_feedback[i])
+            for i in range(start, start + len(prompts))
+        ]
+        ids, mask = self._tokenize(teacher_prompts)
+        shown = [float(prompt.is_shown) for prompt in teacher_prompts]
+        distilled = torch.tensor(shown, device=self.trainer.accelerator.device)
+        self._record_metrics(samples, demonstrations, used_feedback, distilled)
+        return {
+            "teacher_input_ids": torch.cat([ids, output["completion_ids"]], dim=1),
+            "teacher_attention_mask": torch.cat([mask, output["completion_mask"]], dim=1),
+            "self_distillation_mask": distilled,
+        }
+
+    def _merge_feedback(self, static: list[Any] | None, count: int) -> list[Any]:
+        static = [None] * count if static is None else static
+        rollout = self.trainer.rollout_feedback or [None] * count
+        return [own if _is_text(own) else row for own, row in zip(rollout, static, strict=True)]
+
+    def _gather(
+        self, output: dict[str, Any], prompts: list[Any], rewards: Tensor, feedbacks: list[Any]
+    ) -> _Samples:
+        accelerator, unscored = self.trainer.accelerator, self.trainer.rollout_unscored
+        padded = accelerator.pad_across_processes(
+            output["completion_ids"], dim=1, pad_index=self.trainer._tokenizer.pad_token_id
+        )
+        rewards = accelerator.gather(rewards)
+        if unscored is not None:
+            rewards = rewards.masked_fill(unscored, torch.nan)
+        return _Samples(
+            prompts=gather_object(prompts),
+            feedbacks=gather_object(feedbacks),
+            rewards=rewards.tolist(),
+            completion_ids=accelerator.gather(padded),
+        )
+
+    def _warn_of_ignored_feedback(self, samples: _Samples) -> None:
+        ignored = not self.trainer.args.include_environment_feedback
+        if ignored and any(map(_is_text, samples.feedbacks)):
+            logger.warning_once(
+                "The batch has feedback (a reward function's text or `privileged_context`), but "
+                "the teacher is not shown it, since `include_environment_feedback=False`. Set it "
+                "to True to use the feedback."
+            )
+
+    def _group_size(self) -> int:
+        trainer = self.trainer
+        size: int = (
+            trainer.num_generations if trainer.model.training else trainer.num_generations_eval
+        )
+        return size
+
+    def _choose_demonstrations(self, samples: _Samples) -> list[int | None]:
+        """For each sample the index of the sibling to show, or None."""
+        args, size = self.trainer.args, self._group_size()
+        draw = random.Random(f"{args.seed}/{self.trainer._step}")
+        threshold = success_threshold(args)
+        chosen: list[int | None] = []
+        for i in range(len(samples.prompts)):
+            group = range(i // size * size, (i // size + 1) * size)
+            successes = [j for j in group if samples.rewards[j] >= threshold]
+            if args.dont_reprompt_on_self_success:
+                successes = [j for j in successes if j != i]
+            if not args.use_successful_as_teacher or not successes:
+                chosen.append(None)
+            else:
+                chosen.append(draw.choice(successes) if args.random_demonstration else successes[0])
+        return chosen
+
+    def _uses_feedback(self, feedback: Any, has_demonstration: bool) -> bool:
+        args = self.trainer.args
+        if not args.include_environment_feedback or not _is_text(feedback):
+            return False
+        return not (args.environment_feedback_only_without_solution and has_demonstration)
+
+    def _teacher_prompt(
+        self, samples: _Samples, index: int, demonstration: int | None, use_feedback: bool
+    ) -> TeacherPrompt:
+        question = samples.prompts[index]
+        shown = TeacherPrompt(question)
+        if demonstration is not None:
+            text = self._demonstration_text(samples.completion_ids[demonstration])
+            shown.demonstration = as_plain_text(text, self._control_tokens(question))
+        if use_feedback:
+            shown.feedback = as_plain_text(samples.feedbacks[index], self._control_tokens(question))
+        return shown
+
+    def _control_tokens(self, question: Any) -> list[str]:
+        if self._known_tokens is None:
+            ids: list[int] = []
+            if isinstance(question, list):
+                silent = [turn | {"content": _like(turn.get("content"), "x")} for turn in question]
+                (ids,) = self.trainer._tokenize_prompts_untruncated([silent])
+            self._known_tokens = control_tokens(self.trainer._tokenizer, set(ids))
+        return self._known_tokens
+
+    def _demonstration_text(self, completion_ids: Tensor) -> str:
+        ids = completion_ids[completion_ids != self.trainer._tokenizer.pad_token_id]
+        text: str = self.trainer.processing_class.decode(ids, skip_special_tokens=True)
+        return (
+            strip_reasoning(text) if self.trainer.args.remove_thinking_from_demonstration else text
+        )
+
+    def _write(self, prompt: TeacherPrompt) -> Any:
+        """The prompt through the templates: text, or messages as the question's are."""
+        args, question = self.trainer.args, prompt.question
+        if not prompt.is_shown:
+            return question
+        solution = feedback = ""
+        if prompt.demonstration is not None:
+            solution = args.solution_template.format(
+                successful_previous_attempt=prompt.demonstration
+            )
+        if prompt.feedback is not None:
+            feedback = args.feedback_template.format(feedback_raw=prompt.feedback)
+        if not isinstance(question, list):
+            return self._build_reprompt_text(question, solution, feedback)
+        last = question[-1]
+        text = self._build_reprompt_text(extract_last_user_text(question), solution, feedback)
+        return [*question[:-1], last | {"content": _like(last["content"], text)}]
+
+    def _tokenize(self, prompts: list[TeacherPrompt]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask, padded on the left; prompts that are too long are shortened."""
+        limit, device = self.trainer.args.max_reprompt_len, self.trainer.accelerator.device
+        written = [self._write(prompt) for prompt in prompts]
+        rows = self.trainer._tokenize_prompts_untruncated(written)
+        for i, prompt in enumerate(prompts):
+            if prompt.is_shown and len(rows[i]) > limit:
+                prompts[i], rows[i] = self._shorten(prompt, limit)
+        ids = [torch.as_tensor(row[-limit:], device=device) for row in rows]
+        mask = [torch.ones(len(row), dtype=torch.long, device=device) for row in ids]
+        padding = self.trainer._tokenizer.pad_token_id
+        return (
+            pad(ids, padding_value=padding, padding_side="left"),
+            pad(mask, padding_value=0, padding_side="left"),
+        )
+
+    def _shorten(self, prompt: TeacherPrompt, limit: int) -> tuple[TeacherPrompt, list[int]]:
+        """The prompt with as much of its texts as there is room for, and its token ids."""
+
+        def ids(length: int) -> list[int]:
+            written = self._write(prompt.shortened(length))
+            (row,) = self.trainer._tokenize_prompts_untruncated([written])
+            return list(row)
+
+        length = largest(prompt.length, lambda length: len(ids(length)) <= limit)
+        logger.warning_once(
+            f"A teacher's prompt was longer than max_reprompt_len={limit}: what is shown beside "
+            "the question is cut to its last part, and left out (the sample is not distilled) "
+            "where there is no room. Raise max_reprompt_len to show all of it."
+        )
+        return prompt.shortened(length), ids(length)
+
+    def _record_metrics(
+        self,
+        samples: _Samples,
+        demonstrations: list[int | None],
+        used_feedback: list[bool],
+        distilled: Tensor,
+    ) -> None:
+        """The host's metrics, under the host's names; groups without a reward are left out."""
+        size, total = self._group_size(), len(samples.prompts)
+        threshold = success_threshold(self.trainer.args)
+        groups = [samples.rewards[i : i + size] for i in range(0, total, size)]
+        known = [group for group in groups if not all(map(math.isnan, group))]
+        successes = sum(any(reward >= threshold for reward in group) for group in known)
+        shown = sum(demonstration is not None for demonstration in demonstrations)
+        fractions = {
+            "success_group_fraction": successes / max(1, len(known)),
+            "success_sample_fraction": shown / total,
+            "feedback_available_fraction": sum(map(_is_text, samples.feedbacks)) / total,
+            "feedback_used_fraction": sum(used_feedback) / total,
+            "reprompt_sample_fraction": self.trainer.accelerator.gather(distilled).mean().item(),
+        }
+        self.last_metrics = {f"self_distillation/{k}": v for k, v in fractions.items()}
+
+
+def _like(content: Any, text: str) -> Any:
+    """A message's content in the form of another's: text, or a list of parts."""
+    return [{"type": "text", "text": text}] if isinstance(content, list) else text
+
+
+def _is_text(feedback: Any) -> bool:
+    return isinstance(feedback, str) and bool(feedback.strip())

@@ -1,0 +1,76 @@
+"""Checks of what both trainers are handed, before anything expensive starts."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import IterableDataset
+from transformers import AutoConfig
+
+from ..models import ModelError, resolve_model
+from .devices import keep_whole
+
+
+def find_model(name: str, args: Any) -> str:
+    """What a model's name stands for, once its configuration could be read; `args` are told to
+    load it whole (`keep_whole`).
+
+    Raises:
+        ModelError: it cannot be read, or it is an encoder with a decoder.
+    """
+    keep_whole(args)
+    path, init = resolve_model(name), args.model_init_kwargs
+    try:
+        config = AutoConfig.from_pretrained(
+            path, trust_remote_code=args.trust_remote_code, revision=init.get("revision") or "main"
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"model {name!r} cannot be loaded: {reason}; give a local model folder or a hub id"
+        ) from error
+    if config.is_encoder_decoder:
+        raise ModelError(
+            f"model {name!r} is an encoder with a decoder, expected a causal language model, whose "
+            "answer goes on where the prompt ends"
+        )
+    return path
+
+
+def check_map_style(rows: Any, name: str) -> None:
+    """Rollouts of a group share a prompt, which is drawn by its place in the data set.
+
+    Raises:
+        TypeError: it is a stream, or cannot be iterated over.
+    """
+    is_indexed = hasattr(rows, "__len__") and hasattr(rows, "__getitem__")
+    if is_indexed and not hasattr(rows, "__iter__"):  # a torch Dataset
+        raise TypeError(
+            f"{name} must be a datasets.Dataset, got {type(rows).__name__}, which cannot be "
+            "iterated over; make one (Dataset.from_list([rows[i] for i in range(len(rows))]))"
+        )
+    if isinstance(rows, IterableDataset) or not is_indexed:
+        raise TypeError(
+            f"{name} must be a datasets.Dataset, got {type(rows).__name__}: of a stream no prompt "
+            "can be drawn several times; load it whole, or as many rows as you need "
+            "(Dataset.from_list(list(stream.take(1000))))"
+        )
+
+
+def check_output_folder(folder: Path) -> None:
+    """Creates the folder and a file in it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"output_dir {folder} cannot be written ({error.strerror}); choose another with "
+            "output_dir"
+        ) from None

@@ -1,0 +1,151 @@
+"""The demo: its jobs in processes, what the screen says, its page."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from poise.demo.pool import Job, JobError, State, Tell, run_jobs
+from poise.demo.report import write_demo_report
+from poise.demo.screen import Screen
+from poise.evaluate.records import Header, QuestionRecord, RecordWriter
+
+
+def write(tell: Tell, *, path: str) -> None:
+    print("said by a job")
+    tell(0.5, "half way")
+    Path(path).write_text("written")
+
+
+def fail(tell: Tell) -> None:
+    raise RuntimeError("no such luck")
+
+
+def vanish(tell: Tell) -> None:
+    os._exit(3)
+
+
+def job(work: Any, name: str = "job", **arguments: Any) -> Job:
+    return Job(name, work, arguments, cost=1.0)
+
+
+def test_jobs_are_done_and_what_they_print_is_in_the_log(tmp_path: Path) -> None:
+    paths = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
+    jobs = [job(write, path.name, path=str(path)) for path in paths]
+    states: list[float] = []
+    run_jobs(jobs, tmp_path / "log.txt", lambda state: states.append(state.share))
+    assert [path.read_text() for path in paths] == ["written"] * 3
+    assert (tmp_path / "log.txt").read_text().count("said by a job") == 3
+    assert states[-1] == 1.0 and states == sorted(states)
+
+
+@pytest.mark.parametrize(
+    ("work", "complaint"), [(fail, "job: no such luck"), (vanish, "ended by itself.*job")]
+)
+def test_a_job_that_fails_is_an_error_that_names_the_log(
+    tmp_path: Path, work: Any, complaint: str
+) -> None:
+    with pytest.raises(JobError, match=rf"{complaint}.*log\.txt"):
+        run_jobs([job(work)], tmp_path / "log.txt", lambda state: None)
+
+
+def test_the_time_left_follows_the_pace() -> None:
+    state = State([Job("a", write, {}, cost=1e6), Job("b", write, {}, cost=3e6)], workers=2)
+    state.shares |= {"a": 1.0, "b": 1 / 3}
+    assert state.share == 0.5 and state.running == ["b"] and not state.is_done
+    state.started -= 1e6
+    assert state.seconds_left() == pytest.approx(1e6, rel=1e-3)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_screen_names_the_jobs(tmp_path: Path, terminal: bool) -> None:
+    state = State([job(write, "a"), job(write, "b")], workers=2)
+    state.shares["a"], state.texts["a"] = 0.5, "step 3 of 6"
+    with (tmp_path / "screen").open("w") as file:
+        screen = Screen(Console(file=file, force_terminal=terminal, width=100))
+        with screen:
+            screen.show(state)
+            screen.show(state)
+    said = (tmp_path / "screen").read_text()
+    assert "25 %, about" in said and "step 3 of 6" in said and "b:" not in said
+    if not terminal:
+        assert said.count("25 %") == 1  # a line now and then
+
+
+def test_help_is_the_demos_and_needs_no_torch() -> None:
+    code = (
+        "import sys; from poise.demo.command import main\n"
+        "try: main(['--help'])\n"
+        "finally: assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("usage: poise demo"), done.stderr
+
+
+def records(run: Path, name: str, right: int) -> None:
+    """Of ten questions so many are right."""
+    sampling = {"k": 1, "dtype": "float32"}
+    header = Header(
+        model="m",
+        adapter=None,
+        weights=None,
+        dataset="science",
+        split="test",
+        selection={},
+        sampling=sampling,
+        seed=0,
+        versions={},
+    )
+    (run / "evaluation").mkdir(parents=True, exist_ok=True)
+    RecordWriter(run / f"evaluation/{name}.jsonl", header).write(
+        [
+            QuestionRecord(
+                id=str(i),
+                domain="chemistry",
+                level=0,
+                isomer_id=None,
+                test=None,
+                answer="A",
+                prompt="Options: xenon, zinc\nQuestion: Which is a <gas>?\nAnswer:",
+                completions=(" xenon" if i < right else " zinc",),
+                extracted=("A" if i < right else "B",),
+                rewards=(float(i < right),),
+                lengths=(2,),
+                finished=(True,),
+            )
+            for i in range(10)
+        ]
+    )
+
+
+def test_the_page_says_what_was_shown_and_what_was_not(tmp_path: Path) -> None:
+    for name, after in (("pgpo", 10), ("sdpo", 9)):
+        records(tmp_path / name, "before", 2)
+        records(tmp_path / name, "after", after)
+        line = {"step": 1, "self_distillation/reward_mean": 0.5, "pgpo/multiplier": 1.0}
+        (tmp_path / name / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    toys = [tmp_path / "isomers-1.json", tmp_path / "isomers-2.json"]
+    for seed, path in enumerate(toys, start=1):
+        accuracy = {"plain LoRA": {"the cue misleads": 0.5}, "IGA": {"the cue misleads": 0.8}}
+        path.write_text(json.dumps({"seed": seed, "accuracy": accuracy}))
+    said = write_demo_report(tmp_path / "report.html", tmp_path / "pgpo", tmp_path / "sdpo", toys)
+    page = (tmp_path / "report.html").read_text()
+    assert "PGPO raised accuracy on 10 unseen questions from 20.0" in said[0]
+    assert "plain LoRA is right in 50 % and IGA in 80 %; +30.0 points on seed 1, " in said[1]
+    for text in (
+        "Not shown",
+        "is not told apart (+10.0",
+        "100 % after it",
+        "&lt;gas&gt;",
+        "xenon",
+        "seeds 1, 2",
+    ):
+        assert text in page
+    assert "http" not in page.replace("http://www.w3.org", "") and "<script" not in page

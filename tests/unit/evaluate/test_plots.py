@@ -1,0 +1,152 @@
+"""Curves: drawn where there is something to draw, and seen to follow it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+
+from poise.evaluate import layer_plots, plots
+from poise.evaluate.panels import PANELS, Panel, domain_losses, panels_of
+from poise.evaluate.runs import Run, read_run, read_runs
+
+from .run_folders import write_iga_run, write_run
+
+PREFIX = "data:image/svg+xml;base64,"
+
+
+def svg(picture: str | None) -> str:
+    assert picture is not None and picture.startswith(PREFIX)
+    text = base64.b64decode(picture.removeprefix(PREFIX)).decode()
+    assert ElementTree.fromstring(text).tag.endswith("svg")
+    return text
+
+
+def panel(title: str) -> Panel:
+    return next(p for p in PANELS if p.title == title)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return read_run(write_run(tmp_path / "r", steps=20))
+
+
+@pytest.mark.parametrize("title", [p.title for p in PANELS if p.method != "iga"])
+def test_every_panel_is_drawn_from_the_keys_that_the_trainer_logs(run: Run, title: str) -> None:
+    assert "http-equiv" not in svg(plots.draw(panel(title), [run]))
+
+
+def test_accuracy_is_drawn_from_the_evaluations(run: Run, tmp_path: Path) -> None:
+    svg(plots.draw_accuracy([run]))
+    none = read_run(write_run(tmp_path / "none", before=None, after=None))
+    assert plots.draw_accuracy([none]) is None
+    assert plots.draw_accuracy([none, run]) is not None
+
+
+def test_what_was_not_logged_is_not_drawn(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0}) + "\n")
+    bare = read_run(tmp_path / "bare")
+    assert plots.draw(panel("Entropy"), [bare]) is None
+    svg(plots.draw(panel("Loss"), [bare]))
+    svg(plots.draw(panel("Entropy"), [bare, run]))
+
+
+def test_several_runs_share_the_axes_in_colours_of_their_own(tmp_path: Path) -> None:
+    runs = read_runs([write_run(tmp_path / name) for name in ("a", "b", "c")])
+    text = svg(plots.draw(panel("Reward"), runs)).lower()
+    assert [colour.lower() in text for colour in plots.COLOURS] == [True] * 3 + [False] * 4
+
+
+def test_raw_points_stay_visible_under_the_running_mean(tmp_path: Path) -> None:
+    for steps in (20, 400):
+        run = read_run(write_run(tmp_path / f"r{steps}", steps=steps))
+        assert "opacity: 0.35" in svg(plots.draw(panel("Completion length"), [run]))
+
+
+def test_the_running_mean_keeps_level_and_slope_and_tames_noise() -> None:
+    np.testing.assert_allclose(plots.smooth([3.0] * 50), 3.0)
+    line = np.arange(96.0)
+    smoothed = plots.smooth(line.tolist())
+    assert smoothed is not None
+    np.testing.assert_allclose(smoothed[4:-4], line[4:-4])
+    noisy = plots.smooth(np.random.default_rng(0).normal(size=960).tolist())
+    assert noisy is not None and noisy.std() < 0.25
+    assert plots.smooth([1.0, 2.0]) is None
+
+
+def test_extreme_values_are_drawn_without_complaint(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "r")
+    lines = [{"step": 10 * i, "grad_norm": 10.0 ** (i - 8), "loss": -1e30} for i in range(1, 16)]
+    lines.append({"step": 200, "grad_norm": 0.0, "loss": 1e30})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for title in ("Gradient norm", "Loss"):
+        svg(plots.draw(panel(title), [read_run(folder)]))
+
+
+def test_nothing_global_is_touched(run: Run) -> None:
+    before = dict(matplotlib.rcParams)
+    plots.draw(panel("Reward"), [run])
+    plots.draw_accuracy([run])
+    assert dict(matplotlib.rcParams) == before
+    import sys
+
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums()
+
+
+def test_the_panels_are_those_of_the_methods_that_ran(tmp_path: Path) -> None:
+    pgpo, iga = read_runs([write_run(tmp_path / "pgpo"), write_iga_run(tmp_path / "iga")])
+    methods = [{p.method for p in panels_of(runs)} for runs in ([pgpo], [iga], [iga, pgpo])]
+    assert methods == [{"", "pgpo"}, {"", "iga"}, {"", "iga", "pgpo"}]
+    for each in panels_of([iga]):
+        svg(plots.draw(each, [iga]))
+    plain = read_run(write_iga_run(tmp_path / "plain", steps=0))
+    assert {p.method for p in panels_of([plain])} == {""}
+
+
+def test_a_trainer_of_the_same_kind_without_the_method_has_its_panels(tmp_path: Path) -> None:
+    line = {"step": 1, "self_distillation/reward_mean": 0.5}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    assert {p.method for p in panels_of([read_run(tmp_path)])} == {"", "pgpo"}
+
+
+def test_losses_by_domain_are_told_apart_by_colour(tmp_path: Path) -> None:
+    run = read_run(write_iga_run(tmp_path / "r"))
+    ((owner, losses),) = domain_losses([run])
+    assert owner is run and losses.title == "Loss by domain"
+    assert [line.label for line in losses.lines] == ["law", "mathematics", "medicine", "science"]
+    text = svg(plots.draw(losses, [run])).lower()
+    assert [colour.lower() in text for colour in plots.COLOURS] == [True] * 4 + [False] * 3
+
+
+def test_a_domain_has_one_colour_in_all_runs(tmp_path: Path) -> None:
+    few = write_iga_run(tmp_path / "few", domains=("science",))
+    runs = read_runs([few, write_iga_run(tmp_path / "all"), write_run(tmp_path / "none")])
+    drawn = domain_losses(runs)
+    assert [panel.title for _, panel in drawn] == ["Loss by domain: few", "Loss by domain: all"]
+    text = svg(plots.draw(drawn[0][1], [runs[0]])).lower()
+    assert plots.COLOURS[3].lower() in text and plots.COLOURS[0].lower() not in text
+
+
+def test_layers_are_mapped_by_kind_and_block_with_their_mean_over_steps(tmp_path: Path) -> None:
+    run = read_run(write_iga_run(tmp_path / "r"))
+    found = layer_plots.map_of(run, "mask_mean")
+    assert found is not None
+    kinds, values = found
+    assert kinds == ["q_proj", "v_proj"]
+    expected = [[0.5, 0.6, np.nan], [np.nan, np.nan, 0.7]]
+    np.testing.assert_allclose(values, expected)
+    svg(layer_plots.draw_layers(run))
+    assert layer_plots.map_of(run, "unknown") is None
+    assert layer_plots.draw_layers(read_run(write_run(tmp_path / "none"))) is None
+
+
+def test_a_layer_without_a_number_is_in_the_first_block() -> None:
+    assert layer_plots.place_of("base_model.model.lm_head") == ("lm_head", 0)
+    assert layer_plots.place_of("base_model.model.transformer.h.11.attn.c_attn") == ("c_attn", 11)

@@ -1,0 +1,136 @@
+"""Evaluation files: written, read, continued, refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from poise.evaluate.records import RecordError, RecordWriter, read_records
+
+from .constructed import header, question
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "deep" / "after.jsonl"
+    RecordWriter(path, header()).write([question("q1", "AB"), question("q2", [None, "C"], "C")])
+    return path
+
+
+def change_line(path: Path, number: int, text: str) -> None:
+    lines = path.read_text().splitlines()
+    lines[number - 1] = text
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_what_is_written_is_read_back(file: Path) -> None:
+    found = read_records(file)
+    assert found.header == header()
+    assert found.questions == (question("q1", "AB"), question("q2", [None, "C"], "C"))
+    assert found.notes == ()
+
+
+def test_every_line_is_one_json_object_and_the_first_names_its_version(file: Path) -> None:
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert (lines[0]["format"], lines[0]["version"]) == ("poise-evaluation", 1)
+    assert [line["id"] for line in lines[1:]] == ["q1", "q2"]
+
+
+def test_letters_beyond_ascii_survive(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    special = question("q", "A", prompt="λ = 3 µm\u2028– 数", completions=("≈ 4\n\x85",))
+    RecordWriter(path, header()).write([special])
+    assert read_records(path).questions == (special,)
+
+
+def test_a_half_written_last_line_is_left_out_and_reported(file: Path) -> None:
+    with file.open("a") as stream:
+        stream.write('{"id": "q3", "dom')
+    found = read_records(file)
+    assert [q.id for q in found.questions] == ["q1", "q2"]
+    assert found.notes == (f"{file}:4: left out, the line is half-written",)
+
+
+@pytest.mark.parametrize("tail", ["", '{"id": "q3", "dom', '{"half": 1}'])
+def test_an_interrupted_file_is_continued_on_a_clean_line(file: Path, tail: str) -> None:
+    with file.open("a") as stream:
+        stream.write(tail)
+    writer = RecordWriter(file, header())
+    assert list(writer.done) == ["q1", "q2"]
+    writer.write([question("q3", "AA")])
+    found = read_records(file)
+    assert [q.id for q in found.questions] == ["q1", "q2", "q3"]
+    assert found.notes == ()
+
+
+def test_a_file_is_not_continued_with_other_settings(file: Path) -> None:
+    with pytest.raises(RecordError, match=r"seed.*8.*one with.*seed.*7.*--overwrite"):
+        RecordWriter(file, header(seed=8))
+
+
+def test_a_file_is_not_continued_with_other_weights(file: Path) -> None:
+    with pytest.raises(RecordError, match="weights"):
+        RecordWriter(file, header(weights="0123"))
+
+
+def test_a_file_is_continued_with_another_software_version(file: Path) -> None:
+    other = header(versions={"poise": "0.2.0"}, created="2027-01-01T00:00:00+00:00")
+    assert list(RecordWriter(file, other).done) == ["q1", "q2"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "complaint"),
+    [
+        (1, '{"step": 1}', "expected a header with format 'poise-evaluation'"),
+        (1, '{"format": "poise-evaluation", "version": 9}', "expected format version 1, found 9"),
+        (1, '{"format": "poise-evaluation", "version": 1, "colour": 3}', "damaged header"),
+        (2, "{oops", "expected a JSON object"),
+        (2, "[1, 2]", "expected a JSON object, found list"),
+        (2, '{"id": "q1"}', "damaged question: no 'completions'"),
+        (2, "", "expected a JSON object"),
+    ],
+)
+def test_damage_is_named_by_file_and_line(
+    file: Path, number: int, text: str, complaint: str
+) -> None:
+    change_line(file, number, text)
+    with pytest.raises(RecordError, match=rf"after\.jsonl:{number}: {complaint}"):
+        read_records(file)
+
+
+def test_samples_in_unequal_numbers_are_damage(file: Path) -> None:
+    item = json.loads(file.read_text().splitlines()[2])
+    change_line(file, 3, json.dumps(item | {"rewards": [1.0]}))
+    with pytest.raises(RecordError, match=r":3: damaged question: expected .* equal numbers"):
+        read_records(file)
+
+
+def test_a_question_that_is_there_twice_is_damage(file: Path) -> None:
+    change_line(file, 3, file.read_text().splitlines()[1])
+    with pytest.raises(RecordError, match=r":3: question 'q1' is there twice"):
+        read_records(file)
+
+
+def test_a_missing_and_an_empty_file_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="expected an evaluation file"):
+        read_records(tmp_path / "none.jsonl")
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(RecordError, match="no complete line"):
+        read_records(tmp_path / "empty.jsonl")
+    assert RecordWriter(tmp_path / "empty.jsonl", header()).done == {}
+
+
+def test_isomers_keep_their_set_and_their_test(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    isomer = question("q", "A", isomer_id="s1", test="reversed")
+    RecordWriter(path, header()).write([isomer])
+    assert read_records(path).questions == (isomer,)
+
+
+def test_a_file_from_before_isomers_is_read(file: Path) -> None:
+    line = json.loads(file.read_text().splitlines()[1])
+    del line["isomer_id"], line["test"]
+    change_line(file, 2, json.dumps(line))
+    assert read_records(file).questions[0] == question("q1", "AB")

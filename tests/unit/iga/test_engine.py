@@ -1,0 +1,215 @@
+"""The engine in a training loop: what it leaves behind, and what it forgets."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, optim
+
+from poise.iga import masked_mean
+from poise.iga.adapters import find_adapters
+from poise.iga.domains import DomainBatch
+from poise.iga.engine import GradientEngine
+from poise.iga.invariant import IGA
+from tests.equivalence.iga_gradients import difference, engine_step
+from tests.equivalence.iga_models import llama, toy
+
+from .engine_steps import BATCH, OTHER, every_space, take_step
+
+# The model
+
+
+@every_space
+def test_the_model_is_untouched_outside_a_step(method: IGA, tmp_path: Path) -> None:
+    model = toy()
+    before, keys = model(BATCH.ids), list(model.state_dict())
+    engine = GradientEngine(model, method)
+    assert torch.equal(model(BATCH.ids), before)
+    take_step(engine, model)
+    assert torch.equal(model(BATCH.ids), before)
+    assert list(model.state_dict()) == keys
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert len(saved) == 4
+    copy.deepcopy(model)
+
+
+@every_space
+def test_the_loss_is_the_plain_one_bit_for_bit(method: IGA) -> None:
+    model = llama()
+    engine = GradientEngine(model, method)
+    with engine.collect(DomainBatch(BATCH.domains, BATCH.counts)):
+        found = BATCH.losses(model)
+    assert torch.equal(found, BATCH.losses(model))
+
+
+@every_space
+def test_a_forward_without_gradient_may_run_within_a_step(method: IGA) -> None:
+    model = toy()
+    engine, info = GradientEngine(model, method), DomainBatch(BATCH.domains, BATCH.counts)
+    expected = take_step(GradientEngine(model, method), model)
+    model.zero_grad()
+    with engine.collect(info):
+        losses = BATCH.losses(model)
+        with torch.no_grad():
+            model(OTHER.ids[:1])
+        (info.weights.to(losses) * losses).sum().backward()
+    engine.finish(0.1)
+    found = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(map(torch.equal, found, expected))
+
+
+def _live_tensors() -> int:
+    gc.collect()
+    return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+
+@every_space
+def test_memory_does_not_grow_over_200_steps(method: IGA) -> None:
+    model = toy()
+    engine, optimizer = GradientEngine(model, method), optim.SGD(model.parameters(), lr=1e-3)
+    counts, peaks = [], []
+    for step in range(1, 221):
+        take_step(engine, model, (BATCH, OTHER)[step % 2])
+        optimizer.step()
+        if step % 2 == 0:
+            engine.statistics()
+        if step in (20, 220):
+            counts.append(_live_tensors())
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert counts[1] <= counts[0]
+    assert peaks[1] - peaks[0] < 20_000  # kilobytes: a lost (K, out, in) a step would show above it
+
+
+def test_statistics_that_nobody_reads_take_no_memory() -> None:
+    model = toy()
+    engine = GradientEngine(model, IGA(space="weight"))
+    take_step(engine, model)
+    before = _live_tensors()
+    for _ in range(20):
+        take_step(engine, model)
+    assert _live_tensors() <= before
+
+
+@every_space
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_memory_of_layers_is_kept_on_cpus_and_given_back_elsewhere(
+    method: IGA, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_kept:
+        monkeypatch.setattr(masked_mean, "_KEPT", ())
+    model = toy()
+    engine = GradientEngine(model, method)
+    with engine.collect(DomainBatch(BATCH.domains, BATCH.counts)):
+        BATCH.losses(model).sum().backward()
+        assert engine._space._scratch.size > 0
+    sizes = [engine._space._scratch.size]
+    engine.finish(0.1)
+    sizes.append(engine._space._scratch.size)
+    assert (min(sizes) > 0) if is_kept else (sizes == [0, 0])
+
+
+# Settings of a step
+
+
+@every_space
+def test_the_temperature_may_be_that_of_the_step(method: IGA) -> None:
+    model, info = toy(), DomainBatch(BATCH.domains, BATCH.counts)
+    means = []
+    for tau in (None, 0.0, method.tau, 30.0):
+        engine = GradientEngine(model, method)
+        with engine.collect(info, tau):
+            BATCH.losses(model).mean().backward()
+        engine.finish(0.1)
+        means.append(next(iter(engine.statistics().values())).mask_mean)
+    assert means[0] == means[2]
+    assert means[1] == 1.0 > means[2] > means[3] > 0
+
+
+@every_space
+def test_statistics_are_of_every_layer_and_read_once(method: IGA) -> None:
+    model = toy()
+    engine = GradientEngine(model, method)
+    take_step(engine, model)
+    found = engine.statistics()
+    names = [a.name for a in engine.adapters]
+    parts = [f"{name}.{part}" for name in names for part in ("lora_A", "lora_B")]
+    assert list(found) in (names, names[::-1], parts)
+    for layer in found.values():
+        assert 0 < layer.mask_mean <= 1
+        assert 0 <= layer.suppressed_energy <= 1
+        assert -1 <= layer.agreement <= 1
+        assert 0 <= layer.rank_energy <= 1 + 1e-12
+    assert engine.statistics() == {}
+
+
+def test_a_resumed_engine_goes_on_bit_for_bit() -> None:
+    model = llama(r=2).float()
+    engine = GradientEngine(model, IGA(space="weight", oversampling=2))
+    take_step(engine, model)
+    state = {name: value.clone() for name, value in engine.state_dict().items()}
+    resumed = GradientEngine(model, IGA(space="weight", oversampling=2), seed=7)
+    resumed.load_state_dict(state)
+    for batch in (OTHER, BATCH):
+        pairs = zip(take_step(engine, model, batch), take_step(resumed, model, batch), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_state_of_another_model_is_refused() -> None:
+    model = toy()
+    engine = GradientEngine(model, IGA(space="weight"))
+    take_step(engine, model)
+    state = engine.state_dict()
+    with pytest.raises(ValueError, match=r"expected shape \(8, 2\) for .*found \(8, 8\)"):
+        GradientEngine(toy(), IGA(space="weight", rank=2, oversampling=0)).load_state_dict(state)
+    with pytest.raises(ValueError, match="expected layers of this model"):
+        GradientEngine(llama(), IGA(space="weight")).load_state_dict(state)
+    with pytest.raises(ValueError, match="expected none in factor space"):
+        GradientEngine(model, IGA(space="factor")).load_state_dict(state)
+    assert GradientEngine(model, IGA(space="factor")).state_dict() == {}
+
+
+# Alone
+
+
+def test_it_trains_in_a_plain_loop() -> None:
+    model = toy()
+    engine, optimizer = (
+        GradientEngine(model, IGA(space="weight")),
+        optim.AdamW(model.parameters(), lr=1e-2),
+    )
+    losses = []
+    for _ in range(30):
+        for micro in (BATCH, OTHER):
+            info = DomainBatch(micro.domains, micro.counts, 0.5)
+            with engine.collect(info):
+                loss = (info.weights * micro.losses(model)).sum()
+                (0.5 * loss).backward()
+        engine.finish()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_a_step_without_micro_batches_does_nothing() -> None:
+    model = toy()
+    GradientEngine(model, IGA(space="factor")).finish()
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_seed_gives_the_same_gradients() -> None:
+    model = llama(r=2)
+    method = IGA(space="weight", oversampling=0)
+    first, same, other = (
+        engine_step(GradientEngine(model, method, seed), model, [BATCH]) for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert difference(other, first) > 1e-9
+    assert len(find_adapters(model)) * 2 == len(first)

@@ -1,0 +1,98 @@
+"""What an IGA run leaves behind, and that the host's own things still work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import LlamaForCausalLM
+
+from poise import IGATrainer
+from tests.tiny import DOMAINS, tiny_isomers
+
+from .conftest import train
+
+
+def _lines(folder: Path, file: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / file).read_text().splitlines()]
+
+
+def test_training_learns(make: Callable[..., IGATrainer]) -> None:
+    trainer = make(max_steps=25, domain_weights="equal")
+    trainer.train()
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_run_logs_domains_and_layers(make: Callable[..., IGATrainer], tmp_path: Path) -> None:
+    trainer = make(max_steps=4, logging_steps=2, tau_schedule="linear", tau_warmup_steps=2)
+    trainer.train()
+    metrics, layers = (_lines(tmp_path / "run", f) for f in ("metrics.jsonl", "layers.jsonl"))
+    first, second = (line for line in metrics if "loss" in line)
+    assert (first["iga/tau"], second["iga/tau"]) == (0.5, 1.0)
+    for domain in DOMAINS:
+        assert first[f"iga/loss/{domain}"] > 0
+    assert first["loss"] == pytest.approx(
+        sum(first[f"iga/loss/{domain}"] for domain in DOMAINS) / 3, rel=0.05
+    )
+    assert [line["step"] for line in layers] == [2, 4]
+    assert len(layers[0]["layers"]) == 14  # seven matrices in each of two layers
+    for figure in ("mask_mean", "suppressed_energy", "agreement", "rank_energy"):
+        values = [layer[figure] for layer in layers[0]["layers"].values()]
+        assert first[f"iga/{figure}"] == pytest.approx(sum(values) / 14)
+
+
+def test_without_the_engine_there_are_losses_but_no_layers(
+    make: Callable[..., IGATrainer], tmp_path: Path
+) -> None:
+    make(use_engine=False).train()
+    metrics = _lines(tmp_path / "run", "metrics.jsonl")
+    assert "iga/loss/law" in metrics[0]
+    assert not any(name.startswith("iga/mask") for name in metrics[0])
+    assert _lines(tmp_path / "run", "layers.jsonl") == []
+
+
+def test_the_adapter_loads_in_plain_peft(
+    make: Callable[..., IGATrainer], tmp_path: Path, tiny_model_path: str
+) -> None:
+    trainer = make()
+    trainer.train()
+    trainer.save_model(str(tmp_path / "run"))
+    base = LlamaForCausalLM.from_pretrained(tiny_model_path)
+    loaded = PeftModel.from_pretrained(base, str(tmp_path / "run"))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    trainer.model.eval()
+    with torch.no_grad():
+        expected, found = trainer.model(input_ids=ids).logits, loaded(input_ids=ids).logits
+        with loaded.disable_adapter():
+            assert not torch.equal(loaded(input_ids=ids).logits, expected)
+    assert torch.equal(found, expected)
+
+
+def test_evaluation_is_the_hosts(make_iga_config: Callable[..., Any], tiny_model_path: str) -> None:
+    rows = tiny_isomers(4)
+    trainer = IGATrainer(
+        tiny_model_path,
+        make_iga_config(eval_strategy="steps", eval_steps=2, per_device_eval_batch_size=3),
+        train_dataset=tiny_isomers(),
+        eval_dataset=rows,
+        peft_config=LoraConfig(r=2, target_modules="all-linear"),
+    )
+    trainer.train()
+    line, _ = (line for line in trainer.state.log_history if "eval_loss" in line)
+    assert line["step"] == 2
+    assert line["eval_loss"] > 0
+    assert not any(name.startswith("eval_iga") for name in line)
+
+
+def test_bfloat16_trains(make: Callable[..., IGATrainer]) -> None:
+    trainer = make(bf16=True, max_steps=6)
+    after = train(trainer)
+    assert all(bool(weight.isfinite().all()) for weight in after.values())
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    assert losses[-1] < losses[0]

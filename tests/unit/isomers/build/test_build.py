@@ -1,0 +1,149 @@
+"""Whole builds: what is kept, what is rejected and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poise.evaluate.scoring import scorer_of
+from poise.isomers.build import Plan, TeacherError
+from poise.isomers.validate import validate_isomers
+
+from .builds import DOMAINS, Build, only
+from .endpoint import Asked, Endpoint, Reply, retold, source_row
+
+
+def test_faithful_retellings_become_sets_that_datasets_loads(build: Build, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    summary = build.run()
+    assert (summary.sets, summary.problems) == (3, 3)
+    assert summary.kept == {"law": 3, "medicine": 3} and not summary.rejected
+    table = load_dataset(
+        "json", data_files=str(build.output), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert table.column_names == [
+        "isomer_id", "domain", "prompt", "completion", "answer", "answer_text",
+    ]  # fmt: skip
+    assert [(r["isomer_id"], r["domain"]) for r in table] == [
+        (f"p{n}", domain) for n in range(3) for domain in DOMAINS
+    ]
+    for row in table:
+        reasoning = f" {row['completion'].split(chr(10))[0].strip()}"
+        assert row["completion"] == f"{reasoning}\nAnswer: {row['answer_text']}"
+        assert row["answer"] == str(source_row(int(row["isomer_id"][1:]))["answer"])
+        assert scorer_of([row])(row, row["completion"]) == (row["answer"], 1.0)
+        assert scorer_of([row])(row, f"{reasoning}\nAnswer: 7") == ("7", 0.0)
+    assert build.lines(".rejects") == []
+    assert validate_isomers(build.output) == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("I would rather not.", "one complete JSON object"),
+        (lambda asked: retold(asked, answer="7"), "expected the answer '28'"),
+        (lambda asked: retold(asked).replace("Every lawist has 4", "Every lawist has 6"), "4"),
+        (lambda asked: retold(asked).replace("If", "When"), "'if'"),
+        (lambda asked: retold(asked, reasoning="Clear."), "never names the answer"),
+    ],
+)
+def test_a_bad_retelling_is_rejected_with_the_reason_and_its_set_left_out(
+    build: Build, reply: Any, reason: str
+) -> None:
+    summary = build.run(only(1, "law", reply))
+    assert summary.sets == 2 and summary.rejected == {"law": 1}
+    assert {row["isomer_id"] for row in build.lines()} == {"p0", "p2"}
+    rejects = build.rejects()
+    assert reason in rejects["p1", "law"] and len(rejects) == 2
+    assert "survived in 1 domains, 2 are asked for" in rejects["p1", "medicine"]
+    assert build.lines(".rejects")[0]["attempts"] == 2 and build.lines(".rejects")[0]["reply"]
+
+
+def test_a_set_with_enough_domains_is_written(build: Build) -> None:
+    assert build.run(only(1, "law", "no"), min_domains=1).sets == 3
+    assert [r["domain"] for r in build.lines() if r["isomer_id"] == "p1"] == ["medicine"]
+    assert set(build.rejects()) == {("p1", "law")}
+
+
+def test_the_teacher_may_mend_what_it_is_told_of(build: Build) -> None:
+    def mood(endpoint: Endpoint, asked: Asked) -> Reply | None:
+        return None if asked.is_retry else Reply(retold(asked, answer="7"))
+
+    assert build.run(mood).sets == 3
+    assert len(build.endpoint.asked) == 12
+    told = [asked.body["messages"][-1]["content"] for asked in build.endpoint.asked]
+    assert sum("expected the answer" in text for text in told) == 6
+
+
+def test_two_domains_in_the_same_words_are_not_kept(build: Build) -> None:
+    def mood(endpoint: Endpoint, asked: Asked) -> Reply:
+        return Reply(retold(asked).replace("medicine", "law"))
+
+    assert build.run(mood).rejected == {"medicine": 3}
+    assert "with law, at most 30%" in build.rejects()["p0", "medicine"]
+    assert build.run(mood, min_domains=1).sets == 3
+
+
+def test_what_is_kept_does_not_depend_on_how_many_are_under_way(build: Build) -> None:
+    def mood(endpoint: Endpoint, asked: Asked) -> Reply:
+        return Reply(retold(asked).replace("medicine", "law" if asked.each == 4 else "ward"))
+
+    build.run(mood, concurrency=1)
+    one = build.output.read_bytes()
+    build.output.with_name("isomers.journal.jsonl").unlink()
+    build.run(mood, concurrency=5)
+    assert build.output.read_bytes() == one
+
+
+def test_no_more_requests_are_under_way_than_allowed(build: Build) -> None:
+    build.run(lambda endpoint, asked: Reply(retold(asked), delay=0.05), concurrency=2)
+    assert build.endpoint.most_at_once == 2
+
+
+def test_a_problem_told_in_a_wanted_domain_is_taken_as_it_is(build: Build) -> None:
+    row = {**source_row(0), "domain": "medicine", "solution": "3 times 5 is 15.\n#### 15"}
+    build.path.write_text(json.dumps(row) + "\n")
+    assert build.run().sets == 1
+    assert [asked.domain for asked in build.endpoint.asked] == ["law"]
+    _, taken = build.lines()
+    assert (taken["prompt"], taken["completion"]) == (
+        row["question"],
+        " 3 times 5 is 15.\nAnswer: 15",
+    )
+
+
+def test_a_refused_problem_is_a_reject(build: Build) -> None:
+    def mood(endpoint: Endpoint, asked: Asked) -> Reply | None:
+        return Reply(status=400, raw="filtered") if asked.pair[0] == 0 else None
+
+    assert build.run(mood, concurrency=1).sets == 2
+    assert "HTTP 400 (filtered)" in build.rejects()["p0", "law"]
+
+
+def test_an_endpoint_that_refuses_everything_stops_the_build_and_spoils_nothing(
+    build: Build,
+) -> None:
+    with pytest.raises(TeacherError, match=r"every request is refused.*HTTP 400 \(no such size\)"):
+        build.run(lambda endpoint, asked: Reply(status=400, raw="no such size"), concurrency=1)
+    assert len(build.lines(".journal")) == 1
+    assert build.run(lambda endpoint, asked: None).sets == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"domains": ()}, "domains: expected different names"),
+        ({"domains": ("law", "law")}, "domains: expected different names"),
+        ({"domains": ("law", " ")}, "domains: expected different names"),
+        ({"attempts": 0}, "attempts: expected 1 or more"),
+        ({"min_domains": 5}, "min_domains: expected 1 to 4, the number of domains, found 5"),
+        ({"min_domains": 0}, "min_domains: expected 1 to 4"),
+    ],
+)
+def test_a_plan_outside_its_range_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Plan(**settings)

@@ -1,0 +1,109 @@
+"""What is on disk survives a kill, and is never mixed with another build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from poise.isomers.build.journal import Journal, JournalError, Outcome, write_lines
+
+SETTINGS = {"teacher": "endpoint:m", "domains": ["law", "science"], "slack": 1}
+KEPT = Outcome("p1", "law", True, 2, "How many?", " 5.\nAnswer: 5", "5")
+REJECTED = Outcome("p1", "science", False, 3, reason="the 5 is gone", reply="Ünsinn\n{")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A journal with two outcomes, in a folder that it made."""
+    path = tmp_path / "new" / "isomers.journal.jsonl"
+    with Journal(path, SETTINGS) as journal:
+        journal.write(KEPT)
+        journal.write(REJECTED)
+    return path
+
+
+def outcomes(path: Path) -> list[Outcome]:
+    with Journal(path, SETTINGS) as journal:
+        return list(journal.outcomes.values())
+
+
+def test_outcomes_come_back(path: Path) -> None:
+    assert outcomes(path) == [KEPT, REJECTED]
+
+
+def test_an_outcome_is_on_disk_before_the_journal_is_closed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.jsonl", SETTINGS)
+    journal.write(KEPT)
+    assert outcomes(tmp_path / "j.jsonl") == [KEPT]
+    journal.__exit__()
+
+
+def test_a_last_line_cut_anywhere_is_dropped_and_written_again(path: Path) -> None:
+    whole = path.read_bytes()
+    start = whole.rstrip(b"\n").rfind(b"\n") + 1
+    for end in range(start, len(whole)):
+        path.write_bytes(whole[:end])
+        with Journal(path, SETTINGS) as journal:
+            assert list(journal.outcomes.values()) == [KEPT]
+            journal.write(REJECTED)
+        assert path.read_bytes() == whole
+
+
+def test_a_journal_without_outcomes_is_begun_anew(path: Path) -> None:
+    header = path.read_bytes().splitlines(keepends=True)[0]
+    for start in (header, header[:20], b""):
+        path.write_bytes(start)
+        Journal(path, {"teacher": "another"}).__exit__()
+        assert b"another" in path.read_bytes()
+
+
+def test_other_settings_are_refused_by_name(path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match=r"slack 1, now 2.*--overwrite") as error:
+        Journal(path, {**SETTINGS, "slack": 2})
+    assert "teacher" not in str(error.value)
+    with pytest.raises(JournalError, match="sampling None, now"):
+        Journal(path, {**SETTINGS, "sampling": {}})
+    assert path.read_bytes() == before
+
+
+def test_settings_are_compared_as_json_knows_them(path: Path) -> None:
+    Journal(path, {**SETTINGS, "domains": ("law", "science")}).__exit__()
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", "no json", '{"format": "poise-isomer-journal"}'])
+def test_another_file_is_refused(path: Path, line: str) -> None:
+    path.write_text(f"{line}\n{line}\n")
+    with pytest.raises(JournalError, match="expected the journal of a build"):
+        Journal(path, SETTINGS)
+
+
+@pytest.mark.parametrize("line", ["no json", "[]", '{"id": "p1"}', "3"])
+def test_a_damaged_line_is_named(path: Path, line: str) -> None:
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], line, *lines[1:]]) + "\n")
+    with pytest.raises(JournalError, match=r"journal\.jsonl, line 2: expected an outcome"):
+        Journal(path, SETTINGS)
+
+
+def test_a_pair_that_stands_twice_counts_once(path: Path) -> None:
+    text = path.read_text()
+    path.write_text(text + text.splitlines()[1] + "\n")
+    assert outcomes(path) == [KEPT, REJECTED]
+
+
+def test_lines_appear_under_their_name_only_when_complete(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text("old")
+
+    def rows():  # type: ignore[no-untyped-def]
+        yield {"a": "ä"}
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_lines(path, rows())
+    assert path.read_text() == "old"
+    write_lines(path, [{"a": "ä"}])
+    assert path.read_text() == '{"a": "ä"}\n'
+    assert list(tmp_path.iterdir()) == [path]

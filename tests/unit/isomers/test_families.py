@@ -1,0 +1,190 @@
+"""Every family: right answers, sound texts, forms that names do not change."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections import Counter
+from functools import cache
+
+import pytest
+from scipy import stats
+
+from poise.isomers.families import FAMILIES, get_families
+from poise.isomers.families.syllogism import solve
+from poise.isomers.lexicon import CHOICES, NAMES, draw_names
+from poise.isomers.model import DOMAINS, Form
+from poise.isomers.render import form_key
+
+from .solvers import SOLVERS, solve_by_crowds
+
+CASES = [(name, depth) for name, family in FAMILIES.items() for depth in family.depths]
+TELLINGS = [
+    (name, domain, phrasing)
+    for name, family in FAMILIES.items()
+    for domain in DOMAINS
+    for phrasing in range(family.phrasings)
+]
+LOGIC = ("ordering", "implication", "syllogism", "branching")
+# Seeds are fixed, so these tests are not random; the level says how odd a sample may look.
+P_VALUE = 1e-4
+
+
+@cache
+def drawn(name: str, depth: int, count: int = 150) -> tuple[Form, ...]:
+    rng = random.Random(f"{name} {depth}")
+    return tuple(FAMILIES[name].draw(rng, depth) for _ in range(count))
+
+
+def test_there_are_eight_families_of_depths_one_to_four_and_three_phrasings() -> None:
+    assert len(FAMILIES) >= 8 and set(SOLVERS) == set(FAMILIES)
+    for name, family in FAMILIES.items():
+        assert family.name == name
+        assert {1, 2, 3, 4} <= set(family.depths)
+        assert family.phrasings >= 3
+
+
+@pytest.mark.parametrize(("name", "depth"), CASES)
+def test_an_independent_solver_agrees(name: str, depth: int) -> None:
+    for form in drawn(name, depth):
+        assert SOLVERS[name](form.data) == form.answer, form
+
+
+@pytest.mark.parametrize(("name", "depth"), CASES)
+def test_forms_are_plain_json_with_few_options(name: str, depth: int) -> None:
+    for form in drawn(name, depth):
+        assert (form.family, form.depth) == (name, depth)
+        assert json.loads(json.dumps(form.data)) == form.data
+        assert 3 <= len(form.options) <= 4
+        assert form.answer in form.options
+
+
+@pytest.mark.parametrize(("name", "domain", "phrasing"), TELLINGS)
+def test_tellings_are_whole_english_sentences(name: str, domain: str, phrasing: int) -> None:
+    family, rng = FAMILIES[name], random.Random(f"{name} {domain} {phrasing}")
+    for depth in family.depths:
+        for form in drawn(name, depth, 10):
+            story = family.tell(form, domain, phrasing, rng)
+            assert set(story.names) >= set(form.options)
+            assert len({story.names[option] for option in form.options}) == len(form.options)
+            assert story.question.endswith(("?", "."))
+            for text in (*story.facts, story.question, *story.steps):
+                assert not text[0].islower() or text[1] == " ", text  # "x = 3." may begin so
+                assert text.endswith((".", "?")), text
+                assert not re.search(r"[{}\n]|  |\.\.|\ba [aeio]\w|\ban [b-df-gj-np-tv-z]", text), (
+                    text
+                )
+
+
+@pytest.mark.parametrize(("name", "domain", "phrasing"), TELLINGS)
+def test_the_reasoning_reaches_the_answer(name: str, domain: str, phrasing: int) -> None:
+    family, rng = FAMILIES[name], random.Random(f"{name} {domain} {phrasing}")
+    for depth in (1, 2):
+        for form in drawn(name, depth, 10):
+            story = family.tell(form, domain, phrasing, rng)
+            assert re.search(rf"\b{re.escape(story.names[form.answer])}\b", story.steps[-1])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_telling_depends_on_the_random_numbers_alone(name: str) -> None:
+    family, form = FAMILIES[name], drawn(name, 2)[0]
+    first, again = (family.tell(form, "law", 0, random.Random(3)) for _ in range(2))
+    assert first == again
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_reasoning_is_terse(name: str) -> None:
+    """A small model is trained on it."""
+    family, rng = FAMILIES[name], random.Random(1)
+    lengths = [
+        len(" ".join(family.tell(form, domain, 0, rng).steps).split())
+        for depth in (1, 2)
+        for form in drawn(name, depth, 40)
+        for domain in DOMAINS
+    ]
+    assert sum(lengths) / len(lengths) <= 45
+    assert max(lengths) <= 90
+
+
+@pytest.mark.parametrize(("name", "depth"), [case for case in CASES if case[0] in LOGIC])
+def test_logical_answers_are_balanced(name: str, depth: int) -> None:
+    forms = drawn(name, depth, 600)
+    if "unknown" in forms[0].options:
+        counts = Counter(form.answer for form in forms)
+        assert stats.chisquare(list(counts.values())).pvalue > P_VALUE, counts
+        assert set(counts) == {"yes", "no", "unknown"}
+    else:
+        places = Counter(form.options.index(form.answer) for form in forms)
+        assert set(places) == set(range(len(forms[0].options)))
+
+
+@pytest.mark.parametrize("name", LOGIC)
+def test_entities_are_numbered_as_they_are_mentioned(name: str) -> None:
+    """So renaming them gives the same form, and the split of a form does not hang on names."""
+    for form in drawn(name, 2):
+        data = form.data
+        mentioned = {
+            "ordering": lambda d: [e for a, b, _ in d["facts"] for e in (a, b)],
+            "implication": lambda d: [atom for rule in d["rules"] for atom, _ in rule],
+            "syllogism": lambda d: [e for _, a, b in d["facts"] for e in (a, b)],
+            "branching": lambda d: range(len(d["levels"])),
+        }[name](data)
+        order = list(dict.fromkeys(mentioned))
+        assert order == sorted(order) == list(range(len(order)))
+
+
+def test_a_form_keeps_its_key_whatever_the_options() -> None:
+    form = drawn("ordering", 2)[0]
+    others = tuple(reversed(form.options))
+    again = Form("ordering", 2, dict(reversed(form.data.items())), form.answer, others)
+    assert form_key(form) == form_key(again)
+    assert form_key(form) != form_key(drawn("ordering", 2)[1])
+
+
+@pytest.mark.parametrize("may_be_empty", [True, False])
+def test_syllogisms_are_solved_as_by_all_their_models(may_be_empty: bool) -> None:
+    rng = random.Random(4)
+    kinds = ("all", "no", "some")
+    for _ in range(60):
+        facts = [(rng.choice(kinds), *rng.sample(range(3), 2)) for _ in range(rng.choice((2, 3)))]
+        facts.append((rng.choice(kinds), 2, rng.choice((0, 1))))
+        query = (rng.choice(("all", "some")), *rng.sample(range(3), 2))
+        expected = solve_by_crowds(facts, query, may_be_empty)
+        assert solve(facts, query, may_be_empty) == expected, (facts, query)
+
+
+def test_syllogisms_do_not_hang_on_whether_sets_may_be_empty() -> None:
+    for form in drawn("syllogism", 2):
+        facts, query = form.data["facts"], form.data["query"]
+        assert {solve(facts, query, may_be_empty=empty) for empty in (True, False)} == {form.answer}
+
+
+def test_every_syllogism_has_the_same_quantifiers() -> None:
+    for depth in (1, 3):
+        for form in drawn("syllogism", depth):
+            kinds = sorted(kind for kind, _, _ in form.data["facts"])
+            assert kinds == ["all"] * (depth + 1) + ["no", "some"]
+
+
+def test_no_two_domains_share_a_name() -> None:
+    for table in (NAMES, CHOICES):
+        counts = Counter(name.casefold() for domain in DOMAINS for name in table[domain])
+        assert max(counts.values()) == 1
+
+
+def test_too_many_names_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"law: expected at most .* names to be asked for, found 99"
+    ):
+        draw_names("law", 99, random.Random(0))
+
+
+def test_families_are_chosen_by_name() -> None:
+    assert [family.name for family in get_families(["rates", "ordering"])] == ["rates", "ordering"]
+    assert len(get_families()) == len(FAMILIES)
+    for wrong in (["orderings"], [], "ordering"):
+        with pytest.raises(ValueError, match="families: expected some of ordering"):
+            get_families(wrong)
+    with pytest.raises(ValueError, match="expected each one once"):
+        get_families(["rates", "rates"])

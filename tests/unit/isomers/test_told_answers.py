@@ -1,0 +1,94 @@
+"""An answer is read as what it means, and must mean the same in a retelling."""
+
+from __future__ import annotations
+
+import pytest
+
+from poise.isomers.meanings import Answer, answer_fault, read_answer, read_options
+
+LETTERED = "Which is a gas?\nA) iron\nB) neon\nC) gold"
+LISTED = "Options: iron, neon, or gold.\nQuestion: Which is a gas?"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        (LETTERED, ("iron", "neon", "gold")),
+        (LETTERED + "\nAnswer with a letter.", ("iron", "neon", "gold")),
+        ("Which? (A) iron, (B) neon; (C) gold.", ("iron", "neon", "gold")),
+        ("Which? A. iron B. neon C. gold", ("iron", "neon", "gold")),
+        (LISTED, ("iron", "neon", "gold")),
+        ("Options: a, or b; c, d", ("a, or b", "c, d")),
+        ("Vitamin A) and no more", ()),
+        ("Plan B) then C) then D)", ()),
+        ("How many pears are left?", ()),
+    ],
+)
+def test_options_are_found_in_the_prompt(prompt: str, expected: tuple[str, ...]) -> None:
+    assert read_options(prompt) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "expected"),
+    [
+        (LETTERED, "B", Answer("option", "e1", "neon")),
+        (LETTERED, "(B) neon", Answer("option", "e1", "neon")),
+        (LETTERED, "B) gold", None),
+        (LETTERED, "Neon.", Answer("option", "e1", "neon")),
+        (LETTERED, "D", None),
+        (LETTERED, "7", None),
+        (LISTED, "gold", Answer("option", "e2", "gold")),
+        ("How many?", "$1,200", Answer("number", "1200", "$1,200")),
+        ("How many?", "seventeen pears", Answer("number", "17", "seventeen pears")),
+        ("How many?", "x = 5", Answer("number", "5", "x = 5")),
+        ("How many?", "0.5", Answer("number", "1/2", "0.5")),
+        ("How many?", "5 or 6", None),
+        ("Is it?", "Yes.", Answer("truth", "yes", "Yes")),
+        ("Is it?", "false", Answer("truth", "no", "false")),
+        ("Is it?", "Cannot be determined", Answer("truth", "unknown", "Cannot be determined")),
+        ("Is box 3 before Bo?", "box 3", Answer("name", "e0", "box 3")),
+        ("Is Anna before Bo?", "Ann", None),
+        ("Prove it.", "See above", None),
+    ],
+)
+def test_an_answer_is_read_as_what_it_means(
+    prompt: str, answer: str, expected: Answer | None
+) -> None:
+    assert read_answer(prompt, answer) == expected
+
+
+def fault(asked: str, answer: str, told: str, new: str, **names: str) -> str | None:
+    source = read_answer(asked, answer)
+    assert source is not None
+    return answer_fault(source, asked, told, new, names)
+
+
+def test_an_option_survives_in_its_place_only() -> None:
+    told = "Which is a writ?\nA) oak\nB) summons\nC) elm"
+    assert fault(LETTERED, "B", told, "summons") is None
+    assert fault(LETTERED, "B", told, "B") is None
+    assert "option 2" in str(fault(LETTERED, "B", told, "elm"))
+    assert "3 options" in str(fault(LETTERED, "B", "Which?\nA) oak\nB) summons", "B"))
+    assert "found none" in str(fault(LETTERED, "B", "Which is a writ?", "summons"))
+
+
+def test_a_number_survives_in_any_form() -> None:
+    assert fault("How many?", "0.5", "How many?", "1/2 a deed") is None
+    assert "'1/2'" in str(fault("How many?", "0.5", "How many?", "2"))
+    assert fault("How many?", "17", "How many?", "seventeen") is None
+    assert fault("How many?", "17", "How many?", "no idea") is not None
+
+
+def test_a_truth_word_survives_as_itself() -> None:
+    assert fault("Is it?", "yes", "Is it?", "True") is None
+    assert fault("Is it?", "yes", "Is it?", "no") is not None
+
+
+def test_a_name_survives_if_the_retelling_says_who_is_who() -> None:
+    asked, told = "Ann leads Bo. Who leads?", "Tort beats writ. What wins?"
+    assert fault(asked, "Ann", told, "tort", Ann="Tort", Bo="writ") is None
+    assert "to map 'Ann'" in str(fault(asked, "Ann", told, "writ", Ann="Tort", Bo="writ"))
+    assert "to map 'Ann'" in str(fault(asked, "Ann", told, "Tort"))
+    assert "different" in str(fault(asked, "Ann", told, "Tort", Ann="Tort", Bo="tort"))
+    assert "'Cy'" in str(fault(asked, "Ann", told, "Tort", Ann="Tort", Cy="writ"))
+    assert "'deed'" in str(fault(asked, "Ann", told, "deed", Ann="deed"))

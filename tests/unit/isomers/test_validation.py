@@ -1,0 +1,236 @@
+"""Each kind of fault is planted in sound sets, and found where it was planted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from poise.isomers.faults import KINDS, Fault
+from poise.isomers.generate import generate_isomers
+from poise.isomers.rows import REQUIRED, Row, isomer_tests, to_rows, write_isomers
+from poise.isomers.validate import validate_isomers
+
+DOMAINS = 4
+
+
+def sound() -> list[Row]:
+    """Three sets, each with four problems: rows 0 to 3, 4 to 7, 8 to 11."""
+    return to_rows(generate_isomers(3, seed=6, families=["ordering", "branching"], depths=[2]))
+
+
+def change(row: int, **values: object) -> Callable[[list[Row]], None]:
+    return lambda rows: rows[row].update(values)
+
+
+def change_set(first: int, **values: object) -> Callable[[list[Row]], None]:
+    def plant(rows: list[Row]) -> None:
+        for row in rows[first : first + DOMAINS]:
+            row.update(values)
+
+    return plant
+
+
+def copy(column: str, source: int, target: int) -> Callable[[list[Row]], None]:
+    def plant(rows: list[Row]) -> None:
+        rows[target][column] = rows[source][column]
+
+    return plant
+
+
+def drop(row: int, column: str) -> Callable[[list[Row]], None]:
+    return lambda rows: rows[row].__delitem__(column)
+
+
+def loosen_ending(rows: list[Row]) -> None:
+    rows[2]["completion"] += "."
+
+
+def only_answer(rows: list[Row]) -> None:
+    rows[2]["completion"] = f"Answer: {rows[2]['answer_text']}"
+
+
+def leak(rows: list[Row]) -> None:
+    rows[2]["prompt"] += f" Answer: {rows[2]['answer_text']}"
+
+
+def repeat_option(rows: list[Row]) -> None:
+    options, right = list(rows[2]["options"]), rows[2]["answer_text"]
+    wrong = [i for i, option in enumerate(options) if option != right]
+    options[wrong[0]] = options[wrong[1]]
+    rows[2]["options"] = options
+
+
+def other_text(rows: list[Row]) -> None:
+    row = rows[2]
+    wrong = next(option for option in row["options"] if option != row["answer_text"])
+    row["completion"] = row["completion"].replace(
+        f"Answer: {row['answer_text']}", f"Answer: {wrong}"
+    )
+    row["answer_text"] = wrong
+
+
+def same_wording(rows: list[Row]) -> None:
+    rows[2]["prompt"] = rows[1]["prompt"].upper().replace(".", " .")
+
+
+def share_form(rows: list[Row]) -> None:
+    for old, new in zip(rows[:4], rows[4:8], strict=True):
+        new.update({name: old[name] for name in ("form", "family")})
+
+
+def share_id(rows: list[Row]) -> None:
+    for row in rows[:4]:
+        row["test"] = "first"
+    for row in rows[4:]:
+        row["test"] = "second"
+    for row in rows[4:8]:
+        row["isomer_id"] = rows[0]["isomer_id"]
+
+
+# Kind, line, and how to plant it.
+PLANTED: list[tuple[str, int | None, Callable[[list[Row]], None]]] = [
+    *[("missing column", 3, drop(2, column)) for column in (*REQUIRED, "answer", "cue")],
+    ("wrong type", 3, change(2, depth="2")),
+    ("wrong type", 3, change(2, depth=True)),
+    ("wrong type", 3, change(2, prompt=None)),
+    ("wrong type", 3, change(2, options=["a", 1])),
+    *[("empty", 3, change(2, **{name: " "})) for name in ("prompt", "completion", "isomer_id")],
+    *[("empty", 3, change(2, **{name: ""})) for name in ("domain", "answer", "form")],
+    ("missing domain", 1, lambda rows: rows.pop(2)),
+    ("repeated domain", 3, copy("domain", 1, 2)),
+    ("duplicate problem", 7, copy("prompt", 2, 6)),
+    ("duplicate form", 5, share_form),
+    ("same wording", 3, same_wording),
+    ("answers disagree", 3, lambda rows: rows[2].update(answer=_another(rows[2]))),
+    ("forms differ", 3, copy("form", 8, 2)),
+    ("families differ", 3, change(2, family="rates")),
+    ("depths differ", 3, change(2, depth=3)),
+    ("unreadable form", 1, change_set(0, form="{")),
+    ("unreadable form", 1, change_set(0, form="[1]")),
+    ("options and meanings", 3, lambda rows: rows[2]["meanings"].pop()),
+    ("repeated option", 3, repeat_option),
+    ("answer not offered", 1, change_set(0, answer="e99")),
+    ("wrong answer text", 3, other_text),
+    ("wrong ending", 3, loosen_ending),
+    ("wrong ending", 3, change(2, completion="It is Anna.")),
+    ("no reasoning", 3, only_answer),
+    ("leaked answer", 3, leak),
+    ("unknown cue", 3, change(2, cue="e99")),
+    ("reused id", 5, share_id),
+    ("no rows", None, lambda rows: rows.clear()),
+]
+
+
+def _another(row: Row) -> str:
+    return next(meaning for meaning in row["meanings"] if meaning != row["answer"])
+
+
+def test_sound_sets_have_no_faults(tmp_path: Path) -> None:
+    assert validate_isomers(sound()) == []
+    write_isomers(tmp_path / "sets.jsonl", sound())
+    assert validate_isomers(tmp_path / "sets.jsonl") == []
+    bare = [{name: row[name] for name in REQUIRED} for row in sound()]
+    assert validate_isomers(bare) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "plant"),
+    PLANTED,
+    ids=[f"{i}-{kind}" for i, (kind, _, _) in enumerate(PLANTED)],
+)
+def test_a_planted_fault_is_found_in_its_place(
+    kind: str, line: int | None, plant: Callable[[list[Row]], None], tmp_path: Path
+) -> None:
+    rows = sound()
+    plant(rows)
+    path = tmp_path / "sets.jsonl"
+    write_isomers(path, rows)
+    found = [fault for fault in validate_isomers(path) if fault.kind == kind]
+    assert found, validate_isomers(path)
+    assert (found[0].file, found[0].line) == (str(path), line)
+    assert str(found[0]).startswith(f"{path}{'' if line is None else f', line {line}'}")
+    if line is not None and "isomer_id" in rows[line - 1]:
+        assert found[0].isomer_id == rows[line - 1]["isomer_id"]
+        assert f"set {found[0].isomer_id}: {kind}: " in str(found[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [("unreadable", b"{"), ("unreadable", b"\xff{}"), ("not an object", b"[1, 2]")],
+)
+def test_a_line_that_is_no_row_is_named(kind: str, line: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "sets.jsonl"
+    write_isomers(path, sound())
+    path.write_bytes(b"\n" + line + b"\n" + path.read_bytes())
+    [fault] = validate_isomers(path)
+    assert (fault.kind, fault.line, fault.isomer_id) == (kind, 2, None)
+
+
+def test_every_kind_is_planted() -> None:
+    planted = {kind for kind, _, _ in PLANTED} | {"unreadable", "not an object"}
+    assert planted == set(KINDS)
+    assert len(KINDS) >= 15
+
+
+def test_files_are_compared_with_each_other(tmp_path: Path) -> None:
+    first, second = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    rows = sound()
+    write_isomers(first, rows)
+    other = to_rows(generate_isomers(3, "test", families=["ordering"], depths=[2]))
+    write_isomers(second, other)
+    assert validate_isomers(first, second) == []
+    for row in other[:DOMAINS]:
+        row["isomer_id"] = rows[0]["isomer_id"]
+    other[5]["prompt"] = rows[5]["prompt"]
+    write_isomers(second, other)
+    found = {fault.kind: fault for fault in validate_isomers(second, first)}
+    assert set(found) == {"reused id", "duplicate problem"}
+    assert found["duplicate problem"].file == str(first)
+    assert f"{second}, line 6" in found["duplicate problem"].text
+
+
+def leaks(first: list[Row], second: list[Row]) -> set[str]:
+    return {fault.kind for fault in validate_isomers(first, second)}
+
+
+def test_training_on_a_test_is_found_whatever_the_test_is_called() -> None:
+    tests = isomer_tests(4, seed=1)
+    train = [row for row in tests if row["test"] == "in_distribution"]
+    bare = [{name: row[name] for name in row if name != "test"} for row in train]
+    named = [row | {"isomer_id": f"other {row['isomer_id']}"} for row in bare]
+    assert validate_isomers(tests) == []  # among themselves they share forms and ids
+    for rows in (train, bare):
+        assert leaks(rows, tests) == {"duplicate problem", "duplicate form", "reused id"}
+        assert leaks(tests, rows) == {"duplicate problem", "duplicate form", "reused id"}
+    assert leaks(named, tests) == {"duplicate problem", "duplicate form"}
+
+
+def test_a_set_that_is_reworded_in_another_file_is_found() -> None:
+    rows = sound()
+    reworded = [row | {"prompt": f"Read this. {row['prompt']}"} for row in rows]
+    assert leaks(rows, reworded) == {"duplicate form", "reused id"}
+    named = [row | {"isomer_id": f"other {row['isomer_id']}"} for row in reworded]
+    assert leaks(rows, named) == {"duplicate form"}
+    bare = [{name: row[name] for name in REQUIRED} for row in reworded]
+    assert leaks(rows, bare) == {"reused id"}
+
+
+def test_a_missing_file_and_no_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.jsonl: expected a \.jsonl file"):
+        validate_isomers(tmp_path / "none.jsonl")
+    with pytest.raises(ValueError, match="expected at least one file"):
+        validate_isomers()
+
+
+def test_a_fault_has_a_known_kind() -> None:
+    with pytest.raises(ValueError, match="fault: expected a kind among"):
+        Fault("x", 1, None, "bad luck", "")
+
+
+def test_a_file_is_read_as_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "sets.jsonl"
+    path.write_text("\n\n".join(map(json.dumps, sound())))
+    assert validate_isomers(path) == []

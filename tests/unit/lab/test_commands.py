@@ -1,0 +1,135 @@
+"""`python -m lab`: experiments from the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lab import commands
+from poise.cli.main import guard
+from tests.unit.lab.toys import write
+
+NAME = "toy"
+
+
+def main(words: list[str]) -> int:
+    """`python -m lab WORDS`, in this process."""
+    return guard("lab", lambda: commands.main(words))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an experiment, below the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return write(tmp_path / "experiments" / NAME, seeds=2, baseline="plain", figure={"y": "score"})
+
+
+def test_an_experiment_is_run_listed_and_shown(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", NAME, "--limit", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "toy: 0 of 4 runs are done\n" in printed
+    assert "3/3 method plain, seed 2: done in " in printed
+    assert "toy: 3 of 4 runs are done, 0 failed\n" in printed
+    assert main(["list"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if " toy " in line)
+    assert [part.strip() for part in row.split("│")[1:-1]] == ["toy", "toy", "4", "3", "1"]
+    assert main(["run", NAME]) == 0
+    assert len((folder / "results.jsonl").read_text().splitlines()) == 4
+    assert main(["table", NAME]) == 0
+    printed = capsys.readouterr().out
+    assert "Study toy: 4 of 4 runs, 2 seeds." in printed
+    assert "experiments/toy/table.md" in printed
+    names = {file.name for file in folder.iterdir() if file.is_file()}
+    assert names == {
+        "experiment.yaml", "results.jsonl", "table.md", "figure.png", "figure.svg",
+    }  # fmt: skip
+
+
+def test_a_table_can_go_elsewhere(folder: Path, tmp_path: Path) -> None:
+    assert main(["run", NAME]) == 0
+    assert main(["table", str(folder), "--output", "out/here"]) == 0
+    assert (tmp_path / "out/here/table.md").read_text().startswith("# toy\n")
+    assert not (folder / "table.md").exists()
+
+
+def test_a_failed_run_is_told_and_so_is_the_exit_status(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder, seeds=2, fixed={"fail_at": 1})
+    assert main(["run", NAME]) == 1
+    printed = capsys.readouterr()
+    assert "1/4 method plain, seed 1: failed" in printed.out
+    assert "toy: 2 of 4 runs are done, 2 failed\n" in printed.out
+    assert printed.err.count("RuntimeError: the toy is broken") == 2
+
+
+def test_a_line_that_was_cut_off_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", NAME, "--limit", "1"]) == 0
+    with (folder / "results.jsonl").open("a") as file:
+        file.write('{"key": "12')
+    assert main(["run", NAME, "--limit", "1"]) == 0
+    assert "toy: results.jsonl: passed over, as they are cut off: lines 2\n" in (
+        capsys.readouterr().out
+    )
+    keys = [line[:8] for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert keys == ['{"key": ', '{"key": ', '{"key": ']
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rum"], "unknown subcommand 'rum'; did you mean 'run'?"),
+        (["run", "tyo"], "tyo: expected an experiment"),
+        (["run", NAME, "--jobs", "0"], "--jobs: expected at least 1, found 0"),
+        (["run", NAME, "--limit", "0"], "--limit: expected at least 1, found 0"),
+        (["run", NAME, "--seeds", "4"], "unknown argument '--seeds'"),
+        (
+            ["table", NAME],
+            "toy: expected results of these settings, found none; see `python -m lab run --help`",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(
+    folder: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (folder / "results.jsonl").exists()
+
+
+def test_lines_of_other_settings_are_counted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", NAME]) == 0
+    write(folder, seeds=[7])
+    assert main(["table", NAME]) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"found none; \d+ lines are of other settings; see", error)
+
+
+def test_an_experiment_that_cannot_be_read_does_not_hide_the_others(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder.parent / "bad", seeds=0)
+    assert main(["list"]) == 2
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "│ toy │" in printed.replace("  ", " ") and "one n for 1 to n; found 0" in printed
+
+
+def test_help_names_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n  {name} " in printed for name in ("run", "table", "list"))
+    assert main([]) == 2
+
+
+def test_the_lines_are_plain_json(folder: Path) -> None:
+    assert main(["run", NAME, "--limit", "1"]) == 0
+    (line,) = (folder / "results.jsonl").read_text().splitlines()
+    assert json.loads(line)["config"] == {"method": "plain", "seed": 1}

@@ -1,0 +1,282 @@
+"""Bad input gives one clear error before any training: expected, found, what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from datasets import Dataset
+from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
+
+from poise import PGPOTrainer
+from poise.trl.contract import SDPOConfig
+from tests.tiny import tiny_dataset, tiny_tokenizer, vowel_reward
+
+
+@pytest.fixture
+def make(make_config: Callable[..., Any], tiny_model_path: str) -> Callable[..., PGPOTrainer]:
+    def build(settings: dict[str, Any] | None = None, **overrides: Any) -> PGPOTrainer:
+        arguments: dict[str, Any] = {
+            "model": tiny_model_path,
+            "reward_funcs": vowel_reward,
+            "train_dataset": tiny_dataset(),
+        }
+        return PGPOTrainer(args=make_config(**settings or {}), **arguments | overrides)
+
+    return build
+
+
+def _rows(**columns: list[Any]) -> Dataset:
+    return Dataset.from_dict(columns)
+
+
+CHAT = [{"role": "user", "content": "which?"}]
+DATASETS: dict[str, tuple[Any, str]] = {
+    "no dataset": (None, "train_dataset is required"),
+    "empty dataset": (_rows(prompt=[]), "empty|no rows"),
+    "missing column": (_rows(answer=["A"]), "prompt"),
+    "misspelt column": (_rows(promt=["x"], answer=["A"]), "promt"),
+    "misspelt hint": (_rows(prompt=["x"], answer=["A"], privileged_contex=["y"]), "rename it"),
+    "empty prompt": (_rows(prompt=["x", " "]), "row 1"),
+    "no user's turn at the end": (
+        _rows(prompt=[CHAT, [*CHAT, {"role": "assistant", "content": "so"}]]),
+        "row 1: .* found one of role 'assistant'",
+    ),
+    "fewer than a batch": (_rows(prompt=["x"]), "has 1 prompts, and a generation batch takes 2"),
+}
+
+
+@pytest.mark.parametrize("case", DATASETS)
+def test_dataset_that_cannot_be_trained_on(case: str, make: Callable[..., Any]) -> None:
+    dataset, message = DATASETS[case]
+    with pytest.raises(ValueError, match=message):
+        make({"include_environment_feedback": True}, train_dataset=dataset)
+
+
+COLUMNS: dict[str, list[Any]] = {
+    "blank": ["", "x"],
+    "none": [None, "x"],
+    "lists": [[], ["x"]],
+    "outside the options": ["forty", "a"],
+}
+
+
+@pytest.mark.parametrize("case", COLUMNS)
+def test_other_columns_are_the_reward_functions(case: str, make: Callable[..., Any]) -> None:
+    make(train_dataset=_rows(prompt=["x", "y"], answer=COLUMNS[case], options=[["a", "b"]] * 2))
+
+
+def test_a_stream_of_prompts(make: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match=r"train_dataset must be a datasets\.Dataset, got Iterable"):
+        make(train_dataset=tiny_dataset().to_iterable_dataset(), model="no model")
+
+
+REWARDS: dict[str, tuple[Any, type[Exception], str]] = {
+    "too short": (lambda completions, **_: [1.0], ValueError, "expected 4, got 1"),
+    "no list": (lambda completions, **_: 1.0, TypeError, "got float"),
+    "text": (lambda completions, **_: ["good"] * len(completions), TypeError, "'good'"),
+    "text for a number": (
+        lambda completions, **_: [(0.0, 7)] * len(completions),
+        TypeError,
+        "feedback as text",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REWARDS)
+def test_reward_function_that_returns_something_else(case: str, make: Callable[..., Any]) -> None:
+    function, error, message = REWARDS[case]
+    with pytest.raises(error, match=message):
+        make(reward_funcs=function)
+
+
+def test_reward_function_that_fails_on_an_empty_completion(make: Callable[..., Any]) -> None:
+    with pytest.raises(RuntimeError, match="raised IndexError on empty completions"):
+        make(reward_funcs=lambda completions, **_: [float(text[0] == "a") for text in completions])
+
+
+def test_arguments_of_another_trainer(
+    make_config: Callable[..., Any], tiny_model_path: str
+) -> None:
+    with pytest.raises(TypeError, match="must be a PGPOConfig, got SDPOConfig"):
+        PGPOTrainer(
+            model=tiny_model_path,
+            reward_funcs=vowel_reward,
+            args=make_config(SDPOConfig),
+            train_dataset=tiny_dataset(),
+        )
+
+
+def test_no_reward_function(make: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="reward_funcs"):
+        make(reward_funcs=None)
+
+
+SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
+    "negative sensitivity": ({"sensitivity": -0.5}, "sensitivity must be at least 0"),
+    "sensitivity not a number": ({"sensitivity": "high"}, "sensitivity must be a finite number"),
+    "sensitivity nan": ({"sensitivity": float("nan")}, "sensitivity must be a finite number"),
+    "crossed bounds": ({"rho_min": 0.9, "rho_max": 0.5}, "rho_min must not exceed rho_max"),
+    "cap below one": ({"rho_min": 0.1, "rho_max": 0.5}, "rho_max must be at least 1"),
+    "bound of zero": ({"rho_min": 0.0}, "rho_min must be in"),
+    "unknown estimator": ({"signal_estimator": "entropie"}, "signal_estimator must be one of"),
+    "unknown reference": ({"signal_reference": "first"}, "reference must be one of"),
+    "top-k without k": (
+        {"distillation_mode": "topk_logits", "distillation_alpha": 0.5},
+        "needs distillation_topk",
+    ),
+    "a reference in the tiled blend": (
+        {"distillation_mode": "full_logits", "distillation_weight": 0.5, "beta": 0.1},
+        "beta=0.1 asks for a KL to a reference model",
+    ),
+    "unknown token weight": ({"token_weight": "entropy"}, "token_weight must be one of"),
+    "token weight of beta zero": ({"token_weight_beta": 0.0}, "token_weight_beta must be positive"),
+    "target moved all the way": ({"target_mix": 1.0}, "target_mix must be in"),
+    "target of beta zero": ({"target_mix_beta": 0.0}, "target_mix_beta must be positive"),
+    "token weight with TRL's loss": (
+        {"token_weight": "information", "tiled_loss": False},
+        "token_weight shapes the tiled distillation loss",
+    ),
+    "routing, a word": ({"routing": "yes"}, "routing must be True, False or None"),
+    "half a token": ({"distance_tokens": 1.5}, "distance_tokens must be a whole number"),
+    "an unknown teacher": ({"teacher_model_kind": "frozen"}, "teacher_model_kind must be one of"),
+    "no distance": (
+        {"multiplier": "distance", "target_distance": 0.0},
+        "target_distance must be a positive finite number",
+    ),
+    "routing with TRL's loss": (
+        {"routing": True, "tiled_loss": False},
+        "expected tiled_loss=True, found False",
+    ),
+    "routing in a blend": (
+        {"routing": True, "distillation_mode": "full_logits", "distillation_weight": 0.5},
+        "expected distillation_weight=1.0, found 0.5",
+    ),
+    "routing by pass rate": (
+        {"routing": True, "pass_rate_weight": True},
+        "expected pass_rate_weight=False, found True",
+    ),
+    "routing of one rollout": (
+        {"routing": True, "num_generations": 1, "include_environment_feedback": True},
+        "routing=True compares the rollouts",
+    ),
+    "pass rate with the host's loss": (
+        {"pass_rate_weight": True, "tiled_loss": False},
+        "found tiled_loss=False and distillation_weight=1",
+    ),
+    "pass rate with the policy loss alone": (
+        {"pass_rate_weight": True, "distillation_weight": 0.0, "multiplier": "none"},
+        "found tiled_loss=True and distillation_weight=0",
+    ),
+    "resampling with vLLM": ({"use_vllm": True, "max_resamples": 2}, "max_resamples=2"),
+    "one rollout and nothing else to show": ({"num_generations": 1}, "num_generations=1"),
+    "neither siblings nor feedback": (
+        {"use_successful_as_teacher": False},
+        "found num_generations=4 and use_successful_as_teacher=False",
+    ),
+    "one rollout with a policy loss": (
+        {
+            "num_generations": 1,
+            "distillation_weight": 0.0,
+            "multiplier": "none",
+            "tiled_loss": False,
+        },
+        "distillation_weight=0.0 compares the rollouts",
+    ),
+    "no tile": ({"loss_tile_tokens": 0}, "loss_tile_tokens must be at least 1"),
+    "LOMO": ({"optim": "lomo"}, "lomo steps inside the backward, past PGPO's multiplier"),
+    "a layer-wise optimizer, as SDPO": (
+        {"optim": "galore_adamw_layerwise", "multiplier": "none"},
+        "galore_adamw_layerwise steps inside the backward, past .*normalize_by_distilled",
+    ),
+    "a schedule-free optimizer": ({"optim": "schedule_free_radam"}, "saves other weights than it"),
+    "negative limit": ({"max_nonfinite_steps": -1}, "max_nonfinite_steps must be at least 0"),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_setting_outside_its_range(case: str, make_config: Callable[..., Any]) -> None:
+    settings, message = SETTINGS[case]
+    with pytest.raises(ValueError, match=message):
+        make_config(**settings)
+
+
+def test_optimizers_that_nothing_of_poise_goes_through_are_the_hosts_business(
+    make_config: Callable[..., Any],
+) -> None:
+    off = {"multiplier": "none", "normalize_by_distilled": False, "skip_nonfinite_steps": False}
+    make_config(optim="adalomo", **off)
+    make_config(optim="schedule_free_adamw", multiplier="none")
+
+
+def test_the_users_own_optimizer_that_steps_inside_the_backward(make: Callable[..., Any]) -> None:
+    optimizer = LayerWiseDummyOptimizer({}, lr=0.1)
+    with pytest.raises(ValueError, match="LayerWiseDummyOptimizer steps inside the backward"):
+        make(optimizers=(optimizer, None))
+
+
+def test_path_that_is_not_a_model(make: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(ValueError, match=r"config\.json"):
+        make(model=str(tmp_path / "notes"))
+    with pytest.raises(ValueError, match="no existing folder"):
+        make(model=str(tmp_path / "nowhere"))
+
+
+def test_tokenizer_without_chat_template_on_conversations(make: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="no chat template"):
+        make(
+            train_dataset=_rows(prompt=[CHAT, CHAT], answer=["A", "B"]),
+            processing_class=tiny_tokenizer(chat=False),
+        )
+
+
+def test_output_folder_that_cannot_be_written(make: Callable[..., Any], tmp_path: Path) -> None:
+    # A file in the way: also root, who may write anywhere, cannot make a folder there.
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot be written"):
+        make({"output_dir": str(tmp_path / "file" / "run")})
+
+
+def test_resume_folder_without_checkpoint(make: Callable[..., Any], tmp_path: Path) -> None:
+    trainer = make()
+    with pytest.raises(ValueError, match="no folder checkpoint-<step>"):
+        trainer.train(resume_from_checkpoint=True)
+    with pytest.raises(ValueError, match="is not a folder"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "nowhere"))
+
+
+def test_resume_from_a_checkpoint_that_does_not_fit(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"teacher_model_kind": "live", "save_strategy": "steps", "save_steps": 1}
+    trainer = make(settings | {"max_steps": 1})
+    trainer.train()
+    other = make(settings | {"teacher_model_kind": "ema"})
+    with pytest.raises(ValueError, match="holds no teacher"):
+        other.train(resume_from_checkpoint=True)
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    with pytest.raises(ValueError, match="with 2 ranks: it holds the rollouts of 1"):
+        trainer.train(resume_from_checkpoint=True)
+
+
+def test_deepspeed_is_refused(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make()
+    state = trainer.accelerator.state
+    monkeypatch.setattr(state, "distributed_type", DistributedType.DEEPSPEED)
+    with pytest.raises(ValueError, match="cannot run under DeepSpeed"):
+        trainer._refuse_unsupported()
+
+
+def test_nothing_is_left_in_the_output_folder_by_a_refused_start(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(ValueError, match="row 1"):
+        make({"output_dir": str(folder)}, train_dataset=_rows(prompt=["x", ""]))
+    assert not folder.exists() or os.listdir(folder) == []

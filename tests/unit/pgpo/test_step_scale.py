@@ -1,0 +1,159 @@
+"""One signal per optimizer step, used once, and nothing of the optimizer left changed."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn, optim
+
+from poise import StepScale
+from poise.pgpo.signal import SignalSum, information_sum
+from poise.pgpo.step_scale import StepRecord
+from poise.pgpo.viscosity import Viscosity
+
+from .optimizer_steps import (
+    LAW,
+    assert_close,
+    parameters,
+    plain_change,
+    scaled_sgd,
+    signal,
+    take_step,
+    times,
+)
+
+# Observing
+
+
+def test_a_step_without_an_observation_is_the_plain_step() -> None:
+    params, optimizer, scale = scaled_sgd()
+    change = take_step(optimizer, params)
+    assert all(map(torch.equal, change, plain_change()))
+    assert scale.last == StepRecord(signal=None, multiplier=1.0)
+
+
+def test_a_step_without_a_distilled_sequence_is_the_plain_step() -> None:
+    params, optimizer, scale = scaled_sgd()
+    scale.observe(information_sum(torch.ones(2, 3), torch.zeros(2, 3)))
+    change = take_step(optimizer, params)
+    assert all(map(torch.equal, change, plain_change()))
+    assert scale.last == StepRecord(signal=None, multiplier=1.0)
+    assert scale.state.steps == 0  # the reference has seen nothing
+
+
+def test_an_observation_serves_one_step() -> None:
+    params, optimizer, scale = scaled_sgd()
+    scale.observe(signal(3.0))
+    assert_close(take_step(optimizer, params), times(3.0, plain_change()))
+    assert scale.last.multiplier == pytest.approx(3.0)
+    assert_close(take_step(optimizer, params), plain_change())
+    assert scale.last == StepRecord(signal=None, multiplier=1.0)
+
+
+def test_eight_micro_batches_of_one_are_one_of_eight() -> None:
+    generator = torch.Generator().manual_seed(0)
+    information = torch.randn(8, 13, dtype=torch.float64, generator=generator)
+    mask = torch.rand(8, 13, generator=generator) < 0.7
+    mask[5] = False
+    results = []
+    for size in (8, 1):
+        params, optimizer, scale = scaled_sgd()
+        for i in range(0, 8, size):
+            scale.observe(information_sum(information[i : i + size], mask[i : i + size]))
+        results.append((take_step(optimizer, params), scale.last))
+    (whole, whole_record), (parts, parts_record) = results
+    assert parts_record.signal == pytest.approx(whole_record.signal, rel=0, abs=1e-12)
+    assert whole_record.multiplier != 1.0
+    assert_close(parts, whole)
+
+
+def test_the_signal_is_a_mean_over_sequences_not_over_micro_batches() -> None:
+    params, optimizer, scale = scaled_sgd()
+    for total, count in ((0.6, 3.0), (0.1, 1.0)):
+        scale.observe(SignalSum(*torch.tensor([total, count], dtype=torch.float64)))
+    take_step(optimizer, params)
+    assert scale.last.signal == pytest.approx(0.7 / 4, rel=1e-15)
+    assert scale.last.multiplier == pytest.approx(math.exp(0.7 / 4), rel=1e-15)
+
+
+def test_what_is_discarded_does_not_count() -> None:
+    params, optimizer, scale = scaled_sgd()
+    scale.observe(signal(50.0))
+    scale.discard()
+    scale.observe(signal(2.0))
+    assert_close(take_step(optimizer, params), times(2.0, plain_change()))
+
+
+def test_an_observation_keeps_no_graph_alive() -> None:
+    class Kept:
+        def __init__(self, tensor: Tensor) -> None:
+            self.tensor = tensor
+
+    alive: weakref.WeakSet[Kept] = weakref.WeakSet()
+
+    def pack(tensor: Tensor) -> Kept:
+        alive.add(kept := Kept(tensor))
+        return kept
+
+    *_, scale = scaled_sgd()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
+        entropy = torch.ones(2, 3, requires_grad=True) * torch.ones(2, 3)
+        observed = information_sum(entropy, torch.ones(2, 3))
+    assert alive
+    scale.observe(observed)
+    del entropy, observed
+    gc.collect()
+    assert not alive
+
+
+def test_a_signal_that_is_not_finite_scales_nothing_and_moves_no_reference() -> None:
+    params, optimizer, scale = scaled_sgd()
+    scale.observe(SignalSum(torch.tensor(math.nan), torch.tensor(1.0)))
+    state = scale.state
+    assert_close(take_step(optimizer, params), plain_change())
+    assert scale.last.multiplier == 1.0
+    assert scale.state == state
+
+
+# State and arguments
+
+
+def test_the_state_survives_json() -> None:
+    law = Viscosity(rho_min=0.1, reference="running", reference_decay=0.2)
+    totals = (0.5, 0.1, 0.3, 0.02)
+    multipliers: dict[bool, list[float]] = {}
+    for is_resumed in (False, True):
+        params = parameters()
+        optimizer = optim.SGD(params, lr=0.1)
+        scale = StepScale(optimizer, law)
+        multipliers[is_resumed] = []
+        for step, total in enumerate(totals):
+            if is_resumed and step == 2:
+                state = json.loads(json.dumps(scale.state_dict()))
+                scale.close()
+                scale = StepScale(optimizer, law)
+                scale.load_state_dict(state)
+            scale.observe(SignalSum(torch.tensor(total), torch.tensor(1.0)))
+            take_step(optimizer, params, step)
+            multipliers[is_resumed].append(scale.last.multiplier)
+    assert multipliers[True] == multipliers[False]
+    assert len(set(multipliers[True])) > 2
+
+
+@pytest.mark.parametrize("wrong", ["adamw", None, nn.Linear(1, 1)])
+def test_what_is_not_an_optimizer_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"needs a torch.optim.Optimizer, got \w+"):
+        StepScale(wrong, LAW)
+
+
+def test_a_wrapped_optimizer_is_refused_with_a_way_out() -> None:
+    wrapped = Accelerator(cpu=True).prepare(optim.SGD(parameters(), lr=0.1))
+    with pytest.raises(TypeError, match="of a wrapper, pass the optimizer inside"):
+        StepScale(wrapped, LAW)

@@ -1,0 +1,235 @@
+"""Steps of a set distance in any torch loop: told by the loop, measured, or corrected."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn, optim
+
+from poise import StepScale
+from poise.pgpo.distance import DistanceControl, policy_distance
+from poise.pgpo.signal import SignalSum
+from poise.pgpo.viscosity import Viscosity
+
+from .optimizer_steps import SignSteps, signal
+
+TARGET = 0.002
+
+
+class Policy:
+    """A softmax policy that learns to say what it is told to."""
+
+    def __init__(self, make: Any, rate: float, **options: Any) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.inputs = torch.randn(12, 5, dtype=torch.float64, generator=generator)
+        self.wanted = torch.randint(7, (12,), generator=generator)
+        weight = torch.randn(7, 5, dtype=torch.float64, generator=generator)
+        self.weight = nn.Parameter(0.1 * weight)
+        self.optimizer = make([self.weight], lr=rate)
+        self.scale = StepScale(self.optimizer, **options)
+
+    def log_probs(self) -> Tensor:
+        return (self.inputs @ self.weight.T).log_softmax(-1)
+
+    def step(self) -> None:
+        self.optimizer.zero_grad()
+        nn.functional.nll_loss(self.log_probs(), self.wanted).backward()
+        self.optimizer.step()
+
+
+def control(**options: Any) -> DistanceControl:
+    return DistanceControl(target=TARGET, **options)
+
+
+def measured(make: Any, rate: float, **options: Any) -> Policy:
+    policy: Policy
+
+    def look() -> Tensor:
+        return policy.log_probs().detach()
+
+    policy = Policy(make, rate, distance=control(**options), policy=look)
+    return policy
+
+
+@pytest.mark.parametrize(
+    ("make", "rate"),
+    [(optim.AdamW, r) for r in (1e-4, 1e-2, 1.0)]
+    + [(optim.SGD, r) for r in (1e-2, 1.0, 100.0)]
+    + [(SignSteps, r) for r in (0.03, 0.3, 1.0)],
+)
+def test_steps_go_as_far_as_asked_at_any_rate(make: Any, rate: float) -> None:
+    policy, distances = measured(make, rate), []
+    for _ in range(20):
+        policy.step()
+        assert policy.scale.last.asked == TARGET
+        distances.append(policy.scale.last.moved)
+    # What a step goes is known when it is over: the next one's correction is at most this.
+    assert all(TARGET / 2 < distance < TARGET * 2 for distance in distances[-5:]), distances
+
+
+def test_a_loop_that_tells_how_far_it_went_takes_the_same_steps() -> None:
+    one, other = measured(optim.AdamW, 1e-2), Policy(optim.AdamW, 1e-2, distance=control())
+    for _ in range(8):
+        one.step()
+        old = other.log_probs().detach()
+        other.step()
+        other.scale.moved(policy_distance(old, other.log_probs()))
+        assert other.scale.last == one.scale.last
+    assert torch.equal(one.weight, other.weight)
+
+
+def test_a_correction_afterwards_makes_the_very_step_right() -> None:
+    policy = measured(optim.AdamW, 0.3, first=0.5, afterwards=True)
+    for _ in range(5):
+        old = policy.log_probs().detach()
+        policy.step()
+        total, tokens = policy_distance(old, policy.log_probs())
+        assert (total / tokens).item() == pytest.approx(policy.scale.last.moved, rel=1e-9)
+        assert policy.scale.last.moved == pytest.approx(TARGET, rel=0.15)
+        rates = [group["lr"] for group in policy.optimizer.param_groups]
+        assert rates == [0.3]
+
+
+def test_a_correction_needs_to_look() -> None:
+    with pytest.raises(ValueError, match="expected a policy"):
+        Policy(optim.SGD, 0.1, distance=control(afterwards=True))
+
+
+def test_the_signals_factor_is_of_the_distance() -> None:
+    law = Viscosity(sensitivity=1.0, rho_min=0.01, rho_max=100.0)
+    policy = Policy(optim.SGD, 0.1, viscosity=law, distance=control())
+    policy.scale.observe(signal(2.5))
+    policy.step()
+    assert policy.scale.last.asked == pytest.approx(2.5 * TARGET, rel=1e-12)
+    assert policy.scale.last.multiplier == control().first
+    assert policy.scale.last.factor == pytest.approx(2.5, rel=1e-12)  # what a standstill is told by
+
+
+def test_a_step_that_is_skipped_is_not_taken_for_one_that_went_nowhere() -> None:
+    policy = measured(optim.SGD, 0.1)
+    for _ in range(3):
+        policy.step()
+    state = policy.scale.state_dict()
+    policy.optimizer.zero_grad(set_to_none=True)
+    policy.scale.skip()
+    policy.optimizer.step()
+    assert policy.scale.last.multiplier == 1.0 and policy.scale.last.moved is None
+    assert policy.scale.state_dict() == state
+    policy.step()
+    assert policy.scale.last.moved is not None
+
+
+def test_a_schedule_scales_the_distance() -> None:
+    policy = measured(optim.SGD, 0.5)
+    schedule = optim.lr_scheduler.LambdaLR(policy.optimizer, lambda step: max(0.0, 1 - step / 4))
+    asked = []
+    for _ in range(5):
+        policy.step()
+        schedule.step()
+        asked.append(policy.scale.last.asked)
+    assert asked == pytest.approx([TARGET, 0.75 * TARGET, 0.5 * TARGET, 0.25 * TARGET, 0.0])
+    assert policy.scale.last.moved is None  # the step without a rate
+
+
+def test_decoupled_decay_keeps_its_size() -> None:
+    decay, rate = 0.25, 0.5
+    policy = Policy(
+        lambda params, lr: optim.AdamW(params, lr=lr, weight_decay=decay), rate, distance=control()
+    )
+    before = policy.weight.detach().clone()
+    policy.weight.grad = torch.zeros_like(policy.weight)
+    policy.optimizer.step()
+    assert policy.scale.last.multiplier == control().first
+    torch.testing.assert_close(
+        policy.weight.detach(), before * (1 - rate * decay), rtol=1e-14, atol=0
+    )
+
+
+def test_it_goes_on_where_it_was_saved() -> None:
+    whole, broken = measured(optim.SGD, 0.1), measured(optim.SGD, 0.1)
+    for _ in range(4):
+        whole.step()
+        broken.step()
+    resumed = measured(optim.SGD, 0.1)
+    resumed.weight.data.copy_(broken.weight.data)
+    resumed.scale.load_state_dict(json.loads(json.dumps(broken.scale.state_dict())))
+    for _ in range(4):
+        whole.step()
+        resumed.step()
+    assert torch.equal(whole.weight, resumed.weight)
+    assert resumed.scale.last == whole.scale.last
+
+
+def test_without_distance_control_nobody_waits_for_a_distance() -> None:
+    policy = Policy(optim.SGD, 0.1)
+    with pytest.raises(ValueError, match="distance=DistanceControl"):
+        policy.scale.moved(policy_distance(policy.log_probs(), policy.log_probs()))
+
+
+@pytest.mark.parametrize("how", ["skip", "rate of 0", "a scaler"])
+def test_a_step_that_was_not_taken_has_no_distance(how: str) -> None:
+    """A loop tells how far each step went, those too that did not go."""
+    policy, distances = Policy(optim.AdamW, 0.1, distance=control()), []
+    for place in range(24):
+        before, is_off = policy.log_probs().detach(), place % 2 == 1
+        group = policy.optimizer.param_groups[0]
+        group["lr"] = 0.0 if is_off and how == "rate of 0" else 0.1
+        if not (is_off and how == "a scaler"):
+            if is_off and how == "skip":
+                policy.optimizer.zero_grad()
+                policy.scale.skip()
+                policy.optimizer.step()
+            else:
+                policy.step()
+        moved = policy_distance(before, policy.log_probs())
+        policy.scale.moved(moved)
+        if not is_off:
+            distances.append(float(moved.total / moved.tokens))
+    assert all(TARGET / 3 < distance < TARGET * 3 for distance in distances[-5:]), distances
+
+
+def test_a_correction_stays_within_the_bounds() -> None:
+    policy = measured(optim.AdamW, 1e-3, rho_max=0.05, afterwards=True)
+    for _ in range(5):
+        policy.step()
+        assert policy.scale.last.multiplier <= 0.05
+
+
+def test_a_signal_below_zero_makes_the_steps_ever_smaller() -> None:
+    policy = measured(optim.AdamW, 0.1, signal_share=0.1)
+    multipliers = []
+    for _ in range(6):
+        policy.scale.observe(SignalSum(torch.tensor(-1.0), torch.tensor(1.0)))
+        policy.step()
+        multipliers.append(policy.scale.last.multiplier)
+    assert all(b == a / 2 for a, b in pairwise(multipliers[1:])), multipliers
+
+
+def test_a_loop_that_forgets_to_tell_is_warned_once() -> None:
+    policy = Policy(optim.SGD, 0.1, distance=control())
+    with pytest.warns(UserWarning, match="call moved") as seen:
+        for _ in range(8):
+            policy.step()
+    assert len(seen) == 1
+
+
+def test_moved_takes_what_policy_distance_returns() -> None:
+    policy = Policy(optim.SGD, 0.1, distance=control())
+    policy.step()
+    with pytest.raises(TypeError, match="expected a DistanceSum"):
+        policy.scale.moved(0.1)
+    with pytest.raises(ValueError, match="without policy="):
+        other = measured(optim.SGD, 0.1)
+        other.scale.moved(policy_distance(other.log_probs(), other.log_probs()))
+
+
+@pytest.mark.parametrize("saved_with", [True, False])
+def test_a_state_of_another_multiplier_is_named(saved_with: bool) -> None:
+    one = Policy(optim.SGD, 0.1, distance=control() if saved_with else None)
+    other = Policy(optim.SGD, 0.1, distance=None if saved_with else control())
+    with pytest.warns(UserWarning, match="saved with"):
+        other.scale.load_state_dict(one.scale.state_dict())

@@ -1,0 +1,218 @@
+"""A damaged checkpoint is detected, named, and passed over for the one before."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from poise.trl.checkpoints import (
+    MANIFEST,
+    DamagedCheckpointError,
+    latest,
+    newest_valid,
+    resolve_resume,
+    verify,
+    write_manifest,
+)
+
+
+def _checkpoint(run: Path, step: int, *, is_whole: bool = True) -> Path:
+    folder = run / f"checkpoint-{step}"
+    (folder / "teacher").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 8)
+    (folder / "teacher" / "adapter.bin").write_bytes(b"weights")
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    (folder / "empty").touch()
+    if is_whole:
+        write_manifest(folder)
+    return folder
+
+
+def _flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def _no_manifest(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+
+
+def _half_manifest(folder: Path) -> None:
+    text = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(text[: len(text) // 2])
+
+
+def _binary_manifest(folder: Path) -> None:
+    (folder / MANIFEST).write_bytes(b"\xff\xfe\x00")
+
+
+def _manifest_of_another_shape(folder: Path) -> None:
+    (folder / MANIFEST).write_text("[1, 2]")
+
+
+def _manifest_with_a_changed_key(folder: Path) -> None:
+    text = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(text.replace('"bytes"', '"bytfs"', 1))
+
+
+def _manifest_is_a_folder(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).mkdir()
+
+
+def _later_format(folder: Path) -> None:
+    (folder / MANIFEST).write_text('{"format": 2, "entries": []}')
+
+
+def _truncated(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def _emptied(folder: Path) -> None:
+    (folder / "trainer_state.json").write_bytes(b"")
+
+
+def _flipped(folder: Path) -> None:
+    _flip(folder / "model.safetensors", 1000)
+
+
+def _missing(folder: Path) -> None:
+    (folder / "trainer_state.json").unlink()
+
+
+def _missing_folder(folder: Path) -> None:
+    shutil.rmtree(folder / "teacher")
+
+
+DAMAGES: dict[Callable[[Path], None], str] = {
+    _no_manifest: rf"checkpoint-20 has no {MANIFEST}: it was not written to its end",
+    _half_manifest: rf"checkpoint-20/{MANIFEST} is unreadable: JSONDecodeError",
+    _binary_manifest: rf"checkpoint-20/{MANIFEST} is unreadable: UnicodeDecodeError",
+    _manifest_of_another_shape: rf"checkpoint-20/{MANIFEST} is unreadable: TypeError",
+    _manifest_with_a_changed_key: rf"checkpoint-20/{MANIFEST} is unreadable: KeyError",
+    _manifest_is_a_folder: rf"checkpoint-20/{MANIFEST} is unreadable: IsADirectoryError",
+    _later_format: rf"checkpoint-20/{MANIFEST} has format 2, expected 1",
+    _truncated: r"checkpoint-20/model.safetensors has 2047 bytes, expected 2048",
+    _emptied: r"checkpoint-20/trainer_state.json has 0 bytes, expected \d+",
+    _flipped: r"checkpoint-20/model.safetensors does not have the content that was written",
+    _missing: r"checkpoint-20/trainer_state.json is missing",
+    _missing_folder: r"checkpoint-20/teacher/adapter.bin is missing",
+}
+each_damage = pytest.mark.parametrize(
+    ("damage", "message"), DAMAGES.items(), ids=[f.__name__.strip("_") for f in DAMAGES]
+)
+
+
+def test_a_whole_checkpoint_is_accepted(tmp_path: Path) -> None:
+    folder = _checkpoint(tmp_path, 20)
+    verify(folder)
+    assert resolve_resume(str(folder), tmp_path) == folder
+
+
+def test_the_manifest_lists_every_file_but_itself(tmp_path: Path) -> None:
+    folder = _checkpoint(tmp_path, 20)
+    listed = json.loads((folder / MANIFEST).read_text())["files"]
+    assert listed.keys() == {
+        "model.safetensors",
+        "teacher/adapter.bin",
+        "trainer_state.json",
+        "empty",
+    }
+    assert {path.name for path in folder.iterdir()} & {f"{MANIFEST}.tmp"} == set()
+
+
+def test_a_manifest_may_be_written_again_over_what_an_interruption_left(tmp_path: Path) -> None:
+    folder = _checkpoint(tmp_path, 20, is_whole=False)
+    (folder / f"{MANIFEST}.tmp").write_text('{"format": 1, "fil')
+    for _ in range(2):  # over half a manifest, then over a whole one
+        write_manifest(folder)
+        verify(folder)
+
+
+@each_damage
+def test_each_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+    folder = _checkpoint(tmp_path, 20)
+    damage(folder)
+    with pytest.raises(DamagedCheckpointError, match=message):
+        verify(folder)
+
+
+@each_damage
+def test_a_named_checkpoint_that_is_damaged_is_an_error(
+    tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    _checkpoint(tmp_path, 10)
+    folder = _checkpoint(tmp_path, 20)
+    damage(folder)
+    with pytest.raises(DamagedCheckpointError, match=message):
+        resolve_resume(str(folder), tmp_path)
+
+
+@each_damage
+@pytest.mark.parametrize("resume", [True, "run"])
+def test_a_damaged_newest_is_named_and_passed_over(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[Path], None],
+    message: str,
+    resume: bool | str,
+) -> None:
+    before = _checkpoint(tmp_path, 10)
+    damage(_checkpoint(tmp_path, 20))
+    with caplog.at_level(logging.WARNING, logger="poise"):
+        found = resolve_resume(str(tmp_path) if resume == "run" else resume, tmp_path)
+    assert found == before
+    (record,) = caplog.records
+    assert record.getMessage().startswith("Passing over a damaged checkpoint: ")
+    assert "checkpoint-20" in record.getMessage()
+
+
+def test_the_newest_is_that_of_the_highest_step(tmp_path: Path) -> None:
+    for step in (100, 9, 20):
+        _checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-best").mkdir()
+    (tmp_path / "checkpoint-999").write_text("a file")
+    assert newest_valid(tmp_path).name == "checkpoint-100"
+
+
+def test_a_run_without_a_whole_checkpoint_names_all_of_them(tmp_path: Path) -> None:
+    for step, damage in ((20, _truncated), (10, _no_manifest)):
+        damage(_checkpoint(tmp_path, step))
+    message = r"no checkpoint is whole: .*checkpoint-20.*2047 bytes.*; .*checkpoint-10 has no"
+    with pytest.raises(DamagedCheckpointError, match=message):
+        resolve_resume(True, tmp_path)
+
+
+@pytest.mark.parametrize("resume", [True, "run"])
+def test_a_folder_without_a_checkpoint_is_an_error(tmp_path: Path, resume: bool | str) -> None:
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(ValueError, match=r"holds no folder checkpoint-<step>; start the run wit"):
+        resolve_resume(str(tmp_path) if resume == "run" else resume, tmp_path)
+
+
+@pytest.mark.parametrize("resume", [True, "absent", "absent/checkpoint-3", "file"])
+def test_what_is_not_a_folder_is_an_error(tmp_path: Path, resume: bool | str) -> None:
+    (tmp_path / "file").touch()
+    path = str(tmp_path / resume) if isinstance(resume, str) else resume
+    with pytest.raises(ValueError, match=r"cannot resume: .* is not a folder"):
+        resolve_resume(path, tmp_path / "absent")
+
+
+@pytest.mark.parametrize("resume", [None, False])
+def test_a_fresh_start_needs_nothing(tmp_path: Path, resume: bool | None) -> None:
+    assert resolve_resume(resume, tmp_path / "absent") is None
+
+
+def test_the_latest_is_the_newest_that_was_written_to_its_end(tmp_path: Path) -> None:
+    assert latest(tmp_path / "absent") is None
+    assert latest(tmp_path) is None
+    _checkpoint(tmp_path, 10)
+    _checkpoint(tmp_path, 20, is_whole=False)
+    assert latest(tmp_path) == tmp_path / "checkpoint-10"
