@@ -110,12 +110,22 @@ def settle_precision(arguments: Any) -> None:
     Args:
         arguments: transformers' training arguments before their checks, changed in place.
     """
-    device = torch.device("cpu") if arguments.use_cpu else pick_device()
+    device = _training_device(arguments.use_cpu)
     arguments.use_cpu = device.type == "cpu"
     if arguments.bf16 is None:
         arguments.bf16 = not arguments.fp16 and has_fast_bfloat16(device)
     elif arguments.bf16:
         warn_if_slow(torch.bfloat16, device)
+
+
+def _training_device(use_cpu: bool) -> torch.device:
+    """Where transformers trains: of a TPU torch knows nothing, and Accelerate's variable counts."""
+    from accelerate.utils import parse_flag_from_env
+    from transformers.utils import is_torch_xla_available
+
+    if use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU"):
+        return torch.device("cpu")
+    return torch.device("xla") if is_torch_xla_available() else pick_device()
 
 
 def weights_dtype(arguments: Any, is_frozen: bool) -> str:

@@ -149,6 +149,39 @@ def test_half_precision_that_is_named_leaves_no_room_for_bfloat16(processor: Any
 
 
 @pytest.mark.parametrize(
+    ("use_cpu", "variable", "has_xla", "expected"),
+    [
+        (False, None, False, "cuda"),
+        (False, "false", False, "cuda"),
+        (True, None, False, "cpu"),
+        (False, "true", False, "cpu"),
+        (False, None, True, "xla"),
+        (True, None, True, "cpu"),
+    ],
+)
+def test_bfloat16_is_asked_of_the_device_that_is_trained_on(
+    use_cpu: bool,
+    variable: str | None,
+    has_xla: bool,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a machine with CUDA, whose processor is quick in bfloat16 and whose GPU is not."""
+    if variable is None:
+        monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    else:
+        monkeypatch.setenv("ACCELERATE_USE_CPU", variable)
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: cuda)
+    monkeypatch.setattr("transformers.utils.is_torch_xla_available", lambda: has_xla)
+    monkeypatch.setattr(machine, "has_fast_bfloat16", lambda device: device.type != "cuda")
+    arguments = SimpleNamespace(bf16=None, fp16=False, use_cpu=use_cpu)
+    machine.settle_precision(arguments)
+    assert arguments.bf16 is (expected != "cuda")
+    assert arguments.use_cpu is (expected == "cpu")
+
+
+@pytest.mark.parametrize(
     ("bf16", "fp16", "is_frozen", "expected"),
     [
         (True, False, True, "bfloat16"),
