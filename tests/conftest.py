@@ -39,7 +39,7 @@ SLOW = (
     "tests/benchmarks/test_iga_peers.py",
     "tests/benchmarks/test_pgpo_step.py",
     "tests/docs/test_experiments.py",
-    "tests/unit/bench/studies/",
+    "tests/unit/lab/studies/",
 )
 
 

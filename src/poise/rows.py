@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,18 @@ def check_dataset(
         ValueError: If there is no data set or no row, a column is missing or misspelt, a value
             is empty, or a prompt is neither text nor messages of text.
     """
+    for _ in checked_rows(rows, required, filled=filled, name=name):
+        pass
+
+
+def checked_rows(
+    rows: Any,
+    required: Sequence[str] = ("prompt",),
+    *,
+    filled: Sequence[str] = ("prompt",),
+    name: str = "dataset",
+) -> Iterator[dict[str, Any]]:
+    """The rows that `check_dataset` checks, each after its check, for more checks in one walk."""
     if rows is None:
         raise ValueError(f"{name}: expected rows with a column {_listed(required)}, found none")
     first, checked = _first_and_all(rows, name)
@@ -50,6 +62,7 @@ def check_dataset(
                     f"{row.get(column)!r}; fix or remove the row"
                 )
         _check_prompt(row.get("prompt"), f"{name}, row {index}")
+        yield row
 
 
 def check_columns(found: Sequence[str], required: Sequence[str], name: str = "dataset") -> None:

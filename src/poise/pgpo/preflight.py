@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Dataset
 from trl.data_utils import is_conversational
 
-from ..rows import check_dataset
+from ..rows import checked_rows
 from ..trl.devices import (
     refuse_compiled_model,
     refuse_data_parallel,
@@ -61,8 +61,7 @@ def check_before_loading(
     named = {f"eval_dataset {name}".strip(): rows for name, rows in sets.items()}
     for name, rows in ({"train_dataset": train_dataset} | named).items():
         if rows is not None:
-            check_prompt_rows(rows, name)
-            _check_hints(args, rows, name)
+            check_prompt_rows(rows, name, with_hints=args.include_environment_feedback)
     check_batches(args, len(train_dataset), may_evaluate=eval_dataset is not None)
     if args.check_rewards:
         for function in reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]:
@@ -72,29 +71,35 @@ def check_before_loading(
     return find_model(model, args) if isinstance(model, str) else model
 
 
-def check_prompt_rows(rows: Any, name: str) -> None:
+def check_prompt_rows(rows: Any, name: str, with_hints: bool = False) -> None:
     """Checks the prompts of a data set; its other columns are the reward functions'.
+
+    Args:
+        rows: the data set, which is read once.
+        name: what errors call it.
+        with_hints: whether the teacher is shown static feedback. It is optional, so what is
+            misspelt or no text would be left out silently.
 
     Raises:
         TypeError: a stream.
         ValueError: no prompts, or one that the teacher cannot be asked; columns that differ from
-            row to row, or are named as what reward functions are given besides.
+            row to row, or are named as what reward functions are given besides; a hint that is
+            misspelt or no text.
     """
     check_map_style(rows, name)
-    prompts = rows
+    checked = rows
     if isinstance(rows, Dataset) and rows.format["type"] is None and "prompt" in rows.column_names:
-        prompts = rows.select_columns("prompt")  # images and audio are not decoded
-    check_dataset(prompts, name=name)
-    columns = set(rows[0] if prompts is rows else rows.column_names)
-    if taken := columns & _GIVEN:
-        raise ValueError(
-            f"{name} has a column {min(taken)!r}, a name under which reward functions are given "
-            "something else; rename it"
-        )
-    chat = isinstance(prompts[0]["prompt"], list)
-    for index, row in enumerate(prompts):
+        read = {"prompt", HINT} if with_hints else {"prompt"}
+        checked = rows.select_columns([column for column in rows.column_names if column in read])
+    columns: set[str] = set()
+    for index, row in enumerate(checked_rows(checked, name=name)):
+        if index == 0:
+            # Images and audio, in columns that are not read here, are not decoded.
+            columns = set(row if checked is rows else rows.column_names)
+            _check_columns(columns, name, with_hints)
+            chat = isinstance(row["prompt"], list)
         where = f"{name}, row {index}"
-        if prompts is rows and row.keys() != columns:
+        if checked is rows and row.keys() != columns:
             raise ValueError(
                 f"{where}: expected the columns of row 0, found {', '.join(sorted(row))}; fill in "
                 f"or remove {', '.join(sorted(columns ^ row.keys()))}"
@@ -106,6 +111,24 @@ def check_prompt_rows(rows: Any, name: str) -> None:
                 f"{where}: expected a prompt whose last message is the user's, found one of role "
                 f"{role!r}; the teacher is shown more in the user's turn, so end the prompt there"
             )
+        if with_hints and not isinstance(hint := row.get(HINT), str | None):
+            raise ValueError(
+                f"{where}: expected a {HINT!r} that is text or None, found {type(hint).__name__}"
+            )
+
+
+def _check_columns(columns: set[str], name: str, with_hints: bool) -> None:
+    if taken := columns & _GIVEN:
+        raise ValueError(
+            f"{name} has a column {min(taken)!r}, a name under which reward functions are given "
+            "something else; rename it"
+        )
+    near = difflib.get_close_matches(HINT, columns, n=1)
+    if with_hints and HINT not in columns and near:
+        raise ValueError(
+            f"{name} has no column {HINT!r}, from which the teacher takes its hint, but "
+            f"{near[0]!r}; rename it"
+        )
 
 
 def check_batches(args: PGPOConfig, prompts: int, may_evaluate: bool) -> None:
@@ -171,26 +194,6 @@ def check_templates(args: PGPOConfig) -> None:
             raise ValueError(f"{name} lacks {{{lacks[0]}}}, which it is there to show; add it")
 
 
-def _check_hints(args: PGPOConfig, rows: Any, name: str) -> None:
-    """Static feedback is optional, so what is misspelt or no text would be left out silently."""
-    if not args.include_environment_feedback:
-        return
-    first = rows[0]
-    if HINT not in first:
-        near = difflib.get_close_matches(HINT, first, n=1)
-        if near:
-            raise ValueError(
-                f"{name} has no column {HINT!r}, from which the teacher takes its hint, but "
-                f"{near[0]!r}; rename it"
-            )
-        return
-    hints = rows[HINT] if isinstance(rows, Dataset) else (row[HINT] for row in rows)
-    for index, hint in enumerate(hints):
-        if not isinstance(hint, str | None):
-            raise ValueError(
-                f"{name}, row {index}: expected a {HINT!r} that is text or None, found "
-                f"{type(hint).__name__}"
-            )
 
 
 def check_chat_template(rows: list[dict[str, Any]], processing_class: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +216,24 @@ def test_rows_are_read_as_a_transform_gives_them() -> None:
         lambda batch: {"prompt": [f"add {n}" for n in batch["number"]]}
     )
     check_prompt_rows(rows, "train_dataset")
+
+
+class _Counted(list[dict[str, Any]]):
+    """Rows that are counted as they are read."""
+
+    read = 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for row in super().__iter__():
+            self.read += 1
+            yield row
+
+
+def test_rows_are_read_once(make_config: Callable[..., Any], tiny_model_path: str) -> None:
+    rows = _Counted(tiny_dataset(50))
+    config = make_config(include_environment_feedback=True)
+    check_before_loading(tiny_model_path, config, rows)
+    assert rows.read == 50 + 1  # the first one tells the columns
 
 
 # A hint is text
