@@ -53,10 +53,12 @@ def read_once(
     return _read(generate, ids[:, :-1], mask[:, :-1], read)
 
 
-def repeated(cache: Cache, k: int) -> Cache:
-    """A copy with each row k times; `generate` writes into the cache that it is given."""
-    cache = copy.deepcopy(cache)
-    cache.batch_repeat_interleave(k)
+def repeated(cache: Cache, k: int, keep: bool = True) -> Cache:
+    """Each row k times; `generate` writes into it, so it is a copy if the cache is to be kept."""
+    if keep:
+        cache = copy.deepcopy(cache)
+    if k > 1:
+        cache.batch_repeat_interleave(k)
     return cache
 
 

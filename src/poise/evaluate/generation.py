@@ -103,8 +103,9 @@ def complete(
     read = read_once(model, ids, mask, whole=sampling.k > 1)
     for first in range(0, sampling.k, most):
         k = min(most, sampling.k - first)
+        is_last = first + k == sampling.k
         output = model.generate(
-            **_repeated(ids, mask, read, k),
+            **_repeated(ids, mask, read, k, keep=not is_last),
             generation_config=_generation_config(sampling, ends, pad),
             stopping_criteria=_stop_criteria(tokenizer, sampling.stop),
         )
@@ -118,12 +119,12 @@ def _left_padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side="left")
 
 
-def _repeated(ids: Tensor, mask: Tensor, read: Cache | None, k: int) -> dict[str, Any]:
-    """What `generate` is given for k samples of each prompt."""
+def _repeated(ids: Tensor, mask: Tensor, read: Cache | None, k: int, keep: bool) -> dict[str, Any]:
+    """What `generate` is given for k samples of each prompt; `keep` what was read for more."""
     return {
         "input_ids": ids.repeat_interleave(k, 0),
         "attention_mask": mask.repeat_interleave(k, 0),
-        CACHE: None if read is None else repeated(read, k),
+        CACHE: None if read is None else repeated(read, k, keep),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from tokenizers import decoders
 from transformers import (
     AutoModelForCausalLM,
+    DynamicCache,
     GPT2Config,
     LlamaForCausalLM,
     MistralConfig,
@@ -191,6 +193,25 @@ def test_prompts_that_are_read_once_give_the_samples_of_prompts_that_are_read_k_
     assert long == [(3, 6)]  # three prompts of seven tokens, without the last
     monkeypatch.setattr("poise.evaluate.generation.read_once", lambda *_, **__: None)
     assert drawn(PROMPTS) == once
+
+
+@pytest.mark.parametrize(("k", "copies"), [(1, 0), (2, 0), (5, 2)])
+def test_what_was_read_is_copied_only_for_samples_that_come_later(
+    k: int, copies: int, model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[Any] = []
+    original = copy.deepcopy
+
+    def counted(value: Any, *memo: Any) -> Any:
+        if isinstance(value, DynamicCache):
+            copied.append(value)
+        return original(value, *memo)
+
+    monkeypatch.setattr(copy, "deepcopy", counted)
+    prompts = [[*range(3, 13), *prompt] for prompt in PROMPTS]
+    sampling = Sampling(k=k, temperature=1.0, max_new_tokens=3)
+    complete(model, tokenizer, prompts, sampling, most_rows=2)
+    assert len(copied) == copies
 
 
 def test_a_prompt_of_one_token_beside_longer_ones(model: Any, tokenizer: Any) -> None:
