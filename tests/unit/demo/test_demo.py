@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,24 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from poise.demo.pool import Job, JobError, State, Tell, run_jobs
+from poise.demo.pool import Job, JobError, State, run_jobs
 from poise.demo.report import write_demo_report
 from poise.demo.screen import Screen
 from poise.evaluate.records import Header, QuestionRecord, RecordWriter
-
-
-def write(tell: Tell, *, path: str) -> None:
-    print("said by a job")
-    tell(0.5, "half way")
-    Path(path).write_text("written")
-
-
-def fail(tell: Tell) -> None:
-    raise RuntimeError("no such luck")
-
-
-def vanish(tell: Tell) -> None:
-    os._exit(3)
+from tests.unit.demo.jobs import fail, vanish, write
 
 
 def job(work: Any, name: str = "job", **arguments: Any) -> Job:
