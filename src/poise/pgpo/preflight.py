@@ -194,8 +194,6 @@ def check_templates(args: PGPOConfig) -> None:
             raise ValueError(f"{name} lacks {{{lacks[0]}}}, which it is there to show; add it")
 
 
-
-
 def check_chat_template(rows: list[dict[str, Any]], processing_class: Any) -> None:
     """A conversational prompt needs a tokenizer that knows how to write one down.
 
