@@ -44,7 +44,7 @@ def test_in_factor_space_two_ranks_equal_one(
         "space": "factor",
         "domain_weights": weights,
         "mask_scale": scale,
-        "max_steps": 20,
+        "max_steps": 5,
     }
     run_exactly(exact_model_path, str(tmp_path / "one"), settings)
     one = load_file(tmp_path / "one" / "final.safetensors")
@@ -59,7 +59,7 @@ def test_in_direction_space_two_ranks_equal_one(
 ) -> None:
     """By tokens, so that plain training's gradient is the same on two ranks."""
     space = {"space": "direction", "applied_to": applied_to}
-    settings = SETTINGS | space | {"domain_weights": "tokens", "max_steps": 20}
+    settings = SETTINGS | space | {"domain_weights": "tokens", "max_steps": 5}
     run_exactly(exact_model_path, str(tmp_path / "one"), settings)
     run_exactly(exact_model_path, str(tmp_path / "plain"), settings | {"use_engine": False})
     one, plain = (load_file(tmp_path / name / "final.safetensors") for name in ("one", "plain"))
@@ -70,7 +70,7 @@ def test_in_direction_space_two_ranks_equal_one(
 
 def test_pcgrad_on_two_ranks_equals_one(tmp_path: Path, exact_model_path: str) -> None:
     """Also in the order that it draws."""
-    settings = SETTINGS | {"method": "pcgrad", "max_steps": 20}
+    settings = SETTINGS | {"method": "pcgrad", "max_steps": 5}
     run_exactly(exact_model_path, str(tmp_path / "one"), settings)
     one = load_file(tmp_path / "one" / "final.safetensors")
     two = _two_ranks(exact_model_path, tmp_path / "two", settings)

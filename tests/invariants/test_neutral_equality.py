@@ -100,8 +100,6 @@ HOST_ONLY_CASES = [(mode, "ema", lora) for mode in HOST_ONLY_MODES for lora in (
 QUICK = [
     ("sampled token, off policy", "ema", False),
     ("full, Jensen-Shannon", "ema", True),
-    ("full, Jensen-Shannon", "base", False),
-    ("top-k with tail, off policy", "ema", False),
     ("blend with the policy loss", "ema", True),
 ]
 

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from poise import PGPOTrainer
 from poise.trl.contract import SDPOConfig, SDPOTrainer
 from tests.exact import ROUNDING, apart
+from tests.grids import grid
 from tests.tiny import tiny_dataset
 
 Make = Callable[..., Any]
@@ -72,7 +73,7 @@ BLENDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.usefixtures("device")
-@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("blend", grid(BLENDS, ["off policy", "in a batch's units"]))
 def test_the_blend_is_trls(blend: str, make_trainer: Make) -> None:
     runs = []
     for settings in ({"trainer": SDPOTrainer, "distillation_weight": 0.4}, TRLS):
@@ -139,7 +140,7 @@ def test_a_step_is_that_of_the_routed_loss_by_hand(make_trainer: Make, normalize
 
 
 @pytest.mark.usefixtures("device")
-@pytest.mark.parametrize("multiplier", ["information", "distance"])
+@pytest.mark.parametrize("multiplier", grid(["information", "distance"], ["distance"]))
 def test_micro_batches_of_one_equal_one_batch(make_trainer: Make, multiplier: str) -> None:
     settings = ROUTED | {"multiplier": multiplier, "sensitivity": 1.0, "signal_reference": "none"}
     whole = make_trainer(SUCCESSES, **settings)

@@ -81,7 +81,7 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
 }
 
 
-QUICK = ["soft cap", "tied and transposed", "adapter on the head, base teacher", "temperature"]
+QUICK = ["soft cap", "tied and transposed", "adapter on the head, base teacher"]
 COMMON: dict[str, Any] = {
     "max_steps": 4,
     "optim": "sgd",
