@@ -120,7 +120,7 @@ def write_demo_report(path: Path, pgpo: Path, sdpo: Path, isomers: Sequence[Path
     recall, toys = _recall(*runs), _isomers(isomers)
     panels = [panel for title in _CURVES for panel in PANELS if panel.title == title]
     page = (
-        environment()
+        environment("poise.demo")
         .get_template("demo.html.j2")
         .render(
             recall=recall,

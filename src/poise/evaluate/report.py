@@ -55,7 +55,7 @@ def render_report(runs: Sequence[Run]) -> str:
     curves = _curves(runs)
     results = results_of(runs)
     return (
-        environment()
+        environment("poise.evaluate")
         .get_template("report.html.j2")
         .render(
             runs=runs,
@@ -87,10 +87,10 @@ def _curves(runs: Sequence[Run]) -> list[tuple[str, str | None]]:
     ]
 
 
-def environment() -> jinja2.Environment:
-    """What the pages' templates are filled by."""
+def environment(package: str) -> jinja2.Environment:
+    """What fills in the templates of a package's pages."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("poise.evaluate"),
+        loader=jinja2.PackageLoader(package),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
