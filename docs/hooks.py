@@ -1,4 +1,4 @@
-"""For MkDocs: the figures of experiments, which lie outside its folder, go where pages look for them."""
+"""For MkDocs: copies figures of experiments, which lie outside its folder, into the site."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ PAGE = Path(__file__).with_name("arguments.md")
 def page() -> str:
     """The page as text."""
     parts = [
-        "# All arguments\n\nPoise's own; each configuration also takes those of its parent in TRL. On "
-        "the command line they are flags,\nin a YAML file keys. `python docs/write_arguments.py` "
-        "writes this page.\n"
+        "# All arguments\n\nPoise's own; a configuration also takes those of its parent in TRL.\n"
+        "On the command line they are flags, in a YAML file keys.\n"
+        "`python docs/write_arguments.py` writes this page.\n"
     ]
     for config in (PGPOConfig, IGAConfig):
         (parent,) = config.__bases__
