@@ -8,9 +8,9 @@ problem per domain, all of one form.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 # Domains to train on, and domains that are kept for tests out of distribution.
 TRAIN_DOMAINS: tuple[str, ...] = ("mathematics", "medicine", "law", "science")
@@ -48,6 +48,11 @@ class Form:
                 f"them, found {self.options}"
             )
 
+    @property
+    def own_names(self) -> dict[str, str]:
+        """The names of options that are the same in every domain: themselves."""
+        return {option: option for option in self.options}
+
 
 @dataclass(frozen=True)
 class Story:
@@ -67,26 +72,24 @@ class Story:
     names: Mapping[str, str]
 
 
-class Family(Protocol):
+@dataclass(frozen=True)
+class Family:
     """A kind of logic: draws forms, and tells them.
 
-    Attributes:
+    Args:
         name: Unique name.
+        draw: (random numbers, depth) -> a random form.
+        tell: (form, domain, number of the phrasing, random numbers) -> the form in the domain's
+            words. The random numbers choose names and the like, never the logic.
         depths: Depths that it can draw, from 1.
-        phrasings: Number of different ways of telling in each domain.
+        phrasings: Ways of telling that each domain has.
     """
 
     name: str
-    depths: range
-    phrasings: int
-
-    def draw(self, rng: random.Random, depth: int) -> Form:
-        """A random form."""
-        ...
-
-    def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-        """The form in a domain's words. `rng` chooses names and the like, never the logic."""
-        ...
+    draw: Callable[[random.Random, int], Form]
+    tell: Callable[[Form, str, int, random.Random], Story]
+    depths: range = range(1, 5)
+    phrasings: int = 3
 
 
 @dataclass(frozen=True)
@@ -137,4 +140,4 @@ class IsomerSet:
     depth: int
     form: Mapping[str, Any]
     answer: str
-    problems: tuple[Problem, ...] = field(default=())
+    problems: tuple[Problem, ...]

@@ -9,13 +9,13 @@ from collections import Counter
 from functools import cache
 
 import pytest
+from poise.isomers.lexicon import CHOICES, NAMES, draw_names
+from poise.isomers.render import form_key
 from scipy import stats
 
 from poise.isomers.families import FAMILIES, get_families
 from poise.isomers.families.syllogism import solve
-from poise.isomers.lexicon import CHOICES, NAMES, draw_names
 from poise.isomers.model import DOMAINS, Form
-from poise.isomers.render import form_key
 
 from .solvers import SOLVERS, solve_by_crowds
 

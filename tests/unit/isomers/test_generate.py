@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from poise.isomers.render import tell_form
 
 from poise.isomers.cues import KINDS, Cue
 from poise.isomers.families import FAMILIES
 from poise.isomers.generate import draw_forms, generate_isomers
 from poise.isomers.model import DOMAINS, HELD_OUT_DOMAINS, TRAIN_DOMAINS, Form, Story
-from poise.isomers.render import tell_form
 from poise.isomers.rows import isomer_tests
 
 from .classifiers import shown_options

@@ -9,9 +9,9 @@ from collections import Counter
 from functools import cache
 
 import pytest
+from poise.isomers.families.wording import an, counted, every, plural
 
 from poise.isomers.families import counting, rates, state_changes, two_unknowns
-from poise.isomers.families.wording import an, counted, every, plural
 from poise.isomers.model import DOMAINS, Family, Form, Story
 
 from .solvers_numbers import SOLVERS

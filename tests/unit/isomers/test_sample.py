@@ -15,12 +15,12 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from poise.isomers.render import form_key
 
 from poise.isomers.cues import Cue
 from poise.isomers.families import FAMILIES
 from poise.isomers.generate import generate_isomers
 from poise.isomers.model import DOMAINS, Form, IsomerSet, Problem
-from poise.isomers.render import form_key
 from poise.splits import SPLITS, stable_split
 
 from .classifiers import answer_places, bag_of_words, held_out_hits, marks, surprise

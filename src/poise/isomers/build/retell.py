@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ..meanings import read_answer
 from ..model import TRAIN_DOMAINS, Problem
 from .checks import Limits, review
 from .journal import Outcome
@@ -109,8 +110,6 @@ def _tell(
 
 
 def _kept(problem: SourceProblem, domain: str, told: Retelling, attempts: int) -> Outcome:
-    from ..meanings import read_answer
-
     answer = read_answer(told.prompt, told.answer)
     # An option by its words, not by its letter.
     text = answer.text if answer is not None and answer.kind == "option" else told.answer

@@ -33,9 +33,7 @@ class Build:
             self.endpoint.mood = mood
         wanted = Plan(**{"domains": DOMAINS, "attempts": 2, **plan})
         problems = read_problems(self.path)
-        teacher = EndpointTeacher(
-            "m", self.endpoint.url, KEY, first_wait=0.01, retries=1, concurrency=concurrency
-        )
+        teacher = EndpointTeacher("m", self.endpoint.url, KEY, retries=1, concurrency=concurrency)
         with open_journal(self.output, problems, wanted, teacher) as journal:
             tell_all(journal, problems, wanted, teacher)
             return finish(journal, problems, wanted, self.output)
