@@ -139,11 +139,14 @@ def check_rows(rows: Iterable[Mapping[str, Any]], where: str = "") -> None:
     Raises:
         ValueError: Naming the first row where it is not.
     """
-    answers, options = [], []
-    for row in rows:
-        answers.append(row.get("answer"))
-        options.append(row.get("options"))
-    check_answers(answers, options, len(answers), where)
+    for number, row in enumerate(rows):
+        letter, options = row.get("answer"), row.get("options")
+        known = LETTERS[: len(options)] if options else LETTERS
+        if letter not in known:
+            raise ValueError(
+                f"{where}row {number}: expected an answer among {', '.join(known)}, found "
+                f"{letter!r}; the column 'answer' must hold the letter of the right option"
+            )
 
 
 def _with_check(function: F) -> F:
@@ -171,11 +174,16 @@ def multiple_choice_feedback_reward(
         ValueError: If an answer is not a letter of its row's options (the row is named), or the
             columns differ in length.
     """
-    options = columns.get("options")
-    check_answers(answer, options, len(completions))
+    options, length = columns.get("options"), len(completions)
+    if len(answer) != length or (options is not None and len(options) != length):
+        raise ValueError(
+            f"reward: expected {length} answers, one for each completion, found {len(answer)}"
+            + ("" if options is None else f" and {len(options)} lists of options")
+        )
+    listed = options or [None] * length
+    check_rows({"answer": a, "options": o} for a, o in zip(answer, listed, strict=True))
     texts = map(completion_text, completions)
-    rows = zip(texts, answer, options or [None] * len(answer), strict=True)
-    return [_score(text, right, listed) for text, right, listed in rows]
+    return [_score(*row) for row in zip(texts, answer, listed, strict=True)]
 
 
 def _score(text: str, right: str, options: Sequence[str] | None) -> Feedback:
@@ -198,29 +206,3 @@ def multiple_choice_reward(
         As `multiple_choice_feedback_reward`.
     """
     return [reward for reward, _ in multiple_choice_feedback_reward(completions, answer, **columns)]
-
-
-def check_answers(
-    answer: Sequence[Any],
-    options: Sequence[Sequence[str] | None] | None,
-    length: int,
-    where: str = "",
-) -> None:
-    """Check that every answer is the letter of an option.
-
-    Raises:
-        ValueError: Naming the first row where it is not.
-    """
-    if len(answer) != length or (options is not None and len(options) != length):
-        raise ValueError(
-            f"reward: expected {length} answers, one for each completion, found {len(answer)}"
-            + ("" if options is None else f" and {len(options)} lists of options")
-        )
-    for row, letter in enumerate(answer):
-        listed = options[row] if options is not None else None
-        known = LETTERS[: len(listed)] if listed else LETTERS
-        if letter not in known:
-            raise ValueError(
-                f"{where}row {row}: expected an answer among {', '.join(known)}, found {letter!r}; "
-                "the column 'answer' must hold the letter of the right option"
-            )

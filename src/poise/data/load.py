@@ -18,6 +18,21 @@ DEFAULT_COUNT = 1000
 _FACTS = Path(__file__).with_name("facts.jsonl")
 
 Source = Callable[..., "Dataset"]
+KINDS: dict[str, Source] = {}
+
+
+def register(kind: str) -> Callable[[Source], Source]:
+    """Decorator: adds a source that `load_questions` knows as `kind` or `kind:rest`.
+
+    A source takes `rest` (what follows the colon, or ""), `split`, and the options that it knows,
+    by their names, and returns rows with a column `prompt`.
+    """
+
+    def add(load: Source) -> Source:
+        KINDS[kind] = load
+        return load
+
+    return add
 
 
 def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
@@ -40,57 +55,35 @@ def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
             generated, else all), ``seed`` (which ones), ``style`` (``chat``, ``plain`` or
             ``short``; rows that bring their prompt keep it), ``reference`` (SciKnowEval: reference
             answers as privileged context), ``depths``, ``domains``, ``cue_strength``,
-            ``phrasings`` and ``tests`` (of isomers, as in `isomers.load.load_isomers`), and
+            ``phrasings`` and ``tests`` (of isomers, as in `isomers.rows.load_isomers`), and
             what the source itself knows.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: If the name, an option or a row is wrong.
     """
     kind, _, rest = name.partition(":")
+    given: dict[str, Any] = {"split": split, **options}
     if kind in KINDS:
-        return _call(KINDS[kind], name, {"rest": rest, "split": split, **options})
-    local = Path(name).exists() or name.endswith(".jsonl") or name.startswith((".", "/", "~"))
-    return _call(_local if local else _hub, name, {"source": name, "split": split, **options})
-
-
-def _call(load: Callable[..., Dataset], name: str, options: dict[str, Any]) -> Dataset:
-    """Call a source with its options; refuse what it does not know."""
+        load, given["rest"] = KINDS[kind], rest
+    else:
+        is_local = (
+            Path(name).exists() or name.endswith(".jsonl") or name.startswith((".", "/", "~"))
+        )
+        load, given["source"] = (_local if is_local else _hub), name
     parameters = inspect.signature(load).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        for option in options:
-            if option not in parameters:
-                known = [p for p in parameters if p not in ("source", "rest", "split")]
-                near = difflib.get_close_matches(option, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(
-                    f"{name}: expected options among {', '.join(known)}, found {option!r}{hint}"
-                )
-    return load(**options)
+    unknown = [option for option in options if option not in parameters]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        known = [p for p in parameters if p not in ("source", "rest", "split")]
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{name}: expected options among {', '.join(known)}, found {unknown[0]!r}{hint}"
+        )
+    return load(**given)
 
 
-def register(kind: str) -> Callable[[Source], Source]:
-    """Decorator: adds a source that `load_questions` knows as `kind` or `kind:rest`.
-
-    Args:
-        kind: its name.
-
-    A source takes `rest` (what follows the colon, or ""), `split`, and the options that it knows,
-    by their names, and returns rows with a column `prompt`.
-    """
-
-    def add(load: Source) -> Source:
-        KINDS[kind] = load
-        return load
-
-    return add
-
-
-def _facts(
-    rest: str,
-    split: str,
-    count: int | None = None,
-    seed: int = 0,
-) -> Dataset:
+@register("facts")
+def _facts(rest: str, split: str, count: int | None = None, seed: int = 0) -> Dataset:
     from datasets import Dataset
 
     rows = [row for row in read_jsonl(_FACTS) if row.pop("split") == split]
@@ -102,6 +95,7 @@ def _facts(
     return _some(Dataset.from_list(rows), count, seed)
 
 
+@register("sciknoweval")
 def _sciknoweval(
     rest: str,
     split: str,
@@ -116,6 +110,7 @@ def _sciknoweval(
     return _some(table, count, seed)
 
 
+@register("reasoning_gym")
 def _reasoning_gym(
     rest: str,
     split: str,
@@ -131,6 +126,7 @@ def _reasoning_gym(
     return load_reasoning_gym(rest, split, count, seed, style, **settings)
 
 
+@register("isomers")
 def _isomers(
     rest: str,
     split: str,
@@ -142,7 +138,7 @@ def _isomers(
     phrasings: str = "seen",
     tests: bool | Sequence[str] = False,
 ) -> Dataset:
-    from ..isomers.load import load_isomers
+    from ..isomers.rows import load_isomers
 
     families = _listed(rest) or None
     return load_isomers(
@@ -166,8 +162,7 @@ def _local(
 
     rows = [row for path in split_files(source, split) for row in read_jsonl(path)]
     if is_sciknoweval(rows):
-        table = load_sciknoweval(source, split, domains, style, reference)
-        return _some(table, count, seed)
+        return _some(load_sciknoweval(source, split, domains, style, reference), count, seed)
     if reference:
         raise ValueError(
             f"{source}: expected questions in SciKnowEval's form to take reference answers from, "
@@ -222,19 +217,12 @@ def _isomer_sets(
     """
     from datasets import Dataset
 
-    from ..isomers.load import check_isomers, some_isomers
+    from ..isomers.rows import some_isomers
+    from ..isomers.validate import check_isomers
 
     if any("options" in row for row in rows):
         check_isomers(rows, source)
     return Dataset.from_list(some_isomers(rows, count, seed, domains))
-
-
-KINDS: dict[str, Source] = {
-    "facts": _facts,
-    "sciknoweval": _sciknoweval,
-    "reasoning_gym": _reasoning_gym,
-    "isomers": _isomers,
-}
 
 
 def _listed(text: str) -> list[str]:

@@ -6,10 +6,11 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.progress import track
 
+from ..rows import check_some
 from ..splits import check_split, stable_split
 from .cues import Cue, list_options
 from .families import FAMILIES, get_families
@@ -55,7 +56,12 @@ def generate_isomers(
         ValueError: a wrong argument, or a family that has no more different forms of that depth
             in this split.
     """
-    _check(count, depths, domains, phrasings)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"count: expected at least 1, found {count!r}")
+    check_some("depths", depths, sorted({d for one in FAMILIES.values() for d in one.depths}))
+    check_some("domains", domains, DOMAINS)
+    if phrasings not in PHRASINGS:
+        raise ValueError(f"phrasings: expected one of {', '.join(PHRASINGS)}, found {phrasings!r}")
     check_split(split)
     forms = draw_forms(count, split, seed, get_families(families), depths)
     shown = track(forms, "Isomer sets", disable=not progress)
@@ -190,27 +196,3 @@ def tell_form(
         answer=form.answer,
         problems=tuple(problems),
     )
-
-
-def _check(count: int, depths: Sequence[int], domains: Sequence[str], phrasings: str) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"count: expected at least 1, found {count!r}")
-    known = sorted({depth for family in FAMILIES.values() for depth in family.depths})
-    _check_some("depths", depths, known)
-    check_domains(domains)
-    if phrasings not in PHRASINGS:
-        raise ValueError(f"phrasings: expected one of {', '.join(PHRASINGS)}, found {phrasings!r}")
-
-
-def check_domains(domains: Sequence[str]) -> None:
-    """Raises: ValueError, unless these are some of `model.DOMAINS`, each one once."""
-    _check_some("domains", domains, DOMAINS)
-
-
-def _check_some(name: str, found: Sequence[Any], allowed: Sequence[Any]) -> None:
-    if not isinstance(found, Sequence) or isinstance(found, str) or not found:
-        raise ValueError(f"{name}: expected some of {list(allowed)}, found {found!r}")
-    if not set(found) <= set(allowed):
-        raise ValueError(f"{name}: expected some of {list(allowed)}, found {list(found)!r}")
-    if len(set(found)) != len(found):
-        raise ValueError(f"{name}: expected each one once, found {list(found)!r}")

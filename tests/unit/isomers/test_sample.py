@@ -15,11 +15,10 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from poise.isomers.render import form_key
 
 from poise.isomers.cues import Cue
 from poise.isomers.families import FAMILIES
-from poise.isomers.generate import generate_isomers
+from poise.isomers.generate import form_key, generate_isomers
 from poise.isomers.model import DOMAINS, Form, IsomerSet, Problem
 from poise.splits import SPLITS, stable_split
 

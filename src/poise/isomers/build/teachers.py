@@ -99,10 +99,8 @@ class EndpointTeacher:
             base_url=self.base_url,
             timeout=timeout,
             max_retries=retries,
-            default_headers=None if key else {"Authorization": openai.Omit()},
             http_client=openai.DefaultHttpxClient(
-                follow_redirects=False,
-                event_hooks={"request": [lambda request: self._turns.wait()]},
+                follow_redirects=False, event_hooks={"request": [self._before]}
             ),
         )
 
@@ -130,10 +128,10 @@ class EndpointTeacher:
     def complete(self, messages: Messages) -> str:
         """As `Teacher.complete`; waits and tries again where that may help."""
         body: dict[str, Any] = {"model": self.model, "messages": messages, **self.sampling}
+        problem = ""
         for attempt in range(self.retries + 1):
             try:
                 reply = self._client.chat.completions.with_raw_response.create(**body)
-                content = reply.http_response.json()["choices"][0]["message"]["content"]
             except openai.APIConnectionError as error:
                 problem = self._cause(error)
                 break
@@ -142,6 +140,8 @@ class EndpointTeacher:
                     raise self._status_error(error) from None
                 problem = f"HTTP {error.status_code}"
                 break
+            try:
+                content = reply.http_response.json()["choices"][0]["message"]["content"]
             except (ValueError, LookupError, TypeError):
                 problem = "a reply that is no chat completion"
                 time.sleep(FIRST_WAIT * 2.0 ** min(attempt, 4))
@@ -151,6 +151,12 @@ class EndpointTeacher:
             f"{self.base_url} failed again after {self.retries} retries, with {problem}; "
             "what is finished is kept, run the same command again to go on"
         )
+
+    def _before(self, request: Any) -> None:
+        """Runs before every request, further attempts included."""
+        self._turns.wait()
+        if not self._key:
+            request.headers.pop("Authorization", None)
 
     def _status_error(self, error: openai.APIStatusError) -> TeacherError:
         status = error.status_code
