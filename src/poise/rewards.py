@@ -43,7 +43,7 @@ _STATEMENT = re.compile(
 _BOXED = re.compile(r"\\boxed\{([A-D])\}|\(([A-D])\)[\s.*]*$")
 _LINE = re.compile(r"^[ \t]*[*\[(]*([A-D])(?:[*\])]+|[.:](?=\s|$)|[ \t]*$)", re.MULTILINE)
 _QUOTES = " \t\"'`“”‘’"
-# A base model goes on with questions of its own, which are not the one that was asked.
+# A base model goes on with further questions, which nobody asked.
 _NEXT_QUESTION = re.compile(r"\n\s*(?:Question|Q)\s*\d*\s*:")
 
 

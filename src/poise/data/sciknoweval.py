@@ -53,7 +53,7 @@ def load_sciknoweval(
             of the question decides (80 %, 10 %, 10 %).
         domains: Some of the domains; None for all that there are.
         style: ``chat`` keeps the prompts as they are; another style renders them anew.
-        reference: Reference answers as privileged context: the teacher is told each right
+        reference: Reference answers as privileged context: the teacher reads each right
             answer, in the style's form. Without, it learns from successes alone, so a model that
             never succeeds never starts.
 

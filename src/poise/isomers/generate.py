@@ -20,7 +20,7 @@ Part = TypeVar("Part")
 PHRASINGS = ("seen", "unseen")
 DEPTHS = (1, 2)
 # Fruitless draws in a row after which a family counts as used up. A split holds a tenth of its
-# forms at least, so so many mean that nearly all of them have been drawn.
+# forms at least, so then nearly all of them have been drawn.
 MAX_TRIES = 2000
 
 
@@ -65,7 +65,7 @@ def generate_isomers(
     check_split(split)
     forms = draw_forms(count, split, seed, get_families(families), depths)
     shown = track(forms, "Isomer sets", disable=not progress)
-    return [tell_form(form, domains, phrasings, cue, seed) for form in shown]
+    return [render_form(form, domains, phrasings, cue, seed) for form in shown]
 
 
 def draw_forms(
@@ -159,20 +159,20 @@ def write_problem(
     )
 
 
-def tell_form(
+def render_form(
     form: Form,
     domains: Sequence[str],
     phrasings: str = "seen",
     cue: Cue | None = None,
     seed: int = 0,
 ) -> IsomerSet:
-    """Tell a form in each domain.
+    """Render a form in each domain.
 
     Names, numbers of phrasing and the like depend on the form, the domain and the seed alone,
     not on the cue: with another cue the same story has another list of options.
 
     Args:
-        form: What to tell.
+        form: What to render.
         domains: In whose words.
         phrasings: ``"seen"``: any but the last of each domain; ``"unseen"``: the last.
         cue: The shortcut, none by default.
@@ -185,7 +185,7 @@ def tell_form(
         rng = random.Random(f"poise isomers story {seed} {key} {domain}")
         last = family.phrasings - 1
         phrasing = last if phrasings == "unseen" else rng.randrange(last)
-        story = family.tell(form, domain, phrasing, rng)
+        story = family.render(form, domain, phrasing, rng)
         rng = random.Random(f"poise isomers options {seed} {key} {domain} {cue.mode}")
         problems.append(write_problem(form, story, domain, phrasing, cue, rng))
     return IsomerSet(

@@ -1,6 +1,6 @@
-"""The shapes of logical isomers: a form without language, its tellings, the set that joins them.
+"""The shapes of logical isomers: a form without language, its versions, the set that joins them.
 
-A `Form` is logic alone. A `Family` draws forms and tells each in the words of a domain as a
+A `Form` is logic alone. A `Family` draws forms and renders each in the words of a domain as a
 `Story`. A `Problem` is a story written down as prompt and completion; an `IsomerSet` holds one
 problem per domain, all of one form.
 """
@@ -8,7 +8,7 @@ problem per domain, all of one form.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,12 +54,17 @@ class Form:
         return {option: option for option in self.options}
 
 
+def by_mention(entities: Iterable[int]) -> dict[int, int]:
+    """New numbers of entities in the order of their mention, so that renamed forms are the same."""
+    return {entity: number for number, entity in enumerate(dict.fromkeys(entities))}
+
+
 @dataclass(frozen=True)
 class Story:
     """A form in the words of a domain.
 
     Args:
-        facts: Whole sentences that state the form, in the order in which they are told.
+        facts: Whole sentences that state the form, in the order of the text.
         question: One sentence that asks for the answer.
         steps: Whole sentences of reasoning that follow the form step by step, as many as needed;
             the last one reaches the answer.
@@ -74,36 +79,36 @@ class Story:
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of logic: draws forms, and tells them.
+    """A kind of logic: draws forms, and renders them.
 
     Args:
         name: Unique name.
         draw: (random numbers, depth) -> a random form.
-        tell: (form, domain, number of the phrasing, random numbers) -> the form in the domain's
+        render: (form, domain, number of the phrasing, random numbers) -> the form in the domain's
             words. The random numbers choose names and the like, never the logic.
         depths: Depths that it can draw, from 1.
-        phrasings: Ways of telling that each domain has.
+        phrasings: Ways of putting a form that each domain has.
     """
 
     name: str
     draw: Callable[[random.Random, int], Form]
-    tell: Callable[[Form, str, int, random.Random], Story]
+    render: Callable[[Form, str, int, random.Random], Story]
     depths: range = range(1, 5)
     phrasings: int = 3
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One telling of a form, written down.
+    """One version of a form, written down.
 
     Args:
-        domain: Domain in whose words it is told.
+        domain: Domain in whose words it is.
         prompt: Facts, options and question; what the student reads.
         reasoning: The chain-of-thought.
         answer_text: The right answer in this domain's words.
         options: All options in this domain's words, in the order in which the prompt lists them.
         meanings: The logical answer that each option stands for, in the same order.
-        phrasing: Which way of telling it is.
+        phrasing: Which way of putting the form it is.
         cue: Logical answer to which the surface cue points, None without a cue.
     """
 

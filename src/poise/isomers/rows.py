@@ -44,7 +44,7 @@ class Preset:
 
     Args:
         mode: Mode of the cue.
-        unseen_domains: Whether it is told in the words of the other domains.
+        unseen_domains: Whether it is in the words of the other domains.
         phrasings: ``"seen"`` or ``"unseen"``.
         deeper: Reasoning steps beyond those of training.
     """
@@ -92,7 +92,7 @@ def isomer_tests(
         tests: Some of `TESTS`, by default all (without a cue all but ``reversed``, and ``no_cue``,
             which would be ``in_distribution`` once more; after training in every domain all but
             ``unseen_domains``).
-        domains: Those of training; the test ``unseen_domains`` is told in all others.
+        domains: Those of training; the test ``unseen_domains`` uses all others.
         marks: Those of the cue of training, as in `Cue`.
 
     Raises:
@@ -103,7 +103,7 @@ def isomer_tests(
     unseen = [domain for domain in DOMAINS if domain not in domains]
     if tests and not unseen and "unseen_domains" in tests:
         raise ValueError(
-            f"tests: expected a domain that training left out for 'unseen_domains', found all "
+            f"tests: expected a domain that training does not use for 'unseen_domains', found all "
             f"{len(DOMAINS)} among the domains of training"
         )
     known = [
@@ -206,7 +206,7 @@ def some_isomers(
     seed: int = 0,
     domains: Sequence[str] | None = None,
 ) -> list[Row]:
-    """Rows of `count` sets drawn at random, sets whole but for domains left out.
+    """Rows of `count` sets drawn at random, sets whole but for domains that are not asked for.
 
     Raises:
         ValueError: a domain that no row has, or a count beyond the sets that there are.

@@ -35,7 +35,7 @@ class Fault:
     Args:
         file: Name of the file, or what rows without a file are called.
         line: Line of the file, or number of the row, from 1; None for the file as a whole.
-        isomer_id: The set, None if it cannot be told.
+        isomer_id: The set, None if the row names none.
         kind: What is wrong, in a word or two, such as ``"missing domain"``.
         text: What was expected and what was found.
     """
@@ -84,11 +84,11 @@ def validate_isomers(*sources: Source) -> list[Fault]:
     Args:
         *sources: Files with one JSON object a line, or rows. Several of them are also compared
             with each other, as training and test sets must not share a problem or an id. Sets are
-            told apart by ``isomer_id`` and, where it is there, by the column ``test``.
+            distinguished by ``isomer_id`` and, where it is there, by the column ``test``.
 
     Returns:
         The faults; empty if all is well. Rows that cannot be read, lack a column or have a value
-        of the wrong type are named and left out of all further checks.
+        of the wrong type are named, and not checked further.
 
     Raises:
         FileNotFoundError: a file does not exist.

@@ -68,7 +68,7 @@ def test_tellings_are_whole_english_sentences_that_reach_the_answer(
 ) -> None:
     family, rng = FAMILIES[name], random.Random(f"{name} {domain} {phrasing}")
     for form in (form for depth in family.depths for form in drawn(name, depth)[:20]):
-        story = family.tell(form, domain, phrasing, rng)
+        story = family.render(form, domain, phrasing, rng)
         assert set(story.names) >= set(form.options)
         assert len({story.names[option] for option in form.options}) == len(form.options)
         assert re.search(rf"\b{re.escape(story.names[form.answer])}\b", story.steps[-1])
@@ -84,7 +84,7 @@ def test_tellings_are_whole_english_sentences_that_reach_the_answer(
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_telling_depends_on_the_random_numbers_alone(name: str) -> None:
     family, form = FAMILIES[name], drawn(name, 2)[0]
-    first, again = (family.tell(form, "law", 0, random.Random(3)) for _ in range(2))
+    first, again = (family.render(form, "law", 0, random.Random(3)) for _ in range(2))
     assert first == again
 
 
@@ -93,7 +93,7 @@ def test_reasoning_is_terse(name: str) -> None:
     """A small model is trained on it."""
     family, rng = FAMILIES[name], random.Random(1)
     lengths = [
-        len(" ".join(family.tell(form, domain, 0, rng).steps).split())
+        len(" ".join(family.render(form, domain, 0, rng).steps).split())
         for depth in (1, 2)
         for form in drawn(name, depth, 40)
         for domain in DOMAINS

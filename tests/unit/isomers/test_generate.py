@@ -10,7 +10,7 @@ import pytest
 
 from poise.isomers.cues import KINDS, Cue
 from poise.isomers.families import FAMILIES
-from poise.isomers.generate import draw_forms, generate_isomers, tell_form
+from poise.isomers.generate import draw_forms, generate_isomers, render_form
 from poise.isomers.model import DOMAINS, HELD_OUT_DOMAINS, TRAIN_DOMAINS, Family, Form, Story
 from poise.isomers.rows import isomer_tests
 
@@ -120,12 +120,12 @@ def draw_coin(rng: random.Random, depth: int) -> Form:
     return Form("coin", depth, {"side": side}, side, ("no", "yes"))
 
 
-def tell_coin(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def render_coin(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     return Story(("A coin fell.",), "How?", ("So.",), dict.fromkeys(form.options, "same"))
 
 
 # A family with two forms.
-COIN = Family("coin", draw_coin, tell_coin, range(1, 2))
+COIN = Family("coin", draw_coin, render_coin, range(1, 2))
 
 
 def test_a_family_that_runs_out_of_forms_says_so() -> None:
@@ -138,7 +138,7 @@ def test_a_family_that_runs_out_of_forms_says_so() -> None:
 def test_options_with_one_text_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("poise.isomers.generate.FAMILIES", {"coin": COIN})
     with pytest.raises(ValueError, match="coin in law: expected options with different texts"):
-        tell_form(COIN.draw(random.Random(0), 1), ["law"])
+        render_form(COIN.draw(random.Random(0), 1), ["law"])
 
 
 def test_domains_are_told_as_asked() -> None:

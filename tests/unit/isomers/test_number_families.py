@@ -44,7 +44,7 @@ def forms(family: Family, depth: int) -> list[Form]:
 def stories(family: Family, domain: str, phrasing: int) -> list[tuple[Form, Story]]:
     rng = random.Random(f"{domain} {phrasing}")
     drawn = [form for depth in family.depths for form in forms(family, depth)[:60]]
-    return [(form, family.tell(form, domain, phrasing, rng)) for form in drawn]
+    return [(form, family.render(form, domain, phrasing, rng)) for form in drawn]
 
 
 @pytest.mark.parametrize(("family", "depth"), CASES)

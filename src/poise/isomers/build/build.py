@@ -150,15 +150,16 @@ def _reject(outcome: Outcome, reason: str | None = None) -> dict[str, Any]:
     }
 
 
-Told = tuple[Outcome, bool]
+# An outcome, and whether the teacher gave an answer at all.
+Result = tuple[Outcome, bool]
 
 
-def _hold_refusals(journal: Journal, told: Iterable[Told]) -> Iterator[Outcome]:
+def _hold_refusals(journal: Journal, results: Iterable[Result]) -> Iterator[Outcome]:
     """Hold refusals back until something is answered: a wrong setting refuses every request, and
     its refusals must not be taken for the problems' own."""
     held: list[Outcome] = []
     hopeful = any(outcome.attempts for outcome in journal.outcomes.values())
-    for outcome, answered in told:
+    for outcome, answered in results:
         hopeful = hopeful or answered
         if not (hopeful or outcome.kept):
             held.append(outcome)
@@ -172,7 +173,7 @@ def _hold_refusals(journal: Journal, told: Iterable[Told]) -> Iterator[Outcome]:
     yield from held
 
 
-def _in_threads(works: Sequence[Callable[[], Iterator[Told]]], count: int) -> Iterator[Told]:
+def _in_threads(works: Sequence[Callable[[], Iterator[Result]]], count: int) -> Iterator[Result]:
     """What works yield, as it comes, from at most `count` threads.
 
     The threads are daemons, so that an interruption waits for no reply.
@@ -181,15 +182,15 @@ def _in_threads(works: Sequence[Callable[[], Iterator[Told]]], count: int) -> It
         Exception: the first that a work raises, after what is under way has come.
     """
     left = iter(works)  # of a list, so that threads may share it
-    results: queue.SimpleQueue[Told | None] = queue.SimpleQueue()
+    results: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
     failures: list[BaseException] = []
     stop = threading.Event()
 
     def run() -> None:
         try:
             for work in left:
-                for told in work():
-                    results.put(told)
+                for result in work():
+                    results.put(result)
                     if stop.is_set():
                         return
                 if stop.is_set():
@@ -205,10 +206,10 @@ def _in_threads(works: Sequence[Callable[[], Iterator[Told]]], count: int) -> It
         threading.Thread(target=run, daemon=True).start()
     try:
         while running:
-            if (told := results.get()) is None:
+            if (result := results.get()) is None:
                 running -= 1
             else:
-                yield told
+                yield result
         if failures:
             raise failures[0]
     finally:

@@ -12,7 +12,7 @@ from ..meanings import answer_fault, mentions, read_answer
 from ..quantities import numbers
 from .problems import SourceProblem
 from .prompts import Retelling
-from .signature import overlap, quantity_faults, read_signature, relation_faults
+from .signature import overlap, quantity_faults, relation_faults
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Limits:
 def review(
     problem: SourceProblem,
     domain: str,
-    told: Retelling,
+    version: Retelling,
     others: Mapping[str, str],
     limits: Limits,
 ) -> list[str]:
@@ -49,27 +49,28 @@ def review(
 
     It is kept if the answer survives and the reasoning reaches it, the quantities and relations
     survive, and its wording is not that of another domain, nor that of the source where this is
-    known to be told in another domain.
+    known to be in another domain.
 
     Args:
         problem: The source.
         domain: Domain of the retelling.
-        told: The retelling.
+        version: The retelling.
         others: Domain -> prompt of what is kept of this problem already.
         limits: How near and how far.
     """
-    answer = answer_fault(problem.answer, problem.prompt, told.prompt, told.answer, told.names)
+    asked, prompt = problem.prompt, version.prompt
+    answer = answer_fault(problem.answer, asked, prompt, version.answer, version.names)
     faults = [answer] if answer else []
-    if not faults and not _reaches(problem, told):
-        faults.append(f"the reasoning never names the answer {told.answer!r}")
-    if MARKER in told.prompt:
+    if not faults and not _reaches(problem, version):
+        faults.append(f"the reasoning never names the answer {version.answer!r}")
+    if MARKER in prompt:
         faults.append(f"expected a prompt without {MARKER!r}, which announces the answer")
-    source, new = read_signature(problem.prompt), read_signature(told.prompt)
-    faults += quantity_faults(source, new) + relation_faults(source, new, limits.slack)
+    faults += quantity_faults(asked, prompt)
+    faults += relation_faults(asked, prompt, limits.slack)
     if problem.domain is not None and problem.domain != domain:
-        others = {f"the source ({problem.domain})": problem.prompt, **others}
-    for name, prompt in others.items():
-        share = overlap(told.prompt, prompt)
+        others = {f"the source ({problem.domain})": asked, **others}
+    for name, other in others.items():
+        share = overlap(prompt, other)
         if share > limits.max_overlap:
             faults.append(
                 f"it shares {share:.0%} of its content words with {name}, at most "
@@ -78,17 +79,17 @@ def review(
     return faults
 
 
-def _reaches(problem: SourceProblem, told: Retelling) -> bool:
+def _reaches(problem: SourceProblem, version: Retelling) -> bool:
     """Whether the reasoning names the answer; a truth word may be said in many ways."""
     if problem.answer.kind == "truth":
         return True
     if problem.answer.kind == "number":
-        return problem.answer.logical in numbers(told.reasoning)
+        return problem.answer.logical in numbers(version.reasoning)
     if problem.answer.kind == "name":
-        return mentions(told.reasoning, told.answer)
-    option = read_answer(told.prompt, told.answer)
+        return mentions(version.reasoning, version.answer)
+    option = read_answer(version.prompt, version.answer)
     letter = chr(ord("A") + int(problem.answer.logical[1:]))
     # In its own case, since an "a" is no letter.
-    return re.search(rf"\b{letter}\b", told.reasoning) is not None or (
-        option is not None and mentions(told.reasoning, option.text)
+    return re.search(rf"\b{letter}\b", version.reasoning) is not None or (
+        option is not None and mentions(version.reasoning, option.text)
     )

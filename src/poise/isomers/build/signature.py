@@ -1,6 +1,6 @@
 """The structural signature of a text: what must stay when its story changes.
 
-Choice: all of it is ours, for English text. The signature holds the quantities
+Choice: all of it is ours, for English text. It is the quantities
 (`quantities.quantities`) and, by kind, the number of words that compare, condition, quantify,
 negate or order. It is a sieve for faults, not a proof: a retelling that swaps two people passes.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 
 from ..quantities import NUMBER_WORDS, quantities
 
@@ -35,8 +34,8 @@ RELATIONS: dict[str, tuple[str, ...]] = {
 }
 # Comparatives that point downwards; any other "-er than" points upwards.
 _DOWNWARDS = (
-    "younger shorter lighter slower cheaper weaker thinner narrower poorer worse nearer colder "
-    "cooler softer milder rarer"
+    *("younger", "shorter", "lighter", "slower", "cheaper", "weaker", "thinner", "narrower"),
+    *("poorer", "worse", "nearer", "colder", "cooler", "softer", "milder", "rarer"),
 )
 _NOT_COMPARING = frozenset(["rather", "other", "whether", "never", "together"])
 # Words that carry no story, those of every question among them.
@@ -64,64 +63,41 @@ _WORD = re.compile(r"[^\W\d_]+")
 _MARK = re.compile(r"(?m)(?:^|(?<=\s))\(?[A-H][).]\s")
 
 
-@dataclass(frozen=True)
-class Signature:
-    """What must stay.
-
-    Args:
-        quantities: Canonical quantity -> how often it is stated.
-        relations: Kind of `RELATIONS` -> how many of its words there are.
-    """
-
-    quantities: Counter[str]
-    relations: Counter[str]
-
-
-def read_signature(text: str) -> Signature:
-    """The signature of a text, options included."""
-    return Signature(quantities(_MARK.sub(" ", text)), relations(text))
-
-
 def relations(text: str) -> Counter[str]:
     """How many relation words of each kind a text has."""
-    plain = text.lower().replace("’", "'")
-    return Counter(
-        kind for match in _RELATION.finditer(plain) if (kind := _kind(match)) is not None
-    )
+    found: Counter[str] = Counter()
+    for match in _RELATION.finditer(text.lower().replace("’", "'")):
+        word = match["phrase"] or match["comparative"]
+        if match["contraction"]:
+            found["not"] += 1
+        elif word in _PHRASES:
+            found[_PHRASES[word]] += 1
+        elif word not in _NOT_COMPARING:
+            found["less" if word in _DOWNWARDS else "more"] += 1
+    return found
 
 
-def _kind(match: re.Match[str]) -> str | None:
-    if match["contraction"]:
-        return "not"
-    if match["phrase"]:
-        return _PHRASES[match["phrase"]]
-    word = match["comparative"]
-    if word in _NOT_COMPARING:
-        return None
-    return _PHRASES.get(word, "less" if word in _DOWNWARDS.split() else "more")
-
-
-def quantity_faults(source: Signature, told: Signature) -> list[str]:
+def quantity_faults(source: str, version: str) -> list[str]:
     """Why the quantities of a retelling are not those of its source; empty if they are.
 
     Choice: every quantity must be stated at least as often as in the source, and a quantity may
     be repeated, but none may be new: a new number changes the problem or betrays the answer.
     """
-    lost = source.quantities - told.quantities
-    new = {name: n for name, n in told.quantities.items() if name not in source.quantities}
-    faults = [f"the quantity {_shown(lost)} of the source is missing"] if lost else []
-    return faults + ([f"the quantity {_shown(new)} is not in the source"] if new else [])
+    old, new = (quantities(_MARK.sub(" ", text)) for text in (source, version))
+    lost, added = ", ".join(sorted(old - new)), ", ".join(sorted(set(new) - set(old)))
+    faults = [f"the quantity {lost} of the source is missing"] if lost else []
+    return faults + ([f"the quantity {added} is not in the source"] if added else [])
 
 
-def relation_faults(source: Signature, told: Signature, slack: int = 1) -> list[str]:
+def relation_faults(source: str, version: str, slack: int = 1) -> list[str]:
     """Why the relations of a retelling are not those of its source; empty if they are.
 
     Choice: a kind that the source has must stay and no kind may be added. Where both have it, the
     counts may differ by `slack` words, since the same thing can be said twice.
     """
-    faults = []
+    faults, before, after = [], relations(source), relations(version)
     for kind in RELATIONS:
-        old, new = source.relations[kind], told.relations[kind]
+        old, new = before[kind], after[kind]
         if (old == 0) != (new == 0) or abs(old - new) > slack:
             like = ", ".join(RELATIONS[kind][:4])
             faults.append(f"words of the kind {kind!r} ({like}): {old} in the source, {new} here")
@@ -144,7 +120,3 @@ def overlap(first: str, second: str) -> float:
 def _singular(word: str) -> str:
     is_plural = len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is"))
     return word[:-1] if is_plural else word
-
-
-def _shown(names: Counter[str] | dict[str, int]) -> str:
-    return ", ".join(sorted(names))

@@ -2,11 +2,11 @@
 
 Depth d nests d + 1 conditions. Each leads to an outcome on one side and to the next condition on
 the other; the last leads to outcomes on both. The outcome that is reached is drawn evenly, so
-some values are told that turn out not to matter.
+the text has values that turn out not to matter.
 
 ``data``: ``levels``, each with ``value``, ``threshold``, ``when`` (``"above"`` or
 ``"below"``) and ``leaves`` (whether the condition leads out if it holds, or if it does not);
-``told``, the order in which values are told. Outcome i leaves level i; the last outcome is
+``told``, the order of the values in the text. Outcome i leaves level i; the last outcome is
 where the last condition leads otherwise.
 """
 
@@ -39,7 +39,7 @@ def draw(rng: random.Random, depth: int) -> Form:
     )
 
 
-def tell(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """Reasoning: each condition that is reached, and where it leads."""
     words, levels = read_words("branching")[domain][phrasing], form.data["levels"]
     outcomes = draw_names(domain, len(levels) + 1, rng, "choices")
@@ -94,4 +94,4 @@ def leads_out(level: Mapping[str, Any]) -> bool:
     return holds(level) == bool(level["leaves"])
 
 
-FAMILY = Family("branching", draw, tell)
+FAMILY = Family("branching", draw, render)

@@ -19,7 +19,7 @@ from .words import fill, read_words
 
 @dataclass(frozen=True)
 class Kind:
-    """What is told, and the way to what is asked.
+    """What is given, and the way to what is asked.
 
     Counts have keys: ``total``; ``0``, ``01``, ``012`` for those who have at least these things;
     ``any``, ``none`` and ``one`` (exactly one) of the things; ``only`` the first of two;
@@ -27,7 +27,7 @@ class Kind:
 
     Args:
         sets: Number of things.
-        given: Keys of the counts that are told.
+        given: Keys of the counts that the text gives.
         steps: Key of a count and the terms that add up to it. The last one is asked.
     """
 
@@ -41,7 +41,7 @@ _FROM_TOTAL = ("any", "total - none")
 _SUMS = (("singles", "0 + 1 + 2"), ("pairs", "01 + 02 + 12"))
 _THREE = ("0", "1", "2", "01", "02", "12", "012")
 _ANY_3 = ("any", "singles - pairs + 012")
-# Depth -> kinds that take so many steps.
+# Depth -> kinds that take as many steps.
 KINDS: Mapping[int, tuple[Kind, ...]] = {
     1: (
         Kind(2, ("0", "1", "01"), (_ANY,)),
@@ -76,7 +76,7 @@ def draw(rng: random.Random, depth: int) -> Form:
     return draw_form(rng, "counting", depth, lambda rng: _attempt(rng, kind, number))
 
 
-def tell(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """The form in a domain's words."""
     words = read_words("counting")[domain][phrasing]
     joins = read_words("counting", "joins")[domain]
@@ -106,7 +106,7 @@ def _attempt(rng: random.Random, kind: Kind, number: int) -> Draft | None:
 
 
 def _bound(asked: str, given: Mapping[str, int]) -> int:
-    """What the asked count is less than by what is told: everybody, or who have more of it."""
+    """What the asked count is less than, by what is given: everybody, or who have more of it."""
     wholes = {"total", "any"}
     if asked.isdigit():
         wholes |= {key for key in given if key.isdigit() and set(key) < set(asked)}
@@ -164,4 +164,4 @@ def _which(key: str, things: list[str], joins: Mapping[str, Any]) -> str:
     return str(template.format(**dict(zip("abc", things, strict=False))))
 
 
-FAMILY = Family("counting", draw, tell)
+FAMILY = Family("counting", draw, render)

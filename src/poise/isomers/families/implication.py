@@ -2,11 +2,11 @@
 
 The statements form a tree of rules "if p then q", each side plain or negated, and one literal is
 given. Depth d puts d rules between what is given and what is asked; one or two more rules lead
-elsewhere. A rule may be told as its contrapositive. Where the answer is "unknown", one rule of
+elsewhere. A rule may be put as its contrapositive. Where the answer is "unknown", one rule of
 the chain points the wrong way (affirming the consequent, denying the antecedent).
 
-``data``: ``rules`` as ``[[p, holds], [q, holds]]``, in the order of telling; ``given``, a
-literal, told as number ``place``; ``query``, the statement that is asked for.
+``data``: ``rules`` as ``[[p, holds], [q, holds]]``, in the order of the text; ``given``, a
+literal, in the place ``place``; ``query``, the statement that is asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from ..model import Family, Form, Story
+from ..model import Family, Form, Story, by_mention
 from .words import read_words, sentence
 
 Literal = tuple[int, bool]
@@ -40,12 +40,12 @@ def draw(rng: random.Random, depth: int) -> Form:
         rng.shuffle(ends)
         rules.append(((ends[0], rng.random() < 0.5), (ends[1], rng.random() < 0.5)))
     rng.shuffle(rules)
-    rules, number = _renumber(rules)
+    number = by_mention(atom for rule in rules for atom, _ in rule)
     return Form(
         family="implication",
         depth=depth,
         data={
-            "rules": [[list(p), list(q)] for p, q in rules],
+            "rules": [[[number[atom], holds] for atom, holds in rule] for rule in rules],
             "given": [number[0], literals[0][1]],
             "place": rng.randrange(len(rules) + 1),
             "query": number[depth],
@@ -55,7 +55,7 @@ def draw(rng: random.Random, depth: int) -> Form:
     )
 
 
-def tell(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """Reasoning: from the given, rule by rule, as far as the rules lead to the query."""
     words, data = read_words("implication")[domain][phrasing], form.data
     count = 1 + max(atom for rule in data["rules"] for atom, _ in rule)
@@ -83,22 +83,13 @@ def tell(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
 
 
 def _rule(p: Literal, q: Literal, rng: random.Random) -> Rule:
-    """``p -> q``, or its contrapositive, as often: so how many negations are told says nothing
+    """``p -> q``, or its contrapositive, as often: so the number of negations says nothing
     about whether the last statement holds."""
     return (p, q) if rng.random() < 0.5 else (_not(q), _not(p))
 
 
 def _not(literal: Literal) -> Literal:
     return literal[0], not literal[1]
-
-
-def _renumber(rules: Sequence[Rule]) -> tuple[list[Rule], dict[int, int]]:
-    """Number statements as they are mentioned, so that renamed forms are the same form."""
-    number: dict[int, int] = {}
-    for (p, _), (q, _) in rules:
-        number.setdefault(p, len(number))
-        number.setdefault(q, len(number))
-    return [((number[p], x), (number[q], y)) for (p, x), (q, y) in rules], number
 
 
 def _chain(
@@ -137,4 +128,4 @@ def _way(ways: dict[int, list[int]], start: int, end: int) -> list[int]:
     raise ValueError(f"expected statements that rules connect, found {start} and {end} apart")
 
 
-FAMILY = Family("implication", draw, tell)
+FAMILY = Family("implication", draw, render)

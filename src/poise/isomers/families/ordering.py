@@ -1,7 +1,7 @@
 """Orderings: "a is longer than b" some times over; who is the k-th?
 
-Depth d puts d + 3 things in a row. Every pair of neighbours is told, in random order and in
-either direction, so the order is total; at times one more comparison is told that follows from
+Depth d puts d + 3 things in a row. Every pair of neighbours is stated, in random order and in
+either direction, so the order is total; at times one more comparison is stated that follows from
 the others.
 
 ``data``: ``count`` things; ``facts`` as ``[a, b, "more" | "less"]``; ``rank`` k from 1,
@@ -14,7 +14,7 @@ import itertools
 import random
 from collections.abc import Mapping, Sequence
 
-from ..model import Family, Form, Story
+from ..model import Family, Form, Story, by_mention
 from .words import ORDINALS, draw_names, read_words, sentence
 
 Fact = tuple[int, int, str]
@@ -28,7 +28,7 @@ def draw(rng: random.Random, depth: int) -> Form:
         pairs.append(rng.choice(_distant(count)))
     rng.shuffle(pairs)
     facts = [(a, b, "more") if rng.random() < 0.5 else (b, a, "less") for a, b in pairs]
-    facts, number = _renumber(facts)
+    number = by_mention(entity for a, b, _ in facts for entity in (a, b))
     place = rng.randrange(count)
     from_top = place < (count - 1) / 2 or (2 * place == count - 1 and rng.random() < 0.5)
     answer = number[place]
@@ -38,7 +38,7 @@ def draw(rng: random.Random, depth: int) -> Form:
         depth=depth,
         data={
             "count": count,
-            "facts": [list(fact) for fact in facts],
+            "facts": [[number[a], number[b], kind] for a, b, kind in facts],
             "rank": place + 1 if from_top else count - place,
             "end": "top" if from_top else "bottom",
         },
@@ -47,7 +47,7 @@ def draw(rng: random.Random, depth: int) -> Form:
     )
 
 
-def tell(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """Reasoning: neighbours in their order, the whole order, the k-th of it."""
     words, data = read_words("ordering")[domain][phrasing], form.data
     names = draw_names(domain, data["count"], rng)
@@ -73,15 +73,6 @@ def _distant(count: int) -> list[tuple[int, int]]:
     return [(a, b) for a, b in itertools.combinations(range(count), 2) if b - a > 1]
 
 
-def _renumber(facts: Sequence[Fact]) -> tuple[list[Fact], dict[int, int]]:
-    """Number entities as they are mentioned, so that renamed forms are the same form."""
-    number: dict[int, int] = {}
-    for a, b, _ in facts:
-        number.setdefault(a, len(number))
-        number.setdefault(b, len(number))
-    return [(number[a], number[b], kind) for a, b, kind in facts], number
-
-
 def _sorted(count: int, facts: Sequence[Sequence[int | str]]) -> list[int]:
     """Entities from the most to the least: by how many each one exceeds, in the end."""
     above: dict[int, set[int]] = {entity: set() for entity in range(count)}
@@ -99,4 +90,4 @@ def _rank(words: Mapping[str, str], rank: int, end: str) -> str:
     return superlative if rank == 1 else f"{ORDINALS[rank - 1]} {superlative}"
 
 
-FAMILY = Family("ordering", draw, tell)
+FAMILY = Family("ordering", draw, render)

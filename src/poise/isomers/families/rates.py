@@ -26,7 +26,7 @@ def draw(rng: random.Random, depth: int) -> Form:
     return draw_form(rng, "rates", depth, lambda rng: _attempt(rng, depth, split))
 
 
-def tell(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """The form in a domain's words."""
     words, data = read_words("rates")[domain][phrasing], form.data
     links, split = data["links"], data["split"]
@@ -95,4 +95,4 @@ def _split_step(words: Mapping[str, Any], noun: str, amount: int, p: int, q: int
     return fill(words["steps"][2], **numbers, B=noun)
 
 
-FAMILY = Family("rates", draw, tell, range(1, MAX_LINKS + 2))
+FAMILY = Family("rates", draw, render, range(1, MAX_LINKS + 2))

@@ -28,11 +28,11 @@ def draw(rng: random.Random, depth: int) -> Form:
     return draw_form(rng, "state_changes", depth, lambda rng: _attempt(rng, depth))
 
 
-def tell(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """The form in a domain's words."""
     if form.data["kind"] == "amount":
-        return _tell_amount(form, domain, phrasing)
-    return _tell_holder(form, domain, phrasing, rng)
+        return _render_amount(form, domain, phrasing)
+    return _render_holder(form, domain, phrasing, rng)
 
 
 def _attempt(rng: random.Random, depth: int) -> Draft | None:
@@ -87,7 +87,7 @@ def _after(holder: int, pair: list[int]) -> int:
     return pair[1 - pair.index(holder)] if holder in pair else holder
 
 
-def _tell_amount(form: Form, domain: str, phrasing: int) -> Story:
+def _render_amount(form: Form, domain: str, phrasing: int) -> Story:
     words = read_words("state_changes", "amounts")[domain][phrasing]
     amount = form.data["start"]
     facts, steps = [fill(words["start"], n=amount)], []
@@ -99,7 +99,7 @@ def _tell_amount(form: Form, domain: str, phrasing: int) -> Story:
     return Story(tuple(facts), words["ask"], tuple(steps), form.own_names)
 
 
-def _tell_holder(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def _render_holder(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     words = read_words("state_changes", "holders")[domain][phrasing]
     names = draw_names(domain, HOLDER_COUNT, rng)
     things = rng.sample(words["things"], HOLDER_COUNT)
@@ -112,8 +112,8 @@ def _tell_holder(form: Form, domain: str, phrasing: int, rng: random.Random) -> 
         template = words["stays"] if after == holder else words["moves"]
         steps.append(fill(template, thing=thing, a=names[holder], b=names[after]))
         holder = after
-    told = {f"e{entity}": name for entity, name in enumerate(names)}
-    return Story(tuple(facts), fill(words["ask"], thing=thing), tuple(steps), told)
+    owners = {f"e{entity}": name for entity, name in enumerate(names)}
+    return Story(tuple(facts), fill(words["ask"], thing=thing), tuple(steps), owners)
 
 
-FAMILY = Family("state_changes", draw, tell, range(1, 6))
+FAMILY = Family("state_changes", draw, render, range(1, 6))

@@ -6,7 +6,7 @@ the words alone do not tell the answer. Only forms are taken whose answer is the
 not sets may be empty, because readers disagree about that.
 
 ``data``: ``facts`` as ``[quantifier, a, b]`` with ``"all"``, ``"no"`` or ``"some"``, in the
-order of telling; ``query`` as ``["all" | "some", a, b]``.
+order of the text; ``query`` as ``["all" | "some", a, b]``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from ..model import Family, Form, Story
+from ..model import Family, Form, Story, by_mention
 from .words import read_words, sentence
 
 # A quantifier with the sets that it joins: ("all", 0, 1) says that all of 0 are 1.
@@ -36,7 +36,7 @@ DECIDED = {("all", "all"): "yes", ("all", "some not"): "no"} | {
     ("some", "some"): "yes",
     ("some", "no"): "no",
 }
-FORWARD = 0.65  # share of statements that are told in the direction of the chain
+FORWARD = 0.65  # share of statements that are put in the direction of the chain
 MAX_TRIES = 100_000
 
 
@@ -60,13 +60,14 @@ def draw(rng: random.Random, depth: int) -> Form:
         facts = [*chain, *extra]
         if {solve(facts, query, may_be_empty=empty) for empty in (True, False)} == {answer}:
             rng.shuffle(facts)
-            facts, query = _renumber(facts, query)
-            data = {"facts": [list(fact) for fact in facts], "query": list(query)}
+            number = by_mention(entity for _, a, b in facts for entity in (a, b))
+            renamed = [[kind, number[a], number[b]] for kind, a, b in facts]
+            data = {"facts": renamed, "query": [asked, number[0], number[depth + 1]]}
             return Form("syllogism", depth, data, answer, ANSWERS)
     raise RuntimeError(f"syllogism: no form of depth {depth} in {MAX_TRIES} tries")
 
 
-def tell(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """Reasoning: along the chain, what holds between the first set and each next one."""
     words = read_words("syllogism")[domain][phrasing]
     facts, query = form.data["facts"], form.data["query"]
@@ -172,23 +173,13 @@ def _steps(facts: Sequence[Fact], query: Fact, nouns: str, names: Sequence[str])
     for number, (fact, (held, end)) in enumerate(
         zip(chain, _relations(chain, query[1]), strict=True)
     ):
-        told = say(*fact)
+        step = say(*fact)
         if number and held:
-            told += f", so {say(held, query[1], end)}"
-        steps.append(told)
+            step += f", so {say(held, query[1], end)}"
+        steps.append(step)
         if not held:
             break
     return steps
 
 
-def _renumber(facts: Sequence[Fact], query: Fact) -> tuple[list[Fact], Fact]:
-    """Number sets as they are mentioned, so that renamed forms are the same form."""
-    number: dict[int, int] = {}
-    for _, a, b in facts:
-        number.setdefault(a, len(number))
-        number.setdefault(b, len(number))
-    renamed = [(kind, number[a], number[b]) for kind, a, b in facts]
-    return renamed, (query[0], number[query[1]], number[query[2]])
-
-
-FAMILY = Family("syllogism", draw, tell)
+FAMILY = Family("syllogism", draw, render)

@@ -26,7 +26,7 @@ def draw(rng: random.Random, depth: int) -> Form:
     return draw_form(rng, "two_unknowns", depth, lambda rng: _attempt(rng, depth, weighted))
 
 
-def tell(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """The form in a domain's words."""
     words, data = read_words("two_unknowns")[domain][phrasing], form.data
     links = read_words("two_unknowns", "links")[domain]
@@ -115,4 +115,4 @@ def _solve(data: Any, nouns: list[str], links: Mapping[str, str]) -> tuple[int, 
     return x, step
 
 
-FAMILY = Family("two_unknowns", draw, tell)
+FAMILY = Family("two_unknowns", draw, render)
