@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..isomers.model import TRAIN_DOMAINS
+from ..isomers.rows import is_isomers, load_isomers, some_isomers
+from ..isomers.validate import check_isomers
 from ..rows import check_dataset, read_jsonl
+from .reasoning_gym import load_reasoning_gym
+from .sciknoweval import is_sciknoweval, load_sciknoweval, split_files
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,8 +27,8 @@ KINDS: dict[str, Source] = {}
 def register(kind: str) -> Callable[[Source], Source]:
     """Decorator: adds a source that `load_questions` knows as `kind` or `kind:rest`.
 
-    A source takes `rest` (what follows the colon, or ""), `split`, and the options that it knows,
-    by their names, and returns rows with a column `prompt`.
+    A source takes what follows the colon (or ""), the split, and the options that it knows, by
+    their names, and returns rows with a column `prompt`.
     """
 
     def add(load: Source) -> Source:
@@ -62,24 +65,21 @@ def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
         ValueError, FileNotFoundError, ImportError: If the name, an option or a row is wrong.
     """
     kind, _, rest = name.partition(":")
-    given: dict[str, Any] = {"split": split, **options}
     if kind in KINDS:
-        load, given["rest"] = KINDS[kind], rest
+        load, what = KINDS[kind], rest
     else:
-        is_local = (
-            Path(name).exists() or name.endswith(".jsonl") or name.startswith((".", "/", "~"))
-        )
-        load, given["source"] = (_local if is_local else _hub), name
+        is_path = name.endswith(".jsonl") or name.startswith((".", "/", "~"))
+        load, what = (_local if is_path or Path(name).exists() else _hub), name
     parameters = inspect.signature(load).parameters
-    unknown = [option for option in options if option not in parameters]
+    known = list(parameters)[2:]
+    unknown = [option for option in options if option not in known]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        known = [p for p in parameters if p not in ("source", "rest", "split")]
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"{name}: expected options among {', '.join(known)}, found {unknown[0]!r}{hint}"
         )
-    return load(**given)
+    return load(what, split, **options)
 
 
 @register("facts")
@@ -104,46 +104,12 @@ def _sciknoweval(
     style: str = "chat",
     reference: bool = False,
 ) -> Dataset:
-    from .sciknoweval import load_sciknoweval
-
     table = load_sciknoweval(None, split, _listed(rest) or None, style, reference)
     return _some(table, count, seed)
 
 
-@register("reasoning_gym")
-def _reasoning_gym(
-    rest: str,
-    split: str,
-    count: int = DEFAULT_COUNT,
-    seed: int = 0,
-    style: str = "chat",
-    **settings: Any,
-) -> Dataset:
-    from .reasoning_gym import load_reasoning_gym
-
-    if not rest:
-        raise ValueError("reasoning_gym: expected a task, as in reasoning_gym:leg_counting")
-    return load_reasoning_gym(rest, split, count, seed, style, **settings)
-
-
-@register("isomers")
-def _isomers(
-    rest: str,
-    split: str,
-    count: int = DEFAULT_COUNT,
-    seed: int = 0,
-    depths: Sequence[int] = (1, 2),
-    domains: Sequence[str] = TRAIN_DOMAINS,
-    cue_strength: float | None = None,
-    phrasings: str = "seen",
-    tests: bool | Sequence[str] = False,
-) -> Dataset:
-    from ..isomers.rows import load_isomers
-
-    families = _listed(rest) or None
-    return load_isomers(
-        families, split, count, seed, depths, domains, cue_strength, phrasings, tests
-    )
+register("reasoning_gym")(load_reasoning_gym)
+register("isomers")(load_isomers)
 
 
 def _local(
@@ -156,9 +122,6 @@ def _local(
     reference: bool = False,
 ) -> Dataset:
     from datasets import Dataset
-
-    from ..isomers.rows import is_isomers
-    from .sciknoweval import is_sciknoweval, load_sciknoweval, split_files
 
     rows = [row for path in split_files(source, split) for row in read_jsonl(path)]
     if is_sciknoweval(rows):
@@ -185,8 +148,6 @@ def _hub(
     style: str = "chat",
 ) -> Dataset:
     import datasets
-
-    from ..isomers.rows import is_isomers
 
     try:
         table = datasets.load_dataset(source, config, split=split, revision=revision)
@@ -216,9 +177,6 @@ def _isomer_sets(
     Own rows may have completions of any form, which the trainer looks at, not this.
     """
     from datasets import Dataset
-
-    from ..isomers.rows import some_isomers
-    from ..isomers.validate import check_isomers
 
     if any("options" in row for row in rows):
         check_isomers(rows, source)

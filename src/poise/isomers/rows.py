@@ -149,7 +149,7 @@ def _row(one: IsomerSet, problem: Problem) -> Row:
 
 
 def load_isomers(
-    families: Sequence[str] | None = None,
+    families: str | Sequence[str] | None = None,
     split: str = "train",
     count: int = 1000,
     seed: int = 0,
@@ -162,7 +162,7 @@ def load_isomers(
     """Generate isomer sets as a data set with a row per problem.
 
     Args:
-        families: Some of the families, by default all.
+        families: Some of the families, also as text with commas between them; by default all.
         split: ``train``, ``validation`` or ``test``.
         count: How many sets; with `tests`, in each test.
         seed: Any integer.
@@ -178,6 +178,8 @@ def load_isomers(
     """
     from datasets import Dataset
 
+    if isinstance(families, str):
+        families = [part.strip() for part in families.split(",") if part.strip()] or None
     if tests:
         names = None if tests is True else tests
         rows = isomer_tests(count, seed, split, families, depths, cue_strength, names, domains)
