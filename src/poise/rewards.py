@@ -17,12 +17,11 @@ word for word (``" neon"``); a part of an option, or an option within a sentence
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from .question import LETTERS
 
-F = TypeVar("F", bound=Callable[..., Any])
 Completion = str | list[dict[str, Any]]
 Feedback = tuple[float, str | None]
 
@@ -149,12 +148,6 @@ def check_rows(rows: Iterable[Mapping[str, Any]], where: str = "") -> None:
             )
 
 
-def _with_check(function: F) -> F:
-    function.check_rows = check_rows  # type: ignore[attr-defined]
-    return function
-
-
-@_with_check
 def multiple_choice_feedback_reward(
     completions: Sequence[Completion], answer: Sequence[str], **columns: Any
 ) -> list[Feedback]:
@@ -196,7 +189,6 @@ def _score(text: str, right: str, options: Sequence[str] | None) -> Feedback:
     return 0.0, f"{given if by_letter else _bare(_first_line(text))} is wrong."
 
 
-@_with_check
 def multiple_choice_reward(
     completions: Sequence[Completion], answer: Sequence[str], **columns: Any
 ) -> list[float]:
@@ -206,3 +198,7 @@ def multiple_choice_reward(
         As `multiple_choice_feedback_reward`.
     """
     return [reward for reward, _ in multiple_choice_feedback_reward(completions, answer, **columns)]
+
+
+for _reward in (multiple_choice_feedback_reward, multiple_choice_reward):
+    _reward.check_rows = check_rows  # type: ignore[attr-defined]
