@@ -105,7 +105,7 @@ def _figures(found: Mapping[str, Outcome]) -> dict[str, float]:
 
 def _rows(config: dict[str, Any], tests: bool = False) -> Any:
     """The training set, or all tests one after the other."""
-    from poise.isomers.load import load_isomers
+    from poise.isomers.rows import load_isomers
 
     return load_isomers(
         config.get("families"),

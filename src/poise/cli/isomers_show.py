@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..isomers.rows import REQUIRED, Row, group_rows, read_isomers
-from ..rows import check_columns
+from ..isomers.rows import REQUIRED, Row, group_rows
+from ..rows import check_columns, read_jsonl
 
 WIDTH = 120  # of tables in a file or a pipe, where there is no terminal to fit
 
@@ -20,7 +20,7 @@ def show_sets(path: str, count: int) -> None:
     Raises:
         FileNotFoundError, ValueError: there is no such file, or its rows are no isomers.
     """
-    rows = read_isomers(path)
+    rows = read_jsonl(path)
     for row in rows:
         check_columns(list(row), REQUIRED, path)
     console = Console()
