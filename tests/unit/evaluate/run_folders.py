@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from poise.evaluate.records import QuestionRecord, RecordWriter
-from poise.evaluate.representation_file import Place, Representations, beside, write_representations
+from poise.evaluate.records import Place, Representations, beside, write_representations
 
 from .constructed import header, question
 

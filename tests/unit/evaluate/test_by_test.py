@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from poise.evaluate.by_test import MEAN, differences, independent_groups, outcomes
-from poise.evaluate.outcome_measures import MEASURES, over_seeds, title_of
+from poise.evaluate.isomers import MEAN, differences, independent_groups, outcomes
+from poise.evaluate.isomers import MEASURES, over_seeds, title_of
 from poise.evaluate.records import QuestionRecord
-from poise.evaluate.representation_file import Place, Representations
+from poise.evaluate.records import Place, Representations
 from poise.evaluate.statistics import (
     Difference,
     Interval,

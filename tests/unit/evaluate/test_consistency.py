@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from poise.evaluate.consistency import (
+from poise.evaluate.isomers import (
     CENTERS,
     answer_disagreement,
     centered,
@@ -20,7 +20,7 @@ from poise.evaluate.consistency import (
     set_distance,
 )
 from poise.evaluate.records import QuestionRecord
-from poise.evaluate.representation_file import Place, Representations
+from poise.evaluate.records import Place, Representations
 
 from .constructed import header, question
 

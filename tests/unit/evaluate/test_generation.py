@@ -17,7 +17,7 @@ from transformers import (
     MistralConfig,
 )
 
-from poise.evaluate.generation import Completion, Sampling, complete, stop_tokens
+from poise.evaluate.ask import Completion, Sampling, complete, stop_tokens
 from tests.tiny import tiny_config, tiny_tokenizer
 
 PROMPTS = [[7, 8, 9, 10, 11, 12, 13], [20, 21], [30, 5, 6, 9]]
@@ -191,7 +191,7 @@ def test_prompts_that_are_read_once_give_the_samples_of_prompts_that_are_read_k_
     assert drawn(PROMPTS) == once
     long = [shape for shape in reads if shape[1] > 1]
     assert long == [(3, 6)]  # three prompts of seven tokens, without the last
-    monkeypatch.setattr("poise.evaluate.generation.read_once", lambda *_, **__: None)
+    monkeypatch.setattr("poise.evaluate.ask.read_once", lambda *_, **__: None)
     assert drawn(PROMPTS) == once
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from poise.evaluate import layer_plots, plots
-from poise.evaluate.panels import PANELS, Panel, domain_losses, panels_of
+from poise.evaluate.plots import PANELS, Panel, domain_losses, panels_of
 from poise.evaluate.runs import Run, read_run, read_runs
 
 from .run_folders import write_iga_run, write_run

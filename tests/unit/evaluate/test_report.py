@@ -11,7 +11,7 @@ import pytest
 
 from poise.evaluate.records import QuestionRecord
 from poise.evaluate.report import render_report, write_report
-from poise.evaluate.report_content import choose_samples, settings_of
+from poise.evaluate.report import choose_samples, settings_of
 from poise.evaluate.runs import read_run, read_runs
 
 from .constructed import question

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from poise.evaluate.records import RecordError
-from poise.evaluate.representation_file import (
+from poise.evaluate.records import (
     Place,
     Representations,
     beside,

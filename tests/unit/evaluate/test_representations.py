@@ -10,16 +10,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from poise.evaluate.consistency import logical_consistency
-from poise.evaluate.representation_file import Representations
-from poise.evaluate.representations import (
+from poise.evaluate.isomers import logical_consistency
+from poise.evaluate.records import Representations
+from poise.evaluate.ask import (
     default_layer,
     has_reference,
     places_of,
     represent,
     settings_of,
 )
-from poise.evaluate.sampling import Prepared, prepare
+from poise.evaluate.ask import Prepared, prepare
 from tests.tiny import tiny_tokenizer
 
 from .constructed import header

@@ -10,9 +10,9 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from poise.evaluate.generation import Sampling
+from poise.evaluate.ask import Sampling
 from poise.evaluate.records import RecordWriter, read_records
-from poise.evaluate.sampling import evaluate, prepare
+from poise.evaluate.ask import evaluate, prepare
 from poise.evaluate.scoring import Row, Scored
 from tests.tiny import tiny_tokenizer
 

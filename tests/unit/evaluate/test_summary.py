@@ -7,7 +7,7 @@ import json
 import pytest
 
 from poise.evaluate.statistics import run_interval
-from poise.evaluate.summary import compare, described, over_runs, summarise
+from poise.evaluate.measures import compare, described, over_runs, summarise
 
 from .constructed import question
 

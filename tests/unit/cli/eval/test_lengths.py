@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from poise.cli.eval_lengths import cut_references
+from poise.cli.eval import cut_references
 
 
 def words(text: str, add_special_tokens: bool) -> dict[str, list[str]]:

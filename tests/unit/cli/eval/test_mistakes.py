@@ -16,7 +16,7 @@ from .conftest import Call, ask
     [
         (["--model", "no/such/model/here"], "Expected a model"),
         (["--adapter", "nowhere"], "expected a folder with adapter_config.json at nowhere"),
-        (["--dataset", "none.jsonl"], "none.jsonl"),
+        (["--dataset_name", "none.jsonl"], "none.jsonl"),
         (["--k", "0"], "k: expected a whole number"),
         (["--temperature", "-1"], "temperature: expected 0 or more"),
         (["--top_p", "2"], "top_p: expected"),
@@ -31,7 +31,7 @@ from .conftest import Call, ask
 def test_a_mistake_is_one_line(
     call: Call, letters_path: str, questions_path: Path, words: list[str], complaint: str
 ) -> None:
-    status, out, err = call("--model", letters_path, "--dataset", questions_path, *words)
+    status, out, err = call("--model", letters_path, "--dataset_name", questions_path, *words)
     assert status == 2 and out == ""
     last = err.strip().splitlines()[-1]
     assert last.startswith("poise eval: ") and complaint in last
@@ -42,7 +42,7 @@ def test_a_compared_model_that_is_not_there_is_found_out_before_any_is_asked(
     call: Call, letters_path: str, questions_path: Path, tmp_path: Path, other: str
 ) -> None:
     folder = tmp_path / "records"
-    words = ("--model", letters_path, "--dataset", questions_path, "--compare", other)
+    words = ("--model", letters_path, "--dataset_name", questions_path, "--compare", other)
     status, _, err = call(*words, "--output_dir", folder)
     assert status == 2 and other in err.strip().splitlines()[-1]
     assert not folder.exists()
@@ -55,7 +55,7 @@ def test_adapters_of_different_models_need_the_model_named(
     letter_model(seed=3).save_pretrained(other)
     letter_tokenizer().save_pretrained(other)
     second = save_letter_adapter(tmp_path / "second", str(other))
-    words = ("--compare", run_path, second, "--dataset", questions_path)
+    words = ("--compare", run_path, second, "--dataset_name", questions_path)
     status, _, err = call(*words)
     assert status == 2 and "different models" in err and "--model" in err
     assert len(ask(call, *words, "--model", letters_path)["evaluations"]) == 3
@@ -65,5 +65,5 @@ def test_questions_without_answers_are_refused(
     call: Call, letters_path: str, tmp_path: Path
 ) -> None:
     (tmp_path / "x.jsonl").write_text('{"prompt": "Question: A"}\n')
-    status, _, err = call("--model", letters_path, "--dataset", tmp_path / "x.jsonl")
+    status, _, err = call("--model", letters_path, "--dataset_name", tmp_path / "x.jsonl")
     assert status == 2 and "row 0: expected the right letter" in err

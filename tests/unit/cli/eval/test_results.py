@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from poise.evaluate.metrics import average
+from poise.evaluate.measures import average
 from poise.evaluate.records import read_records
 from poise.evaluate.runs import read_run
-from poise.evaluate.summary import compare
+from poise.evaluate.measures import compare
 from tests.unit.cli.conftest import letter_model, letter_tokenizer, save_letter_adapter
 
 from .conftest import Call, ask
@@ -19,7 +19,7 @@ from .conftest import Call, ask
 def test_one_model_is_evaluated(
     call: Call, letters_path: str, questions_path: Path, tmp_path: Path
 ) -> None:
-    found = ask(call, "--model", letters_path, "--dataset", questions_path)
+    found = ask(call, "--model", letters_path, "--dataset_name", questions_path)
     (evaluation,) = found["evaluations"]
     records = read_records(tmp_path / "evaluations" / "base.jsonl")
     assert evaluation["records"] == ["evaluations/base.jsonl"]
@@ -45,7 +45,7 @@ def test_one_model_is_evaluated(
 def test_before_and_after_come_from_one_call_and_stay_in_the_run(
     call: Call, letters_path: str, questions_path: Path, run_path: Path
 ) -> None:
-    found = ask(call, "--compare", run_path, "--dataset", questions_path)
+    found = ask(call, "--compare", run_path, "--dataset_name", questions_path)
     before, after = found["evaluations"]
     assert (before["model"], before["adapter"]) == (letters_path, None)
     assert (after["model"], after["adapter"]) == (letters_path, str(run_path))
@@ -64,7 +64,7 @@ def test_several_runs_are_compared_with_one_model(
 ) -> None:
     other = save_letter_adapter(tmp_path / "other" / "run", letters_path, seed=2)
     (other / "metrics.jsonl").touch()
-    found = ask(call, "--compare", run_path, other, "--dataset", questions_path)
+    found = ask(call, "--compare", run_path, other, "--dataset_name", questions_path)
     assert [e["name"] for e in found["evaluations"]] == ["before", "run-1", "run-2"]
     first, second = read_run(run_path), read_run(other)
     assert first.before == second.before and first.before is not None
@@ -77,7 +77,7 @@ def test_models_and_adapters_without_a_run_are_kept_in_the_output_folder(
 ) -> None:
     found = ask(
         call,
-        *("--model", letters_path, "--adapter", run_path, "--dataset", questions_path),
+        *("--model", letters_path, "--adapter", run_path, "--dataset_name", questions_path),
         *("--compare", letters_path, "--output_dir", "kept"),
     )
     assert [e["adapter"] for e in found["evaluations"]] == [str(run_path), None]
@@ -87,7 +87,7 @@ def test_models_and_adapters_without_a_run_are_kept_in_the_output_folder(
 def test_tables_show_accuracy_domains_and_the_difference(
     call: Call, questions_path: Path, run_path: Path
 ) -> None:
-    status, out, _ = call("--compare", run_path, "--dataset", questions_path)
+    status, out, _ = call("--compare", run_path, "--dataset_name", questions_path)
     assert status == 0
     for text in ("avg@4", "pass@4", "answer found", "before", "after", "biology", "physics"):
         assert text in out
@@ -98,7 +98,7 @@ def test_tables_show_accuracy_domains_and_the_difference(
 def test_an_evaluation_that_is_there_is_not_made_again_unless_asked(
     call: Call, letters_path: str, questions_path: Path, tmp_path: Path
 ) -> None:
-    words = ("--model", letters_path, "--dataset", questions_path)
+    words = ("--model", letters_path, "--dataset_name", questions_path)
     first = ask(call, *words)
     file = tmp_path / "evaluations" / "base.jsonl"
     stamp = file.stat().st_mtime_ns, file.read_bytes()
@@ -116,7 +116,7 @@ def test_runs_with_three_seeds_are_taken_together(
     for seed, run in enumerate(runs):
         (run / "metrics.jsonl").touch()
         (run / "config.yaml").write_text(yaml.safe_dump({"config": {"seed": seed, "rate": 1.0}}))
-    words = ("--dataset", questions_path, "--compare", *runs)
+    words = ("--dataset_name", questions_path, "--compare", *runs)
     found = ask(call, *words)
     (group,) = found["over_runs"]
     assert group["runs"] == ["s1", "s2", "s3"]
@@ -130,9 +130,9 @@ def test_runs_with_three_seeds_are_taken_together(
 def test_a_run_that_was_trained_further_is_not_mixed_with_its_past(
     call: Call, letters_path: str, questions_path: Path, run_path: Path
 ) -> None:
-    ask(call, "--compare", run_path, "--dataset", questions_path)
+    ask(call, "--compare", run_path, "--dataset_name", questions_path)
     save_letter_adapter(run_path, letters_path, seed=5)
-    status, _, err = call("--compare", run_path, "--dataset", questions_path)
+    status, _, err = call("--compare", run_path, "--dataset_name", questions_path)
     assert status == 2 and "weights" in err and "after.jsonl" in err
 
 
@@ -146,6 +146,6 @@ def test_a_fully_trained_model_is_compared_with_what_it_started_from(
     (run / "config.yaml").write_text(
         yaml.safe_dump({"model": {"model_name_or_path": letters_path}})
     )
-    before, after = ask(call, "--compare", run, "--dataset", questions_path)["evaluations"]
+    before, after = ask(call, "--compare", run, "--dataset_name", questions_path)["evaluations"]
     assert (before["model"], after["model"]) == (letters_path, str(run))
     assert before["average"] != after["average"]

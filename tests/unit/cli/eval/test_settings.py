@@ -11,7 +11,7 @@ import pytest
 import yaml
 from tokenizers import decoders
 
-from poise.cli.eval_arguments import EvalArguments
+from poise.cli.eval import EvalArguments
 from poise.cli.main import main
 from poise.evaluate.records import read_records
 from poise.evaluate.runs import read_run
@@ -36,7 +36,7 @@ def test_the_questions_are_those_of_the_run_unless_named(call: Call, run_path: P
     assert run.after is not None
     assert {q.domain for q in run.after.questions} == {"physics"}
     named = ask(
-        call, "--compare", run_path, "--dataset", "science", "--questions", "8", "--overwrite"
+        call, "--compare", run_path, "--dataset_name", "science", "--count", "8", "--overwrite"
     )
     assert named["selection"] == {"count": 8}
     assert named["evaluations"][0]["questions"] == 8
@@ -46,7 +46,7 @@ def test_models_think_as_in_training_unless_told_otherwise(
     call: Call, questions_path: Path, run_path: Path
 ) -> None:
     def asked(*words: str | Path) -> Any:
-        words = ("--compare", run_path, "--dataset", questions_path, "--overwrite", *words)
+        words = ("--compare", run_path, "--dataset_name", questions_path, "--overwrite", *words)
         return ask(call, *words)["sampling"]["chat_template_kwargs"]
 
     assert asked() == {"enable_thinking": False}
@@ -64,7 +64,7 @@ def test_runs_that_were_prompted_differently_are_compared_one_by_one(
     (other / "metrics.jsonl").touch()
     trained = {"chat_template_kwargs": {"enable_thinking": True}}
     (other / "config.yaml").write_text(yaml.safe_dump({"config": trained}))
-    words = ("--compare", run_path, other, "--dataset", questions_path)
+    words = ("--compare", run_path, other, "--dataset_name", questions_path)
     status, _, err = call(*words)
     assert status == 2 and "different chat_template_kwargs" in err
     assert len(ask(call, *words, "--thinking", "false")["evaluations"]) == 3
@@ -76,7 +76,7 @@ def test_a_completion_may_end_with_its_line(call: Call, tmp_path: Path) -> None:
     tokenizer.backend_tokenizer.decoder = decoders.Fuse()
     tokenizer.save_pretrained(folder)
     (tmp_path / "q.jsonl").write_text('{"id": "q", "prompt": "q:", "answer": "A"}\n')
-    words = ("--model", folder, "--dataset", "q.jsonl", "--k", "64", "--max_new_tokens", "8")
+    words = ("--model", folder, "--dataset_name", "q.jsonl", "--k", "64", "--max_new_tokens", "8")
     ask(call, *words, "--output_dir", "free")
     found = ask(call, *words, "--output_dir", "cut", "--stop", "\\n")
     assert found["sampling"]["stop"] == ["\n"]
@@ -91,7 +91,7 @@ def test_a_completion_may_end_with_its_line(call: Call, tmp_path: Path) -> None:
 def test_a_limit_is_spread_evenly(
     call: Call, letters_path: str, questions_path: Path, tmp_path: Path
 ) -> None:
-    ask(call, "--model", letters_path, "--dataset", questions_path, "--limit", "4")
+    ask(call, "--model", letters_path, "--dataset_name", questions_path, "--limit", "4")
     records = read_records(tmp_path / "evaluations" / "base.jsonl")
     assert {q.id for q in records.questions} == {"q0", "q3", "q6", "q9"}
 
@@ -99,7 +99,7 @@ def test_a_limit_is_spread_evenly(
 def test_temperature_zero_takes_one_sample(
     call: Call, letters_path: str, questions_path: Path
 ) -> None:
-    words = ("--model", letters_path, "--dataset", questions_path, "--temperature", "0")
+    words = ("--model", letters_path, "--dataset_name", questions_path, "--temperature", "0")
     status, out, err = call(*words, "--json")
     assert status == 0 and "so k is 1" in err
     (evaluation,) = json.loads(out)["evaluations"]

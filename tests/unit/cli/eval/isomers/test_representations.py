@@ -10,7 +10,7 @@ from tests.unit.cli.eval.conftest import Call, ask
 def test_representations_are_not_made_again_unless_asked(
     call: Call, letters_path: str, isomers_path: Path, tmp_path: Path
 ) -> None:
-    words = ("--model", letters_path, "--dataset", isomers_path)
+    words = ("--model", letters_path, "--dataset_name", isomers_path)
     first = ask(call, *words)
     file = tmp_path / "evaluations" / "base.representations.safetensors"
     stamp = file.stat().st_mtime_ns
@@ -26,7 +26,7 @@ def test_representations_are_not_made_again_unless_asked(
 def test_the_center_is_chosen_without_reading_the_model_again(
     call: Call, letters_path: str, isomers_path: Path
 ) -> None:
-    words = ("--model", letters_path, "--dataset", isomers_path)
+    words = ("--model", letters_path, "--dataset_name", isomers_path)
     scores = {
         center: ask(call, *words, "--center", center)["evaluations"][0]["consistency"]["score"]
         for center in ("mean", "standard", "none")
@@ -37,7 +37,7 @@ def test_the_center_is_chosen_without_reading_the_model_again(
 def test_representations_may_be_left_out(
     call: Call, letters_path: str, isomers_path: Path, tmp_path: Path
 ) -> None:
-    words = ("--model", letters_path, "--dataset", isomers_path, "--consistency", "false")
+    words = ("--model", letters_path, "--dataset_name", isomers_path, "--consistency", "false")
     (evaluation,) = ask(call, *words)["evaluations"]
     assert evaluation["consistency"] is None and evaluation["representations"] is None
     assert evaluation["tests"]["deeper"]["consistency"] is None

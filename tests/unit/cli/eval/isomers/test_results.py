@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import yaml
 
-from poise.evaluate.by_test import MEAN, outcomes
-from poise.evaluate.consistency import logical_consistency
+from poise.evaluate.isomers import MEAN, outcomes
+from poise.evaluate.isomers import logical_consistency
 from poise.evaluate.records import read_records
-from poise.evaluate.representation_file import read_representations
+from poise.evaluate.records import read_representations
 from poise.evaluate.runs import read_run
 from tests.unit.cli.conftest import save_letter_adapter
 from tests.unit.cli.eval.conftest import Call, ask
@@ -20,7 +20,7 @@ from .conftest import TESTS
 
 
 def test_a_run_is_measured_test_by_test(call: Call, isomers_path: Path, run_path: Path) -> None:
-    found = ask(call, "--compare", run_path, "--dataset", isomers_path)
+    found = ask(call, "--compare", run_path, "--dataset_name", isomers_path)
     before, after = found["evaluations"]
     assert list(before["tests"]) == [*TESTS, MEAN] == list(found["differences"][0]["tests"])
     run = read_run(run_path)
@@ -43,7 +43,7 @@ def test_two_runs_stand_beside_each_other_and_the_model_before(
 ) -> None:
     other = save_letter_adapter(tmp_path / "plain", letters_path, seed=2)
     (other / "metrics.jsonl").touch()
-    words = ("--compare", run_path, other, "--dataset", isomers_path)
+    words = ("--compare", run_path, other, "--dataset_name", isomers_path)
     found = ask(call, *words)
     assert [(d["from"], d["to"]) for d in found["differences"]] == [
         ("before", "run"),
@@ -72,7 +72,7 @@ def test_runs_with_three_seeds_are_taken_together(
     for seed, run in enumerate(runs):
         (run / "metrics.jsonl").touch()
         (run / "config.yaml").write_text(yaml.safe_dump({"config": {"seed": seed, "rate": 1.0}}))
-    words = ("--dataset", isomers_path, "--compare", *runs)
+    words = ("--dataset_name", isomers_path, "--compare", *runs)
     found = ask(call, *words)
     (group,) = found["over_seeds"]
     assert group["runs"] == ["s1", "s2", "s3"]
@@ -84,7 +84,7 @@ def test_runs_with_three_seeds_are_taken_together(
 def test_records_say_which_set_and_test(
     call: Call, letters_path: str, isomers_path: Path, tmp_path: Path
 ) -> None:
-    ask(call, "--model", letters_path, "--dataset", isomers_path)
+    ask(call, "--model", letters_path, "--dataset_name", isomers_path)
     records = read_records(tmp_path / "evaluations" / "base.jsonl").questions
     assert {q.test for q in records} == set(TESTS)
     assert {q.answer for q in records} == {"e0"}
@@ -93,14 +93,14 @@ def test_records_say_which_set_and_test(
 
 
 def test_answers_that_are_cut_are_told_once(call: Call, isomers_path: Path, run_path: Path) -> None:
-    _, _, err = call("--compare", run_path, "--dataset", isomers_path, "--max_new_tokens", "2")
+    _, _, err = call("--compare", run_path, "--dataset_name", isomers_path, "--max_new_tokens", "2")
     (line,) = [line for line in err.splitlines() if "reference completions" in line]
     assert "poise eval: reference completions are longer than max_new_tokens (2)" in line
     assert "in_distribution 6 of 6, reversed 6 of 6, deeper 6 of 6" in line
 
 
 def test_mistakes_are_one_line(call: Call, letters_path: str, isomers_path: Path) -> None:
-    words = ("--model", letters_path, "--dataset", isomers_path)
+    words = ("--model", letters_path, "--dataset_name", isomers_path)
     for flags, complaint in (
         (["--center", "median"], "center: expected one of mean, standard, none"),
         (["--layer", "9"], "layer: expected 0 (embeddings) to 2"),

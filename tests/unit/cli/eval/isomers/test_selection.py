@@ -7,10 +7,10 @@ from pathlib import Path
 import yaml
 
 from poise.cli import eval_plan
-from poise.cli.eval_arguments import EvalArguments
-from poise.cli.eval_plan import Step, choose_dataset, select
-from poise.evaluate.by_test import MEAN
-from poise.evaluate.loading import Target
+from poise.cli.eval import EvalArguments
+from poise.cli.eval import Step, choose_dataset, select
+from poise.evaluate.isomers import MEAN
+from poise.evaluate.load import Target
 from tests.unit.cli.eval.conftest import Call, ask
 
 from .conftest import isomer_rows
@@ -31,7 +31,7 @@ def test_a_limit_keeps_isomer_sets_whole() -> None:
 def test_a_limit_is_asked_for_what_it_says(
     call: Call, letters_path: str, isomers_path: Path
 ) -> None:
-    words = ("--model", letters_path, "--dataset", isomers_path, "--limit")
+    words = ("--model", letters_path, "--dataset_name", isomers_path, "--limit")
     assert ask(call, *words, "7")["evaluations"][0]["questions"] == 6
     status, _, err = call(*words, "4")
     assert status == 2 and "found 4, which leaves out deeper" in err
@@ -43,7 +43,7 @@ def test_the_tests_are_those_of_the_runs_own_training(tmp_path: Path) -> None:
     config = {"script": {**script, "split": "train"}, "config": {"domains": ["mathematics"]}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     steps = [Step("after", Target("m", None, "m", tmp_path), ())]
-    arguments = EvalArguments(compare=["x"], tests=["reversed"], questions=7)
+    arguments = EvalArguments(compare=["x"], tests=["reversed"], count=7)
     assert choose_dataset(arguments, steps) == (
         "isomers:ordering",
         {
@@ -55,9 +55,9 @@ def test_the_tests_are_those_of_the_runs_own_training(tmp_path: Path) -> None:
             "cue_strength": 0.9,
         },
     )
-    _, of_all = choose_dataset(EvalArguments(dataset="isomers", depths=[3]), steps)
+    _, of_all = choose_dataset(EvalArguments(dataset_name="isomers", depths=[3]), steps)
     assert of_all["domains"] == ["mathematics"] and of_all["depths"] == [3]
-    bare = EvalArguments(dataset="isomers", cue_strength=0.8)
+    bare = EvalArguments(dataset_name="isomers", cue_strength=0.8)
     count = eval_plan.GENERATED_COUNTS["isomers"]
     assert choose_dataset(bare, []) == (
         "isomers",
@@ -66,7 +66,7 @@ def test_the_tests_are_those_of_the_runs_own_training(tmp_path: Path) -> None:
 
 
 def test_generated_isomers_are_asked_in_every_test(call: Call, letters_path: str) -> None:
-    words = ("--model", letters_path, "--dataset", "isomers:ordering", "--questions", "2")
+    words = ("--model", letters_path, "--dataset_name", "isomers:ordering", "--count", "2")
     cued = ask(call, *words, "--cue_strength", "0.9", "--depths", "2")
     assert list(cued["evaluations"][0]["tests"]) == [
         "in_distribution",
@@ -82,7 +82,7 @@ def test_generated_isomers_are_asked_in_every_test(call: Call, letters_path: str
 
 
 def test_some_tests_are_asked(call: Call, letters_path: str, isomers_path: Path) -> None:
-    words = ("--model", letters_path, "--dataset", isomers_path, "--tests")
+    words = ("--model", letters_path, "--dataset_name", isomers_path, "--tests")
     found = ask(call, *words, "deeper", "reversed")
     assert list(found["evaluations"][0]["tests"]) == ["reversed", "deeper", MEAN]
     assert found["selection"] == {"tests": ["deeper", "reversed"]}

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from poise.cli.eval_arguments import EvalArguments
-from poise.cli.eval_plan import Step, choose_dataset
-from poise.evaluate.loading import Target
+from poise.cli.eval import EvalArguments
+from poise.cli.eval import Step, choose_dataset
+from poise.evaluate.load import Target
 
 
 def step(folder: Path, script: dict[str, Any], config: dict[str, Any]) -> Step:
@@ -38,18 +38,18 @@ def steps(tmp_path: Path) -> list[Step]:
 def test_runs_that_were_trained_on_other_isomers_are_not_compared(
     steps: list[Step], tmp_path: Path, name: str, section: str, value: Any
 ) -> None:
-    arguments = EvalArguments(dataset="isomers")
+    arguments = EvalArguments(dataset_name="isomers")
     assert name not in choose_dataset(arguments, steps)[1]
     parts: dict[str, dict[str, Any]] = {"script": {}, "config": {}}
     parts[section][name] = value
     steps.append(step(tmp_path / "c", **parts))
     with pytest.raises(ValueError, match=rf"different {name} \(default; .*compare them one by one"):
         choose_dataset(arguments, steps)
-    own = EvalArguments(dataset="isomers", **{name: value})
+    own = EvalArguments(dataset_name="isomers", **{name: value})
     assert choose_dataset(own, steps)[1][name] == value
 
 
 def test_runs_on_other_questions_have_no_say(steps: list[Step], tmp_path: Path) -> None:
     other = step(tmp_path / "c", {"dataset": "science"}, {"domains": ["physics"]})
-    _, options = choose_dataset(EvalArguments(dataset="isomers"), [other, *steps])
+    _, options = choose_dataset(EvalArguments(dataset_name="isomers"), [other, *steps])
     assert "domains" not in options
