@@ -210,8 +210,7 @@ def _common_base(targets: Sequence[Target]) -> str | None:
 
 def _distinct(names: Sequence[str]) -> list[str]:
     """Names that occur several times, and the one of the first model, get a number."""
-    totals, seen = Counter([*names, "before"]), Counter[str]()
-    seen.update(names[:0])
+    totals, seen = Counter(names), Counter[str]()
     result = []
     for name in names:
         seen[name] += 1
@@ -381,7 +380,7 @@ def ask_all(
     template = choose_template(arguments, steps)
     narrowed = {"limit": arguments.limit, "tests": arguments.tests}
     how = asdict(sampling) | {
-        "stop": arguments.stop and list(sampling.stop),
+        "stop": list(sampling.stop),
         "chat_template_kwargs": template,
         "dtype": str(dtype).removeprefix("torch."),
         "batch_size": arguments.batch_size,

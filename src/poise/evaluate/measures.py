@@ -39,9 +39,7 @@ def pass_at(k: int, question: QuestionRecord) -> float:
     """
     n = len(question.rewards)
     if not 1 <= k <= n:
-        raise ValueError(
-            f"pass@k: expected k from 1 to the {n} samples of {question.id}, found {k}"
-        )
+        raise ValueError(f"pass@{k}: expected 1 to {n}, the samples of {question.id}")
     right = sum(reward >= CORRECT for reward in question.rewards)
     return 1.0 - comb(n - right, k) / comb(n, k)
 

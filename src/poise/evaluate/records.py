@@ -79,10 +79,8 @@ class Header:
         Raises:
             RecordError: Something differs.
         """
-        pairs = {
-            name: (getattr(self, name), getattr(found, name)) for name in self.conflicts(found)
-        }
-        pairs |= others
+        names = self.conflicts(found)
+        pairs = {name: (getattr(self, name), getattr(found, name)) for name in names} | others
         if pairs:
             now, was = ({name: pair[i] for name, pair in pairs.items()} for i in (0, 1))
             raise RecordError(
