@@ -17,6 +17,8 @@ from ..isomers.model import TRAIN_DOMAINS
 from .arguments import CommandParser, option
 
 if TYPE_CHECKING:
+    import torch
+
     from ..evaluate.ask import Prepared, Sampling
     from ..evaluate.load import Target
     from ..evaluate.records import Evaluation, Header, Representations
@@ -346,6 +348,45 @@ class Result:
     center: str
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What all models of one call share."""
+
+    arguments: EvalArguments
+    sampling: Sampling
+    device: torch.device
+    dtype: torch.dtype
+    dataset: str
+    options: dict[str, Any]
+    template: dict[str, Any]
+    rows: list[Row]
+
+    def header(self, target: Target) -> Header:
+        """What the records of a model begin with."""
+        from ..evaluate.load import fingerprint
+        from ..evaluate.records import Header
+        from ..versions import software_versions
+
+        narrowed = {"limit": self.arguments.limit, "tests": self.arguments.tests}
+        return Header(
+            model=target.model,
+            adapter=target.adapter,
+            weights=fingerprint(target),
+            dataset=self.dataset,
+            split=self.arguments.split,
+            selection=self.options | {k: v for k, v in narrowed.items() if v is not None},
+            sampling=asdict(self.sampling)
+            | {
+                "stop": list(self.sampling.stop),
+                "chat_template_kwargs": self.template,
+                "dtype": str(self.dtype).removeprefix("torch."),
+                "batch_size": self.arguments.batch_size,
+            },
+            seed=self.arguments.seed,
+            versions=software_versions(),
+        )
+
+
 def ask_all(
     steps: Sequence[Step], arguments: EvalArguments, tell: Callable[[int, int], None] | None = None
 ) -> list[Result]:
@@ -360,85 +401,15 @@ def ask_all(
         ValueError: Senseless settings, models or questions; records of another evaluation.
     """
     from ..data.load import load_questions
-    from ..evaluate.ask import ask_questions, prepare
-    from ..evaluate.isomers import check_center
-    from ..evaluate.load import check_target, fingerprint, load
-    from ..evaluate.records import Header, RecordWriter, beside, read_records
-    from ..evaluate.scoring import scorer_of
-    from ..machine import pick_device, pick_dtype
-    from ..versions import software_versions
-    from .quiet import hide_bars_of_files
-
-    sampling = _sampling(arguments)
-    check_center(arguments.center)
-    device = pick_device(arguments.device)
-    dtype = pick_dtype(arguments.dtype, device)
-    dataset, options = choose_dataset(arguments, steps)
-    rows = list(load_questions(dataset, arguments.split, **options))
-    rows = select(rows, arguments.limit, arguments.tests)
-    score = scorer_of(rows, dataset)
-    template = choose_template(arguments, steps)
-    narrowed = {"limit": arguments.limit, "tests": arguments.tests}
-    how = asdict(sampling) | {
-        "stop": list(sampling.stop),
-        "chat_template_kwargs": template,
-        "dtype": str(dtype).removeprefix("torch."),
-        "batch_size": arguments.batch_size,
-    }
-    for step in steps:  # before the first one is asked, which takes long
-        check_target(step.target)
-    results = []
-    for step in steps:
-        header = Header(
-            model=step.target.model,
-            adapter=step.target.adapter,
-            weights=fingerprint(step.target),
-            dataset=dataset,
-            split=arguments.split,
-            selection=options | {k: v for k, v in narrowed.items() if v is not None},
-            sampling=how,
-            seed=arguments.seed,
-            versions=software_versions(),
-        )
-        if arguments.overwrite:
-            for file in step.files:
-                file.unlink(missing_ok=True)
-                beside(file).unlink(missing_ok=True)
-        writer, *copies = [RecordWriter(file, header) for file in step.files]
-        hide_bars_of_files(step.target.model)
-        model, tokenizer = load(step.target, dtype, device)
-        longest = getattr(model.config, "max_position_embeddings", None)
-        room = None if longest is None else longest - sampling.max_new_tokens
-        if not results and (cut := cut_references(rows, tokenizer, sampling.max_new_tokens)):
-            print(f"poise eval: {cut}", file=sys.stderr)
-        questions = prepare(rows, tokenizer, room=room, template=template)
-        representations = _read(model, tokenizer, questions, step, header, arguments)
-        ask_questions(
-            model,
-            tokenizer,
-            questions,
-            writer,
-            score,
-            sampling,
-            seed=arguments.seed,
-            batch_size=arguments.batch_size,
-            label=step.name,
-            tell=tell,
-        )
-        for copy in copies:
-            copy.write([record for id, record in writer.done.items() if id not in copy.done])
-        evaluation = read_records(writer.path)
-        results.append(Result(step, evaluation, representations, arguments.center))
-    return results
-
-
-def _sampling(arguments: EvalArguments) -> Sampling:
     from ..evaluate.ask import Sampling
+    from ..evaluate.isomers import check_center
+    from ..evaluate.load import check_target
+    from ..machine import pick_device, pick_dtype
 
     greedy = arguments.temperature == 0.0
     if greedy and arguments.k > 1:
         print("poise eval: temperature 0 is greedy, so k is 1", file=sys.stderr)
-    return Sampling(
+    sampling = Sampling(
         k=1 if greedy else arguments.k,
         temperature=arguments.temperature,
         top_p=arguments.top_p,
@@ -446,6 +417,58 @@ def _sampling(arguments: EvalArguments) -> Sampling:
         # A shell hands over a backslash and an n.
         stop=tuple(text.replace("\\n", "\n") for text in arguments.stop),
     )
+    check_center(arguments.center)
+    device = pick_device(arguments.device)
+    dtype = pick_dtype(arguments.dtype, device)
+    dataset, options = choose_dataset(arguments, steps)
+    questions = list(load_questions(dataset, arguments.split, **options))
+    rows = select(questions, arguments.limit, arguments.tests)
+    template = choose_template(arguments, steps)
+    plan = _Plan(arguments, sampling, device, dtype, dataset, options, template, rows)
+    for step in steps:  # before the first one is asked, which takes long
+        check_target(step.target)
+    return [_ask_one(step, plan, step is steps[0], tell) for step in steps]
+
+
+def _ask_one(
+    step: Step, plan: _Plan, warns: bool, tell: Callable[[int, int], None] | None
+) -> Result:
+    from ..evaluate.ask import ask_questions, prepare
+    from ..evaluate.load import load
+    from ..evaluate.records import RecordWriter, beside, read_records
+    from ..evaluate.scoring import scorer_of
+    from .quiet import hide_bars_of_files
+
+    arguments, header = plan.arguments, plan.header(step.target)
+    if arguments.overwrite:
+        for file in step.files:
+            file.unlink(missing_ok=True)
+            beside(file).unlink(missing_ok=True)
+    writer, *copies = [RecordWriter(file, header) for file in step.files]
+    hide_bars_of_files(step.target.model)
+    model, tokenizer = load(step.target, plan.dtype, plan.device)
+    new = plan.sampling.max_new_tokens
+    if warns and (cut := cut_references(plan.rows, tokenizer, new)):
+        print(f"poise eval: {cut}", file=sys.stderr)
+    longest = getattr(model.config, "max_position_embeddings", None)
+    room = None if longest is None else longest - new
+    questions = prepare(plan.rows, tokenizer, room=room, template=plan.template)
+    representations = _read(model, tokenizer, questions, step, header, arguments)
+    ask_questions(
+        model,
+        tokenizer,
+        questions,
+        writer,
+        scorer_of(plan.rows, plan.dataset),
+        plan.sampling,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        label=step.name,
+        tell=tell,
+    )
+    for copy in copies:
+        copy.write([record for id, record in writer.done.items() if id not in copy.done])
+    return Result(step, read_records(writer.path), representations, arguments.center)
 
 
 def _read(

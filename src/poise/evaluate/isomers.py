@@ -85,7 +85,7 @@ def logical_consistency(
     Raises:
         ValueError: Another center, a domain twice in a set, or no set with two domains.
     """
-    return _consistency(distances_by_set(found, center), found.places, HIGHEST_DISTANCE, seed)
+    return _consistency(_distances(found, center), found.places, HIGHEST_DISTANCE, seed)
 
 
 def answer_disagreement(questions: Questions, seed: int = 0) -> Consistency:
@@ -105,7 +105,7 @@ def answer_disagreement(questions: Questions, seed: int = 0) -> Consistency:
     Raises:
         ValueError: A domain twice in a set, or no set with two domains.
     """
-    return _consistency(disagreement_by_set(questions), questions, 1.0, seed)
+    return _consistency(_disagreements(questions), questions, 1.0, seed)
 
 
 def _consistency(
@@ -133,23 +133,15 @@ def has_pairs(questions: Questions) -> bool:
     return any(len(names) > 1 for names in domains.values())
 
 
-def distances_by_set(found: Representations, center: str = DEFAULT_CENTER) -> dict[SetKey, float]:
-    """The distance of each set with two domains or more, by test and isomer id.
-
-    Raises:
-        ValueError: Another center, or a domain twice in a set.
-    """
+def _distances(found: Representations, center: str = DEFAULT_CENTER) -> dict[SetKey, float]:
+    """The distance of each set with two domains or more, by test and isomer id."""
     vectors = centered(found.vectors.astype(np.float64), center)
     sets = _rows_by_set(found.places)
     return {key: set_distance(vectors[rows]) for key, rows in sets.items() if len(rows) > 1}
 
 
-def disagreement_by_set(questions: Questions) -> dict[SetKey, float]:
-    """The disagreement of each set with two domains or more, by test and isomer id.
-
-    Raises:
-        ValueError: A domain twice in a set.
-    """
+def _disagreements(questions: Questions) -> dict[SetKey, float]:
+    """The disagreement of each set with two domains or more, by test and isomer id."""
 
     def disagreement(first: int, second: int) -> float:
         a, b = questions[first].extracted, questions[second].extracted
@@ -267,10 +259,10 @@ def outcomes(
     scores: dict[str, _Scores] = {}
     for test, group in _by_test(questions).items():
         part = representations.of_test(test) if representations is not None else None
-        distances = distances_by_set(part, center) if part is not None and part.places else {}
+        distances = _distances(part, center) if part is not None and part.places else {}
         scores[test] = _Scores(
             _accuracy_by_set(group),
-            {name: x for (_, name), x in disagreement_by_set(group).items()},
+            {name: x for (_, name), x in _disagreements(group).items()},
             {name: x for (_, name), x in distances.items()},
         )
         domains = {
@@ -393,9 +385,10 @@ class Measure:
 
     def cell(self, outcome: Outcome | None) -> str:
         """The measure of an outcome, with the domain where it is that of one."""
-        text = self.text(getattr(outcome, self.name, None))
-        is_domains = outcome is not None and self.name == "worst"
-        return f"{text} ({outcome.worst_domain})" if is_domains else text
+        if outcome is None:
+            return NONE
+        text = self.text(getattr(outcome, self.name))
+        return f"{text} ({outcome.worst_domain})" if self.name == "worst" else text
 
 
 def _distance(interval: Interval) -> str:

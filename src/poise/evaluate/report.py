@@ -273,7 +273,7 @@ def _run_facts(run: Run) -> dict[str, str]:
     # By the last part of their names, whatever section they are in.
     settings = {
         name.rpartition(".")[2]: shown(value)
-        for name, value in reversed(run.config.items())
+        for name, value in reversed(list(run.config.items()))
         if value is not None
     }
     header = next((e.header for e in (run.after, run.before) if e is not None), None)

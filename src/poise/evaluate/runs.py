@@ -173,10 +173,10 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
     for place in places:
         if places.count(place) > 1:
             raise RecordError(f"{place}: the run is given twice")
-    parts = 1
-    while len(names := {"/".join(place.parts[-parts:]) for place in places}) < len(places):
+    parts, names = 1, [run.name for run in runs]
+    while len(set(names)) < len(names):
         parts += 1
-    names = ["/".join(place.parts[-parts:]) for place in places]
+        names = ["/".join(place.parts[-parts:]) for place in places]
     return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
 
 
