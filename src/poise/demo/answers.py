@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from ..evaluate.consistency import centered, set_distance
-from ..evaluate.representations import default_layer
+from ..evaluate.ask import default_layer
+from ..evaluate.isomers import centered, set_distance
 from .ranking import OUT_OF_DISTRIBUTION, Row
 
 BATCH = 256  # rows that are read at once

@@ -58,16 +58,14 @@ def _train(tell: Tell, run: str, seed: int, flags: dict[str, str]) -> None:
 
 
 def _ask(tell: Tell, name: str, runs: tuple[str, ...], model: str, seed: int, begin: float) -> None:
-    from ..cli.eval_arguments import EvalArguments
-    from ..cli.eval_plan import Step
-    from ..cli.eval_run import ask_all
-    from ..evaluate.loading import find_target
+    from ..cli.eval import EvalArguments, Step, ask_all
+    from ..evaluate.load import find_target
 
     # Answers are a few words: greedy, one sample, and the line's end ends them.
     arguments = EvalArguments(
-        dataset="facts",
+        dataset_name="facts",
         question_seed=seed,
-        questions=QUESTIONS,
+        count=QUESTIONS,
         k=1,
         temperature=0.0,
         max_new_tokens=8,

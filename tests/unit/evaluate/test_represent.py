@@ -10,16 +10,17 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from poise.evaluate.consistency import logical_consistency
-from poise.evaluate.representation_file import Representations
-from poise.evaluate.representations import (
+from poise.evaluate.ask import (
+    Prepared,
     default_layer,
     has_reference,
     places_of,
+    prepare,
+    reading_settings,
     represent,
-    settings_of,
 )
-from poise.evaluate.sampling import Prepared, prepare
+from poise.evaluate.isomers import logical_consistency
+from poise.evaluate.records import Representations
 from tests.tiny import tiny_tokenizer
 
 from .constructed import header
@@ -48,25 +49,22 @@ ROWS = [row(f"s{i}", domain, domain * (i + 1)) for i in range(3) for domain in (
 
 
 def read(model: Any, tokenizer: Any, rows: list[dict[str, Any]], **settings: Any) -> Any:
-    return represent(model, tokenizer, prepare(rows, tokenizer), layer=1, **settings)
+    questions = prepare(rows, tokenizer)
+    return represent(model, tokenizer, questions, **({"layer": 1} | settings))
 
 
 def test_the_vector_is_the_hidden_state_at_the_end_of_answer(model: Any, tokenizer: Any) -> None:
     for layer in (0, 1, 2):
-        found = represent(model, tokenizer, prepare(ROWS, tokenizer), layer=layer)
+        found = read(model, tokenizer, ROWS, layer=layer)
         for line, vector in zip(ROWS, found, strict=True):
             text = line["prompt"] + line["completion"].removesuffix(" x")
             assert text.endswith("\nAnswer:")
             states = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True)
             expected = states.hidden_states[layer][0, -1].detach().numpy()
             np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_neither_batch_nor_order_matters(model: Any, tokenizer: Any) -> None:
-    expected = read(model, tokenizer, ROWS)
     for batch_size in (1, 2, 5):
-        found = read(model, tokenizer, ROWS[::-1], batch_size=batch_size)[::-1]
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        turned = read(model, tokenizer, ROWS[::-1], layer=2, batch_size=batch_size)[::-1]
+        np.testing.assert_allclose(turned, found, rtol=1e-4, atol=1e-5)
 
 
 def test_the_answer_itself_is_not_read(model: Any, tokenizer: Any) -> None:
@@ -91,13 +89,12 @@ def test_an_adapter_is_read_through(tiny_model_path: str, tokenizer: Any) -> Non
     np.testing.assert_allclose(merged, changed, rtol=1e-3, atol=1e-4)
 
 
-def test_a_set_told_in_equal_words_scores_zero_and_in_other_words_more(
+def test_a_set_in_equal_words_scores_zero_and_in_other_words_more(
     model: Any, tokenizer: Any
 ) -> None:
     def score(rows: list[dict[str, Any]]) -> float:
-        questions = prepare(rows, tokenizer)
-        vectors = represent(model, tokenizer, questions, layer=1)
-        found = Representations(header(), places_of(questions), vectors)
+        places = places_of(prepare(rows, tokenizer))
+        found = Representations(header(), places, read(model, tokenizer, rows))
         return logical_consistency(found).score.mean
 
     equal = [row(f"s{i}", d, "abcdef"[i] * 3) for i in range(3) for d in ("law", "science")]
@@ -120,12 +117,11 @@ def test_only_isomers_with_a_reference_can_be_read() -> None:
 
 
 def test_the_layer_is_two_thirds_up_unless_named(model: Any) -> None:
-    assert default_layer(model) == 1
-    assert settings_of(model, None)["layer"] == 1
-    assert settings_of(model, 0)["layer"] == 0
+    assert default_layer(model) == reading_settings(model, None)["layer"] == 1
+    assert reading_settings(model, 0)["layer"] == 0
     for layer in (-1, 3):
         with pytest.raises(ValueError, match=rf"layer: expected 0 .* to 2 .*, found {layer}"):
-            settings_of(model, layer)
+            reading_settings(model, layer)
 
 
 def test_bad_input_is_refused(model: Any, tokenizer: Any) -> None:

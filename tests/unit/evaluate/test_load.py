@@ -12,8 +12,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from poise.evaluate.generation import Sampling, complete, stop_tokens
-from poise.evaluate.loading import Target, find_target, fingerprint, load
+from poise.evaluate.ask import Sampling, complete, stop_tokens
+from poise.evaluate.load import Target, find_target, fingerprint, load
 from tests.tiny import save_tiny_model
 
 CPU = torch.device("cpu")

@@ -1,24 +1,38 @@
-"""Completions of a tiny model: what is drawn, where it ends, what is refused."""
+"""A tiny model is asked: what is drawn, where it ends, what is kept, what is refused."""
 
 from __future__ import annotations
 
 import copy
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tokenizers import decoders
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     DynamicCache,
     GPT2Config,
     LlamaForCausalLM,
     MistralConfig,
 )
 
-from poise.evaluate.generation import Completion, Sampling, complete, stop_tokens
+from poise.evaluate.ask import (
+    Completion,
+    Sampling,
+    ask_questions,
+    complete,
+    prepare,
+    stop_tokens,
+)
+from poise.evaluate.records import QuestionRecord, RecordWriter, read_records
+from poise.evaluate.scoring import Row, Scored
 from tests.tiny import tiny_config, tiny_tokenizer
+
+from .constructed import header
 
 PROMPTS = [[7, 8, 9, 10, 11, 12, 13], [20, 21], [30, 5, 6, 9]]
 
@@ -58,18 +72,13 @@ def test_prompts_of_a_batch_do_not_disturb_one_another(model: Any, tokenizer: An
     assert [(c.length, c.finished) for c in found] == [(20, False)] * 3
 
 
-def test_a_completion_ends_at_the_tokens_of_model_and_tokenizer(model: Any) -> None:
-    tokenizer = tiny_tokenizer()
-    assert stop_tokens(model, tokenizer) == [1]
-    tokenizer.eos_token = "."
-    assert stop_tokens(model, tokenizer) == sorted([1, tokenizer.convert_tokens_to_ids(".")])
-
-
 def test_a_completion_is_what_comes_before_its_end(model: Any) -> None:
     tokenizer = tiny_tokenizer()
+    assert stop_tokens(model, tokenizer) == [1]
     free = [argmax_of(model, prompt, 20) for prompt in PROMPTS]
     end = free[0][3]
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    assert stop_tokens(model, tokenizer) == sorted([1, end])
     lengths = [row.index(end) if end in row else 20 for row in free]
     found = greedy(model, tokenizer, 20)
     assert [c.length for c in found] == lengths and lengths[0] <= 3
@@ -109,28 +118,8 @@ def test_each_prompt_has_its_own_samples(model: Any, tokenizer: Any) -> None:
     assert all(len({c.text for c in row}) > 1 for row in found)
     sharp = Sampling(k=5, temperature=1e-6, max_new_tokens=8)
     found = complete(model, tokenizer, PROMPTS, sharp)
-    assert [{c.text for c in row} for row in found] == [
-        {c.text} for c in greedy(model, tokenizer, 8)
-    ]
-
-
-@pytest.mark.parametrize("most_rows", [1, 2, 5, 7])
-def test_samples_of_a_prompt_may_come_in_parts(
-    model: Any, tokenizer: Any, most_rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = []
-    generate = model.generate
-
-    def spy(**arguments: Any) -> Any:
-        output = generate(**arguments)
-        if isinstance(output, torch.Tensor):  # not where the prompts are read
-            rows.append(len(output))
-        return output
-
-    monkeypatch.setattr(model, "generate", spy)
-    sampling = Sampling(k=5, temperature=1e-6, max_new_tokens=3)
-    found = complete(model, tokenizer, PROMPTS[:1], sampling, most_rows=most_rows)
-    assert len(found[0]) == sum(rows) == 5 and max(rows) == min(most_rows, 5)
+    expected = [{c.text} for c in greedy(model, tokenizer, 8)]
+    assert [{c.text for c in row} for row in found] == expected
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.6)])
@@ -184,14 +173,15 @@ def test_prompts_that_are_read_once_give_the_samples_of_prompts_that_are_read_k_
     original = type(model).forward
 
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
-        reads.append(kwargs["input_ids"].shape)
+        reads.append(tuple(kwargs["input_ids"].shape))
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(type(model), "forward", counted)
     assert drawn(PROMPTS) == once
-    long = [shape for shape in reads if shape[1] > 1]
-    assert long == [(3, 6)]  # three prompts of seven tokens, without the last
-    monkeypatch.setattr("poise.evaluate.generation.read_once", lambda *_, **__: None)
+    # Three prompts of seven tokens, without the last; then four samples of each, and two.
+    assert [shape for shape in reads if shape[1] > 1] == [(3, 6)]
+    assert {shape[0] for shape in reads} == {3, 6, 12}
+    monkeypatch.setattr("poise.evaluate.ask.read_once", lambda *_, **__: None)
     assert drawn(PROMPTS) == once
 
 
@@ -257,3 +247,169 @@ def test_a_beginning_that_prompts_share_is_read_once(
     assert drawn() == shared
     if name != "window":  # of which a part is kept: read again
         assert sum(read) - tokens == 3 * 8  # four rows, of which eight columns are read as one row
+
+
+SAMPLING = Sampling(k=4, temperature=1.0, top_p=1.0, max_new_tokens=10)
+ROWS = [
+    {"id": f"q{i}", "domain": "physics", "level": 1 + i % 2, "prompt": "x" * i + "=", "answer": "e"}
+    for i in range(1, 8)
+]
+
+
+def first_vowel(text: str) -> str | None:
+    return next((c for c in text if c in "aeiou"), None)
+
+
+def score(row: Row, text: str) -> Scored:
+    found = first_vowel(text)
+    return Scored(found, float(found == row["answer"]))
+
+
+class Asker:
+    """Asks the saved tiny model, and keeps its answers in files of one folder."""
+
+    def __init__(self, path: str, folder: Path) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(path).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(path)
+        self.folder = folder
+
+    def __call__(self, name: str = "a", **settings: Any) -> dict[str, QuestionRecord]:
+        questions = prepare(settings.pop("rows", ROWS), self.tokenizer)
+        writer = RecordWriter(self.folder / name, header())
+        sampling = settings.pop("sampling", SAMPLING)
+        model = settings.pop("model", self.model)
+        ask_questions(model, self.tokenizer, questions, writer, score, sampling, **settings)
+        return {question.id: question for question in read_records(writer.path).questions}
+
+
+@pytest.fixture
+def asker(tiny_model_path: str, tmp_path: Path) -> Asker:
+    return Asker(tiny_model_path, tmp_path)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 64])
+def test_every_question_is_recorded_with_its_samples_and_scores(
+    asker: Asker, batch_size: int
+) -> None:
+    records = asker(batch_size=batch_size)
+    assert set(records) == {row["id"] for row in ROWS}
+    for row in ROWS:
+        record = records[row["id"]]
+        assert (record.prompt, record.level, record.answer) == (row["prompt"], row["level"], "e")
+        assert len(record.completions) == SAMPLING.k
+        assert record.extracted == tuple(first_vowel(text) for text in record.completions)
+        assert record.rewards == tuple(float(found == "e") for found in record.extracted)
+        # A character is a token, and tokens are joined by blanks; special ones are not shown.
+        for text, length, done in zip(
+            record.completions, record.lengths, record.finished, strict=True
+        ):
+            assert len(text[::2]) <= length <= SAMPLING.max_new_tokens
+            assert done or length == SAMPLING.max_new_tokens
+    assert 0 < sum(sum(r.rewards) for r in records.values()) < len(ROWS) * SAMPLING.k
+
+
+def test_seed_and_batches_alone_decide_the_samples(asker: Asker) -> None:
+    first = asker(seed=1, batch_size=8)
+    assert asker("b", seed=1, batch_size=8, rows=ROWS[::-1]) == first
+    assert asker("c", seed=2, batch_size=8) != first
+
+
+def test_the_caller_keeps_its_random_numbers(asker: Asker) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    asker()
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("lines", [1, 2, 4, 7])
+def test_an_interrupted_evaluation_ends_as_if_it_had_not_been(asker: Asker, lines: int) -> None:
+    expected = asker(batch_size=8)
+    path = asker.folder / "a"
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole[:lines]) + whole[lines][:20])
+    assert asker(batch_size=8) == expected
+    assert path.read_bytes().splitlines(keepends=True) == whole
+
+
+def test_a_finished_evaluation_asks_the_model_nothing(asker: Asker) -> None:
+    expected = asker()
+    stub = torch.nn.Module()  # has no forward: to call it would fail
+    stub.generation_config = asker.model.generation_config
+    assert asker(model=stub) == expected
+
+
+def test_records_of_other_questions_are_not_continued(asker: Asker) -> None:
+    asker()
+    with pytest.raises(ValueError, match=r"'q1' has another prompt.*--overwrite"):
+        asker(rows=[row | {"prompt": "y="} for row in ROWS])
+
+
+def test_greedy_takes_one_sample_a_question(asker: Asker) -> None:
+    sampling = Sampling(k=1, temperature=0.0, max_new_tokens=10)
+    one = asker(sampling=sampling, seed=1)
+    assert one == asker("b", sampling=sampling, seed=2)
+    assert all(len(record.completions) == 1 for record in one.values())
+
+
+def test_a_batch_of_nothing_is_refused(asker: Asker) -> None:
+    with pytest.raises(ValueError, match="batch_size: expected 1 or more, found 0"):
+        asker(batch_size=0)
+
+
+def test_isomers_are_called_by_set_domain_and_test_and_keep_them(asker: Asker) -> None:
+    row = {"isomer_id": "s1", "domain": "law", "test": "reversed", "depth": 3, "answer": "e"}
+    rows = [row | {"prompt": "x="}, row | {"prompt": "y=", "domain": "science", "test": None}]
+    records = asker(rows=rows)
+    assert set(records) == {"s1/law/reversed", "s1/science"}
+    found = records["s1/law/reversed"]
+    assert (found.isomer_id, found.test, found.level) == ("s1", "reversed", 3)
+
+
+def test_chat_messages_go_through_the_chat_template(tokenizer: Any) -> None:
+    prompt = [{"role": "system", "content": "s"}, {"role": "user", "content": "u?"}]
+    prepared = prepare([{"id": "q", "prompt": prompt, "answer": "a"}], tokenizer)[0]
+    assert prepared.text == "system:s\nuser:u?\na:"
+    assert prepared.tokens == tokenizer.apply_chat_template(
+        prompt, add_generation_prompt=True, return_dict=False
+    )
+    own = tiny_tokenizer()
+    own.chat_template += "{% if enable_thinking is false %}no{% endif %}{{ hint }}"
+    rows = [{"id": "q", "prompt": [{"role": "user", "content": "u"}], "answer": "a"}]
+    said = {"enable_thinking": False, "hint": ":x"}
+    assert prepare(rows, own)[0].text == "user:u\na:"
+    assert prepare(rows, own, template=said)[0].text == "user:u\na:no:x"
+    with pytest.raises(ValueError, match="no chat template"):
+        prepare(rows, tiny_tokenizer(chat=False))
+
+
+def test_questions_without_a_name_are_called_by_their_place(tokenizer: Any) -> None:
+    rows = [{"prompt": "a=", "answer": "a"}, {"prompt": "b=", "answer": "b"}]
+    assert [question.row["id"] for question in prepare(rows, tokenizer)] == ["row-0", "row-1"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([], "expected one or more questions"),
+        ([ROWS[0], ROWS[0]], "expected each id once, found 'q1' twice"),
+        ([dict(ROWS[0], prompt="")], "question 'q1': expected a prompt"),
+        ([dict(ROWS[0], prompt="x" * 21)], "its prompt has 21 tokens.*room for 20"),
+    ],
+)
+def test_questions_that_cannot_be_asked_are_refused(
+    tokenizer: Any, rows: list[dict[str, Any]], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        prepare(rows, tokenizer, room=20)
+
+
+def test_a_prompt_has_no_end_that_the_tokenizer_puts_behind_every_text() -> None:
+    plain, appending = tiny_tokenizer(), tiny_tokenizer()
+    appending.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", appending.eos_token_id)]
+    )
+    assert appending("ab=")["input_ids"][-1] == appending.eos_token_id
+    row = {"id": "q", "prompt": "ab="}
+    found = [prepare([row], tokenizer)[0].tokens for tokenizer in (appending, plain)]
+    assert found[0] == found[1]

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..models import fold_output_head, resolve_model
+
 _ADAPTER = "adapter_config.json"
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
@@ -35,14 +37,6 @@ class Target:
     run: Path | None = None
 
 
-def find_adapter(folder: Path) -> Path | None:
-    """The adapter in a folder or in its ``adapter`` subfolder, or None."""
-    for place in (folder, folder / "adapter"):
-        if (place / _ADAPTER).is_file():
-            return place
-    return None
-
-
 def find_target(name: str | None, *, adapter: str | None = None, base: str | None = None) -> Target:
     """What a name on the command line stands for.
 
@@ -53,41 +47,38 @@ def find_target(name: str | None, *, adapter: str | None = None, base: str | Non
         base: Base model of adapters; None takes the one that the adapter was trained on.
 
     Raises:
-        FileNotFoundError: `adapter` is no adapter's folder.
-        ValueError: the name is no model.
+        FileNotFoundError: `adapter` is no adapter's folder, or nothing is at `name`.
+        ValueError: The name is no model.
     """
-    from poise.models import resolve_model
-
     if adapter is not None:
-        if (found := find_adapter(Path(adapter))) is None:
+        if (found := _find_adapter(Path(adapter))) is None:
             raise FileNotFoundError(
                 f"adapter: expected a folder with {_ADAPTER} at {adapter}, found none"
             )
-        return Target(resolve_model(name or base_of(found)), str(found), _label(adapter))
-    folder = Path(name) if name is not None else None
-    if folder is not None and (found := find_adapter(folder)) is not None:
-        model = resolve_model(base or base_of(found))
-        return Target(model, str(found), _label(str(folder)), _run_folder(folder))
-    if folder is not None and _is_mistyped(folder):
+        return Target(resolve_model(name or _base_of(found)), str(found), _label(adapter))
+    if name is None:
+        return Target(resolve_model(None), None, "default")
+    folder = Path(name)
+    run = folder if (folder / "metrics.jsonl").is_file() else None
+    if (found := _find_adapter(folder)) is not None:
+        return Target(resolve_model(base or _base_of(found)), str(found), _label(name), run)
+    # Nothing there, but in a folder that is: no hub id, which would be asked for much later.
+    if not folder.exists() and folder.parent != Path() and folder.parent.is_dir():
         raise FileNotFoundError(
             f"expected a run folder, an adapter or a model at {folder}, found nothing there; give "
             "a folder that exists, or a hub id"
         )
-    run = _run_folder(folder) if folder is not None else None
-    return Target(resolve_model(name), None, _label(name or "default"), run)
+    return Target(resolve_model(name), None, _label(name), run)
 
 
-def _is_mistyped(folder: Path) -> bool:
-    """Nothing there, but in a folder that is: no hub id, which would be asked for much later."""
-    return not folder.exists() and folder.parent != Path() and folder.parent.is_dir()
+def _find_adapter(folder: Path) -> Path | None:
+    """The adapter in a folder or in its ``adapter`` subfolder, or None."""
+    places = (folder, folder / "adapter")
+    return next((place for place in places if (place / _ADAPTER).is_file()), None)
 
 
-def base_of(adapter: Path) -> str:
-    """The base model that an adapter names.
-
-    Raises:
-        ValueError: the adapter's configuration is damaged or names none.
-    """
+def _base_of(adapter: Path) -> str:
+    """The base model that an adapter names."""
     try:
         name = json.loads((adapter / _ADAPTER).read_text()).get("base_model_name_or_path")
     except (ValueError, AttributeError) as error:
@@ -101,31 +92,25 @@ def _label(name: str) -> str:
     return Path(name).name or name
 
 
-def _run_folder(folder: Path) -> Path | None:
-    return folder if (folder / "metrics.jsonl").is_file() else None
-
-
 def fingerprint(target: Target) -> str | None:
     """Digest of the weights, None for a model that is not on this machine as files."""
-    folders = [Path(target.model), *([Path(target.adapter)] if target.adapter else [])]
     digest = hashlib.sha256()
-    for folder in folders:
+    for folder in filter(None, (target.model, target.adapter)):
         # What a checkpoint holds for a resume is no weight of the model.
-        files = sorted(f for f in folder.glob("*.safetensors") if not f.name.startswith("poise_"))
+        files = [f for f in Path(folder).glob("*.safetensors") if not f.name.startswith("poise_")]
         if not files:
             return None
-        for path in files:
+        for path in sorted(files):
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
 def check_target(target: Target) -> None:
-    """Find out what `load` would find out later: the model is there, and so are the adapter's
-    weights.
+    """Find out early what `load` would find out: whether model and adapter's weights are there.
 
     Raises:
-        ValueError: they are not.
+        ValueError: They are not.
     """
     from transformers import AutoConfig
 
@@ -133,8 +118,8 @@ def check_target(target: Target) -> None:
         AutoConfig.from_pretrained(target.model, trust_remote_code=False)
     except OSError as error:
         raise _cannot_be_loaded(target, error) from error
-    if target.adapter is not None:
-        _check_weights(Path(target.adapter))
+    if target.adapter is not None and not (Path(target.adapter) / _ADAPTER_WEIGHTS).is_file():
+        raise ValueError(f"adapter {target.adapter}: expected {_ADAPTER_WEIGHTS}, found none")
 
 
 def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
@@ -145,15 +130,17 @@ def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any,
     and head share, of which the adapter is to change one.
 
     Raises:
-        ValueError: the model cannot be loaded, or the adapter does not fit it.
+        ValueError: The model cannot be loaded, or the adapter does not fit it.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    from poise.models import fold_output_head
-
+    check_target(target)
+    # The adapter's own tokenizer where it was saved with one: its chat template may differ.
+    has_own = target.adapter and (Path(target.adapter) / "tokenizer_config.json").is_file()
     safe = {"trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(_tokenizer_of(target), **safe)
+        source = target.adapter if has_own else target.model
+        tokenizer = AutoTokenizer.from_pretrained(source, **safe)
         model = AutoModelForCausalLM.from_pretrained(
             target.model, dtype=dtype, use_safetensors=True, **safe
         )
@@ -174,23 +161,17 @@ def _cannot_be_loaded(target: Target, error: Exception) -> ValueError:
     return ValueError(f"model {target.model!r} cannot be loaded: {reason}")
 
 
-def _check_weights(adapter: Path) -> None:
-    if not (adapter / _ADAPTER_WEIGHTS).is_file():
-        raise ValueError(f"adapter {adapter}: expected {_ADAPTER_WEIGHTS}, found none")
+def _with_adapter(model: Any, adapter: Path) -> Any:
+    from peft import PeftModel
 
-
-def _tokenizer_of(target: Target) -> str:
-    """The adapter's own tokenizer where it was saved with one, as its chat template may differ."""
-    if target.adapter and (Path(target.adapter) / "tokenizer_config.json").is_file():
-        return target.adapter
-    return target.model
-
-
-def _adapts_a_shared_weight(model: Any) -> bool:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    ends = model.get_input_embeddings(), model.get_output_embeddings()
-    return ends[0].weight is ends[1].weight and any(isinstance(e, BaseTunerLayer) for e in ends)
+    try:
+        _resize_vocabulary(model, adapter / _ADAPTER_WEIGHTS)
+        return PeftModel.from_pretrained(model, str(adapter))
+    except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
+        raise ValueError(
+            f"adapter {adapter} does not fit the model {model.config.name_or_path!r}: {reason}"
+        ) from error
 
 
 def _resize_vocabulary(model: Any, weights: Path) -> None:
@@ -205,15 +186,8 @@ def _resize_vocabulary(model: Any, weights: Path) -> None:
                     model.resize_token_embeddings(rows, mean_resizing=False)
 
 
-def _with_adapter(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
+def _adapts_a_shared_weight(model: Any) -> bool:
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    _check_weights(adapter)
-    try:
-        _resize_vocabulary(model, adapter / _ADAPTER_WEIGHTS)
-        return PeftModel.from_pretrained(model, str(adapter))
-    except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
-        raise ValueError(
-            f"adapter {adapter} does not fit the model {model.config.name_or_path!r}: {reason}"
-        ) from error
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    return ends[0].weight is ends[1].weight and any(isinstance(e, BaseTunerLayer) for e in ends)
