@@ -31,7 +31,7 @@ COUNTS = (
     "new_tokens",
 )
 OWN = ("questions", "test_questions")
-DATA: dict[str, Any] = {"rest": "chemistry", "levels": [0], "style": "bare"}
+DATA = {"rest": "chemistry", "style": "bare"}
 
 
 def check(config: dict[str, Any]) -> None:
@@ -57,19 +57,19 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     from poise.rewards import multiple_choice_reward
     from poise.trl.guards import NonFiniteTrainingError
 
-    from ..science.source import load_science
+    from ..tasks import chemistry
     from ..tasks.asking import ask
 
     hide_bars()
     seed, rank = config["seed"], config["lora_rank"]
     set_seed(seed)  # of the adapter's factors too
-    tests = load_science(**DATA, split="test", seed=seed, count=config["test_questions"])
+    tests = chemistry.load(**DATA, split="test", seed=seed, count=config["test_questions"])
     with tempfile.TemporaryDirectory() as folder:
         trainer = PGPOTrainer(
             model=resolve_model(config.get("model")),
             reward_funcs=multiple_choice_reward,
             args=_arguments(config, folder),
-            train_dataset=load_science(**DATA, split="train", seed=seed, count=config["questions"]),
+            train_dataset=chemistry.load(**DATA, split="train", seed=seed, count=config["questions"]),
             peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"),
         )
         quieten(trainer)
