@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,23 +25,20 @@ from .tables import Row, Section
 
 _MARKERS = "os^Dv<>"
 _DASHES = ("-", "--", ":")
+_LINE: dict[str, Any] = {"markersize": 4, "linewidth": 1.4, "capsize": 2.5}
 
 
 def save(experiment: Experiment, sections: Sequence[Section], folder: Path) -> list[Path]:
-    """Write `figure.png` and `figure.svg`; the same results give the same files.
+    """Write `figure.png`; the same results give the same file.
 
     Returns:
         What was written; nothing where the experiment describes no figure.
     """
     if experiment.plot is None:
         return []
-    paths = [folder / "figure.png", folder / "figure.svg"]
-    with matplotlib.rc_context({"svg.hashsalt": "poise"}):
-        figure = draw(experiment, experiment.plot, sections)
-        for path in paths:
-            date = {"Date": None} if path.suffix == ".svg" else {}
-            figure.savefig(path, dpi=160, metadata=date)
-    return paths
+    path = folder / "figure.png"
+    draw(experiment, experiment.plot, sections).savefig(path, dpi=160)
+    return [path]
 
 
 def draw(experiment: Experiment, plot: Plot, sections: Sequence[Section]) -> Figure:
@@ -95,15 +91,11 @@ def _side_by_side(
 ) -> None:
     unit = 100.0 if section.column.percent else 1.0
     baseline, compared = experiment.baseline, any(row.comparison for row in rows)
-    points: list[Row | Comparison] = [
-        row.comparison if compared and row.comparison else row
-        for row in rows
-        if bool(row.comparison) == compared
-    ]
+    rows = [row for row in rows if bool(row.comparison) == compared]
+    points: list[Row | Comparison] = [row.comparison or row for row in rows]
     names = [
         row.method + (f"\nto {row.partner}" if row.partner not in (None, baseline) else "")
         for row in rows
-        if bool(row.comparison) == compared
     ]
     for place, point in enumerate(points):
         if point.mean is not None:
@@ -128,9 +120,7 @@ def _point(axes: Axes, place: int, mean: float, interval: Interval | None, unit:
         xerr=unit * np.array([[mean - low], [high - mean]]),
         color=COLOURS[0],
         marker="o",
-        markersize=4,
-        linewidth=1.4,
-        capsize=2.5,
+        **_LINE,
     )
 
 
@@ -161,9 +151,7 @@ def _curves(
             color=COLOURS[i % len(COLOURS)],
             marker=_MARKERS[i % len(_MARKERS)],
             linestyle=_DASHES[i // len(COLOURS) % len(_DASHES)],
-            markersize=4,
-            linewidth=1.4,
-            capsize=2.5,
+            **_LINE,
         )
         if labels:
             axes.set_xticks(range(len(labels)), labels)

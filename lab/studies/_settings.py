@@ -40,6 +40,17 @@ IGA: dict[str, Any] = {
 }
 
 
+def require_choice(config: dict[str, Any], name: str, choices: Iterable[Any], default: Any) -> None:
+    """Refuse a setting that is none of its choices.
+
+    Raises:
+        ValueError: it is not.
+    """
+    choices = tuple(choices)
+    if (found := config.get(name, default)) not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, found {found!r}")
+
+
 def require_counts(config: dict[str, Any], names: Iterable[str]) -> None:
     """Refuse numbers of things that are no whole number of at least 1.
 

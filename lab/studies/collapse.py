@@ -1,18 +1,20 @@
 """Study 1: does self-distillation survive, over learning rates of two decades?
 
-A tiny model learns by SDPO, with the whole of `PGPOTrainer`. Its work is that of a `lab`:
-"sorting", the default, half known and taught by successful siblings (`labs.sorting`), or "cipher",
-where rewards are rare and each comes with a text that marks the attempt (`labs.cipher`). Settings
-of a run: `steps`, `prompts` and `rollouts` a step, `test_questions`, `test_every` steps, and any
-argument of `PGPOConfig`. Controls are
-`control: mean_step` (SDPO, the learning rate multiplied by the mean multiplier that the run's own
-settings gave on the same seed) and `control: shuffled` (those multipliers, in another order), and
-both again as `scheduled_mean_step` and `scheduled_shuffled`, which weigh by each step's learning
-rate (`_controls`); all take the multipliers of steps that distilled something. `trainer: grpo` is
-another method on the same work: TRL's `GRPOTrainer` on the same questions, rewards, rollouts and
-steps; it takes the arguments of `GRPOConfig`, and `NOT_GRPO`, which say nothing to it, are left
-out. It never sees a text; `reward: share` gives it the share of right places instead of 1 for a
-whole answer, in the lab that has one.
+A tiny model learns by SDPO, with the whole of `PGPOTrainer`. Its toy task is the setting `lab`:
+"sorting", the default, half known and taught by successful siblings (`lab.tasks.sorting`), or
+"cipher", where rewards are rare and each comes with a text that marks the attempt
+(`lab.tasks.cipher`). Settings of a run: `steps`, `prompts` and `rollouts` a step,
+`test_questions`, `test_every` steps, and any argument of `PGPOConfig`.
+
+`control` names a control. `mean_step` is SDPO, its learning rate multiplied by the mean multiplier
+that the run's own settings gave on the same seed; `shuffled` has those multipliers in another
+order. `scheduled_mean_step` and `scheduled_shuffled` weigh by each step's learning rate
+(`_controls`). All take the multipliers of steps that distilled something.
+
+`trainer: grpo` is another method on the same task: TRL's `GRPOTrainer` on the same questions,
+rewards, rollouts and steps. It takes the arguments of `GRPOConfig`; `NOT_GRPO`, which say nothing
+to it, are left out. It never sees a text; `reward: share` gives it the share of right places
+instead of 1 for a whole answer, in the task that has one.
 
 Figures: greedy accuracy on questions that training never shows, at every test; its last, best and
 mean value (the area under the curve); and whether the run survived: the last value is at least
@@ -33,12 +35,18 @@ from poise.pgpo.viscosity import ViscosityState
 from ..tasks import cipher, sorting
 from . import _controls
 from ._logs import figures_of, pgpo_figures
-from ._settings import PGPO, require_arguments, require_counts, require_test_at_the_end
+from ._settings import (
+    PGPO,
+    require_arguments,
+    require_choice,
+    require_counts,
+    require_test_at_the_end,
+)
 
 if TYPE_CHECKING:
     from ..tasks.accuracy import AccuracyCurve
 
-LABS: dict[str, Any] = {"sorting": sorting, "cipher": cipher}
+TASKS: dict[str, Any] = {"sorting": sorting, "cipher": cipher}
 TRAINERS = ("pgpo", "grpo")
 REWARDS = ("whole", "share")
 CONTROLS = ("mean_step", "shuffled", "scheduled_mean_step", "scheduled_shuffled")
@@ -55,20 +63,18 @@ def check(config: dict[str, Any]) -> None:
         ValueError: a setting of the study is missing or outside its range, or the trainer's
             configuration refuses one.
     """
-    lab, reward = config.get("lab", "sorting"), config.get("reward", "whole")
+    require_choice(config, "lab", TASKS, "sorting")
+    require_choice(config, "reward", REWARDS, "whole")
+    require_choice(config, "trainer", TRAINERS, "pgpo")
+    require_choice(config, "control", (*CONTROLS, None), None)
     trainer, control = config.get("trainer", "pgpo"), config.get("control")
-    if lab not in LABS:
-        raise ValueError(f"lab: expected one of {', '.join(LABS)}, found {lab!r}")
-    if reward not in REWARDS:
-        raise ValueError(f"reward: expected one of {', '.join(REWARDS)}, found {reward!r}")
-    if reward == "share" and (trainer != "grpo" or not hasattr(LABS[lab], "share_reward")):
+    if config.get("reward") == "share" and not (
+        trainer == "grpo" and hasattr(_task(config), "share_reward")
+    ):
+        name = config.get("lab", "sorting")
         raise ValueError(
-            f"reward: expected whole with lab {lab} and trainer {trainer}, found {reward!r}"
+            f"reward: expected whole with lab {name} and trainer {trainer}, found 'share'"
         )
-    if trainer not in TRAINERS:
-        raise ValueError(f"trainer: expected one of {', '.join(TRAINERS)}, found {trainer!r}")
-    if control is not None and control not in CONTROLS:
-        raise ValueError(f"control: expected one of {', '.join(CONTROLS)}, found {control!r}")
     if control is not None and trainer != "pgpo":
         raise ValueError(f"control: expected none with trainer {trainer}, found {control!r}")
     require_counts(config, COUNTS)
@@ -113,7 +119,7 @@ def _train(
 
     curve = _curve(config)
     with tempfile.TemporaryDirectory() as folder:
-        reward = _lab(config).reward
+        reward = _task(config).reward
         trainer = _trainer(PGPOTrainer, config, _arguments(config, folder), curve, reward)
         if multipliers:
             trainer.create_optimizer()
@@ -147,26 +153,26 @@ def _run_to_the_end(trainer: Any, curve: AccuracyCurve, config: dict[str, Any]) 
         curve.diverge(config["steps"] // config["test_every"])
 
 
-def _lab(config: dict[str, Any]) -> Any:
-    return LABS[config.get("lab", "sorting")]
+def _task(config: dict[str, Any]) -> Any:
+    return TASKS[config.get("lab", "sorting")]
 
 
 def _numbers(config: dict[str, Any]) -> Any:
-    """The lab's reward as GRPO takes it: without a text."""
+    """The task's reward as GRPO takes it: without a text."""
     from poise.pgpo.reward_functions import TextReward
 
-    lab = _lab(config)
+    task = _task(config)
     if config.get("reward") == "share":
-        return lab.share_reward
-    return TextReward(lab.reward, deliver=lambda texts: None)
+        return task.share_reward
+    return TextReward(task.reward, deliver=lambda texts: None)
 
 
 def _curve(config: dict[str, Any]) -> AccuracyCurve:
     from ..tasks.accuracy import AccuracyCurve
 
-    lab = _lab(config)
-    tests = lab.problems(config["test_questions"], config["seed"], "test")
-    return AccuracyCurve(tests, config["test_every"], lab.LENGTH + 1)
+    task = _task(config)
+    tests = task.problems(config["test_questions"], config["seed"], "test")
+    return AccuracyCurve(tests, config["test_every"], task.LENGTH + 1)
 
 
 def _trainer(
@@ -178,13 +184,13 @@ def _trainer(
     from poise.demo.quiet import hide_bars, quieten
 
     hide_bars()
-    lab = _lab(config)
+    task = _task(config)
     count = config["prompts"] * config["steps"]
     trainer = trainer_class(
-        model=lab.model_folder(config["seed"]),
+        model=task.model_folder(config["seed"]),
         reward_funcs=reward,
         args=args,
-        train_dataset=Dataset.from_list(lab.problems(count, config["seed"], "train")),
+        train_dataset=Dataset.from_list(task.problems(count, config["seed"], "train")),
         callbacks=[curve],
     )
     quieten(trainer)
@@ -217,7 +223,7 @@ def _arguments(config: dict[str, Any], folder: str) -> Any:
         diagnostics_warning_interval=0,
         collapse_warning=False,  # collapse is what is measured
         **_common(config, folder),
-        **(PGPO | _lab(config).TEMPLATES | own),
+        **(PGPO | _task(config).TEMPLATES | own),
     )
 
 
@@ -238,7 +244,7 @@ def _common(config: dict[str, Any], folder: str) -> dict[str, Any]:
         "max_steps": config["steps"],
         "per_device_train_batch_size": config["prompts"] * config["rollouts"],
         "num_generations": config["rollouts"],
-        "max_completion_length": _lab(config).LENGTH + 1,
+        "max_completion_length": _task(config).LENGTH + 1,
         "bf16": False,
         "use_cpu": True,
         "gradient_checkpointing": False,

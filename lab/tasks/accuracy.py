@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 
 class AccuracyCurve(TrainerCallback):  # type: ignore[misc]
-    """Greedy accuracy before training and every so many steps.
+    """Greedy accuracy before training and every few steps.
 
     Args:
         questions: with `prompt` and `answer`.

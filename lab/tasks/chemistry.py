@@ -166,9 +166,11 @@ def generate(count: int = 100, split: str = "train", seed: int = 0) -> list[Ques
         raise ValueError(f"count: expected at least 1, found {count}")
     check_split(split)
     letters, questions = cycle(LETTERS), []
-    quotas = [count // len(CATEGORIES) + (i < count % len(CATEGORIES)) for i in range(len(CATEGORIES))]
-    Random(f"poise science quotas {seed}").shuffle(quotas)  # the odd ones favour nobody
-    for category, quota in zip(sorted(CATEGORIES, key=lambda c: c.name), quotas, strict=True):
+    categories = sorted(CATEGORIES, key=lambda category: category.name)
+    each, odd = divmod(count, len(categories))
+    quotas = [each + (i < odd) for i in range(len(categories))]
+    Random(f"poise science quotas {seed}").shuffle(quotas)  # who gets the odd ones is drawn
+    for category, quota in zip(categories, quotas, strict=True):
         rng = Random(f"poise science {seed} {split} chemistry {category.name}")
         turn = [next(letters) for _ in range(quota)]
         rng.shuffle(turn)

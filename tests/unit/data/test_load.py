@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 
-import lab.science.source  # noqa: F401  (registers 'science')
+import lab.tasks.chemistry  # noqa: F401  (registers 'science')
 from poise.data import load
 from poise.data.load import load_questions
 from poise.rows import check_dataset
@@ -21,16 +20,11 @@ from tests.unit.data.test_sciknoweval import question, write
 
 
 def test_science_is_generated_with_our_columns() -> None:
-    table = load_questions("science", "test", count=40, seed=1, style="plain", levels=[1])
+    table = load_questions("science", "test", count=40, seed=1, style="plain")
     assert table.column_names == COLUMNS
-    assert set(table["level"]) == {1} and len(table) == 40
+    assert set(table["level"]) == {0} and len(table) == 40
     assert all(isinstance(prompt, str) for prompt in table["prompt"])
     check_dataset(table)
-
-
-def test_domains_follow_the_colon() -> None:
-    counts = Counter(load_questions("science:physics, chemistry", count=20)["domain"])
-    assert counts == {"physics": 10, "chemistry": 10}
 
 
 def test_chat_is_the_default_style() -> None:
@@ -66,10 +60,8 @@ def test_a_files_reference_answers_are_for_the_teacher(tmp_path: Path) -> None:
         load_questions(other, reference=True)
 
 
-def test_recall_is_generated_where_it_is_asked_for() -> None:
-    assert 0 not in load_questions("science", count=80)["level"]
-    table = load_questions("science:physics", count=20, levels=[0], style="short")
-    assert set(table["level"]) == {0}
+def test_the_short_style_gives_the_right_option_as_privileged_context() -> None:
+    table = load_questions("science:chemistry", count=20, style="short")
     assert all(row["privileged_context"] in row["options"] for row in table)
 
 
@@ -89,7 +81,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("science:alchemy", {}, r"domains: expected some of"),
+        ("science:alchemy", {}, "expected the domain chemistry or none"),
         (
             "science",
             {"stile": "plain"},

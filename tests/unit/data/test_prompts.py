@@ -2,9 +2,8 @@
 
 import pytest
 
-from lab.science import generate
+from lab.tasks.chemistry import generate
 from poise.data.prompts import STYLES, PromptStyle, get_style, render, render_all
-from poise.question import LEVELS
 from poise.rewards import extract_answer, multiple_choice_reward
 from tests.unit.test_question import QUESTION
 
@@ -35,7 +34,7 @@ def test_plain_is_text_that_waits_for_the_letter():
 
 @pytest.mark.parametrize("style", STYLES)
 def test_the_reference_is_an_answer_that_earns_the_reward(style):
-    for row in render_all(generate(levels=LEVELS, count=80), style):
+    for row in render_all(generate(count=80), style):
         reference, answer, options = row["privileged_context"], row["answer"], row["options"]
         assert extract_answer(reference, options) == answer
         assert multiple_choice_reward([reference], [answer], options=[options]) == [1.0]

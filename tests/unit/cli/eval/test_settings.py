@@ -22,10 +22,10 @@ from .conftest import Call, ask
 
 
 def test_the_questions_are_those_of_the_run_unless_named(call: Call, run_path: Path) -> None:
-    script = {"dataset": "science:physics", "style": "plain", "question_seed": 4}
+    script = {"dataset": "science:chemistry", "style": "plain", "question_seed": 4}
     (run_path / "config.yaml").write_text(yaml.safe_dump({"script": script}))
     found = ask(call, "--compare", run_path, "--limit", "6")
-    assert found["dataset"] == "science:physics"
+    assert found["dataset"] == "science:chemistry"
     assert found["selection"] == {
         "style": "plain",
         "seed": 4,
@@ -34,7 +34,7 @@ def test_the_questions_are_those_of_the_run_unless_named(call: Call, run_path: P
     }
     run = read_run(run_path)
     assert run.after is not None
-    assert {q.domain for q in run.after.questions} == {"physics"}
+    assert {q.domain for q in run.after.questions} == {"chemistry"}
     named = ask(
         call, "--compare", run_path, "--dataset", "science", "--questions", "8", "--overwrite"
     )
