@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from poise.cli.arguments import CommandParser, option
+from poise.cli.arguments import CommandParser
 from poise.cli.subcommands import dispatch
 
 if TYPE_CHECKING:
@@ -25,26 +24,6 @@ SUBCOMMANDS = {
     "list": ("list the experiments", "lab.commands:list_experiments"),
 }
 WIDTH = 140  # of tables in a file or a pipe, where there is no terminal to fit
-
-
-@dataclass
-class RunArguments:
-    """How much, and how fast."""
-
-    limit: int | None = option(None, "End after this number of runs.")
-    jobs: int = option(1, "Runs at once, a process each.")
-
-
-@dataclass
-class TableArguments:
-    """Where table and figure go."""
-
-    output: str | None = option(None, "The folder; by default that of the experiment.")
-
-
-@dataclass
-class ListArguments:
-    """Nothing to choose."""
 
 
 def main(argv: list[str]) -> int:
@@ -70,20 +49,22 @@ def run(argv: list[str]) -> int:
     Raises:
         ValueError: the experiment is wrong, or its study refuses a run's settings or lacks data.
     """
-    name, arguments = _parsed(
-        argv,
-        "run",
-        RunArguments,
-        "Do the runs of an experiment that have no result line, the first seed of everything "
-        "first. Killed, it goes on when called again; several may run at once.",
+    parser = CommandParser(
+        prog="python -m lab run",
+        description="Do the runs of an experiment that have no result line, the first seed of "
+        "everything first. Killed, it goes on when called again; several may run at once.",
     )
+    parser.add_argument("name", metavar="NAME", help="An experiment.")
+    parser.add_argument("--limit", type=int, help="End after this number of runs.")
+    parser.add_argument("--jobs", type=int, default=1, help="Runs at once, a process each.")
+    (arguments,) = parser.parse_args_and_config(argv)
     for flag, value in (("jobs", arguments.jobs), ("limit", arguments.limit)):
         if value is not None and value < 1:
             raise ValueError(f"--{flag}: expected at least 1, found {value}")
     from . import runner, specification
     from .results import Results
 
-    experiment = specification.load(specification.find(name))
+    experiment = specification.load(specification.find(arguments.name))
     _warn_of(Results(experiment.folder).read()[1], experiment.name)
     runs, missing = experiment.runs(), runner.missing(experiment)
     print(f"{experiment.name}: {len(runs) - len(missing)} of {len(runs)} runs are done")
@@ -127,18 +108,21 @@ def table(argv: list[str]) -> int:
     Raises:
         ValueError: the experiment is wrong, or has no results yet.
     """
-    name, arguments = _parsed(
-        argv,
-        "table",
-        TableArguments,
-        "Means with 95 % intervals over seeds, and paired differences to the baseline, corrected "
-        "for their number. Writes table.md and figure.png, and compresses the result lines of an "
-        "experiment whose runs are all done.",
+    parser = CommandParser(
+        prog="python -m lab table",
+        description="Means with 95 % intervals over seeds, and paired differences to the "
+        "baseline, corrected for their number. Writes table.md and figure.png, and compresses the "
+        "result lines of an experiment whose runs are all done.",
     )
+    parser.add_argument("name", metavar="NAME", help="An experiment.")
+    parser.add_argument("--output", help="The folder; by default that of the experiment.")
+    (arguments,) = parser.parse_args_and_config(argv)
+    from rich.markdown import Markdown
+
     from . import figure, page, specification, tables
     from .results import Results
 
-    experiment = specification.load(specification.find(name))
+    experiment = specification.load(specification.find(arguments.name))
     results = Results(experiment.folder)
     records, damaged = results.read()
     _warn_of(damaged, experiment.name)
@@ -152,11 +136,12 @@ def table(argv: list[str]) -> int:
     if all(done):
         results.compress()
     sections = tables.build(experiment, records)
-    page.show(experiment, records, sections, _console())
+    text = page.markdown(experiment, records, sections)
+    _console().print(Markdown(text))
     folder = Path(arguments.output or experiment.folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "table.md", *figure.save(experiment, sections, folder)]
-    written[0].write_text(page.markdown(experiment, records, sections), encoding="utf-8")
+    written[0].write_text(text, encoding="utf-8")
     print(f"Written: {', '.join(map(str, written))}")
     return 0
 
@@ -164,7 +149,6 @@ def table(argv: list[str]) -> int:
 def list_experiments(argv: list[str]) -> int:
     """List the experiments with what is done; returns 2 if one of them cannot be read."""
     CommandParser(
-        ListArguments,
         prog="python -m lab list",
         description="List the experiments under experiments/, and how much of each is done.",
     ).parse_args_and_config(argv)
@@ -189,14 +173,6 @@ def list_experiments(argv: list[str]) -> int:
     for fault in faults:
         console.print(Text(fault, style="red"))
     return 2 if faults else 0
-
-
-def _parsed(argv: list[str], command: str, kind: type, description: str) -> tuple[str, Any]:
-    """The experiment's name, and the other arguments."""
-    parser = CommandParser(kind, prog=f"python -m lab {command}", description=description)
-    parser.add_argument("name", metavar="NAME", help="An experiment.")
-    arguments, places = parser.parse_args_and_config(argv)
-    return places.name, arguments
 
 
 def _console() -> Any:

@@ -6,6 +6,7 @@ differences to the baseline where there are any.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from poise.evaluate.plots import COLOURS
-from poise.evaluate.statistics import Interval
 from poise.evaluate.summary import shown
 
 from .comparisons import Comparison
@@ -99,7 +99,11 @@ def _side_by_side(
     ]
     for place, point in enumerate(points):
         if point.mean is not None:
-            _point(axes, place, point.mean, point.interval, unit)
+            low, high = _ends(point)
+            errors = unit * np.array([[point.mean - low], [high - point.mean]])
+            axes.errorbar(
+                unit * point.mean, place, xerr=errors, color=COLOURS[0], marker="o", **_LINE
+            )
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)  # the first method on top
     label = f"{section.name}{', %' if section.column.percent else ''}"
@@ -112,16 +116,12 @@ def _side_by_side(
         axes.set_xscale("log", nonpositive="clip")
 
 
-def _point(axes: Axes, place: int, mean: float, interval: Interval | None, unit: float) -> None:
-    low, high = (interval.low, interval.high) if interval else (mean, mean)
-    axes.errorbar(
-        [unit * mean],
-        [place],
-        xerr=unit * np.array([[mean - low], [high - mean]]),
-        color=COLOURS[0],
-        marker="o",
-        **_LINE,
-    )
+def _ends(point: Row | Comparison) -> tuple[float, float]:
+    """Of the interval; the mean itself where there is none."""
+    if point.interval is not None:
+        return point.interval.low, point.interval.high
+    mean = math.nan if point.mean is None else point.mean
+    return mean, mean
 
 
 def _curves(
@@ -138,10 +138,7 @@ def _curves(
         xs, labels = _places(experiment, plot, section, own)
         known = [(x, row) for x, row in zip(xs, own, strict=True) if row.mean is not None]
         means = np.array([row.mean for _, row in known], dtype=float)
-        ends = [
-            (row.interval.low, row.interval.high) if row.interval else (row.mean,) * 2
-            for _, row in known
-        ]
+        ends = [_ends(row) for _, row in known]
         low, high = np.array(ends, dtype=float).reshape(-1, 2).T
         axes.errorbar(
             [x for x, _ in known],

@@ -113,7 +113,7 @@ def _section(
         partner = experiment.partner(method, column) if is_valid else None
         row = Row(place, method, by_seed, interval, partner)
         if row.partner is not None:
-            comparison = compare(values[place, row.partner], by_seed, column.test)
+            comparison = compare(values[place, row.partner], by_seed)
             row = replace(row, comparison=comparison)
         rows.append(row)
     return Section(name, column, axes, tuple(rows))
@@ -201,7 +201,6 @@ def _range_to(baseline: Along, column: Column) -> Reduction:
 _REDUCTIONS: Mapping[str, Reduction] = {
     "mean": lambda x, y, seed: float(np.mean(y)),
     "max": lambda x, y, seed: max(y),
-    "min": lambda x, y, seed: min(y),
     "trend": _trend,
     "slope": _slope,
 }

@@ -96,6 +96,22 @@ def require_arguments(config: dict[str, Any], make: Callable[[dict[str, Any], st
         raise ValueError(str(error)) from None
 
 
+def rollout_arguments(config: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Arguments of a run of PGPO or GRPO: one step a batch of rollouts, logged, nothing saved."""
+    return {
+        "output_dir": folder,
+        "seed": config["seed"],
+        "max_steps": config["steps"],
+        "per_device_train_batch_size": config["prompts"] * config["rollouts"],
+        "num_generations": config["rollouts"],
+        "gradient_checkpointing": False,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
 def iga_config(config: dict[str, Any], own: Iterable[str], folder: str, **study: Any) -> Any:
     """`IGAConfig` of a run.
 

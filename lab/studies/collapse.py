@@ -41,6 +41,7 @@ from ._settings import (
     require_choice,
     require_counts,
     require_test_at_the_end,
+    rollout_arguments,
 )
 
 if TYPE_CHECKING:
@@ -67,29 +68,23 @@ def check(config: dict[str, Any]) -> None:
     require_choice(config, "reward", REWARDS, "whole")
     require_choice(config, "trainer", TRAINERS, "pgpo")
     require_choice(config, "control", (*CONTROLS, None), None)
-    trainer, control = config.get("trainer", "pgpo"), config.get("control")
-    if config.get("reward") == "share" and not (
-        trainer == "grpo" and hasattr(_task(config), "share_reward")
-    ):
-        name = config.get("lab", "sorting")
+    is_grpo, control = _is_grpo(config), config.get("control")
+    if config.get("reward") == "share" and not (is_grpo and hasattr(_task(config), "share_reward")):
+        name, trainer = config.get("lab", "sorting"), config.get("trainer", "pgpo")
         raise ValueError(
             f"reward: expected whole with lab {name} and trainer {trainer}, found 'share'"
         )
-    if control is not None and trainer != "pgpo":
-        raise ValueError(f"control: expected none with trainer {trainer}, found {control!r}")
+    if control is not None and is_grpo:
+        raise ValueError(f"control: expected none with trainer grpo, found {control!r}")
     require_counts(config, COUNTS)
     require_test_at_the_end(config)
-    require_arguments(config, _arguments if trainer == "pgpo" else _grpo_arguments)
+    require_arguments(config, _grpo_arguments if is_grpo else _arguments)
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """One run and its figures."""
-    if config.get("trainer") == "grpo":
-        return _train_grpo(config)
     control = config.get("control")
-    if control is None:
-        return _train(config)
-    return _controlled(config, control)
+    return _train(config) if control is None else _controlled(config, control)
 
 
 def _controlled(config: dict[str, Any], control: str) -> dict[str, Any]:
@@ -115,46 +110,60 @@ def _controlled(config: dict[str, Any], control: str) -> dict[str, Any]:
 def _train(
     config: dict[str, Any], multipliers: Sequence[float] = (), again: int = 0
 ) -> dict[str, Any]:
-    from poise import PGPOTrainer
+    """Train on the seed's model and questions; a run that diverges is a result, not a failure."""
+    from poise.trl.guards import NonFiniteTrainingError
 
-    curve = _curve(config)
+    from ..tasks.accuracy import AccuracyCurve
+
+    task = _task(config)
+    tests = task.problems(config["test_questions"], config["seed"], "test")
+    curve = AccuracyCurve(tests, config["test_every"], task.LENGTH + 1)
     with tempfile.TemporaryDirectory() as folder:
-        reward = _task(config).reward
-        trainer = _trainer(PGPOTrainer, config, _arguments(config, folder), curve, reward)
+        trainer = _trainer(config, folder, curve)
         if multipliers:
             trainer.create_optimizer()
             trainer.step_scale.viscosity = _Replayed(multipliers, again)
             trainer.step_scale.distance = None
-        _run_to_the_end(trainer, curve, config)
-    return curve.figures() | pgpo_figures(trainer.state.log_history)
-
-
-def _train_grpo(config: dict[str, Any]) -> dict[str, Any]:
-    from trl import GRPOTrainer
-
-    curve = _curve(config)
-    with tempfile.TemporaryDirectory() as folder:
-        reward = _numbers(config)
-        trainer = _trainer(GRPOTrainer, config, _grpo_arguments(config, folder), curve, reward)
-        _run_to_the_end(trainer, curve, config)
-    steps = [line for line in trainer.state.log_history if "reward" in line]
+        try:
+            trainer.train()
+        except RuntimeError as error:
+            if not isinstance(error, NonFiniteTrainingError) and _NO_NUMBERS not in str(error):
+                raise
+            curve.diverge(config["steps"] // config["test_every"])
+    history = trainer.state.log_history
+    if not _is_grpo(config):
+        return curve.figures() | pgpo_figures(history)
+    steps = [line for line in history if "reward" in line]
     return curve.figures() | {"rewards": figures_of(steps, "reward")}
 
 
-def _run_to_the_end(trainer: Any, curve: AccuracyCurve, config: dict[str, Any]) -> None:
-    """Trains; a run that diverges is a result, not a failure."""
-    from poise.trl.guards import NonFiniteTrainingError
+def _trainer(config: dict[str, Any], folder: str, curve: AccuracyCurve) -> Any:
+    from datasets import Dataset
+    from trl import GRPOTrainer
 
-    try:
-        trainer.train()
-    except RuntimeError as error:
-        if not isinstance(error, NonFiniteTrainingError) and _NO_NUMBERS not in str(error):
-            raise
-        curve.diverge(config["steps"] // config["test_every"])
+    from poise import PGPOTrainer
+    from poise.demo.quiet import hide_bars, quieten
+
+    hide_bars()
+    task, is_grpo = _task(config), _is_grpo(config)
+    questions = task.problems(config["prompts"] * config["steps"], config["seed"], "train")
+    trainer = (GRPOTrainer if is_grpo else PGPOTrainer)(
+        model=task.model_folder(config["seed"]),
+        reward_funcs=_numbers(config) if is_grpo else task.reward,
+        args=(_grpo_arguments if is_grpo else _arguments)(config, folder),
+        train_dataset=Dataset.from_list(questions),
+        callbacks=[curve],
+    )
+    quieten(trainer)
+    return trainer
 
 
 def _task(config: dict[str, Any]) -> Any:
     return TASKS[config.get("lab", "sorting")]
+
+
+def _is_grpo(config: dict[str, Any]) -> bool:
+    return config.get("trainer") == "grpo"
 
 
 def _numbers(config: dict[str, Any]) -> Any:
@@ -165,36 +174,6 @@ def _numbers(config: dict[str, Any]) -> Any:
     if config.get("reward") == "share":
         return task.share_reward
     return TextReward(task.reward, deliver=lambda texts: None)
-
-
-def _curve(config: dict[str, Any]) -> AccuracyCurve:
-    from ..tasks.accuracy import AccuracyCurve
-
-    task = _task(config)
-    tests = task.problems(config["test_questions"], config["seed"], "test")
-    return AccuracyCurve(tests, config["test_every"], task.LENGTH + 1)
-
-
-def _trainer(
-    trainer_class: Any, config: dict[str, Any], args: Any, curve: AccuracyCurve, reward: Any
-) -> Any:
-    """A trainer on the seed's model and questions."""
-    from datasets import Dataset
-
-    from poise.demo.quiet import hide_bars, quieten
-
-    hide_bars()
-    task = _task(config)
-    count = config["prompts"] * config["steps"]
-    trainer = trainer_class(
-        model=task.model_folder(config["seed"]),
-        reward_funcs=reward,
-        args=args,
-        train_dataset=Dataset.from_list(task.problems(count, config["seed"], "train")),
-        callbacks=[curve],
-    )
-    quieten(trainer)
-    return trainer
 
 
 class _Replayed:
@@ -238,18 +217,8 @@ def _grpo_arguments(config: dict[str, Any], folder: str) -> Any:
 
 def _common(config: dict[str, Any], folder: str) -> dict[str, Any]:
     """Arguments that both trainers take."""
-    return {
-        "output_dir": folder,
-        "seed": config["seed"],
-        "max_steps": config["steps"],
-        "per_device_train_batch_size": config["prompts"] * config["rollouts"],
-        "num_generations": config["rollouts"],
+    return rollout_arguments(config, folder) | {
         "max_completion_length": _task(config).LENGTH + 1,
         "bf16": False,
         "use_cpu": True,
-        "gradient_checkpointing": False,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
     }

@@ -23,7 +23,13 @@ from typing import Any
 from poise.splits import stable_fraction
 
 from ._logs import pgpo_figures
-from ._settings import PGPO, require_arguments, require_choice, require_counts
+from ._settings import (
+    PGPO,
+    require_arguments,
+    require_choice,
+    require_counts,
+    rollout_arguments,
+)
 
 FOLDER = "POISE_SCIKNOWEVAL"
 DOMAINS = ("biology", "chemistry", "materials", "physics")
@@ -147,20 +153,12 @@ def arguments(config: dict[str, Any], folder: str) -> Any:
     own: dict[str, Any] = {name: value for name, value in config.items() if name not in OWN}
     return PGPOConfig(
         **{
-            "output_dir": folder,
-            "seed": config["seed"],
+            **rollout_arguments(config, folder),
             "max_steps": config["steps"] or 1,
-            "per_device_train_batch_size": config["prompts"] * config["rollouts"],
-            "num_generations": config["rollouts"],
             "max_completion_length": config["new_tokens"],
             "use_cpu": not torch.cuda.is_available(),
-            "gradient_checkpointing": False,
             "collapse_warning": False,
             "diagnostics_warning_interval": 0,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "report_to": "none",
-            "disable_tqdm": True,
         }
         | PGPO
         | own

@@ -22,7 +22,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         seeds=[5, 7],
         baseline="plain",
         table={
-            "score": {"better": "lower", "percent": True, "test": "wilcoxon", "compare": False},
+            "score": {"better": "lower", "percent": True, "compare": False},
             "growth": {"of": "curve", "over": "x", "by": "slope"},
         },
         figure={"x": "x", "y": "score", "log": ["x"]},
@@ -31,7 +31,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert found.methods == {"plain": {}, "shifted": {"shift": 1}}
     assert (found.fixed, found.grid, found.baseline) == ({"power": 2}, {"x": (1, 2.5)}, "plain")
     assert found.table == {
-        "score": Column("lower", percent=True, compare=False, test="wilcoxon"),
+        "score": Column("lower", percent=True, compare=False),
         "growth": Column(of="curve", over="x", by="slope"),
     }
     assert found.plot == Plot(y=("score",), x="x", log=("x",))
@@ -89,14 +89,13 @@ def test_a_key_depends_on_settings_and_study_and_on_nothing_else(tmp_path: Path)
         ({"grid": {"x": [1, 1]}}, "grid: x: expected each value once, found [1, 1]"),
         ({"grid": {"x": ["1e-3"]}}, "grid: x: expected a number, found the text '1e-3'; YAML"),
         ({"fixed": {"a": {"b": ["2e5"]}}}, "fixed: a: expected a number, found the text '2e5'"),
-        ({"grid": {"seed": [1]}}, "grid: 'method' and 'seed' have keys of their own"),
-        ({"grid": {"x": [1]}, "fixed": {"x": 2}}, "fixed: 'x' has a place of its own"),
-        ({"grid": {"x": [1]}, "methods": {"a": {"x": 2}}}, "methods: a: 'x' has a place"),
-        ({"fixed": {"seed": 2}}, "fixed: 'seed' has a place of its own"),
+        ({"grid": {"seed": [1]}}, "grid: 'method' and 'seed' have their own keys"),
+        ({"grid": {"x": [1]}, "fixed": {"x": 2}}, "fixed: 'x' has its own place"),
+        ({"grid": {"x": [1]}, "methods": {"a": {"x": 2}}}, "methods: a: 'x' has its own place"),
+        ({"fixed": {"seed": 2}}, "fixed: 'seed' has its own place"),
         ({"fixed": {"a": float("inf")}}, "fixed: a: expected numbers, texts, lists or null"),
         ({"table": {"score": {"beter": 1}}}, "table: score: unknown name 'beter'; did you mean"),
         ({"table": {"score": {"better": "up"}}}, "better: expected one of 'higher', 'lower'"),
-        ({"table": {"score": {"test": "z"}}}, "test: expected one of 't', 'wilcoxon', found 'z'"),
         ({"table": {"score": {"percent": "no"}}}, "percent: expected true or false, found 'no'"),
         ({"table": {"a": {"by": "max"}}}, "table: a: expected 'over' and 'by' together or none"),
         ({"table": {"score": {"compare": "plan"}}}, "compare: unknown name 'plan'; did you mean"),

@@ -253,6 +253,6 @@ def test_settings_that_it_does_not_take_are_refused(change: dict[str, Any], mess
 
 def test_the_experiment_is_one_that_the_study_takes() -> None:
     experiment = specification.load(Path(__file__).parents[4] / "experiments" / "weak_order")
-    runner.check_runs(experiment)
+    runner.check(experiment, [])
     assert {run.config["equation"] for run in experiment.runs()} == set(weak_order.EQUATIONS)
     assert len(list(itertools.product(*experiment.grid.values()))) == 15
