@@ -10,7 +10,7 @@ EXTRAS = {
     ),
     "eval": ("numpy", "scipy", "matplotlib", "jinja2"),
     "build": ("httpx2",),
-    "bench": ("filelock", "packaging", "statsmodels"),
+    "bench": ("filelock", "statsmodels"),
 }
 
 
