@@ -74,19 +74,12 @@ def compare(baseline: Mapping[int, float], method: Mapping[int, float]) -> Compa
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction: the family-wise error holds over all of them.
 
-    Raises:
-        ImportError: statsmodels is not installed.
-
     Source: Holm, Scandinavian Journal of Statistics 6 (1979).
     """
+    from statsmodels.stats.multitest import multipletests
+
     if not p_values:
         return []
-    try:
-        from statsmodels.stats.multitest import multipletests
-    except ImportError:
-        raise ImportError(
-            "tables of experiments: expected statsmodels, found none; install poise[bench]"
-        ) from None
     return [float(p) for p in multipletests(p_values, method="holm")[1]]
 
 

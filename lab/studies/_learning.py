@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ._settings import require_choice
@@ -41,7 +42,7 @@ def learn(
     curve: Any,
     make_arguments: Callable[[dict[str, Any], str], Any],
 ) -> dict[str, Any]:
-    """Train by LoRA on all linear layers.
+    """`poise.demo.learning.learn`, under the control that the run's settings name.
 
     Args:
         config: the run's settings.
@@ -49,12 +50,8 @@ def learn(
         rows: isomer sets to train on.
         curve: an `AnswerCurve`, which measures along the way.
         make_arguments: makes `IGAConfig` of settings and output folder.
-
-    Returns:
-        The curve's figures; `reliance`, accuracy with the cue minus that with the cue reversed; and
-        `train_loss`.
     """
-    from poise.demo.learning import learn as train
+    from poise.demo import learning
 
     if config.get("control") == "shuffled domains":
         rows = shuffle_domains(rows, config["seed"])
@@ -63,10 +60,8 @@ def learn(
         if config.get("control") == "random directions":
             use_random_directions(trainer.engine, config["seed"])
 
-    def arguments(folder: str) -> Any:
-        return make_arguments(config, folder)
-
-    return train(model, rows, curve, arguments, config["lora_rank"], prepare)
+    arguments = partial(make_arguments, config)
+    return learning.learn(model, rows, curve, arguments, config["lora_rank"], prepare)
 
 
 def shuffle_domains(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
