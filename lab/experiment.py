@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-METHOD, SEED = "method", "seed"  # names in a run's settings that are the harness's own
+METHOD, SEED = "method", "seed"  # settings of a run that the harness sets
 
 
 @dataclass(frozen=True)

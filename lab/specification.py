@@ -58,8 +58,8 @@ def load(folder: Path) -> Experiment:
     `Rule`; `figure`, the fields of `Plot`.
 
     Raises:
-        ExperimentError: a key or value is not as it is to be; the message says which, what was
-            expected and what was found.
+        ExperimentError: a key or value is wrong; the message says which, what was expected and
+            what was found.
     """
     file = folder / FILE
     try:

@@ -73,7 +73,7 @@ def build(experiment: Experiment, records: Mapping[str, Record]) -> list[Section
 
     Args:
         experiment: Says what is shown.
-        records: Result lines by key; those of other settings are left out.
+        records: Result lines by key; those of other settings do not count.
 
     Raises:
         ValueError: no line has a figure that the table names, or it is no number.
