@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in ("-V", "--version"):
         print(f"poise {__version__}")
         return 0
-    if name not in COMMANDS:
+    if name not in (*COMMANDS, "bench"):  # an old name; see `cli.bench`
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(COMMANDS)}"
         print(f"poise: unknown command {name!r}; {hint}", file=sys.stderr)

@@ -172,7 +172,7 @@ def test_the_embedded_setting_parses_and_asks_for_shortcuts() -> None:
         ({"packing": "true"}, "packing=True does not work with IGA"),
         ({"use_peft": "false"}, "pass peft_config=LoraConfig"),
         ({"dataset": "isomers:astrology"}, "astrology"),
-        ({"dataset": "science:physics"}, "expected a column 'isomer_id'"),
+        ({"dataset": "science:chemistry"}, "expected a column 'isomer_id'"),
         ({"dataset": "mine.jsonl", "depths": 2}, "--depths: expected generated sets"),
         ({"dataset": "mine.jsonl", "cue_strength": 1}, "--cue_strength: expected generated sets"),
         ({"model_name_or_path": "no model"}, "no existing folder"),
