@@ -58,17 +58,7 @@ _RENAMED = {
 }
 
 
-@dataclass(frozen=True)
-class LayerStep:
-    """Statistics of every adapted layer at one step.
-
-    Args:
-        step: The step.
-        layers: Layer -> statistic -> value.
-    """
-
-    step: int
-    layers: Mapping[str, Mapping[str, float]]
+LayerStep = Mapping[str, Mapping[str, float]]  # layer -> statistic -> value
 
 
 @dataclass(frozen=True)
@@ -84,7 +74,7 @@ class Run:
         before: Evaluation before training, or None.
         after: Evaluation after training, or None.
         notes: What a reader should know, e.g. a half-written last line.
-        layers: Statistics of each layer at the logged steps: step, layer, statistic -> value.
+        layers: Statistics of each layer at the logged steps: layer -> statistic -> value.
         representations: What models held in mind before and after, None where they were not read.
     """
 
@@ -261,11 +251,10 @@ def _layer_step(path: Path, number: int, line: Mapping[str, Any]) -> LayerStep:
     layers = line.get("layers")
     if not isinstance(layers, dict) or not all(isinstance(x, dict) for x in layers.values()):
         raise RecordError(f"{path}:{number}: expected 'layers' with statistics by layer's name")
-    known = {
+    return {
         name: {key: float(value) for key, value in found.items() if _is_finite(value)}
         for name, found in layers.items()
     }
-    return LayerStep(int(line["step"]), known)
 
 
 def _is_finite(value: Any) -> bool:

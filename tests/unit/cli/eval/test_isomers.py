@@ -118,11 +118,18 @@ def test_runs_with_three_seeds_are_taken_together(
         (run / "config.yaml").write_text(yaml.safe_dump({"config": {"seed": seed, "rate": 1.0}}))
     words = ("--dataset_name", isomers_path, "--compare", *runs)
     found = ask(call, *words)
-    (group,) = found["over_seeds"]
-    assert group["runs"] == ["s1", "s2", "s3"]
+    (group,), (change,) = found["over_seeds"], found["over_runs"]
+    assert group["runs"] == change["runs"] == ["s1", "s2", "s3"]
     means = [e["tests"]["deeper"]["accuracy"]["mean"] for e in found["evaluations"][1:]]
     assert group["tests"]["deeper"]["accuracy"]["mean"] == pytest.approx(sum(means) / 3)
-    assert "Means of 3 seeds" in call(*words)[1]
+    changes = [difference["interval"]["mean"] for difference in found["differences"]]
+    assert change["interval"]["mean"] == pytest.approx(sum(changes) / 3)
+    assert change["interval"]["low"] < min(changes) < max(changes) < change["interval"]["high"]
+    printed = call(*words)[1]
+    assert "Means of 3 seeds" in printed
+    assert "Mean of 3 runs that differ in their seeds" in printed
+    two = ask(call, *words[:-1])
+    assert two["over_runs"] == two["over_seeds"] == []
 
 
 def test_records_say_which_set_and_test(

@@ -115,24 +115,6 @@ def test_an_evaluation_that_is_there_is_not_made_again_unless_asked(
     assert ask(call, *words, "--seed", "9", "--overwrite")["seed"] == 9
 
 
-def test_runs_with_three_seeds_are_taken_together(
-    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
-) -> None:
-    runs = [save_letter_adapter(tmp_path / f"s{seed}", letters_path, seed) for seed in range(1, 4)]
-    for seed, run in enumerate(runs):
-        (run / "metrics.jsonl").touch()
-        (run / "config.yaml").write_text(yaml.safe_dump({"config": {"seed": seed, "rate": 1.0}}))
-    words = ("--dataset_name", questions_path, "--compare", *runs)
-    found = ask(call, *words)
-    (group,) = found["over_runs"]
-    assert group["runs"] == ["s1", "s2", "s3"]
-    means = [difference["interval"]["mean"] for difference in found["differences"]]
-    assert group["interval"]["mean"] == pytest.approx(sum(means) / 3)
-    assert group["interval"]["low"] < min(means) < max(means) < group["interval"]["high"]
-    assert "Mean of 3 runs that differ in their seeds" in call(*words)[1]
-    assert ask(call, *words[:-1])["over_runs"] == []
-
-
 def test_a_run_that_was_trained_further_is_not_mixed_with_its_past(
     call: Call, letters_path: str, questions_path: Path, run_path: Path
 ) -> None:
