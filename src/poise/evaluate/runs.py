@@ -51,6 +51,7 @@ _RENAMED = {
     "script.dataset": "script.dataset_name",
     "script.split": "script.dataset_train_split",
     "script.questions": "script.count",
+    "script.rewards": "script.reward_funcs",
     **{
         f"config.{name}": f"config.iga_{name}"
         for name in ("method", "method_options", "space", "update", "applied_to", "domains")
