@@ -11,8 +11,9 @@ import pytest
 import yaml
 from tokenizers import decoders
 
-from poise.cli.eval import EvalArguments
+from poise.cli.eval import EvalArguments, Step, choose_dataset
 from poise.cli.main import main
+from poise.evaluate.load import Target
 from poise.evaluate.measures import average, compare
 from poise.evaluate.records import read_records
 from poise.evaluate.runs import read_run
@@ -139,25 +140,28 @@ def test_a_fully_trained_model_is_compared_with_what_it_started_from(
     assert before["average"] != after["average"]
 
 
-def test_the_questions_are_those_of_the_run_unless_named(call: Call, run_path: Path) -> None:
-    script = {"dataset": "science:physics", "style": "plain", "question_seed": 4}
+def test_the_questions_are_those_of_the_run_unless_named(
+    call: Call, questions_path: Path, run_path: Path
+) -> None:
+    script = {"dataset_name": "facts", "question_seed": 4}
     (run_path / "config.yaml").write_text(yaml.safe_dump({"script": script}))
     found = ask(call, "--compare", run_path, "--limit", "6")
-    assert found["dataset"] == "science:physics"
-    assert found["selection"] == {
-        "style": "plain",
-        "seed": 4,
-        "count": 200,
-        "limit": 6,
-    }
-    run = read_run(run_path)
-    assert run.after is not None
-    assert {q.domain for q in run.after.questions} == {"physics"}
-    named = ask(
-        call, "--compare", run_path, "--dataset_name", "science", "--count", "8", "--overwrite"
-    )
-    assert named["selection"] == {"count": 8}
-    assert named["evaluations"][0]["questions"] == 8
+    assert (found["dataset"], found["selection"]) == ("facts", {"seed": 4, "limit": 6})
+    named = ("--dataset_name", questions_path, "--count", "8", "--overwrite")
+    found = ask(call, "--compare", run_path, *named)
+    assert found["selection"] == {"count": 8}
+    assert found["evaluations"][0]["questions"] == 8
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_generated_questions_are_made_as_in_training(tmp_path: Path, old: bool) -> None:
+    name = "reasoning_gym:leg_counting"
+    script = {"dataset" if old else "dataset_name": name, "style": "plain", "question_seed": 4}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"script": script}))
+    steps = [Step("after", Target("m", None, "m", tmp_path), ())]
+    expected = {"style": "plain", "seed": 4, "count": 200}
+    assert choose_dataset(EvalArguments(), steps) == (name, expected)
+    assert choose_dataset(EvalArguments(dataset_name="facts"), steps) == ("facts", {})
 
 
 def test_models_think_as_in_training_unless_told_otherwise(
