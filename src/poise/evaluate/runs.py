@@ -46,19 +46,20 @@ LAYERS = "layers.jsonl"
 # Settings that differ between any two runs and say nothing about them.
 NAMES = ("output_dir", "run_name", "logging_dir", "resume_from_checkpoint")
 _SEEDS = ("seed", "data_seed", "question_seed")
-# What settings were called in 0.1.
-_RENAMED = {
-    "script.dataset": "script.dataset_name",
-    "script.split": "script.dataset_train_split",
-    "script.questions": "script.count",
-    "script.rewards": "script.reward_funcs",
-    **{
-        f"config.{name}": f"config.iga_{name}"
+_LEAST = 3  # runs that an interval over seeds is worth writing for
+# What settings were called in 0.1, by section.
+_RENAMED: Mapping[str, Mapping[str, str]] = {
+    "script": {
+        "dataset": "dataset_name",
+        "split": "dataset_train_split",
+        "questions": "count",
+        "rewards": "reward_funcs",
+    },
+    "config": {
+        name: f"iga_{name}"
         for name in ("method", "method_options", "space", "update", "applied_to", "domains")
     },
 }
-
-
 LayerStep = Mapping[str, Mapping[str, float]]  # layer -> statistic -> value
 
 
@@ -188,25 +189,29 @@ def read_config(folder: str | Path | None) -> dict[str, Any]:
         raise RecordError(f"{path}: expected YAML, found {error}") from error
     if not isinstance(config, dict):
         raise RecordError(f"{path}: expected settings by name, found {type(config).__name__}")
-    flat = _flatten(config)
-    # Beside its new name, an old one holds nothing.
-    empty = {old for old, new in _RENAMED.items() if new in flat}
-    return {_RENAMED.get(x, x): value for x, value in flat.items() if x not in empty}
+    for section, new in _RENAMED.items():
+        if isinstance(found := config.get(section), dict):
+            # Beside its new name, an old one holds nothing.
+            config[section] = {
+                new.get(x, x): v for x, v in found.items() if new.get(x) not in found
+            }
+    return _flatten(config)
 
 
 def over_seeds(
     names: Sequence[str],
     configs: Sequence[Mapping[str, Any]],
     found: Sequence[T | None],
-    least: int = 3,
 ) -> list[tuple[tuple[str, ...], list[T]]]:
-    """Groups of runs that repeat one setting with different seeds: their names, and what was found.
+    """Groups of three or more runs that repeat one setting with different seeds.
 
     Args:
         names: Of the runs.
         configs: Their settings, as `Run.config`; runs without any are left out.
         found: What each has found; runs with nothing are left out.
-        least: Runs without which there is no group.
+
+    Returns:
+        Of each group the runs' names, and what they have found.
     """
     groups: dict[str, dict[str, int]] = {}
     for place, (config, one) in enumerate(zip(configs, found, strict=True)):
@@ -222,7 +227,7 @@ def over_seeds(
     return [
         (tuple(names[i] for i in group.values()), [x for i in group.values() if (x := found[i])])
         for group in groups.values()
-        if len(group) >= least
+        if len(group) >= _LEAST
     ]
 
 

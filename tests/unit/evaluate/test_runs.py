@@ -134,10 +134,17 @@ def test_runs_that_differ_in_seeds_and_names_alone_repeat_one_setting() -> None:
 
 
 def test_settings_of_0_1_are_read_under_their_names_of_today(tmp_path: Path) -> None:
-    old = {"script": {"dataset": "facts", "split": "train", "questions": None}}
-    old["config"] = {"domains": ["law"], "space": "factor"}
-    new = {"script": {"dataset_name": "facts", "dataset_train_split": "train", "count": None}}
-    new["config"] = {"domains": None, "iga_domains": ["law"], "iga_space": "factor"}
+    old = {
+        "script": {"dataset": "facts", "split": "train", "questions": None},
+        "config": {"domains": ["law"], "space": "factor", "method_options": {"a": 1}},
+    }
+    new = {
+        "script": {"dataset_name": "facts", "dataset_train_split": "train", "count": None},
+        "config": {
+            **{"domains": None, "iga_domains": ["law"], "iga_space": "factor"},
+            "iga_method_options": {"a": 1},
+        },
+    }
     found = []
     for config in (old, new):
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
