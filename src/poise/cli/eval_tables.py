@@ -45,68 +45,49 @@ TestSeeds = list[tuple[tuple[str, ...], dict[str, dict[str, Interval]]]]
 
 def show_json(results: Sequence[Result]) -> None:
     """Print one object: settings, each model's measures, each difference to the first."""
-    print(json.dumps(as_json(results), ensure_ascii=False))
-
-
-def as_json(results: Sequence[Result]) -> dict[str, Any]:
-    """What `--json` prints."""
     header = results[0].evaluation.header
-    found = _outcomes(results)
-    return {
+    tests = _outcomes(results)
+    found = {
         "dataset": header.dataset,
         "split": header.split,
-        "selection": dict(header.selection),
-        "sampling": dict(header.sampling),
+        "selection": header.selection,
+        "sampling": header.sampling,
         "seed": header.seed,
-        "evaluations": [
-            {
-                "name": result.step.name,
-                "model": result.step.target.model,
-                "adapter": result.step.target.adapter,
-                "records": [str(file) for file in result.step.files],
-                **summarise(result.evaluation.questions).as_json(),
-                **_isomers_as_json(result, tests),
-            }
-            for result, tests in zip(results, found, strict=True)
-        ],
+        "evaluations": list(map(_evaluation_as_json, results, tests)),
         "differences": [_difference_as_json(results[0], result) for result in results[1:]],
         "between": [_difference_as_json(results[1], result) for result in results[2:]],
-        "over_runs": [
-            {"runs": runs, "interval": asdict(interval)} for runs, interval in _over_runs(results)
-        ],
-        "over_seeds": [
-            {"runs": runs, "tests": _plain(tests)} for runs, tests in _tests_over(results, found)
-        ],
+        "over_runs": [{"runs": runs, "interval": x} for runs, x in _over_runs(results)],
+        "over_seeds": [{"runs": runs, "tests": x} for runs, x in _tests_over(results, tests)],
     }
+    print(json.dumps(found, ensure_ascii=False, default=asdict))
 
 
-def _isomers_as_json(result: Result, tests: dict[str, Outcome]) -> dict[str, Any]:
-    """Measures of isomers beside those of all questions; empty where there are no isomers."""
+def _evaluation_as_json(result: Result, tests: dict[str, Outcome]) -> dict[str, Any]:
+    """A model's measures; of isomers, if there are any, further ones."""
     questions, vectors = result.evaluation.questions, result.representations
-    if not has_pairs(questions):
-        return {}
-    consistency = how = None
-    if vectors is not None:
-        consistency = asdict(logical_consistency(vectors, result.center))
-        how = {**vectors.header.sampling, "center": result.center}
-    return {
-        "tests": {test: asdict(outcome) for test, outcome in tests.items()},
-        "disagreement": asdict(answer_disagreement(questions)),
-        "consistency": consistency,
-        "representations": how,
+    found = {
+        "name": result.step.name,
+        "model": result.step.target.model,
+        "adapter": result.step.target.adapter,
+        "records": [str(file) for file in result.step.files],
+        **asdict(summarise(questions)),
     }
+    if has_pairs(questions):
+        found |= {
+            "tests": tests,
+            "disagreement": answer_disagreement(questions),
+            "consistency": vectors and logical_consistency(vectors, result.center),
+            "representations": vectors and {**vectors.header.sampling, "center": result.center},
+        }
+    return found
 
 
 def _difference_as_json(first: Result, second: Result) -> dict[str, Any]:
     """A difference of all questions, and test by test where there are tests."""
     sides = first.evaluation.questions, second.evaluation.questions
-    tests = {test: asdict(found) for test, found in differences(*sides).items()}
+    tests = differences(*sides)
     names = {"from": first.step.name, "to": second.step.name}
     return {**names, **asdict(compare(*sides)), **({"tests": tests} if tests else {})}
-
-
-def _plain(tests: dict[str, dict[str, Interval]]) -> dict[str, dict[str, Any]]:
-    return {test: {name: asdict(x) for name, x in found.items()} for test, found in tests.items()}
 
 
 def _outcomes(results: Sequence[Result]) -> list[dict[str, Outcome]]:

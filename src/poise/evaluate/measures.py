@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import comb
 from statistics import fmean
 from typing import Any
@@ -91,10 +91,6 @@ class Summary:
     passes: dict[int, float]
     finished: float
     length: float
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain numbers by name."""
-        return asdict(self)
 
 
 def summarise(questions: Questions, seed: int = 0) -> Summary:

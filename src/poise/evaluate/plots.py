@@ -279,8 +279,8 @@ def draw_layers(run: Run) -> str | None:
 def map_of(run: Run, statistic: str) -> tuple[list[str], NDArray[np.float64]] | None:
     """Kinds of layers, and means over steps, shape (kinds, blocks), NaN where nothing is."""
     found: dict[tuple[str, int], list[float]] = {}
-    for step in run.layers:
-        for name, values in step.layers.items():
+    for layers in run.layers:
+        for name, values in layers.items():
             if statistic in values:
                 # The first number in a layer's name is its block.
                 block = re.search(r"(?:^|\.)(\d+)(?:\.|$)", name)

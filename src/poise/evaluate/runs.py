@@ -46,29 +46,21 @@ LAYERS = "layers.jsonl"
 # Settings that differ between any two runs and say nothing about them.
 NAMES = ("output_dir", "run_name", "logging_dir", "resume_from_checkpoint")
 _SEEDS = ("seed", "data_seed", "question_seed")
-# What settings were called in 0.1.
-_RENAMED = {
-    "script.dataset": "script.dataset_name",
-    "script.split": "script.dataset_train_split",
-    "script.questions": "script.count",
-    **{
-        f"config.{name}": f"config.iga_{name}"
+_LEAST = 3  # runs that an interval over seeds is worth writing for
+# What settings were called in 0.1, by section.
+_RENAMED: Mapping[str, Mapping[str, str]] = {
+    "script": {
+        "dataset": "dataset_name",
+        "split": "dataset_train_split",
+        "questions": "count",
+        "rewards": "reward_funcs",
+    },
+    "config": {
+        name: f"iga_{name}"
         for name in ("method", "method_options", "space", "update", "applied_to", "domains")
     },
 }
-
-
-@dataclass(frozen=True)
-class LayerStep:
-    """Statistics of every adapted layer at one step.
-
-    Args:
-        step: The step.
-        layers: Layer -> statistic -> value.
-    """
-
-    step: int
-    layers: Mapping[str, Mapping[str, float]]
+LayerStep = Mapping[str, Mapping[str, float]]  # layer -> statistic -> value
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ class Run:
         before: Evaluation before training, or None.
         after: Evaluation after training, or None.
         notes: What a reader should know, e.g. a half-written last line.
-        layers: Statistics of each layer at the logged steps: step, layer, statistic -> value.
+        layers: Statistics of each layer at the logged steps: layer -> statistic -> value.
         representations: What models held in mind before and after, None where they were not read.
     """
 
@@ -197,25 +189,29 @@ def read_config(folder: str | Path | None) -> dict[str, Any]:
         raise RecordError(f"{path}: expected YAML, found {error}") from error
     if not isinstance(config, dict):
         raise RecordError(f"{path}: expected settings by name, found {type(config).__name__}")
-    flat = _flatten(config)
-    # Beside its new name, an old one holds nothing.
-    empty = {old for old, new in _RENAMED.items() if new in flat}
-    return {_RENAMED.get(x, x): value for x, value in flat.items() if x not in empty}
+    for section, new in _RENAMED.items():
+        if isinstance(found := config.get(section), dict):
+            # Beside its new name, an old one holds nothing.
+            config[section] = {
+                new.get(x, x): v for x, v in found.items() if new.get(x) not in found
+            }
+    return _flatten(config)
 
 
 def over_seeds(
     names: Sequence[str],
     configs: Sequence[Mapping[str, Any]],
     found: Sequence[T | None],
-    least: int = 3,
 ) -> list[tuple[tuple[str, ...], list[T]]]:
-    """Groups of runs that repeat one setting with different seeds: their names, and what was found.
+    """Groups of three or more runs that repeat one setting with different seeds.
 
     Args:
         names: Of the runs.
         configs: Their settings, as `Run.config`; runs without any are left out.
         found: What each has found; runs with nothing are left out.
-        least: Runs without which there is no group.
+
+    Returns:
+        Of each group the runs' names, and what they have found.
     """
     groups: dict[str, dict[str, int]] = {}
     for place, (config, one) in enumerate(zip(configs, found, strict=True)):
@@ -231,7 +227,7 @@ def over_seeds(
     return [
         (tuple(names[i] for i in group.values()), [x for i in group.values() if (x := found[i])])
         for group in groups.values()
-        if len(group) >= least
+        if len(group) >= _LEAST
     ]
 
 
@@ -261,11 +257,10 @@ def _layer_step(path: Path, number: int, line: Mapping[str, Any]) -> LayerStep:
     layers = line.get("layers")
     if not isinstance(layers, dict) or not all(isinstance(x, dict) for x in layers.values()):
         raise RecordError(f"{path}:{number}: expected 'layers' with statistics by layer's name")
-    known = {
+    return {
         name: {key: float(value) for key, value in found.items() if _is_finite(value)}
         for name, found in layers.items()
     }
-    return LayerStep(int(line["step"]), known)
 
 
 def _is_finite(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from itertools import combinations
 
 import pytest
@@ -78,7 +79,7 @@ def test_a_summary_holds_every_measure() -> None:
     assert found.finished == 0.875
     assert found.length == 6.5
     assert found.passes == pytest.approx({1: 0.5, 2: 0.75, 4: 1.0})
-    plain = json.loads(json.dumps(found.as_json()))
+    plain = json.loads(json.dumps(asdict(found)))
     assert plain["average"]["mean"] == 0.5 and list(plain["passes"]) == ["1", "2", "4"]
 
 

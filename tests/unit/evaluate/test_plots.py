@@ -14,7 +14,7 @@ import pytest
 
 from poise.evaluate import plots
 from poise.evaluate.plots import PANELS, Panel, domain_losses, panels_of
-from poise.evaluate.runs import LayerStep, Run, read_run, read_runs
+from poise.evaluate.runs import Run, read_run, read_runs
 
 from .constructed import write_iga_run, write_run
 
@@ -150,7 +150,7 @@ def test_layers_are_mapped_by_kind_and_block_with_their_mean_over_steps(tmp_path
 
 def test_a_layer_without_a_number_is_in_the_first_block(run: Run) -> None:
     names = ("base_model.model.lm_head", "base_model.model.transformer.h.11.attn.c_attn")
-    layers = (LayerStep(1, {name: {"mask_mean": 0.5} for name in names}),)
+    layers = ({name: {"mask_mean": 0.5} for name in names},)
     found = plots.map_of(replace(run, layers=layers), "mask_mean")
     assert found is not None and found[0] == ["lm_head", "c_attn"]
     assert np.argwhere(np.isfinite(found[1])).tolist() == [[0, 0], [1, 11]]

@@ -26,6 +26,7 @@ from tests.unit.cli.conftest import save_letter_adapter
 
 from .conftest import Call, ask
 
+Words = tuple[str | Path, ...]
 TESTS = ("in_distribution", "reversed", "deeper")
 ORDERS = {"law": "A B", "science": "B A"}
 
@@ -61,6 +62,12 @@ def isomers_path(tmp_path: Path) -> Path:
     path = tmp_path / "isomers.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in isomer_rows()))
     return path
+
+
+@pytest.fixture
+def words(letters_path: str, isomers_path: Path) -> Words:
+    """A model is asked the isomers."""
+    return "--model", letters_path, "--dataset_name", isomers_path
 
 
 def test_a_run_is_measured_test_by_test(call: Call, isomers_path: Path, run_path: Path) -> None:
@@ -118,17 +125,22 @@ def test_runs_with_three_seeds_are_taken_together(
         (run / "config.yaml").write_text(yaml.safe_dump({"config": {"seed": seed, "rate": 1.0}}))
     words = ("--dataset_name", isomers_path, "--compare", *runs)
     found = ask(call, *words)
-    (group,) = found["over_seeds"]
-    assert group["runs"] == ["s1", "s2", "s3"]
+    (group,), (change,) = found["over_seeds"], found["over_runs"]
+    assert group["runs"] == change["runs"] == ["s1", "s2", "s3"]
     means = [e["tests"]["deeper"]["accuracy"]["mean"] for e in found["evaluations"][1:]]
     assert group["tests"]["deeper"]["accuracy"]["mean"] == pytest.approx(sum(means) / 3)
-    assert "Means of 3 seeds" in call(*words)[1]
+    changes = [difference["interval"]["mean"] for difference in found["differences"]]
+    assert change["interval"]["mean"] == pytest.approx(sum(changes) / 3)
+    assert change["interval"]["low"] < min(changes) < max(changes) < change["interval"]["high"]
+    printed = call(*words)[1]
+    assert "Means of 3 seeds" in printed
+    assert "Mean of 3 runs that differ in their seeds" in printed
+    two = ask(call, *words[:-1])
+    assert two["over_runs"] == two["over_seeds"] == []
 
 
-def test_records_say_which_set_and_test(
-    call: Call, letters_path: str, isomers_path: Path, tmp_path: Path
-) -> None:
-    ask(call, "--model", letters_path, "--dataset_name", isomers_path)
+def test_records_say_which_set_and_test(call: Call, words: Words, tmp_path: Path) -> None:
+    ask(call, *words)
     records = read_records(tmp_path / "evaluations" / "base.jsonl").questions
     assert {q.test for q in records} == set(TESTS)
     assert {q.answer for q in records} == {"e0"}
@@ -143,8 +155,7 @@ def test_answers_that_are_cut_are_told_once(call: Call, isomers_path: Path, run_
     assert "in_distribution 6 of 6, reversed 6 of 6, deeper 6 of 6" in line
 
 
-def test_mistakes_are_one_line(call: Call, letters_path: str, isomers_path: Path) -> None:
-    words = ("--model", letters_path, "--dataset_name", isomers_path)
+def test_mistakes_are_one_line(call: Call, words: Words) -> None:
     for flags, complaint in (
         (["--center", "median"], "center: expected one of mean, standard, none"),
         (["--layer", "9"], "layer: expected 0 (embeddings) to 2"),
@@ -156,9 +167,8 @@ def test_mistakes_are_one_line(call: Call, letters_path: str, isomers_path: Path
 
 
 def test_representations_are_not_made_again_unless_asked(
-    call: Call, letters_path: str, isomers_path: Path, tmp_path: Path
+    call: Call, words: Words, tmp_path: Path
 ) -> None:
-    words = ("--model", letters_path, "--dataset_name", isomers_path)
     first = ask(call, *words)
     file = tmp_path / "evaluations" / "base.representations.safetensors"
     stamp = file.stat().st_mtime_ns
@@ -171,10 +181,7 @@ def test_representations_are_not_made_again_unless_asked(
     assert again["tests"]["deeper"]["consistency"] != first["evaluations"][0]["tests"]["deeper"]
 
 
-def test_the_center_is_chosen_without_reading_the_model_again(
-    call: Call, letters_path: str, isomers_path: Path
-) -> None:
-    words = ("--model", letters_path, "--dataset_name", isomers_path)
+def test_the_center_is_chosen_without_reading_the_model_again(call: Call, words: Words) -> None:
     scores = {
         center: ask(call, *words, "--center", center)["evaluations"][0]["consistency"]["score"]
         for center in ("mean", "standard", "none")
@@ -182,10 +189,8 @@ def test_the_center_is_chosen_without_reading_the_model_again(
     assert len({score["mean"] for score in scores.values()}) == 3
 
 
-def test_representations_may_be_left_out(
-    call: Call, letters_path: str, isomers_path: Path, tmp_path: Path
-) -> None:
-    words = ("--model", letters_path, "--dataset_name", isomers_path, "--consistency", "false")
+def test_representations_may_be_left_out(call: Call, words: Words, tmp_path: Path) -> None:
+    words = (*words, "--consistency", "false")
     (evaluation,) = ask(call, *words)["evaluations"]
     assert evaluation["consistency"] is None and evaluation["representations"] is None
     assert evaluation["tests"]["deeper"]["consistency"] is None
@@ -206,12 +211,9 @@ def test_a_limit_keeps_isomer_sets_whole() -> None:
     assert select(rows, 24) == rows and len(select(rows, 23)) == 22
 
 
-def test_a_limit_is_asked_for_what_it_says(
-    call: Call, letters_path: str, isomers_path: Path
-) -> None:
-    words = ("--model", letters_path, "--dataset_name", isomers_path, "--limit")
-    assert ask(call, *words, "7")["evaluations"][0]["questions"] == 6
-    status, _, err = call(*words, "4")
+def test_a_limit_is_asked_for_what_it_says(call: Call, words: Words) -> None:
+    assert ask(call, *words, "--limit", "7")["evaluations"][0]["questions"] == 6
+    status, _, err = call(*words, "--limit", "4")
     assert status == 2 and "found 4, which leaves out deeper" in err
 
 
@@ -259,12 +261,11 @@ def test_generated_isomers_are_asked_in_every_test(call: Call, letters_path: str
     assert "reversed" not in ask(call, *words, "--overwrite")["evaluations"][0]["tests"]
 
 
-def test_some_tests_are_asked(call: Call, letters_path: str, isomers_path: Path) -> None:
-    words = ("--model", letters_path, "--dataset_name", isomers_path, "--tests")
-    found = ask(call, *words, "deeper", "reversed")
+def test_some_tests_are_asked(call: Call, words: Words) -> None:
+    found = ask(call, *words, "--tests", "deeper", "reversed")
     assert list(found["evaluations"][0]["tests"]) == ["reversed", "deeper", MEAN]
     assert found["selection"] == {"tests": ["deeper", "reversed"]}
-    status, _, err = call(*words, "depper")
+    status, _, err = call(*words, "--tests", "depper")
     assert status == 2 and "tests: expected some of" in err and "'depper'" in err
 
 
@@ -310,7 +311,7 @@ def test_runs_on_other_questions_have_no_say(steps: list[Step], tmp_path: Path) 
     assert "domains" not in options
 
 
-def words(text: str, add_special_tokens: bool) -> dict[str, list[str]]:
+def split_text(text: str, add_special_tokens: bool) -> dict[str, list[str]]:
     assert not add_special_tokens
     return {"input_ids": text.split()}
 
@@ -321,15 +322,15 @@ def isomer(completion: Any, test: str | None = None) -> dict[str, Any]:
 
 def test_references_that_do_not_fit_are_counted_by_test() -> None:
     rows = [isomer("a b c", "deeper"), isomer("a b", "deeper"), isomer("a", "no_cue")]
-    assert cut_references(rows, words, 3) is None
-    said = cut_references(rows, words, 2)
+    assert cut_references(rows, split_text, 3) is None
+    said = cut_references(rows, split_text, 2)
     assert said is not None and "(2): deeper 1 of 2; " in said and "the longest takes 3" in said
-    said = cut_references(rows, words, 1)
+    said = cut_references(rows, split_text, 1)
     assert said is not None and "deeper 2 of 2" in said and "no_cue" not in said
 
 
 def test_chats_are_read_and_other_questions_are_not() -> None:
     chat = [{"role": "assistant", "content": "a b c"}]
-    assert "all 1 of 1" in str(cut_references([isomer(chat)], words, 2))
+    assert "all 1 of 1" in str(cut_references([isomer(chat)], split_text, 2))
     others = [{"completion": "a b c"}, isomer(None), {"isomer_id": "s"}]
-    assert cut_references(others, words, 2) is None
+    assert cut_references(others, split_text, 2) is None

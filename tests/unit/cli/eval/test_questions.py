@@ -11,8 +11,9 @@ import pytest
 import yaml
 from tokenizers import decoders
 
-from poise.cli.eval import EvalArguments
+from poise.cli.eval import EvalArguments, Step, choose_dataset
 from poise.cli.main import main
+from poise.evaluate.load import Target
 from poise.evaluate.measures import average, compare
 from poise.evaluate.records import read_records
 from poise.evaluate.runs import read_run
@@ -115,24 +116,6 @@ def test_an_evaluation_that_is_there_is_not_made_again_unless_asked(
     assert ask(call, *words, "--seed", "9", "--overwrite")["seed"] == 9
 
 
-def test_runs_with_three_seeds_are_taken_together(
-    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
-) -> None:
-    runs = [save_letter_adapter(tmp_path / f"s{seed}", letters_path, seed) for seed in range(1, 4)]
-    for seed, run in enumerate(runs):
-        (run / "metrics.jsonl").touch()
-        (run / "config.yaml").write_text(yaml.safe_dump({"config": {"seed": seed, "rate": 1.0}}))
-    words = ("--dataset_name", questions_path, "--compare", *runs)
-    found = ask(call, *words)
-    (group,) = found["over_runs"]
-    assert group["runs"] == ["s1", "s2", "s3"]
-    means = [difference["interval"]["mean"] for difference in found["differences"]]
-    assert group["interval"]["mean"] == pytest.approx(sum(means) / 3)
-    assert group["interval"]["low"] < min(means) < max(means) < group["interval"]["high"]
-    assert "Mean of 3 runs that differ in their seeds" in call(*words)[1]
-    assert ask(call, *words[:-1])["over_runs"] == []
-
-
 def test_a_run_that_was_trained_further_is_not_mixed_with_its_past(
     call: Call, letters_path: str, questions_path: Path, run_path: Path
 ) -> None:
@@ -157,25 +140,28 @@ def test_a_fully_trained_model_is_compared_with_what_it_started_from(
     assert before["average"] != after["average"]
 
 
-def test_the_questions_are_those_of_the_run_unless_named(call: Call, run_path: Path) -> None:
-    script = {"dataset": "science:physics", "style": "plain", "question_seed": 4}
+def test_the_questions_are_those_of_the_run_unless_named(
+    call: Call, questions_path: Path, run_path: Path
+) -> None:
+    script = {"dataset_name": "facts", "question_seed": 4}
     (run_path / "config.yaml").write_text(yaml.safe_dump({"script": script}))
     found = ask(call, "--compare", run_path, "--limit", "6")
-    assert found["dataset"] == "science:physics"
-    assert found["selection"] == {
-        "style": "plain",
-        "seed": 4,
-        "count": 200,
-        "limit": 6,
-    }
-    run = read_run(run_path)
-    assert run.after is not None
-    assert {q.domain for q in run.after.questions} == {"physics"}
-    named = ask(
-        call, "--compare", run_path, "--dataset_name", "science", "--count", "8", "--overwrite"
-    )
-    assert named["selection"] == {"count": 8}
-    assert named["evaluations"][0]["questions"] == 8
+    assert (found["dataset"], found["selection"]) == ("facts", {"seed": 4, "limit": 6})
+    named = ("--dataset_name", questions_path, "--count", "8", "--overwrite")
+    found = ask(call, "--compare", run_path, *named)
+    assert found["selection"] == {"count": 8}
+    assert found["evaluations"][0]["questions"] == 8
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_generated_questions_are_made_as_in_training(tmp_path: Path, old: bool) -> None:
+    name = "reasoning_gym:leg_counting"
+    script = {"dataset" if old else "dataset_name": name, "style": "plain", "question_seed": 4}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"script": script}))
+    steps = [Step("after", Target("m", None, "m", tmp_path), ())]
+    expected = {"style": "plain", "seed": 4, "count": 200}
+    assert choose_dataset(EvalArguments(), steps) == (name, expected)
+    assert choose_dataset(EvalArguments(dataset_name="facts"), steps) == ("facts", {})
 
 
 def test_models_think_as_in_training_unless_told_otherwise(
