@@ -200,5 +200,5 @@ def multiple_choice_reward(
     return [reward for reward, _ in multiple_choice_feedback_reward(completions, answer, **columns)]
 
 
-for _reward in (multiple_choice_feedback_reward, multiple_choice_reward):
-    _reward.check_rows = check_rows  # type: ignore[attr-defined]
+multiple_choice_feedback_reward.check_rows = check_rows  # type: ignore[attr-defined]
+multiple_choice_reward.check_rows = check_rows  # type: ignore[attr-defined]
