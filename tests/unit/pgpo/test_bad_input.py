@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
 
 from poise import PGPOTrainer
+from poise.pgpo.preflight import refuse_unsupported
 from poise.trl.contract import SDPOConfig
 from tests.tiny import tiny_dataset, tiny_tokenizer, vowel_reward
 
@@ -270,7 +271,7 @@ def test_deepspeed_is_refused(make: Callable[..., Any], monkeypatch: pytest.Monk
     state = trainer.accelerator.state
     monkeypatch.setattr(state, "distributed_type", DistributedType.DEEPSPEED)
     with pytest.raises(ValueError, match="cannot run under DeepSpeed"):
-        trainer._refuse_unsupported()
+        refuse_unsupported(trainer)
 
 
 def test_nothing_is_left_in_the_output_folder_by_a_refused_start(
