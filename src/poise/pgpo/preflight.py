@@ -199,23 +199,18 @@ def check_templates(args: PGPOConfig) -> None:
             raise ValueError(f"{name} lacks {{{lacks[0]}}}, which it is there to show; add it")
 
 
-def check_chat_template(rows: list[dict[str, Any]], processing_class: Any) -> None:
+def check_chat_template(row: dict[str, Any], processing_class: Any) -> None:
     """A conversational prompt needs a tokenizer that knows how to write one down.
 
     Raises:
         ValueError: it does not.
     """
-    if is_conversational({"prompt": rows[0]["prompt"]}) and not processing_class.chat_template:
+    if is_conversational({"prompt": row["prompt"]}) and not processing_class.chat_template:
         raise ValueError(
             "the prompts are conversations (lists of messages), but the tokenizer has no chat "
             "template; use an instruction-tuned model, set tokenizer.chat_template, or make the "
             "prompts plain text"
         )
-
-
-def first_rows(dataset: Any, count: int) -> list[dict[str, Any]]:
-    """The first rows of a map-style or iterable dataset."""
-    return list(itertools.islice(iter(dataset), count))
 
 
 def refuse_unsupported(trainer: Any) -> None:

@@ -31,7 +31,6 @@ from .preflight import (
     check_before_loading,
     check_chat_template,
     check_checkpoint,
-    first_rows,
     refuse_unsupported,
 )
 from .rollouts import RolloutMixin
@@ -115,12 +114,12 @@ class PGPOTrainer(  # type: ignore[misc]
         refuse_unsupported(self)
         if self._uses_tiled_loss():
             fold_output_head(self.model)
-        rows = first_rows(train_dataset, 1)
-        check_chat_template(rows, self.processing_class)
+        row = next(iter(train_dataset))
+        check_chat_template(row, self.processing_class)
         self.teacher_context_builder = RolloutTeacherContextBuilder(self)
         self._wrap_reward_functions()
         if args.check_rewards:
-            self._check_reward_functions(rows[0])
+            self._check_reward_functions(row)
         for callback in (_StepEnd(self), WarmupCheck(), RoundingCheck(), MetricsLog()):
             self.add_callback(callback)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict, IterableDataset
+from datasets import Dataset, DatasetDict
 from safetensors.torch import save_file
 
 from poise.models import ModelError
@@ -19,13 +19,12 @@ from poise.pgpo.preflight import (
     check_output_folder,
     check_prompt_rows,
     check_templates,
-    first_rows,
 )
 from poise.rewards import multiple_choice_reward
 from poise.trl.checkpoints import TEACHER, rollouts_file, save_rollouts
 from tests.tiny import tiny_dataset, tiny_tokenizer
 
-CHAT = [{"prompt": [{"role": "user", "content": "add 1 and 1"}]}]
+CHAT = {"prompt": [{"role": "user", "content": "add 1 and 1"}]}
 
 
 def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> None:
@@ -80,16 +79,7 @@ def test_a_conversation_needs_a_chat_template() -> None:
 
 
 def test_plain_text_needs_no_chat_template() -> None:
-    check_chat_template([{"prompt": "add 1 and 1"}], tiny_tokenizer(chat=False))
-
-
-def test_the_first_rows_of_any_dataset_can_be_looked_at() -> None:
-    rows = tiny_dataset(5)
-    stream: IterableDataset = rows.to_iterable_dataset()
-    for dataset in (rows, stream, rows.to_list()):
-        assert [row["answer"] for row in first_rows(dataset, 2)] == ["0", "2"]
-    assert len(first_rows(rows, 9)) == 5
-    assert len(list(stream)) == 5  # looking takes nothing out
+    check_chat_template({"prompt": "add 1 and 1"}, tiny_tokenizer(chat=False))
 
 
 # Rows

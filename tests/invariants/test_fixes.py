@@ -1,4 +1,4 @@
-"""What the trainer mends in its host, seen in whole runs."""
+"""What the trainer fixes in TRL, seen in whole runs."""
 
 from __future__ import annotations
 
