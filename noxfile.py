@@ -1,6 +1,6 @@
 """Runs the tests with the lowest and the highest versions of every range in pyproject.toml.
 
-`uvx nox` runs all; `uvx nox -s lowest`, or `uvx nox -s highest-3.13 -- tests/host`, a part. A
+`uvx nox` runs all; `uvx nox -s lowest`, or `uvx nox -s highest-3.13 -- tests/unit/trl`, a part. A
 Python that cannot be had is skipped. UV_TORCH_BACKEND=cpu takes torch's small builds for the CPU.
 """
 

@@ -28,7 +28,7 @@ MOVED = {
     "methods.baselines": "iga.baselines",
     "methods.iga": "iga.invariant",
     "training.step_scale": "pgpo.step_scale",
-    "training.teacher_refresh": "pgpo.teacher_refresh",
+    "training.teacher_refresh": "pgpo.teacher",
 }
 
 

@@ -25,6 +25,8 @@ _FOLLOW_RATE = (
     torch.optim.SparseAdam,
 )
 _IN_BACKWARD = {"Lomo", "AdaLomo", "LayerWiseDummyOptimizer"}
+# Decoupled decay, by class name, in libraries that Poise does not import.
+_DECOUPLED_NAMES = ("adamw", "adafactor", "lion", "muon")
 _TOY_RATE = 0.125
 _FACTORS = (1.0, 0.5, 2.0, 0.25) * 3  # powers of two, so that scaling rounds nothing
 _WAY_OUT = "choose an optimizer whose step() moves the parameters, such as 'adamw_torch'"
@@ -60,11 +62,41 @@ def refuse_steps_in_backward(optimizer: Any, bypassed: str) -> None:
         raise ValueError(f"{name} steps inside the backward, past {bypassed}; {_WAY_OUT}")
 
 
-def keeps_other_weights(optimizer: Optimizer) -> bool:
-    """Whether it evaluates other weights than it trains, as schedule-free ones do (`eval()`)."""
-    return callable(getattr(optimizer, "eval", None)) and callable(
-        getattr(optimizer, "train", None)
-    )
+def refuse_out_of_reach(optimizer: Optimizer) -> None:
+    """Refuses what a multiplier of the step does not reach.
+
+    Raises:
+        ValueError: it steps inside the backward, or evaluates other weights than it trains, as
+            schedule-free ones do (`eval()`).
+    """
+    refuse_steps_in_backward(optimizer, "StepScale's multiplier")
+    if all(callable(getattr(optimizer, mode, None)) for mode in ("eval", "train")):
+        raise ValueError(
+            f"{type(optimizer).__name__} evaluates and saves other weights than it trains, for "
+            "which a multiplier of its step does not hold; choose another optimizer, such as "
+            "AdamW, or sensitivity=0"
+        )
+
+
+def refuse_mixed_decay(optimizer: Optimizer) -> None:
+    """Refuses weight decay that is added to the gradient and passes through the moments.
+
+    Raises:
+        ValueError: it is.
+    """
+    name = type(optimizer).__name__
+    if any(kind in name.lower() for kind in _DECOUPLED_NAMES):
+        return
+    for group in optimizer.param_groups:
+        # Without momentum, L2 and decoupled decay are the same step of SGD.
+        is_plain = name == "SGD" and not group.get("momentum")
+        is_separate = is_plain or (name != "SGD" and group.get("decoupled_weight_decay"))
+        if group.get("weight_decay") and not is_separate:
+            raise ValueError(
+                f"{name} adds weight decay ({group['weight_decay']}) to the gradient, so it "
+                "passes through the moments and cannot keep its size when the step is scaled; "
+                "use AdamW, weight_decay=0, or scale_weight_decay=True"
+            )
 
 
 def follows_rate(optimizer: Optimizer) -> bool:

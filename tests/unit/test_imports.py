@@ -89,7 +89,7 @@ def _is_standard(found: Import) -> bool:
 
 # What a user of another trainer can take: torch alone.
 PARTS = {
-    "pgpo": ("signal", "viscosity", "distance", "pass_rate", "step_scale"),
+    "pgpo": ("signal", "viscosity", "distance", "reward_functions", "step_scale"),
     "iga": (
         *("mask", "masked_mean", "lowrank", "taps", "domains", "engine", "invariant", "method"),
         *("direction_space", "factor_space", "weight_space", "step_masks", "statistics"),

@@ -13,7 +13,7 @@ from trl import ModelConfig, get_quantization_config
 from ..machine import warn_if_slow, weights_dtype
 from ..models import resolve_model
 from ..trl.checkpoints import refuse_used_folder
-from ..trl.run_folder import changed_settings, read_settings, write_run_description
+from ..trl.logs import changed_settings, read_settings, write_run_description
 from .arguments import CommandParser
 from .progress import use_training_progress
 from .quiet import hide_bars_of_files

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from ..trl.metrics_log import drop_after
+from ..trl.logs import drop_after
 from .statistics import LayerStatistics
 
 LAYERS = "layers.jsonl"

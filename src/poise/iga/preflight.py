@@ -13,8 +13,12 @@ from torch.optim import SGD
 
 from ..optimizers import refuse_steps_in_backward
 from ..rows import check_columns, check_dataset
-from ..trl.devices import refuse_data_parallel, refuse_spread_model
-from ..trl.preflight import check_output_folder, find_model
+from ..trl.preflight import (
+    check_output_folder,
+    find_model,
+    refuse_data_parallel,
+    refuse_spread_model,
+)
 from .batches import DOMAIN, SET
 from .config import IGAConfig
 from .config_checks import GRADIENTS

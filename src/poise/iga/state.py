@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from trl import SFTTrainer
 
-from ..trl import resume
-from ..trl.checkpointing import CheckpointingMixin
+from ..trl import checkpoints as resume
+from ..trl.checkpoints import CheckpointingMixin
 from .baselines import Baseline
 from .config import IGAConfig
 from .domain_loss import DomainLosses

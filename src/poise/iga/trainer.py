@@ -14,8 +14,8 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
-from ..trl.devices import refuse_spread_model
-from ..trl.metrics_log import MetricsLog
+from ..trl.logs import MetricsLog
+from ..trl.preflight import refuse_spread_model
 from ..trl.rounding import RoundingCheck
 from .batches import DOMAIN, IsomerCollator, IsomerSets, loss_tokens, predicting
 from .config import IGAConfig

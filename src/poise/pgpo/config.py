@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..loss.moved_target import MovedTarget
+from ..loss.token_weights import TOKEN_WEIGHTS
 from ..machine import settle_precision
 from ..optimizers import refuse_steps_in_backward
 from ..trl.contract import SDPOConfig
-from .config_checks import (
-    ROUTED,
-    check_combinations,
-    check_loss,
-    check_multiplier,
-    check_signal,
-    check_teacher,
-    warn_unread,
-)
 from .distance import DistanceControl
-from .teacher_refresh import RefreshGate, RefreshOnce
+from .signal import ESTIMATORS
+from .teacher import REFRESHES, RefreshGate, RefreshOnce
 from .viscosity import Viscosity
 
 PAPER: dict[str, Any] = {
@@ -30,6 +26,44 @@ PAPER: dict[str, Any] = {
     "signal_reference": "none",
     "teacher_model_kind": "ema",
 }
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "multiplier": ("distance", "information", "none"),
+    "distance_estimator": ("exact", "sampled"),
+    "signal_estimator": ESTIMATORS,
+    "token_weight": TOKEN_WEIGHTS,
+    "teacher_model_kind": ("base", "ema", "live"),
+    "teacher_refresh": REFRESHES,
+}
+
+
+def _is_positive(value: float) -> bool:
+    return 0 < value < math.inf
+
+
+# Of what `Viscosity` and `DistanceControl` do not check themselves.
+_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "distance_share": ("in (0, 1]", lambda v: 0 < v <= 1),
+    "distance_tokens": ("a whole number of at least 1", lambda v: isinstance(v, int) and v >= 1),
+    "loss_tile_tokens": ("at least 1", lambda v: v is None or v >= 1),
+    "routing": ("True, False or None", lambda v: v in (None, True, False)),
+    "token_weight_beta": ("positive", _is_positive),
+    "target_mix": ("in [0, 1)", lambda v: 0 <= v < 1),
+    "target_mix_beta": ("positive", _is_positive),
+    "teacher_refresh_at": ("in (0, 1)", lambda v: 0 < v < 1),
+    "teacher_refresh_window": ("at least 2", lambda v: v >= 2),
+    "max_resamples": ("at least 0", lambda v: v >= 0),
+    "max_nonfinite_steps": ("at least 0", lambda v: v >= 0),
+}
+# What other multipliers than "distance" do not read.
+_OF_DISTANCE = (
+    "target_distance",
+    "distance_estimator",
+    "distance_tokens",
+    "distance_signal_share",
+    "correct_steps",
+)
+# What routing needs of other arguments.
+_ROUTED = {"tiled_loss": True, "distillation_weight": 1.0, "pass_rate_weight": False}
 
 
 def _option(default: Any, text: str) -> Any:
@@ -40,12 +74,9 @@ def _option(default: Any, text: str) -> Any:
 class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     """Configuration of [`PGPOTrainer`]: everything of TRL's `SDPOConfig`, and the arguments below.
 
-    Steps: `multiplier`, and with "distance" (see [`poise.pgpo.distance.DistanceControl`])
-    `target_distance`, `distance_estimator`, `distance_share`, `distance_tokens`,
-    `distance_signal_share`, `correct_steps`. The signal's factor, of the distance or the step (see
-    [`poise.pgpo.viscosity.Viscosity`]): `sensitivity`, `rho_max`, `rho_min`, `signal_estimator`,
-    `signal_reference`, `signal_reference_steps`, `signal_reference_decay`,
-    `signal_prior_reference`, `scale_weight_decay`.
+    Steps: `multiplier` to `correct_steps` (see [`poise.pgpo.distance.DistanceControl`]); the
+    signal's factor, of the distance or the step: `sensitivity` to `scale_weight_decay` (see
+    [`poise.pgpo.viscosity.Viscosity`]).
     Choice: the defaults, a set distance towards the base teacher and a policy gradient for what
     succeeds, are what won in `experiments/distance` and `experiments/distance_routing`.
     `PGPOConfig.paper(...)` is the paper's form.
@@ -53,17 +84,16 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     Warm-up: `warmup_steps` is TRL's. Choice: where the multiplier brakes against the first steps, a
     tenth of the steps by default, rounded down; elsewhere none, as TRL's.
 
-    Loss: `tiled_loss`, `loss_tile_tokens`, `pass_rate_weight` (SC-SDPO; see
-    [`poise.pgpo.pass_rate.pass_rate_weights`]), `token_weight`, `token_weight_beta` (see
-    [`poise.loss.token_weights.token_weights`]), `target_mix`, `target_mix_beta` (see
-    [`poise.loss.moved_target.MovedTarget`]), `routing` (see
+    Loss: `tiled_loss` to `target_mix_beta` (see
+    [`poise.pgpo.reward_functions.pass_rate_weights`], [`poise.loss.token_weights.token_weights`],
+    [`poise.loss.moved_target.MovedTarget`] and, for `routing`,
     [`poise.loss.policy_term.PolicyTerm`]). TRL's `distillation_weight` between 0 and 1 goes with
     the tiled loss too.
 
     Teacher: `teacher_model_kind` is TRL's, with another default; `teacher_refresh`,
-    `teacher_refresh_at`, `teacher_refresh_window` (see [`poise.pgpo.teacher_refresh`]).
+    `teacher_refresh_at`, `teacher_refresh_window` (see [`poise.pgpo.teacher`]).
 
-    Mends of the host, each on its own switch: `exact_resume`, `teacher_from_student`,
+    Fixes of TRL, each on its own switch: `exact_resume`, `teacher_from_student`,
     `random_demonstration`, `max_resamples`, `normalize_by_distilled`, `skip_nonfinite_steps`,
     `max_nonfinite_steps`, `collapse_warning`, `check_rewards`.
 
@@ -247,25 +277,31 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         settle_precision(self)
-        check_multiplier(self)
+        self._check_ranges()
         if self.warmup_steps is None:
             self.warmup_steps = 0.1 if self.brakes_from_first_steps else 0
         super().__post_init__()
-        check_signal(self)
-        check_teacher(self)
-        warn_unread(self)
-        self._settle_routing()
-        check_loss(self)
-        check_combinations(self)
-
-    def _settle_routing(self) -> None:
+        _warn_of_unread(self)
         if self.routing is None:
             self.routing = (
                 self.multiplier == "distance"
-                and all(getattr(self, name) == needed for name, needed in ROUTED.items())
+                and all(getattr(self, name) == needed for name, needed in _ROUTED.items())
                 and self.num_generations > 1
                 and self.beta == 0
             )
+        self.check_optimizer(self.optim)
+        _check_loss(self)
+        _check_combinations(self)
+
+    def _check_ranges(self) -> None:
+        for name, known in _CHOICES.items():
+            if (found := getattr(self, name)) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {found!r}")
+        for name, (expected, is_inside) in _RANGES.items():
+            if not is_inside(found := getattr(self, name)):
+                raise ValueError(f"{name} must be {expected}, got {found!r}")
+        self.viscosity()
+        self._distance_law()
 
     @property
     def has_policy_term(self) -> bool:
@@ -286,13 +322,19 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
 
     def distance_control(self) -> DistanceControl | None:
         """The law from distance to multiplier that these arguments describe, if they do."""
-        if self.multiplier != "distance":
-            return None
-        return DistanceControl(
-            target=self.target_distance,
-            signal_share=self.distance_signal_share,
-            afterwards=self.correct_steps,
-        )
+        return self._distance_law() if self.multiplier == "distance" else None
+
+    def _distance_law(self) -> DistanceControl:
+        names = {"target": "target_distance", "signal_share": "distance_signal_share"}
+        try:
+            return DistanceControl(
+                target=self.target_distance,
+                signal_share=self.distance_signal_share,
+                afterwards=self.correct_steps,
+            )
+        except ValueError as error:
+            name, _, rest = str(error).partition(" ")
+            raise ValueError(f"{names.get(name, name)} {rest}") from None
 
     @property
     def scales_steps(self) -> bool:
@@ -337,3 +379,140 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
                 "PGPO's multiplier, mean over the distilled and skipping of steps (multiplier, "
                 "normalize_by_distilled, skip_nonfinite_steps)",
             )
+
+
+def _warn_of_unread(args: Any) -> None:
+    """Warns of arguments that others leave without effect."""
+    defaults = {option.name: option.default for option in fields(args)}
+    if args.multiplier != "distance":
+        for name in _OF_DISTANCE:
+            if (found := getattr(args, name)) != defaults[name]:
+                warnings.warn(
+                    f"{name}={found!r} has no effect with multiplier={args.multiplier!r}; set "
+                    f"multiplier='distance', or leave {name} out",
+                    stacklevel=4,
+                )
+    if args.multiplier == "information" and args.sensitivity == 0:
+        warnings.warn(
+            "multiplier='information' with sensitivity=0 is a multiplier of 1; set sensitivity "
+            "(the paper's are 0.5, 1.0 and 1.5), or multiplier='none'",
+            stacklevel=4,
+        )
+    if args.multiplier == "distance" and args.routing is None and args.beta != 0:
+        warnings.warn(
+            f"beta={args.beta} turns off routing, the policy gradient of rollouts that succeed; "
+            "TRL's SDPO does not compute that KL, so set beta=0, or routing=False to say so",
+            stacklevel=4,
+        )
+
+
+def _check_loss(args: Any) -> None:
+    """Weights of tokens, the moved target, the policy term."""
+    for name, off in (("token_weight", "none"), ("target_mix", 0.0)):
+        if getattr(args, name) != off and not (args.tiled_loss and args.distillation_weight):
+            raise ValueError(
+                f"{name} shapes the tiled distillation loss, expected tiled_loss=True and "
+                f"distillation_weight above 0, found tiled_loss={args.tiled_loss} and "
+                f"distillation_weight={args.distillation_weight}; set them so, or leave "
+                f"{name} out"
+            )
+    if args.has_policy_term and args.beta != 0:
+        raise ValueError(
+            f"beta={args.beta} asks for a KL to a reference model, which TRL's SDPO does not "
+            "compute and the tiled loss has no logits for; set beta=0"
+        )
+    for name, needed in _ROUTED.items():
+        if args.routing and (found := getattr(args, name)) != needed:
+            raise ValueError(
+                f"routing=True gives each sample one term of the tiled loss by its success, "
+                f"expected {name}={needed}, found {found}"
+            )
+    if args.routing and args.num_generations == 1:
+        raise ValueError(
+            "routing=True compares the rollouts of a group, expected num_generations of 2 or "
+            "more, found 1"
+        )
+
+
+def _check_combinations(args: Any) -> None:
+    """Arguments that exclude each other."""
+    if args.signal_estimator == "pointwise" and args.signal_reference != "none":
+        raise ValueError(
+            "signal_estimator='pointwise' has a mean below zero, so it has no ratio to a "
+            "reference; set signal_reference='none', or another estimator"
+        )
+    is_ours = args.teacher_model_kind == "base" and args.teacher_from_student
+    if args.teacher_refresh != "never" and not is_ours:
+        raise ValueError(
+            f"teacher_refresh={args.teacher_refresh!r} refreshes a teacher that stands still, "
+            "expected teacher_model_kind='base' and teacher_from_student=True, found "
+            f"teacher_model_kind={args.teacher_model_kind!r} and teacher_from_student="
+            f"{args.teacher_from_student}; set them so, or teacher_refresh='never'"
+        )
+    if args.scales_steps and args.optim.startswith("schedule_free"):
+        raise ValueError(
+            f"optim={args.optim.value!r} evaluates and saves other weights than it trains, for "
+            "which a multiplier of its step does not hold; choose another, such as "
+            "'adamw_torch', or multiplier='none'"
+        )
+    if args.distillation_mode == "topk_logits" and args.distillation_topk is None:
+        raise ValueError("distillation_mode='topk_logits' needs distillation_topk, e.g. 100")
+    if args.use_teacher_server and (args.tiled_loss or args.scales_steps):
+        raise ValueError(
+            "use_teacher_server=True returns no teacher distribution, so there is neither a "
+            "tiled loss nor an information signal; set tiled_loss=False and "
+            "multiplier='none', or use_teacher_server=False"
+        )
+    if args.distillation_weight == 0 and args.scales_steps:
+        raise ValueError(
+            "distillation_weight=0 distils nothing, so there is no information signal and no "
+            "token to measure a step on; set multiplier='none'"
+        )
+    shows_siblings = args.use_successful_as_teacher and (
+        args.num_generations > 1 or not args.dont_reprompt_on_self_success
+    )
+    shows = shows_siblings or args.include_environment_feedback
+    if args.distillation_weight > 0 and not shows:
+        raise ValueError(
+            "the teacher is never shown anything, so nothing is distilled, expected siblings "
+            "(num_generations of 2 or more, use_successful_as_teacher=True) or "
+            "include_environment_feedback=True, found "
+            f"num_generations={args.num_generations} and use_successful_as_teacher="
+            f"{args.use_successful_as_teacher}"
+        )
+    if args.num_generations == 1 and args.distillation_weight < 1:
+        raise ValueError(
+            f"distillation_weight={args.distillation_weight} compares the rollouts of a group, "
+            "expected num_generations of 2 or more, found 1"
+        )
+    own_cache = args.cache_implementation or (args.generation_kwargs or {}).get(
+        "cache_implementation"
+    )
+    if args.share_prompts and own_cache:
+        raise ValueError(
+            "share_prompts=True fills transformers' default cache, expected no "
+            f"cache_implementation, found {own_cache!r}; leave it out, or set "
+            "share_prompts=False"
+        )
+    if args.save_only_model and args.exact_resume:
+        raise ValueError(
+            "save_only_model=True leaves out the optimizer, so a run cannot be resumed; set "
+            "exact_resume=False as well"
+        )
+    if args.use_vllm and args.max_resamples:
+        raise ValueError(
+            f"max_resamples={args.max_resamples} works with transformers' generation only; "
+            "set it to 0 or use_vllm=False"
+        )
+    if args.pass_rate_weight and not (args.tiled_loss and args.distillation_weight == 1.0):
+        raise ValueError(
+            "pass_rate_weight=True weighs the samples of the tiled distillation loss, expected "
+            "tiled_loss=True and distillation_weight=1, found "
+            f"tiled_loss={args.tiled_loss} and distillation_weight={args.distillation_weight}; "
+            "set them so, or pass_rate_weight=False"
+        )
+    if args.tiled_loss and args.torch_compile:
+        raise ValueError(
+            "torch_compile=True compiles the model's own forward, but the tiled loss runs its "
+            "backbone and its head one by one; set torch_compile=False, or tiled_loss=False"
+        )

@@ -1,4 +1,7 @@
-"""The step as a distance in policy space: how far it may move the policy, and how far it did."""
+"""The step as a distance in policy space: how far it may move the policy, and how far it did.
+
+`DistanceControl` is the law, `policy_distance` the measure, `StepTokens` what it is taken on.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ..loss.divergence import log_ratio, relative_entropy
+from ..loss.tiles import for_each_tile, kept_rows, tile_log_probs
+from ..loss.token_statistics import tiled_token_logps
 
 REACH = 2.0  # the most by which the scale changes from one step to the next
 
@@ -80,15 +85,12 @@ class DistanceControl:
     afterwards: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("target", "first", "rho_min", "rho_max"):
-            value: object = getattr(self, name)
+        for name in ("target", "first", "rho_min", "rho_max", "signal_share"):
+            value: Any = getattr(self, name)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not is_number or not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a positive finite number, got {value!r}")
-        if self.signal_share is not None and not 0 < self.signal_share < math.inf:
-            raise ValueError(
-                f"signal_share must be a positive number or None, got {self.signal_share!r}"
-            )
+            if (value is None and name == "signal_share") or (is_number and 0 < value < math.inf):
+                continue
+            raise ValueError(f"{name} must be a positive finite number, got {value!r}")
         if not self.rho_min <= self.first <= self.rho_max:
             raise ValueError(
                 "first must lie between rho_min and rho_max, got "
@@ -136,9 +138,7 @@ class DistanceControl:
 
 def change(asked: float, moved: float, reach: float = REACH) -> float:
     """The factor from a step that went `moved` to one that goes `asked`, in [1 / reach, reach]."""
-    if not math.isfinite(moved):
-        return 1 / reach
-    if asked <= 0:
+    if not math.isfinite(moved) or asked <= 0:
         return 1 / reach
     if moved <= 0:  # less than rounding shows
         return reach
@@ -187,3 +187,84 @@ def policy_distance(old: Tensor, new: Tensor, mask: Tensor | None = None) -> Dis
         values = ratio.expm1() - ratio
     kept = torch.ones_like(values, dtype=torch.bool) if mask is None else mask != 0
     return DistanceSum(torch.where(kept, values, 0.0).sum(), kept.sum().to(dtype))
+
+
+class _Rows(NamedTuple):
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    completion_ids: Tensor
+    completion_mask: Tensor
+    kept: Tensor  # places of the loss's tokens in the flattened completions
+
+
+class StepTokens:
+    """Log-probabilities of some tokens of the step at hand, under the model as it is.
+
+    Args:
+        share: of the step's sequences that have a loss, in (0, 1]. They are taken at even
+            distances in the order of the micro-batches, so that accumulation takes the same ones.
+        exact: over the whole vocabulary, (N, V); else of the sampled tokens, (N,).
+        limit: tokens at most, at even distances; (N, V) is held while the step is taken.
+        temperature: divides the logits.
+    """
+
+    def __init__(self, share: float, *, exact: bool, limit: int, temperature: float) -> None:
+        self._share, self._exact, self._limit = share, exact, limit
+        self._temperature = temperature
+        self._seen = 0
+        self._rows: list[_Rows] = []
+
+    def add(self, batch: dict[str, Tensor], loss_mask: Tensor) -> None:
+        """Takes some sequences of a micro-batch.
+
+        Args:
+            batch: `prompt_ids`, `prompt_mask`, `completion_ids`, `completion_mask`, each (B, T).
+            loss_mask: (B, T), which tokens of the completions the loss keeps.
+        """
+        with_loss = [i for i, flag in enumerate((loss_mask != 0).any(-1).tolist()) if flag]
+        taken = [i for place, i in enumerate(with_loss, self._seen) if self._takes(place)]
+        self._seen += len(with_loss)
+        if taken:
+            names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+            index = torch.tensor(taken, device=loss_mask.device)
+            kept = loss_mask[index].flatten().nonzero().squeeze(1)
+            self._rows.append(_Rows(**{name: batch[name][index] for name in names}, kept=kept))
+
+    def _takes(self, place: int) -> bool:
+        return math.ceil((place + 1) * self._share) > math.ceil(place * self._share)
+
+    def forget(self) -> None:
+        """The step is over."""
+        self._seen, self._rows = 0, []
+
+    @torch.no_grad()
+    def log_probs(self, model: Any) -> Tensor | None:
+        """(N, V) or (N,) in nats; None where the loss keeps no token.
+
+        Args:
+            model: a `SplitModel`, in evaluation mode and under the training forward's autocast.
+        """
+        parts = [self._hidden(model, rows) for rows in self._rows]
+        if not any(len(hidden) for hidden, _ in parts):
+            return None
+        hidden, tokens = (torch.cat(part) for part in zip(*parts, strict=True))
+        if len(hidden) > self._limit:
+            places = torch.linspace(0, len(hidden) - 1, self._limit, device=hidden.device).long()
+            hidden, tokens = hidden[places], tokens[places]
+        if not self._exact:
+            return tiled_token_logps(hidden, model.head, tokens, self._temperature)
+        tiles: list[Tensor] = []
+
+        def work(rows: Tensor) -> int:
+            tiles.append(tile_log_probs(model.head, hidden[rows], self._temperature))
+            return tiles[-1].shape[-1]
+
+        for_each_tile(kept_rows(None, hidden), None, work)
+        return torch.cat(tiles)
+
+    @staticmethod
+    def _hidden(model: Any, rows: _Rows) -> tuple[Tensor, Tensor]:
+        ids = torch.cat([rows.prompt_ids, rows.completion_ids], 1)
+        attention = torch.cat([rows.prompt_mask, rows.completion_mask], 1)
+        hidden = model.hidden_states(ids, attention, rows.completion_ids.size(1))
+        return hidden.flatten(0, 1)[rows.kept], rows.completion_ids.flatten()[rows.kept]

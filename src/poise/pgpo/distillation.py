@@ -1,8 +1,10 @@
-"""The distillation loss of a micro-batch, and what it tells about the correction."""
+"""The loss of a micro-batch: which samples have which term of it, and the terms.
+
+The statistics of both models that it makes on the way are the information signal's.
+"""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -24,36 +26,19 @@ from ..loss.tiled import DistillationOutput, tiled_distillation_loss
 from ..loss.token_statistics import tiled_entropy, tiled_token_logps, token_statistics
 from ..loss.token_weights import token_weights
 from ..trl.contract import ForwardRedirection, SDPOTrainer
-from .loss_terms import in_all_rows, needed_part, sample_mean_weights
+from .reward_functions import success_threshold
 
 logger = get_logger(__name__)
 
 
 class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
-    """Replaces TRL's loss by the tiled one, or watches TRL's; the signal comes from both.
-
-    Calls `observe_statistics`, which the trainer defines, once per micro-batch.
-    """
+    """The tiled loss, and TRL's, watched; each calls the trainer's `observe_statistics`."""
 
     _verified_model = False
 
     def _uses_tiled_loss(self) -> bool:
         # Weight 0 is the policy loss alone: nothing is distilled.
         return self.args.tiled_loss and self.args.distillation_weight > 0
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Any,
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        if return_outputs or not self._uses_tiled_loss():
-            self._warn_of_padding_once(model, inputs)
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loss = self._tiled_loss(model, inputs)
-        scale = self.current_gradient_accumulation_steps if self.model.training else 1.0
-        return loss / scale
 
     def _tiled_loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         samples = len(inputs["completion_ids"])
@@ -63,13 +48,15 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
         teacher_hidden = in_all_rows(teacher_hidden, batch)
         student = split_causal_lm(self.accelerator.unwrap_model(model))
         self._verify_once(student, batch)
-        work = partial(self._distill, student, teacher, samples)
-        output, policy_loss = self._inside_forward(model, student, work, batch, teacher_hidden)
-        self._record_loss(model, output.per_token_loss, mask)
-        if policy_loss is not None:
-            self._record_policy_loss(model, policy_loss)
-        statistics = output.view_as(mask)
-        self.observe_statistics(statistics, batch, mask, samples, batch["loss_mask"])
+        work: Any = partial(self._distill, student, teacher, samples)
+        if model is not student.model:
+            # Inside the forward of the wrapper (DDP), which so sees every use of its parameters,
+            # the head's included, and moves the inputs to the device of its module.
+            work = partial(ForwardRedirection(), model, student.model, work)
+        output, policy_loss = work(batch, teacher_hidden)
+        mode = "train" if model.training else "eval"
+        self._record_loss(mode, output.per_token_loss, mask, policy_loss)
+        self.observe_statistics(output.view_as(mask), batch, mask, samples, batch["loss_mask"])
         return output.loss
 
     def _distill(
@@ -152,7 +139,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
 
     def _divergence(self) -> Divergence:
         args = self.args
-        is_top_k = args.distillation_mode == "topk_logits"  # elsewhere the host ignores both
+        is_top_k = args.distillation_mode == "topk_logits"  # elsewhere TRL ignores both
         return Divergence(
             mode=args.distillation_mode,
             alpha=args.distillation_alpha,
@@ -160,43 +147,11 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
             add_tail=args.distillation_add_tail and is_top_k,
         )
 
-    @torch.no_grad()
-    def _teacher_hidden_states(self, batch: dict[str, Tensor]) -> tuple[SplitModel, Tensor]:
-        teacher = split_causal_lm(self.accelerator.unwrap_model(self.teacher_model))
-        with self._get_teacher_context_for_self_distillation(), self.accelerator.autocast():
-            hidden = teacher.hidden_states(
-                batch["teacher_input_ids"],
-                batch["teacher_attention_mask"],
-                batch["completion_ids"].size(1),
-            )
-        return teacher, hidden
-
-    def _teacher_head(self, teacher: SplitModel) -> Any:
-        """The teacher's head; an adapter on it is switched for each of its tiles."""
-        if not teacher.head.has_adapter:
-            return teacher.head
-
-        def head(hidden: Tensor) -> Tensor:
-            with self._get_teacher_context_for_self_distillation():
-                return teacher.head(hidden)
-
-        return head
-
-    def _inside_forward(self, model: nn.Module, split: SplitModel, work: Any, *inputs: Any) -> Any:
-        """Runs `work(*inputs)` inside the forward of the wrapper (DDP), if there is one.
-
-        So the wrapper sees every use of its parameters, the head's included, and moves the inputs
-        to the device of its module.
-        """
-        if model is split.model:
-            return work(*inputs)
-        return ForwardRedirection()(model, split.model, work, *inputs)
-
     def _verify_once(self, split: SplitModel, batch: dict[str, Tensor]) -> None:
         if not self._verified_model:
             ids = batch["completion_ids"][:1, :8]
-            verify_split(split, ids, self._autocast)
-            verify_padding(split, ids, self._autocast)
+            verify_split(split, ids, self.accelerator.autocast)
+            verify_padding(split, ids, self.accelerator.autocast)
             self._verified_model = True
 
     @torch.no_grad()
@@ -210,7 +165,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
             output: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             return output
 
-        with evaluating(model), self._autocast():
+        with evaluating(model), self.accelerator.autocast():
             shifts = padding_shifts(logits, inputs["completion_ids"][:1, :8])
         if shifts:
             logger.warning(
@@ -220,24 +175,21 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
                 type(self.accelerator.unwrap_model(model)).__name__,
             )
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return self.accelerator.autocast()
-
-    def _record_loss(self, model: nn.Module, per_token_loss: Tensor, mask: Tensor) -> None:
+    def _record_loss(
+        self, mode: str, per_token_loss: Tensor, mask: Tensor, policy_loss: Tensor | None
+    ) -> None:
         mean = (per_token_loss * mask.flatten()).sum() / mask.sum().clamp(min=1)
-        mode = "train" if model.training else "eval"
-        self._log_self_distillation_metric(mode, self.accelerator.gather(mean).mean().item())
-
-    def _record_policy_loss(self, model: nn.Module, loss: Tensor) -> None:
-        """Under TRL's name, and without the term's share of the blend, as TRL does."""
-        weight = self.args.distillation_weight
-        share = 1.0 if weight == 1.0 else 1 - weight
-        mean = self.accelerator.gather(loss.detach() / share).mean().item()
-        mode = "train" if model.training else "eval"
-        self._metrics[mode]["self_distillation/policy_loss"].append(mean)
+        mean = self.accelerator.gather(mean).mean().item()
+        self._log_self_distillation_metric(mode, mean)
+        if policy_loss is not None:
+            # Without the term's share of the blend, as TRL logs it.
+            weight = self.args.distillation_weight
+            share = 1.0 if weight == 1.0 else 1 - weight
+            mean = self.accelerator.gather(policy_loss.detach() / share).mean().item()
+            self._metrics[mode]["self_distillation/policy_loss"].append(mean)
 
     def _compute_teacher_student_logits(self, model: Any, teacher_model: Any, inputs: Any) -> Any:
-        """The host's logits, watched: its loss is not touched."""
+        """TRL's logits, watched: its loss is not touched."""
         output = super()._compute_teacher_student_logits(model, teacher_model, inputs)
         mask = output.loss_mask
         statistics = token_statistics(
@@ -260,7 +212,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
         completion_ids: Tensor,
         completion_mask: Tensor,
     ) -> Tensor | None:
-        """The host's, tile by tile."""
+        """TRL's, tile by tile."""
         args = self.args
         is_on_policy = (
             args.gradient_accumulation_steps % (args.steps_per_generation * self.num_iterations)
@@ -286,3 +238,112 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
                 mask=completion_mask.flatten(),
             )
         return logps.view_as(completion_ids)
+
+
+# Which samples have which term, and the part of the batch that the terms need.
+
+
+def needed_part(inputs: dict[str, Tensor], args: Any) -> dict[str, Tensor]:
+    """The micro-batch with the terms of its loss, without samples and columns that have none.
+
+    Leaves out samples without a term and columns that are padding throughout; of the teacher's
+    prompts, those of samples that are not distilled. All cost a forward and change no loss. One
+    sample stays if none has a term, so that every rank has a backward.
+
+    Args:
+        inputs: TRL's micro-batch of B samples and T tokens of completion.
+        args: a `PGPOConfig`.
+
+    Returns:
+        The batch, and in it, (B', T') each: `distilled_mask`; `policy_weights`, what a token's
+        policy term weighs, where there is such a term; `loss_mask`, the tokens that have any.
+        `teacher_rows` are the places of the teacher's prompts in the batch, where it has fewer.
+    """
+    terms = _terms(inputs, args)
+    rows = terms["loss_mask"].any(-1)
+    first = torch.arange(len(rows), device=rows.device) == 0
+    rows = rows | (first & ~rows.any())
+    taught = terms["distilled_mask"].any(-1)
+    taught = taught | (rows & (rows.cumsum(0) == 1) & ~taught.any())
+    masks = {"completion_mask": rows, "prompt_mask": rows, "teacher_attention_mask": taught}
+    used = [(inputs[name].bool() & own.unsqueeze(1)).any(0) for name, own in masks.items()]
+    places = [used[0].sum(), *(columns.int().argmax() for columns in used[1:])]
+    # One copy to the CPU, whatever the samples and columns.
+    flags = torch.cat([rows.long(), taught.long(), torch.stack(places)]).tolist()
+    *flags, end, prompt, teacher = flags
+    kept, shown = (
+        [i for i, flag in enumerate(part) if flag]
+        for part in (flags[: len(rows)], flags[len(rows) :])
+    )
+    index = {
+        name: torch.tensor(places, device=rows.device)
+        for name, places in (("teacher", shown), ("", kept))
+    }
+    batch = {
+        k: v[index["teacher" if k in _TEACHER else ""]]
+        for k, v in (inputs | terms).items()
+        if isinstance(v, Tensor) and v.ndim > 0
+    }
+    if shown != kept:
+        batch["teacher_rows"] = torch.tensor([kept.index(i) for i in shown], device=rows.device)
+    cut = inputs["completion_ids"].size(1) - max(1, end)
+    _trim(batch, 0, cut, ("completion_ids", "completion_mask", "old_per_token_logps", *terms))
+    _trim(batch, prompt, 0, ("prompt_ids", "prompt_mask"))
+    _trim(batch, teacher, cut, _TEACHER)
+    return batch
+
+
+_TEACHER = ("teacher_input_ids", "teacher_attention_mask")
+
+
+def in_all_rows(hidden: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """The teacher's hidden states at their places in the batch; zeros, never read, elsewhere."""
+    if "teacher_rows" not in batch:
+        return hidden
+    zeros = hidden.new_zeros(len(batch["completion_ids"]), *hidden.shape[1:])
+    return zeros.index_copy(0, batch["teacher_rows"], hidden)
+
+
+def _terms(inputs: dict[str, Tensor], args: Any) -> dict[str, Tensor]:
+    mask = inputs["completion_mask"]
+    distilled = inputs.get("self_distillation_mask")
+    if args.routing:
+        failed = ~(inputs["rewards"] >= success_threshold(args))
+        distilled = failed if distilled is None else distilled * failed
+    distilled_mask = mask if distilled is None else mask * distilled.unsqueeze(1)
+    if not args.has_policy_term:
+        return {"distilled_mask": distilled_mask, "loss_mask": distilled_mask}
+    # An advantage of zero is no term; a rollout without a sibling (nan) has none to compare with.
+    has_term = inputs["advantages"].nan_to_num() != 0
+    if args.routing:
+        has_term = has_term & ~distilled_mask.any(-1)
+        weights = sample_mean_weights(mask)
+    else:
+        weights = (1 - args.distillation_weight) * _policy_weights(mask, args)
+    weights = weights * has_term.unsqueeze(1)
+    return {
+        "distilled_mask": distilled_mask,
+        "policy_weights": weights,
+        "loss_mask": (distilled_mask != 0) | (weights != 0),
+    }
+
+
+def sample_mean_weights(mask: Tensor, samples: int | None = None) -> Tensor:
+    """Weights of a mean over a sample's tokens, then over the samples, as TRL's distillation's."""
+    return mask / mask.sum(-1, keepdim=True).clamp(min=1) / (samples or len(mask))
+
+
+def _policy_weights(mask: Tensor, args: Any) -> Tensor:
+    """TRL's averages of the policy loss by its `loss_type`."""
+    if args.loss_type == "grpo":
+        return sample_mean_weights(mask)
+    if args.loss_type == "dr_grpo":
+        return mask / (len(mask) * args.max_completion_length)
+    return mask / mask.sum().clamp(min=1)
+
+
+def _trim(batch: dict[str, Tensor], left: int, right: int, names: tuple[str, ...]) -> None:
+    """Cuts columns off at both ends."""
+    for name in names:
+        if name in batch:
+            batch[name] = batch[name][:, left : batch[name].size(1) - right]

@@ -8,16 +8,21 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import DistributedType, DynamoBackend
 from datasets import Dataset
 from trl.data_utils import is_conversational
 
+from ..loss.heads import split_causal_lm
 from ..rows import checked_rows
-from ..trl.devices import (
+from ..trl.checkpoints import TEACHER, rollouts_file
+from ..trl.preflight import (
+    check_map_style,
+    check_output_folder,
+    find_model,
     refuse_compiled_model,
     refuse_data_parallel,
     refuse_spread_model,
 )
-from ..trl.preflight import check_map_style, check_output_folder, find_model
 from .config import PGPOConfig
 
 HINT = "privileged_context"
@@ -194,13 +199,13 @@ def check_templates(args: PGPOConfig) -> None:
             raise ValueError(f"{name} lacks {{{lacks[0]}}}, which it is there to show; add it")
 
 
-def check_chat_template(rows: list[dict[str, Any]], processing_class: Any) -> None:
+def check_chat_template(row: dict[str, Any], processing_class: Any) -> None:
     """A conversational prompt needs a tokenizer that knows how to write one down.
 
     Raises:
         ValueError: it does not.
     """
-    if is_conversational({"prompt": rows[0]["prompt"]}) and not processing_class.chat_template:
+    if is_conversational({"prompt": row["prompt"]}) and not processing_class.chat_template:
         raise ValueError(
             "the prompts are conversations (lists of messages), but the tokenizer has no chat "
             "template; use an instruction-tuned model, set tokenizer.chat_template, or make the "
@@ -208,6 +213,71 @@ def check_chat_template(rows: list[dict[str, Any]], processing_class: Any) -> No
         )
 
 
-def first_rows(dataset: Any, count: int) -> list[dict[str, Any]]:
-    """The first rows of a map-style or iterable dataset."""
-    return list(itertools.islice(iter(dataset), count))
+def refuse_unsupported(trainer: Any) -> None:
+    """Refuses what a loaded model is to run under, and a model that cannot be split.
+
+    Raises:
+        ValueError: DeepSpeed, compilation, FSDP with what needs a whole model; a model over
+            several devices, or whose head is not apart.
+    """
+    args, accelerator = trainer.args, trainer.accelerator
+    refuse_spread_model(trainer.model)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise ValueError(
+            "PGPOTrainer cannot run under DeepSpeed, whose engine steps the optimizer inside "
+            "the backward; use DDP, or TRL's SDPOTrainer"
+        )
+    if args.tiled_loss and accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
+        raise ValueError(
+            "Accelerate is told to compile the model (--dynamo_backend, or the variable "
+            "ACCELERATE_DYNAMO_BACKEND), but the tiled loss runs its backbone and its head one "
+            "by one; leave that out, or set tiled_loss=False"
+        )
+    if trainer.is_fsdp_enabled and args.multiplier == "distance":
+        raise ValueError(
+            "under FSDP no rank holds a whole model, on which multiplier='distance' measures a "
+            "step; set multiplier='information', or use DDP"
+        )
+    whole = ("tiled_loss", "exact_resume", "teacher_from_student")
+    if trainer.is_fsdp_enabled and (on := [name for name in whole if getattr(args, name)]):
+        raise ValueError(
+            f"under FSDP no rank holds a whole model, which {', '.join(on)} need; set them to "
+            "False, or use DDP"
+        )
+    try:
+        if trainer._uses_tiled_loss() or args.multiplier == "distance":
+            split_causal_lm(trainer.model)
+    except ValueError as error:
+        if args.multiplier != "distance":
+            raise
+        raise ValueError(
+            f"{error}. multiplier='distance' measures a step by the same parts; set "
+            "multiplier='information' too"
+        ) from error
+
+
+def check_checkpoint(checkpoint: Path, ranks: int, *, has_teacher: bool) -> None:
+    """Refuses a checkpoint that lacks what a run is to restore.
+
+    Args:
+        checkpoint: its folder.
+        ranks: how many the run has; each restores its own rollouts.
+        has_teacher: whether the run restores a teacher, as one does whose teacher changes.
+
+    Raises:
+        ValueError: saved with fewer ranks, or without a teacher.
+    """
+    saved = itertools.takewhile(
+        lambda rank: (checkpoint / rollouts_file(rank)).is_file(), itertools.count()
+    )
+    if (number := len(list(saved))) < ranks:
+        raise ValueError(
+            f"cannot resume from {checkpoint} with {ranks} ranks: it holds the rollouts of "
+            f"{number}; resume with {number}, or start a new run in another output_dir"
+        )
+    if has_teacher and not (checkpoint / TEACHER).is_file():
+        raise ValueError(
+            f"cannot resume from {checkpoint} with a teacher that changes: it holds no teacher; "
+            "resume with the teacher_model_kind and teacher_refresh that it was saved with, or "
+            "start a new run in another output_dir"
+        )

@@ -1,4 +1,4 @@
-"""Reward functions that may also return text, checked for what they return."""
+"""Rewards: what functions return, text included, and what is made of it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _as_reward(name: str, index: int, reward: Any) -> float | None:
 
 
 class TextReward:
-    """A reward function as the host expects it; texts go to `deliver`, rewards to the host.
+    """A reward function as TRL expects it; texts go to `deliver`, rewards to TRL.
 
     Args:
         function: TRL's signature, `f(prompts, completions, **columns)`.
@@ -131,12 +131,12 @@ def join_texts(old: list[str | None], new: list[str | None]) -> list[str | None]
 
 
 def advantages(rewards: Tensor, group_size: int, scale: str) -> Tensor:
-    """The host's advantages over the rollouts that have a reward; 0 for the others.
+    """TRL's advantages over the rollouts that have a reward; 0 for the others.
 
     Args:
         rewards: (N,), nan where there is none; groups stand together.
         group_size: rollouts of a group.
-        scale: the host's `scale_rewards`: what differences to the group's mean are divided by.
+        scale: TRL's `scale_rewards`: what differences to the group's mean are divided by.
     """
     groups = rewards.view(-1, group_size)
     pools = {"batch": rewards.view(1, -1), "none": None}
@@ -166,8 +166,56 @@ def success_threshold(args: Any) -> float:
     return float(value)
 
 
+def pass_rate_weights(
+    successes: Tensor, distilled: Tensor, group_size: int, known: Tensor | None = None
+) -> Tensor:
+    r"""Weight of each rollout's distillation loss, from its question's pass rate.
+
+    .. math:: w_i = \sqrt{\hat p_q (1 - \hat p_q)} \,/\, \overline{w}
+
+    where :math:`\hat p_q` is the share of the successes among the known rollouts of the question q
+    that i belongs to, and the mean :math:`\overline{w}` is over the rollouts that are distilled and
+    have a weight above zero. Those weights thus have mean 1, and the step keeps its size.
+
+    Args:
+        successes: which rollouts succeed, shape (N,), bool; the rollouts of a question, of all
+            ranks, stand together.
+        distilled: which have a teacher context, shape (N,), non-zero is distilled.
+        group_size: rollouts a question.
+        known: which rollouts were scored, shape (N,), bool; None for all.
+
+    Returns:
+        Weights, float32, shape (N,). Zero for all rollouts of a question that always or never
+        succeeds, and for those that are not distilled.
+
+    Raises:
+        ValueError: the shapes differ, or N is no multiple of the group's size.
+
+    Reference: SC-SDPO (arXiv 2605.27765), its weight :math:`[\hat p (1 - \hat p)]^{1/2}`.
+    Choice: the abstract calls the normalization batch-adaptive and gives no formula; it is the
+    mean over the rollouts that count in the generation batch.
+    """
+    if successes.shape != distilled.shape or successes.ndim != 1:
+        raise ValueError(
+            "successes and distilled must be vectors of one length, got shapes "
+            f"{tuple(successes.shape)} and {tuple(distilled.shape)}"
+        )
+    if len(successes) % group_size:
+        raise ValueError(
+            f"expected whole groups of {group_size} rollouts, found {len(successes)} rollouts"
+        )
+    known = torch.ones_like(successes) if known is None else known
+    counts = [part.view(-1, group_size).sum(1, keepdim=True) for part in (successes & known, known)]
+    rate = counts[0].float() / counts[1].clamp(min=1)
+    spread = (rate * (1 - rate)).sqrt().expand(-1, group_size).flatten()
+    weights = torch.where(distilled != 0, spread, 0.0)
+    counted = (weights > 0).sum()
+    # Without a rollout that counts, 0 / 1: all zero.
+    return weights / torch.where(counted > 0, weights.sum() / counted, 1.0)
+
+
 def reward_figures(rewards: Tensor) -> dict[str, float]:
-    """The host's figures over the rewards there are; nan, which is not logged, without any."""
+    """TRL's figures over the rewards there are; nan, which is not logged, without any."""
     known = rewards[~rewards.isnan()]
     if not len(known):
         return dict.fromkeys(("reward_mean", "reward_std", "reward_min", "reward_max"), math.nan)

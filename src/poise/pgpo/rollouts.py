@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate.logging import get_logger
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from trl.data_utils import is_conversational
 
+from ..reading import generate
 from ..trl.contract import SDPOTrainer
-from ..trl.prompts import appends_end
-from .pass_rate import pass_rate_weights
 from .reward_functions import (
     TextReward,
     advantages,
     are_level,
     join_texts,
+    pass_rate_weights,
     reward_figures,
     success_threshold,
 )
@@ -25,7 +28,7 @@ logger = get_logger(__name__)
 
 
 class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
-    """Wraps the host's sampling and scoring of rollouts."""
+    """Wraps TRL's sampling and scoring of rollouts."""
 
     rollout_feedback: list[str | None] | None = None  # of the batch that is being built, local
     rollout_unscored: Tensor | None = None  # which have no reward, over all ranks: (N,) bool
@@ -74,7 +77,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]
     ) -> Tensor:
-        """The host's; a batch that resampling has scored is not scored again."""
+        """TRL's; a batch that resampling has scored is not scored again."""
         scored, self._scored = self._scored, None
         if scored is not None:
             return scored
@@ -91,7 +94,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         return super().sample_rollouts(inputs)
 
     def _tokenize_prompts_untruncated(self, prompts: list[Any]) -> list[list[int]]:
-        """The host's, without the end that a tokenizer itself puts behind a text.
+        """TRL's, without the end that a tokenizer itself puts behind a text.
 
         A chat template's own end stays; a tokenizer appends nothing to it.
         """
@@ -102,7 +105,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         return ids
 
     def _tokenize_prompts(self, prompts: list[Any]) -> list[list[int]]:
-        """The host's, which cuts off the beginning of long prompts; says so."""
+        """TRL's, which cuts off the beginning of long prompts; says so."""
         ids, limit = self._tokenize_prompts_untruncated(prompts), self.max_prompt_length
         if limit is None or max(map(len, ids)) <= limit:
             return ids
@@ -113,7 +116,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         return [row[-limit:] for row in ids]
 
     def _generate(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
-        """The host's; then, up to `max_resamples` times, again for prompts without a success."""
+        """TRL's; then, up to `max_resamples` times, again for prompts without a success."""
         prompts, completions = super()._generate(prompt_ids)
         resamples = self.args.max_resamples if self.model.training else 0
         for attempt in range(resamples):
@@ -129,6 +132,23 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
                 completions[row] = ids
             self._scored = None  # on every rank: scoring gathers
         return prompts, completions
+
+    def _generate_transformers(
+        self, prompt_ids: list[list[int]]
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """TRL's; with `share_prompts`, the prompt of a group is read once, not once a rollout."""
+        # A sharded model is gathered by its own forward.
+        is_sharded = self.is_fsdp_enabled or (
+            self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        )
+        if is_sharded or not self.args.share_prompts:
+            return super()._generate_transformers(prompt_ids)
+        model: Any = self.accelerator.unwrap_model(self.model_wrapped)
+        model.generate = partial(generate, model, model.generate)
+        try:
+            return super()._generate_transformers(prompt_ids)
+        finally:
+            del model.generate  # the attribute of this one object; its class keeps the method
 
     def _generate_again(
         self, prompt_ids: list[list[int]], rows: list[int]
@@ -154,7 +174,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         return self.rollout_unscored
 
     def _score(self, completion_ids: list[list[int]]) -> Tensor:
-        """Rewards of all ranks, kept for the host's own call."""
+        """Rewards of all ranks, kept for TRL's call."""
         inputs = self._rollout_inputs or []
         prompts = [row["prompt"] for row in inputs]
         completions = self._decode(completion_ids, chat=is_conversational({"prompt": prompts[0]}))
@@ -179,7 +199,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         return batch
 
     def _leave_out_unscored(self, batch: dict[str, Any]) -> None:
-        """Takes rollouts without a reward, which the host counts as 0, out of its figures."""
+        """Takes rollouts without a reward, which TRL counts as 0, out of its figures."""
         unscored = self._unscored()
         mode = "train" if self.model.training else "eval"
         fraction = unscored.float().mean().item()
@@ -217,3 +237,13 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         metrics = self._metrics["train"]
         self._watched["reward"] = metrics["self_distillation/reward_mean"][-1]
         self._watched["completion length"] = metrics["completions/mean_length"][-1]
+
+
+def appends_end(processing_class: Any, ends: Collection[int]) -> bool:
+    """Whether a tokenizer puts an end behind every text, as with `add_eos_token`.
+
+    Args:
+        processing_class: a tokenizer, or a processor that has one.
+        ends: token ids that end a text.
+    """
+    return processing_class(text=["a"])["input_ids"][0][-1] in ends

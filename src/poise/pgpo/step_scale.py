@@ -16,16 +16,13 @@ from torch.optim import Optimizer
 
 from ..optimizers import (
     follows_rate,
-    keeps_other_weights,
     parameters,
-    refuse_steps_in_backward,
+    refuse_mixed_decay,
+    refuse_out_of_reach,
 )
 from .distance import DistanceControl, DistanceState, DistanceSum, change, policy_distance
 from .signal import SignalSum
 from .viscosity import Viscosity, ViscosityState
-
-# Decoupled decay, by class name, in libraries that Poise does not import.
-_DECOUPLED_NAMES = ("adamw", "adafactor", "lion", "muon")
 
 _CORRECTIONS = 3  # measurements after a step that is corrected afterwards
 _CLOSE = 0.05  # a correction below this is left
@@ -141,7 +138,9 @@ class StepScale:
             )
         multiplies = viscosity.sensitivity != 0 or distance is not None
         if multiplies:
-            _refuse_out_of_reach(optimizer)
+            refuse_out_of_reach(optimizer)
+            if not scale_weight_decay:
+                refuse_mixed_decay(optimizer)
         if distance is not None and distance.afterwards and policy is None:
             raise ValueError(
                 "DistanceControl(afterwards=True) measures inside the step, expected a policy, a "
@@ -164,8 +163,6 @@ class StepScale:
         self._pending: SignalSum | None = None
         self._saved_groups: list[dict[str, Any]] = []
         self._saved_params: list[tuple[Tensor, Tensor]] = []
-        if multiplies and not scale_weight_decay:
-            self._check_weight_decay()
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -270,10 +267,10 @@ class StepScale:
             self._saved_params = [(p, p.detach().clone()) for p in trained]
 
     def _warn_of_untold_steps(self) -> None:
-        if self._untold < _UNTOLD and self._awaits_distance:
-            self._untold += 1
-            if self._untold < _UNTOLD:
-                return
+        if self._untold == _UNTOLD or not self._awaits_distance:
+            return
+        self._untold += 1
+        if self._untold == _UNTOLD:
             warnings.warn(
                 f"StepScale was not told how far the last {_UNTOLD} steps moved the policy, so it "
                 "cannot find their multiplier; call moved(policy_distance(before, after)) after "
@@ -379,34 +376,6 @@ class StepScale:
 
     def _device(self) -> torch.device:
         return next(parameters(self.optimizer)).device
-
-    def _check_weight_decay(self) -> None:
-        name = type(self.optimizer).__name__
-        for group in self.optimizer.param_groups:
-            if group.get("weight_decay") and not _decay_is_separate(name, group):
-                raise ValueError(
-                    f"{name} adds weight decay ({group['weight_decay']}) to the gradient, so it "
-                    "passes through the moments and cannot keep its size when the step is scaled; "
-                    "use AdamW, weight_decay=0, or scale_weight_decay=True"
-                )
-
-
-def _refuse_out_of_reach(optimizer: Optimizer) -> None:
-    refuse_steps_in_backward(optimizer, "StepScale's multiplier")
-    if keeps_other_weights(optimizer):
-        raise ValueError(
-            f"{type(optimizer).__name__} evaluates and saves other weights than it trains, for "
-            "which a multiplier of its step does not hold; choose another optimizer, such as "
-            "AdamW, or sensitivity=0"
-        )
-
-
-def _decay_is_separate(optimizer_name: str, group: dict[str, Any]) -> bool:
-    if any(name in optimizer_name.lower() for name in _DECOUPLED_NAMES):
-        return True
-    if optimizer_name == "SGD":  # without momentum, L2 and decoupled decay are the same step
-        return not group.get("momentum")
-    return bool(group.get("decoupled_weight_decay"))
 
 
 def _is_distributed() -> bool:

@@ -1,19 +1,141 @@
-"""Teachers that start from the student, and can be saved and restored; the EMA teacher."""
+"""The teacher: it starts from the student, stands still or follows it, and can be saved."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import math
+import statistics
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from types import FunctionType
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from ..loss.heads import SplitModel, split_causal_lm
+from ..reading import hidden_states
+from ..trl.contract import (
+    SDPOTrainer,
+    disable_gradient_checkpointing,
+    is_pure_lora_training,
+    use_adapter,
+)
+from ..trl.guards import RunningBand
+from ..trl.preflight import keep_whole
+
 TEACHER_ADAPTER = "teacher"
+REFRESHES = ("never", "once", "gated")
+
+
+class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
+    """Chooses the teacher by the arguments, and asks it."""
+
+    teacher: Teacher | None = None  # one that changes in a run, or that has its own adapter
+
+    def _setup_teacher_model(self) -> None:
+        """TRL's; but teachers start from the student in memory, change as the arguments say, and
+        can be saved."""
+        args, kind = self.args, self.args.teacher_model_kind
+        refreshes = args.teacher_refresh != "never"
+        changes = kind == "ema" or refreshes
+        # With its adapters off, as TRL has a base teacher, such a student is another model.
+        starts_changed = (
+            kind == "base" and args.teacher_from_student and adapter_changes_model(self.model)
+        )
+        is_lora = is_pure_lora_training(self.model, self.accelerator)
+        is_adapter = (changes or starts_changed) and is_lora
+        if starts_changed and is_peft_model(self.model) and not is_lora:
+            raise ValueError(
+                "the base teacher is the student as it is at the start, whose adapter changes the "
+                "model already; expected LoRA factors alone to be trained, found other weights "
+                "too; train so, or set teacher_from_student=False, with which the teacher is the "
+                "model without adapters"
+            )
+        is_copy = (
+            kind in ("ema", "base") and not is_peft_model(self.model) and not self.is_fsdp_enabled
+        )
+        if refreshes and not (is_adapter or is_copy):
+            raise ValueError(
+                f"teacher_refresh={args.teacher_refresh!r} copies the student into its teacher, "
+                "expected full training or LoRA factors alone, without FSDP; train so, or set "
+                "teacher_refresh='never'"
+            )
+        if is_adapter and (args.teacher_from_student or args.exact_resume):
+            add_teacher_adapter(self.model, from_student=args.teacher_from_student)
+            self.teacher_model = self.model
+            self._add_teacher(None)
+        elif is_copy and args.teacher_from_student:
+            teacher = copy_as_teacher(self.model)
+            # As TRL prepares its own: the forward runs under autocast.
+            self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
+            if changes:
+                self._add_teacher(teacher)
+        else:
+            keep_whole(args)  # TRL loads the teacher by its name
+            if is_adapter:
+                save_without_teacher(self.model)
+            super()._setup_teacher_model()
+            if is_copy and kind == "ema" and args.exact_resume:
+                self.teacher = EMATeacher(self.model, self.teacher_model, 0.0, 1)  # saves alone
+
+    @contextmanager
+    def _get_teacher_context_for_self_distillation(self) -> Iterator[None]:
+        """TRL's, which for a base teacher takes all adapters off, but a refreshed one has its own;
+        what is trained stays as the user has set it."""
+        if isinstance(self.teacher, StandingTeacher) and is_peft_model(self.model):
+            switched = use_adapter(self.model, adapter_name=TEACHER_ADAPTER)
+        else:
+            switched = super()._get_teacher_context_for_self_distillation()
+        with kept_trainability(self.model), switched:
+            yield
+
+    def _add_teacher(self, teacher: Any) -> None:
+        args, rule = self.args, self.args.refresh_rule()
+        if rule is not None:
+            self.teacher = RefreshedTeacher(self.model, teacher, rule)
+        elif args.teacher_model_kind == "base":
+            self.teacher = StandingTeacher(self.model, teacher)
+        else:
+            self.teacher = EMATeacher(
+                self.model, teacher, args.teacher_update_rate, args.teacher_sync_steps
+            )
+            self.add_callback(self.teacher)
+
+    @torch.no_grad()
+    def _teacher_hidden_states(self, batch: dict[str, Tensor]) -> tuple[SplitModel, Tensor]:
+        """The teacher and what it makes of a batch: (rows, T, H).
+
+        With `share_prompts`, the prompt of a group is read once, unless it is one rollout's own.
+        """
+        teacher = split_causal_lm(self.accelerator.unwrap_model(self.teacher_model))
+        ids, mask = batch["teacher_input_ids"], batch["teacher_attention_mask"]
+        keep, hidden = batch["completion_ids"].size(1), None
+        with self._get_teacher_context_for_self_distillation(), self.accelerator.autocast():
+            if self.args.share_prompts and not self.is_fsdp_enabled:
+                # With checkpointing, layers in training mode pass over the cache.
+                with disable_gradient_checkpointing(
+                    teacher.model, self.args.gradient_checkpointing_kwargs
+                ):
+                    hidden = hidden_states(teacher.model, teacher.backbone, ids, mask, keep)
+            if hidden is None:
+                hidden = teacher.hidden_states(ids, mask, keep)
+        return teacher, hidden
+
+    def _teacher_head(self, teacher: SplitModel) -> Any:
+        """The teacher's head; an adapter on it is switched for each of its tiles."""
+        if not teacher.head.has_adapter:
+            return teacher.head
+
+        def head(hidden: Tensor) -> Tensor:
+            with self._get_teacher_context_for_self_distillation():
+                return teacher.head(hidden)
+
+        return head
 
 
 def copy_as_teacher(student: nn.Module) -> nn.Module:
@@ -195,6 +317,38 @@ def adapter_changes_model(model: nn.Module) -> bool:
     )
 
 
+class RefreshedTeacher(StandingTeacher):
+    """Stands still until its rule says that the student becomes the teacher.
+
+    Args:
+        student, teacher: as `Teacher`'s.
+        rule: a `RefreshOnce` or a `RefreshGate`.
+    """
+
+    def __init__(
+        self, student: nn.Module, teacher: nn.Module | None, rule: RefreshOnce | RefreshGate
+    ) -> None:
+        super().__init__(student, teacher)
+        self.rule = rule
+        self.kind = "once" if isinstance(rule, RefreshOnce) else "gated"
+
+    @torch.no_grad()
+    def update(self, figures: Mapping[str, float], step: int, steps: int) -> str | None:
+        """Takes an optimizer step, of `steps`; says why, if it has refreshed the teacher."""
+        why = self.rule.update(figures, step, steps)
+        if why is not None:
+            for teacher, student in self._pairs().values():
+                teacher.copy_(student)
+        return why
+
+    def progress(self) -> dict[str, Any]:
+        return super().progress() | self.rule.state_dict()
+
+    def load_progress(self, state: dict[str, Any]) -> None:
+        super().load_progress(state)
+        self.rule.load_state_dict(state)
+
+
 class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]
     r"""Exponential moving average of the student's trained parameters, after every optimizer step.
 
@@ -249,3 +403,130 @@ class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]
         super().load_state_dict(state)
         for name, average in self._averages.items():
             average.copy_(state[name])
+
+
+# When the student becomes a teacher that stands still otherwise.
+
+
+@dataclass
+class RefreshOnce:
+    r"""Refreshes once, after step :math:`\max(1, \mathrm{round}(a K))` of a run's :math:`K`.
+
+    Args:
+        at: the share :math:`a` of the run, in (0, 1).
+        refreshes: refreshes so far.
+
+    Source: restart-and-freeze at 40 % of a run (arXiv 2607.01763).
+
+    Choice: student and optimizer go on as they are. A run that is resumed with fewer steps, and is
+    past that one, refreshes at its next.
+    """
+
+    at: float
+    refreshes: int = 0
+
+    def update(self, figures: Mapping[str, float], step: int, steps: int) -> str | None:
+        """Takes an optimizer step, of `steps`; says why, if the teacher is to be refreshed."""
+        if self.refreshes or step < max(1, round(self.at * steps)):
+            return None
+        self.refreshes += 1
+        return f"{self.at:g} of {steps} steps are done"
+
+    def state_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {"refreshes": self.refreshes}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`'s output."""
+        self.refreshes = state["refreshes"]
+
+
+def _bands() -> dict[str, RunningBand]:
+    names = ("student entropy", "entropy gap", "completion length")
+    return {name: RunningBand() for name in names}
+
+
+@dataclass
+class RefreshGate:
+    r"""Refreshes when the reward has risen by more than its noise, while the policy is calm.
+
+    With :math:`m_0, s_0` mean and standard deviation of the first :math:`w` rewards since the last
+    refresh, and :math:`m, s` of the last :math:`w`, which come after those, the reward has risen if
+
+    .. math:: m - m_0 > z \sqrt{(s_0^2 + s^2) / w}.
+
+    The policy is calm if student entropy, entropy gap (student minus teacher) and completion length
+    are in their bands (`RunningBand`). So two refreshes are 2 w steps apart or more.
+
+    Args:
+        window: :math:`w`, at least 2.
+        errors: :math:`z`, standard errors of the difference.
+        refreshes: refreshes so far.
+        first, last: the rewards of the two windows.
+        bands: of the figures other than the reward.
+
+    A step without a reward, whose rollouts are of an earlier step, counts for the bands alone. One
+    with a figure that is not finite refreshes nothing.
+
+    Choice: the rule's statistics; arXiv 2606.03532 refreshes "only when reward rose and the tail of
+    lengths is safe" and names no thresholds. The first window comes after a refresh and not before
+    it, where rewards were chosen for being high. Three standard errors, because the question is put
+    at every step: of simulated runs of 120 steps whose reward stays at 0.5 (8 to 192 rollouts),
+    7 to 10 % refresh, with two 25 to 32 %; where it rises from 0.3 to 0.95 there are 2 to 5
+    refreshes, with two 3 to 6. The bands' settings are those of the collapse warning.
+    """
+
+    window: int = 10
+    errors: float = 3.0
+    refreshes: int = 0
+    first: list[float] = field(default_factory=list)
+    last: list[float] = field(default_factory=list)
+    bands: dict[str, RunningBand] = field(default_factory=_bands)
+
+    def update(self, figures: Mapping[str, float], step: int = 0, steps: int = 0) -> str | None:
+        """Takes an optimizer step's figures; says why, if the teacher is to be refreshed.
+
+        Args:
+            figures: "reward" and the bands' names, as far as the step has them.
+            step, steps: not used.
+        """
+        is_calm = self._watch(figures)
+        reward = figures.get("reward", math.nan)
+        if not math.isfinite(reward):
+            return None
+        if len(self.first) < self.window:
+            self.first.append(reward)
+            return None
+        self.last = [*self.last, reward][-self.window :]
+        if len(self.last) < self.window:
+            return None
+        before, now = statistics.fmean(self.first), statistics.fmean(self.last)
+        error = math.sqrt(
+            (statistics.variance(self.first) + statistics.variance(self.last)) / self.window
+        )
+        if not is_calm or now - before <= self.errors * error:
+            return None
+        self.refreshes += 1
+        self.first, self.last = [], []
+        return f"the reward rose from {before:.4g} to {now:.4g}, standard error {error:.2g}"
+
+    def _watch(self, figures: Mapping[str, float]) -> bool:
+        """Whether all figures are in their bands, which take them."""
+        alarms = {
+            name: band.update(figures[name]) for name, band in self.bands.items() if name in figures
+        }
+        is_finite = all(math.isfinite(figures[name]) for name in alarms)
+        return is_finite and not any(
+            alarms.get(name) or band.outside for name, band in self.bands.items()
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        state = asdict(self)
+        return {name: state[name] for name in ("refreshes", "first", "last", "bands")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`'s output."""
+        self.refreshes = state["refreshes"]
+        self.first, self.last = list(state["first"]), list(state["last"])
+        self.bands = {name: RunningBand(**band) for name, band in state["bands"].items()}

@@ -1,48 +1,49 @@
-"""PGPO on TRL's SDPO trainer."""
+"""PGPO on TRL's SDPO trainer: the optimizer step, read downwards.
+
+Collect (`rollouts`), teach (`teacher_context`, `teacher`), loss (`distillation`) and signal of each
+micro-batch; then scale (`step_scale`), clip, step, log.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.logging import get_logger
-from accelerate.utils import DistributedType, DynamoBackend, is_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from ..loss.heads import Purpose, split_causal_lm
+from ..loss.heads import evaluating, split_causal_lm
 from ..models import fold_output_head
-from ..trl.contract import is_pure_lora_training, use_adapter
-from ..trl.devices import keep_whole, refuse_spread_model
-from ..trl.guards import WarmupCheck
-from ..trl.metrics_log import MetricsLog
+from ..trl import checkpoints
+from ..trl.contract import SDPOTrainer
+from ..trl.guards import CollapseMonitor, NonFiniteGuard, WarmupCheck
+from ..trl.logs import MetricsLog
 from ..trl.rounding import RoundingCheck
 from .config import PGPOConfig
-from .exact_resume import ExactResumeMixin
-from .optimizer_step import OptimizerStepMixin, StepEnd
-from .preflight import check_before_loading, check_chat_template, first_rows
-from .rollouts import RolloutMixin
-from .shared_prompts import SharedPromptsMixin
-from .teacher import (
-    TEACHER_ADAPTER,
-    EMATeacher,
-    StandingTeacher,
-    adapter_changes_model,
-    add_teacher_adapter,
-    copy_as_teacher,
-    kept_trainability,
-    save_without_teacher,
+from .distance import StepTokens
+from .distillation import DistillationMixin
+from .preflight import (
+    check_before_loading,
+    check_chat_template,
+    check_checkpoint,
+    refuse_unsupported,
 )
+from .rollouts import RolloutMixin
+from .signal import TokenStatistics, information_sum, token_information
+from .step_scale import StepScale
+from .teacher import RefreshedTeacher, TeacherMixin
 from .teacher_context import RolloutTeacherContextBuilder
-from .teacher_refresh import RefreshedTeacher
 
 logger = get_logger(__name__)
 
-DISTANCE = Purpose("multiplier='distance'", "set multiplier='information'")
-
 
 class PGPOTrainer(  # type: ignore[misc]
-    OptimizerStepMixin, ExactResumeMixin, RolloutMixin, SharedPromptsMixin
+    RolloutMixin, TeacherMixin, DistillationMixin, checkpoints.CheckpointingMixin, SDPOTrainer
 ):
     """Trainer for Physics-Guided Policy Optimization.
 
@@ -70,9 +71,10 @@ class PGPOTrainer(  # type: ignore[misc]
     """
 
     config_cls = PGPOConfig
-    _tag_names = ["trl", "sdpo", "pgpo", "poise"]  # noqa: RUF012 (the host's class attribute)
+    _tag_names = ["trl", "sdpo", "pgpo", "poise"]  # noqa: RUF012 (TRL's class attribute)
     _name = "PGPO"
     _paper = {"title": "Physics-Guided Policy Optimization", "id": "2606.03620"}  # noqa: RUF012
+    standstill_patience = 20  # steps in a row after which a brake that is not released is named
 
     def __init__(
         self,
@@ -90,7 +92,13 @@ class PGPOTrainer(  # type: ignore[misc]
         args = PGPOConfig("pgpo-output") if args is None else args
         model = check_before_loading(model, args, train_dataset, eval_dataset, reward_funcs)
         args.check_optimizer(optimizers[0])
-        self._prepare_steps(args)
+        self.step_scale: Any = None  # a StepScale, made with the optimizer
+        self.nonfinite_guard = NonFiniteGuard(args.max_nonfinite_steps)
+        self.collapse_monitor = CollapseMonitor()
+        self._standing = 0  # steps in a row that the signal has cut to next to nothing
+        self._step_tokens: StepTokens | None = None
+        self._watched: dict[str, float] = {}
+        self._forget_step()
         super().__init__(
             model=model,
             reward_funcs=reward_funcs,
@@ -103,127 +111,165 @@ class PGPOTrainer(  # type: ignore[misc]
             optimizers=optimizers,
             peft_config=peft_config,
         )
-        self._refuse_unsupported()
-        self._prepare_model()
-        self._prepare_rollouts(first_rows(train_dataset, 1))
-        self.add_callback(StepEnd(self))
-        self.add_callback(WarmupCheck())
-        self.add_callback(RoundingCheck())
-        self.add_callback(MetricsLog())
-
-    def _refuse_unsupported(self) -> None:
-        refuse_spread_model(self.model)
-        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
-            raise ValueError(
-                "PGPOTrainer cannot run under DeepSpeed, whose engine steps the optimizer inside "
-                "the backward; use DDP, or TRL's SDPOTrainer"
-            )
-        compiler = self.accelerator.state.dynamo_plugin.backend
-        if self.args.tiled_loss and compiler != DynamoBackend.NO:
-            raise ValueError(
-                "Accelerate is told to compile the model (--dynamo_backend, or the variable "
-                "ACCELERATE_DYNAMO_BACKEND), but the tiled loss runs its backbone and its head one "
-                "by one; leave that out, or set tiled_loss=False"
-            )
-        whole = ("tiled_loss", "exact_resume", "teacher_from_student")
-        if self.is_fsdp_enabled and self.args.multiplier == "distance":
-            raise ValueError(
-                "under FSDP no rank holds a whole model, on which multiplier='distance' measures a "
-                "step; set multiplier='information', or use DDP"
-            )
-        if self.is_fsdp_enabled and (on := [name for name in whole if getattr(self.args, name)]):
-            raise ValueError(
-                f"under FSDP no rank holds a whole model, which {', '.join(on)} need; set them to "
-                "False, or use DDP"
-            )
-
-    def _prepare_model(self) -> None:
+        refuse_unsupported(self)
         if self._uses_tiled_loss():
-            split_causal_lm(self.model)  # refuses what it cannot split
             fold_output_head(self.model)
-        elif self.args.multiplier == "distance":
-            split_causal_lm(self.model, DISTANCE)
-
-    def _prepare_rollouts(self, rows: list[dict[str, Any]]) -> None:
-        check_chat_template(rows, self.processing_class)
+        row = next(iter(train_dataset))
+        check_chat_template(row, self.processing_class)
         self.teacher_context_builder = RolloutTeacherContextBuilder(self)
         self._wrap_reward_functions()
-        if self.args.check_rewards:
-            self._check_reward_functions(rows[0])
+        if args.check_rewards:
+            self._check_reward_functions(row)
+        for callback in (_StepEnd(self), WarmupCheck(), RoundingCheck(), MetricsLog()):
+            self.add_callback(callback)
 
-    def _setup_teacher_model(self) -> None:
-        """TRL's; but teachers start from the student in memory, change as the arguments say, and
-        can be saved."""
-        args, kind = self.args, self.args.teacher_model_kind
-        refreshes = args.teacher_refresh != "never"
-        changes = kind == "ema" or refreshes
-        # With its adapters off, as TRL has a base teacher, such a student is another model.
-        starts_changed = (
-            kind == "base" and args.teacher_from_student and adapter_changes_model(self.model)
-        )
-        is_lora = is_pure_lora_training(self.model, self.accelerator)
-        is_adapter = (changes or starts_changed) and is_lora
-        if starts_changed and is_peft_model(self.model) and not is_lora:
-            raise ValueError(
-                "the base teacher is the student as it is at the start, whose adapter changes the "
-                "model already; expected LoRA factors alone to be trained, found other weights "
-                "too; train so, or set teacher_from_student=False, with which the teacher is the "
-                "model without adapters"
+    def create_optimizer(self, model: Any = None) -> Any:
+        optimizer = super().create_optimizer(model)
+        if self.step_scale is None:
+            args, distance = self.args, self.args.distance_control()
+            if distance is not None:
+                self._step_tokens = StepTokens(
+                    args.distance_share,
+                    exact=args.distance_estimator == "exact",
+                    limit=args.distance_tokens,
+                    temperature=self.temperature,
+                )
+            self.step_scale = StepScale(
+                getattr(optimizer, "optimizer", optimizer),  # a user may pass accelerate's wrapper
+                args.viscosity(),
+                distance=distance,
+                policy=self._step_log_probs if distance else None,
+                scale_weight_decay=args.scale_weight_decay,
             )
-        is_copy = (
-            kind in ("ema", "base") and not is_peft_model(self.model) and not self.is_fsdp_enabled
-        )
-        if refreshes and not (is_adapter or is_copy):
-            raise ValueError(
-                f"teacher_refresh={args.teacher_refresh!r} copies the student into its teacher, "
-                "expected full training or LoRA factors alone, without FSDP; train so, or set "
-                "teacher_refresh='never'"
-            )
-        if is_adapter and (args.teacher_from_student or args.exact_resume):
-            add_teacher_adapter(self.model, from_student=args.teacher_from_student)
-            self.teacher_model = self.model
-            self._add_teacher(None)
-        elif is_copy and args.teacher_from_student:
-            teacher = copy_as_teacher(self.model)
-            # As TRL prepares its own: the forward runs under autocast.
-            self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
-            if changes:
-                self._add_teacher(teacher)
-        else:
-            keep_whole(args)  # TRL loads the teacher by its name
-            if is_adapter:
-                save_without_teacher(self.model)
-            super()._setup_teacher_model()
-            if is_copy and kind == "ema" and args.exact_resume:
-                self.teacher = EMATeacher(self.model, self.teacher_model, 0.0, 1)  # saves alone
+        return optimizer
 
-    @contextmanager
-    def _get_teacher_context_for_self_distillation(self) -> Iterator[None]:
-        """TRL's, which for a base teacher takes all adapters off, but a refreshed one has its own;
-        what is trained stays as the user has set it."""
-        if isinstance(self.teacher, StandingTeacher) and is_peft_model(self.model):
-            switched = use_adapter(self.model, adapter_name=TEACHER_ADAPTER)
-        else:
-            switched = super()._get_teacher_context_for_self_distillation()
-        with kept_trainability(self.model), switched:
-            yield
+    def _forget_step(self) -> None:
+        self._step_sums: list[Tensor] = []
+        self._step_losses: list[Tensor] = []
+        if self._step_tokens is not None:
+            self._step_tokens.forget()
 
-    def _add_teacher(self, teacher: Any) -> None:
-        args, rule = self.args, self.args.refresh_rule()
-        if rule is not None:
-            self.teacher = RefreshedTeacher(self.model, teacher, rule)
-        elif args.teacher_model_kind == "base":
-            self.teacher = StandingTeacher(self.model, teacher)
+    # Each micro-batch: loss and signal.
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        if return_outputs or not self._uses_tiled_loss():
+            self._warn_of_padding_once(model, inputs)
+            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         else:
-            self.teacher = EMATeacher(
-                self.model, teacher, args.teacher_update_rate, args.teacher_sync_steps
-            )
-            self.add_callback(self.teacher)
+            loss = self._tiled_loss(model, inputs)
+            loss = loss / (self.current_gradient_accumulation_steps if self.model.training else 1.0)
+        if self.model.training:
+            self._step_losses.append(loss.detach().float())
+        return loss
+
+    def observe_statistics(
+        self,
+        statistics: TokenStatistics,
+        batch: dict[str, Tensor],
+        mask: Tensor,
+        samples: int,
+        loss_mask: Tensor,
+    ) -> None:
+        """Takes a micro-batch's entropies; (B, T) each, `samples` with those that were left out.
+
+        `mask` are the tokens that are distilled, which the signal is over, and `loss_mask` those
+        that have any loss, which the step's mean and its distance are over.
+        """
+        if not self.model.training:
+            return
+        information = token_information(self.args.signal_estimator, statistics)
+        self.step_scale.observe(information_sum(information, mask))
+        if self._step_tokens is not None:
+            self._step_tokens.add(batch, loss_mask)
+        student, distilled = information_sum(statistics.student_entropy, mask)
+        teacher, _ = information_sum(statistics.teacher_entropy, mask)
+        counted = (loss_mask != 0).any(-1).sum().to(distilled)
+        sums = [student, teacher, distilled, counted, distilled.new_tensor(samples)]
+        self._step_sums.append(torch.stack(sums).float())
+
+    # The end of the last micro-batch: the step's mean, its figures, the clip, the guards.
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        self._rescale_gradients()
+        return super()._clip_grad_norm(model)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        if grad_norm is None:  # transformers does not clip
+            self._rescale_gradients()
+        norm = super()._get_grad_norm(model, grad_norm)
+        value, limit = float(norm), self.args.max_grad_norm
+        clipped = value * min(1.0, limit / (value + 1e-6)) if limit > 0 else value
+        self._metrics["train"]["pgpo/grad_norm_clipped"].append(clipped)
+        self._skip_bad_step(value)
+        return norm
+
+    @torch.no_grad()
+    def _rescale_gradients(self) -> None:
+        """Makes the step's mean one over all micro-batches' and ranks' samples with a loss."""
+        sums = torch.stack(self._step_sums or [torch.zeros(5)]).sum(0).to(self.accelerator.device)
+        loss = torch.stack(self._step_losses).sum().view(1)
+        total: Tensor = self.accelerator.reduce(torch.cat([sums, loss]), reduction="sum")
+        student, teacher, distilled, counted, samples, mean_loss = total.tolist()
+        self._is_step_finite = math.isfinite(mean_loss + student + teacher)
+        self._has_loss = counted > 0
+        metrics = self._metrics["train"]
+        if samples:
+            metrics["pgpo/distilled_fraction"].append(distilled / samples)
+        if distilled:
+            metrics["pgpo/student_entropy"].append(student / distilled)
+            metrics["pgpo/teacher_entropy"].append(teacher / distilled)
+            self._watched["student entropy"] = student / distilled
+            self._watched["entropy gap"] = (student - teacher) / distilled
+        if self.args.routing and samples:
+            metrics["pgpo/policy_fraction"].append((counted - distilled) / samples)
+        # TRL's blend with the policy loss is a mean over all samples.
+        is_ours = self.args.normalize_by_distilled and self.args.distillation_weight == 1.0
+        if is_ours and counted not in (0.0, samples):
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            torch._foreach_mul_(gradients, samples / counted)
+
+    def _skip_bad_step(self, grad_norm: float) -> None:
+        """Takes the gradients away from a step that is not finite, or in which no sample has a
+        loss: such a step has no distance, and momentum's is not taken."""
+        skips, has_scaler = self.args.skip_nonfinite_steps, self.accelerator.scaler is not None
+        # A gradient scaler skips by itself and tries scales that overflow: only the loss counts.
+        is_finite = self._is_step_finite and (has_scaler or math.isfinite(grad_norm))
+        is_empty = self._step_tokens is not None and not self._has_loss
+        if (is_empty or (skips and not is_finite)) and not has_scaler:
+            # Without gradients the optimizer changes neither parameters nor moments.
+            self.model.zero_grad(set_to_none=True)
+            self.step_scale.skip()
+        if skips and is_finite:
+            self.nonfinite_guard.good()
+        elif skips:
+            step = self.state.global_step + 1
+            logger.warning("Step %d skipped: loss or gradient is not finite (%s).", step, grad_norm)
+            self.nonfinite_guard.skipped(step, self._last_checkpoint())
+
+    # The optimizer's step, which StepScale multiplies: what it is measured on.
+
+    def _step_log_probs(self) -> Tensor | None:
+        assert self._step_tokens is not None
+        with evaluating(self.model), self.accelerator.autocast():
+            return self._step_tokens.log_probs(split_causal_lm(self.model))  # never wrapped
+
+    # After it: the teacher, the log.
 
     def _after_optimizer_step(self) -> None:
         if isinstance(self.teacher, RefreshedTeacher):
             self._refresh_teacher(self.teacher)
-        super()._after_optimizer_step()
+        if self.accelerator.optimizer_step_was_skipped:  # by a gradient scaler
+            self.step_scale.discard()
+        else:
+            self._log_step()
+        self._watched = {}
+        self._forget_step()
 
     def _refresh_teacher(self, teacher: RefreshedTeacher) -> None:
         """Takes the step's figures, which are of all ranks: all decide the same."""
@@ -232,3 +278,107 @@ class PGPOTrainer(  # type: ignore[misc]
         self._metrics["train"]["pgpo/teacher_refreshes"].append(teacher.rule.refreshes)
         if why is not None:
             logger.info("Step %d: the student becomes the teacher; %s.", step, why)
+
+    def _log_step(self) -> None:
+        record, metrics = self.step_scale.last, self._metrics["train"]
+        figures = {
+            "information_signal": record.signal,
+            "target_distance": record.asked,
+            "distance": record.moved,
+            "skipped_steps": self.nonfinite_guard.total,
+        }
+        if self._step_tokens is None or record.asked is not None:  # a step that was taken
+            rate = self._get_learning_rate() * record.multiplier
+            figures = {"multiplier": record.multiplier, "effective_learning_rate": rate} | figures
+        if record.signal is not None:
+            self._warn_of_standstill(record.factor)
+        if self.args.collapse_warning:
+            sentences = self.collapse_monitor.update(self._watched)
+            figures["collapse_warnings"] = len(sentences)
+            for sentence in sentences:
+                logger.warning("%s", sentence)
+        for name, value in figures.items():
+            if value is not None:
+                metrics[f"pgpo/{name}"].append(value)
+
+    def _warn_of_standstill(self, factor: float) -> None:
+        """Names a brake that is not released, once: the factor is at `rho_min`, as far as that is a
+        tenth at most, or at a hundredth, since exp(-alpha) may be above `rho_min` for good.
+
+        Choice: ours, as braking is. No braked run of `experiments/collapse_confirm`, healthy or
+        not, had more than 5 such steps in a row; those of `collapse_remedies` that stood still
+        have 80.
+        """
+        is_cut = factor <= min(max(self.args.rho_min, 0.01), 0.1)
+        self._standing = self._standing + 1 if is_cut else 0
+        if self._standing == self.standstill_patience:
+            logger.warning(
+                "For %d steps in a row the signal has cut the step to next to nothing "
+                "(now %.2g of it): the run hardly learns. If it has learned what its teacher "
+                "knows, stop it. Else look at what the teacher is shown (feedback, "
+                "demonstrations), lower sensitivity, or raise target_distance or the "
+                "learning rate.",
+                self._standing,
+                factor,
+            )
+
+    # A checkpoint: what TRL forgets in it.
+
+    def _check_checkpoint(self, checkpoint: Path) -> None:
+        ranks = self.accelerator.num_processes
+        check_checkpoint(checkpoint, ranks, has_teacher=self.teacher is not None)
+
+    def _save_state(self, folder: Path) -> None:
+        file = checkpoints.rollouts_file(self.accelerator.process_index)
+        checkpoints.save_rollouts(folder / file, self._buffered_inputs)
+        if not self.args.should_save:
+            return
+        state = {
+            "step": self._step,
+            "multiplier": self.step_scale.state_dict(),
+            "skipped_steps": self.nonfinite_guard.total,
+            "standstill": self._standing,
+            "collapse": self.collapse_monitor.state_dict(),
+            "diagnostics": {mode: dict(c) for mode, c in self._diagnostic_counters.items()},
+            "teacher": None if self.teacher is None else self.teacher.progress(),
+        }
+        checkpoints.save_json(folder / checkpoints.STATE, state)
+        if self.teacher is not None:
+            save_file(self.teacher.state_dict(), folder / checkpoints.TEACHER)
+
+    def _load_state(self, folder: Path) -> None:
+        state = checkpoints.load_json(folder / checkpoints.STATE)
+        self._step = state["step"]
+        self.step_scale.load_state_dict(state["multiplier"])
+        self.nonfinite_guard.total = state["skipped_steps"]
+        self._standing = state["standstill"]
+        self.collapse_monitor.load_state_dict(state["collapse"])
+        for mode, counters in state["diagnostics"].items():
+            self._diagnostic_counters[mode].update(counters)
+        file = checkpoints.rollouts_file(self.accelerator.process_index)
+        self._buffered_inputs = checkpoints.load_rollouts(folder / file, self.accelerator.device)
+        if self.teacher is not None:
+            self.teacher.load_progress(state["teacher"])
+            self.teacher.load_state_dict(load_file(folder / checkpoints.TEACHER))
+
+    def _load_best_model(self) -> None:
+        """Transformers'; then the teacher of that step."""
+        super()._load_best_model()
+        if self.teacher is not None and self.args.exact_resume:
+            file = Path(self.state.best_model_checkpoint) / checkpoints.TEACHER
+            self.teacher.load_state_dict(load_file(file))
+        elif self.teacher is not None:
+            logger.warning(
+                "The model is that of the best step, its teacher that of the last one: "
+                "checkpoints hold no teacher with exact_resume=False."
+            )
+
+
+class _StepEnd(TrainerCallback):  # type: ignore[misc]
+    """Tells the trainer that the optimizer has stepped, before transformers logs."""
+
+    def __init__(self, trainer: PGPOTrainer) -> None:
+        self._trainer = trainer
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._trainer._after_optimizer_step()

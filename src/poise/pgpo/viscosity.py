@@ -25,19 +25,6 @@ class ViscosityState:
         return asdict(self)
 
 
-def _check(condition: bool, expected: str, name: str, found: object) -> None:
-    if not condition:
-        raise ValueError(f"{name} must be {expected}, got {found!r}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 @dataclass(frozen=True)
 class Viscosity:
     r"""Step multiplier from the information signal.
@@ -81,30 +68,29 @@ class Viscosity:
 
     def __post_init__(self) -> None:
         for name in ("sensitivity", "rho_max", "rho_min", "reference_decay"):
-            _check(_is_number(value := getattr(self, name)), "a finite number", name, value)
-        _check(self.sensitivity >= 0, "at least 0", "sensitivity", self.sensitivity)
+            if not _is_number(value := getattr(self, name)):
+                raise ValueError(f"{name} must be a finite number, got {value!r}")
         if self.rho_min > self.rho_max:
             raise ValueError(
                 f"rho_min must not exceed rho_max, got {self.rho_min!r} > {self.rho_max!r}"
             )
-        _check(0 < self.rho_min <= 1, "in (0, 1]", "rho_min", self.rho_min)
-        _check(self.rho_max >= 1, "at least 1", "rho_max", self.rho_max)
-        _check(self.reference in REFERENCES, f"one of {REFERENCES}", "reference", self.reference)
-        steps: object = self.reference_steps
-        _check(
-            _is_whole(steps) and self.reference_steps >= 1,
-            "a whole number of at least 1",
-            "reference_steps",
-            steps,
-        )
-        _check(0 <= self.reference_decay <= 1, "in [0, 1]", "reference_decay", self.reference_decay)
-        prior = self.prior_reference
-        _check(
-            prior is None or (_is_number(prior) and prior > 0),
-            "a positive number of nats or None",
-            "prior_reference",
-            prior,
-        )
+        steps, prior = self.reference_steps, self.prior_reference
+        is_whole = isinstance(steps, int) and not isinstance(steps, bool)
+        for name, is_inside, expected in (
+            ("sensitivity", self.sensitivity >= 0, "at least 0"),
+            ("rho_min", 0 < self.rho_min <= 1, "in (0, 1]"),
+            ("rho_max", self.rho_max >= 1, "at least 1"),
+            ("reference", self.reference in REFERENCES, f"one of {REFERENCES}"),
+            ("reference_steps", is_whole and steps >= 1, "a whole number of at least 1"),
+            ("reference_decay", 0 <= self.reference_decay <= 1, "in [0, 1]"),
+            (
+                "prior_reference",
+                prior is None or (_is_number(prior) and prior > 0),
+                "a positive number of nats or None",
+            ),
+        ):
+            if not is_inside:
+                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
 
     def init(self) -> ViscosityState:
         """The state before the first step."""
@@ -146,3 +132,7 @@ class Viscosity:
         # after it makes the bounds exact.
         rho = math.exp(min(self.sensitivity * drive, math.log(self.rho_max)))
         return min(max(rho, self.rho_min), self.rho_max)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

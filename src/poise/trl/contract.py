@@ -2,7 +2,7 @@
 
 Everything else in Poise uses their public names. `CONTRACT` and `SFT_CONTRACT` list the methods of
 TRL's trainers that ours override or call, with their parameters, and `ATTRIBUTES` and
-`SFT_ATTRIBUTES` what ours read or set of theirs; a test compares them with the installed host, so
+`SFT_ATTRIBUTES` what ours read or set of theirs; a test compares them with the installed TRL, so
 that a new version fails there, by name, and not in a run.
 """
 

@@ -55,33 +55,6 @@ class NonFiniteGuard:
             )
 
 
-@dataclass
-class StandstillGuard:
-    """Notices a brake that is not released: step after step at next to nothing of the rate.
-
-    Such a step has a multiplier at `rho_min`, as far as that is a tenth at most, or of a hundredth
-    at most: against a reference, a signal of nothing gives exp(-alpha), which may be above
-    `rho_min` for good.
-
-    Choice: ours, as braking is. No braked run of `experiments/collapse_confirm`, healthy or not,
-    had more than 5 such steps in a row; those of `collapse_remedies` that stood still have 80.
-
-    Args:
-        patience: such steps in a row after which `update` tells, once.
-    """
-
-    patience: int = 20
-    steps: int = 0
-
-    def update(self, signal: float | None, multiplier: float, rho_min: float) -> bool:
-        """Takes a step; True when it completes the patience. Without a signal it says nothing."""
-        if signal is None:
-            return False
-        stands = multiplier <= min(max(rho_min, 0.01), 0.1)
-        self.steps = self.steps + 1 if stands else 0
-        return self.steps == self.patience
-
-
 class WarmupCheck(TrainerCallback):  # type: ignore[misc]
     """Warns where a brake's first steps, which become its reference, go at the full learning rate.
 

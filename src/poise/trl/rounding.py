@@ -84,7 +84,7 @@ def _keeps_what_is_rounded_off(optimizer: Any, group: dict[str, Any]) -> bool:
 
 
 def _stuck_share(weights: list[tuple[Tensor, float]], multiplier: float) -> float:
-    """Share of the weights, but for zeros, that no such step moves; one copy to the host."""
+    """Share of the weights, but for zeros, that no such step moves; one copy to the CPU."""
     device = weights[0][0].device
     counts = [
         torch.stack([(w.abs() > 4 * rate * multiplier / _eps(w)).sum(), (w != 0).sum()])

@@ -11,7 +11,7 @@ import pytest
 from poise import machine
 from poise.cli import pgpo
 from poise.cli.training import add_model_arguments
-from poise.trl.run_folder import changed_settings, write_run_description
+from poise.trl.logs import changed_settings, write_run_description
 
 
 @pytest.mark.parametrize(

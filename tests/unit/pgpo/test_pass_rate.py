@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poise.pgpo.pass_rate import pass_rate_weights
+from poise.pgpo.reward_functions import pass_rate_weights
 
 ROWS = st.integers(1, 5).flatmap(
     lambda size: st.tuples(

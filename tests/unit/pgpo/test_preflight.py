@@ -8,21 +8,23 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict, IterableDataset
+from datasets import Dataset, DatasetDict
+from safetensors.torch import save_file
 
 from poise.models import ModelError
 from poise.pgpo.preflight import (
     check_before_loading,
     check_chat_template,
+    check_checkpoint,
     check_output_folder,
     check_prompt_rows,
     check_templates,
-    first_rows,
 )
 from poise.rewards import multiple_choice_reward
+from poise.trl.checkpoints import TEACHER, rollouts_file, save_rollouts
 from tests.tiny import tiny_dataset, tiny_tokenizer
 
-CHAT = [{"prompt": [{"role": "user", "content": "add 1 and 1"}]}]
+CHAT = {"prompt": [{"role": "user", "content": "add 1 and 1"}]}
 
 
 def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> None:
@@ -77,16 +79,7 @@ def test_a_conversation_needs_a_chat_template() -> None:
 
 
 def test_plain_text_needs_no_chat_template() -> None:
-    check_chat_template([{"prompt": "add 1 and 1"}], tiny_tokenizer(chat=False))
-
-
-def test_the_first_rows_of_any_dataset_can_be_looked_at() -> None:
-    rows = tiny_dataset(5)
-    stream: IterableDataset = rows.to_iterable_dataset()
-    for dataset in (rows, stream, rows.to_list()):
-        assert [row["answer"] for row in first_rows(dataset, 2)] == ["0", "2"]
-    assert len(first_rows(rows, 9)) == 5
-    assert len(list(stream)) == 5  # looking takes nothing out
+    check_chat_template({"prompt": "add 1 and 1"}, tiny_tokenizer(chat=False))
 
 
 # Rows
@@ -329,3 +322,18 @@ def test_a_template_that_leaves_something_out(case: str, make_config: Callable[.
 
 def test_a_template_needs_no_field_that_is_not_shown(make_config: Callable[..., Any]) -> None:
     check_templates(make_config(reprompt_template="{{}} {prompt}{solution}", feedback_template=""))
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_fits_a_run_that_finds_all_of_its_own(tmp_path: Path) -> None:
+    for rank in range(2):
+        save_rollouts(tmp_path / rollouts_file(rank), None)
+    check_checkpoint(tmp_path, 2, has_teacher=False)
+    with pytest.raises(ValueError, match=r"with 3 ranks: it holds the rollouts of 2; resume with"):
+        check_checkpoint(tmp_path, 3, has_teacher=False)
+    with pytest.raises(ValueError, match=r"that changes: it holds no teacher; resume"):
+        check_checkpoint(tmp_path, 2, has_teacher=True)
+    save_file({"weight": torch.ones(1)}, tmp_path / TEACHER)
+    check_checkpoint(tmp_path, 2, has_teacher=True)

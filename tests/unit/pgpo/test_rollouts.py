@@ -16,7 +16,7 @@ from poise.pgpo.rollouts import RolloutMixin
 from poise.trl.contract import SDPOTrainer
 from tests.tiny import tiny_tokenizer
 
-from ..trl.test_prompts import with_end
+from .test_prompts import with_end
 
 TOKENIZER = tiny_tokenizer()
 GROUP = 2

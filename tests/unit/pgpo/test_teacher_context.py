@@ -14,8 +14,7 @@ import torch
 from accelerate.logging import MultiProcessAdapter
 from tokenizers import AddedToken
 
-from poise.pgpo.teacher_context import RolloutTeacherContextBuilder
-from poise.trl.prompts import TeacherPrompt
+from poise.pgpo.teacher_context import RolloutTeacherContextBuilder, TeacherPrompt
 from tests.tiny import tiny_tokenizer
 
 from .teacher_batches import GROUP, build, shown_siblings, stand_in, texts

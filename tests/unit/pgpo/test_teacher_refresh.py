@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from poise.pgpo.teacher import add_teacher_adapter, copy_as_teacher
-from poise.pgpo.teacher_refresh import RefreshedTeacher, RefreshGate, RefreshOnce
+from poise.pgpo.teacher import (
+    RefreshedTeacher,
+    RefreshGate,
+    RefreshOnce,
+    add_teacher_adapter,
+    copy_as_teacher,
+)
 
 from .teachers import full_model, lora_model, move
 

@@ -1,4 +1,4 @@
-"""A damaged checkpoint is detected, named, and passed over for the one before."""
+"""What TRL forgets comes back bit for bit; a damaged checkpoint is named and passed over."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from poise.trl.checkpoints import (
     MANIFEST,
     DamagedCheckpointError,
     latest,
+    load_json,
+    load_rollouts,
     newest_valid,
     resolve_resume,
+    rollouts_file,
+    save_json,
+    save_rollouts,
     verify,
     write_manifest,
 )
@@ -216,3 +222,52 @@ def test_the_latest_is_the_newest_that_was_written_to_its_end(tmp_path: Path) ->
     _checkpoint(tmp_path, 10)
     _checkpoint(tmp_path, 20, is_whole=False)
     assert latest(tmp_path) == tmp_path / "checkpoint-10"
+
+
+# What TRL forgets
+
+
+def test_micro_batches_come_back_bitwise_and_in_order(tmp_path: Path) -> None:
+    whole = torch.randn(36, 3)
+    rollouts = [
+        {
+            "completion_ids": torch.arange(i, i + 6).view(2, 3),
+            "old.per.token": whole[3 * i : 3 * i + 3],  # slices of one memory
+            "mask": torch.tensor([True, False]),
+            "transposed": whole[:4].to(torch.bfloat16).T,
+            "scalar": torch.tensor(float("nan")),
+            "absent": None,
+        }
+        for i in range(12)  # two digits, so that order is not that of the names
+    ]
+    save_rollouts(tmp_path / "file", rollouts)
+    loaded = load_rollouts(tmp_path / "file", "cpu")
+    assert loaded is not None and len(loaded) == 12
+    for saved, found in zip(rollouts, loaded, strict=True):
+        assert found.keys() == saved.keys() - {"absent"}
+        for name, tensor in found.items():
+            assert tensor is not None and saved[name] is not None
+            assert tensor.dtype == saved[name].dtype  # type: ignore[union-attr]
+            torch.testing.assert_close(tensor, saved[name], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("empty", [None, []])
+def test_an_empty_buffer_stays_empty(tmp_path: Path, empty: list[object] | None) -> None:
+    save_rollouts(tmp_path / "file", empty)  # type: ignore[arg-type]
+    assert load_rollouts(tmp_path / "file", "cpu") is None
+
+
+def test_gradients_are_not_saved(tmp_path: Path) -> None:
+    save_rollouts(tmp_path / "file", [{"logps": torch.ones(2, requires_grad=True)}])
+    loaded = load_rollouts(tmp_path / "file", "cpu")
+    assert loaded is not None and not loaded[0]["logps"].requires_grad  # type: ignore[union-attr]
+
+
+def test_each_rank_has_its_own_file() -> None:
+    assert rollouts_file(0) != rollouts_file(1)
+
+
+def test_plain_values_come_back(tmp_path: Path) -> None:
+    state = {"step": 7, "multiplier": {"reference": None, "steps": 3}, "rate": 0.1}
+    save_json(tmp_path / "state.json", state)
+    assert load_json(tmp_path / "state.json") == state

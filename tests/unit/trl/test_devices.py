@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from poise import IGAConfig, IGATrainer, PGPOConfig, PGPOTrainer
+from poise.pgpo.preflight import refuse_unsupported
 from tests.tiny import tiny_config, tiny_dataset, tiny_isomers, tiny_tokenizer, vowel_reward
 
 NEVER = "never looked at"
@@ -185,7 +186,7 @@ def test_compilation_by_accelerate_is_refused_with_the_tiled_loss(
     plugin = trainer.accelerator.state.dynamo_plugin
     monkeypatch.setattr(plugin, "backend", DynamoBackend.INDUCTOR)
     with pytest.raises(ValueError, match=r"Accelerate is told to compile .*tiled_loss=False"):
-        trainer._refuse_unsupported()
+        refuse_unsupported(trainer)
 
 
 def test_iga_settings_refuse_compilation(make_iga_config: Callable[..., Any]) -> None:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from typing import Any
 
 import pytest
 
-from poise import PGPOConfig
 from poise.trl.guards import (
     CollapseMonitor,
     NonFiniteGuard,
     NonFiniteTrainingError,
     RunningBand,
-    StandstillGuard,
 )
-from tests.tiny import BRAKE
 
 
 def test_skipped_steps_up_to_the_limit_are_counted() -> None:
@@ -165,39 +161,3 @@ def test_a_state_of_another_version_is_read_as_far_as_it_is_known() -> None:
     monitor.load_state_dict({"reward": {"mean": 3.0, "colour": "red"}, "length": {"mean": 1.0}})
     assert monitor.bands.keys() == CollapseMonitor().bands.keys()
     assert monitor.bands["reward"].mean == 3.0
-
-
-@pytest.mark.parametrize("multiplier", [0.02, 0.01, 0.0001])
-def test_a_standstill_is_told_once_and_a_step_that_moves_ends_it(multiplier: float) -> None:
-    guard = StandstillGuard(patience=3)
-    stuck = (0.3, multiplier, 0.02)
-    assert [guard.update(*stuck) for _ in range(5)] == [False, False, True, False, False]
-    assert not guard.update(None, 1.0, 0.02)  # nothing was distilled: that says nothing
-    assert not guard.update(0.1, 0.5, 0.02)
-    assert [guard.update(*stuck) for _ in range(3)] == [False, False, True]
-
-
-@pytest.mark.parametrize(("multiplier", "rho_min"), [(1.0, 1.0), (0.5, 0.5), (0.03, 0.002)])
-def test_no_standstill_where_steps_still_move(multiplier: float, rho_min: float) -> None:
-    guard = StandstillGuard(patience=1)
-    assert not guard.update(-0.1, multiplier, rho_min)
-
-
-def _is_told(signals: list[float], **settings: Any) -> bool:
-    args = PGPOConfig("unused", bf16=False, use_cpu=True, report_to="none", **(BRAKE | settings))
-    law, guard = args.viscosity(), StandstillGuard()
-    state, told = law.init(), False
-    for signal in signals:
-        multiplier, state = law.step(signal, state)
-        told |= guard.update(signal, multiplier, args.rho_min)
-    return told
-
-
-@pytest.mark.parametrize("reference", ["initial", "running"])
-def test_the_default_brake_that_is_never_released_is_told(reference: str) -> None:
-    usual = [0.5] * 10
-    assert _is_told(usual + [0.0] * 40, signal_reference=reference)
-    assert _is_told(usual + [0.01] * 40, signal_reference=reference)  # as good as nothing
-    healthy = [0.5 * 0.98**step * (1 + 0.5 * math.sin(step)) for step in range(60)]
-    assert not _is_told(usual + healthy, signal_reference=reference)
-    assert not _is_told(usual + ([0.0] * 15 + [0.3]) * 5, signal_reference=reference)

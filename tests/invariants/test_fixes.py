@@ -1,4 +1,4 @@
-"""What the trainer mends in its host, seen in whole runs."""
+"""What the trainer fixes in TRL, seen in whole runs."""
 
 from __future__ import annotations
 
@@ -259,11 +259,11 @@ def test_a_run_that_is_braked_at_every_step_for_want_of_a_signal_is_warned_of(
     make_trainer: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(
-        "poise.pgpo.optimizer_step.token_information",
+        "poise.pgpo.trainer.token_information",
         lambda estimator, statistics: -torch.ones_like(statistics.student_entropy),
     )
     trainer = make_trainer(signal_reference="running", rho_min=0.02)
-    trainer.standstill_guard.patience = 2
+    trainer.standstill_patience = 2
     trainer.train()
     assert _history(trainer, "pgpo/multiplier") == [0.02] * 3
     told = [r for r in caplog.records if "For 2 steps in a row the signal" in r.message]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from poise.trl.metrics_log import METRICS, MetricsLog
+from poise.trl.logs import METRICS, MetricsLog
 
 
 class Run:

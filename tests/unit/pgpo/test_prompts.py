@@ -9,9 +9,9 @@ from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from poise.trl.prompts import (
+from poise.pgpo.rollouts import appends_end
+from poise.pgpo.teacher_context import (
     TeacherPrompt,
-    appends_end,
     as_plain_text,
     control_tokens,
     largest,
