@@ -20,7 +20,7 @@ from tests.tiny import DOMAINS
 
 # Two micro-batches a step; the fourth step's checkpoint holds figures that are not logged yet.
 RUN: dict[str, Any] = {
-    "per_device_train_batch_size": 2,
+    "per_device_train_batch_size": 6,
     "gradient_accumulation_steps": 2,
     "max_steps": 6,
     "logging_steps": 3,

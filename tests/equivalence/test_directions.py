@@ -16,7 +16,6 @@ from poise.iga.direction_space import DECAY, domain_directions
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
 from poise.iga.invariant import IGA
-from poise.iga.reference import _layer_of, reference_gradients, require_base_gradients
 from tests.equivalence.iga_gradients import (
     Batch,
     Gradients,
@@ -26,6 +25,7 @@ from tests.equivalence.iga_gradients import (
     named,
 )
 from tests.equivalence.iga_models import MODELS, llama, toy
+from tests.equivalence.iga_reference import _layer_of, reference_gradients, require_base_gradients
 from tests.exact import in_float64
 from tests.grids import grid
 
@@ -53,7 +53,9 @@ class Oracle:
         self.sums: dict[str, dict[tuple[int, int], tuple[Tensor, float]]] = {}  # by group, domain
 
     def step(self, batch: Batch, by_tokens: bool = False) -> Gradients:
-        weights = DomainBatch(batch.domains, batch.counts, by_tokens=by_tokens).weights
+        weights = DomainBatch(batch.domains, batch.counts).weights(
+            "tokens" if by_tokens else "equal"
+        )
         self.twin.zero_grad()
         uses = self._watch(batch, weights)
         plain = IGA(space="weight", projection="none", tau=0.0)
@@ -168,7 +170,7 @@ def test_micro_batches_are_one_batch(cuts: list[int]) -> None:
     model = toy()
     engines = [GradientEngine(model, DIRECTIONS) for _ in range(2)]
     for batch in (FIRST, SECOND):
-        whole = DomainBatch(batch.domains, batch.counts, by_tokens=True)
+        whole = DomainBatch(batch.domains, batch.counts)
         parts = [batch.rows(a, b) for a, b in pairwise([0, *cuts, len(batch.ids)])]
         shares = [float(part.counts.sum() / whole.counts.sum()) for part in parts]
         found = engine_step(engines[0], model, parts, by_tokens=True, shares=shares)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,10 +10,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .adapters import Adapter
-from .domains import DomainBatch, by_sequence
-from .masked_mean import accumulation_dtype
+from .domains import Pass
+from .mask import accumulation_dtype, widest_dtype
 from .statistics import StatisticsLog
-from .taps import Hooks
 
 DECAY = 0.9  # of the running sums, a step
 LEAST = 1e-3  # tokens that a domain has in them, below which it is forgotten
@@ -54,14 +53,18 @@ class DirectionSpace:
     def __init__(self, adapters: Sequence[Adapter], is_kept_off: bool = False) -> None:
         self.statistics = StatisticsLog()
         self._layers = [_Layer(adapter, is_kept_off) for adapter in adapters]
+        self._sums: _Sums | None = None
 
-    def attach(self, hooks: Hooks, batch: DomainBatch, tau: float) -> None:
+    def attach(self, watched: Pass) -> None:
         """Hooks every layer for one forward and backward pass."""
+        self._sums = _Sums(watched)
         for layer in self._layers:
-            layer.attach(hooks, batch)
+            layer.attach(watched, self._sums)
 
     def detach(self) -> None:
         """Ends a pass, also an interrupted one."""
+        if self._sums is not None:
+            self._sums.forget()
         for layer in self._layers:
             layer.is_seen = False
 
@@ -94,8 +97,9 @@ class DirectionSpace:
         ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         if ranks > 1:
             self._add_up_over_ranks(ranks)
+        self._project_down()
+        self._project_up()
         for layer in self._layers:
-            layer.project(self.statistics)
             layer.learn()
         self._find_directions()
 
@@ -105,19 +109,38 @@ class DirectionSpace:
     @torch.no_grad()
     def after_step(self) -> None:
         """Projects A off the directions of the next step."""
-        for layer in self._layers:
-            layer.keep_off()
+        for layers, (down, basis) in _stacks(self._layers, _Layer.kept_off):
+            down = down.to(basis)
+            for layer, part in zip(layers, down @ basis @ basis.mT, strict=True):
+                layer.keep_off(part)
 
     def _find_directions(self) -> None:
         """P of every layer, all layers of one width at once."""
-        alike: dict[tuple[int, ...], list[_Layer]] = {}
-        for layer in self._layers:
-            if layer.running is not None:
-                alike.setdefault(tuple(layer.running.shape), []).append(layer)
-        for layers in alike.values():
-            running = torch.stack([layer.running for layer in layers if layer.running is not None])
+        for layers, (running,) in _stacks(self._layers, _Layer.known):
             for layer, basis in zip(layers, domain_directions(running), strict=True):
                 layer.basis = basis
+
+    def _project_down(self) -> None:
+        """Takes P out of A's gradients."""
+        for layer in self._layers:
+            if layer.is_first:
+                plain = torch.tensor([1.0, 0.0, 1.0, 1.0], device=layer.device)
+                self.statistics.add(layer.name, plain)
+        for layers, (gradient, basis) in _stacks(self._layers, _Layer.of_down):
+            gradient = gradient.to(basis)
+            part = gradient @ basis
+            seen = _seen(basis, part, gradient)
+            gradient.baddbmm_(part, basis.mT, alpha=-1)
+            for layer, own, new in zip(layers, seen, gradient, strict=True):
+                self.statistics.add(layer.name, own)
+                layer.write_down(new)
+
+    def _project_up(self) -> None:
+        """Takes P out of B's gradients."""
+        for layers, (removed, down, basis) in _stacks(self._layers, _Layer.of_up):
+            taken = removed.mT @ (down.to(basis) @ basis).mT
+            for layer, own in zip(layers, taken, strict=True):
+                layer.subtract_up(own)
 
     def _add_up_over_ranks(self, ranks: int) -> None:
         """A rank without a layer's tokens, or without any loss, adds zeros."""
@@ -146,24 +169,115 @@ def domain_directions(running: Tensor) -> Tensor:
 
     Returns:
         Columns of zeros where there are fewer directions.
+
+    Choice: a direction counts whose singular value is more than the rounding of the means. By the
+    Gram matrix of the differences values below 1e-8 of the largest are lost; it is used for float32
+    in float64 alone, where the rounding of the means is far above that. Else the SVD is taken.
     """
     counts = running[..., -1:]
     has_tokens = counts > LEAST
     means = torch.where(has_tokens, running[..., :-1] / counts.clamp_min(LEAST), 0.0)
     center = means.sum(2, keepdim=True) / has_tokens.sum(2, keepdim=True).clamp_min(1)
     differences = torch.where(has_tokens, means - center, 0.0).flatten(1, 2)
-    _, values, right = torch.linalg.svd(differences, full_matrices=False)
+    wide = widest_dtype(running.device)
+    decompose = _svd if running.dtype == wide else _by_gram_matrix
+    values, right = decompose(differences.to(wide))
     rank = running.shape[1] * (running.shape[2] - 1)
     eps = torch.finfo(running.dtype).eps * max(differences.shape[1:])
     # The differences' rounding is that of the means.
     size = means.flatten(1).norm(dim=1, keepdim=True)
     is_direction = values[:, :rank] > eps * size
-    basis: Tensor = (right[:, :rank] * is_direction[..., None]).transpose(1, 2)
-    return basis
+    basis = torch.where(is_direction[..., None], right[:, :rank], 0.0).to(running)
+    return basis.mT  # its rows stay dense: a product with few columns is several times faster so
+
+
+def _svd(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular values and right vectors, in rows, of (n, rows, columns)."""
+    _, values, right = torch.linalg.svd(matrices, full_matrices=False)
+    return values, right
+
+
+def _by_gram_matrix(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """`_svd`, from small (rows x rows) matrices, all of them at once."""
+    squares, left = torch.linalg.eigh(matrices @ matrices.mT)
+    number = min(matrices.shape[1:])
+    values = squares.flip(1)[:, :number].clamp_min(0).sqrt()
+    right = left.flip(2)[..., :number].mT @ matrices
+    return values, right / values.clamp_min(torch.finfo(values.dtype).tiny)[..., None]
+
+
+def _stacks(
+    layers: Sequence[_Layer], tensors: Callable[[_Layer], tuple[Tensor, ...] | None]
+) -> Iterator[tuple[list[_Layer], list[Tensor]]]:
+    """Layers whose tensors have the same shapes, and these stacked, (n, ...) each.
+
+    One call for all is several times faster than one a layer.
+    """
+    alike: dict[object, list[tuple[_Layer, tuple[Tensor, ...]]]] = {}
+    for layer in layers:
+        own = tensors(layer)
+        if own is not None:
+            key = tuple((tensor.shape, tensor.dtype) for tensor in own)
+            alike.setdefault(key, []).append((layer, own))
+    for found in alike.values():
+        columns = zip(*(own for _, own in found), strict=True)
+        yield [layer for layer, _ in found], [torch.stack(column) for column in columns]
+
+
+class _Sums:
+    """Sums of inputs by domain in one pass.
+
+    Layers that share an input (query, key, value; gate, up) have their backward one after the
+    other, and share its sums.
+    """
+
+    def __init__(self, watched: Pass) -> None:
+        self._watched, self._batch = watched, watched.batch
+        self._groups: dict[tuple[int, torch.dtype], Tensor] = {}  # by tokens of a sequence
+        self.forget()
+
+    def forget(self) -> None:
+        """Lets go of the last input."""
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def of(self, x: Tensor) -> Tensor:
+        """(groups, K, in + 1), the numbers of tokens last, of (batch, tokens, in)."""
+        if self._last is None or not x.is_set_to(self._last[0]):
+            self._last = x, self._add_up(x)
+        return self._last[1]
+
+    def _add_up(self, x: Tensor) -> Tensor:
+        # In float32 at least: a sum in half precision rounds away what the domains differ in.
+        wide = x.to(accumulation_dtype(x.dtype))
+        mask = self._watched.mask_of(x)
+        key = x.shape[1], wide.dtype
+        if key not in self._groups:
+            tokens = wide.new_ones(x.shape[:2]) if mask is None else mask.to(wide)
+            self._groups[key] = self._in_groups(tokens)
+        if mask is not None:
+            wide = wide.masked_fill(~mask[..., None], 0.0)  # not a number may stand there
+        groups = self._groups[key]
+        # Of sequences first, then of domains: the work on the tokens does not grow with K.
+        sums = torch.cat([torch.bmm(groups, wide), groups.sum(2, keepdim=True)], 2).transpose(0, 1)
+        by_domain = sums.new_zeros(len(sums), len(self._batch.host.counts), sums.shape[2])
+        return by_domain.index_add_(1, self._batch.domains, sums)
+
+    def _in_groups(self, tokens: Tensor) -> Tensor:
+        """(batch, groups, tokens), 1 where a token is of the group.
+
+        Groups are the others, and those at which something is predicted. A layer that sees another
+        number of tokens has them all in the first.
+        """
+        predicting = self._batch.predicting
+        if predicting is None:
+            return tokens[:, None]
+        is_known = predicting.shape == tokens.shape
+        chosen = tokens * predicting.to(tokens) if is_known else torch.zeros_like(tokens)
+        return torch.stack([tokens - chosen, chosen], 1)
 
 
 class _Step(NamedTuple):
-    """What a step adds up: (groups, K, in + 1) sums of inputs and counts; C (out, directions)."""
+    """What a step adds up: (groups, K, in + 1) sums of inputs and counts; C^T (directions, out)."""
 
     inputs: Tensor
     removed: Tensor
@@ -206,7 +320,7 @@ class _Layer:
             directions = min(groups * (domains - 1), down.shape[1])
             self._step = _Step(
                 torch.zeros(groups, domains, down.shape[1] + 1, dtype=dtype, device=down.device),
-                torch.zeros(up.shape[0], directions, dtype=dtype, device=down.device),
+                torch.zeros(directions, up.shape[0], dtype=dtype, device=down.device),
             )
         return self._step
 
@@ -215,25 +329,26 @@ class _Layer:
         if self._step is not None:
             self._step.removed.div_(ranks)
 
-    def attach(self, hooks: Hooks, batch: DomainBatch) -> None:
+    def attach(self, watched: Pass, sums: _Sums) -> None:
         self.is_seen = False
         adapter = self._adapter
 
         def see(x: Tensor, delta: Tensor) -> None:
             self.is_seen = True
-            self._add(x, delta, hooks, batch)
+            self._add(x, delta, watched, sums)
 
         def check(gradient: Tensor) -> Tensor:
             if not self.is_seen:
-                hooks.expect_none(gradient, self.name)
+                watched.expect_none(gradient, self.name)
             return gradient
 
-        hooks.tap(adapter.source, adapter.up, see)
+        watched.tap(adapter.source, adapter.up, see)
         for parameter in adapter.parameters:
-            hooks.replace_gradient(parameter, check)
+            watched.replace_gradient(parameter, check)
 
     @torch.no_grad()
-    def _add(self, x: Tensor, delta: Tensor, hooks: Hooks, batch: DomainBatch) -> None:
+    def _add(self, x: Tensor, delta: Tensor, watched: Pass, sums: _Sums) -> None:
+        batch = watched.batch
         groups = 1 if batch.predicting is None else 2
         seen = self.running if self._step is None else self._step.inputs
         if seen is not None and seen.shape[:2] != (groups, len(batch.host.counts)):
@@ -245,49 +360,66 @@ class _Layer:
         inputs, removed = self.parts(groups, len(batch.host.counts))
         number = len(batch.host.domains)
         x, delta = (
-            by_sequence(t, number, hooks.lengths, self.name).reshape(number, -1, t.shape[-1])
-            for t in (x, delta)
+            watched.by_sequence(t, self.name).reshape(number, -1, t.shape[-1]) for t in (x, delta)
         )
-        is_token = hooks.is_token(x).to(inputs)
-        # In float32 at least: a sum in half precision rounds away what the domains differ in.
-        wide = x.to(inputs).masked_fill((is_token == 0)[..., None], 0.0)
-        for group, tokens in enumerate(_groups(is_token, batch.predicting)):
-            sums = torch.bmm(tokens[:, None], wide)[:, 0]
-            both = torch.cat([sums, tokens.sum(1, keepdim=True)], 1)
-            inputs[group].index_add_(0, batch.domains, both)
+        inputs += sums.of(x)
         if self.basis is not None and not self._is_off:
-            coordinates = x @ self.basis.to(x)
-            removed += (delta.flatten(0, 1).T @ coordinates.flatten(0, 1).to(delta)).to(removed)
+            coordinates = x.flatten(0, 1) @ self.basis.to(x)
+            removed += (coordinates.T.to(delta) @ delta.flatten(0, 1)).to(removed)
 
-    def project(self, statistics: StatisticsLog) -> None:
-        """Takes P out of both factors' gradients."""
-        if self._step is None:
-            return
-        if self.basis is None:
-            statistics.add(self.name, self._step.inputs.new_tensor([1.0, 0.0, 1.0, 1.0]))
-            return
+    @property
+    def is_first(self) -> bool:
+        """Whether it is used, and no directions are known yet."""
+        return self._step is not None and self.basis is None
+
+    def known(self) -> tuple[Tensor, ...] | None:
+        """The running sums."""
+        return None if self.running is None else (self.running,)
+
+    def of_down(self) -> tuple[Tensor, ...] | None:
+        """A's gradient and P, where the one is to be taken off the other."""
+        gradient = self._adapter.down.weight.grad
+        if self._step is None or self.basis is None or gradient is None:
+            return None
+        return gradient, self.basis
+
+    def write_down(self, gradient: Tensor) -> None:
+        """Puts a gradient into A's."""
+        weight = self._adapter.down.weight
+        assert weight.grad is not None
+        weight.grad.copy_(gradient)
+
+    def of_up(self) -> tuple[Tensor, ...] | None:
+        """C^T, A and P, where B's gradient needs them."""
         down, up = self._adapter.parameters
-        basis = self.basis
-        if down.grad is not None:
-            gradient = down.grad.to(basis)
-            part = gradient @ basis
-            statistics.add(self.name, _seen(basis, part, gradient))
-            down.grad.copy_(gradient - part @ basis.T)
-        if up.grad is not None and not self._is_off:
-            up.grad.sub_((self._step.removed @ (down.detach().to(basis) @ basis).T).to(up.grad))
+        if self._step is None or self.basis is None or up.grad is None or self._is_off:
+            return None
+        return self._step.removed, down.detach(), self.basis
 
-    def keep_off(self) -> None:
-        """Projects A itself."""
-        if self._is_kept_off and self.basis is not None:
-            down = self._adapter.down.weight
-            down.sub_(((down.to(self.basis) @ self.basis) @ self.basis.T).to(down))
-            self._is_off = True
+    def subtract_up(self, part: Tensor) -> None:
+        """Takes a part out of B's gradient."""
+        weight = self._adapter.up.weight
+        assert weight.grad is not None
+        weight.grad.sub_(part.to(weight.grad))
+
+    def kept_off(self) -> tuple[Tensor, ...] | None:
+        """A and P, where A itself is to be projected."""
+        if not self._is_kept_off or self.basis is None:
+            return None
+        return self._adapter.down.weight.detach(), self.basis
+
+    def keep_off(self, part: Tensor) -> None:
+        """Takes a part out of A itself."""
+        weight = self._adapter.down.weight
+        weight.sub_(part.to(weight))
+        self._is_off = True
 
     def learn(self) -> None:
         """Adds the step's inputs to the running sums."""
         if self._step is not None:
             inputs = self._step.inputs
-            self.running = inputs if self.running is None else DECAY * self.running + inputs
+            running = self.running
+            self.running = inputs if running is None else inputs.add(running, alpha=DECAY)
             self._is_off = False  # a step that is not taken leaves A where it is
         self.forget_step()
 
@@ -310,21 +442,13 @@ class _Layer:
         self.forget_step()
 
 
-def _groups(tokens: Tensor, predicting: Tensor | None) -> tuple[Tensor, ...]:
-    """Weights (batch, tokens) of each group: the others, and those at which something is predicted.
-
-    A layer that sees another number of tokens has them all in the first.
-    """
-    if predicting is None or predicting.shape != tokens.shape:
-        return (tokens,)
-    chosen = tokens * predicting.to(tokens)
-    return tokens - chosen, chosen
-
-
 def _seen(basis: Tensor, part: Tensor, gradient: Tensor) -> Tensor:
-    """Share of directions that stay, and of A's gradient that goes; no domains are compared."""
-    width, directions = basis.shape
+    """(n, 4): shares of directions that stay, and of A's gradients that go; no domains are
+    compared."""
+    width, directions = basis.shape[1:]
     tiny = torch.finfo(gradient.dtype).tiny
-    suppressed = part.square().sum() / gradient.square().sum().clamp_min(tiny)
-    kept = suppressed.new_tensor([1 - directions / width])
-    return torch.cat([kept, suppressed[None], suppressed.new_ones(2)])
+    power, gone = (torch.linalg.vector_norm(t, dim=(1, 2)).square() for t in (gradient, part))
+    ones = torch.ones_like(power)
+    return torch.stack(
+        [ones * (1 - directions / width), gone / power.clamp_min(tiny), ones, ones], 1
+    )

@@ -90,7 +90,7 @@ def _build(name: str, arguments: Mapping[str, Any]) -> Any:
     try:
         return kind(**arguments)
     except TypeError as error:
-        raise ValueError(f"method_options do not fit TorchJD's aggregator: {error}") from error
+        raise ValueError(f"iga_method_options do not fit TorchJD's aggregator: {error}") from error
 
 
 _NO_AGGREGATOR = ("Weighting", "Aggregator")
