@@ -6,7 +6,7 @@ about them by LoRA, in some of the domains, with the whole of `IGATrainer`. Sett
 `domains` (how many are trained), `strength` of the
 cue (None for none), `steps`, `sequences` a step and `train_sequences` in all (a set has one for
 each domain, so that more domains mean fewer sets of the same number of tokens), `test_sets`,
-`test_every` steps, `lora_rank`, `algorithm` (`IGAConfig`'s `method`: that name is the harness's
+`test_every` steps, `lora_rank`, `algorithm` (`IGAConfig`'s `iga_method`: that name is the harness's
 own), and any other argument of `IGAConfig`.
 `train_strength` trains with another cue than the tests have (an oracle: null). `cue` is its kind:
 "place" (in the list), or "spelling" (see `labs.ranking`). `control` takes from IGA
@@ -110,7 +110,7 @@ def _arguments(config: dict[str, Any], folder: str) -> Any:
         config,
         OWN,
         folder,
-        per_device_train_batch_size=config["sequences"] // config["domains"],
+        per_device_train_batch_size=config["sequences"],
         bf16=False,
         use_cpu=True,
         logging_steps=config["test_every"],

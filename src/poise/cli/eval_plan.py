@@ -23,7 +23,7 @@ GENERATED_COUNTS = {"reasoning_gym": 200, "isomers": 50}
 # Setting of generated isomers -> where a run keeps that of its training.
 _ISOMER_KEYS = {
     "depths": "script.depths",
-    "domains": "config.domains",
+    "domains": "config.iga_domains",
     "cue_strength": "script.cue_strength",
 }
 _ISOMER_DEFAULTS = {"depths": DEPTHS, "domains": TRAIN_DOMAINS}
