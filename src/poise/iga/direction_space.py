@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -109,42 +109,51 @@ class DirectionSpace:
     @torch.no_grad()
     def after_step(self) -> None:
         """Projects A off the directions of the next step."""
-        for layers, (down, basis) in _stacks(self._layers, _Layer.kept_off):
+        kept_off = ((x, (x.down, x.basis)) for x in self._layers if x.is_kept_off)
+        for layers, (down, basis) in _stacks(kept_off):
             down = down.to(basis)
             for layer, part in zip(layers, down @ basis @ basis.mT, strict=True):
-                layer.keep_off(part)
+                layer.down.sub_(part.to(layer.down))
+                layer.is_off = True
 
     def _find_directions(self) -> None:
         """P of every layer, all layers of one width at once."""
-        for layers, (running,) in _stacks(self._layers, _Layer.known):
+        for layers, (running,) in _stacks((x, (x.running,)) for x in self._layers):
             for layer, basis in zip(layers, domain_directions(running), strict=True):
                 layer.basis = basis
 
     def _project_down(self) -> None:
         """Takes P out of A's gradients."""
-        for layer in self._layers:
-            if layer.is_first:
-                plain = torch.tensor([1.0, 0.0, 1.0, 1.0], device=layer.device)
+        used = [layer for layer in self._layers if layer.step is not None]
+        for layer in used:
+            if layer.basis is None:
+                plain = torch.tensor([1.0, 0.0, 1.0, 1.0], device=layer.down.device)
                 self.statistics.add(layer.name, plain)
-        for layers, (gradient, basis) in _stacks(self._layers, _Layer.of_down):
+        for layers, (gradient, basis) in _stacks((x, (x.down.grad, x.basis)) for x in used):
             gradient = gradient.to(basis)
             part = gradient @ basis
             seen = _seen(basis, part, gradient)
             gradient.baddbmm_(part, basis.mT, alpha=-1)
             for layer, own, new in zip(layers, seen, gradient, strict=True):
                 self.statistics.add(layer.name, own)
-                layer.write_down(new)
+                assert layer.down.grad is not None
+                layer.down.grad.copy_(new)
 
     def _project_up(self) -> None:
         """Takes P out of B's gradients."""
-        for layers, (removed, down, basis) in _stacks(self._layers, _Layer.of_up):
+        read = ((x, x.step) for x in self._layers if x.step is not None and not x.is_off)
+        parts = ((x, (step.removed, x.down.detach(), x.basis, x.up.grad)) for x, step in read)
+        for layers, (removed, down, basis, _) in _stacks(parts):
             taken = removed.mT @ (down.to(basis) @ basis).mT
             for layer, own in zip(layers, taken, strict=True):
-                layer.subtract_up(own)
+                assert layer.up.grad is not None
+                layer.up.grad.sub_(own.to(layer.up.grad))
 
     def _add_up_over_ranks(self, ranks: int) -> None:
         """A rank without a layer's tokens, or without any loss, adds zeros."""
-        known = torch.tensor([layer.size for layer in self._layers], device=self._layers[0].device)
+        known = torch.tensor(
+            [layer.size for layer in self._layers], device=self._layers[0].down.device
+        )
         dist.all_reduce(known, dist.ReduceOp.MAX)
         parts: list[Tensor] = []
         for layer, (groups, domains) in zip(self._layers, known.tolist(), strict=True):
@@ -157,7 +166,8 @@ class DirectionSpace:
         for part, total in zip(parts, torch.split(flat, [p.numel() for p in parts]), strict=True):
             part.copy_(total.view_as(part))
         for layer in self._layers:
-            layer.average(ranks)
+            if layer.step is not None:
+                layer.step.removed.div_(ranks)  # a mean over ranks, as the gradients are
 
 
 def domain_directions(running: Tensor) -> Tensor:
@@ -207,16 +217,16 @@ def _by_gram_matrix(matrices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _stacks(
-    layers: Sequence[_Layer], tensors: Callable[[_Layer], tuple[Tensor, ...] | None]
+    parts: Iterable[tuple[_Layer, tuple[Tensor | None, ...]]],
 ) -> Iterator[tuple[list[_Layer], list[Tensor]]]:
-    """Layers whose tensors have the same shapes, and these stacked, (n, ...) each.
+    """Layers whose tensors are there and have the same shapes, and these stacked, (n, ...) each.
 
     One call for all is several times faster than one a layer.
     """
-    alike: dict[object, list[tuple[_Layer, tuple[Tensor, ...]]]] = {}
-    for layer in layers:
-        own = tensors(layer)
-        if own is not None:
+    alike: dict[object, list[tuple[_Layer, list[Tensor]]]] = {}
+    for layer, tensors in parts:
+        own = [tensor for tensor in tensors if tensor is not None]
+        if len(own) == len(tensors):
             key = tuple((tensor.shape, tensor.dtype) for tensor in own)
             alike.setdefault(key, []).append((layer, own))
     for found in alike.values():
@@ -289,45 +299,50 @@ class _Layer:
     def __init__(self, adapter: Adapter, is_kept_off: bool) -> None:
         self.name = adapter.name
         # Of a frozen A the gradient of B alone is projected.
-        self._is_kept_off = is_kept_off and adapter.down.weight.requires_grad
-        self._is_off = False  # whether A is, off the basis as it is
         self._adapter = adapter
+        self._can_be_off = is_kept_off and self.down.requires_grad
+        self.is_off = False  # whether A is, off the basis as it is
         self.running: Tensor | None = None
         self.basis: Tensor | None = None  # P (in, directions)
         self.is_seen = False
         self.forget_step()
 
     @property
-    def device(self) -> torch.device:
-        return self._adapter.down.weight.device
+    def down(self) -> Tensor:
+        """A."""
+        return self._adapter.down.weight
+
+    @property
+    def up(self) -> Tensor:
+        """B."""
+        return self._adapter.up.weight
+
+    @property
+    def is_kept_off(self) -> bool:
+        """Whether A itself is to be projected."""
+        return self._can_be_off and self.basis is not None
 
     def forget_step(self) -> None:
-        self._step: _Step | None = None
+        self.step: _Step | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """Groups and domains of the step, 0 where the layer was not used."""
-        if self._step is None:
+        if self.step is None:
             return 0, 0
-        groups, domains, _ = self._step.inputs.shape
+        groups, domains, _ = self.step.inputs.shape
         return groups, domains
 
     def parts(self, groups: int, domains: int) -> tuple[Tensor, Tensor]:
         """The step's sums, zeros at its beginning."""
-        if self._step is None:
-            down, up = self._adapter.parameters
-            dtype = accumulation_dtype(down.dtype)
-            directions = min(groups * (domains - 1), down.shape[1])
-            self._step = _Step(
-                torch.zeros(groups, domains, down.shape[1] + 1, dtype=dtype, device=down.device),
-                torch.zeros(directions, up.shape[0], dtype=dtype, device=down.device),
+        if self.step is None:
+            width, dtype = self.down.shape[1], accumulation_dtype(self.down.dtype)
+            directions = min(groups * (domains - 1), width)
+            self.step = _Step(
+                self.down.new_zeros(groups, domains, width + 1, dtype=dtype),
+                self.down.new_zeros(directions, self.up.shape[0], dtype=dtype),
             )
-        return self._step
-
-    def average(self, ranks: int) -> None:
-        """C as the gradients are, a mean over ranks."""
-        if self._step is not None:
-            self._step.removed.div_(ranks)
+        return self.step
 
     def attach(self, watched: Pass, sums: _Sums) -> None:
         self.is_seen = False
@@ -343,14 +358,14 @@ class _Layer:
             return gradient
 
         watched.tap(adapter.source, adapter.up, see)
-        for parameter in adapter.parameters:
+        for parameter in (self.down, self.up):
             watched.replace_gradient(parameter, check)
 
     @torch.no_grad()
     def _add(self, x: Tensor, delta: Tensor, watched: Pass, sums: _Sums) -> None:
         batch = watched.batch
         groups = 1 if batch.predicting is None else 2
-        seen = self.running if self._step is None else self._step.inputs
+        seen = self.running if self.step is None else self.step.inputs
         if seen is not None and seen.shape[:2] != (groups, len(batch.host.counts)):
             raise ValueError(
                 "expected as many domains in every batch, and predicting for all of them or for "
@@ -363,64 +378,17 @@ class _Layer:
             watched.by_sequence(t, self.name).reshape(number, -1, t.shape[-1]) for t in (x, delta)
         )
         inputs += sums.of(x)
-        if self.basis is not None and not self._is_off:
+        if self.basis is not None and not self.is_off:
             coordinates = x.flatten(0, 1) @ self.basis.to(x)
             removed += (coordinates.T.to(delta) @ delta.flatten(0, 1)).to(removed)
 
-    @property
-    def is_first(self) -> bool:
-        """Whether it is used, and no directions are known yet."""
-        return self._step is not None and self.basis is None
-
-    def known(self) -> tuple[Tensor, ...] | None:
-        """The running sums."""
-        return None if self.running is None else (self.running,)
-
-    def of_down(self) -> tuple[Tensor, ...] | None:
-        """A's gradient and P, where the one is to be taken off the other."""
-        gradient = self._adapter.down.weight.grad
-        if self._step is None or self.basis is None or gradient is None:
-            return None
-        return gradient, self.basis
-
-    def write_down(self, gradient: Tensor) -> None:
-        """Puts a gradient into A's."""
-        weight = self._adapter.down.weight
-        assert weight.grad is not None
-        weight.grad.copy_(gradient)
-
-    def of_up(self) -> tuple[Tensor, ...] | None:
-        """C^T, A and P, where B's gradient needs them."""
-        down, up = self._adapter.parameters
-        if self._step is None or self.basis is None or up.grad is None or self._is_off:
-            return None
-        return self._step.removed, down.detach(), self.basis
-
-    def subtract_up(self, part: Tensor) -> None:
-        """Takes a part out of B's gradient."""
-        weight = self._adapter.up.weight
-        assert weight.grad is not None
-        weight.grad.sub_(part.to(weight.grad))
-
-    def kept_off(self) -> tuple[Tensor, ...] | None:
-        """A and P, where A itself is to be projected."""
-        if not self._is_kept_off or self.basis is None:
-            return None
-        return self._adapter.down.weight.detach(), self.basis
-
-    def keep_off(self, part: Tensor) -> None:
-        """Takes a part out of A itself."""
-        weight = self._adapter.down.weight
-        weight.sub_(part.to(weight))
-        self._is_off = True
-
     def learn(self) -> None:
         """Adds the step's inputs to the running sums."""
-        if self._step is not None:
-            inputs = self._step.inputs
+        if self.step is not None:
+            inputs = self.step.inputs
             running = self.running
             self.running = inputs if running is None else inputs.add(running, alpha=DECAY)
-            self._is_off = False  # a step that is not taken leaves A where it is
+            self.is_off = False  # a step that is not taken leaves A where it is
         self.forget_step()
 
     def load(self, running: Tensor | None) -> None:
@@ -429,16 +397,16 @@ class _Layer:
         Raises:
             ValueError: they are of another width.
         """
-        width = self._adapter.down.weight.shape[1] + 1
+        width = self.down.shape[1] + 1
         if running is not None:
             if running.dim() != 3 or running.shape[2] != width:
                 raise ValueError(
                     f"running sums: expected shape (groups, K, {width}) for {self.name}, found "
                     f"{tuple(running.shape)}; they belong to another model or space"
                 )
-            running = running.to(self.device)
+            running = running.to(self.down.device)
         self.running, self.basis = running, None
-        self._is_off = self._is_kept_off  # as it was saved, after its step
+        self.is_off = self._can_be_off  # as it was saved, after its step
         self.forget_step()
 
 

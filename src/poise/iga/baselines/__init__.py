@@ -10,13 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..method import Aggregator, Objective
-from .and_mask import ANDMask
 from .fishr import Fishr
 from .group_dro import GroupDRO
 from .irm import IRM
-from .pcgrad import PCGrad
-from .sand_mask import SANDMask
-from .torchjd_aggregator import TorchJD
+from .sign_masks import ANDMask, SANDMask
+from .torchjd_aggregator import PCGrad, TorchJD
 from .vrex import VREx
 
 Baseline = Objective | Aggregator

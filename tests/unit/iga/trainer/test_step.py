@@ -9,7 +9,6 @@ import pytest
 import torch
 from peft import LoraConfig
 from torch import Tensor
-from trl import SFTTrainer
 
 from poise import IGATrainer
 from poise.iga.adapters import find_adapters
@@ -150,28 +149,6 @@ def test_no_hook_outlives_a_step_that_fails(
         trainer.train()
     assert seen[0] > before
     assert hooks() == before
-
-
-def test_a_host_that_passes_the_domains_weights_over_is_noticed(
-    make: Callable[..., IGATrainer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def by_logits(self: Any, model: Any, inputs: Any, *args: Any) -> Any:
-        return model(**inputs).loss
-
-    monkeypatch.setattr(SFTTrainer, "compute_loss", by_logits)
-    with pytest.raises(RuntimeError, match=r"fused_lm_head=True.*nothing weighs.*TRL 1"):
-        make(domain_weights="equal").train()
-
-
-def test_a_host_that_averages_otherwise_is_noticed(
-    make: Callable[..., IGATrainer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def by_rows(self: Any, model: Any, inputs: Any, *args: Any) -> Any:
-        return -model(**inputs, fused_lm_head=True).log_probs.sum() / len(inputs["labels"])
-
-    monkeypatch.setattr(SFTTrainer, "compute_loss", by_rows)
-    with pytest.raises(RuntimeError, match="to be the mean of what it is given"):
-        make().train()
 
 
 def _add_another(model: Any) -> None:
