@@ -87,21 +87,21 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
                     "many ranks and the settings that it was saved with, or start a new run in "
                     "another output_dir"
                 )
-        saved = {"iga_method": "iga"} | resume.load_json(checkpoint / names[0])
+        saved = {"method": "iga"} | resume.load_json(checkpoint / names[0])
         for name, value in self._kind().items():
             if saved.get(name) != value:
                 raise ValueError(
-                    f"cannot resume from {checkpoint}: expected {name} {value!r}, found "
+                    f"cannot resume from {checkpoint}: expected iga_{name} {value!r}, found "
                     f"{saved.get(name)!r}; resume with that, or start a new run in another "
                     "output_dir"
                 )
 
     def _kind(self) -> dict[str, str]:
         """What a run resumes with: another method's state would be taken for its own."""
+        names = ("method", "space", "applied_to")
         if self.args.iga_method != "iga" or self.engine is None:
-            return {"iga_method": self.args.iga_method}
-        names = ("iga_method", "iga_space", "iga_applied_to")
-        return {name: getattr(self.args, name) for name in names}
+            names = names[:1]
+        return {name: getattr(self.args, f"iga_{name}") for name in names}
 
     def _save_state(self, folder: Path) -> None:
         rank = self.accelerator.process_index

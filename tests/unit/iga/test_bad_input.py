@@ -111,6 +111,13 @@ def test_fewer_sets_than_a_batch_that_is_dropped(make: Callable[..., Any]) -> No
         )
 
 
+def test_a_batch_that_would_hold_a_part_of_a_set(make: Callable[..., Any]) -> None:
+    """Also what counted sets before: the error says what to multiply by."""
+    message = r"=4 counts sequences.*multiple of 3, e\.g\. 3 or 6 \(12 for 4 sets\)"
+    with pytest.raises(ValueError, match=message):
+        make({"per_device_train_batch_size": 4}, model="never looked at")
+
+
 def test_a_domain_that_was_not_named(make: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="row 1: expected a domain among law, art, found 'sport'"):
         make({"domains": ["law", "art"]}, train_dataset=_rows())
