@@ -303,7 +303,7 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
             ValueError: a value outside its range, or two that exclude each other.
         """
         try:
-            return IGA(**{field: getattr(self, ours) for field, ours in IGA_FIELDS.items()})
+            return IGA(**{name: getattr(self, ours) for name, ours in IGA_FIELDS.items()})
         except ValueError as error:  # of IGA's fields: here they have other names
             text = re.sub(r"^\w+", lambda word: IGA_FIELDS.get(word[0], word[0]), str(error))
             raise ValueError(text) from None

@@ -171,8 +171,8 @@ def require(
     Raises:
         ValueError: it is no number (no whole number) in [low, high], infinity left out.
     """
-    kinds = int if is_whole else int | float
-    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    is_number = isinstance(value, int) or (not is_whole and isinstance(value, float))
+    is_number = is_number and not isinstance(value, bool)
     if not is_number or not low <= value <= high or value == float("inf"):
         limits = f"from {low} to {high}" if high < float("inf") else f"of {low} or more"
         kind = "whole number" if is_whole else "number"

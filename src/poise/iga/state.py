@@ -98,9 +98,8 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
 
     def _kind(self) -> dict[str, str]:
         """What a run resumes with: another method's state would be taken for its own."""
-        names = ("method", "space", "applied_to")
-        if self.args.iga_method != "iga" or self.engine is None:
-            names = names[:1]
+        is_iga = self.args.iga_method == "iga" and self.engine is not None
+        names = ("method", "space", "applied_to") if is_iga else ("method",)
         return {name: getattr(self.args, f"iga_{name}") for name in names}
 
     def _save_state(self, folder: Path) -> None:
