@@ -143,7 +143,7 @@ def test_old_names_warn_and_mean_the_new(tmp_path: Path) -> None:
     old = {"space": "factor", "applied_to": "update", "domains": ["a", "b"]}
     with pytest.warns(FutureWarning, match="its old name goes with the next release") as seen:
         config = IGAConfig(str(tmp_path), use_cpu=True, **old)
-    assert sum(w.category is FutureWarning for w in seen) == len(old)
+    assert sum("its old name goes" in str(w.message) for w in seen) == len(old)
     for name, value in old.items():
         assert getattr(config, f"iga_{name}") == value
         assert getattr(config, name) is None
