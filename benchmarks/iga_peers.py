@@ -43,7 +43,7 @@ from iga_step import Step, Workload, to_plain
 from measure import Peak, can_measure_memory, in_own_process, in_turns, peak_beyond
 from poise.iga.adapters import find_adapters
 from poise.iga.invariant import IGA
-from poise.iga.masked_mean import Scratch, masked_mean
+from poise.iga.mask import Scratch, masked_mean
 from poise.machine import DTYPES
 
 SIDES = ("plain", "weight", "factor", "torchjd", "torchjd_serial", "opacus")
@@ -75,7 +75,7 @@ class Peers:
 
         work = self.work
         work.model = GradSampleModule(work.model, loss_reduction="sum")
-        units = [1 / float(weight) for weight in work.batch.weights]
+        units = [1 / float(weight) for weight in work.batch.weights()]
 
         def step() -> None:
             work.backward()
@@ -89,7 +89,7 @@ class Peers:
 
     @torch.no_grad()
     def _write(self, factor: nn.Parameter, gradients: Tensor, units: Sequence[float]) -> None:
-        weights, mask, tau = self.work.batch.weights, self.method.mask, self.method.tau
+        weights, mask, tau = self.work.batch.weights(), self.method.mask, self.method.tau
         masked, _ = masked_mean(gradients, units, weights, mask, tau, self._scratch)
         factor.grad = masked.clone()  # the scratch is the next factor's
 

@@ -36,9 +36,10 @@ BRAKE: dict[str, Any] = {
     "sensitivity": 6.0,
     "teacher_model_kind": "ema",
 }
-IGA_RUN = ANY_RUN | {"per_device_train_batch_size": 4}  # isomer sets
+IGA_RUN = ANY_RUN | {"per_device_train_batch_size": 12}  # four sets
 # A model as it was saved. CUDA's fused AdamW counts its steps in float32, which `InFloat64` widens.
 EXACT: dict[str, Any] = {"model_init_kwargs": {"dtype": "auto"}, "optim": "adamw_torch"}
+OF_IGA = ("method", "method_options", "space", "update", "applied_to", "domains")
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}a:{% endif %}"
@@ -46,8 +47,12 @@ CHAT_TEMPLATE = (
 
 
 def iga_run(settings: dict[str, Any]) -> dict[str, Any]:
-    """`IGA_RUN` with settings; IGA masks whole matrices, which has most to go wrong."""
-    space = {"space": "weight"} if settings.get("method", "iga") == "iga" else {}
+    """`IGA_RUN` with settings; IGA masks whole matrices, which has most to go wrong.
+
+    Settings may have the names of `IGA`'s fields.
+    """
+    settings = {f"iga_{n}" if n in OF_IGA else n: value for n, value in settings.items()}
+    space = {"iga_space": "weight"} if settings.get("iga_method", "iga") == "iga" else {}
     return IGA_RUN | space | settings
 
 

@@ -38,6 +38,8 @@ IGA: dict[str, Any] = {
     "update": "chain",
     "applied_to": "gradient",
 }
+# Settings' names here are keys of result lines; `IGAConfig` calls these iga_...
+IGA_NAMES = ("method_options", "space", "update", "applied_to")
 
 
 def require_choice(config: dict[str, Any], name: str, choices: Iterable[Any], default: Any) -> None:
@@ -116,7 +118,7 @@ def iga_config(config: dict[str, Any], own: Iterable[str], folder: str, **study:
     """`IGAConfig` of a run.
 
     Args:
-        config: its settings; `algorithm` is the trainer's `method`.
+        config: its settings; `algorithm` is the trainer's `iga_method`.
         own: names of settings that are the study's, not the trainer's.
         folder: for output.
         study: what the study sets by itself.
@@ -125,10 +127,13 @@ def iga_config(config: dict[str, Any], own: Iterable[str], folder: str, **study:
 
     algorithm = config.get("algorithm", "iga")
     left = set(own)
+    settings = (IGA if algorithm == "iga" else {}) | {
+        name: value for name, value in config.items() if name not in left
+    }
     return IGAConfig(
         **{
             "output_dir": folder,
-            "method": algorithm,
+            "iga_method": algorithm,
             "max_steps": config["steps"],
             "domain_weights": "equal",
             "gradient_checkpointing": False,
@@ -137,6 +142,5 @@ def iga_config(config: dict[str, Any], own: Iterable[str], folder: str, **study:
             "disable_tqdm": True,
         }
         | study
-        | (IGA if algorithm == "iga" else {})
-        | {name: value for name, value in config.items() if name not in left}
+        | {f"iga_{n}" if n in IGA_NAMES else n: value for n, value in settings.items()}
     )

@@ -5,7 +5,7 @@ question about them by LoRA, in some of the domains, with `IGATrainer`. Settings
 the tiny model (a name of `ranking.SIZES`), `domains` (how many are trained), `strength` of the cue
 (None for none), `steps`, `sequences` a step and `train_sequences` in all (a set has one for each
 domain, so that more domains mean fewer sets of the same number of tokens), `test_sets`,
-`test_every` steps, `lora_rank`, `algorithm` (`IGAConfig`'s `method`: the harness has that name
+`test_every` steps, `lora_rank`, `algorithm` (`IGAConfig`'s `iga_method`: the harness has that name
 already), and any other argument of `IGAConfig`. `train_strength` trains with another cue than the
 tests have (an oracle: null). `cue` is its kind: "place" (in the list), or "spelling" (see
 `ranking`). `control` is one of `_learning.CONTROLS`.
@@ -99,7 +99,7 @@ def _arguments(config: dict[str, Any], folder: str) -> Any:
         config,
         OWN,
         folder,
-        per_device_train_batch_size=config["sequences"] // config["domains"],
+        per_device_train_batch_size=config["sequences"],
         bf16=False,
         use_cpu=True,
         logging_steps=config["test_every"],

@@ -3,7 +3,7 @@
 See `lab.tasks.largest`. Settings of a run: `model`, as `models.resolve_model` takes it, and
 `model_init_kwargs`; `strength` of the cue (None for none), and `train_strength` of training alone
 (an oracle: null); `sets` a step, all of them new, and `steps`; `test_sets` in each test,
-`test_every` steps; `lora_rank`; `algorithm` (`IGAConfig`'s `method`: that name is the harness's
+`test_every` steps; `lora_rank`; `algorithm` (`IGAConfig`'s `iga_method`: that name is the harness's
 own); `control` as in `isomers`; and any other argument of `IGAConfig`.
 
 Figures by test: accuracy among the four listed numbers, that of the worst domain, the Logical
@@ -58,7 +58,7 @@ def _arguments(config: dict[str, Any], folder: str) -> Any:
         config,
         OWN,
         folder,
-        per_device_train_batch_size=config["sets"],
+        per_device_train_batch_size=config["sets"] * len(largest.TRAINED),
         bf16=False,
         logging_steps=config["test_every"],
     )

@@ -4,8 +4,7 @@ Generated isomers of `poise.isomers` with a cue, LoRA, and the whole of `IGATrai
 test of `poise eval`, greedily. Settings of a run: `model`, as `models.resolve_model` takes it;
 `families` and `depths` of the problems; `strength` of the cue (None for none); `sets` a step and
 `steps`; `lora_rank`; `test_sets` in each test, `new_tokens` of an answer and `stop`, texts that end
-one; `algorithm` (`IGAConfig`'s `method`: that name is the harness's own), and any other argument of
-`IGAConfig`.
+one; `algorithm` (`IGAConfig`'s `iga_method`), and any other argument of `IGAConfig`.
 
 Figures by test, and for the mean over the tests out of distribution: accuracy, that of the worst
 domain, answer disagreement and the Logical Consistency Score.
@@ -99,11 +98,13 @@ def _rows(config: dict[str, Any], tests: bool = False) -> Any:
 def _arguments(config: dict[str, Any], folder: str) -> Any:
     import torch
 
+    from poise.isomers.model import TRAIN_DOMAINS
+
     return iga_config(
         config,
         OWN,
         folder,
-        per_device_train_batch_size=config["sets"],
+        per_device_train_batch_size=config["sets"] * len(TRAIN_DOMAINS),
         use_cpu=not torch.cuda.is_available(),
         logging_steps=1,
     )

@@ -19,7 +19,7 @@ MOVED = {
     "core.distance": "pgpo.distance",
     "core.divergence": "loss.divergence",
     "core.information": "pgpo.signal",
-    "core.lowrank": "iga.lowrank",
+    "core.lowrank": "iga.weight_space",
     "core.tiled_loss": "loss.tiled",
     "core.viscosity": "pgpo.viscosity",
     "data.rewards": "rewards",

@@ -63,10 +63,11 @@ def evidence(model: Any, batch: Batch, by_tokens: bool = False, step: int = LATE
         return sums / batch.counts.clamp_min(1).to(sums)
 
     places = [kept & (batch.domains == k)[:, None] for k in range(batch.number)]
+    whole = DomainBatch(batch.domains, batch.counts)
     return Evidence(
         losses=mean(own),
         entropies=mean(entropy),
-        weights=DomainBatch(batch.domains, batch.counts, by_tokens=by_tokens).weights.to(own),
+        weights=whole.weights("tokens" if by_tokens else "equal").to(own),
         counts=batch.counts.to(own),
         step=step,
         tokens=[DomainTokens(hidden[0][:, :-1][p], logits[p], targets[p]) for p in places],

@@ -20,7 +20,7 @@ from tests.tiny import DOMAINS
 
 # Two micro-batches a step; the fourth step's checkpoint holds figures that are not logged yet.
 RUN: dict[str, Any] = {
-    "per_device_train_batch_size": 2,
+    "per_device_train_batch_size": 6,
     "gradient_accumulation_steps": 2,
     "max_steps": 6,
     "logging_steps": 3,
@@ -93,5 +93,5 @@ def test_bfloat16_and_activation_checkpointing_learn(
 
 def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path, tiny_model_path: str) -> None:
     _run(tiny_model_path, tmp_path / "run", "erm")
-    with pytest.raises(ValueError, match="expected method 'vrex', found 'erm'"):
+    with pytest.raises(ValueError, match="expected iga_method 'vrex', found 'erm'"):
         _run(tiny_model_path, tmp_path / "run", "vrex", resume=True)

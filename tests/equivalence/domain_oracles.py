@@ -20,7 +20,7 @@ by_both_weights = pytest.mark.parametrize("by_tokens", [False, True])
 
 def present_weights(by_tokens: bool) -> Tensor:
     """(3,) of the domains that are there."""
-    weights = DomainBatch(MIXED.domains, MIXED.counts, by_tokens=by_tokens).weights
+    weights = DomainBatch(MIXED.domains, MIXED.counts).weights("tokens" if by_tokens else "equal")
     return weights[list(PRESENT)]
 
 

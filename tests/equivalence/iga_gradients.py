@@ -14,7 +14,7 @@ from poise.iga.adapters import Adapter, find_adapters
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
 from poise.iga.invariant import IGA
-from poise.iga.reference import base_weight, reference_gradients, require_base_gradients
+from tests.equivalence.iga_reference import base_weight, reference_gradients, require_base_gradients
 from tests.equivalence.iga_toys import VOCABULARY
 
 Gradients = dict[str, Tensor]
@@ -94,10 +94,8 @@ def engine_step(
     shares = shares or [1 / len(batches)] * len(batches)
     for batch, share in zip(batches, shares, strict=True):
         predicting = batch.predicting if tells_predicting else None
-        info = DomainBatch(batch.domains, batch.counts, share, by_tokens, predicting=predicting)
-        with engine.collect(info):
-            losses = batch.losses(model)
-            (share * (info.weights.to(losses) * losses).sum()).backward()
+        with engine.collect(DomainBatch(batch.domains, batch.counts, predicting)):
+            engine.backward(batch.losses(model), "tokens" if by_tokens else "equal", share)
     engine.finish()
     pairs = [
         tuple(torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in a.parameters)
@@ -119,7 +117,7 @@ def oracle_step(model: nn.Module, batch: Batch, method: IGA, by_tokens: bool = F
         for parameter in adapter.parameters:
             parameter.requires_grad_(True)
     require_base_gradients(twin, adapters)
-    weights = DomainBatch(batch.domains, batch.counts, by_tokens=by_tokens).weights
+    weights = DomainBatch(batch.domains, batch.counts).weights("tokens" if by_tokens else "equal")
     pairs = reference_gradients(twin, adapters, batch.losses(twin), weights, method)
     for adapter, trained in zip(adapters, is_trained, strict=True):
         for parameter, flag in zip(adapter.parameters, trained, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -12,11 +13,10 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from poise.iga.adapters import Adapter, find_adapters
-from poise.iga.direction_space import DECAY, domain_directions
-from poise.iga.domains import DomainBatch
+from poise.iga.direction_space import DECAY, _Sums, domain_directions
+from poise.iga.domains import DomainBatch, Pass
 from poise.iga.engine import GradientEngine
 from poise.iga.invariant import IGA
-from poise.iga.reference import _layer_of, reference_gradients, require_base_gradients
 from tests.equivalence.iga_gradients import (
     Batch,
     Gradients,
@@ -26,6 +26,7 @@ from tests.equivalence.iga_gradients import (
     named,
 )
 from tests.equivalence.iga_models import MODELS, llama, toy
+from tests.equivalence.iga_reference import _layer_of, reference_gradients, require_base_gradients
 from tests.exact import in_float64
 from tests.grids import grid
 
@@ -53,7 +54,9 @@ class Oracle:
         self.sums: dict[str, dict[tuple[int, int], tuple[Tensor, float]]] = {}  # by group, domain
 
     def step(self, batch: Batch, by_tokens: bool = False) -> Gradients:
-        weights = DomainBatch(batch.domains, batch.counts, by_tokens=by_tokens).weights
+        weights = DomainBatch(batch.domains, batch.counts).weights(
+            "tokens" if by_tokens else "equal"
+        )
         self.twin.zero_grad()
         uses = self._watch(batch, weights)
         plain = IGA(space="weight", projection="none", tau=0.0)
@@ -168,7 +171,7 @@ def test_micro_batches_are_one_batch(cuts: list[int]) -> None:
     model = toy()
     engines = [GradientEngine(model, DIRECTIONS) for _ in range(2)]
     for batch in (FIRST, SECOND):
-        whole = DomainBatch(batch.domains, batch.counts, by_tokens=True)
+        whole = DomainBatch(batch.domains, batch.counts)
         parts = [batch.rows(a, b) for a, b in pairwise([0, *cuts, len(batch.ids)])]
         shares = [float(part.counts.sum() / whole.counts.sum()) for part in parts]
         found = engine_step(engines[0], model, parts, by_tokens=True, shares=shares)
@@ -258,6 +261,42 @@ def test_directions_are_orthonormal_and_as_many_as_there_are() -> None:
     for product, rank in zip(products, ranks, strict=True):
         expected = torch.diag((torch.arange(3) < rank).double())
         torch.testing.assert_close(product, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("smallest", [1.0, 1e-2, 1e-3])
+def test_float32_has_the_directions_of_float64(smallest: float) -> None:
+    """By another decomposition; also such as are small beside the largest, and beside the means."""
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.logspace(0, math.log10(smallest), 4, dtype=torch.float64)
+    parts = torch.randn(5, 2, 4, 64, generator=generator, dtype=torch.float64)
+    offset = torch.randn(64, generator=generator, dtype=torch.float64)
+    counts = torch.full((5, 2, 4, 1), 8.0, dtype=torch.float64)
+    counts[1, 0, 3] = 0.0  # a domain without tokens
+    counts[2, 1] = 0.0  # a group without any
+    exact = torch.cat([(offset + scales[:, None] * parts) * counts, counts], 3).float()
+    found, expected = domain_directions(exact), domain_directions(exact.double())
+    assert found.dtype == torch.float32
+    ranks = [6, 5, 3, 6, 6]
+    for own, other, rank in zip(found, expected, ranks, strict=True):
+        torch.testing.assert_close(
+            own.double() @ own.double().T, other @ other.T, rtol=0, atol=1e-6 / smallest
+        )
+        assert [int((basis != 0).any(0).sum()) for basis in (own, other)] == [rank, rank]
+        kept = own[:, :rank]
+        torch.testing.assert_close(kept.T @ kept, torch.eye(rank), rtol=0, atol=1e-6)
+
+
+def test_layers_of_one_input_have_its_sums_and_others_their_own() -> None:
+    """Inputs in the same memory, one after the other, are not one input."""
+    batch = DomainBatch(torch.tensor([0, 1]), torch.tensor([3.0, 3.0]))
+    x = torch.arange(24.0).view(2, 3, 4)
+    sums = _Sums(Pass(batch))
+    one = sums.of(x)
+    assert sums.of(x.detach()) is one
+    assert torch.equal(sums.of(x[:, :2])[0, :, -1], torch.tensor([2.0, 2.0]))
+    assert torch.equal(sums.of(x.clone()), one)
+    assert torch.equal(sums.of(x * 2)[..., :-1], one[..., :-1] * 2)
+    assert torch.equal(one[0, :, :-1], x.sum(1))
 
 
 def test_predicting_is_told_always_or_never() -> None:

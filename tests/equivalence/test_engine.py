@@ -123,7 +123,7 @@ def test_dropout_is_that_of_plain_fine_tuning(space: Any, use_reentrant: bool | 
 
 def _plain_step(model: Any, batch: Batch, by_tokens: bool = False) -> Gradients:
     model.zero_grad()
-    weights = DomainBatch(batch.domains, batch.counts, by_tokens=by_tokens).weights
+    weights = DomainBatch(batch.domains, batch.counts).weights("tokens" if by_tokens else "equal")
     losses = batch.losses(model)
     (weights.to(losses) * losses).sum().backward()
     adapters = find_adapters(model)

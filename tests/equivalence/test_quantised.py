@@ -15,9 +15,9 @@ from poise.iga.direction_space import DECAY
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
 from poise.iga.invariant import IGA
-from poise.iga.reference import _masked
 from tests.equivalence.iga_gradients import Batch, Gradients, difference, engine_step, named
 from tests.equivalence.iga_models import SMALL
+from tests.equivalence.iga_reference import _masked
 
 bnb = pytest.importorskip("bitsandbytes")
 TARGETS = ["q_proj", "v_proj", "up_proj", "down_proj"]
@@ -98,7 +98,7 @@ def to_factors(adapter: Adapter, gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 def expected_of(model: Any, batch: Batch, method: IGA) -> Gradients:
     seen = Seen(model, batch)
-    weights = DomainBatch(batch.domains, batch.counts).weights
+    weights = DomainBatch(batch.domains, batch.counts).weights()
     by_domain = [seen.gradients(loss) for loss in seen.losses]
     pairs = []
     for adapter, *parts in zip(seen.adapters, *by_domain, strict=True):
@@ -132,7 +132,7 @@ def test_directions_equal_their_formula_over_steps(bits: int) -> None:
     for batch in BATCHES:
         found = engine_step(engine, model, [batch])
         seen = Seen(model, batch)
-        weights = DomainBatch(batch.domains, batch.counts).weights
+        weights = DomainBatch(batch.domains, batch.counts).weights()
         gradients = seen.gradients((weights * seen.losses).sum())
         pairs = []
         for adapter, gradient, x, known in zip(

@@ -25,13 +25,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "tau_schedule": "linear",
         "tau_warmup_steps": 9,
         "gradient_accumulation_steps": 2,
-        "per_device_train_batch_size": 2,
+        "per_device_train_batch_size": 6,
     },
     "direction space": SAVED | {"space": "direction"},
     "direction space, applied to the update": SAVED
     | {"space": "direction", "applied_to": "update"},
     "factor space, applied to the update": SAVED
-    | {"space": "factor", "applied_to": "update", "per_device_train_batch_size": 2}
+    | {"space": "factor", "applied_to": "update", "per_device_train_batch_size": 6}
     | {"gradient_accumulation_steps": 2},
     "factor space, by tokens": SAVED | {"space": "factor", "domain_weights": "tokens"},
 }
@@ -134,7 +134,7 @@ def test_without_the_warm_starts_a_resumed_run_would_differ(
 
 
 def test_two_ranks_resume_in_a_later_epoch(tmp_path: Path, tiny_model_path: str) -> None:
-    settings = SAVED | {"per_device_train_batch_size": 2, "max_steps": 8, "save_total_limit": None}
+    settings = SAVED | {"per_device_train_batch_size": 6, "max_steps": 8, "save_total_limit": None}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     run_ranks(2, run, tiny_model_path, str(whole), settings)
     shutil.copytree(whole, cut)
@@ -148,7 +148,7 @@ def test_two_ranks_resume_in_a_later_epoch(tmp_path: Path, tiny_model_path: str)
 def test_two_ranks_report_the_mean_loss_of_a_resumed_runs_own_steps(
     tmp_path: Path, tiny_model_path: str
 ) -> None:
-    settings = SAVED | {"per_device_train_batch_size": 2, "max_steps": 4, "logging_steps": 4}
+    settings = SAVED | {"per_device_train_batch_size": 6, "max_steps": 4, "logging_steps": 4}
     run_ranks(2, run, tiny_model_path, str(tmp_path), settings)
     shutil.rmtree(tmp_path / "checkpoint-4")
     logs = [tmp_path / "checkpoint-2" / f"poise_log_{rank}.json" for rank in (0, 1)]

@@ -12,6 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from poise import IGATrainer
 from poise.iga.batches import IsomerSets, rows_by_domain
+from poise.iga.invariant import IGA
 from tests.exact import ROUNDING, apart, same
 from tests.grids import grid
 from tests.tiny import DOMAINS, tiny_isomers
@@ -21,14 +22,14 @@ pytestmark = pytest.mark.usefixtures("float64", "device")
 NEUTRAL = {"domain_weights": "tokens", "tau": 0.0, "projection": "none", "exact_resume": False}
 HOST: dict[str, dict[str, Any]] = {
     "one micro-batch": {},
-    "three micro-batches": {"gradient_accumulation_steps": 3, "per_device_train_batch_size": 2},
+    "three micro-batches": {"gradient_accumulation_steps": 3, "per_device_train_batch_size": 6},
     "no clipping, checkpointing": {"max_grad_norm": 0.0, "gradient_checkpointing": True},
 }
 COMMON = {"max_steps": 5}
 
 
 class _SameBatches(SFTTrainer):  # type: ignore[misc]
-    """The host, fed with the sequences of whole sets by domain; its code is untouched."""
+    """TRL, fed with the sequences of whole sets by domain; its code is untouched."""
 
     def _prepare_dataset(self, *args: Any, **kwargs: Any) -> Any:
         return IsomerSets(super()._prepare_dataset(*args, **kwargs), DOMAINS)
@@ -69,6 +70,7 @@ def run_host(
         key = (case, device)
         if key not in host_runs:
             config = make_iga_config(SFTConfig, **COMMON | HOST[case])
+            config.per_device_train_batch_size //= len(DOMAINS)  # its items are sets
             trainer = _SameBatches(**_arguments(exact_model_path, config))
             trainer.data_collator = _flat(trainer.data_collator)
             host_runs[key] = _weights(trainer)
@@ -104,9 +106,11 @@ def test_through_the_engine_it_is_the_host_within_rounding(
     run_host: Callable[[str], Any],
     make_iga_config: Callable[..., Any],
     exact_model_path: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = run_host(case)
-    settings = COMMON | HOST[case] | NEUTRAL | {"use_engine": True, "space": space}
+    settings = COMMON | HOST[case] | NEUTRAL | {"space": space}
+    monkeypatch.setattr(IGA, "is_neutral", False)
     trainer = IGATrainer(**_arguments(exact_model_path, make_iga_config(**settings)))
     assert trainer.engine is not None
     found = _weights(trainer)

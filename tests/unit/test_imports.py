@@ -91,9 +91,8 @@ def _is_standard(found: Import) -> bool:
 PARTS = {
     "pgpo": ("signal", "viscosity", "distance", "reward_functions", "step_scale"),
     "iga": (
-        *("mask", "masked_mean", "lowrank", "taps", "domains", "engine", "invariant", "method"),
-        *("direction_space", "factor_space", "weight_space", "step_masks", "statistics"),
-        *("running_means", "adapters", "baselines"),
+        *("mask", "domains", "engine", "invariant", "method", "statistics", "adapters"),
+        *("direction_space", "factor_space", "weight_space", "baselines"),
     ),
     "loss": (
         *("divergence", "tiled", "tiles", "tile_gradients", "token_statistics", "token_weights"),

@@ -43,7 +43,7 @@ USUAL = {
     "use_peft": "Train a LoRA adapter (lora_r, lora_alpha, lora_target_modules).",
     "learning_rate": "Peak learning rate (lr_scheduler_type, warmup_steps).",
     "max_steps": "Optimizer steps; by default num_train_epochs decides.",
-    "per_device_train_batch_size": "Rollouts of a micro-batch; of IGA, isomer sets.",
+    "per_device_train_batch_size": "Sequences of a micro-batch; of PGPO, rollouts.",
     "gradient_accumulation_steps": "Micro-batches of a step.",
     "num_generations": "Rollouts of a question.",
     "max_completion_length": "Longest rollout in tokens.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from trl import ModelConfig, get_peft_config
 
 from ..data.load import load_questions
-from ..iga.config import IGAConfig
+from ..iga.config import OLD_NAMES, IGAConfig
 from ..iga.trainer import IGATrainer
 from ..models import EMBEDDED_NAMES, resolve_model
 from . import launch
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
 
     Without `--config`, the embedded model has a setting of its own, which flags change.
     """
-    words = with_setting(argv)
+    words = with_setting(with_new_names(argv))
     parsed, launch_flags, own = launch.parse(make_parser(), words)
     check_arguments(*parsed[:2])
     if launch.needs_launcher(launch_flags):
@@ -74,6 +75,28 @@ def with_setting(argv: list[str]) -> list[str]:
         return argv
     logger.info("The setting of the embedded model: %s, then what flags say.", SETTING)
     return ["--config", SETTING, *argv]
+
+
+def with_new_names(argv: list[str]) -> list[str]:
+    """The command line with the arguments' new names, where it has old ones.
+
+    Beside a batch size, which counted isomer sets then, they stay: `IGAConfig` refuses both.
+    """
+    if _value(argv, "per_device_train_batch_size") is not None:
+        return argv
+    words = []
+    for word in argv:
+        flag, sign, value = word.partition("=")
+        old = flag[2:].replace("-", "_")
+        if flag.startswith("--") and old in OLD_NAMES:
+            warnings.warn(
+                f"--{old} is --iga_{old} now; its old name goes with the next release",
+                FutureWarning,
+                stacklevel=2,
+            )
+            word = f"--iga_{old}{sign}{value}"
+        words.append(word)
+    return words
 
 
 def _value(argv: list[str], name: str) -> str | None:
@@ -126,7 +149,7 @@ def load_dataset(script: IGAScriptArguments, config: IGAConfig) -> Any:
     options: dict[str, Any] = {"count": script.count, "seed": script.question_seed}
     generation = {name: getattr(script, name) for name in GENERATION}
     if _is_generated(script.dataset):
-        options |= generation | {"domains": config.domains}
+        options |= generation | {"domains": config.iga_domains}
     elif given := [f"--{name}" for name, value in generation.items() if value is not None]:
         raise ValueError(
             f"{' and '.join(given)}: expected generated sets ('{GENERATED}'), found the data set "

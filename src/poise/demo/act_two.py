@@ -18,7 +18,7 @@ _TEST_SETS = 40
 _LORA_RANK = 4
 _SETTING: dict[str, Any] = {
     "max_steps": 200,
-    "per_device_train_batch_size": 8,
+    "per_device_train_batch_size": 8 * len(_DOMAINS),
     "learning_rate": 2.0e-2,
     "lr_scheduler_type": "linear",
     "domain_weights": "equal",
@@ -32,8 +32,8 @@ _SETTING: dict[str, Any] = {
 }
 # Name -> setting, and share of the time.
 _ARMS: dict[str, tuple[dict[str, Any], float]] = {
-    "plain LoRA": ({"method": "erm"}, 0.45),
-    "IGA": ({"space": "direction"}, 0.55),
+    "plain LoRA": ({"iga_method": "erm"}, 0.45),
+    "IGA": ({"iga_space": "direction"}, 0.55),
 }
 _TESTS = {
     "in_distribution": "with the shortcut, as in training",

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
-
-from .lowrank import Factors
 
 # PEFT's LoRA on linear layers: y = base(x) + s B(A(dropout(x))), by their modules. They are not
 # imported: most need a library of their own.
@@ -26,6 +24,18 @@ LINEAR = {
         "eetq.EetqLoraLinear",
     )
 }
+
+
+class Factors(NamedTuple):
+    """A pair of LoRA factors, or of their gradients.
+
+    Args:
+        down: A, (r, in).
+        up: B, (out, r).
+    """
+
+    down: Tensor
+    up: Tensor
 
 
 @dataclass(frozen=True)

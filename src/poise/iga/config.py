@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 from trl import SFTConfig
 
 from ..machine import settle_precision
+from ..optimizers import refuse_steps_in_backward
 from .baselines import BASELINES, Baseline, make_baseline
-from .config_checks import check_host, check_method, check_types, check_values
+from .domains import WEIGHTS, Weights
 from .invariant import IGA
-from .method import Aggregator
+from .method import Aggregator, require
+
+TAU_SCHEDULES = ("constant", "linear")
+GRADIENTS = "the gradients that are taken apart by domain"
+# Arguments that describe `IGA`: its field -> ours.
+IGA_FIELDS = {
+    "space": "iga_space",
+    "tau": "tau",
+    "scale": "mask_scale",
+    "eps": "mask_eps",
+    "projection": "projection",
+    "rank": "projection_rank",
+    "oversampling": "projection_oversampling",
+    "update": "iga_update",
+    "applied_to": "iga_applied_to",
+}
+_SCHEDULE = ("tau_schedule", "tau_warmup_steps")
+# Names of 0.1, accepted for one release.
+OLD_NAMES = ("method", "method_options", "space", "update", "applied_to", "domains")
 
 
 def _option(default: Any, text: str) -> Any:
@@ -22,19 +43,22 @@ def _option(default: Any, text: str) -> Any:
 class IGAConfig(SFTConfig):  # type: ignore[misc]
     """Configuration of [`IGATrainer`]: everything of TRL's `SFTConfig`, and the arguments below.
 
-    What is done with the domains: `method`, `method_options`. "iga" is this trainer's own; others
-    are what it is compared with, on the same batches (see [`poise.iga.baselines`]).
+    What is done with the domains: `iga_method`, `iga_method_options`. "iga" is this trainer's own
+    method; the others are what it is compared with, on the same batches (see
+    [`poise.iga.baselines`]).
 
     What "iga" takes out, and how (see [`poise.iga.invariant.IGA`] for formulas and choices):
-    `space`, `tau`, `tau_schedule`, `tau_warmup_steps`, `mask_scale`, `mask_eps`, `projection`,
-    `projection_rank`, `projection_oversampling`, `update`, `applied_to`.
+    `iga_space`, `tau`, `tau_schedule`, `tau_warmup_steps`, `mask_scale`, `mask_eps`, `projection`,
+    `projection_rank`, `projection_oversampling`, `iga_update`, `iga_applied_to`.
 
-    Loss and batches: `domain_weights`, `domains`, `use_engine`. Two arguments of TRL's have another
-    meaning or default: `per_device_train_batch_size` counts isomer sets, not sequences (`Choice`: a
-    set is what the method compares, so a batch never holds a part of one), and
-    `completion_only_loss` is on.
+    Loss and batches: `domain_weights`, `iga_domains`. `per_device_train_batch_size` counts
+    sequences, as in TRL. It must be a multiple of the number of domains: a set is what the method
+    compares, so a batch never holds a part of one. `completion_only_loss` is on by default.
 
     Checkpoints: `exact_resume`.
+
+    The names of 0.1 (`method`, `method_options`, `space`, `update`, `applied_to`, `domains`) are
+    accepted for one release, with a FutureWarning.
 
     Choice: the direction space led in `experiments/shortcut_settings` and `experiments/shortcut`.
     The mask's and the projection's defaults are those that led in `experiments/isomers_settings`
@@ -42,22 +66,22 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
     (`experiments/isomers_confirm`).
 
     Raises:
-        ValueError: an argument outside its range, two that exclude each other, or one of the host's
-            that mixes the sequences of a batch or changes their loss.
+        ValueError: an argument outside its range, two that exclude each other, or one of TRL's that
+            mixes the sequences of a batch or changes their loss.
     """
 
-    method: str = _option(
+    iga_method: str = _option(
         "iga",
         "'iga', or a method to compare it with on the same batches: "
         + ", ".join(map(repr, BASELINES))
         + " ('erm' is plain fine-tuning), or 'torchjd:NAME' for any of TorchJD's aggregators.",
     )
-    method_options: dict[str, Any] | str | None = _option(
+    iga_method_options: dict[str, Any] | str | None = _option(
         None,
         "Options of the method by name, as a mapping or in JSON: '{\"penalty_weight\": 3}' for "
-        "'vrex'. 'iga' has arguments of its own instead.",
+        "'vrex'. 'iga' has arguments instead.",
     )
-    space: str = _option(
+    iga_space: str = _option(
         "direction",
         "What is taken out: 'direction' (gradients are projected off the directions in which the "
         "domains' inputs differ; cheapest, no mask and no low-rank projection), or what the "
@@ -95,12 +119,12 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
     projection_oversampling: int = _option(
         8, "Columns of the randomised projection beyond its rank."
     )
-    update: str = _option(
+    iga_update: str = _option(
         "chain",
         "From the projected gradient to the factors: 'chain' (chain rule, any optimizer) or "
         "'retraction' (one step on the manifold of low-rank matrices, plain SGD).",
     )
-    applied_to: str = _option(
+    iga_applied_to: str = _option(
         "gradient",
         "What mask or directions act on: 'gradient', or 'update', what the optimizer makes of it, "
         "so that an adaptive optimizer cannot undo them. Factor and direction space.",
@@ -110,14 +134,7 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         "What domains weigh in the loss: 'equal' (mean of the domains' mean losses) or 'tokens' "
         "(mean over all tokens, as plain fine-tuning has it).",
     )
-    use_engine: bool | None = _option(
-        None,
-        "Whether the engine acts on gradients. None: unless the setting is neutral (weight or "
-        "factor space with tau 0 and no projection). False is plain fine-tuning on the same "
-        "batches, with domain_weights, whatever the mask's settings; True goes through the engine "
-        "also where it changes nothing.",
-    )
-    domains: list[str] | None = _option(
+    iga_domains: list[str] | None = _option(
         None,
         "Domains of the training data; rows of others are an error. None takes all, in the order "
         "in which they first appear.",
@@ -133,53 +150,187 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         True, "Whether the loss is on the completion alone. False counts the prompt as well."
     )
 
-    _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "method_options"]  # noqa: RUF012
+    # Old names.
+    method: str | None = None
+    method_options: dict[str, Any] | str | None = None
+    space: str | None = None
+    update: str | None = None
+    applied_to: str | None = None
+    domains: list[str] | None = None
+
+    _VALID_DICT_FIELDS = [  # noqa: RUF012
+        *SFTConfig._VALID_DICT_FIELDS,
+        "iga_method_options",
+        "method_options",
+    ]
 
     def __post_init__(self) -> None:
+        self._take_old_names()
         settle_precision(self)
         super().__post_init__()
-        check_types(self)
-        check_method(self)
-        check_values(self)
-        self.iga()  # raises on values outside their range
-        check_host(self)
+        self._check_values()
+        self._check_method()
+        self._refuse_trl()
+
+    def _take_old_names(self) -> None:
+        given = [name for name in OLD_NAMES if getattr(self, name) is not None]
+        for old in given:
+            new = f"iga_{old}"
+            warnings.warn(
+                f"{old} is {new} now; its old name goes with the next release",
+                FutureWarning,
+                stacklevel=4,
+            )
+            if not self._is_default(new):
+                raise ValueError(f"{old} is the old name of {new}, found both; leave {old} out")
+            setattr(self, new, getattr(self, old))
+            setattr(self, old, None)
+        if given and not self._is_default("per_device_train_batch_size"):
+            raise ValueError(
+                f"per_device_train_batch_size={self.per_device_train_batch_size} counts sequences "
+                f"now, as in TRL; beside {given[0]}, an argument's old name, it may mean isomer "
+                f"sets. Multiply it by the number of domains, and write iga_{given[0]}"
+            )
+
+    def _is_default(self, name: str) -> bool:
+        is_same: bool = getattr(self, name) == type(self).__dataclass_fields__[name].default
+        return is_same
+
+    def _check_values(self) -> None:
+        for name, values in (("tau_schedule", TAU_SCHEDULES), ("domain_weights", WEIGHTS)):
+            if (found := getattr(self, name)) not in values:
+                raise ValueError(f"{name}: expected one of {', '.join(values)}, found {found!r}")
+        least = 1 if self.tau_schedule == "linear" else 0
+        require("tau_warmup_steps", self.tau_warmup_steps, low=least, is_whole=True)
+        if not isinstance(self.exact_resume, bool):
+            raise ValueError(f"exact_resume: expected true or false, found {self.exact_resume!r}")
         if self.save_only_model and self.exact_resume:
             raise ValueError(
                 "save_only_model=True leaves out the optimizer, so a run cannot be resumed; set "
                 "exact_resume=False as well"
             )
+        names = self.iga_domains
+        is_list = isinstance(names, list | tuple) and all(isinstance(n, str) for n in names)
+        if names is not None and not (is_list and 0 < len(names) == len(set(names))):
+            raise ValueError(
+                f"iga_domains: expected a list of different names, or none, found {names!r}"
+            )
+
+    def _check_method(self) -> None:
+        """The method's name and options, and that no option of another is set."""
+        options = self.iga_method_options
+        if options is not None and not isinstance(options, dict):
+            raise ValueError(
+                "iga_method_options: expected a mapping from names to values, or one in JSON, "
+                f"found {options!r}"
+            )
+        if self.iga_method != "iga":
+            self.baseline()  # raises on unknown names and options, and values outside their range
+            self._refuse_set(
+                (*IGA_FIELDS.values(), *_SCHEDULE),
+                f"belongs to iga_method 'iga', found {self.iga_method!r}; leave it out (options of "
+                "other methods go into iga_method_options)",
+            )
+            return
+        if options:
+            raise ValueError(
+                "iga_method_options: expected none for iga_method 'iga', whose settings are "
+                f"arguments (tau, mask_scale, ...), found {options!r}"
+            )
+        self.iga()  # raises on values outside their range
+        if self.iga_space == "direction":
+            self._refuse_set(
+                _SCHEDULE, "shapes a mask, found iga_space 'direction', which has none"
+            )
+
+    def _refuse_set(self, names: tuple[str, ...], reason: str) -> None:
+        for name in names:
+            if not self._is_default(name):
+                raise ValueError(f"{name}={getattr(self, name)!r} {reason}")
+
+    def _refuse_trl(self) -> None:
+        """Refuses what TRL can do and a batch of isomer sets cannot."""
+        if self.needs_engine:
+            refuse_steps_in_backward(self.optim, GRADIENTS)
+        for name, (is_set, reason) in {
+            "packing": (
+                self.packing or self.eval_packing,
+                "it joins sequences of several domains in one row; set packing=False",
+            ),
+            "padding_free": (
+                self.padding_free,
+                "it joins sequences of several domains in one row; set padding_free=False",
+            ),
+            "loss_type": (
+                self.loss_type != "nll",
+                "domains are compared by their mean log-loss; set loss_type='nll'",
+            ),
+            "label_smoothing_factor": (
+                self.label_smoothing_factor != 0,
+                "domains are compared by their mean log-loss; set it to 0",
+            ),
+            "use_liger_kernel": (
+                self.use_liger_kernel,
+                "it replaces layers whose gradients are taken apart; set it to False",
+            ),
+            "torch_compile": (
+                self.torch_compile,
+                "compiled layers pass over the engine's hooks; set it to False",
+            ),
+            "auto_find_batch_size": (
+                self.auto_find_batch_size,
+                "a batch is made of whole isomer sets; lower per_device_train_batch_size, and "
+                "raise gradient_accumulation_steps",
+            ),
+            "train_sampling_strategy": (
+                self.train_sampling_strategy in ("group_by_length", "batch_rebalance"),
+                "isomer sets have no length; set it to 'random' or 'sequential'",
+            ),
+            "dataset_kwargs": (
+                (self.dataset_kwargs or {}).get("skip_prepare_dataset"),
+                "isomer sets are made of the rows that are prepared; rows that have input_ids are "
+                "not tokenised again, so leave out skip_prepare_dataset",
+            ),
+        }.items():
+            if is_set:
+                found = getattr(self, name)
+                raise ValueError(f"{name}={found!r} does not work with IGA: {reason}")
 
     def iga(self) -> IGA:
-        """Mask and projection that these arguments describe."""
-        return IGA(
-            space=self.space,  # type: ignore[arg-type]
-            tau=self.tau,
-            scale=self.mask_scale,  # type: ignore[arg-type]
-            eps=self.mask_eps,
-            projection=self.projection,  # type: ignore[arg-type]
-            rank=self.projection_rank,
-            oversampling=self.projection_oversampling,
-            update=self.update,  # type: ignore[arg-type]
-            applied_to=self.applied_to,  # type: ignore[arg-type]
-        )
+        """Mask and projection that these arguments describe.
+
+        Raises:
+            ValueError: a value outside its range, or two that exclude each other.
+        """
+        try:
+            return IGA(**{name: getattr(self, ours) for name, ours in IGA_FIELDS.items()})
+        except ValueError as error:  # of IGA's fields: here they have other names
+            text = re.sub(r"^\w+", lambda word: IGA_FIELDS.get(word[0], word[0]), str(error))
+            raise ValueError(text) from None
 
     def baseline(self, domains: int = 1) -> Baseline | None:
-        """The objective or aggregator that `method` names; None for "iga" and "erm".
+        """The objective or aggregator that `iga_method` names; None for "iga" and "erm".
 
         Args:
             domains: K.
         """
-        if self.method == "iga":
+        if self.iga_method == "iga":
             return None
-        options: Any = self.method_options
-        return make_baseline(self.method, options, domains, self.seed)
+        options: Any = self.iga_method_options
+        return make_baseline(self.iga_method, options, domains, self.seed)
+
+    @property
+    def by(self) -> Weights:
+        """`domain_weights`, by its type."""
+        return self.domain_weights  # type: ignore[return-value]
 
     @property
     def needs_engine(self) -> bool:
-        """Whether gradients are taken apart by domain."""
-        if self.method != "iga":
+        """Whether gradients are taken apart by domain: not by objectives, plain fine-tuning, or a
+        setting that changes nothing (weight or factor space with tau 0 and no projection)."""
+        if self.iga_method != "iga":
             return isinstance(self.baseline(), Aggregator)
-        return not self.iga().is_neutral if self.use_engine is None else self.use_engine
+        return not self.iga().is_neutral
 
     def tau_at(self, step: int) -> float:
         """Temperature of an optimizer step, counted from 0.

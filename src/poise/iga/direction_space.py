@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,10 +10,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .adapters import Adapter
-from .domains import DomainBatch, by_sequence
-from .masked_mean import accumulation_dtype
+from .domains import Pass
+from .mask import accumulation_dtype, widest_dtype
 from .statistics import StatisticsLog
-from .taps import Hooks
 
 DECAY = 0.9  # of the running sums, a step
 LEAST = 1e-3  # tokens that a domain has in them, below which it is forgotten
@@ -54,14 +53,18 @@ class DirectionSpace:
     def __init__(self, adapters: Sequence[Adapter], is_kept_off: bool = False) -> None:
         self.statistics = StatisticsLog()
         self._layers = [_Layer(adapter, is_kept_off) for adapter in adapters]
+        self._sums: _Sums | None = None
 
-    def attach(self, hooks: Hooks, batch: DomainBatch, tau: float) -> None:
+    def attach(self, watched: Pass) -> None:
         """Hooks every layer for one forward and backward pass."""
+        self._sums = _Sums(watched)
         for layer in self._layers:
-            layer.attach(hooks, batch)
+            layer.attach(watched, self._sums)
 
     def detach(self) -> None:
         """Ends a pass, also an interrupted one."""
+        if self._sums is not None:
+            self._sums.forget()
         for layer in self._layers:
             layer.is_seen = False
 
@@ -94,8 +97,9 @@ class DirectionSpace:
         ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         if ranks > 1:
             self._add_up_over_ranks(ranks)
+        self._project_down()
+        self._project_up()
         for layer in self._layers:
-            layer.project(self.statistics)
             layer.learn()
         self._find_directions()
 
@@ -105,23 +109,51 @@ class DirectionSpace:
     @torch.no_grad()
     def after_step(self) -> None:
         """Projects A off the directions of the next step."""
-        for layer in self._layers:
-            layer.keep_off()
+        kept_off = ((x, (x.down, x.basis)) for x in self._layers if x.is_kept_off)
+        for layers, (down, basis) in _stacks(kept_off):
+            down = down.to(basis)
+            for layer, part in zip(layers, down @ basis @ basis.mT, strict=True):
+                layer.down.sub_(part.to(layer.down))
+                layer.is_off = True
 
     def _find_directions(self) -> None:
         """P of every layer, all layers of one width at once."""
-        alike: dict[tuple[int, ...], list[_Layer]] = {}
-        for layer in self._layers:
-            if layer.running is not None:
-                alike.setdefault(tuple(layer.running.shape), []).append(layer)
-        for layers in alike.values():
-            running = torch.stack([layer.running for layer in layers if layer.running is not None])
+        for layers, (running,) in _stacks((x, (x.running,)) for x in self._layers):
             for layer, basis in zip(layers, domain_directions(running), strict=True):
                 layer.basis = basis
 
+    def _project_down(self) -> None:
+        """Takes P out of A's gradients."""
+        used = [layer for layer in self._layers if layer.step is not None]
+        for layer in used:
+            if layer.basis is None:
+                plain = torch.tensor([1.0, 0.0, 1.0, 1.0], device=layer.down.device)
+                self.statistics.add(layer.name, plain)
+        for layers, (gradient, basis) in _stacks((x, (x.down.grad, x.basis)) for x in used):
+            gradient = gradient.to(basis)
+            part = gradient @ basis
+            seen = _seen(basis, part, gradient)
+            gradient.baddbmm_(part, basis.mT, alpha=-1)
+            for layer, own, new in zip(layers, seen, gradient, strict=True):
+                self.statistics.add(layer.name, own)
+                assert layer.down.grad is not None
+                layer.down.grad.copy_(new)
+
+    def _project_up(self) -> None:
+        """Takes P out of B's gradients."""
+        read = ((x, x.step) for x in self._layers if x.step is not None and not x.is_off)
+        parts = ((x, (step.removed, x.down.detach(), x.basis, x.up.grad)) for x, step in read)
+        for layers, (removed, down, basis, _) in _stacks(parts):
+            taken = removed.mT @ (down.to(basis) @ basis).mT
+            for layer, own in zip(layers, taken, strict=True):
+                assert layer.up.grad is not None
+                layer.up.grad.sub_(own.to(layer.up.grad))
+
     def _add_up_over_ranks(self, ranks: int) -> None:
         """A rank without a layer's tokens, or without any loss, adds zeros."""
-        known = torch.tensor([layer.size for layer in self._layers], device=self._layers[0].device)
+        known = torch.tensor(
+            [layer.size for layer in self._layers], device=self._layers[0].down.device
+        )
         dist.all_reduce(known, dist.ReduceOp.MAX)
         parts: list[Tensor] = []
         for layer, (groups, domains) in zip(self._layers, known.tolist(), strict=True):
@@ -134,7 +166,8 @@ class DirectionSpace:
         for part, total in zip(parts, torch.split(flat, [p.numel() for p in parts]), strict=True):
             part.copy_(total.view_as(part))
         for layer in self._layers:
-            layer.average(ranks)
+            if layer.step is not None:
+                layer.step.removed.div_(ranks)  # a mean over ranks, as the gradients are
 
 
 def domain_directions(running: Tensor) -> Tensor:
@@ -146,24 +179,115 @@ def domain_directions(running: Tensor) -> Tensor:
 
     Returns:
         Columns of zeros where there are fewer directions.
+
+    Choice: a direction counts whose singular value is more than the rounding of the means. By the
+    Gram matrix of the differences values below 1e-8 of the largest are lost; it is used for float32
+    in float64 alone, where the rounding of the means is far above that. Else the SVD is taken.
     """
     counts = running[..., -1:]
     has_tokens = counts > LEAST
     means = torch.where(has_tokens, running[..., :-1] / counts.clamp_min(LEAST), 0.0)
     center = means.sum(2, keepdim=True) / has_tokens.sum(2, keepdim=True).clamp_min(1)
     differences = torch.where(has_tokens, means - center, 0.0).flatten(1, 2)
-    _, values, right = torch.linalg.svd(differences, full_matrices=False)
+    wide = widest_dtype(running.device)
+    decompose = _svd if running.dtype == wide else _by_gram_matrix
+    values, right = decompose(differences.to(wide))
     rank = running.shape[1] * (running.shape[2] - 1)
     eps = torch.finfo(running.dtype).eps * max(differences.shape[1:])
     # The differences' rounding is that of the means.
     size = means.flatten(1).norm(dim=1, keepdim=True)
     is_direction = values[:, :rank] > eps * size
-    basis: Tensor = (right[:, :rank] * is_direction[..., None]).transpose(1, 2)
-    return basis
+    basis = torch.where(is_direction[..., None], right[:, :rank], 0.0).to(running)
+    return basis.mT  # its rows stay dense: a product with few columns is several times faster so
+
+
+def _svd(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular values and right vectors, in rows, of (n, rows, columns)."""
+    _, values, right = torch.linalg.svd(matrices, full_matrices=False)
+    return values, right
+
+
+def _by_gram_matrix(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """`_svd`, from small (rows x rows) matrices, all of them at once."""
+    squares, left = torch.linalg.eigh(matrices @ matrices.mT)
+    number = min(matrices.shape[1:])
+    values = squares.flip(1)[:, :number].clamp_min(0).sqrt()
+    right = left.flip(2)[..., :number].mT @ matrices
+    return values, right / values.clamp_min(torch.finfo(values.dtype).tiny)[..., None]
+
+
+def _stacks(
+    parts: Iterable[tuple[_Layer, tuple[Tensor | None, ...]]],
+) -> Iterator[tuple[list[_Layer], list[Tensor]]]:
+    """Layers whose tensors are there and have the same shapes, and these stacked, (n, ...) each.
+
+    One call for all is several times faster than one a layer.
+    """
+    alike: dict[object, list[tuple[_Layer, list[Tensor]]]] = {}
+    for layer, tensors in parts:
+        own = [tensor for tensor in tensors if tensor is not None]
+        if len(own) == len(tensors):
+            key = tuple((tensor.shape, tensor.dtype) for tensor in own)
+            alike.setdefault(key, []).append((layer, own))
+    for found in alike.values():
+        columns = zip(*(own for _, own in found), strict=True)
+        yield [layer for layer, _ in found], [torch.stack(column) for column in columns]
+
+
+class _Sums:
+    """Sums of inputs by domain in one pass.
+
+    Layers that share an input (query, key, value; gate, up) have their backward one after the
+    other, and share its sums.
+    """
+
+    def __init__(self, watched: Pass) -> None:
+        self._watched, self._batch = watched, watched.batch
+        self._groups: dict[tuple[int, torch.dtype], Tensor] = {}  # by tokens of a sequence
+        self.forget()
+
+    def forget(self) -> None:
+        """Lets go of the last input."""
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def of(self, x: Tensor) -> Tensor:
+        """(groups, K, in + 1), the numbers of tokens last, of (batch, tokens, in)."""
+        if self._last is None or not x.is_set_to(self._last[0]):
+            self._last = x, self._add_up(x)
+        return self._last[1]
+
+    def _add_up(self, x: Tensor) -> Tensor:
+        # In float32 at least: a sum in half precision rounds away what the domains differ in.
+        wide = x.to(accumulation_dtype(x.dtype))
+        mask = self._watched.mask_of(x)
+        key = x.shape[1], wide.dtype
+        if key not in self._groups:
+            tokens = wide.new_ones(x.shape[:2]) if mask is None else mask.to(wide)
+            self._groups[key] = self._in_groups(tokens)
+        if mask is not None:
+            wide = wide.masked_fill(~mask[..., None], 0.0)  # not a number may stand there
+        groups = self._groups[key]
+        # Of sequences first, then of domains: the work on the tokens does not grow with K.
+        sums = torch.cat([torch.bmm(groups, wide), groups.sum(2, keepdim=True)], 2).transpose(0, 1)
+        by_domain = sums.new_zeros(len(sums), len(self._batch.host.counts), sums.shape[2])
+        return by_domain.index_add_(1, self._batch.domains, sums)
+
+    def _in_groups(self, tokens: Tensor) -> Tensor:
+        """(batch, groups, tokens), 1 where a token is of the group.
+
+        Groups are the others, and those at which something is predicted. A layer that sees another
+        number of tokens has them all in the first.
+        """
+        predicting = self._batch.predicting
+        if predicting is None:
+            return tokens[:, None]
+        is_known = predicting.shape == tokens.shape
+        chosen = tokens * predicting.to(tokens) if is_known else torch.zeros_like(tokens)
+        return torch.stack([tokens - chosen, chosen], 1)
 
 
 class _Step(NamedTuple):
-    """What a step adds up: (groups, K, in + 1) sums of inputs and counts; C (out, directions)."""
+    """What a step adds up: (groups, K, in + 1) sums of inputs and counts; C^T (directions, out)."""
 
     inputs: Tensor
     removed: Tensor
@@ -175,67 +299,73 @@ class _Layer:
     def __init__(self, adapter: Adapter, is_kept_off: bool) -> None:
         self.name = adapter.name
         # Of a frozen A the gradient of B alone is projected.
-        self._is_kept_off = is_kept_off and adapter.down.weight.requires_grad
-        self._is_off = False  # whether A is, off the basis as it is
         self._adapter = adapter
+        self._can_be_off = is_kept_off and self.down.requires_grad
+        self.is_off = False  # whether A is, off the basis as it is
         self.running: Tensor | None = None
         self.basis: Tensor | None = None  # P (in, directions)
         self.is_seen = False
         self.forget_step()
 
     @property
-    def device(self) -> torch.device:
-        return self._adapter.down.weight.device
+    def down(self) -> Tensor:
+        """A."""
+        return self._adapter.down.weight
+
+    @property
+    def up(self) -> Tensor:
+        """B."""
+        return self._adapter.up.weight
+
+    @property
+    def is_kept_off(self) -> bool:
+        """Whether A itself is to be projected."""
+        return self._can_be_off and self.basis is not None
 
     def forget_step(self) -> None:
-        self._step: _Step | None = None
+        self.step: _Step | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """Groups and domains of the step, 0 where the layer was not used."""
-        if self._step is None:
+        if self.step is None:
             return 0, 0
-        groups, domains, _ = self._step.inputs.shape
+        groups, domains, _ = self.step.inputs.shape
         return groups, domains
 
     def parts(self, groups: int, domains: int) -> tuple[Tensor, Tensor]:
         """The step's sums, zeros at its beginning."""
-        if self._step is None:
-            down, up = self._adapter.parameters
-            dtype = accumulation_dtype(down.dtype)
-            directions = min(groups * (domains - 1), down.shape[1])
-            self._step = _Step(
-                torch.zeros(groups, domains, down.shape[1] + 1, dtype=dtype, device=down.device),
-                torch.zeros(up.shape[0], directions, dtype=dtype, device=down.device),
+        if self.step is None:
+            width, dtype = self.down.shape[1], accumulation_dtype(self.down.dtype)
+            directions = min(groups * (domains - 1), width)
+            self.step = _Step(
+                self.down.new_zeros(groups, domains, width + 1, dtype=dtype),
+                self.down.new_zeros(directions, self.up.shape[0], dtype=dtype),
             )
-        return self._step
+        return self.step
 
-    def average(self, ranks: int) -> None:
-        """C as the gradients are, a mean over ranks."""
-        if self._step is not None:
-            self._step.removed.div_(ranks)
-
-    def attach(self, hooks: Hooks, batch: DomainBatch) -> None:
+    def attach(self, watched: Pass, sums: _Sums) -> None:
         self.is_seen = False
         adapter = self._adapter
 
         def see(x: Tensor, delta: Tensor) -> None:
             self.is_seen = True
-            self._add(x, delta, hooks, batch)
+            self._add(x, delta, watched, sums)
 
         def check(gradient: Tensor) -> Tensor:
             if not self.is_seen:
-                hooks.expect_none(gradient, self.name)
+                watched.expect_none(gradient, self.name)
             return gradient
 
-        hooks.tap(adapter.source, adapter.up, see)
-        for parameter in adapter.parameters:
-            hooks.replace_gradient(parameter, check)
+        watched.tap(adapter.source, adapter.up, see)
+        for parameter in (self.down, self.up):
+            watched.replace_gradient(parameter, check)
 
     @torch.no_grad()
-    def _add(self, x: Tensor, delta: Tensor, hooks: Hooks, batch: DomainBatch) -> None:
+    def _add(self, x: Tensor, delta: Tensor, watched: Pass, sums: _Sums) -> None:
+        batch = watched.batch
         groups = 1 if batch.predicting is None else 2
-        seen = self.running if self._step is None else self._step.inputs
+        seen = self.running if self.step is None else self.step.inputs
         if seen is not None and seen.shape[:2] != (groups, len(batch.host.counts)):
             raise ValueError(
                 "expected as many domains in every batch, and predicting for all of them or for "
@@ -245,50 +375,20 @@ class _Layer:
         inputs, removed = self.parts(groups, len(batch.host.counts))
         number = len(batch.host.domains)
         x, delta = (
-            by_sequence(t, number, hooks.lengths, self.name).reshape(number, -1, t.shape[-1])
-            for t in (x, delta)
+            watched.by_sequence(t, self.name).reshape(number, -1, t.shape[-1]) for t in (x, delta)
         )
-        is_token = hooks.is_token(x).to(inputs)
-        # In float32 at least: a sum in half precision rounds away what the domains differ in.
-        wide = x.to(inputs).masked_fill((is_token == 0)[..., None], 0.0)
-        for group, tokens in enumerate(_groups(is_token, batch.predicting)):
-            sums = torch.bmm(tokens[:, None], wide)[:, 0]
-            both = torch.cat([sums, tokens.sum(1, keepdim=True)], 1)
-            inputs[group].index_add_(0, batch.domains, both)
-        if self.basis is not None and not self._is_off:
-            coordinates = x @ self.basis.to(x)
-            removed += (delta.flatten(0, 1).T @ coordinates.flatten(0, 1).to(delta)).to(removed)
-
-    def project(self, statistics: StatisticsLog) -> None:
-        """Takes P out of both factors' gradients."""
-        if self._step is None:
-            return
-        if self.basis is None:
-            statistics.add(self.name, self._step.inputs.new_tensor([1.0, 0.0, 1.0, 1.0]))
-            return
-        down, up = self._adapter.parameters
-        basis = self.basis
-        if down.grad is not None:
-            gradient = down.grad.to(basis)
-            part = gradient @ basis
-            statistics.add(self.name, _seen(basis, part, gradient))
-            down.grad.copy_(gradient - part @ basis.T)
-        if up.grad is not None and not self._is_off:
-            up.grad.sub_((self._step.removed @ (down.detach().to(basis) @ basis).T).to(up.grad))
-
-    def keep_off(self) -> None:
-        """Projects A itself."""
-        if self._is_kept_off and self.basis is not None:
-            down = self._adapter.down.weight
-            down.sub_(((down.to(self.basis) @ self.basis) @ self.basis.T).to(down))
-            self._is_off = True
+        inputs += sums.of(x)
+        if self.basis is not None and not self.is_off:
+            coordinates = x.flatten(0, 1) @ self.basis.to(x)
+            removed += (coordinates.T.to(delta) @ delta.flatten(0, 1)).to(removed)
 
     def learn(self) -> None:
         """Adds the step's inputs to the running sums."""
-        if self._step is not None:
-            inputs = self._step.inputs
-            self.running = inputs if self.running is None else DECAY * self.running + inputs
-            self._is_off = False  # a step that is not taken leaves A where it is
+        if self.step is not None:
+            inputs = self.step.inputs
+            running = self.running
+            self.running = inputs if running is None else inputs.add(running, alpha=DECAY)
+            self.is_off = False  # a step that is not taken leaves A where it is
         self.forget_step()
 
     def load(self, running: Tensor | None) -> None:
@@ -297,34 +397,26 @@ class _Layer:
         Raises:
             ValueError: they are of another width.
         """
-        width = self._adapter.down.weight.shape[1] + 1
+        width = self.down.shape[1] + 1
         if running is not None:
             if running.dim() != 3 or running.shape[2] != width:
                 raise ValueError(
                     f"running sums: expected shape (groups, K, {width}) for {self.name}, found "
                     f"{tuple(running.shape)}; they belong to another model or space"
                 )
-            running = running.to(self.device)
+            running = running.to(self.down.device)
         self.running, self.basis = running, None
-        self._is_off = self._is_kept_off  # as it was saved, after its step
+        self.is_off = self._can_be_off  # as it was saved, after its step
         self.forget_step()
 
 
-def _groups(tokens: Tensor, predicting: Tensor | None) -> tuple[Tensor, ...]:
-    """Weights (batch, tokens) of each group: the others, and those at which something is predicted.
-
-    A layer that sees another number of tokens has them all in the first.
-    """
-    if predicting is None or predicting.shape != tokens.shape:
-        return (tokens,)
-    chosen = tokens * predicting.to(tokens)
-    return tokens - chosen, chosen
-
-
 def _seen(basis: Tensor, part: Tensor, gradient: Tensor) -> Tensor:
-    """Share of directions that stay, and of A's gradient that goes; no domains are compared."""
-    width, directions = basis.shape
+    """(n, 4): shares of directions that stay, and of A's gradients that go; no domains are
+    compared."""
+    width, directions = basis.shape[1:]
     tiny = torch.finfo(gradient.dtype).tiny
-    suppressed = part.square().sum() / gradient.square().sum().clamp_min(tiny)
-    kept = suppressed.new_tensor([1 - directions / width])
-    return torch.cat([kept, suppressed[None], suppressed.new_ones(2)])
+    power, gone = (torch.linalg.vector_norm(t, dim=(1, 2)).square() for t in (gradient, part))
+    ones = torch.ones_like(power)
+    return torch.stack(
+        [ones * (1 - directions / width), gone / power.clamp_min(tiny), ones, ones], 1
+    )

@@ -1,121 +1,98 @@
-"""Which rows of a batch belong to which domain, and what their losses weigh."""
+"""One pass over a batch, taken apart by domain: whose rows are whose, and what each layer saw."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Weights = Literal["equal", "tokens"]
+WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 
 
-class OnHost(NamedTuple):
-    """Domains and counts as the host knows them, for which it has waited once.
+def weigh_domains(counts: Sequence[float], by: Weights = "equal") -> dict[int, float]:
+    """w_k of the domains that have tokens, 1 / their number or n_k / n; they add up to 1.
 
     Args:
-        domains: of each sequence.
-        counts: loss tokens of each domain.
-    """
-
-    domains: tuple[int, ...]
-    counts: tuple[float, ...]
-
-    @property
-    def present(self) -> tuple[int, ...]:
-        """Domains that have tokens."""
-        return tuple(k for k, count in enumerate(self.counts) if count > 0)
-
-    def weights(self, *, by_tokens: bool) -> dict[int, float]:
-        """w_k of the present domains: equal, or by tokens; they add up to 1."""
-        total = sum(self.counts)
-        return {
-            k: self.counts[k] / total if by_tokens else 1 / len(self.present) for k in self.present
-        }
-
-
-def read_domains(domains: Tensor, counts: Tensor) -> OnHost:
-    """Copies both to the host, at once.
+        counts: K numbers n_k of loss tokens.
+        by: "equal", or "tokens".
 
     Raises:
-        ValueError: no sequence or no domain, or other shapes than (batch,) and (K,).
+        ValueError: other weights.
     """
-    if domains.dim() != 1 or counts.dim() != 1 or not domains.numel():
-        raise ValueError(
-            "domains, counts: expected shapes (batch,) and (K,), found "
-            f"{tuple(domains.shape)} and {tuple(counts.shape)}"
-        )
-    values = torch.cat([domains.to(counts.device), counts.detach()]).tolist()
-    number = len(domains)
-    return OnHost(tuple(map(int, values[:number])), tuple(map(float, values[number:])))
+    if by not in WEIGHTS:
+        raise ValueError(f"weights: expected one of {', '.join(WEIGHTS)}, found {by!r}")
+    total, present = sum(counts), [k for k, count in enumerate(counts) if count > 0]
+    return {k: counts[k] / total if by == "tokens" else 1 / len(present) for k in present}
 
 
 @dataclass(frozen=True)
 class DomainBatch:
-    """What the engine has to know of a (micro-)batch, whose loss is share * sum_k w_k L_k.
+    """Domains of a (micro-)batch's sequences, and how many tokens of each have a loss.
 
-    L_k is the mean loss over the n_k loss tokens of domain k. Domains without tokens are missing,
-    and have no weight; the others weigh w_k = 1 / (domains present), or n_k / n by tokens.
+    A domain without tokens is missing: it has no loss and no weight.
 
     Args:
         domains: (batch,) domain of each sequence, 0 to K - 1, on the model's device.
         counts: (K,) numbers n_k of loss tokens (or of whatever the domain's mean is over).
-        share: factor of the whole, e.g. 1 / micro-batches, times a gradient scaler's scale.
-        by_tokens: weights by tokens, as plain fine-tuning has them.
-        known: both as the host knows them, where it has read them before.
-        predicting: (batch, tokens), which tokens the loss's are predicted at: the tokens before
-            them, mostly. The direction space keeps their inputs' means apart from the others'.
+        predicting: (batch, tokens), at which tokens the loss's are predicted: mostly the tokens
+            before them. The direction space keeps their inputs' means apart from the others'.
 
     Raises:
-        ValueError: no sequence or no token, a domain outside 0 to K - 1, a domain with tokens and
-            without sequences, a share that is not above 0.
+        ValueError: no sequence, other shapes, a domain outside 0 to K - 1, a domain with tokens and
+            without sequences.
     """
 
     domains: Tensor
     counts: Tensor
-    share: float = 1.0
-    by_tokens: bool = False
-    known: OnHost | None = None
     predicting: Tensor | None = None
 
     def __post_init__(self) -> None:
-        numbers, counts = self.host
-        if min(numbers) < 0 or max(numbers) >= len(counts):
+        domains, counts = self.domains, self.counts
+        if domains.dim() != 1 or counts.dim() != 1 or not domains.numel():
             raise ValueError(
-                f"domains: expected numbers from 0 to {len(counts) - 1}, found "
+                "domains, counts: expected shapes (batch,) and (K,), found "
+                f"{tuple(domains.shape)} and {tuple(counts.shape)}"
+            )
+        numbers, tokens = self.host
+        if min(numbers) < 0 or max(numbers) >= len(tokens):
+            raise ValueError(
+                f"domains: expected numbers from 0 to {len(tokens) - 1}, found "
                 f"{min(numbers)} to {max(numbers)}"
             )
-        if not self.host.present:
-            raise ValueError("counts: expected loss tokens in at least one domain, found none")
-        if absent := [k for k in self.host.present if k not in numbers]:
+        if absent := [k for k in self.present if k not in numbers]:
             raise ValueError(
                 f"counts: expected no tokens for domains without sequences, found some for {absent}"
             )
-        if not self.share > 0:
-            raise ValueError(f"share: expected a number above 0, found {self.share!r}")
 
     @cached_property
     def host(self) -> OnHost:
-        """Domains and counts, for which the host has waited at most once."""
-        return self.known or read_domains(self.domains, self.counts)
+        """Domains and counts as the host knows them, for which it waits once."""
+        domains, counts = self.domains.to(self.counts.device), self.counts.detach()
+        values = torch.cat([domains, counts]).tolist()
+        number = len(domains)
+        return OnHost(tuple(map(int, values[:number])), tuple(map(float, values[number:])))
 
     @cached_property
-    def weights(self) -> Tensor:
-        """(K,) float64 weights w_k on the CPU, 0 for missing domains; they add up to 1."""
-        every = [self.shares.get(k, 0.0) for k in range(len(self.host.counts))]
+    def present(self) -> tuple[int, ...]:
+        """Domains that have tokens."""
+        return tuple(k for k, count in enumerate(self.host.counts) if count > 0)
+
+    def weights(self, by: Weights = "equal") -> Tensor:
+        """(K,) float64 weights w_k on the CPU, 0 for missing domains; see `weigh_domains`."""
+        found = weigh_domains(self.host.counts, by)
+        every = [found.get(k, 0.0) for k in range(len(self.host.counts))]
         return torch.tensor(every, dtype=torch.float64)
-
-    @cached_property
-    def shares(self) -> dict[int, float]:
-        """Weights w_k of the present domains."""
-        return self.host.weights(by_tokens=self.by_tokens)
 
     @cached_property
     def rows(self) -> dict[int, Tensor | slice]:
         """(n,) places in the batch of each present domain's sequences; a slice where they are
         neighbours, which spares a copy of what every layer saw."""
-        places = {k: [i for i, d in enumerate(self.host.domains) if d == k] for k in self.shares}
+        places = {k: [i for i, d in enumerate(self.host.domains) if d == k] for k in self.present}
         result: dict[int, Tensor | slice] = {
             k: slice(p[0], p[-1] + 1) for k, p in places.items() if p[-1] - p[0] + 1 == len(p)
         }
@@ -127,59 +104,256 @@ class DomainBatch:
             )
         return {k: result[k] for k in places}
 
-    @cached_property
+
+class OnHost(NamedTuple):
+    """Domains of the sequences, and loss tokens of the domains, as plain numbers."""
+
+    domains: tuple[int, ...]
+    counts: tuple[float, ...]
+
+
+Sink = Callable[[Tensor, Tensor], None]
+
+
+class Pass:
+    """One forward and one backward pass over a batch, under hooks.
+
+    It owns the hooks: they go at the end of a `with`, also after an exception. `weigh` makes the
+    loss of the domains' losses, so that what arrives at a layer is known to be
+    share * scale * w_k times the gradient of L_k.
+
+    Args:
+        batch: whose domains are kept apart.
+        tau: temperature of the mask.
+    """
+
+    def __init__(self, batch: DomainBatch, tau: float = 0.0) -> None:
+        self.batch, self.tau = batch, tau
+        self.by: Weights = "equal"
+        # Tokens that a sequence has, as far as seen: rows of (batch * tokens, features) need it.
+        self.lengths: set[int] = {1}
+        self._weights: dict[int, float] | None = None
+        self._share = 1.0
+        self._handles: list[Any] = []
+        self._unseen: list[tuple[str, Tensor]] = []
+        self._masks: list[Tensor] = []
+
+    def __enter__(self) -> Pass:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    # What the loss is
+
+    def weigh(
+        self, losses: Tensor, by: Weights = "equal", share: float = 1.0, scale: float = 1.0
+    ) -> Tensor:
+        """share * sum_k w_k L_k; see `GradientEngine.weigh`."""
+        if losses.shape != self.batch.counts.shape:
+            raise ValueError(
+                f"losses: expected shape {tuple(self.batch.counts.shape)}, one mean loss a domain, "
+                f"found {tuple(losses.shape)}"
+            )
+        for name, value in (("share", share), ("scale", scale)):
+            if not value > 0:
+                raise ValueError(f"{name}: expected a number above 0, found {value!r}")
+        if not self.batch.present:
+            raise ValueError("counts: expected loss tokens in at least one domain, found none")
+        self._weights, self.by = weigh_domains(self.batch.host.counts, by), by
+        self._share = share * scale
+        return share * weighted_sum(self._weights, losses)
+
+    @property
+    def is_weighed(self) -> bool:
+        """Whether `weigh` has made a loss."""
+        return self._weights is not None
+
+    @property
+    def weights(self) -> dict[int, float]:
+        """Weights w_k of the present domains.
+
+        Raises:
+            RuntimeError: a backward pass began of a loss that `weigh` has not made.
+        """
+        if self._weights is None:
+            raise RuntimeError(
+                "expected a loss of the domains' losses, found a backward pass of another, whose "
+                "weights are not known; call engine.backward(losses, weights) within `collect`"
+            )
+        return self._weights
+
+    @property
+    def share(self) -> float:
+        """Factor of sum_k w_k L_k in what is differentiated."""
+        return self._share
+
+    @property
     def units(self) -> dict[int, float]:
-        """Factors from the batch loss's gradient to that of each L_k: 1 / (share * w_k)."""
-        return {k: 1.0 / (self.share * weight) for k, weight in self.shares.items()}
+        """Factors from what arrives to the gradient of each L_k: 1 / (share * w_k)."""
+        return {k: 1.0 / (self._share * weight) for k, weight in self.weights.items()}
+
+    # What layers see
+
+    def tap(self, first: nn.Module, last: nn.Module, sink: Sink) -> None:
+        """Watches a linear path from the input of one module to the output of another.
+
+        Args:
+            first: its input is x.
+            last: its output y; may be `first` itself.
+            sink: gets (x, dLoss/dy) in the backward pass, once for each use of the path.
+        """
+
+        def see(x: Tensor, delta: Tensor) -> None:
+            self.weights  # noqa: B018 (raises)
+            sink(x, delta)
+
+        waiting: list[Tensor] = []  # inputs of paths that have begun; they do not nest
+
+        def begin(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            waiting[:] = [args[0] if args else named["x"]]  # as PEFT's layers call it
+            self._measure(waiting[0].shape[:-1])
+
+        def end(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            if not waiting:  # called past `first`
+                return output
+            source = waiting.pop()
+            if not (torch.is_grad_enabled() and output.requires_grad):
+                return output
+            tapped: Tensor = _Tap.apply(output, source.detach(), see)  # type: ignore[no-untyped-call]
+            return tapped
+
+        self._handles.append(first.register_forward_pre_hook(begin, with_kwargs=True))
+        self._handles.append(last.register_forward_hook(end))
+
+    def replace_gradient(self, parameter: Tensor, replace: Callable[[Tensor], Tensor]) -> None:
+        """Lets `replace` change a parameter's gradient before it is added to `.grad`.
+
+        It is called once in a backward pass, with the sum over all uses of the parameter.
+        """
+        if parameter.requires_grad:
+            self._handles.append(parameter.register_hook(replace))  # type: ignore[no-untyped-call]
+
+    def measure_inputs(self, model: nn.Module) -> None:
+        """Lets `lengths` know a model's inputs: ids, masks, embeddings; keeps its masks."""
+
+        def measure(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            masks = (named.get("attention_mask"), named.get("decoder_attention_mask"))
+            self._masks = [mask for mask in masks if mask is not None and mask.dim() == 2]
+            for value in (*args, *named.values()):
+                if isinstance(value, Tensor):
+                    self._measure(value.shape[:2])
+
+        self._handles.append(model.register_forward_pre_hook(measure, with_kwargs=True))
+
+    def mask_of(self, values: Tensor) -> Tensor | None:
+        """Which of a layer's (batch, tokens, features) are tokens, by the model's attention mask.
+
+        None without one of that shape: all are.
+        """
+        for mask in self._masks:
+            if mask.shape == values.shape[:2]:
+                return mask != 0
+        return None
+
+    def _measure(self, shape: torch.Size) -> None:
+        if len(shape) > 1 and shape[0] == len(self.batch.domains):
+            self.lengths.add(shape[1:].numel())
+
+    # Paths past the hooks
+
+    def expect_none(self, gradient: Tensor, layer: str) -> None:
+        """Takes the gradient of a factor of which no path was seen; `check` looks at it."""
+        self._unseen.append((layer, gradient.any()))
+
+    def check(self) -> None:
+        """Checks the gradients of factors of which no path was seen in the pass, all at once.
+
+        Zeros are let through: some code adds 0 * factor to the loss for factors that it leaves out.
+
+        Raises:
+            RuntimeError: one is more than zeros, so a path went past the hooks.
+        """
+        if not self._unseen:
+            return
+        layers, flags = zip(*self._unseen, strict=True)
+        for layer, is_past in zip(layers, torch.stack(flags).tolist(), strict=True):
+            if is_past:
+                raise RuntimeError(
+                    f"{layer}: expected its inputs before its gradient, found a gradient alone, "
+                    "which cannot be taken apart by domain; the layer's modules are passed over "
+                    "(fused kernels, torch.compile, code that uses lora_A.weight itself), or the "
+                    "forward pass ran outside of `collect`: call the modules, within `collect`"
+                )
+
+    # Rows by domain
+
+    def by_sequence(self, values: Tensor, layer: str) -> Tensor:
+        """A layer's inputs or output gradients as (batch, ..., features).
+
+        Args:
+            values: (batch, ..., features), or (batch * tokens, features).
+            layer: what an error calls it.
+
+        Raises:
+            ValueError: the layer does not keep sequences apart along its first dimension.
+        """
+        batch = len(self.batch.domains)
+        if values.shape[0] == batch:
+            return values
+        if values.dim() == 2 and len(values) in {batch * length for length in self.lengths}:
+            return values.view(batch, -1, values.shape[-1])
+        raise ValueError(
+            f"{layer}: expected inputs of shape (batch = {batch}, ..., features), or (batch * "
+            f"tokens, features) with tokens per sequence among {sorted(self.lengths)}, found "
+            f"{tuple(values.shape)}; layers that route or pack tokens (mixtures of experts, "
+            "packing, padding-free batches) mix domains in a row: leave them out of "
+            "target_modules, or set packing and padding_free off"
+        )
+
+    def tokens_by_domain(
+        self, pairs: Collection[tuple[Tensor, Tensor]], layer: str
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Each present domain's inputs (n, in) and output gradients (n, out), over all uses.
+
+        Args:
+            pairs: inputs and output gradients of each use, as `by_sequence` takes them.
+            layer: what an error calls it.
+
+        Raises:
+            ValueError: the layer does not keep sequences apart along its first dimension.
+        """
+        split = [[self.by_sequence(t, layer) for t in pair] for pair in pairs]
+        result = []
+        for rows in self.batch.rows.values():
+            parts = [[t[rows].reshape(-1, t.shape[-1]) for t in pair] for pair in split]
+            x, delta = (c[0] if len(c) == 1 else torch.cat(c) for c in zip(*parts, strict=True))
+            result.append((x, delta))
+        return result
 
 
-def by_sequence(values: Tensor, batch: int, lengths: Collection[int], layer: str) -> Tensor:
-    """A layer's inputs or output gradients as (batch, ..., features).
+class _Tap(torch.autograd.Function):
+    """The identity on an output; its backward hands (input, gradient of the output) to a sink.
 
-    Args:
-        values: (batch, ..., features), or (batch * tokens, features).
-        batch: sequences in the batch.
-        lengths: numbers of tokens that a sequence has in this pass.
-        layer: what an error calls it.
-
-    Raises:
-        ValueError: the layer does not keep sequences apart along its first dimension.
+    The input is saved as autograd saves its own, so that activation checkpointing recomputes it,
+    and a tensor that autograd keeps anyway is not kept twice.
     """
-    if values.shape[0] == batch:
-        return values
-    if values.dim() == 2 and len(values) in {batch * length for length in lengths}:
-        return values.view(batch, -1, values.shape[-1])
-    raise ValueError(
-        f"{layer}: expected inputs of shape (batch = {batch}, ..., features), or (batch * tokens, "
-        f"features) with tokens per sequence among {sorted(lengths)}, found {tuple(values.shape)}; "
-        "layers that route or pack tokens (mixtures of experts, packing, padding-free batches) mix "
-        "domains in a row: leave them out of target_modules, or set packing and padding_free off"
-    )
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, source: Tensor, sink: Sink) -> Tensor:
+        ctx.save_for_backward(source)
+        ctx.sink = sink
+        return output.view_as(output)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[misc]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (source,) = ctx.saved_tensors
+        ctx.sink(source, gradient)
+        return gradient, None, None
 
 
-def tokens_by_domain(
-    pairs: Sequence[tuple[Tensor, Tensor]],
-    batch: DomainBatch,
-    lengths: Collection[int],
-    layer: str,
-) -> list[tuple[Tensor, Tensor]]:
-    """Each present domain's inputs (n, in) and output gradients (n, out), over all uses of a layer.
-
-    Args:
-        pairs: inputs and output gradients of each use, (batch, ..., features) or
-            (batch * tokens, features).
-        batch: whose sequences they are.
-        lengths: numbers of tokens that a sequence has in this pass, see `Hooks.lengths`.
-        layer: what an error calls it.
-
-    Raises:
-        ValueError: the layer does not keep sequences apart along its first dimension.
-    """
-    number = len(batch.host.domains)
-    split = [[by_sequence(t, number, lengths, layer) for t in pair] for pair in pairs]
-    result = []
-    for rows in batch.rows.values():
-        parts = [[t[rows].reshape(-1, t.shape[-1]) for t in pair] for pair in split]
-        x, delta = (c[0] if len(c) == 1 else torch.cat(c) for c in zip(*parts, strict=True))
-        result.append((x, delta))
-    return result
+def weighted_sum(weights: dict[int, float], losses: Tensor) -> Tensor:
+    """sum_k w_k L_k over the domains that have a weight; what stands at the others is not read."""
+    return torch.stack([weight * losses[k] for k, weight in weights.items()]).sum()

@@ -10,12 +10,11 @@ from torch.optim import Optimizer
 
 from .adapters import Adapter, find_adapters
 from .direction_space import DirectionSpace
-from .domains import DomainBatch
+from .domains import DomainBatch, Pass, Weights
 from .factor_space import FactorSpace
 from .invariant import IGA
 from .method import Aggregator
 from .statistics import LayerStatistics, StatisticsLog
-from .taps import Hooks
 from .weight_space import WeightSpace
 
 
@@ -26,10 +25,10 @@ class GradientEngine:
 
         engine = GradientEngine(model, IGA())
         for batch in batches:
-            for micro in batch:                       # share: 1 / number of micro-batches
-                with engine.collect(DomainBatch(domains, counts, share)):
-                    loss = share * sum of w_k * L_k   # whatever the model's forward is
-                    loss.backward()
+            for micro in batch:
+                with engine.collect(DomainBatch(domains, counts)):
+                    losses = ...                      # (K,) mean losses, whatever the forward is
+                    engine.backward(losses, share=1 / len(batch))
             engine.finish()
             optimizer.step(); optimizer.zero_grad()
 
@@ -42,8 +41,7 @@ class GradientEngine:
     these sums too, of all factors at once. In direction space gradients are not taken apart; sums
     of the layers' inputs by domain are, and say in `finish` what is projected out.
 
-    Parameters that are no LoRA factors keep their plain gradient. The loss must consist of the
-    domains' losses alone: what a penalty on the factors would add to their gradient is lost.
+    Parameters that are no LoRA factors keep their plain gradient, that of share * sum_k w_k L_k.
 
     Args:
         model: with trainable LoRA adapters.
@@ -70,6 +68,7 @@ class GradientEngine:
             self._space = FactorSpace(self.adapters, method)
         self._needs_steps = isinstance(method, IGA) and method.applied_to == "update"
         self._followed: list[Optimizer] = []
+        self._pass: Pass | None = None
 
     def follow(self, optimizer: Optimizer) -> None:
         """Lets a method that is applied to the update act on this optimizer's steps.
@@ -97,7 +96,7 @@ class GradientEngine:
         """Watches one forward and one backward pass.
 
         Args:
-            batch: domains of the sequences and weights of their losses.
+            batch: domains of the sequences.
             tau: this step's temperature of IGA's mask; None is the method's.
 
         Raises:
@@ -105,22 +104,61 @@ class GradientEngine:
                 over. In the backward pass, in weight space: a layer gets its gradient in several
                 parts, which cannot be masked as one.
             RuntimeError: at the beginning: the model's adapters are others than at first.
+            RuntimeError: in the backward pass: of another loss than `backward` or `weigh` makes.
             ValueError: in the backward pass: a layer mixes sequences in its rows.
         """
         if tau is None:
             tau = self.method.tau if isinstance(self.method, IGA) else 0.0
         self._refuse_other_adapters()
-        with Hooks(len(batch.domains)) as hooks:
-            hooks.measure_inputs(self._model)
+        with Pass(batch, tau) as watched:
+            watched.measure_inputs(self._model)
+            self._pass = watched
             try:
-                self._space.attach(hooks, batch, tau)
+                self._space.attach(watched)
                 yield
-                hooks.check()
+                watched.check()
             except BaseException:
                 self._space.reset()
                 raise
             finally:
+                self._pass = None
                 self._space.detach()
+
+    def backward(self, losses: Tensor, weights: Weights = "equal", share: float = 1.0) -> None:
+        """Differentiates share * sum_k w_k L_k, within `collect`, after the forward pass.
+
+        Args:
+            losses: (K,) mean losses L_k of the domains; what stands at a domain without tokens is
+                not read.
+            weights: w_k: "equal" over the domains that have tokens, or by their numbers of
+                "tokens", as plain fine-tuning has it.
+            share: of the step, e.g. 1 / micro-batches.
+
+        Raises:
+            RuntimeError: outside of `collect`; and what `collect` raises in the backward pass.
+            ValueError: losses of another shape, a share that is not above 0, no loss tokens.
+        """
+        self.weigh(losses, weights, share).backward()  # type: ignore[no-untyped-call]
+
+    def weigh(
+        self, losses: Tensor, weights: Weights = "equal", share: float = 1.0, scale: float = 1.0
+    ) -> Tensor:
+        """The loss that `backward` differentiates, for a trainer that does that by itself.
+
+        Args:
+            losses, weights, share: see `backward`.
+            scale: by what the trainer multiplies the loss before it differentiates: a gradient
+                scaler's scale.
+
+        Raises:
+            RuntimeError, ValueError: see `backward`.
+        """
+        if self._pass is None:
+            raise RuntimeError(
+                "expected losses of a forward pass within `collect`, found none to watch; call it "
+                "inside `with engine.collect(DomainBatch(domains, counts)):`"
+            )
+        return self._pass.weigh(losses, weights, share, scale)
 
     def _refuse_other_adapters(self) -> None:
         found = find_adapters(self._model)

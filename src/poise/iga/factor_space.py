@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from .adapters import Adapter
-from .domains import DomainBatch, OnHost, tokens_by_domain
+from .domains import Pass, Weights, weigh_domains
 from .invariant import IGA
-from .masked_mean import Scratch, domain_gradients, masked_mean
+from .mask import Moments, Scratch, domain_gradients, masked_mean, widest_dtype
 from .method import Aggregator
 from .statistics import StatisticsLog
-from .step_masks import StepMasks
-from .taps import Hooks
+
+DECAY = 0.9  # of the running sums, a step
+LEAST = 1e-3  # what a domain's steps weigh in them, below which it is forgotten
+LONGEST = 10.0  # the most by which a masked step is made longer
 
 
 class FactorSpace:
@@ -61,22 +62,20 @@ class FactorSpace:
         self._sums: Tensor | None = None  # (K, P)
         self._counts: list[float] = []  # K loss tokens of the step so far
         self._shares = 0.0
-        self._by_tokens = False
+        self._by: Weights = "equal"
+        self._pass: Pass | None = None
         self._tau = 0.0
         for factor in self._factors:
             factor.is_used = False
 
-    def attach(self, hooks: Hooks, batch: DomainBatch, tau: float) -> None:
+    def attach(self, watched: Pass) -> None:
         """Hooks every factor for one forward and backward pass."""
         if not self._factors:  # biases alone are trained
             return
-        counts = batch.host.counts
-        sums = self._sums_of(len(counts))
-        self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]
-        self._shares += batch.share
-        self._by_tokens, self._tau = batch.by_tokens, tau
+        self._pass = watched
+        sums = self._sums_of(len(watched.batch.host.counts))
         for factor in self._factors:
-            factor.attach(hooks, batch, sums, self._scratch)
+            factor.attach(watched, sums, self._scratch)
 
     def _sums_of(self, domains: int) -> Tensor:
         """The step's (K, P) sums, zeros at its beginning."""
@@ -92,7 +91,13 @@ class FactorSpace:
         return self._sums
 
     def detach(self) -> None:
-        """Ends a pass, also an interrupted one."""
+        """Ends a pass, also an interrupted one, which does not count."""
+        if self._pass is not None and self._pass.is_weighed:
+            counts = self._pass.batch.host.counts
+            self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]
+            self._shares += self._pass.share
+            self._by, self._tau = self._pass.by, self._pass.tau
+        self._pass = None
         self._scratch.release()
         for factor in self._factors:
             factor.pairs = []
@@ -132,11 +137,12 @@ class FactorSpace:
         ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         if ranks > 1 and self._factors:
             self._add_up_over_ranks()
-        if self._sums is None:
+        if self._sums is None or not any(self._counts):
+            self._forget_step()
             return
         # What is not used is left without a gradient, as in plain training.
         used = [f for f in self._factors if f.is_used or f.module.weight.grad is not None]
-        weights = OnHost((), tuple(self._counts)).weights(by_tokens=self._by_tokens)
+        weights = weigh_domains(self._counts, self._by)
         gradients = _rows(self._sums, list(weights))
         counts = [self._counts[k] for k in weights]
         gradients /= torch.tensor(counts, dtype=gradients.dtype, device=gradients.device)[:, None]
@@ -180,14 +186,15 @@ class FactorSpace:
     def _add_up_over_ranks(self) -> None:
         """Sums, counts and shares of all ranks; one without any loss in the step adds zeros."""
         device = self._factors[0].module.weight.device
-        dtype = _widest(device)
-        own = [len(self._counts), self._by_tokens, self._tau, *(f.is_used for f in self._factors)]
+        dtype = widest_dtype(device)
+        is_by_tokens = self._by == "tokens"
+        own = [len(self._counts), is_by_tokens, self._tau, *(f.is_used for f in self._factors)]
         known = torch.tensor(own, dtype=dtype, device=device)
         dist.all_reduce(known, dist.ReduceOp.MAX)
-        domains, by_tokens, self._tau, *is_used = known.tolist()
+        domains, is_by_tokens, self._tau, *is_used = known.tolist()
         if not domains:
             return
-        sums, self._by_tokens = self._sums_of(int(domains)), bool(by_tokens)
+        sums, self._by = self._sums_of(int(domains)), "tokens" if is_by_tokens else "equal"
         for factor, flag in zip(self._factors, is_used, strict=True):
             factor.is_used = bool(flag)
         counts = torch.tensor([*self._counts, self._shares], dtype=dtype, device=device)
@@ -216,29 +223,27 @@ class _Factor:
         """(K, rows, columns) of it that are this factor's, of a (K, P) matrix."""
         return matrix[:, self.columns].view(len(matrix), *self.module.weight.shape)
 
-    def attach(self, hooks: Hooks, batch: DomainBatch, sums: Tensor, scratch: Scratch) -> None:
+    def attach(self, watched: Pass, sums: Tensor, scratch: Scratch) -> None:
         self.pairs = []
 
         def replace(gradient: Tensor) -> Tensor:
             if self.pairs:
                 self.is_used = True
-                self._add(batch, hooks.lengths, self.of(sums), scratch)
+                self._add(watched, self.of(sums), scratch)
             else:
-                hooks.expect_none(gradient, self.name)
+                watched.expect_none(gradient, self.name)
             return gradient  # `finish` writes another
 
-        hooks.tap(self.source, self.module, lambda x, delta: self.pairs.append((x, delta)))
-        hooks.replace_gradient(self.module.weight, replace)
+        watched.tap(self.source, self.module, lambda x, delta: self.pairs.append((x, delta)))
+        watched.replace_gradient(self.module.weight, replace)
 
     @torch.no_grad()
-    def _add(
-        self, batch: DomainBatch, lengths: Collection[int], sums: Tensor, scratch: Scratch
-    ) -> None:
-        pairs = tokens_by_domain(self.pairs, batch, lengths, self.name)
+    def _add(self, watched: Pass, sums: Tensor, scratch: Scratch) -> None:
+        pairs = watched.tokens_by_domain(self.pairs, self.name)
         self.pairs = []
-        gradients = domain_gradients(pairs, scratch)
-        for (domain, unit), gradient in zip(batch.units.items(), gradients, strict=True):
-            sums[domain].add_(gradient, alpha=unit * batch.host.counts[domain])
+        gradients, counts = domain_gradients(pairs, scratch), watched.batch.host.counts
+        for (domain, unit), gradient in zip(watched.units.items(), gradients, strict=True):
+            sums[domain].add_(gradient, alpha=unit * counts[domain])
 
     def write(self, gradient: Tensor) -> None:
         """Puts a gradient into the parameter's."""
@@ -253,11 +258,107 @@ def _rows(matrix: Tensor, rows: list[int]) -> Tensor:
     return matrix if len(rows) == len(matrix) else torch.stack([matrix[row] for row in rows])
 
 
-@cache
-def _widest(device: torch.device) -> torch.dtype:
-    """float64, or float32 on devices without it, where counts are exact up to 2^24."""
-    try:
-        torch.ones((), dtype=torch.float64, device=device).add_(1)
-    except (RuntimeError, TypeError):
-        return torch.float32
-    return torch.float64
+class StepMasks:
+    r"""Turns each factor's step off what the domains disagree on, without making it shorter.
+
+    With :math:`e_k` the running mean of domain k's gradient of a factor, V their variance over
+    domains and :math:`u` the step that the optimizer takes,
+
+    .. math:: u \leftarrow r\, M \odot u, \qquad M = \exp(-\tau V / \mathrm{scale}), \qquad
+        r = \min(|u| / |M \odot u|,\ 10)
+
+    An adaptive optimizer divides a gradient by its own running size, so a mask on the gradient is
+    undone as far as it stays the same from step to step. Here the moments see the plain gradient.
+
+    Domains weigh alike in the mask (Choice). A step before two domains are known is left alone, and
+    one that is skipped, as for gradients that are not finite, leaves the running means.
+
+    Args:
+        factors: P elements in all, in the order of the columns of `learn`'s gradients.
+        method: the mask's law.
+    """
+
+    def __init__(self, factors: Sequence[Tensor], method: IGA) -> None:
+        self._factors, self._method = factors, method
+        self._running: Tensor | None = None  # (K, P): sums
+        self._steps: list[float] = []  # of how many steps they are, K
+        self._pending: tuple[Tensor, list[int], int] | None = None
+        self._tau = 0.0
+        self._before: list[Tensor] = []
+
+    @torch.no_grad()
+    def learn(self, gradients: Tensor, present: Sequence[int], domains: int, tau: float) -> None:
+        """Takes a step's gradients, which count once the optimizer takes it.
+
+        Args:
+            gradients: (n, P), of the domains that are present.
+            present: their n numbers.
+            domains: K.
+            tau: the step's temperature.
+        """
+        self._pending, self._tau = (gradients, list(present), domains), tau
+
+    @torch.no_grad()
+    def before(self) -> None:
+        """Adds up the step's gradients, and keeps the factors as they are."""
+        self._before = [factor.detach().clone() for factor in self._factors]
+        if self._pending is None:
+            return
+        gradients, present, domains = self._pending
+        self._pending = None
+        if self._running is None:
+            self._running = gradients.new_zeros(domains, gradients.shape[1])
+            self._steps = [0.0] * domains
+        self._running *= DECAY
+        self._steps = [DECAY * steps for steps in self._steps]
+        for row, domain in enumerate(present):
+            # What is not finite and was let through all the same would stay for ever.
+            self._running[domain] += gradients[row].nan_to_num(0.0, 0.0, 0.0)
+            self._steps[domain] += 1
+
+    @torch.no_grad()
+    def after(self) -> None:
+        """Masks what the optimizer added to them."""
+        before, self._before = self._before, []
+        known = [k for k, steps in enumerate(self._steps) if steps > LEAST]
+        if self._running is None or len(known) < 2:
+            return
+        means = torch.stack([self._running[k] / self._steps[k] for k in known])
+        start = 0
+        for factor, old in zip(self._factors, before, strict=True):
+            own = means[:, start : start + factor.numel()]
+            start += factor.numel()
+            variance, mean = torch.var_mean(own, 0, correction=0)
+            mask = self._method.mask(Moments(mean, variance), self._tau)
+            step = (factor - old).to(mask)
+            masked = mask.view_as(step) * step
+            tiny = torch.finfo(mask.dtype).tiny
+            longer = (step.norm() / masked.norm().clamp_min(tiny)).clamp_max(LONGEST)
+            factor.copy_(old + longer * masked)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The running sums, (K, P), and of how many steps they are, (K,)."""
+        if self._running is None:
+            return {}
+        return {
+            "running": self._running,
+            "steps": torch.tensor(self._steps, dtype=torch.float64),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes `state_dict`'s.
+
+        Raises:
+            ValueError: of another space, or of other factors.
+        """
+        running, steps = state.get("running"), state.get("steps")
+        size = sum(factor.numel() for factor in self._factors)
+        if set(state) - {"running", "steps"} or (running is not None and running.shape[1] != size):
+            raise ValueError(
+                f"state: expected running sums of {size} elements, found "
+                f"{', '.join(f'{k} {tuple(v.shape)}' for k, v in state.items()) or 'none'}; it "
+                "belongs to another space or model"
+            )
+        if running is not None and steps is not None:
+            self._running = running.to(self._factors[0].device)
+            self._steps = steps.tolist()

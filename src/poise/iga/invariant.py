@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from .mask import ConflictMask, Scale
+from .method import require
 
 Space = Literal["weight", "factor", "direction"]
 SPACES: tuple[Space, ...] = get_args(Space)
@@ -78,26 +79,24 @@ class IGA:
         for name, known in known_values:
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
-        if not 0 <= self.tau < float("inf"):
-            raise ValueError(f"tau: expected a number of 0 or more, found {self.tau!r}")
-        if self.rank is not None and self.rank < 1:
-            raise ValueError(f"rank: expected 1 or more, found {self.rank!r}")
-        if self.oversampling < 0:
-            raise ValueError(f"oversampling: expected 0 or more, found {self.oversampling!r}")
+        require("tau", self.tau, low=0)
+        if self.rank is not None:
+            require("rank", self.rank, low=1, is_whole=True)
+        require("oversampling", self.oversampling, low=0, is_whole=True)
         if self.update == "retraction" and (self.space, self.projection == "none") != (
             "weight",
             False,
         ):
             raise ValueError(
-                "update 'retraction' moves along a low-rank gradient of the matrix; expected space "
-                f"'weight' and a projection, found {self.space!r} and {self.projection!r}"
+                "update: 'retraction' moves along a low-rank gradient of the matrix; expected "
+                f"space 'weight' and a projection, found {self.space!r} and {self.projection!r}"
             )
         self.mask  # noqa: B018 (raises for scale and eps)
         if self.space == "direction":
             self._refuse_masks()
         if self.applied_to == "update" and self.space == "weight":
             raise ValueError(
-                "applied_to 'update' acts on steps of the factors; expected space 'factor' or "
+                "applied_to: 'update' acts on steps of the factors; expected space 'factor' or "
                 "'direction', found 'weight', whose mask is of whole matrices"
             )
 

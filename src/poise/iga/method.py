@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .running_means import RunningMeans
+from .statistics import RunningMeans
 
 
 @dataclass(frozen=True)
@@ -163,16 +163,20 @@ class Penalised(Objective):
         """The penalty without its weight, ()."""
 
 
-def require(name: str, value: float, low: float, high: float = float("inf")) -> None:
+def require(
+    name: str, value: Any, low: float, high: float = float("inf"), *, is_whole: bool = False
+) -> None:
     """Checks an option.
 
     Raises:
-        ValueError: it is no number in [low, high], infinity left out.
+        ValueError: it is no number (no whole number) in [low, high], infinity left out.
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int) or (not is_whole and isinstance(value, float))
+    is_number = is_number and not isinstance(value, bool)
     if not is_number or not low <= value <= high or value == float("inf"):
         limits = f"from {low} to {high}" if high < float("inf") else f"of {low} or more"
-        raise ValueError(f"{name}: expected a number {limits}, found {value!r}")
+        kind = "whole number" if is_whole else "number"
+        raise ValueError(f"{name}: expected a {kind} {limits}, found {value!r}")
 
 
 def present_rows(weights: Tensor) -> list[int]:

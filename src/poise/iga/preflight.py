@@ -20,8 +20,7 @@ from ..trl.preflight import (
     refuse_spread_model,
 )
 from .batches import DOMAIN, SET
-from .config import IGAConfig
-from .config_checks import GRADIENTS
+from .config import GRADIENTS, IGAConfig
 
 logger = logging.getLogger(__name__)
 
@@ -58,27 +57,27 @@ def check_before_loading(
     refuse_data_parallel(args, "IGATrainer")
     if not isinstance(model, str):
         refuse_spread_model(model)
-    domains = check_isomer_rows(train_dataset, args.domains)
+    domains = check_isomer_rows(train_dataset, args.iga_domains)
     _check_labels(train_dataset, args, "train_dataset")
-    _check_enough_sets(train_dataset, args)
+    _check_batch(train_dataset, args, domains)
     if args.needs_engine:
         _check_adapter(model, peft_config)
         own = optimizer[0] if isinstance(optimizer, tuple) else optimizer
         refuse_steps_in_backward(own, GRADIENTS)
-    if args.needs_engine and args.update == "retraction":
+    if args.needs_engine and args.iga_update == "retraction":
         _check_retraction(args, optimizer)
     check_output_folder(Path(args.output_dir))
     return (find_model(model, args) if isinstance(model, str) else model), domains
 
 
 def refuse_arguments(**arguments: Any) -> None:
-    """Refuses the host's arguments that IGA cannot serve.
+    """Refuses TRL's arguments that IGA cannot serve.
 
     Raises:
         ValueError: one of them is not None.
     """
     reasons = {
-        "compute_loss_func": "domains are compared by the host's own loss",
+        "compute_loss_func": "domains are compared by the loss of each domain",
         "formatting_func": "the loss is on the completion; write prompt and completion as they "
         "are to be read",
     }
@@ -135,7 +134,7 @@ def _check_sets(sets: Sequence[Any], names: Sequence[str], domains: Sequence[str
         if known is not None and name not in known:
             raise ValueError(
                 f"train_dataset, row {row}: expected a domain among {', '.join(domains or ())}, "
-                f"found {name!r}; add it to domains, or leave the row out"
+                f"found {name!r}; add it to iga_domains, or leave the row out"
             )
         if (before := seen.setdefault((isomer, name), row)) != row:
             raise ValueError(
@@ -181,8 +180,18 @@ def _check_labels(rows: Dataset, args: IGAConfig, name: str) -> None:
         )
 
 
-def _check_enough_sets(rows: Dataset, args: IGAConfig) -> None:
-    sets, batch = len(set(rows[SET])), args.per_device_train_batch_size * args.world_size
+def _check_batch(rows: Dataset, args: IGAConfig, domains: Sequence[str]) -> None:
+    """A batch holds whole sets, and there are enough of them."""
+    size, number = args.per_device_train_batch_size, len(domains)
+    if size % number:
+        below = size // number * number
+        near = f"{below} or {below + number}" if below else str(number)
+        raise ValueError(
+            f"per_device_train_batch_size={size} counts sequences, as in TRL; a batch holds whole "
+            f"isomer sets of {number} domains, so expected a multiple of {number}, e.g. {near} "
+            f"({size * number} for {size} sets)"
+        )
+    sets, batch = len(set(rows[SET])), size // number * args.world_size
     if args.dataloader_drop_last and sets < batch:
         raise ValueError(
             f"train_dataset: expected at least the {batch} isomer sets of a batch, found {sets}, "
@@ -196,7 +205,7 @@ def _check_adapter(model: Any, peft_config: Any) -> None:
     if isinstance(model, str) and peft_config is None:
         raise ValueError(
             "IGA takes apart the gradients of LoRA adapters, found none to train: pass "
-            "peft_config=LoraConfig(...) or --use_peft true, or set method='erm' for plain "
+            "peft_config=LoraConfig(...) or --use_peft true, or set iga_method='erm' for plain "
             "fine-tuning"
         )
     if peft_config is not None:
@@ -213,20 +222,20 @@ def _check_retraction(args: IGAConfig, optimizer: Any) -> None:
     """The gradient that makes a retraction is of use to one plain SGD step alone."""
     if optimizer is None and (args.optim != "sgd" or args.weight_decay != 0):
         raise ValueError(
-            "update='retraction' needs plain SGD: set optim='sgd' and weight_decay=0 (found "
+            "iga_update='retraction' needs plain SGD: set optim='sgd' and weight_decay=0 (found "
             f"{str(getattr(args.optim, 'value', args.optim))!r} and {args.weight_decay}), or "
-            "update='chain'"
+            "iga_update='chain'"
         )
     if args.max_grad_norm:
         raise ValueError(
-            f"update='retraction' has no use for clipped gradients; set max_grad_norm=0 (found "
-            f"{args.max_grad_norm}), or update='chain'"
+            f"iga_update='retraction' has no use for clipped gradients; set max_grad_norm=0 (found "
+            f"{args.max_grad_norm}), or iga_update='chain'"
         )
     if args.world_size > 1 or args.fp16:
         found = "fp16" if args.fp16 else f"{args.world_size} ranks"
         raise ValueError(
-            f"update='retraction' works on one rank in float32 or bfloat16, found {found}; use "
-            "update='chain'"
+            f"iga_update='retraction' works on one rank in float32 or bfloat16, found {found}; use "
+            "iga_update='chain'"
         )
 
 
@@ -241,6 +250,6 @@ def check_plain_sgd(optimizer: Any) -> None:
         plain &= not (group["momentum"] or group["weight_decay"] or group["maximize"])
     if not plain or len({group["lr"] for group in optimizer.param_groups}) > 1:
         raise ValueError(
-            "update='retraction' needs torch.optim.SGD with one learning rate, no momentum and no "
-            f"weight decay, found {type(optimizer).__name__}; use update='chain' with others"
+            "iga_update='retraction' needs torch.optim.SGD with one learning rate, no momentum and "
+            f"no weight decay, found {type(optimizer).__name__}; use iga_update='chain' with others"
         )

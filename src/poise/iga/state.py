@@ -1,27 +1,31 @@
-"""What an IGA run logs of domains and layers, and what its checkpoints keep beside the host's."""
+"""What an IGA run logs of domains and layers, and what its checkpoints keep beside TRL's."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from ..trl import checkpoints as resume
 from ..trl.checkpoints import CheckpointingMixin
+from ..trl.logs import drop_after
 from .baselines import Baseline
 from .config import IGAConfig
-from .domain_loss import DomainLosses
-from .domain_objective import DomainObjective
 from .engine import GradientEngine
-from .layers_log import LayersLog, layer_means
+from .loss import DomainLosses, DomainObjective
+from .statistics import LayerStatistics
 
 
 class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
     """Logs losses by domain and figures by layer; saves and restores them with the warm starts.
 
-    Needs `_prepare_state` before the host's `__init__`, and `_layers_log` among the callbacks.
+    Needs `_prepare_state` before TRL's `__init__`, and `_layers_log` among the callbacks.
     """
 
     domains: tuple[str, ...]
@@ -31,8 +35,8 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
         self.engine: GradientEngine | None = None
         self.baseline: Baseline | None = args.baseline(number)
         self._objective: DomainObjective | None = None
-        if args.method != "iga":
-            self._describe_baseline(args.method)
+        if args.iga_method != "iga":
+            self._describe_baseline(args.iga_method)
         self._domain_losses = DomainLosses(number)
         self._layers_log = LayersLog()
 
@@ -58,7 +62,7 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
                 metrics[f"iga/loss/{name}"].append(loss)
         layers = {} if self.engine is None else self.engine.statistics()
         if layers:
-            if self.args.space != "direction" or self.baseline is not None:
+            if self.args.iga_space != "direction" or self.baseline is not None:
                 metrics["iga/tau"].append(self.args.tau_at(self.state.global_step - 1))
             for figure, value in layer_means(layers).items():
                 metrics[f"iga/{figure}"].append(value)
@@ -80,24 +84,23 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
             if not (checkpoint / name).is_file():
                 raise ValueError(
                     f"cannot resume from {checkpoint}: expected {name}, found none; resume with as "
-                    "many ranks and the use_engine that it was saved with, or start a new run in "
+                    "many ranks and the settings that it was saved with, or start a new run in "
                     "another output_dir"
                 )
         saved = {"method": "iga"} | resume.load_json(checkpoint / names[0])
         for name, value in self._kind().items():
             if saved.get(name) != value:
                 raise ValueError(
-                    f"cannot resume from {checkpoint}: expected {name} {value!r}, found "
+                    f"cannot resume from {checkpoint}: expected iga_{name} {value!r}, found "
                     f"{saved.get(name)!r}; resume with that, or start a new run in another "
                     "output_dir"
                 )
 
     def _kind(self) -> dict[str, str]:
         """What a run resumes with: another method's state would be taken for its own."""
-        if self.args.method != "iga" or self.engine is None:
-            return {"method": self.args.method}
-        names = ("method", "space", "applied_to")
-        return {name: getattr(self.args, name) for name in names}
+        is_iga = self.args.iga_method == "iga" and self.engine is not None
+        names = ("method", "space", "applied_to") if is_iga else ("method",)
+        return {name: getattr(self.args, f"iga_{name}") for name in names}
 
     def _save_state(self, folder: Path) -> None:
         rank = self.accelerator.process_index
@@ -126,3 +129,33 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         total: Tensor = self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum")
         return total
+
+
+LAYERS = "layers.jsonl"
+
+
+class LayersLog(TrainerCallback):  # type: ignore[misc]
+    """Appends `{"step": ..., "layers": {name: {figure: value}}}` to `layers.jsonl`.
+
+    A resumed run first drops what the interrupted one wrote after its checkpoint.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            drop_after(Path(args.output_dir) / LAYERS, state.global_step)
+
+    def write(self, args: Any, state: Any, layers: dict[str, LayerStatistics]) -> None:
+        """Adds a line, on the main process."""
+        if state.is_world_process_zero:
+            line = {
+                "step": state.global_step,
+                "layers": {n: s._asdict() for n, s in layers.items()},
+            }
+            with (Path(args.output_dir) / LAYERS).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def layer_means(layers: dict[str, LayerStatistics]) -> dict[str, float]:
+    """Means of each figure over layers."""
+    columns = zip(*layers.values(), strict=True)
+    return dict(zip(LayerStatistics._fields, map(fmean, columns), strict=True))

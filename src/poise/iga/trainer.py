@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from importlib.metadata import version
 from typing import Any
 
-import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset
 from transformers import TrainerCallback
@@ -17,11 +15,11 @@ from trl import SFTTrainer
 from ..trl.logs import MetricsLog
 from ..trl.preflight import refuse_spread_model
 from ..trl.rounding import RoundingCheck
-from .batches import DOMAIN, IsomerCollator, IsomerSets, loss_tokens, predicting
+from .batches import DOMAIN, IsomerCollator, IsomerSets, tell_lost_rows, with_one_end
 from .config import IGAConfig
-from .domain_loss import MicroBatch, Normalisation, WatchedModel
-from .domain_objective import DomainObjective
+from .domains import DomainBatch, weigh_domains, weighted_sum
 from .engine import GradientEngine
+from .loss import DomainObjective, describe, domain_means, share_of
 from .method import Aggregator, Objective
 from .preflight import (
     check_before_loading,
@@ -29,7 +27,6 @@ from .preflight import (
     check_plain_sgd,
     refuse_arguments,
 )
-from .rows import tell_lost_rows, with_one_end
 from .state import IGAStateMixin
 
 logger = logging.getLogger(__name__)
@@ -39,9 +36,10 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
     """Trainer for Invariant Gradient Alignment on logical isomer sets.
 
     TRL's `SFTTrainer` with two changes: a batch is made of whole isomer sets, whose loss is
-    averaged by domain, and the gradients of the LoRA factors are those of `GradientEngine`. With
-    `domain_weights="tokens"` and `use_engine=False` it is `SFTTrainer` on these batches, bit for
-    bit; so is a neutral setting (`space="weight"`, `tau=0`, `projection="none"`).
+    sum_k w_k L_k over the domains, and the gradients of the LoRA factors are those of
+    `GradientEngine`. With `domain_weights="tokens"` and `iga_method="erm"` it is `SFTTrainer` on
+    these batches, bit for bit; so is a neutral setting (`iga_space="weight"`, `tau=0`,
+    `projection="none"`).
 
     With several micro-batches or ranks, weight space averages gradients that were masked in each of
     them; factor space masks once, with the domains' gradients over all of them. Statistics of
@@ -67,7 +65,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
     Reference: IGA (arXiv 2606.05025).
     """
 
-    _tag_names = ["trl", "sft", "iga", "poise"]  # noqa: RUF012 (the host's class attribute)
+    _tag_names = ["trl", "sft", "iga", "poise"]  # noqa: RUF012 (TRL's class attribute)
     _name = "IGA"
     _paper = {"title": "Invariant Gradient Alignment", "id": "2606.05025"}  # noqa: RUF012
 
@@ -95,8 +93,8 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         model, self.domains = check_before_loading(model, args, train_dataset, peft_config, own)
         check_evaluation_rows(eval_dataset, args)
         self._prepare_state(args)
-        self._micro_batch: MicroBatch | None = None
-        self._has_sets = self._loss_is_verified = False
+        self._micro_batch: DomainBatch | None = None
+        self._has_sets = False
         super().__init__(
             model=model,
             args=args,
@@ -124,8 +122,9 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
             method = self.baseline if isinstance(self.baseline, Aggregator) else args.iga()
             self.engine = GradientEngine(self.model, method, seed=args.seed)
         if isinstance(self.baseline, Objective):
-            autocast = self.accelerator.autocast
-            self._objective = DomainObjective(self.baseline, self.model, autocast)
+            self._objective = DomainObjective(
+                self.baseline, self.model, args.by, self.accelerator.autocast
+            )
 
     def _refuse_unsupported(self) -> None:
         refuse_spread_model(self.model)
@@ -170,14 +169,28 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         sets: Any = self.train_dataset
-        count = self.args.per_device_train_batch_size
         logger.info(
             "A batch has %d isomer sets, about %d sequences in %d domains.",
-            count,
-            round(count * sets.sequences / len(sets)),
+            self._sets_per_batch,
+            round(self._sets_per_batch * sets.sequences / len(sets)),
             len(self.domains),
         )
         return super().train(*args, **kwargs)
+
+    @property
+    def _sets_per_batch(self) -> int:
+        size: int = self.args.per_device_train_batch_size
+        return size // len(self.domains)
+
+    def get_train_dataloader(self) -> Any:
+        """TRL's, whose items are sets where `per_device_train_batch_size` counts sequences."""
+        return self._get_dataloader(
+            dataset=self.train_dataset,
+            description="Training",
+            batch_size=self._sets_per_batch,
+            sampler_fn=self._get_train_sampler,
+            is_training=True,
+        )
 
     def create_optimizer(self, model: Any = None) -> Any:
         optimizer = super().create_optimizer(model)
@@ -190,36 +203,22 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
 
     @property
     def _retracts(self) -> bool:
-        return self.engine is not None and self.args.update == "retraction"
+        return self.engine is not None and self.args.iga_update == "retraction"
 
-    # One optimizer step, in order: watch (each micro-batch), finish, clip, step, log.
+    # One optimizer step, in order: each micro-batch's loss under the engine's hooks, finish, clip,
+    # step, log.
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        self._micro_batch = batch = self._describe(inputs, num_items_in_batch)
+        domains = inputs.pop(DOMAIN)
+        self._micro_batch = batch = describe(inputs["labels"], domains, len(self.domains))
         watched: Any = nullcontext()
-        if self.engine is not None and not batch.is_empty:
-            watched = self.engine.collect(
-                batch.for_engine, self.args.tau_at(self.state.global_step)
-            )
+        if self.engine is not None and batch.present:
+            watched = self.engine.collect(batch, self.args.tau_at(self.state.global_step))
         try:
             with watched:
                 return super().training_step(model, inputs, num_items_in_batch)
         finally:
             self._micro_batch = None
-
-    def _describe(self, inputs: Any, items: Any) -> MicroBatch:
-        scaler = self.accelerator.scaler
-        averages = self.args.average_tokens_across_devices and items is not None
-        normalisation = Normalisation(
-            items=None if items is None else max(float(items), 1.0),
-            world=self.accelerator.num_processes if averages else 1,
-            steps=self.current_gradient_accumulation_steps,
-            scale=1.0 if scaler is None else scaler.get_scale(),
-        )
-        domains, labels = inputs[DOMAIN], inputs["labels"]
-        counts = loss_tokens(labels, domains, len(self.domains))
-        by_tokens = self.args.domain_weights == "tokens"
-        return MicroBatch(domains, counts, normalisation, by_tokens, predicting(labels))
 
     def compute_loss(
         self,
@@ -228,49 +227,71 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        inputs = {name: value for name, value in inputs.items() if name != DOMAIN}
         batch = self._micro_batch
         if batch is None:  # an evaluation
+            inputs = {name: value for name, value in inputs.items() if name != DOMAIN}
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        watched: Any = WatchedModel(model, batch.row_weights())
+        options = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        head: Any = nullcontext()
         if self._objective is not None:
-            watched = self._objective.watch(model, batch, self.state.global_step)
-        loss = super().compute_loss(watched, inputs, return_outputs, num_items_in_batch)
-        self._verify_loss(loss, watched, batch)
-        self._domain_losses.add(watched.row_losses, batch)
+            head = self._objective.watch(inputs["input_ids"])
+        with head:
+            outputs = model(**inputs, **options, use_cache=False, fused_lm_head=True)
+        loss = self._loss_of(outputs, inputs["labels"], batch, num_items_in_batch)
+        self._log_tokens(outputs, inputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def _loss_of(self, outputs: Any, labels: Any, batch: DomainBatch, items: Any) -> Any:
+        """share * sum_k w_k L_k, or share * objective; its backward is transformers'."""
+        by, steps = self.args.by, self.current_gradient_accumulation_steps
+        world, scaler = 1, self.accelerator.scaler
+        if self.args.average_tokens_across_devices and items is not None:
+            world = self.accelerator.num_processes
+        number = None if items is None else max(float(items), 1.0)
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        share = share_of(batch, by, number, world, steps, scale)
+
+        per_token = -outputs.log_probs  # 0 where there is no loss
+        losses = domain_means(per_token, batch)
+        self._domain_losses.add(losses, batch.counts)
+        if not batch.present:
+            loss = per_token.sum()
+        elif self.engine is not None:
+            loss = self.engine.weigh(losses, by, *share)
+        elif self._objective is not None:
+            entropies = domain_means(outputs.entropy, batch)
+            step = self.state.global_step
+            loss = share.own * self._objective(losses, entropies, labels, batch, step)
+        elif by == "tokens":  # a mean over all tokens, as TRL takes it, to the bit
+            loss = per_token.sum() / (sum(batch.host.counts) if number is None else number) * world
+        else:
+            loss = share.own * weighted_sum(weigh_domains(batch.host.counts, by), losses)
+        if self.aux_loss_enabled:
+            parts = 1 if items is None else steps
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss / parts
         return loss
 
-    def _verify_loss(self, loss: Any, watched: Any, batch: MicroBatch) -> None:
-        """Whether TRL's loss is of what it was given, or the domains' weights would be lost.
-
-        Its value is looked at once, which makes the host wait.
-        """
-        if watched.total is None:
-            raise RuntimeError(
-                "expected TRL to ask the model that its loss is given for log-probabilities "
-                "(fused_lm_head=True), found that it did not, so that nothing weighs the domains; "
-                f"use the version that Poise declares, found TRL {version('trl')}"
-            )
-        if self._loss_is_verified or batch.is_empty or self.aux_loss_enabled:
-            return
-        norm = batch.normalisation
-        items = sum(batch.host.counts) if norm.items is None else norm.items
-        expected, found = float(watched.total) * norm.world / items, float(loss.detach())
-        rounding = 8 * torch.finfo(watched.total.dtype).eps  # of the same sum, a few products
-        if abs(found - expected) > rounding * abs(expected):
-            raise RuntimeError(
-                f"expected TRL's loss to be the mean of what it is given, {expected:.6g}, found "
-                f"{found:.6g}, so that domains would not weigh what they should; use the version "
-                f"that Poise declares, found TRL {version('trl')}"
-            )
-        self._loss_is_verified = True
+    def _log_tokens(self, outputs: Any, inputs: Any) -> None:
+        """Entropy, accuracy and numbers of tokens, over all ranks, as TRL logs them."""
+        metrics, gather = self._metrics["train"], self.accelerator.gather_for_metrics
+        tokens = gather(outputs.label_mask.sum()).sum()
+        for name, values in (
+            ("entropy", outputs.entropy.detach()),
+            ("mean_token_accuracy", outputs.is_top1),
+        ):
+            total = gather(values.sum()).sum()
+            metrics[name].append((total / tokens).item() if tokens > 0 else 0.0)
+        self._total_train_tokens += gather(inputs["attention_mask"].sum()).sum().item()
+        metrics["num_tokens"] = [self._total_train_tokens]
+        if self.aux_loss_enabled:
+            metrics["aux_loss"].append(gather(outputs.aux_loss).mean().item())
 
     def _clip_grad_norm(self, model: Any) -> Any:
         self._finish_gradients()
         return super()._clip_grad_norm(model)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        if grad_norm is None:  # the host does not clip
+        if grad_norm is None:  # transformers does not clip
             self._finish_gradients()
         return super()._get_grad_norm(model, grad_norm)
 

@@ -26,7 +26,7 @@ FLAGS: dict[str, Any] = {
     "count": 8,
     "max_steps": 2,
     "save_steps": 1,
-    "per_device_train_batch_size": 2,
+    "per_device_train_batch_size": 8,
     "lora_r": 2,
     "lora_alpha": 4,
     "attn_implementation": "sdpa",
@@ -66,7 +66,7 @@ def test_a_run_leaves_everything_in_its_folder(run: Any, folder: Path) -> None:
         "checkpoint-2",
     }
     config = read_run(folder).config
-    assert config["config.space"] == "direction"
+    assert config["config.iga_space"] == "direction"
     assert config["script.cue_strength"] is None  # the embedded model's setting has one
     assert config["script.count"] == 8
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -78,13 +78,13 @@ def test_a_run_leaves_everything_in_its_folder(run: Any, folder: Path) -> None:
 def test_a_run_goes_on_with_the_same_settings_and_more_steps(
     run: Any, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(space="weight") == 0
-    assert run(space="weight", resume_from_checkpoint="true", max_steps=3) == 0
+    assert run(iga_space="weight") == 0
+    assert run(iga_space="weight", resume_from_checkpoint="true", max_steps=3) == 0
     assert (folder / "checkpoint-3").is_dir()
     capsys.readouterr()
-    assert run(space="weight") == 2
+    assert run(iga_space="weight") == 2
     assert "holds the checkpoints of a run" in capsys.readouterr().err
-    assert run(space="weight", resume_from_checkpoint="true", tau=2) == 2
+    assert run(iga_space="weight", resume_from_checkpoint="true", tau=2) == 2
     assert "other settings (tau: 1.0 -> 2.0)" in capsys.readouterr().err
 
 
@@ -94,7 +94,7 @@ def test_a_users_own_isomers_train_plain_fine_tuning_too(
     rows = load_questions("isomers:ordering", count=4)
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert run(dataset=file, count=None, use_engine="false") == 0
+    assert run(dataset=file, count=None, iga_method="erm") == 0
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert "iga/loss/law" in metrics[0]
     assert "iga/mask_mean" not in metrics[0]
@@ -143,12 +143,12 @@ def test_a_configuration_file_takes_the_place_of_the_embedded_setting(
 ) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(
-        "use_peft: true\nlora_target_modules: all-linear\nspace: factor\nuse_cpu: true\n"
+        "use_peft: true\nlora_target_modules: all-linear\niga_space: factor\nuse_cpu: true\n"
         "report_to: none\ngradient_checkpointing: false\n"
     )
     assert run("--config", str(file)) == 0
     config = read_run(folder).config
-    assert (config["config.space"], config["script.cue_strength"]) == ("factor", None)
+    assert (config["config.iga_space"], config["script.cue_strength"]) == ("factor", None)
 
 
 def test_the_embedded_setting_parses_and_asks_for_shortcuts() -> None:
@@ -166,9 +166,9 @@ def test_the_embedded_setting_parses_and_asks_for_shortcuts() -> None:
     [
         ({"dataset": None}, "--dataset: expected what to train on"),
         ({"max_steps": 0}, "--max_steps: expected 1 or more"),
-        ({"space": "weight", "tau": -1}, "tau: expected a number of 0 or more"),
+        ({"iga_space": "weight", "tau": -1}, "tau: expected a number of 0 or more"),
         ({"tau": 3}, "tau=3.0 shapes a mask or its projection"),
-        ({"space": "weigth"}, "space must be one of weight, factor"),
+        ({"iga_space": "weigth"}, "iga_space: expected one of weight, factor"),
         ({"packing": "true"}, "packing=True does not work with IGA"),
         ({"use_peft": "false"}, "pass peft_config=LoraConfig"),
         ({"dataset": "isomers:astrology"}, "astrology"),

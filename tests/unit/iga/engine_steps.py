@@ -30,9 +30,7 @@ def count_hooks(model: nn.Module) -> int:
 def take_step(engine: GradientEngine, model: nn.Module, batch: Batch = BATCH) -> list[Tensor]:
     """A step of the engine's, and the gradients it leaves."""
     model.zero_grad()
-    info = DomainBatch(batch.domains, batch.counts)
-    with engine.collect(info):
-        losses = batch.losses(model)
-        (info.weights.to(losses) * losses).sum().backward()
+    with engine.collect(DomainBatch(batch.domains, batch.counts)):
+        engine.backward(batch.losses(model))
     engine.finish(learning_rate=0.1)
     return [p.grad.clone() for p in model.parameters() if p.grad is not None]

@@ -173,7 +173,7 @@ def test_an_engine_that_follows_nobody_says_so() -> None:
     engine = GradientEngine(model, DIRECTIONS)
     batch = BATCHES[0]
     with engine.collect(DomainBatch(batch.domains, batch.counts)):
-        batch.losses(model).mean().backward()
+        engine.backward(batch.losses(model))
     with pytest.raises(RuntimeError, match=r"engine\.follow"):
         engine.finish()
     with pytest.raises(TypeError, match="no step hooks"):

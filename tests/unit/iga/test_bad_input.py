@@ -106,7 +106,16 @@ def test_rows_that_cannot_be_evaluated_on(case: str, make: Callable[..., Any]) -
 
 def test_fewer_sets_than_a_batch_that_is_dropped(make: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="at least the 4 isomer sets of a batch, found 2"):
-        make({"dataloader_drop_last": True}, train_dataset=_rows())
+        make(
+            {"dataloader_drop_last": True, "per_device_train_batch_size": 8}, train_dataset=_rows()
+        )
+
+
+def test_a_batch_that_would_hold_a_part_of_a_set(make: Callable[..., Any]) -> None:
+    """Also what counted sets before: the error says what to multiply by."""
+    message = r"=4 counts sequences.*multiple of 3, e\.g\. 3 or 6 \(12 for 4 sets\)"
+    with pytest.raises(ValueError, match=message):
+        make({"per_device_train_batch_size": 4}, model="never looked at")
 
 
 def test_a_domain_that_was_not_named(make: Callable[..., Any]) -> None:
@@ -172,7 +181,7 @@ def test_loaded_model_without_adapters(make: Callable[..., Any], tiny_model_path
 
 
 def test_plain_fine_tuning_needs_no_adapters(make: Callable[..., Any]) -> None:
-    trainer = make({"use_engine": False, "max_steps": 1}, peft_config=None)
+    trainer = make({"method": "erm", "max_steps": 1}, peft_config=None)
     before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
     trainer.train()
     assert any(not torch.equal(p, before[n]) for n, p in trainer.model.named_parameters())
@@ -215,7 +224,7 @@ def test_an_optimizer_that_steps_inside_the_backward(
     bypassed = "steps inside the backward, past the gradients that are taken apart by domain"
     with pytest.raises(ValueError, match=f"adalomo {bypassed}"):
         make_iga_config(optim="adalomo")
-    make_iga_config(optim="adalomo", use_engine=False)
+    make_iga_config(optim="adalomo", method="erm")
     for own in (
         {"optimizers": (LayerWiseDummyOptimizer({}, lr=0.1), None)},
         {"optimizer_cls_and_kwargs": (LayerWiseDummyOptimizer, {})},

@@ -164,9 +164,9 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "unknown option": (
         "vrex",
         {"eta": 1},
-        "among penalty_weight, warmup_steps for method 'vrex', found 'eta'",
+        "among penalty_weight, warmup_steps for iga_method 'vrex', found 'eta'",
     ),
-    "options of plain fine-tuning": ("erm", {"eta": 1}, "expected no options for method 'erm'"),
+    "options of plain fine-tuning": ("erm", {"eta": 1}, "expected no options for iga_method 'erm'"),
     "negative penalty": ("irm", {"penalty_weight": -1}, "penalty_weight: expected a number of 0"),
     "no number": ("fishr", {"penalty_weight": "high"}, "expected a number of 0 or more, found 'hi"),
     "neither": ("fishr", {"relative": "no"}, "relative: expected True or False, found 'no'"),

@@ -4,10 +4,9 @@ import copy
 from typing import Any
 
 import pytest
-import torch
 from datasets import Dataset
 
-from poise.iga.batches import IsomerCollator, IsomerSets, loss_tokens, predicting
+from poise.iga.batches import IsomerCollator, IsomerSets
 
 ROWS = [
     ("a", "law", [1, 2]),
@@ -53,12 +52,6 @@ def test_single_rows_are_the_hosts() -> None:
     assert IsomerCollator(lambda given: {"rows": given})(rows) == {"rows": rows}
 
 
-def test_tokens_with_a_loss_are_counted_by_domain_without_the_first() -> None:
-    labels = torch.tensor([[5, 6, -100], [-100, 7, 8], [1, -100, -100], [-100, 2, -100]])
-    counts = loss_tokens(labels, torch.tensor([0, 2, 1, 0]), 4)
-    assert counts.tolist() == [2, 0, 2, 0]
-
-
 def test_sets_and_their_rows_can_be_looked_at(sets: IsomerSets) -> None:
     assert sets[:2] == sets[[0, 1]] == [sets[0], sets[1]]
     assert sets[-1] == sets[2]
@@ -77,10 +70,3 @@ def test_what_a_data_set_does_its_rows_do(sets: IsomerSets) -> None:
 
 def test_sets_can_be_copied(sets: IsomerSets) -> None:
     assert copy.deepcopy(sets)[0] == sets[0]
-
-
-def test_a_loss_token_is_predicted_at_the_one_before_it() -> None:
-    labels = torch.tensor([[-100, -100, 5, 6], [7, -100, -100, 8], [-100, -100, -100, -100]])
-    expected = [[0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    assert predicting(labels).int().tolist() == expected
-    assert predicting(labels).sum() == loss_tokens(labels, torch.zeros(3, dtype=torch.long), 1)

@@ -1,10 +1,9 @@
-"""An objective takes the place of the host's loss, however the host averages."""
+"""An objective takes the place of sum_k w_k L_k."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from poise.iga.domain_loss import MicroBatch
-from poise.iga.domain_objective import DomainObjective
+from poise.iga.domains import Weights
+from poise.iga.loss import DomainObjective, domain_means
 from poise.iga.method import Evidence, Objective
 from tests.exact import ROUNDING
 from tests.invariants.iga_worker import make_trainer
 from tests.tiny import EXACT
-from tests.unit.iga.test_domain_loss import COUNTS, DOMAINS, LOG_PROBS, NORMALISATIONS
+from tests.unit.iga.test_loss import BATCH, PER_TOKEN
 
 
 @dataclass(kw_only=True)
@@ -30,62 +29,17 @@ class _Sample(Objective):
         return evidence.mean(evidence.losses.square() + evidence.entropies)
 
 
-class _Host:
-    """TRL's loss, with what transformers divides by afterwards."""
-
-    def __init__(self) -> None:
-        self.log_probs = LOG_PROBS.clone().requires_grad_()
-        self.entropy = LOG_PROBS.abs().sqrt().requires_grad_()
-
-    def model(self, **kwargs: Any) -> Any:
-        return SimpleNamespace(log_probs=self.log_probs, entropy=self.entropy)
-
-    def loss(self, model: Any, batch: MicroBatch) -> Tensor:
-        norm = batch.normalisation
-        outputs = model(fused_lm_head=True, labels=None)
-        items = COUNTS.sum() if norm.items is None else norm.items
-        loss: Tensor = -outputs.log_probs.sum() / items * norm.world
-        return loss / norm.steps if norm.items is None else loss
-
-
-@pytest.mark.parametrize("by_tokens", [False, True])
-@pytest.mark.parametrize("name", NORMALISATIONS)
-def test_the_hosts_loss_is_the_objectives_share(name: str, by_tokens: bool) -> None:
-    host, batch = _Host(), MicroBatch(DOMAINS, COUNTS, NORMALISATIONS[name], by_tokens)
-    watched = DomainObjective(_Sample(), torch.nn.Identity()).watch(host.model, batch, 0)
-    loss = host.loss(watched, batch)
-    loss.backward()
-
-    log_probs, entropy = (t.detach().requires_grad_() for t in (host.log_probs, host.entropy))
-    domains = DOMAINS
-    losses = [-log_probs[domains == k].sum() / 5 for k in (0, 2)]
-    entropies = [entropy[domains == k].sum() / 5 for k in (0, 2)]
-    expected = batch.share * sum(
-        0.5 * (loss**2 + h) for loss, h in zip(losses, entropies, strict=True)
-    )
-    torch.testing.assert_close(loss, expected)
-    expected.backward()
-    torch.testing.assert_close(host.log_probs.grad, log_probs.grad)
-    torch.testing.assert_close(host.entropy.grad, entropy.grad)
-    assert watched.row_losses is not None
-    assert torch.equal(watched.row_losses, -LOG_PROBS.sum(1))
-
-
-def test_the_objective_is_told_step_counts_and_weights() -> None:
-    objective = _Sample()
-    batch = MicroBatch(DOMAINS, COUNTS, NORMALISATIONS["one step"], by_tokens=False)
-    host = _Host()
-    host.loss(DomainObjective(objective, torch.nn.Identity()).watch(host.model, batch, 7), batch)
+@pytest.mark.parametrize("by", ["equal", "tokens"])
+def test_an_objective_gets_means_weights_counts_and_the_step(by: Weights) -> None:
+    objective, per_token = _Sample(), PER_TOKEN.clone()
+    losses, entropies = domain_means(per_token, BATCH), domain_means(per_token.sqrt(), BATCH)
+    make = DomainObjective(objective, torch.nn.Identity(), by)
+    found = make(losses, entropies, torch.zeros(5, 5), BATCH, 7)
     seen = objective.seen
     assert (seen.step, seen.counts.tolist(), seen.weights.tolist()) == (7, [5, 0, 5], [0.5, 0, 0.5])
     assert seen.tokens == ()
-
-
-def test_a_micro_batch_without_loss_is_left_to_the_host() -> None:
-    host = _Host()
-    batch = MicroBatch(DOMAINS, torch.zeros(3), NORMALISATIONS["one step"], by_tokens=False)
-    watched = DomainObjective(_Sample(), torch.nn.Identity()).watch(host.model, batch, 0)
-    assert watched(fused_lm_head=True, labels=None).log_probs is host.log_probs
+    expected = torch.stack([0.5 * (losses[k] ** 2 + entropies[k]) for k in (0, 2)]).sum()
+    torch.testing.assert_close(found, expected)
 
 
 # In the trainer: one step by plain SGD with rate 1 is the gradient.

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, optim
 
-from poise.iga import masked_mean
+from poise.iga import mask
 from poise.iga.adapters import find_adapters
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
@@ -59,7 +59,7 @@ def test_a_forward_without_gradient_may_run_within_a_step(method: IGA) -> None:
         losses = BATCH.losses(model)
         with torch.no_grad():
             model(OTHER.ids[:1])
-        (info.weights.to(losses) * losses).sum().backward()
+        engine.backward(losses)
     engine.finish(0.1)
     found = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(map(torch.equal, found, expected))
@@ -103,11 +103,11 @@ def test_memory_of_layers_is_kept_on_cpus_and_given_back_elsewhere(
     method: IGA, is_kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_kept:
-        monkeypatch.setattr(masked_mean, "_KEPT", ())
+        monkeypatch.setattr(mask, "_KEPT", ())
     model = toy()
     engine = GradientEngine(model, method)
     with engine.collect(DomainBatch(BATCH.domains, BATCH.counts)):
-        BATCH.losses(model).sum().backward()
+        engine.backward(BATCH.losses(model))
         assert engine._space._scratch.size > 0
     sizes = [engine._space._scratch.size]
     engine.finish(0.1)
@@ -125,7 +125,7 @@ def test_the_temperature_may_be_that_of_the_step(method: IGA) -> None:
     for tau in (None, 0.0, method.tau, 30.0):
         engine = GradientEngine(model, method)
         with engine.collect(info, tau):
-            BATCH.losses(model).mean().backward()
+            engine.backward(BATCH.losses(model))
         engine.finish(0.1)
         means.append(next(iter(engine.statistics().values())).mask_mean)
     assert means[0] == means[2]
@@ -187,14 +187,13 @@ def test_it_trains_in_a_plain_loop() -> None:
     losses = []
     for _ in range(30):
         for micro in (BATCH, OTHER):
-            info = DomainBatch(micro.domains, micro.counts, 0.5)
-            with engine.collect(info):
-                loss = (info.weights * micro.losses(model)).sum()
-                (0.5 * loss).backward()
+            with engine.collect(DomainBatch(micro.domains, micro.counts)):
+                loss = micro.losses(model)
+                engine.backward(loss, share=0.5)
         engine.finish()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss.detach()))
+        losses.append(float(loss.detach().mean()))
     assert losses[-1] < losses[0] - 0.5
 
 

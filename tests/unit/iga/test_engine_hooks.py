@@ -33,7 +33,7 @@ class Fails(Exception):
     pass
 
 
-def _in_forward(model: nn.Module) -> None:
+def _in_forward(engine: GradientEngine, model: nn.Module) -> None:
     def fail(*args: Any) -> None:
         raise Fails
 
@@ -46,7 +46,7 @@ def _in_forward(model: nn.Module) -> None:
         handle.remove()
 
 
-def _in_backward(model: nn.Module) -> None:
+def _in_backward(engine: GradientEngine, model: nn.Module) -> None:
     class Breaks(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -60,26 +60,26 @@ def _in_backward(model: nn.Module) -> None:
     inner = model.get_submodule("base_model.model.inner")
     handle = inner.register_forward_hook(lambda module, args, output: Breaks.apply(output))
     try:
-        BATCH.losses(model).sum().backward()
+        engine.backward(BATCH.losses(model))
     finally:
         handle.remove()
 
 
-def _in_users_code(model: nn.Module) -> None:
-    BATCH.losses(model).sum().backward()
+def _in_users_code(engine: GradientEngine, model: nn.Module) -> None:
+    engine.backward(BATCH.losses(model))
     raise Fails
 
 
 @every_space
 @pytest.mark.parametrize("failing", [_in_forward, _in_backward, _in_users_code])
 def test_an_exception_leaves_no_hooks_and_the_next_step_is_right(
-    method: IGA, failing: Callable[[nn.Module], None]
+    method: IGA, failing: Callable[[GradientEngine, nn.Module], None]
 ) -> None:
     model = toy()
     expected = take_step(GradientEngine(model, method), model, OTHER)
     engine = GradientEngine(model, method)
-    with pytest.raises(Fails), engine.collect(DomainBatch(BATCH.domains, BATCH.counts, 0.5)):
-        failing(model)
+    with pytest.raises(Fails), engine.collect(DomainBatch(BATCH.domains, BATCH.counts)):
+        failing(engine, model)
     assert count_hooks(model) == 0
     engine.load_state_dict({})  # a warm start may have moved
     for found, right in zip(take_step(engine, model, OTHER), expected, strict=True):
@@ -102,7 +102,7 @@ def test_a_forward_pass_before_the_step_is_refused(method: IGA) -> None:
     engine, losses = GradientEngine(model, method), BATCH.losses(model)
     info = DomainBatch(BATCH.domains, BATCH.counts)
     with pytest.raises(RuntimeError, match=r"within `collect`"), engine.collect(info):
-        losses.sum().backward()
+        engine.backward(losses)
 
 
 @every_space
@@ -111,7 +111,8 @@ def test_factors_that_are_added_with_zero_are_unused(method: IGA) -> None:
     engine, info = GradientEngine(model, method), DomainBatch(BATCH.domains, BATCH.counts)
     factors = [p for a in engine.adapters for p in a.parameters]
     with engine.collect(info):
-        (BATCH.losses(model).sum() + sum(0 * p.sum() for p in factors)).backward()
+        unused = sum(0 * p.sum() for p in factors)
+        engine.backward(BATCH.losses(model) + unused)
     engine.finish(0.1)
     grads = {a.name.rsplit(".", 1)[-1]: [p.grad for p in a.parameters] for a in engine.adapters}
     assert not any(bool(g.any()) for g in grads["other"] if g is not None)
@@ -138,5 +139,20 @@ def test_packed_rows_are_refused_in_the_backward_pass(method: IGA) -> None:
         pytest.raises(ValueError, match=r"expected inputs of shape \(batch = 3.*packing"),
         engine.collect(packed),
     ):
-        model(torch.randint(2, 20, (1, 27))).square().mean().backward()
+        engine.backward(model(torch.randint(2, 20, (1, 27))).square().mean().expand(2))
+    assert count_hooks(model) == 0
+
+
+@every_space
+def test_a_loss_that_the_engine_has_not_made_is_refused(method: IGA) -> None:
+    """Nobody would know by what its domains weigh."""
+    model = toy()
+    engine = GradientEngine(model, method)
+    with (
+        pytest.raises(RuntimeError, match=r"call engine\.backward\(losses, weights\)"),
+        engine.collect(DomainBatch(BATCH.domains, BATCH.counts)),
+    ):
+        BATCH.losses(model).sum().backward()
+    with pytest.raises(RuntimeError, match="within `collect`, found none"):
+        engine.backward(BATCH.losses(model))
     assert count_hooks(model) == 0

@@ -33,12 +33,12 @@ def test_until_the_end_of_the_step_gradients_are_the_plain_ones() -> None:
     """So that a reducer of ranks has what it expects; the end writes over them in place."""
     model = toy()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    (INFO.weights * BATCH.losses(model)).sum().backward()
+    (INFO.weights() * BATCH.losses(model)).sum().backward()
     plain = [p.grad.clone() for p in parameters if p.grad is not None]
     model.zero_grad()
     engine = GradientEngine(model, METHOD)
     with engine.collect(INFO):
-        (INFO.weights * BATCH.losses(model)).sum().backward()
+        engine.backward(BATCH.losses(model))
     places = [p.grad.data_ptr() for p in parameters if p.grad is not None]
     for parameter, gradient in zip(parameters, plain, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
@@ -51,7 +51,9 @@ def test_a_gradient_that_comes_in_parts_is_added_up() -> None:
     model = toy()
     engine = GradientEngine(model, METHOD)
     with engine.collect(INFO):
-        first, *others = (INFO.weights * BATCH.losses(model)).unbind()
+        losses = BATCH.losses(model)
+        engine.weigh(losses)
+        first, *others = (INFO.weights() * losses).unbind()
         first.backward(retain_graph=True)
         torch.stack(others).sum().backward()
     engine.finish()

@@ -29,19 +29,21 @@ def test_domains_seed_and_options_reach_it(make_iga_config: Callable[..., Any]) 
 
 def test_without_a_name_it_is_iga(make_iga_config: Callable[..., Any]) -> None:
     config = make_iga_config()
-    assert config.method == "iga"
+    assert config.iga_method == "iga"
     assert config.baseline(3) is None
     assert config.needs_engine
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown": ({"method": "sgd"}, "method: expected one of iga, erm, .*found 'sgd'"),
-    "options of IGA": ({"method_options": {"tau": 1}}, "expected none for method 'iga'"),
+    "unknown": ({"method": "sgd"}, "iga_method: expected one of iga, erm, .*found 'sgd'"),
+    "options of IGA": ({"method_options": {"tau": 1}}, "expected none for iga_method 'iga'"),
     "no mapping": ({"method": "irm", "method_options": "3"}, "expected a mapping .*found '3'"),
     "option of another": ({"method": "irm", "method_options": {"threshold": 1}}, "'threshold'"),
-    "IGA's mask": ({"method": "and_mask", "tau": 2.0}, "tau=2.0 belongs to method 'iga'"),
-    "IGA's space": ({"method": "pcgrad", "space": "factor"}, "space='factor' belongs to method"),
-    "the engine": ({"method": "vrex", "use_engine": True}, "use_engine=True belongs to method"),
+    "IGA's mask": ({"method": "and_mask", "tau": 2.0}, "tau=2.0 belongs to iga_method 'iga'"),
+    "IGA's space": (
+        {"method": "pcgrad", "space": "factor"},
+        "iga_space='factor' belongs to iga_method",
+    ),
 }
 
 

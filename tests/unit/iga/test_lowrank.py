@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from poise.iga.lowrank import LowRank, random_start, randomized_svd, truncated_svd
+from poise.iga.weight_space import LowRank, random_start, randomized_svd, truncated_svd
 
 from .matrices import normal, quick
 

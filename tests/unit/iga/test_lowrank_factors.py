@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poise.iga.lowrank import Factors, LowRank, chain_rule, retract, truncated_svd
+from poise.iga.adapters import Factors
+from poise.iga.weight_space import LowRank, chain_rule, retract, truncated_svd
 
 from .matrices import normal, quick
 

@@ -8,9 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from poise.iga import masked_mean as module
-from poise.iga.mask import SCALES, ConflictMask, agreement, domain_moments
-from poise.iga.masked_mean import Scratch, domain_gradients, masked_mean
+from poise.iga import mask as module
+from poise.iga.mask import (
+    SCALES,
+    ConflictMask,
+    Scratch,
+    agreement,
+    domain_gradients,
+    domain_moments,
+    masked_mean,
+)
 
 WEIGHTS = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
 ONES = [1.0] * 3

@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 from tokenizers.processors import TemplateProcessing
 
-from poise.iga.rows import OneEnd, tell_lost_rows, with_one_end
+from poise.iga.batches import OneEnd, tell_lost_rows, with_one_end
 from tests.tiny import tiny_tokenizer
 
 

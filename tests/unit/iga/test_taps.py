@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from poise.iga.taps import Hooks
+from poise.iga.domains import DomainBatch, Pass
 
 Seen = list[tuple[Tensor, Tensor]]
 
@@ -17,6 +17,13 @@ Seen = list[tuple[Tensor, Tensor]]
 def _path() -> tuple[nn.Sequential, Tensor]:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 3)), torch.randn(5, 4, requires_grad=True)
+
+
+def _pass(sequences: int = 1) -> Pass:
+    """One whose loss is known."""
+    watched = Pass(DomainBatch(torch.zeros(sequences, dtype=torch.long), torch.ones(1)))
+    watched.weigh(torch.zeros(1))
+    return watched
 
 
 def _is_bare(model: nn.Module) -> bool:
@@ -27,7 +34,7 @@ def _is_bare(model: nn.Module) -> bool:
 def test_a_tap_sees_the_input_and_the_gradient_of_the_output() -> None:
     model, x = _path()
     seen: Seen = []
-    with Hooks() as hooks:
+    with _pass() as hooks:
         hooks.tap(model[0], model[1], lambda *pair: seen.append(pair))
         y = model(x)
         (y**2).sum().backward()
@@ -40,7 +47,7 @@ def test_a_tap_changes_neither_output_nor_gradients() -> None:
     model, x = _path()
     plain = model(x)
     (expected,) = torch.autograd.grad((plain**2).sum(), [x])
-    with Hooks() as hooks:
+    with _pass() as hooks:
         hooks.tap(model[0], model[1], lambda *pair: None)
         tapped = model(x)
         (found,) = torch.autograd.grad((tapped**2).sum(), [x])
@@ -50,7 +57,7 @@ def test_a_tap_changes_neither_output_nor_gradients() -> None:
 
 def test_each_use_of_a_path_is_seen() -> None:
     layer, x, seen = nn.Linear(4, 4), torch.randn(2, 4), []
-    with Hooks() as hooks:
+    with _pass() as hooks:
         hooks.tap(layer, layer, lambda *pair: seen.append(pair))
         layer(layer(layer(x))).sum().backward()
     assert len(seen) == 3
@@ -63,7 +70,7 @@ def test_an_input_by_keyword_is_seen() -> None:
             return super().forward(x)
 
     layer, x, seen = Layer(4, 4), torch.randn(2, 4), []
-    with Hooks() as hooks:
+    with _pass() as hooks:
         hooks.tap(layer, layer, lambda *pair: seen.append(pair))
         layer(x=x).sum().backward()
     assert torch.equal(seen[0][0], x)
@@ -80,7 +87,7 @@ def test_lengths_are_those_of_the_models_inputs_and_of_layers() -> None:
             return torch.stack([self.layer(x).sum(), self.layer(x.flatten(0, 2)).sum()])
 
     model = Model()
-    with Hooks(sequences=2) as hooks:
+    with _pass(2) as hooks:
         hooks.measure_inputs(model)
         hooks.tap(model.layer, model.layer, lambda *pair: None)
         assert hooks.lengths == {1}
@@ -91,7 +98,7 @@ def test_lengths_are_those_of_the_models_inputs_and_of_layers() -> None:
 
 def test_an_end_without_its_beginning_is_passed_over() -> None:
     model, x = _path()
-    with Hooks() as hooks:
+    with _pass() as hooks:
         hooks.tap(model[0], model[1], lambda *pair: pytest.fail("seen"))
         model[1](x[:, :2]).sum().backward()
 
@@ -100,7 +107,7 @@ def test_an_end_without_its_beginning_is_passed_over() -> None:
 def test_a_recomputed_path_is_seen_once(use_reentrant: bool) -> None:
     model, x = _path()
     seen: Seen = []
-    with Hooks() as hooks:
+    with _pass() as hooks:
         hooks.tap(model[0], model[1], lambda *pair: seen.append(pair))
         y = checkpoint(model, x, use_reentrant=use_reentrant)
         assert isinstance(y, Tensor)
@@ -112,7 +119,7 @@ def test_a_recomputed_path_is_seen_once(use_reentrant: bool) -> None:
 def test_nothing_is_watched_without_gradients() -> None:
     model, x = _path()
     seen: Seen = []
-    with Hooks() as hooks:
+    with _pass() as hooks:
         hooks.tap(model[0], model[1], lambda *pair: seen.append(pair))
         with torch.no_grad():
             assert model(x).grad_fn is None
@@ -124,7 +131,7 @@ def test_a_gradient_is_replaced_before_it_is_added() -> None:
     model, x = _path()
     weight = model[0].weight
     weight.grad = torch.ones_like(weight)
-    with Hooks() as hooks:
+    with _pass() as hooks:
         hooks.replace_gradient(weight, lambda gradient: torch.full_like(gradient, 2.0))
         model(x).sum().backward()
     assert bool((weight.grad == 3).all())
@@ -133,7 +140,7 @@ def test_a_gradient_is_replaced_before_it_is_added() -> None:
 def test_a_frozen_parameter_has_no_gradient_to_replace() -> None:
     model, _ = _path()
     model[0].weight.requires_grad_(False)
-    with Hooks() as hooks:
+    with _pass() as hooks:
         hooks.replace_gradient(model[0].weight, lambda gradient: gradient)
         assert _is_bare(model)
 
@@ -142,7 +149,7 @@ def test_a_frozen_parameter_has_no_gradient_to_replace() -> None:
 def test_hooks_are_gone_at_the_end(fails: bool) -> None:
     model, _ = _path()
     try:
-        with Hooks() as hooks:
+        with _pass() as hooks:
             hooks.tap(model[0], model[1], lambda *pair: None)
             hooks.replace_gradient(model[0].weight, lambda gradient: gradient)
             assert not _is_bare(model)
@@ -156,7 +163,7 @@ def test_hooks_are_gone_at_the_end(fails: bool) -> None:
 def test_a_path_that_was_interrupted_begins_anew() -> None:
     model, x = _path()
     seen: Seen = []
-    with Hooks() as hooks:
+    with _pass() as hooks:
         hooks.tap(model[0], model[1], lambda *pair: seen.append(pair))
         model[0](torch.zeros(1, 4))  # and never the second
         model(x).sum().backward()
@@ -165,7 +172,7 @@ def test_a_path_that_was_interrupted_begins_anew() -> None:
 
 def test_inputs_are_freed_with_the_graph() -> None:
     model, _ = _path()
-    with Hooks() as hooks:
+    with _pass() as hooks:
         hooks.tap(model[0], model[1], lambda *pair: None)
         x = torch.randn(5, 4)
         held = weakref.ref(x)

@@ -12,10 +12,10 @@ from poise.iga.adapters import find_adapters
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
 from poise.iga.invariant import IGA
-from poise.iga.lowrank import truncated_svd
-from poise.iga.reference import base_weight, require_base_gradients
+from poise.iga.weight_space import truncated_svd
 from tests.equivalence.iga_gradients import Batch, difference, engine_step, oracle_step
 from tests.equivalence.iga_models import llama, toy
+from tests.equivalence.iga_reference import base_weight, require_base_gradients
 
 BATCH = Batch.of([2, 0, 1, 0], number=3)
 INFO = DomainBatch(BATCH.domains, BATCH.counts)
@@ -53,7 +53,7 @@ def test_a_step_without_gradient_keeps_the_projection_alive() -> None:
     model, method = llama(r=2), IGA(space="weight", oversampling=2)
     engine = GradientEngine(model, method)
     with engine.collect(INFO):
-        (0 * BATCH.losses(model)).sum().backward()
+        engine.backward(0 * BATCH.losses(model))
     found = engine_step(engine, model, [BATCH])
     expected = oracle_step(model, BATCH, IGA(space="weight", projection="exact", rank=2))
     assert difference(found, expected) < 1.0
@@ -65,7 +65,9 @@ def test_a_second_backward_pass_is_refused() -> None:
     model = toy()
     engine = GradientEngine(model, IGA(space="weight"))
     with pytest.raises(RuntimeError, match="expected one backward pass"), engine.collect(INFO):
-        first, *others = (INFO.weights * BATCH.losses(model)).unbind()
+        losses = BATCH.losses(model)
+        engine.weigh(losses)
+        first, *others = (INFO.weights() * losses).unbind()
         first.backward(retain_graph=True)
         sum(others).backward()  # type: ignore[union-attr]
 
@@ -80,12 +82,12 @@ def test_the_projections_of_micro_batches_are_retracted_together() -> None:
     require_base_gradients(twin, adapters)
     steps: list[list[Tensor]] = []
     for micro in micros:
-        info = DomainBatch(micro.domains, micro.counts, 0.5)
-        loss = (info.weights * micro.losses(twin)).sum()
+        info = DomainBatch(micro.domains, micro.counts)
+        loss = (info.weights() * micro.losses(twin)).sum()
         weights = [base_weight(twin, a) for a in adapters]
         steps.append([truncated_svd(g, 3).matrix() for g in torch.autograd.grad(loss, weights)])
         with engine.collect(info):
-            (0.5 * (info.weights * micro.losses(model)).sum()).backward()
+            engine.backward(micro.losses(model), share=0.5)
     engine.finish(rate)
     for adapter, one, two in zip(engine.adapters, *steps, strict=True):
         down, up = adapter.factors

@@ -10,13 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..method import Aggregator, Objective
-from .and_mask import ANDMask
 from .fishr import Fishr
 from .group_dro import GroupDRO
 from .irm import IRM
-from .pcgrad import PCGrad
-from .sand_mask import SANDMask
-from .torchjd_aggregator import TorchJD
+from .sign_masks import ANDMask, SANDMask
+from .torchjd_aggregator import PCGrad, TorchJD
 from .vrex import VREx
 
 Baseline = Objective | Aggregator
@@ -60,8 +58,8 @@ def make_baseline(
     if unknown := sorted(set(options) - set(known)):
         expected = f"options among {', '.join(known)}" if known else "no options"
         raise ValueError(
-            f"method_options: expected {expected} for method {name!r}, found {unknown[0]!r}; leave "
-            "it out, or choose the method that has it"
+            f"iga_method_options: expected {expected} for iga_method {name!r}, found "
+            f"{unknown[0]!r}; leave it out, or choose the method that has it"
         )
     return None if kind is None else kind(domains=domains, seed=seed, **options)
 
@@ -72,5 +70,6 @@ def _check_name(name: str) -> None:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "choose one of these"
         raise ValueError(
-            f"method: expected one of {', '.join(names)}, or {OTHERS}NAME, found {name!r}; {hint}"
+            f"iga_method: expected one of {', '.join(names)}, or {OTHERS}NAME, found {name!r}; "
+            f"{hint}"
         )

@@ -50,7 +50,7 @@ def test_a_run_logs_domains_and_layers(make: Callable[..., IGATrainer], tmp_path
 def test_without_the_engine_there_are_losses_but_no_layers(
     make: Callable[..., IGATrainer], tmp_path: Path
 ) -> None:
-    make(use_engine=False).train()
+    make(method="erm").train()
     metrics = _lines(tmp_path / "run", "metrics.jsonl")
     assert "iga/loss/law" in metrics[0]
     assert not any(name.startswith("iga/mask") for name in metrics[0])

@@ -9,12 +9,11 @@ import pytest
 import torch
 from peft import LoraConfig
 from torch import Tensor
-from trl import SFTTrainer
 
 from poise import IGATrainer
 from poise.iga.adapters import find_adapters
 from poise.iga.domains import DomainBatch
-from poise.iga.reference import reference_gradients, require_base_gradients
+from tests.equivalence.iga_reference import reference_gradients, require_base_gradients
 from tests.exact import ROUNDING
 from tests.tiny import tiny_isomers
 
@@ -28,13 +27,13 @@ STEPS: dict[str, dict[str, Any]] = {
     "factor space, two micro-batches": {
         "space": "factor",
         "domain_weights": "equal",
-        "per_device_train_batch_size": 2,
+        "per_device_train_batch_size": 6,
         "gradient_accumulation_steps": 2,
     },
     "factor space, by tokens, two micro-batches": {
         "space": "factor",
         "domain_weights": "tokens",
-        "per_device_train_batch_size": 2,
+        "per_device_train_batch_size": 6,
         "gradient_accumulation_steps": 2,
     },
 }
@@ -77,7 +76,7 @@ def _reference(trainer: IGATrainer) -> dict[str, Tensor]:
     counts = tokens.new_zeros(3).index_add(0, domains, tokens)
     losses = tokens.new_zeros(3).index_add(0, domains, -log_probs.sum(1)) / counts
     by_tokens = trainer.args.domain_weights == "tokens"
-    weights = DomainBatch(domains, counts, by_tokens=by_tokens).weights.float()
+    weights = DomainBatch(domains, counts).weights("tokens" if by_tokens else "equal").float()
     pairs = reference_gradients(trainer.model, adapters, losses, weights, trainer.args.iga())
     names = {id(p): n for n, p in trainer.model.named_parameters()}
     result = {}
@@ -94,7 +93,7 @@ def _reference(trainer: IGATrainer) -> dict[str, Tensor]:
 def test_gradients_are_finished_once_an_optimizer_step(
     limit: float, make: Callable[..., IGATrainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
+    settings = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 6}
     trainer = make(max_grad_norm=limit, **settings)
     calls: list[Any] = []
     finish = trainer.engine.finish  # type: ignore[union-attr]
@@ -123,7 +122,7 @@ def test_a_batch_of_one_domain_is_plain_fine_tuning(
     settings: dict[str, Any], make: Callable[..., IGATrainer]
 ) -> None:
     rows = tiny_isomers(4, ("law",))
-    masked, plain = (train(make(rows, **BARE | settings, use_engine=use)) for use in (True, False))
+    masked, plain = (train(make(rows, **BARE | own)) for own in (settings, {"method": "erm"}))
     for name, weight in plain.items():
         torch.testing.assert_close(masked[name], weight, rtol=ROUNDING, atol=ROUNDING)
 
@@ -150,28 +149,6 @@ def test_no_hook_outlives_a_step_that_fails(
         trainer.train()
     assert seen[0] > before
     assert hooks() == before
-
-
-def test_a_host_that_passes_the_domains_weights_over_is_noticed(
-    make: Callable[..., IGATrainer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def by_logits(self: Any, model: Any, inputs: Any, *args: Any) -> Any:
-        return model(**inputs).loss
-
-    monkeypatch.setattr(SFTTrainer, "compute_loss", by_logits)
-    with pytest.raises(RuntimeError, match=r"fused_lm_head=True.*nothing weighs.*TRL 1"):
-        make(domain_weights="equal").train()
-
-
-def test_a_host_that_averages_otherwise_is_noticed(
-    make: Callable[..., IGATrainer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def by_rows(self: Any, model: Any, inputs: Any, *args: Any) -> Any:
-        return -model(**inputs, fused_lm_head=True).log_probs.sum() / len(inputs["labels"])
-
-    monkeypatch.setattr(SFTTrainer, "compute_loss", by_rows)
-    with pytest.raises(RuntimeError, match="to be the mean of what it is given"):
-        make().train()
 
 
 def _add_another(model: Any) -> None:

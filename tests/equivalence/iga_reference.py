@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .adapters import Adapter
-from .invariant import IGA
+from poise.iga.adapters import Adapter
+from poise.iga.invariant import IGA
 
 
 def reference_gradients(

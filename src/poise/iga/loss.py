@@ -1,0 +1,200 @@
+"""The loss of a micro-batch: sum_k w_k L_k of the model's log-probabilities, or an objective's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..loss.heads import Purpose, split_causal_lm, verify_split
+from .domains import DomainBatch, Weights
+from .method import DomainTokens, Evidence, Objective
+
+
+def describe(labels: Tensor, domains: Tensor, number: int) -> DomainBatch:
+    """What the loss and the engine have to know of a micro-batch.
+
+    Args:
+        labels: (batch, tokens), -100 where there is no loss; a row's first token is never
+            predicted, and each other one at the token before it.
+        domains: (batch,) numbers of the rows' domains.
+        number: K.
+    """
+    following = labels.roll(-1, 1)
+    following[:, -1] = -100
+    is_predicting = following != -100
+    tokens = is_predicting.sum(1)
+    counts = tokens.new_zeros(number).index_add_(0, domains.to(tokens.device), tokens)
+    return DomainBatch(domains, counts, is_predicting)
+
+
+class Share(NamedTuple):
+    """A micro-batch's part of the step.
+
+    Args:
+        own: factor of sum_k w_k L_k in the loss that `compute_loss` returns.
+        later: what transformers multiplies that by before it differentiates.
+    """
+
+    own: float
+    later: float
+
+
+def share_of(
+    batch: DomainBatch, by: Weights, items: float | None, world: int, steps: int, scale: float
+) -> Share:
+    """A micro-batch's part of the step, averaged over ranks as TRL averages.
+
+    Equal weights: 1 / micro-batches. By tokens: n_m * ranks / n, with n_m of the step's n tokens.
+
+    Args:
+        batch: the micro-batch.
+        by: what domains weigh by.
+        items: n, of all micro-batches and ranks; None if transformers has not counted them, which
+            then divides by the micro-batches itself.
+        world: ranks that `items` is counted over and gradients are averaged over, else 1.
+        steps: micro-batches of the step.
+        scale: of a gradient scaler.
+    """
+    if items is None:
+        return Share(1.0, scale / steps)
+    if by == "equal":
+        return Share(1 / steps, scale)
+    return Share(sum(batch.host.counts) * world / items, scale)
+
+
+def domain_means(per_token: Tensor, batch: DomainBatch) -> Tensor:
+    """(K,) means over each domain's loss tokens; 0 for a domain without.
+
+    Args:
+        per_token: (batch, tokens), 0 where there is no loss.
+        batch: the rows' domains.
+    """
+    zero, rows = per_token.new_zeros(()), batch.rows
+    sums = [per_token[rows[k]].sum() if k in rows else zero for k in range(len(batch.counts))]
+    return torch.stack(sums) / batch.counts.to(zero).clamp(min=1)
+
+
+class DomainObjective:
+    """The loss of an objective, from what it asks of the model.
+
+    Args:
+        objective: the method.
+        model: unwrapped, a causal language model with or without adapters.
+        by: what domains weigh by.
+        autocast: the context that the training forward runs in.
+
+    Raises:
+        ValueError: the objective needs hidden states and logits, and the model has no output head
+            apart from its backbone.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        model: nn.Module,
+        by: Weights = "equal",
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.objective, self.by = objective, by
+        purpose = Purpose(type(objective).__name__, "choose another method")
+        self._split = split_causal_lm(model, purpose) if objective.needs_tokens else None
+        self._autocast = autocast
+        self._is_verified = False
+        self._hidden: list[Tensor] = []
+
+    @contextmanager
+    def watch(self, input_ids: Tensor) -> Iterator[None]:
+        """Keeps what the output head sees of the forward pass inside, where the method needs it.
+
+        Raises:
+            ValueError: the model does something to its logits that is not known here.
+        """
+        self._hidden = []
+        if self._split is None:
+            yield
+            return
+        if not self._is_verified:
+            verify_split(self._split, input_ids[:1, :8], self._autocast)
+            self._is_verified = True
+        hook = self._split.backbone.register_forward_hook(
+            lambda _module, _args, output: self._hidden.append(output.last_hidden_state)
+        )
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def __call__(
+        self, losses: Tensor, entropies: Tensor, labels: Tensor, batch: DomainBatch, step: int
+    ) -> Tensor:
+        """The objective of a micro-batch, ().
+
+        Args:
+            losses: (K,) mean losses of the domains.
+            entropies: (K,) mean entropies of the predictions.
+            labels: (batch, tokens), -100 where there is no loss.
+            batch: domains of its rows.
+            step: optimizer steps before this one.
+        """
+        hidden, self._hidden = self._hidden, []
+        return self.objective(
+            Evidence(
+                losses=losses,
+                entropies=entropies,
+                weights=batch.weights(self.by).to(losses),
+                counts=batch.counts.to(losses),
+                step=step,
+                tokens=self._tokens(hidden[0], labels, batch) if hidden else (),
+            )
+        )
+
+    def _tokens(self, hidden: Tensor, labels: Tensor, batch: DomainBatch) -> list[DomainTokens]:
+        """Loss tokens of each domain, with full logits, of (batch, tokens, H) hidden states."""
+        assert self._split is not None
+        targets = labels[:, 1:]
+        rows, places = torch.nonzero(targets != -100, as_tuple=True)
+        order = batch.domains[rows].argsort(stable=True)
+        rows, places = rows[order], places[order]
+        sizes = [int(count) for count in batch.host.counts]
+        result = []
+        parts = (torch.split(index, sizes) for index in (rows, places))
+        for row, place in zip(*parts, strict=True):
+            states = hidden[row, place]
+            with self._autocast():
+                logits = self._split.head(states)
+            result.append(DomainTokens(states, logits, targets[row, place]))
+        return result
+
+
+class DomainLosses:
+    """Mean losses by domain since they were last asked for.
+
+    Args:
+        number: K.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._sums = torch.zeros(2, number)  # losses, tokens
+
+    def add(self, losses: Tensor, counts: Tensor) -> None:
+        """Adds a micro-batch's (K,) mean losses over (K,) tokens."""
+        losses, counts = losses.detach().float(), counts.to(losses.device).float()
+        self._sums = self._sums.to(losses.device) + torch.stack([losses * counts, counts])
+
+    def pop(self, accelerator: Any) -> list[float | None]:
+        """Means over all ranks; None for a domain without tokens."""
+        sums = accelerator.reduce(self._sums.to(accelerator.device), reduction="sum").tolist()
+        self._sums = torch.zeros_like(self._sums)
+        return [loss / count if count else None for loss, count in zip(*sums, strict=True)]
+
+    def state_dict(self) -> list[list[float]]:
+        """As plain JSON values."""
+        return [[float(x) for x in row] for row in self._sums.tolist()]
+
+    def load_state_dict(self, state: list[list[float]]) -> None:
+        """Takes `state_dict`'s."""
+        self._sums = torch.tensor(state)
