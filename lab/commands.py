@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poise.cli.arguments import CommandParser, option
-from poise.cli.subcommands import dispatch
+from poise.cli.main import dispatch
 
 # Subcommand -> what it does, and the module and function that run it.
 SUBCOMMANDS = {

@@ -175,7 +175,7 @@ def _trainer(
     """A trainer on the seed's model and questions."""
     from datasets import Dataset
 
-    from poise.demo.quiet import hide_bars, quieten
+    from poise.demo.learning import hide_bars, quieten
 
     hide_bars()
     lab = _lab(config)

@@ -91,7 +91,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     from transformers import set_seed
 
     from poise import PGPOTrainer
-    from poise.demo.quiet import hide_bars, quieten
+    from poise.demo.learning import hide_bars, quieten
     from poise.models import resolve_model
     from poise.rewards import multiple_choice_reward
 

@@ -57,7 +57,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     from transformers import set_seed
 
     from poise import IGATrainer
-    from poise.demo.quiet import hide_bars, quieten
+    from poise.demo.learning import hide_bars, quieten
     from poise.evaluate.by_test import outcomes
     from poise.evaluate.generation import Sampling
     from poise.models import resolve_model

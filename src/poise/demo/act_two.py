@@ -7,8 +7,7 @@ from typing import Any
 
 from ..iga.config import IGAConfig
 from . import ranking
-from .answers import AnswerCurve
-from .learning import learn
+from .learning import AnswerCurve, learn
 from .pool import Tell
 
 _SIZE, _MODEL_SEED = ranking.SIZES["places"], 1

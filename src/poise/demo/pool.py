@@ -22,6 +22,7 @@ from ..threads import usable_cores, use_free_cores
 Tell = Callable[[float, str], None]
 _WORKERS = 2  # each holds the model; more would need more memory than small machines have
 _PATIENCE = 0.2  # seconds between two looks at the jobs
+_TRUST = 20.0  # seconds after which the pace so far counts as much as the expected one
 
 
 class JobError(ValueError):
@@ -56,15 +57,14 @@ class State:
     texts: dict[str, str] = field(default_factory=dict)
 
     @property
-    def share(self) -> float:
-        """The whole's share that is done, by cost."""
-        done = sum(job.cost * self.shares.get(job.name, 0.0) for job in self.jobs)
-        return done / sum(job.cost for job in self.jobs)
+    def total(self) -> float:
+        """Seconds of a core for all of the jobs."""
+        return sum(job.cost for job in self.jobs)
 
     @property
-    def is_done(self) -> bool:
-        """Whether every job has ended."""
-        return all(self.shares.get(job.name, 0.0) >= 1.0 for job in self.jobs)
+    def share(self) -> float:
+        """The whole's share that is done, by cost; 1.0 when every job has ended."""
+        return sum(job.cost * self.shares.get(job.name, 0.0) for job in self.jobs) / self.total
 
     @property
     def running(self) -> list[str]:
@@ -73,10 +73,9 @@ class State:
 
     def seconds_left(self) -> float:
         """By the pace so far, which counts the more the longer it has been seen."""
-        total = sum(job.cost for job in self.jobs)
-        elapsed, trust = time.monotonic() - self.started, 20.0
-        pace = (self.share * total + self.workers * trust) / (elapsed + trust)
-        return (1.0 - self.share) * total / pace
+        elapsed = time.monotonic() - self.started
+        pace = (self.share * self.total + self.workers * _TRUST) / (elapsed + _TRUST)
+        return (1.0 - self.share) * self.total / pace
 
 
 def run_jobs(jobs: Sequence[Job], log: Path, show: Callable[[State], None]) -> None:
@@ -99,13 +98,13 @@ def run_jobs(jobs: Sequence[Job], log: Path, show: Callable[[State], None]) -> N
     try:
         for process in processes:
             process.start()
-        while not state.is_done:
+        while state.share < 1.0:
             _listen(said, state, processes, log)
             show(state)
     finally:
         for process in processes:
             if process.pid is not None:
-                if not state.is_done:
+                if state.share < 1.0:
                     process.terminate()
                 process.join()
         for channel in (waiting, said):
@@ -129,7 +128,7 @@ def _listen(said: Any, state: State, processes: Sequence[Any], log: Path) -> Non
 
 
 def _work(waiting: Any, said: Any, log: str) -> None:
-    """A process: does one job after the other until there are none, or it is left alone."""
+    """A process: does one job after the other until there are none, or its parent is gone."""
     parent = os.getppid()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
