@@ -10,7 +10,7 @@ UV := $(shell command -v uv)
 # in their order: the long ones come first.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all test-device check format clean
+.PHONY: demo test test-all test-device docs check format clean
 
 # uv where it is and finds the packages, else pip.
 install = $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python $(1) ||) \
@@ -38,6 +38,9 @@ test-all: $(VENV)/.test
 
 test-device: $(VENV)/.test
 	$(BIN)/python -m pytest -m device
+
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 check: $(VENV)/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pre_commit run --all-files

@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from poise.evaluate.measures import shown
 from poise.evaluate.plots import COLOURS
 from poise.evaluate.statistics import Interval
-from poise.evaluate.summary import shown
 
 from .comparisons import Comparison
 from .experiment import Experiment, Plot

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from poise.evaluate.measures import percent, points, shown
 from poise.evaluate.statistics import Interval
-from poise.evaluate.summary import percent, points, shown
 
 from . import validity
 from .experiment import Column, Experiment

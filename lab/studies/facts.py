@@ -52,7 +52,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
     from poise import PGPOTrainer
     from poise.demo.learning import hide_bars, quieten
-    from poise.evaluate.generation import Sampling
+    from poise.evaluate.ask import Sampling
     from poise.models import resolve_model
     from poise.rewards import multiple_choice_reward
     from poise.trl.guards import NonFiniteTrainingError

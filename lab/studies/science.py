@@ -138,7 +138,7 @@ def _load(folder: str | None, domain: str, split: str, style: str) -> Any:
 
 def score(records: Sequence[QuestionRecord]) -> dict[str, float]:
     """Accuracy, and the share of samples in which an answer was found."""
-    from poise.evaluate.metrics import average
+    from poise.evaluate.measures import average
 
     found = [answer is not None for record in records for answer in record.extracted]
     return {
@@ -148,7 +148,7 @@ def score(records: Sequence[QuestionRecord]) -> dict[str, float]:
 
 
 def _sampling(config: dict[str, Any]) -> Any:
-    from poise.evaluate.generation import Sampling
+    from poise.evaluate.ask import Sampling
 
     return Sampling(
         k=config["samples"],

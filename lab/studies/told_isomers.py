@@ -17,14 +17,14 @@ import statistics
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from poise.evaluate.by_test import MEAN, OUT_OF_DISTRIBUTION
+from poise.evaluate.isomers import MEAN, OUT_OF_DISTRIBUTION
 
 from ._settings import iga_config, require_arguments, require_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from poise.evaluate.by_test import Outcome
+    from poise.evaluate.isomers import Outcome
 
 LOADS_MODEL = True
 COUNTS = ("seed", "steps", "sets", "lora_rank", "test_sets", "new_tokens")
@@ -58,8 +58,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
     from poise import IGATrainer
     from poise.demo.learning import hide_bars, quieten
-    from poise.evaluate.by_test import outcomes
-    from poise.evaluate.generation import Sampling
+    from poise.evaluate.ask import Sampling
+    from poise.evaluate.isomers import outcomes
     from poise.models import resolve_model
 
     from ..tasks.asking import ask, read
@@ -105,7 +105,7 @@ def _figures(found: Mapping[str, Outcome]) -> dict[str, float]:
 
 def _rows(config: dict[str, Any], tests: bool = False) -> Any:
     """The training set, or all tests one after the other."""
-    from poise.isomers.load import load_isomers
+    from poise.isomers.rows import load_isomers
 
     return load_isomers(
         config.get("families"),

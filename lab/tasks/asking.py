@@ -11,11 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from poise.evaluate.generation import Sampling
-from poise.evaluate.records import Header, QuestionRecord, RecordWriter
-from poise.evaluate.representation_file import Representations
-from poise.evaluate.representations import default_layer, places_of, represent
-from poise.evaluate.sampling import evaluate, prepare
+from poise.evaluate.ask import (
+    Sampling,
+    ask_questions,
+    default_layer,
+    places_of,
+    prepare,
+    represent,
+)
+from poise.evaluate.records import Header, QuestionRecord, RecordWriter, Representations
 from poise.evaluate.scoring import Row, scorer_of
 from poise.models import fold_output_head
 
@@ -37,7 +41,7 @@ def ask(
     with tempfile.TemporaryDirectory() as folder, _evaluated(model):
         writer = RecordWriter(Path(folder) / "records.jsonl", HEADER)
         questions = prepare(rows, tokenizer)
-        evaluate(model, tokenizer, questions, writer, scorer_of(rows), sampling, seed=seed)
+        ask_questions(model, tokenizer, questions, writer, scorer_of(rows), sampling, seed=seed)
     return list(writer.done.values())
 
 

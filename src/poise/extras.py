@@ -9,7 +9,7 @@ EXTRAS = {
         *("safetensors", "yaml", "tqdm", "rich"),
     ),
     "eval": ("numpy", "scipy", "matplotlib", "jinja2"),
-    "build": ("httpx2",),
+    "build": ("openai",),
     "bench": ("filelock", "packaging", "statsmodels"),
 }
 

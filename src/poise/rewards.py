@@ -17,12 +17,11 @@ word for word (``" neon"``); a part of an option, or an option within a sentence
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from .question import LETTERS
 
-F = TypeVar("F", bound=Callable[..., Any])
 Completion = str | list[dict[str, Any]]
 Feedback = tuple[float, str | None]
 
@@ -43,7 +42,7 @@ _STATEMENT = re.compile(
 _BOXED = re.compile(r"\\boxed\{([A-D])\}|\(([A-D])\)[\s.*]*$")
 _LINE = re.compile(r"^[ \t]*[*\[(]*([A-D])(?:[*\])]+|[.:](?=\s|$)|[ \t]*$)", re.MULTILINE)
 _QUOTES = " \t\"'`“”‘’"
-# A base model goes on with questions of its own, which are not the one that was asked.
+# A base model goes on with further questions, which nobody asked.
 _NEXT_QUESTION = re.compile(r"\n\s*(?:Question|Q)\s*\d*\s*:")
 
 
@@ -139,19 +138,16 @@ def check_rows(rows: Iterable[Mapping[str, Any]], where: str = "") -> None:
     Raises:
         ValueError: Naming the first row where it is not.
     """
-    answers, options = [], []
-    for row in rows:
-        answers.append(row.get("answer"))
-        options.append(row.get("options"))
-    check_answers(answers, options, len(answers), where)
+    for number, row in enumerate(rows):
+        letter, options = row.get("answer"), row.get("options")
+        known = LETTERS[: len(options)] if options else LETTERS
+        if letter not in known:
+            raise ValueError(
+                f"{where}row {number}: expected an answer among {', '.join(known)}, found "
+                f"{letter!r}; the column 'answer' must hold the letter of the right option"
+            )
 
 
-def _with_check(function: F) -> F:
-    function.check_rows = check_rows  # type: ignore[attr-defined]
-    return function
-
-
-@_with_check
 def multiple_choice_feedback_reward(
     completions: Sequence[Completion], answer: Sequence[str], **columns: Any
 ) -> list[Feedback]:
@@ -171,11 +167,16 @@ def multiple_choice_feedback_reward(
         ValueError: If an answer is not a letter of its row's options (the row is named), or the
             columns differ in length.
     """
-    options = columns.get("options")
-    check_answers(answer, options, len(completions))
+    options, length = columns.get("options"), len(completions)
+    if len(answer) != length or (options is not None and len(options) != length):
+        raise ValueError(
+            f"reward: expected {length} answers, one for each completion, found {len(answer)}"
+            + ("" if options is None else f" and {len(options)} lists of options")
+        )
+    listed = options or [None] * length
+    check_rows({"answer": a, "options": o} for a, o in zip(answer, listed, strict=True))
     texts = map(completion_text, completions)
-    rows = zip(texts, answer, options or [None] * len(answer), strict=True)
-    return [_score(text, right, listed) for text, right, listed in rows]
+    return [_score(*row) for row in zip(texts, answer, listed, strict=True)]
 
 
 def _score(text: str, right: str, options: Sequence[str] | None) -> Feedback:
@@ -188,7 +189,6 @@ def _score(text: str, right: str, options: Sequence[str] | None) -> Feedback:
     return 0.0, f"{given if by_letter else _bare(_first_line(text))} is wrong."
 
 
-@_with_check
 def multiple_choice_reward(
     completions: Sequence[Completion], answer: Sequence[str], **columns: Any
 ) -> list[float]:
@@ -200,27 +200,5 @@ def multiple_choice_reward(
     return [reward for reward, _ in multiple_choice_feedback_reward(completions, answer, **columns)]
 
 
-def check_answers(
-    answer: Sequence[Any],
-    options: Sequence[Sequence[str] | None] | None,
-    length: int,
-    where: str = "",
-) -> None:
-    """Check that every answer is the letter of an option.
-
-    Raises:
-        ValueError: Naming the first row where it is not.
-    """
-    if len(answer) != length or (options is not None and len(options) != length):
-        raise ValueError(
-            f"reward: expected {length} answers, one for each completion, found {len(answer)}"
-            + ("" if options is None else f" and {len(options)} lists of options")
-        )
-    for row, letter in enumerate(answer):
-        listed = options[row] if options is not None else None
-        known = LETTERS[: len(listed)] if listed else LETTERS
-        if letter not in known:
-            raise ValueError(
-                f"{where}row {row}: expected an answer among {', '.join(known)}, found {letter!r}; "
-                "the column 'answer' must hold the letter of the right option"
-            )
+for _reward in (multiple_choice_feedback_reward, multiple_choice_reward):
+    _reward.check_rows = check_rows  # type: ignore[attr-defined]

@@ -81,6 +81,21 @@ def check_columns(found: Sequence[str], required: Sequence[str], name: str = "da
         )
 
 
+def check_some(name: str, found: Any, known: Iterable[Any]) -> None:
+    """Check that a list holds some of the known values, each one once.
+
+    Raises:
+        ValueError: If it does not; `name` is what the error calls the list.
+    """
+    known = list(known)
+    if not isinstance(found, Sequence) or isinstance(found, str) or not found:
+        raise ValueError(f"{name}: expected some of {_plain(known)}, found {found!r}")
+    if not set(found) <= set(known):
+        raise ValueError(f"{name}: expected some of {_plain(known)}, found {list(found)!r}")
+    if len(set(found)) != len(found):
+        raise ValueError(f"{name}: expected each one once, found {list(found)!r}")
+
+
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """Read a file with one JSON object a line; blank lines are passed over.
 
@@ -165,3 +180,7 @@ def _check_prompt(prompt: Any, where: str) -> None:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
+
+
+def _plain(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, values))

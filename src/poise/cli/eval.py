@@ -1,9 +1,130 @@
-"""`poise eval`: accuracy of a model, and what training has changed."""
+"""`poise eval`: accuracy of a model, and what training has changed.
+
+Libraries are imported in functions, so that `--help` needs neither torch nor transformers.
+"""
 
 from __future__ import annotations
 
-from .arguments import CommandParser
-from .eval_arguments import EvalArguments
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..isomers.generate import DEPTHS
+from ..isomers.model import TRAIN_DOMAINS
+from .arguments import CommandParser, option
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..evaluate.ask import Prepared, Sampling
+    from ..evaluate.load import Target
+    from ..evaluate.records import Evaluation, Header, Representations
+
+Row = Mapping[str, Any]
+DEFAULT_FOLDER = "evaluations"
+DEFAULT_DATASET = "facts"
+# Questions, if they are made: an interval of about 7 points either way. Of isomers, sets in each
+# test: some 20 problems for each.
+GENERATED_COUNTS = {"reasoning_gym": 200, "isomers": 50}
+# Setting of generated isomers -> where a run keeps that of its training.
+_ISOMER_KEYS = {
+    "depths": "script.depths",
+    "domains": "config.iga_domains",
+    "cue_strength": "script.cue_strength",
+}
+_ISOMER_DEFAULTS = {"depths": DEPTHS, "domains": TRAIN_DOMAINS}
+
+
+@dataclass
+class EvalArguments:
+    """Whom to ask, what, and how. Settings without a default of their own are taken from the
+    compared run, where there is one."""
+
+    model: str | None = option(
+        None,
+        "Model: a local folder, a hub id, or 'default' for the embedded one. Left out with "
+        "--adapter or --compare: the model that was trained there.",
+    )
+    adapter: str | None = option(None, "Folder of a PEFT adapter to put upon the model.")
+    compare: list[str] = option(
+        [],
+        "Evaluate these too and compare each with the model: run folders, adapters or models. "
+        "Run folders keep the records, and `poise report` shows them.",
+    )
+    dataset_name: str | None = option(
+        None, "Questions, as in `poise pgpo`. By default those of the run, else 'facts'."
+    )
+    split: str = option("test", "Split of the data set.")
+    count: int | None = option(
+        None, "How many questions; None means 200 where they are generated, else all."
+    )
+    style: str | None = option(
+        None, "Form of generated prompts: 'chat', 'plain', 'short' or 'bare'."
+    )
+    question_seed: int | None = option(None, "Seed of generated questions.")
+    limit: int | None = option(
+        None, "Ask at most this many questions, spread evenly over the data set."
+    )
+    tests: list[str] | None = option(
+        None,
+        "Tests of isomers to ask, e.g. in_distribution reversed unseen_domains; by default all.",
+    )
+    depths: list[int] | None = option(
+        None, "Reasoning steps of generated isomers; by default those of the compared run."
+    )
+    domains: list[str] | None = option(
+        None,
+        "Domains of training, of generated isomers; the test of unseen domains asks the others. By "
+        "default those of the compared run.",
+    )
+    cue_strength: float | None = option(
+        None,
+        "How often the surface cue of generated isomers is right in training; by default that of "
+        "the compared run. Without it there are no tests of the cue.",
+    )
+    consistency: bool = option(
+        True,
+        "Read the models' representations of isomers, for the Logical Consistency Score.",
+    )
+    layer: int | None = option(
+        None,
+        "Layer of these: 0 is the embeddings; by default two thirds of the way to the last block.",
+    )
+    center: str = option(
+        "mean",
+        "What is taken off them before they are compared: 'mean', 'standard' (also scales each "
+        "dimension) or 'none'.",
+    )
+    k: int = option(16, "Samples per question.")
+    temperature: float = option(0.6, "Sampling temperature; 0 is greedy, with one sample.")
+    top_p: float = option(0.95, "Least mass of the likeliest tokens to draw from.")
+    max_new_tokens: int = option(512, "Longest completion in tokens.")
+    stop: list[str] = option(
+        [],
+        "Texts that end a completion, which is cut before the first of them. \\n is a line break: "
+        "--stop '\\n' for answers of one line.",
+    )
+    thinking: bool | None = option(
+        None,
+        "Whether models think whose chat template has a switch for it. By default as the compared "
+        "run was trained, else they do not.",
+        nargs="?",
+        const=True,
+    )
+    seed: int = option(0, "Seed of the samples.")
+    batch_size: int = option(64, "Most completions in flight at a time; the samples depend on it.")
+    dtype: str = option(
+        "auto", "float32, bfloat16, float16, or auto: bfloat16 where the machine is quick in it."
+    )
+    device: str | None = option(None, "Device, e.g. 'cpu'. By default an accelerator if any.")
+    output_dir: str | None = option(
+        None, "Folder of the records. By default RUN/evaluation, without a run evaluations/."
+    )
+    overwrite: bool = option(False, "Start anew instead of going on with records that are there.")
+    json: bool = option(False, "Print one JSON object instead of tables.")
 
 
 def make_parser() -> CommandParser:
@@ -20,10 +141,394 @@ def make_parser() -> CommandParser:
 def main(argv: list[str]) -> int:
     """Run the command."""
     (arguments,) = make_parser().parse_args_and_config(argv)
-    # Imported late, so that --help needs neither torch nor transformers.
-    from .eval_run import evaluate
     from .eval_tables import show_json, show_tables
 
-    results = evaluate(arguments)
+    results = ask_all(make_steps(arguments), arguments)
     show_json(results) if arguments.json else show_tables(results)
     return 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One model to ask.
+
+    Args:
+        name: What tables call it.
+        target: The model.
+        files: Where its records go; the first is written, the others are made equal to it.
+    """
+
+    name: str
+    target: Target
+    files: tuple[Path, ...]
+
+
+def make_steps(arguments: EvalArguments) -> list[Step]:
+    """The model first, then what it is compared with.
+
+    Raises:
+        FileNotFoundError, ValueError: A name that is no model; compared adapters of different
+            base models while no model is named.
+    """
+    from ..evaluate.load import find_target
+    from ..evaluate.runs import AFTER, BEFORE
+
+    others = [find_target(name, base=arguments.model) for name in arguments.compare]
+    if arguments.model is None and arguments.adapter is None and others:
+        first = find_target(_common_base(others))
+    else:
+        first = find_target(arguments.model, adapter=arguments.adapter)
+    folder = Path(arguments.output_dir or DEFAULT_FOLDER)
+    if not others:
+        return [Step(first.name, first, (folder / f"{first.name}.jsonl",))]
+    names = ["after"] if len(others) == 1 else _distinct([target.name for target in others])
+    before: tuple[Path, ...] = (folder / "before.jsonl",)
+    after = [folder / f"{name}.jsonl" for name in names]
+    runs = [target.run for target in others if target.run is not None]
+    if arguments.output_dir is None and len(runs) == len(others):
+        before, after = tuple(run / BEFORE for run in runs), [run / AFTER for run in runs]
+    steps = zip(names, others, after, strict=True)
+    return [
+        Step("before", first, before),
+        *(Step(name, target, (file,)) for name, target, file in steps),
+    ]
+
+
+def _common_base(targets: Sequence[Target]) -> str | None:
+    """The model that training started from; None is the default model."""
+    from ..evaluate.runs import read_config
+
+    bases = set()
+    for target in targets:
+        named = read_config(target.run).get("model.model_name_or_path")
+        bases.add(target.model if target.adapter is not None else str(named) if named else None)
+    if len(bases) > 1:
+        raise ValueError(
+            f"the compared runs started from different models ({', '.join(map(str, bases))}); "
+            "compare them one by one, or name the model to compare with (--model)"
+        )
+    return bases.pop()
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names that occur several times, and the one of the first model, get a number."""
+    totals, seen = Counter(names), Counter[str]()
+    result = []
+    for name in names:
+        seen[name] += 1
+        result.append(name if totals[name] == 1 and name != "before" else f"{name}-{seen[name]}")
+    return result
+
+
+def choose_dataset(arguments: EvalArguments, steps: Sequence[Step]) -> tuple[str, dict[str, Any]]:
+    """Name and options of the questions; what is left open is as in the first compared run.
+
+    Raises:
+        ValueError: Isomers are generated, and the compared runs were trained on different ones.
+    """
+    script = _section(next(iter(_configs(steps)), {}), "script.")
+    dataset = arguments.dataset_name or script.get("dataset_name") or DEFAULT_DATASET
+    if dataset != script.get("dataset_name"):
+        script = {}
+    options = {
+        "style": _first(arguments.style, script.get("style")),
+        "seed": _first(arguments.question_seed, script.get("question_seed")),
+        "count": _first(arguments.count, GENERATED_COUNTS.get(_kind(dataset))),
+        **(_isomer_options(arguments, steps) if _kind(dataset) == "isomers" else {}),
+    }
+    return dataset, {name: value for name, value in options.items() if value is not None}
+
+
+def _isomer_options(arguments: EvalArguments, steps: Sequence[Step]) -> dict[str, Any]:
+    """The tests, with all else as in the runs' own training: they say what lies beyond it."""
+    trained = [
+        config
+        for config in _configs(steps)
+        if _kind(config.get("script.dataset_name") or "") == "isomers"
+    ]
+    options: dict[str, Any] = {"tests": arguments.tests or True}
+    for name, key in _ISOMER_KEYS.items():
+        own, found = getattr(arguments, name), [config.get(key) for config in trained]
+        if own is None and len({_comparable(name, value) for value in found}) > 1:
+            said = "; ".join(str(_first(value, "default")) for value in found)
+            raise ValueError(
+                f"the compared runs were trained on isomers of different {name} ({said}); "
+                f"compare them one by one, or say which to ask for (--{name})"
+            )
+        options[name] = _first(own, found[0] if found else None)
+    return options
+
+
+def _comparable(name: str, value: Any) -> Any:
+    """A setting of generated isomers with its default put in, without an order."""
+    value = _first(value, _ISOMER_DEFAULTS.get(name))
+    return frozenset(value) if isinstance(value, Sequence) else value
+
+
+def choose_template(arguments: EvalArguments, steps: Sequence[Step]) -> dict[str, Any]:
+    """Arguments of chat templates: as in training, unless `--thinking` says otherwise.
+
+    Raises:
+        ValueError: The compared runs were trained with different ones.
+    """
+    own = {} if arguments.thinking is None else {"enable_thinking": arguments.thinking}
+    templates = [
+        {"enable_thinking": False} | _section(config, "config.chat_template_kwargs.") | own
+        for config in _configs(steps) or [{}]
+    ]
+    for template in templates:
+        if template != templates[0]:
+            raise ValueError(
+                f"the compared runs were trained with different chat_template_kwargs "
+                f"({templates[0]}, {template}); compare them one by one"
+            )
+    return templates[0]
+
+
+def _configs(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    from ..evaluate.runs import read_config
+
+    return [read_config(step.target.run) for step in steps if step.target.run is not None]
+
+
+def _kind(dataset: str) -> str:
+    return dataset.partition(":")[0]
+
+
+def _section(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {k.removeprefix(prefix): v for k, v in config.items() if k.startswith(prefix)}
+
+
+def _first(own: Any, inherited: Any) -> Any:
+    return inherited if own is None else own
+
+
+def select(rows: Sequence[Row], limit: int | None, tests: Sequence[str] | None = None) -> list[Row]:
+    """At most `limit` rows of these tests, spread evenly; isomer sets stay whole.
+
+    Raises:
+        ValueError: limit is below 1 or the size of an isomer set, or leaves a whole test out; an
+            unknown test.
+    """
+    known = list(dict.fromkeys(row.get("test") for row in rows))
+    if unknown := [test for test in tests or () if test not in known]:
+        raise ValueError(f"tests: expected some of {known}, found {unknown[0]!r}")
+    rows = [row for row in rows if tests is None or row.get("test") in tests]
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: expected 1 or more, found {limit}")
+    if limit is None or limit >= len(rows):
+        return list(rows)
+    sets: dict[Any, list[Row]] = {}
+    for place, row in enumerate(rows):
+        isomer = row.get("isomer_id")
+        sets.setdefault(place if isomer is None else (row.get("test"), isomer), []).append(row)
+    whole = list(sets.values())
+    for count in range(min(limit, len(whole)), 0, -1):
+        chosen = [row for i in range(count) for row in whole[i * len(whole) // count]]
+        if len(chosen) <= limit:
+            break
+    else:
+        raise ValueError(f"limit: expected {len(whole[0])} or more, one isomer set, found {limit}")
+    asked = dict.fromkeys(row.get("test") for row in rows)
+    if lost := [test for test in asked if test not in {row.get("test") for row in chosen}]:
+        raise ValueError(
+            f"limit: expected room for an isomer set of each test, found {limit}, which leaves "
+            f"out {', '.join(map(str, lost))}; raise it, or name the tests to ask (--tests)"
+        )
+    return chosen
+
+
+@dataclass(frozen=True)
+class Result:
+    """A model that was asked, its records, and what it held in mind where it was read."""
+
+    step: Step
+    evaluation: Evaluation
+    representations: Representations | None
+    center: str
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What all models of one call share."""
+
+    arguments: EvalArguments
+    sampling: Sampling
+    device: torch.device
+    dtype: torch.dtype
+    dataset: str
+    options: dict[str, Any]
+    template: dict[str, Any]
+    rows: list[Row]
+
+    def header(self, target: Target) -> Header:
+        """What the records of a model begin with."""
+        from ..evaluate.load import fingerprint
+        from ..evaluate.records import Header
+        from ..versions import software_versions
+
+        narrowed = {"limit": self.arguments.limit, "tests": self.arguments.tests}
+        return Header(
+            model=target.model,
+            adapter=target.adapter,
+            weights=fingerprint(target),
+            dataset=self.dataset,
+            split=self.arguments.split,
+            selection=self.options | {k: v for k, v in narrowed.items() if v is not None},
+            sampling=asdict(self.sampling)
+            | {
+                "stop": list(self.sampling.stop),
+                "chat_template_kwargs": self.template,
+                "dtype": str(self.dtype).removeprefix("torch."),
+                "batch_size": self.arguments.batch_size,
+            },
+            seed=self.arguments.seed,
+            versions=software_versions(),
+        )
+
+
+def ask_all(
+    steps: Sequence[Step], arguments: EvalArguments, tell: Callable[[int, int], None] | None = None
+) -> list[Result]:
+    """Ask these models, and keep their answers.
+
+    Args:
+        steps: The models.
+        arguments: What to ask, and how.
+        tell: Is called with how many of how many questions a model has answered.
+
+    Raises:
+        ValueError: Senseless settings, models or questions; records of another evaluation.
+    """
+    from ..data.load import load_questions
+    from ..evaluate.ask import Sampling
+    from ..evaluate.isomers import check_center
+    from ..evaluate.load import check_target
+    from ..machine import pick_device, pick_dtype
+
+    greedy = arguments.temperature == 0.0
+    if greedy and arguments.k > 1:
+        print("poise eval: temperature 0 is greedy, so k is 1", file=sys.stderr)
+    sampling = Sampling(
+        k=1 if greedy else arguments.k,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        max_new_tokens=arguments.max_new_tokens,
+        # A shell hands over a backslash and an n.
+        stop=tuple(text.replace("\\n", "\n") for text in arguments.stop),
+    )
+    check_center(arguments.center)
+    device = pick_device(arguments.device)
+    dtype = pick_dtype(arguments.dtype, device)
+    dataset, options = choose_dataset(arguments, steps)
+    questions = list(load_questions(dataset, arguments.split, **options))
+    rows = select(questions, arguments.limit, arguments.tests)
+    template = choose_template(arguments, steps)
+    plan = _Plan(arguments, sampling, device, dtype, dataset, options, template, rows)
+    for step in steps:  # before the first one is asked, which takes long
+        check_target(step.target)
+    return [_ask_one(step, plan, step is steps[0], tell) for step in steps]
+
+
+def _ask_one(
+    step: Step, plan: _Plan, warns: bool, tell: Callable[[int, int], None] | None
+) -> Result:
+    from ..evaluate.ask import ask_questions, prepare
+    from ..evaluate.load import load
+    from ..evaluate.records import RecordWriter, beside, read_records
+    from ..evaluate.scoring import scorer_of
+    from .quiet import hide_bars_of_files
+
+    arguments, header = plan.arguments, plan.header(step.target)
+    if arguments.overwrite:
+        for file in step.files:
+            file.unlink(missing_ok=True)
+            beside(file).unlink(missing_ok=True)
+    writer, *copies = [RecordWriter(file, header) for file in step.files]
+    hide_bars_of_files(step.target.model)
+    model, tokenizer = load(step.target, plan.dtype, plan.device)
+    new = plan.sampling.max_new_tokens
+    if warns and (cut := cut_references(plan.rows, tokenizer, new)):
+        print(f"poise eval: {cut}", file=sys.stderr)
+    longest = getattr(model.config, "max_position_embeddings", None)
+    room = None if longest is None else longest - new
+    questions = prepare(plan.rows, tokenizer, room=room, template=plan.template)
+    representations = _read(model, tokenizer, questions, step, header, arguments)
+    ask_questions(
+        model,
+        tokenizer,
+        questions,
+        writer,
+        scorer_of(plan.rows, plan.dataset),
+        plan.sampling,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        label=step.name,
+        tell=tell,
+    )
+    for copy in copies:
+        copy.write([record for id, record in writer.done.items() if id not in copy.done])
+    return Result(step, read_records(writer.path), representations, arguments.center)
+
+
+def _read(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Prepared],
+    step: Step,
+    header: Header,
+    arguments: EvalArguments,
+) -> Representations | None:
+    """The model's representations, from the files where they are kept; None without isomers."""
+    from ..evaluate.ask import has_reference, places_of, reading_settings, represent
+    from ..evaluate.records import (
+        Representations,
+        beside,
+        kept_representations,
+        write_representations,
+    )
+
+    if not arguments.consistency or not has_reference(questions):
+        return None
+    how = reading_settings(model, arguments.layer)
+    header = replace(header, sampling=how | {"dtype": header.sampling["dtype"]}, seed=0)
+    places = places_of(questions)
+    kept = {file: kept_representations(file, header, places) for file in map(beside, step.files)}
+    found = next(filter(None, kept.values()), None)
+    if found is None:
+        label = f"{step.name}: reading"
+        vectors = represent(model, tokenizer, questions, layer=how["layer"], label=label)
+        found = Representations(header, places, vectors)
+    for file, there in kept.items():
+        if there is None:
+            write_representations(file, found)
+    return found
+
+
+def cut_references(rows: Sequence[Row], tokenizer: Any, max_new_tokens: int) -> str | None:
+    """One line on the isomers whose reference completions are too long, None if there are none.
+
+    Args:
+        rows: Questions; those without ``isomer_id`` or without ``completion`` are not looked at.
+        tokenizer: The model's.
+        max_new_tokens: Longest completion in tokens.
+    """
+    from ..evaluate.scoring import plain
+
+    seen, longer, longest = Counter[str](), Counter[str](), 0
+    for row in rows:
+        if not row.get("isomer_id") or not row.get("completion"):
+            continue
+        text = plain(row["completion"])
+        length = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        test = row.get("test") or "all"
+        seen[test] += 1
+        longer[test] += length > max_new_tokens
+        longest = max(longest, length)
+    if longest <= max_new_tokens:
+        return None
+    shares = ", ".join(f"{test} {n} of {seen[test]}" for test, n in longer.items() if n)
+    return (
+        f"reference completions are longer than max_new_tokens ({max_new_tokens}): {shares}; "
+        f"answers may be cut, the longest takes {longest} (--max_new_tokens)"
+    )

@@ -190,10 +190,10 @@ def show(argv: list[str]) -> int:
     _check_positive("count", arguments.count)
     from rich.console import Console
 
-    from ..isomers.rows import REQUIRED, group_rows, read_isomers
-    from ..rows import check_columns
+    from ..isomers.rows import REQUIRED, group_rows
+    from ..rows import check_columns, read_jsonl
 
-    rows = read_isomers(arguments.file)
+    rows = read_jsonl(arguments.file)
     for row in rows:
         check_columns(list(row), REQUIRED, arguments.file)
     console = Console()

@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..isomers.model import TRAIN_DOMAINS
+from ..isomers.rows import is_isomers, load_isomers, some_isomers
+from ..isomers.validate import check_isomers
 from ..rows import check_dataset, read_jsonl
+from .reasoning_gym import load_reasoning_gym
+from .sciknoweval import is_sciknoweval, load_sciknoweval, split_files
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -18,6 +21,21 @@ DEFAULT_COUNT = 1000
 _FACTS = Path(__file__).with_name("facts.jsonl")
 
 Source = Callable[..., "Dataset"]
+KINDS: dict[str, Source] = {}
+
+
+def register(kind: str) -> Callable[[Source], Source]:
+    """Decorator: adds a source that `load_questions` knows as `kind` or `kind:rest`.
+
+    A source takes what follows the colon (or ""), the split, and the options that it knows, by
+    their names, and returns rows with a column `prompt`.
+    """
+
+    def add(load: Source) -> Source:
+        KINDS[kind] = load
+        return load
+
+    return add
 
 
 def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
@@ -40,7 +58,7 @@ def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
             generated, else all), ``seed`` (which ones), ``style`` (``chat``, ``plain`` or
             ``short``; rows that bring their prompt keep it), ``reference`` (SciKnowEval: reference
             answers as privileged context), ``depths``, ``domains``, ``cue_strength``,
-            ``phrasings`` and ``tests`` (of isomers, as in `isomers.load.load_isomers`), and
+            ``phrasings`` and ``tests`` (of isomers, as in `isomers.rows.load_isomers`), and
             what the source itself knows.
 
     Raises:
@@ -48,49 +66,24 @@ def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
     """
     kind, _, rest = name.partition(":")
     if kind in KINDS:
-        return _call(KINDS[kind], name, {"rest": rest, "split": split, **options})
-    local = Path(name).exists() or name.endswith(".jsonl") or name.startswith((".", "/", "~"))
-    return _call(_local if local else _hub, name, {"source": name, "split": split, **options})
-
-
-def _call(load: Callable[..., Dataset], name: str, options: dict[str, Any]) -> Dataset:
-    """Call a source with its options; refuse what it does not know."""
+        load, what = KINDS[kind], rest
+    else:
+        is_path = name.endswith(".jsonl") or name.startswith((".", "/", "~"))
+        load, what = (_local if is_path or Path(name).exists() else _hub), name
     parameters = inspect.signature(load).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        for option in options:
-            if option not in parameters:
-                known = [p for p in parameters if p not in ("source", "rest", "split")]
-                near = difflib.get_close_matches(option, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(
-                    f"{name}: expected options among {', '.join(known)}, found {option!r}{hint}"
-                )
-    return load(**options)
+    known = list(parameters)[2:]
+    unknown = [option for option in options if option not in known]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{name}: expected options among {', '.join(known)}, found {unknown[0]!r}{hint}"
+        )
+    return load(what, split, **options)
 
 
-def register(kind: str) -> Callable[[Source], Source]:
-    """Decorator: adds a source that `load_questions` knows as `kind` or `kind:rest`.
-
-    Args:
-        kind: its name.
-
-    A source takes `rest` (what follows the colon, or ""), `split`, and the options that it knows,
-    by their names, and returns rows with a column `prompt`.
-    """
-
-    def add(load: Source) -> Source:
-        KINDS[kind] = load
-        return load
-
-    return add
-
-
-def _facts(
-    rest: str,
-    split: str,
-    count: int | None = None,
-    seed: int = 0,
-) -> Dataset:
+@register("facts")
+def _facts(rest: str, split: str, count: int | None = None, seed: int = 0) -> Dataset:
     from datasets import Dataset
 
     rows = [row for row in read_jsonl(_FACTS) if row.pop("split") == split]
@@ -102,6 +95,7 @@ def _facts(
     return _some(Dataset.from_list(rows), count, seed)
 
 
+@register("sciknoweval")
 def _sciknoweval(
     rest: str,
     split: str,
@@ -110,44 +104,12 @@ def _sciknoweval(
     style: str = "chat",
     reference: bool = False,
 ) -> Dataset:
-    from .sciknoweval import load_sciknoweval
-
     table = load_sciknoweval(None, split, _listed(rest) or None, style, reference)
     return _some(table, count, seed)
 
 
-def _reasoning_gym(
-    rest: str,
-    split: str,
-    count: int = DEFAULT_COUNT,
-    seed: int = 0,
-    style: str = "chat",
-    **settings: Any,
-) -> Dataset:
-    from .reasoning_gym import load_reasoning_gym
-
-    if not rest:
-        raise ValueError("reasoning_gym: expected a task, as in reasoning_gym:leg_counting")
-    return load_reasoning_gym(rest, split, count, seed, style, **settings)
-
-
-def _isomers(
-    rest: str,
-    split: str,
-    count: int = DEFAULT_COUNT,
-    seed: int = 0,
-    depths: Sequence[int] = (1, 2),
-    domains: Sequence[str] = TRAIN_DOMAINS,
-    cue_strength: float | None = None,
-    phrasings: str = "seen",
-    tests: bool | Sequence[str] = False,
-) -> Dataset:
-    from ..isomers.load import load_isomers
-
-    families = _listed(rest) or None
-    return load_isomers(
-        families, split, count, seed, depths, domains, cue_strength, phrasings, tests
-    )
+register("reasoning_gym")(load_reasoning_gym)
+register("isomers")(load_isomers)
 
 
 def _local(
@@ -161,13 +123,9 @@ def _local(
 ) -> Dataset:
     from datasets import Dataset
 
-    from ..isomers.rows import is_isomers
-    from .sciknoweval import is_sciknoweval, load_sciknoweval, split_files
-
     rows = [row for path in split_files(source, split) for row in read_jsonl(path)]
     if is_sciknoweval(rows):
-        table = load_sciknoweval(source, split, domains, style, reference)
-        return _some(table, count, seed)
+        return _some(load_sciknoweval(source, split, domains, style, reference), count, seed)
     if reference:
         raise ValueError(
             f"{source}: expected questions in SciKnowEval's form to take reference answers from, "
@@ -190,8 +148,6 @@ def _hub(
     style: str = "chat",
 ) -> Dataset:
     import datasets
-
-    from ..isomers.rows import is_isomers
 
     try:
         table = datasets.load_dataset(source, config, split=split, revision=revision)
@@ -222,19 +178,9 @@ def _isomer_sets(
     """
     from datasets import Dataset
 
-    from ..isomers.load import check_isomers, some_isomers
-
     if any("options" in row for row in rows):
         check_isomers(rows, source)
     return Dataset.from_list(some_isomers(rows, count, seed, domains))
-
-
-KINDS: dict[str, Source] = {
-    "facts": _facts,
-    "sciknoweval": _sciknoweval,
-    "reasoning_gym": _reasoning_gym,
-    "isomers": _isomers,
-}
 
 
 def _listed(text: str) -> list[str]:

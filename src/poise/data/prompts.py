@@ -57,8 +57,8 @@ class PromptStyle:
 
     Args:
         prompt: (stem, options) -> text, or chat messages that end with the user's turn.
-        reference: (solution's steps, letter, text of the right option) -> what the teacher is
-            told, ending in the answer in the form that the student is asked for. Steps are empty
+        reference: (solution's steps, letter, text of the right option) -> what the teacher
+            reads, ending in the answer in the form that the student is asked for. Steps are empty
             where no solution is known.
     """
 
@@ -122,7 +122,7 @@ STYLES: dict[str, PromptStyle] = {
 
 
 def get_style(name: str) -> PromptStyle:
-    """Look a style up by name.
+    """A style by its name.
 
     Raises:
         ValueError: If there is no such style.

@@ -32,7 +32,7 @@ Then give the final answer, and nothing else, between <answer> and </answer>."""
 def load_reasoning_gym(
     task: str,
     split: str = "train",
-    count: int = 500,
+    count: int = 1000,
     seed: int = 0,
     style: str = "chat",
     **settings: Any,
@@ -59,6 +59,8 @@ def load_reasoning_gym(
     """
     from datasets import Dataset
 
+    if not task:
+        raise ValueError("reasoning_gym: expected a task, as in reasoning_gym:leg_counting")
     get_style(style)
     rows = list(_rows(task, check_split(split), count, seed, style, json.dumps(settings)))
     if any(row["answer"] is None for row in rows):

@@ -11,11 +11,11 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..question import LETTERS
 from ..rewards import check_rows
-from ..rows import check_columns, check_dataset, read_jsonl
+from ..rows import check_columns, check_dataset, check_some, read_jsonl
 from ..splits import check_split, stable_split
 from .prompts import CHAT_SYSTEM, Row, get_style
 
@@ -53,7 +53,7 @@ def load_sciknoweval(
             of the question decides (80 %, 10 %, 10 %).
         domains: Some of the domains; None for all that there are.
         style: ``chat`` keeps the prompts as they are; another style renders them anew.
-        reference: Reference answers as privileged context: the teacher is told each right
+        reference: Reference answers as privileged context: the teacher reads each right
             answer, in the style's form. Without, it learns from successes alone, so a model that
             never succeeds never starts.
 
@@ -69,7 +69,9 @@ def load_sciknoweval(
 
     get_style(style)
     rows = list(_hub_rows(check_split(split)) if source is None else _local_rows(source, split))
-    rows = _of_domains(rows, domains)
+    if domains is not None:
+        check_some("domains", domains, sorted({row["domain"] for row in rows}))
+        rows = [row for row in rows if row["domain"] in domains]
     name = HUB_ID if source is None else str(source)
     check_dataset(rows, ("prompt", "answer", "options"), filled=("prompt", "answer"), name=name)
     check_rows(rows, f"{name}, ")
@@ -176,27 +178,16 @@ def _hub_rows(split: str) -> Iterator[Row]:
         }
 
 
-def _of_domains(rows: list[Row], domains: Sequence[str] | None) -> list[Row]:
-    if domains is None:
-        return rows
-    there = sorted({row["domain"] for row in rows})
-    missing = sorted(set(domains) - set(there))
-    if isinstance(domains, str) or missing:
-        raise ValueError(f"domains: expected some of {there}, found {domains!r}")
-    return [row for row in rows if row["domain"] in domains]
-
-
-def _render(row: Row, style: str, reference: bool) -> dict[str, Any]:
-    prompt: Any = [
+def _render(row: Row, style: str, reference: bool) -> Row:
+    form = get_style(style)
+    rendered = {column: row[column] for column in ("id", "domain", "answer", "options")}
+    rendered["prompt"] = [
         {"role": "system", "content": row["system"]},
         {"role": "user", "content": row["prompt"]},
     ]
     if style != "chat":
-        prompt = get_style(style).prompt(row["stem"], row["options"])
-    kept = {column: row[column] for column in ("id", "domain", "answer", "options")}
-    rendered = {**kept, "prompt": prompt}
+        rendered["prompt"] = form.prompt(row["stem"], row["options"])
     if reference:
-        letter, options = row["answer"], row["options"]
-        right = options[LETTERS.index(letter)]
-        rendered["privileged_context"] = get_style(style).reference("", letter, right)
+        right = row["options"][LETTERS.index(row["answer"])]
+        rendered["privileged_context"] = form.reference("", row["answer"], right)
     return rendered

@@ -14,7 +14,7 @@ from typing import Any
 from .pool import Job, Tell, run_jobs
 from .screen import screen
 
-# Act one: run -> flags upon the demo's setting. SDPO as released has a moving teacher and a warm-up.
+# Act one: run -> flags upon the demo's setting. SDPO is as released.
 _RUNS: dict[str, dict[str, str]] = {
     "pgpo": {},
     "sdpo": {"multiplier": "none", "teacher_model_kind": "ema", "warmup_steps": "1"},
@@ -140,16 +140,14 @@ def _train(tell: Tell, run: str, seed: int, flags: dict[str, str]) -> None:
 
 
 def _ask(tell: Tell, name: str, runs: list[str], model: str, seed: int, begin: float) -> None:
-    from ..cli.eval_arguments import EvalArguments
-    from ..cli.eval_plan import Step
-    from ..cli.eval_run import ask_all
-    from ..evaluate.loading import find_target
+    from ..cli.eval import EvalArguments, Step, ask_all
+    from ..evaluate.load import find_target
 
     # Answers are a few words: greedy, one sample, and the line's end ends them.
     arguments = EvalArguments(
-        dataset="facts",
+        dataset_name="facts",
         question_seed=seed,
-        questions=_QUESTIONS,
+        count=_QUESTIONS,
         k=1,
         temperature=0.0,
         max_new_tokens=8,

@@ -10,13 +10,11 @@ from typing import Any
 
 import poise
 
-from ..evaluate.panels import PANELS
-from ..evaluate.plots import draw
-from ..evaluate.report import environment
-from ..evaluate.report_content import Sample, choose_samples
+from ..evaluate.measures import average_interval, compare, percent, points, summarise
+from ..evaluate.plots import PANELS, draw
+from ..evaluate.report import Sample, choose_samples, environment
 from ..evaluate.runs import Run, read_run
 from ..evaluate.statistics import run_interval
-from ..evaluate.summary import average_interval, compare, percent, points, summarise
 from .plots import draw_accuracy, draw_tests
 
 _CURVES = ("Reward", "Step multiplier")

@@ -1,10 +1,12 @@
-"""Curves of training runs as SVG images, drawn without matplotlib's global state."""
+"""Curves and maps of training runs as SVG images, drawn without matplotlib's global state."""
 
 from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,34 +15,115 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from .panels import Panel
+from .measures import average_interval
 from .runs import Run
-from .statistics import Interval
-from .summary import average_interval
 
 # Okabe and Ito's colours, which the colour-blind can tell apart too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
 _DASHES = ("-", (0, (4, 2)))
 _LEGEND: Mapping[str, Any] = {"fontsize": 8.5, "frameon": False}
+_TITLE: Mapping[str, Any] = {"loc": "left", "fontsize": 11, "fontweight": "bold"}
 _FEW = 16  # points below which each is marked and no mean is drawn
 _MANY = 150  # points above which the raw curve is a thin line without markers
 _WIDE = 30.0  # ratio of largest to smallest value above which an axis is logarithmic
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture.
+
+    Args:
+        title: What it shows.
+        unit: Label of the vertical axis.
+        lines: Its quantities: the name in the legend, and the log keys that may hold it.
+        method: The method that logs it, as the first part of its log keys; empty for any.
+        neutral: Value that means "no effect", drawn as a thin line.
+        rate: Whether values lie in [0, 1].
+        steep: Whether the axis may become logarithmic.
+        noisy: Whether a running mean helps the eye; a schedule is drawn as it is.
+        by_colour: Whether colours tell quantities apart, as for the many of one run.
+    """
+
+    title: str
+    unit: str
+    lines: Mapping[str, tuple[str, ...]]
+    method: str = ""
+    neutral: float | None = None
+    rate: bool = False
+    steep: bool = False
+    noisy: bool = True
+    by_colour: bool = False
+
+
+def _panel(title: str, unit: str, *keys: str, method: str = "", **look: Any) -> Panel:
+    """A panel of one quantity."""
+    return Panel(title, unit, {"": keys}, method, **look)
+
+
+_CLIPPING = {"before clipping": ("grad_norm",), "after clipping": ("pgpo/grad_norm_clipped",)}
+_RATES = {
+    "scheduler's": ("learning_rate",),
+    "times the multiplier": ("pgpo/effective_learning_rate",),
+}
+_ENTROPIES = {"student": ("pgpo/student_entropy",), "teacher": ("pgpo/teacher_entropy",)}
+_DISTILLED = ("pgpo/distilled_fraction", "self_distillation/reprompt_sample_fraction")
+_PGPO: Mapping[str, Any] = {"method": "pgpo"}
+_IGA: Mapping[str, Any] = {"method": "iga"}
+# Every panel whose log keys are known beforehand.
+PANELS = (
+    _panel("Reward", "mean reward", "self_distillation/reward_mean", "reward", **_PGPO, rate=True),
+    _panel("Information signal", "nats per token", "pgpo/information_signal", **_PGPO, neutral=0.0),
+    _panel("Step multiplier", "times the plain step", "pgpo/multiplier", **_PGPO, neutral=1.0),
+    Panel("Entropy", "nats per token", _ENTROPIES, "pgpo"),
+    _panel("Completion length", "tokens", "completions/mean_length", **_PGPO),
+    _panel("Samples distilled", "share of samples", *_DISTILLED, **_PGPO, rate=True),
+    _panel("Mean mask", "mean over parameters", "iga/mask_mean", **_IGA, neutral=1.0, rate=True),
+    _panel("Suppressed energy", "share", "iga/suppressed_energy", **_IGA, rate=True),
+    _panel("Agreement of domains", "mean cosine", "iga/agreement", **_IGA, neutral=0.0),
+    _panel("Energy kept by the projection", "share", "iga/rank_energy", **_IGA, rate=True),
+    Panel("Gradient norm", "L2 norm", _CLIPPING, steep=True),
+    Panel("Learning rate", "per step", _RATES, noisy=False),
+    _panel("Loss", "loss", "loss"),
+)
+# A trainer of the same kind without the method logs a part of its quantities.
+_KIN = {"pgpo": {"pgpo", "self_distillation"}}
+DOMAIN_LOSS = "iga/loss/"
+
+
+def panels_of(runs: Sequence[Run]) -> list[Panel]:
+    """The panels of the methods that these runs used, and those of any training."""
+    methods = set().union(*(run.methods for run in runs))
+    return [p for p in PANELS if not p.method or _KIN.get(p.method, {p.method}) & methods]
+
+
+def domain_losses(runs: Sequence[Run]) -> list[tuple[Run, Panel]]:
+    """For each run that logged losses by domain a panel; domains look alike in all of them."""
+    logged = [{key for line in run.metrics for key in line} for run in runs]
+    keys = sorted(key for key in set().union(*logged) if key.startswith(DOMAIN_LOSS))
+    lines = {key.removeprefix(DOMAIN_LOSS): (key,) for key in keys}
+    several = len(runs) > 1
+    return [
+        (run, Panel(f"Loss by domain{f': {run.name}' * several}", "loss", lines, by_colour=True))
+        for run, own in zip(runs, logged, strict=True)
+        if own.intersection(keys)
+    ]
 
 
 def draw(panel: Panel, runs: Sequence[Run]) -> str | None:
     """A panel over all runs as the data URI of an SVG image; None if nothing was logged."""
     figure, axes = _make_axes(panel.title, panel.unit)
     values: list[float] = []
-    drawn: set[int] = set()
-    for run, colour in zip(runs, _colours(runs), strict=True):
-        for i, line in enumerate(panel.lines):
-            steps, ys = run.series(*line.keys)
+    drawn: dict[str, Any] = {}
+    for place, run in enumerate(runs):
+        for i, (label, keys) in enumerate(panel.lines.items()):
+            steps, ys = run.series(*keys)
             if steps:
-                look = (_colour(i), "-") if panel.by_colour else (colour, _DASHES[i])
-                _curve(axes, steps, ys, *look, panel.noisy)
+                dash = "-" if panel.by_colour else _DASHES[i]
+                _curve(axes, steps, ys, _colour(i if panel.by_colour else place), dash, panel.noisy)
                 values += ys
-                drawn.add(i)
+                drawn[label] = _colour(i) if panel.by_colour else dash
     if not values:
         return None
     if panel.neutral is not None:
@@ -49,10 +132,11 @@ def draw(panel: Panel, runs: Sequence[Run]) -> str | None:
         axes.set_ylim(-0.03, 1.03)
     if panel.steep and min(values) > 0.0 and max(values) / min(values) > _WIDE:
         axes.set_yscale("log")
+    shown = {label: drawn[label] for label in panel.lines if label in drawn}
     if panel.by_colour:
-        _colour_legend(figure, {panel.lines[i].label: _colour(i) for i in sorted(drawn)})
+        _legend_by_colour(figure, shown)
     else:
-        _legend(figure, runs, {panel.lines[i].label: _DASHES[i] for i in sorted(drawn)})
+        _legend(figure, runs, shown)
     return data_uri(figure)
 
 
@@ -60,23 +144,21 @@ def draw_accuracy(runs: Sequence[Run]) -> str | None:
     """Accuracy before and after training with 95 % intervals; None without evaluations."""
     figure, axes = _make_axes("Accuracy on unseen questions", "avg@k, %")
     span = max(run.last_step for run in runs) or 1
-    curves = [
-        (colour, points)
-        for run, colour in zip(runs, _colours(runs), strict=True)
-        if (points := _accuracy(run, span))
-    ]
+    curves = []
+    for place, run in enumerate(runs):
+        sides = zip((0, run.last_step or span), run.answers, strict=True)
+        if found := [(step, average_interval(records)) for step, records in sides if records]:
+            curves.append((_colour(place), found))
     if not curves:
         return None
     for i, (colour, points) in enumerate(curves):
         # Beside one another, so that no interval covers another.
         shift = 0.012 * span * (i - (len(curves) - 1) / 2)
-        means = np.array([100 * interval.mean for _, interval in points])
-        low = np.array([100 * interval.low for _, interval in points])
-        high = np.array([100 * interval.high for _, interval in points])
+        low, mean, high = 100 * np.array([[p.low, p.mean, p.high] for _, p in points]).T
         axes.errorbar(
             [step + shift for step, _ in points],
-            means,
-            yerr=np.stack([means - low, high - means]),
+            mean,
+            yerr=np.stack([mean - low, high - mean]),
             color=colour,
             marker="o",
             markersize=5,
@@ -88,26 +170,14 @@ def draw_accuracy(runs: Sequence[Run]) -> str | None:
     return data_uri(figure)
 
 
-def _accuracy(run: Run, span: int) -> list[tuple[int, Interval]]:
-    places = ((0, run.before), (run.last_step or span, run.after))
-    return [
-        (step, average_interval(evaluation.questions))
-        for step, evaluation in places
-        if evaluation is not None and evaluation.questions
-    ]
-
-
-def smooth(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+def smooth(values: Sequence[float]) -> NDArray[np.float64] | None:
     """Centred running mean over a twelfth of the curve; None for a few points."""
     if len(values) < _FEW:
         return None
-    half = max(1, len(values) // 24)
-    kernel = np.ones(2 * half + 1)
+    kernel = np.ones(2 * max(1, len(values) // 24) + 1)
     # At the ends the window holds fewer points, so that the mean does not lean to zero.
     counts = np.convolve(np.ones(len(values)), kernel, mode="same")
-    result: np.ndarray[Any, np.dtype[np.float64]] = (
-        np.convolve(np.asarray(values, dtype=np.float64), kernel, mode="same") / counts
-    )
+    result: NDArray[np.float64] = np.convolve(np.asarray(values), kernel, mode="same") / counts
     return result
 
 
@@ -130,7 +200,7 @@ def _make_axes(title: str, unit: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5.6, 3.3), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_title(title, **_TITLE)
     axes.set_xlabel("optimizer step", fontsize=9)
     axes.set_ylabel(unit, fontsize=9)
     axes.tick_params(labelsize=8.5)
@@ -140,10 +210,6 @@ def _make_axes(title: str, unit: str) -> tuple[Figure, Axes]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.ticklabel_format(axis="y", scilimits=(-3, 4))
     return figure, axes
-
-
-def _colours(runs: Sequence[Run]) -> list[str]:
-    return [_colour(i) for i in range(len(runs))]
 
 
 def _colour(place: int) -> str:
@@ -158,13 +224,13 @@ def _legend(figure: Figure, runs: Sequence[Run], dashes: Mapping[str, Any]) -> N
         if label
     ]
     if len(runs) > 1:
-        _colour_legend(figure, {run.name: _colour(i) for i, run in enumerate(runs)})
+        _legend_by_colour(figure, {run.name: _colour(i) for i, run in enumerate(runs)})
     if by_dash:
         # In the line of the title, which stands on the left.
         figure.legend(handles=by_dash, loc="upper right", ncols=len(by_dash), **_LEGEND)
 
 
-def _colour_legend(figure: Figure, colours: Mapping[str, str]) -> None:
+def _legend_by_colour(figure: Figure, colours: Mapping[str, str]) -> None:
     handles = [Line2D([], [], color=c, linewidth=2.5, label=name) for name, c in colours.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, **_LEGEND)
 
@@ -174,3 +240,56 @@ def data_uri(figure: Figure) -> str:
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+# Statistic of the mask by layer -> title and range of colours; None is taken from the values.
+LAYER_STATISTICS: Mapping[str, tuple[str, float | None, float | None]] = {
+    "mask_mean": ("Mean mask", 0.0, 1.0),
+    "suppressed_energy": ("Suppressed energy, share", 0.0, 1.0),
+    "agreement": ("Agreement of domains, mean cosine", None, 1.0),
+    "rank_energy": ("Energy kept by the projection, share", 0.0, 1.0),
+}
+
+
+def draw_layers(run: Run) -> str | None:
+    """Maps of where in the network the domains agree, as a data URI; None without any.
+
+    Means over the logged steps; columns are blocks, rows the kinds of layers in them.
+    """
+    maps = {name: found for name in LAYER_STATISTICS if (found := map_of(run, name)) is not None}
+    if not maps:
+        return None
+    most = max(len(kinds) for kinds, _ in maps.values())
+    rows = (len(maps) + 1) // 2
+    figure = Figure(figsize=(11.6, rows * (1.3 + 0.24 * most)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, (name, (kinds, values)) in enumerate(maps.items(), start=1):
+        axes = figure.add_subplot(rows, 2, place)
+        title, low, high = LAYER_STATISTICS[name]
+        image = axes.pcolormesh(np.ma.masked_invalid(values), vmin=low, vmax=high, cmap="viridis")
+        figure.colorbar(image, ax=axes, pad=0.02)
+        axes.set_title(title, **_TITLE)
+        axes.set_xlabel("block", fontsize=9)
+        axes.set_yticks(np.arange(len(kinds)) + 0.5, kinds, fontsize=8.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.invert_yaxis()
+    return data_uri(figure)
+
+
+def map_of(run: Run, statistic: str) -> tuple[list[str], NDArray[np.float64]] | None:
+    """Kinds of layers, and means over steps, shape (kinds, blocks), NaN where nothing is."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for step in run.layers:
+        for name, values in step.layers.items():
+            if statistic in values:
+                # The first number in a layer's name is its block.
+                block = re.search(r"(?:^|\.)(\d+)(?:\.|$)", name)
+                place = name.rpartition(".")[2], int(block[1]) if block else 0
+                found.setdefault(place, []).append(values[statistic])
+    if not found:
+        return None
+    kinds = list(dict.fromkeys(kind for kind, _ in found))
+    table = np.full((len(kinds), 1 + max(depth for _, depth in found)), np.nan)
+    for (kind, depth), seen in found.items():
+        table[kinds.index(kind), depth] = np.mean(seen)
+    return kinds, table

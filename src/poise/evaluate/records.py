@@ -1,25 +1,36 @@
-"""Saved evaluations: what a model answered to which question, as versioned JSON lines.
+"""Saved evaluations: what a model answered, and what it held in mind where it answered.
 
-The first line of a file is its header, every further line one question with its sampled
-completions. Everything that Poise says about accuracy is computed from such a file, so a number
-can be checked, or computed anew, without the model.
+Answers are versioned JSON lines: a header, then one question a line with its sampled completions.
+Representations lie beside them, a safetensors file with one vector a problem and the same header in
+its metadata. Whatever Poise says about a model is computed from these files, so that a number can
+be checked, or computed anew, without the model.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-FORMAT = "poise-evaluation"
-VERSION = 1
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+FORMAT, VERSION = "poise-evaluation", 1
+VECTORS_FORMAT = "poise-representations"
+VECTORS_SUFFIX = ".representations.safetensors"
+_PER_SAMPLE = ("completions", "extracted", "rewards", "lengths", "finished")
+_FREE = ("versions", "created")  # may differ between parts of one evaluation
 
 
 class RecordError(ValueError):
-    """An evaluation file is not what was expected; the message names file and line."""
+    """A saved file is not what was expected; the message names file and line."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,8 @@ class Header:
         model: Name or path of the model.
         dataset: Name or path of the questions.
         split: Which part of them.
-        sampling: k, temperature, top_p, max_new_tokens and whatever else shapes the samples.
+        sampling: k, temperature, top_p, max_new_tokens and whatever else shapes the samples; of
+            representations, layer and position.
         seed: Seed of the samples.
         adapter: Folder of the PEFT adapter, None without one.
         weights: Fingerprint of the weight files, so that a file is never continued with a model
@@ -53,9 +65,28 @@ class Header:
 
     def conflicts(self, other: Header) -> list[str]:
         """Names of the settings that differ; software versions and times may."""
-        free = {"versions", "created"}
-        names = (f.name for f in fields(self) if f.name not in free)
+        names = (f.name for f in fields(self) if f.name not in _FREE)
         return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+    def check_continues(self, path: Path, found: Header, **others: tuple[Any, Any]) -> None:
+        """Check that what is in a file belongs to this evaluation.
+
+        Args:
+            path: The file.
+            found: Its header.
+            others: What else must agree: now, and in the file.
+
+        Raises:
+            RecordError: Something differs.
+        """
+        names = self.conflicts(found)
+        pairs = {name: (getattr(self, name), getattr(found, name)) for name in names} | others
+        if pairs:
+            now, was = ({name: pair[i] for name, pair in pairs.items()} for i in (0, 1))
+            raise RecordError(
+                f"{path}: expected an evaluation with {now}, found one with {was}; "
+                "choose another output folder, or overwrite it (--overwrite)"
+            )
 
 
 @dataclass(frozen=True)
@@ -75,6 +106,9 @@ class QuestionRecord:
         level: Difficulty, None where the questions have none.
         isomer_id: The set of logical isomers that it belongs to, None for other questions.
         test: Which of several tests asks it, None where there is one only.
+
+    Raises:
+        ValueError: No samples, or not the same number of each.
     """
 
     id: str
@@ -102,9 +136,6 @@ class QuestionRecord:
         return cls(**known | {name: tuple(item[name]) for name in _PER_SAMPLE})
 
 
-_PER_SAMPLE = ("completions", "extracted", "rewards", "lengths", "finished")
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """A file's content.
@@ -128,62 +159,74 @@ def read_records(path: str | Path) -> Evaluation:
     A last line that an interruption cut is left out and reported in `Evaluation.notes`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        RecordError: another format or version, a damaged line, a question twice.
+        FileNotFoundError: There is no such file.
+        RecordError: Another format or version, a damaged line, a question twice.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"expected an evaluation file at {path}, found none")
-    lines = path.read_bytes().split(b"\n")
-    # A complete file ends with a line break, so that what follows the last one is empty.
-    complete, rest = lines[:-1], lines[-1]
-    if not complete:
+    lines, notes, size = read_lines(path)
+    if not lines:
         raise RecordError(f"{path}: expected a header in the first line, found no complete line")
-    header = _parse_header(path, complete[0])
-    questions: dict[str, QuestionRecord] = {}
-    for number, line in enumerate(complete[1:], start=2):
-        question = _parse_question(path, number, line)
-        if question.id in questions:
-            raise RecordError(f"{path}:{number}: question {question.id!r} is there twice")
-        questions[question.id] = question
-    notes = (f"{path}:{len(lines)}: left out, the line is half-written",) if rest else ()
-    return Evaluation(header, tuple(questions.values()), notes, sum(len(x) + 1 for x in complete))
-
-
-def _parse_header(path: Path, line: bytes) -> Header:
-    item = _parse_object(path, 1, line)
-    if item.pop("format", None) != FORMAT:
+    first = lines[0]
+    if first.pop("format", None) != FORMAT:
         raise RecordError(f"{path}:1: expected a header with format {FORMAT!r}, found another file")
-    if (version := item.pop("version", None)) != VERSION:
+    if (version := first.pop("version", None)) != VERSION:
         raise RecordError(
             f"{path}:1: expected format version {VERSION}, found {version!r}; "
             "read it with the Poise that wrote it, or evaluate again"
         )
+    with _named(f"{path}:1: damaged header"):
+        header = Header(**first)
+    questions: dict[str, QuestionRecord] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        with _named(f"{path}:{number}: damaged question"):
+            question = QuestionRecord.from_json(line)
+        if question.id in questions:
+            raise RecordError(f"{path}:{number}: question {question.id!r} is there twice")
+        questions[question.id] = question
+    return Evaluation(header, tuple(questions.values()), notes, size)
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...], int]:
+    """JSON objects of a file, one a complete line; a note if the last one is cut; bytes read.
+
+    Raises:
+        RecordError: A complete line is no JSON object.
+    """
+    # A complete file ends with a line break, so that what follows the last one is empty.
+    *lines, rest = path.read_bytes().split(b"\n")
+    found = [read_object(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
+    notes = (f"{path}:{len(lines) + 1}: left out, the line is half-written",) if rest else ()
+    return found, notes, sum(len(line) + 1 for line in lines)
+
+
+def read_object(text: bytes, where: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        RecordError: It is none.
+    """
     try:
-        return Header(**item)
-    except TypeError as error:
-        raise RecordError(f"{path}:1: damaged header: {error}") from error
-
-
-def _parse_question(path: Path, number: int, line: bytes) -> QuestionRecord:
-    try:
-        return QuestionRecord.from_json(_parse_object(path, number, line))
-    except KeyError as error:
-        raise RecordError(f"{path}:{number}: damaged question: no {error}") from error
-    except (TypeError, ValueError) as error:
-        if isinstance(error, RecordError):
-            raise
-        raise RecordError(f"{path}:{number}: damaged question: {error}") from error
-
-
-def _parse_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        item = json.loads(line)
+        item = json.loads(text)
     except ValueError as error:
-        raise RecordError(f"{path}:{number}: expected a JSON object, found {error}") from error
+        raise RecordError(f"{where}: expected a JSON object, found {error}") from error
     if not isinstance(item, dict):
-        raise RecordError(f"{path}:{number}: expected a JSON object, found {type(item).__name__}")
+        raise RecordError(f"{where}: expected a JSON object, found {type(item).__name__}")
     return item
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Whatever damage is met, it becomes a `RecordError` that says where."""
+    try:
+        yield
+    except RecordError:
+        raise
+    except KeyError as error:
+        raise RecordError(f"{what}: no {error}") from error
+    except (SafetensorError, TypeError, ValueError) as error:
+        raise RecordError(f"{what}: {error}") from error
 
 
 class RecordWriter:
@@ -194,39 +237,139 @@ class RecordWriter:
         header: What is run now.
 
     Raises:
-        RecordError: the file exists and was made with other settings, or is damaged.
+        RecordError: The file exists and was made with other settings, or is damaged.
     """
 
     def __init__(self, path: str | Path, header: Header) -> None:
         self.path = Path(path)
         self.done: dict[str, QuestionRecord] = {}
-        if self.path.is_file() and self.path.stat().st_size:
-            self._continue(header)
-        else:
+        if not self.path.is_file() or not self.path.stat().st_size:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._append([{"format": FORMAT, "version": VERSION, **asdict(header)}])
-
-    def _continue(self, header: Header) -> None:
+            return
         found = read_records(self.path)
-        if conflicts := header.conflicts(found.header):
-            was = {name: getattr(found.header, name) for name in conflicts}
-            now = {name: getattr(header, name) for name in conflicts}
-            raise RecordError(
-                f"{self.path}: expected an evaluation with {now}, found one with {was}; "
-                "choose another output folder, or overwrite it (--overwrite)"
-            )
+        header.check_continues(self.path, found.header)
         self.done = {question.id: question for question in found.questions}
         if found.size < self.path.stat().st_size:
-            with self.path.open("r+b") as file:
-                file.truncate(found.size)
+            os.truncate(self.path, found.size)
 
     def write(self, questions: list[QuestionRecord]) -> None:
         """Append questions in one go; they are on disk when this returns."""
-        if questions:
-            self._append([asdict(question) for question in questions])
+        self._append([asdict(question) for question in questions])
         self.done.update((question.id, question) for question in questions)
 
     def _append(self, items: list[dict[str, Any]]) -> None:
-        text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(text)
+            file.write("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which problem a vector belongs to.
+
+    Args:
+        id: Unique name of the problem.
+        isomer_id: Its isomer set.
+        domain: The domain of its words.
+        test: Which of several tests asks it, None where there is one only.
+    """
+
+    id: str
+    isomer_id: str
+    domain: str
+    test: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Representations:
+    """Vectors of a model, one a problem.
+
+    Args:
+        header: What was run; ``sampling`` says layer and position.
+        places: The problems, in the order of the rows.
+        vectors: Shape (problems, width), float32.
+
+    Raises:
+        ValueError: Places and rows differ in number, or a value is not finite.
+    """
+
+    header: Header
+    places: tuple[Place, ...]
+    vectors: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.vectors) != len(self.places):
+            raise ValueError(
+                f"representations: expected one row for each of {len(self.places)} problems, "
+                f"found shape {self.vectors.shape}"
+            )
+        if not np.isfinite(self.vectors).all():
+            raise ValueError("representations: expected finite values, found others")
+
+    def of_test(self, test: str) -> Representations:
+        """The part that belongs to one test."""
+        rows = [row for row, place in enumerate(self.places) if place.test == test]
+        places = tuple(self.places[row] for row in rows)
+        return replace(self, places=places, vectors=self.vectors[rows])
+
+
+def beside(records: Path) -> Path:
+    """Where the representations of an evaluation lie: ``after.jsonl`` has them next to it."""
+    return records.with_name(records.stem + VECTORS_SUFFIX)
+
+
+def write_representations(path: str | Path, found: Representations) -> Path:
+    """Write the file in one step, so that an interruption leaves none that is half-written."""
+    path = Path(path)
+    metadata = {
+        "format": VECTORS_FORMAT,
+        "version": str(VERSION),
+        "header": json.dumps(asdict(found.header)),
+        "places": json.dumps([asdict(place) for place in found.places]),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(path.name + ".tmp")
+    save_file({"vectors": np.ascontiguousarray(found.vectors)}, half, metadata)
+    os.replace(half, path)
+    return path
+
+
+def read_representations(path: str | Path) -> Representations:
+    """Read a file of `write_representations`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        RecordError: Another format or version, or a damaged file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"expected representations at {path}, found none")
+    with _named(f"{path}: damaged representations"):
+        with safe_open(path, framework="numpy") as file:
+            metadata: Mapping[str, str] = file.metadata() or {}
+            found = metadata.get("format"), metadata.get("version")
+            if found != (VECTORS_FORMAT, str(VERSION)):
+                raise RecordError(
+                    f"{path}: expected format {VECTORS_FORMAT!r}, version {VERSION}, found "
+                    f"{found[0]!r}, version {found[1]!r}; evaluate again with this Poise"
+                )
+            vectors = file.get_tensor("vectors")
+        header = Header(**json.loads(metadata["header"]))
+        places = tuple(Place(**item) for item in json.loads(metadata["places"]))
+        return Representations(header, places, vectors)
+
+
+def kept_representations(
+    path: Path, header: Header, places: Sequence[Place]
+) -> Representations | None:
+    """What is at `path`, if it is of these problems and this header; None where nothing is.
+
+    Raises:
+        RecordError: It was made with other settings or of other problems.
+    """
+    if not path.is_file():
+        return None
+    found = read_representations(path)
+    others = {} if found.places == tuple(places) else {"problems": (len(places), "others")}
+    header.check_continues(path, found.header, **others)
+    return found

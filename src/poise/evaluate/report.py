@@ -5,37 +5,118 @@ The page needs no other file, no network and no script. It is made from saved re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import jinja2
 
 import poise
 
 from . import plots
-from .layer_plots import draw_layers
-from .outcome_measures import MEASURES, title_of
-from .panels import domain_losses, panels_of
-from .report_content import (
-    choose_samples,
-    facts_of,
-    groups_of,
-    repeated,
-    results_of,
-    settings_of,
+from .isomers import (
+    MEAN,
+    MEASURES,
+    Outcome,
+    differences,
+    measures_over_seeds,
+    outcomes,
+    title_of,
 )
-from .report_tests import seeds_of, tests_of
-from .runs import Run
-from .summary import p_value, percent, points
+from .measures import (
+    Questions,
+    Summary,
+    average,
+    average_interval,
+    compare,
+    described,
+    group_by,
+    p_value,
+    percent,
+    points,
+    shown,
+    summarise,
+)
+from .records import QuestionRecord
+from .runs import NAMES, Run, over_seeds
+from .statistics import Difference, Interval, run_interval
+
+T = TypeVar("T", Interval, Outcome)
+_UNKNOWN = "–"
+SAMPLES = 6  # questions whose completions are shown for each run
+
+
+@dataclass(frozen=True)
+class Result:
+    """Accuracy of one run, before and after, and after against the first run's after.
+
+    What is missing is None. `unlike` names what the evaluations before and after do not share,
+    so that their difference has another cause than training too.
+    """
+
+    run: Run
+    before: Summary | None
+    after: Summary | None
+    difference: Difference | None
+    against_first: Difference | None
+    unlike: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row(Generic[T]):
+    """One run in one group of questions or one test, with its accuracy or its measures.
+
+    `size` is the number of questions, or of isomer sets. What was not asked is None.
+    """
+
+    run: str
+    name: str
+    size: int
+    before: T | None
+    after: T | None
+    difference: Difference | None
+    against_first: Difference | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of all runs, with whether they differ in it."""
+
+    name: str
+    values: tuple[str, ...]
+    differs: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question with a completion before and one after; one side may be None."""
+
+    before: QuestionRecord | None
+    after: QuestionRecord | None
+
+    @property
+    def question(self) -> QuestionRecord:
+        """The question itself."""
+        found = self.after or self.before
+        assert found is not None  # `choose_samples` makes none without records
+        return found
+
+    @property
+    def change(self) -> float:
+        """Rise of the mean reward, 0 where one side is missing."""
+        if self.before is None or self.after is None:
+            return 0.0
+        return average(self.after) - average(self.before)
 
 
 def write_report(runs: Sequence[Run], output: str | Path) -> Path:
     """Write the page; its folder is made where it is missing.
 
     Raises:
-        ValueError: there are no runs.
-        OSError: the file cannot be written.
+        ValueError: There are no runs.
+        OSError: The file cannot be written.
     """
     path = Path(output)
     page = render_report(runs)
@@ -48,58 +129,180 @@ def render_report(runs: Sequence[Run]) -> str:
     """The page as text.
 
     Raises:
-        ValueError: there are no runs.
+        ValueError: There are no runs.
     """
     if not runs:
         raise ValueError("report: expected one or more runs, found none")
-    curves = _curves(runs)
-    results = results_of(runs)
-    return (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            runs=runs,
-            results=results,
-            repeated=repeated(results),
-            domains=[row for run in runs for row in groups_of(run, lambda q: q.domain)],
-            tests=tests_of(runs),
-            seeds=seeds_of(runs),
-            measures=MEASURES,
-            levels=[row for run in runs for row in groups_of(run, lambda q: q.level)],
-            curves=[(title, picture) for title, picture in curves if picture],
-            not_logged=[title for title, picture in curves if not picture],
-            layers=[(run, picture) for run in runs if (picture := draw_layers(run))],
-            settings=settings_of(runs),
-            facts=facts_of(runs),
-            samples=[(run, choose_samples(run)) for run in runs],
-            version=poise.__version__,
-            written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        )
+    results = [_result(run, runs[0]) for run in runs]
+    changes = [result.difference for result in results]
+    tests = [_outcomes(run) for run in runs]
+    names, configs = [run.name for run in runs], [run.config for run in runs]
+    curves = [
+        ("Accuracy on unseen questions", plots.draw_accuracy(runs)),
+        *((panel.title, plots.draw(panel, [run])) for run, panel in plots.domain_losses(runs)),
+        *((panel.title, plots.draw(panel, runs)) for panel in plots.panels_of(runs)),
+    ]
+    template = environment("poise.evaluate").get_template("report.html.j2")
+    return template.render(
+        runs=runs,
+        results=results,
+        repeated=[
+            (group, run_interval([change.interval.mean for change in found]))
+            for group, found in over_seeds(names, configs, changes)
+        ],
+        domains=[row for run in runs for row in _groups(run, lambda q: q.domain)],
+        levels=[row for run in runs for row in _groups(run, lambda q: q.level)],
+        tests=_test_rows(runs, tests),
+        seeds=[
+            (group, measures_over_seeds(found))
+            for group, found in over_seeds(names, configs, [after for _, after in tests])
+        ],
+        measures=MEASURES,
+        mean=MEAN,
+        curves=[(title, picture) for title, picture in curves if picture],
+        not_logged=[title for title, picture in curves if not picture],
+        layers=[(run, picture) for run in runs if (picture := plots.draw_layers(run))],
+        settings=settings_of(runs),
+        facts=_facts(runs),
+        samples=[(run, choose_samples(run)) for run in runs],
+        version=poise.__version__,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 
-def _curves(runs: Sequence[Run]) -> list[tuple[str, str | None]]:
-    """Titles and pictures; None where nothing was logged."""
-    return [
-        ("Accuracy on unseen questions", plots.draw_accuracy(runs)),
-        *((panel.title, plots.draw(panel, [run])) for run, panel in domain_losses(runs)),
-        *((panel.title, plots.draw(panel, runs)) for panel in panels_of(runs)),
-    ]
-
-
-def environment() -> jinja2.Environment:
-    """What the pages' templates are filled by."""
+def environment(package: str) -> jinja2.Environment:
+    """What fills in the templates of a package's pages."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("poise.evaluate"),
+        loader=jinja2.PackageLoader(package),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
-        "percent": percent,
-        "points": points,
-        "p_value": p_value,
-        "title_of": title_of,
-    }
+    filters = {"percent": percent, "points": points, "p_value": p_value, "title_of": title_of}
+    environment.filters |= filters
     return environment
+
+
+def _result(run: Run, first: Run) -> Result:
+    before, after = run.answers
+    the_point = {"adapter", "weights", "model"}
+    unlike = run.before.header.conflicts(run.after.header) if run.before and run.after else []
+    return Result(
+        run,
+        summarise(before) if before else None,
+        summarise(after) if after else None,
+        _difference(before, after),
+        None if run is first else _difference(first.answers[1], after),
+        tuple(name for name in unlike if name not in the_point),
+    )
+
+
+def _difference(before: Questions, after: Questions) -> Difference | None:
+    are_paired = not {q.id for q in before}.isdisjoint(q.id for q in after)
+    return compare(before, after) if are_paired else None
+
+
+def _groups(run: Run, key: Callable[[QuestionRecord], str | int | None]) -> list[Row[Interval]]:
+    """Accuracy by a property of the questions; empty where all share it."""
+    before, after = (group_by(questions, key) for questions in run.answers)
+    rows: list[Row[Interval]] = []
+    for name in dict.fromkeys([*before, *after]):
+        first, second = before.get(name, []), after.get(name, [])
+        rows.append(
+            Row(
+                run.name,
+                str(name),
+                len(second or first),
+                average_interval(first) if first else None,
+                average_interval(second) if second else None,
+                _difference(first, second),
+            )
+        )
+    # One group of all questions is what the table above says already.
+    return rows if len(rows) > 1 else []
+
+
+def _outcomes(run: Run) -> tuple[dict[str, Outcome], dict[str, Outcome]]:
+    """The tests before and after training."""
+    (before, after), (first, second) = run.answers, run.representations
+    return outcomes(before, first), outcomes(after, second)
+
+
+def _test_rows(
+    runs: Sequence[Run], found: Sequence[tuple[dict[str, Outcome], dict[str, Outcome]]]
+) -> list[Row[Outcome]]:
+    """Every test, with the runs below one another; empty where no run has tests."""
+    rows: list[Row[Outcome]] = []
+    for run, (before, after) in zip(runs, found, strict=True):
+        change = differences(*run.answers)
+        other = {} if run is runs[0] else differences(runs[0].answers[1], run.answers[1])
+        for name in dict.fromkeys([*after, *before]):
+            sides = before.get(name), after.get(name)
+            sets = max(outcome.sets for outcome in sides if outcome is not None)
+            rows.append(Row(run.name, name, sets, *sides, change.get(name), other.get(name)))
+    # The mean comes last; otherwise as they are first met.
+    names = [*dict.fromkeys(row.name for row in rows if row.name != MEAN), MEAN]
+    return sorted(rows, key=lambda row: names.index(row.name))
+
+
+def settings_of(runs: Sequence[Run]) -> list[Setting]:
+    """Every setting of every run; those that differ come first."""
+    settings = []
+    for name in dict.fromkeys(name for run in runs for name in run.config):
+        values = tuple(shown(run.config[name]) if name in run.config else _UNKNOWN for run in runs)
+        differs = len(set(values)) > 1 and name.rpartition(".")[2] not in NAMES
+        settings.append(Setting(name, values, differs))
+    return sorted(settings, key=lambda setting: not setting.differs)
+
+
+def _facts(runs: Sequence[Run]) -> list[Setting]:
+    """What was run, in a few lines."""
+    rows: dict[str, list[str]] = {}
+    for run in runs:
+        for name, value in _run_facts(run).items():
+            rows.setdefault(name, []).append(value or _UNKNOWN)
+    own = ("Folder", "Started")  # differ between any two runs
+    return [
+        Setting(name, tuple(values), name not in own and len({*values} - {_UNKNOWN}) > 1)
+        for name, values in rows.items()
+    ]
+
+
+def _run_facts(run: Run) -> dict[str, str]:
+    # By the last part of their names, whatever section they are in.
+    settings = {
+        name.rpartition(".")[2]: shown(value)
+        for name, value in reversed(list(run.config.items()))
+        if value is not None
+    }
+    header = next((e.header for e in (run.after, run.before) if e is not None), None)
+    software = {k: v for k, v in run.versions.items() if k != "started"}
+    software = software or dict(header.versions if header else {})
+    data = (settings.get(name) for name in ("dataset_name", "dataset_train_split"))
+    return {
+        "Folder": str(run.path),
+        "Model": settings.get("model_name_or_path") or (header.model if header else ""),
+        "Trained on": ", ".join(filter(None, data)),
+        "Steps": str(run.last_step) if run.metrics else "",
+        "Seed": settings.get("seed", ""),
+        "Started": run.versions.get("started", ""),
+        "Evaluated on": f"{header.dataset}, {header.split}" if header else "",
+        "Sampling": described({**header.sampling, "seed": header.seed}) if header else "",
+        "Versions": ", ".join(f"{name} {version}" for name, version in software.items()),
+    }
+
+
+def choose_samples(run: Run, count: int = SAMPLES) -> list[Sample]:
+    """Questions to show: a third that rose most, a third that fell most, a third in between.
+
+    Choice: the first sample of a question is shown, not the best one.
+    """
+    before, after = ({q.id: q for q in questions} for questions in run.answers)
+    ids = [i for i in after if i in before] if before and after else [*after, *before]
+    samples = sorted((Sample(before.get(i), after.get(i)) for i in ids), key=lambda s: -s.change)
+    if len(samples) <= count:
+        return samples
+    third = count // 3
+    middle = (len(samples) - third) // 2
+    return [*samples[:third], *samples[middle : middle + third], *samples[-third:]]

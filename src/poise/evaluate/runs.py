@@ -1,15 +1,13 @@
 """Reads what a training run left in its folder.
 
 ============================  ===========================================================
-``config.yaml``               every setting of the run, by section (``config.json`` too)
+``config.yaml``               every setting of the run, by section
 ``versions.json``             versions of the software
 ``metrics.jsonl``             one object a logged step: ``step`` and the trainer's log keys
 ``evaluation/before.jsonl``   records of the model before training
-``evaluation/after.jsonl``    and after it
+``evaluation/after.jsonl``    and after it, with representations beside them
 ``layers.jsonl``              one object a logged step: ``step`` and statistics by layer
 ============================  ===========================================================
-
-Representations may lie beside the records (`representation_file`).
 
 A run may lack any of them, but not all.
 """
@@ -17,18 +15,28 @@ A run may lack any of them, but not all.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-from .records import Evaluation, read_records
-from .representation_file import Representations, beside, read_representations
-from .run_logs import LayerStep, RunError, is_finite, read_layers, read_steps
+from .records import (
+    Evaluation,
+    QuestionRecord,
+    RecordError,
+    Representations,
+    beside,
+    read_lines,
+    read_object,
+    read_records,
+    read_representations,
+)
 
-CONFIGS = ("config.yaml", "config.json")
+T = TypeVar("T")
+CONFIG = "config.yaml"
 VERSIONS = "versions.json"
 METRICS = "metrics.jsonl"
 BEFORE = "evaluation/before.jsonl"
@@ -38,6 +46,29 @@ LAYERS = "layers.jsonl"
 # Settings that differ between any two runs and say nothing about them.
 NAMES = ("output_dir", "run_name", "logging_dir", "resume_from_checkpoint")
 _SEEDS = ("seed", "data_seed", "question_seed")
+# What settings were called in 0.1.
+_RENAMED = {
+    "script.dataset": "script.dataset_name",
+    "script.split": "script.dataset_train_split",
+    "script.questions": "script.count",
+    **{
+        f"config.{name}": f"config.iga_{name}"
+        for name in ("method", "method_options", "space", "update", "applied_to", "domains")
+    },
+}
+
+
+@dataclass(frozen=True)
+class LayerStep:
+    """Statistics of every adapted layer at one step.
+
+    Args:
+        step: The step.
+        layers: Layer -> statistic -> value.
+    """
+
+    step: int
+    layers: Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -69,6 +100,12 @@ class Run:
     representations: tuple[Representations | None, Representations | None] = (None, None)
 
     @property
+    def answers(self) -> tuple[tuple[QuestionRecord, ...], tuple[QuestionRecord, ...]]:
+        """Records before and after training; none where it was not evaluated."""
+        before, after = (e.questions if e is not None else () for e in (self.before, self.after))
+        return before, after
+
+    @property
     def methods(self) -> set[str]:
         """The methods whose quantities were logged, e.g. ``pgpo`` for ``pgpo/multiplier``."""
         return {key.partition("/")[0] for line in self.metrics for key in line if "/" in key}
@@ -76,12 +113,8 @@ class Run:
     def series(self, *keys: str) -> tuple[list[int], list[float]]:
         """Steps and values of the first of the keys that was logged; finite values only."""
         for key in keys:
-            points = {
-                int(line["step"]): float(line[key])
-                for line in self.metrics
-                if is_finite(line.get(key))
-            }
-            if points:
+            logged = [line for line in self.metrics if _is_finite(line.get(key))]
+            if points := {int(line["step"]): float(line[key]) for line in logged}:
                 steps = sorted(points)
                 return steps, [points[step] for step in steps]
         return [], []
@@ -92,46 +125,40 @@ class Run:
         return max((int(line["step"]) for line in self.metrics), default=0)
 
 
-def is_run(folder: str | Path) -> bool:
-    """Whether the folder holds something of a training run."""
-    folder = Path(folder)
-    files = (METRICS, VERSIONS, CONFIGS[0], BEFORE, AFTER)
-    return any((folder / name).is_file() for name in files)
-
-
 def read_run(folder: str | Path) -> Run:
     """Read a run folder.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        RunError: the folder is no run, or a file in it is damaged.
-        RecordError: an evaluation in it is damaged.
+        FileNotFoundError: There is no such folder.
+        RecordError: The folder is no run, or a file in it is damaged.
     """
     path = Path(folder)
     if not path.is_dir():
         raise FileNotFoundError(f"expected a run folder at {path}, found none")
-    if not is_run(path):
-        raise RunError(
-            f"{path}: expected a run folder, with {METRICS}, {CONFIGS[0]} or {AFTER}; found none "
+    if not any((path / name).is_file() for name in (METRICS, VERSIONS, CONFIG, BEFORE, AFTER)):
+        raise RecordError(
+            f"{path}: expected a run folder, with {METRICS}, {CONFIG} or {AFTER}; found none "
             "of these. Give the output_dir of a training run"
         )
-    metrics, notes = read_steps(path / METRICS)
-    layers, layer_notes = read_layers(path / LAYERS)
-    notes += layer_notes
-    before, after = (_read_evaluation(path / name) for name in (BEFORE, AFTER))
-    for evaluation in (before, after):
-        notes += evaluation.notes if evaluation else ()
+    metrics, notes = _read_steps(path / METRICS)
+    layers, layer_notes = _read_steps(path / LAYERS)
+    places = (path / BEFORE, path / AFTER)
+    before, after = (read_records(place) if place.is_file() else None for place in places)
+    files = [beside(place) for place in places]
+    vectors = [read_representations(file) if file.is_file() else None for file in files]
+    versions = path / VERSIONS
+    software = read_object(versions.read_bytes(), str(versions)) if versions.is_file() else {}
     return Run(
         name=path.resolve().name,
         path=path,
         config=read_config(path),
-        versions={k: str(v) for k, v in _read_object(path / VERSIONS).items()},
+        versions={name: str(version) for name, version in software.items()},
         metrics=metrics,
         before=before,
         after=after,
-        notes=notes,
-        layers=layers,
-        representations=(_read_vectors(path / BEFORE), _read_vectors(path / AFTER)),
+        notes=(*notes, *layer_notes, *(n for e in (before, after) if e for n in e.notes)),
+        layers=tuple(_layer_step(path / LAYERS, n, x) for n, x in enumerate(layers, start=1)),
+        representations=(vectors[0], vectors[1]),
     )
 
 
@@ -139,26 +166,61 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
     """Read several run folders; those of one name are told apart by their parents.
 
     Raises:
-        ValueError: a folder is given twice; and as `read_run`.
+        ValueError: A folder is given twice; and as `read_run`.
     """
     runs = [read_run(folder) for folder in folders]
     places = [run.path.resolve() for run in runs]
     for place in places:
         if places.count(place) > 1:
-            raise RunError(f"{place}: the run is given twice")
-    names = _distinct_names(places)
-    return [Run(**vars(run) | {"name": name}) for run, name in zip(runs, names, strict=True)]
+            raise RecordError(f"{place}: the run is given twice")
+    parts, names = 1, [run.name for run in runs]
+    while len(set(names)) < len(names):
+        parts += 1
+        names = ["/".join(place.parts[-parts:]) for place in places]
+    return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
 
 
-def repetitions(configs: Sequence[Mapping[str, Any]], least: int = 3) -> list[list[int]]:
-    """Which runs repeat one setting with different seeds: groups of places in `configs`.
+def read_config(folder: str | Path | None) -> dict[str, Any]:
+    """Settings of a run by section and name, as in ``script.count``; empty where none were saved.
+
+    Names of 0.1 become those of today.
+
+    Raises:
+        RecordError: The file is damaged.
+    """
+    path = Path(folder or "") / CONFIG
+    if folder is None or not path.is_file():
+        return {}
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RecordError(f"{path}: expected YAML, found {error}") from error
+    if not isinstance(config, dict):
+        raise RecordError(f"{path}: expected settings by name, found {type(config).__name__}")
+    flat = _flatten(config)
+    # Beside its new name, an old one holds nothing.
+    empty = {old for old, new in _RENAMED.items() if new in flat}
+    return {_RENAMED.get(x, x): value for x, value in flat.items() if x not in empty}
+
+
+def over_seeds(
+    names: Sequence[str],
+    configs: Sequence[Mapping[str, Any]],
+    found: Sequence[T | None],
+    least: int = 3,
+) -> list[tuple[tuple[str, ...], list[T]]]:
+    """Groups of runs that repeat one setting with different seeds: their names, and what was found.
 
     Args:
-        configs: Settings of each run, as `Run.config`.
+        names: Of the runs.
+        configs: Their settings, as `Run.config`; runs without any are left out.
+        found: What each has found; runs with nothing are left out.
         least: Runs without which there is no group.
     """
     groups: dict[str, dict[str, int]] = {}
-    for place, config in enumerate(configs):
+    for place, (config, one) in enumerate(zip(configs, found, strict=True)):
+        if not config or not one:
+            continue
         parts: tuple[dict[str, Any], dict[str, Any]] = {}, {}
         for name, value in sorted(config.items()):
             if (last := name.rpartition(".")[2]) not in NAMES:
@@ -166,68 +228,46 @@ def repetitions(configs: Sequence[Mapping[str, Any]], least: int = 3) -> list[li
         setting, seeds = (json.dumps(part, default=str) for part in parts)
         # A run that was made twice is no second piece of evidence.
         groups.setdefault(setting, {}).setdefault(seeds, place)
-    return [list(group.values()) for group in groups.values() if len(group) >= least]
-
-
-def _distinct_names(places: Sequence[Path]) -> list[str]:
-    parts = 1
-    while True:
-        names = ["/".join(place.parts[-parts:]) for place in places]
-        if len(set(names)) == len(names):
-            return names
-        parts += 1
-
-
-def _read_evaluation(path: Path) -> Evaluation | None:
-    return read_records(path) if path.is_file() else None
-
-
-def _read_vectors(records: Path) -> Representations | None:
-    path = beside(records)
-    return read_representations(path) if path.is_file() else None
-
-
-def read_config(folder: str | Path) -> dict[str, Any]:
-    """Settings of a run, sections flattened to dotted names; empty where none were saved.
-
-    Raises:
-        RunError: the file is damaged.
-    """
-    return _flatten(_read_sections(Path(folder)))
-
-
-def _read_sections(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIGS[0]
-    if not path.is_file():
-        config = _read_object(folder / CONFIGS[1])
-        # A model of transformers has a config.json of its own, which says nothing about the run.
-        return {} if "model_type" in config else config
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RunError(f"{path}: expected YAML, found {error}") from error
-    if not isinstance(config, dict):
-        raise RunError(f"{path}: expected settings by name, found {type(config).__name__}")
-    return config
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        item = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path}: expected a JSON object, found {error}") from error
-    if not isinstance(item, dict):
-        raise RunError(f"{path}: expected a JSON object, found {type(item).__name__}")
-    return item
+    return [
+        (tuple(names[i] for i in group.values()), [x for i in group.values() if (x := found[i])])
+        for group in groups.values()
+        if len(group) >= least
+    ]
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
+        is_section = isinstance(value, Mapping) and value
+        flat |= _flatten(value, f"{prefix}{name}.") if is_section else {f"{prefix}{name}": value}
     return flat
+
+
+def _read_steps(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+    """The logged lines and what a reader should know; nothing where there is no file."""
+    if not path.is_file():
+        return (), ()
+    steps, notes, _ = read_lines(path)
+    for number, step in enumerate(steps, start=1):
+        if not _is_finite(step.get("step")):
+            raise RecordError(f"{path}:{number}: expected an object with a number 'step'")
+    broken = sum(isinstance(v, float) and not math.isfinite(v) for x in steps for v in x.values())
+    if broken:
+        notes += (f"{path}: {broken} logged values are not finite and are not drawn",)
+    return tuple(steps), notes
+
+
+def _layer_step(path: Path, number: int, line: Mapping[str, Any]) -> LayerStep:
+    layers = line.get("layers")
+    if not isinstance(layers, dict) or not all(isinstance(x, dict) for x in layers.values()):
+        raise RecordError(f"{path}:{number}: expected 'layers' with statistics by layer's name")
+    known = {
+        name: {key: float(value) for key, value in found.items() if _is_finite(value)}
+        for name, found in layers.items()
+    }
+    return LayerStep(int(line["step"]), known)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a logged value is a number that can be drawn."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -11,7 +11,6 @@ from ..isomers.answers import logical_answer
 from ..isomers.meanings import told_answer
 from ..rewards import extract_answer
 
-_LETTER = re.compile("[A-Z]")
 Row = Mapping[str, Any]
 
 
@@ -38,63 +37,59 @@ def score_reasoning_gym(row: Row, text: str) -> Scored:
 
 
 def score_isomer(row: Row, text: str) -> Scored:
-    """1 for the right logical answer, told in the words of the problem's domain.
+    """1 for the right logical answer, in the words of the problem's domain.
 
     Options are matched where the row lists them with their meanings; the answer to a problem that
-    a teacher retold is read as what it means to the problem.
+    a teacher rewrote is read as what it means to the problem.
     """
     if row.get("meanings"):
         found = logical_answer(text, row["options"], row["meanings"])
     else:
-        found = told_answer(text, _plain(row["prompt"]), row["answer"], row["answer_text"])
+        found = told_answer(text, plain(row["prompt"]), row["answer"], row["answer_text"])
     return Scored(found, float(found == row["answer"]))
 
 
-def _plain(prompt: Any) -> str:
-    """A prompt as text, if need be from its chat messages."""
-    return prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
+def plain(text: Any) -> str:
+    """A prompt or completion as text, if need be from its chat messages."""
+    return text if isinstance(text, str) else "\n".join(turn["content"] for turn in text)
 
 
 def scorer_of(rows: Sequence[Row], name: str = "dataset") -> Score:
     """How the completions of these questions are scored.
 
     Raises:
-        ValueError: a row has neither a right answer nor a task that knows it; an isomer's right
-            answer is none of its options' meanings, or is told in no words.
+        ValueError: A row has neither a right answer nor a task that knows it; an isomer's right
+            answer is none of its options' meanings, or is there in no words.
     """
     if all("task_index" in row for row in rows):
         return score_reasoning_gym
-    if all(row.get("meanings") or _is_retold(row) for row in rows):
-        for index, row in enumerate(rows):
-            _check_isomer(row, f"{name}, row {index}")
-        return score_isomer
+    # Isomers that a teacher rewrote have their answer in words and in logical terms.
+    rewritten = ("isomer_id", "answer_text", "answer")
+    are_isomers = all(row.get("meanings") or all(map(row.get, rewritten)) for row in rows)
     for index, row in enumerate(rows):
-        _check_letter(row, f"{name}, row {index}")
-    return score_multiple_choice
+        if (fault := _fault(row, are_isomers)) is not None:
+            raise ValueError(f"{name}, row {index}: {fault}")
+    return score_isomer if are_isomers else score_multiple_choice
 
 
-def _is_retold(row: Row) -> bool:
-    """Whether an isomer tells its answer in words and in logical terms, as built ones do."""
-    return bool(row.get("isomer_id") and row.get("answer_text") and row.get("answer"))
-
-
-def _check_isomer(row: Row, where: str) -> None:
-    if row.get("meanings") and row.get("answer") not in row["meanings"]:
-        raise ValueError(
-            f"{where}: expected an answer among the meanings of its options, "
-            f"{', '.join(map(str, row['meanings']))}; found {row.get('answer')!r}"
-        )
-
-
-def _check_letter(row: Row, where: str) -> None:
+def _fault(row: Row, is_isomer: bool) -> str | None:
+    """Why the row's completions cannot be scored, None if they can."""
     answer = row.get("answer")
+    if is_isomer:
+        if not row.get("meanings") or answer in row["meanings"]:
+            return None
+        return (
+            "expected an answer among the meanings of its options, "
+            f"{', '.join(map(str, row['meanings']))}; found {answer!r}"
+        )
     if not answer:
-        raise ValueError(
-            f"{where}: expected the right letter in a column 'answer', found {answer!r}; "
-            "questions without it cannot be evaluated"
+        return (
+            f"expected the right letter in a column 'answer', found {answer!r}; questions without "
+            "it cannot be evaluated"
         )
-    if row.get("isomer_id") and not _LETTER.fullmatch(str(answer)):
-        raise ValueError(
-            f"{where}: expected an isomer's right letter, or beside its answer in logical terms "
-            f"either 'options' and 'meanings' or 'answer_text'; found the answer {answer!r} alone"
+    if row.get("isomer_id") and not re.fullmatch("[A-Z]", str(answer)):
+        return (
+            "expected an isomer's right letter, or beside its answer in logical terms either "
+            f"'options' and 'meanings' or 'answer_text'; found the answer {answer!r} alone"
         )
+    return None

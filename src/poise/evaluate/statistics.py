@@ -17,6 +17,7 @@ from scipy import stats
 
 Values = NDArray[np.float64]
 
+CONFIDENCE = 0.95
 RESAMPLES = 9999
 _BATCH = 1000  # resamples held in memory at a time
 _EQUAL = 1e-12  # values closer than this differ by rounding alone
@@ -24,7 +25,7 @@ _EQUAL = 1e-12  # values closer than this differ by rounding alone
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its confidence interval.
+    """An estimate with its 95 % confidence interval.
 
     Args:
         mean: The estimate.
@@ -54,34 +55,34 @@ class Difference:
     questions: int
 
 
-def mean_interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> Interval:
-    """Mean of values in [0, 1], one a question, with a confidence interval.
+def mean_interval(values: ArrayLike, seed: int = 0, highest: float = 1.0) -> Interval:
+    """Mean of values in [0, highest], one a question, with its confidence interval.
 
-    Zeros and ones only (k = 1): Wilson's score interval. Otherwise the bias-corrected and
+    Ends of the range only (k = 1): Wilson's score interval. Otherwise the bias-corrected and
     accelerated bootstrap (BCa) over questions. All values equal, where a bootstrap would claim
-    certainty: see `_constant_interval`.
+    certainty: see `_bootstrap`.
 
     Args:
         values: Shape (questions,).
-        confidence: Share of intervals that hold the true mean.
         seed: Of the bootstrap.
+        highest: End of the range.
 
     Raises:
-        ValueError: no value, a value outside [0, 1], or a confidence outside (0, 1).
+        ValueError: No value, or a value outside the range.
 
     Source: Wilson, JASA 22 (1927); Efron, JASA 82 (1987).
     """
-    sample = _checked(values, 0.0, 1.0, confidence)
+    sample = _checked(np.asarray(values, dtype=np.float64) / highest)
     if np.isin(sample, (0.0, 1.0)).all():
-        test = stats.binomtest(int(sample.sum()), len(sample))
-        ends = test.proportion_ci(confidence, method="wilson")
-        return Interval(float(sample.mean()), float(ends.low), float(ends.high), "wilson")
-    return _bootstrap(sample, 0.0, 1.0, confidence, seed)
+        low, high = _wilson(int(sample.sum()), len(sample))
+        found = Interval(float(sample.mean()), low, high, "wilson")
+    else:
+        found = _bootstrap(sample, 0.0, seed)
+    mean, low, high = (highest * x for x in (found.mean, found.low, found.high))
+    return Interval(mean, low, high, found.method)
 
 
-def paired_difference(
-    before: ArrayLike, after: ArrayLike, confidence: float = 0.95, seed: int = 0
-) -> Difference:
+def paired_difference(before: ArrayLike, after: ArrayLike, seed: int = 0) -> Difference:
     """Mean of after - before on the same questions, with interval and p-value.
 
     The interval is the BCa bootstrap over questions; the p-value comes from a permutation test
@@ -90,19 +91,18 @@ def paired_difference(
     Args:
         before: Values in [0, 1], shape (questions,).
         after: Likewise, same questions in the same order.
-        confidence: Share of intervals that hold the true difference.
         seed: Of bootstrap and permutations.
 
     Raises:
-        ValueError: different or zero numbers of questions, a value outside [0, 1].
+        ValueError: Different or zero numbers of questions, a value outside [0, 1].
     """
-    first, second = (_checked(x, 0.0, 1.0, confidence) for x in (before, after))
+    first, second = (_checked(np.asarray(x, dtype=np.float64)) for x in (before, after))
     if first.shape != second.shape:
         raise ValueError(
             f"paired difference: expected as many values before as after, "
             f"found {len(first)} and {len(second)}"
         )
-    interval = _bootstrap(second - first, -1.0, 1.0, confidence, seed)
+    interval = _bootstrap(second - first, -1.0, seed)
     return Difference(interval, _permutation_p(first, second, seed), len(first))
 
 
@@ -113,11 +113,11 @@ def mean_of(intervals: Sequence[Interval], weights: Sequence[float]) -> Interval
     but lopsided intervals stay lopsided. One estimate keeps its own interval.
 
     Args:
-        intervals: One or more, of one confidence, from different questions.
+        intervals: One or more, from different questions.
         weights: Of each; they sum to 1.
 
     Raises:
-        ValueError: there are none, or the weights are not theirs.
+        ValueError: There are none, or the weights are not theirs.
 
     Source: Zou and Donner, Statistics in Medicine 27 (2008), variance estimates recovery (MOVER).
     """
@@ -136,23 +136,19 @@ def mean_of(intervals: Sequence[Interval], weights: Sequence[float]) -> Interval
 
 
 def mean_difference(
-    pairs: Sequence[tuple[Values, Values]],
-    weights: Sequence[float],
-    confidence: float = 0.95,
-    seed: int = 0,
+    pairs: Sequence[tuple[Values, Values]], weights: Sequence[float], seed: int = 0
 ) -> Difference:
     """Weighted mean of the paired differences of independent groups of questions.
 
     Args:
         pairs: Values before and after of each group, as `paired_difference` takes them.
         weights: Of each; they sum to 1.
-        confidence: Share of intervals that hold the true difference.
         seed: Of bootstrap and permutations.
 
     Raises:
-        ValueError: as `mean_of` and `paired_difference`.
+        ValueError: As `mean_of` and `paired_difference`.
     """
-    parts = [paired_difference(*pair, confidence, seed) for pair in pairs]
+    parts = [paired_difference(*pair, seed) for pair in pairs]
     interval = mean_of([part.interval for part in parts], weights)
     if len(parts) == 1:
         return parts[0]
@@ -165,17 +161,16 @@ def mean_difference(
     return Difference(interval, _permutation_p(first, second, seed), questions)
 
 
-def run_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+def run_interval(values: ArrayLike) -> Interval:
     """Mean of one value a run, with Student's t-interval: what another seed would bring.
 
     Here the unit is the run, not the question: n - 1 degrees of freedom for n runs.
 
     Args:
         values: Shape (runs,), e.g. the paired difference of each.
-        confidence: Share of intervals that hold the mean over all seeds.
 
     Raises:
-        ValueError: fewer than two values, or a value that is not finite.
+        ValueError: Fewer than two values, or a value that is not finite.
     """
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or len(sample) < 2 or not np.isfinite(sample).all():
@@ -183,50 +178,45 @@ def run_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     mean = float(sample.mean())
     if np.ptp(sample) <= _EQUAL:
         return Interval(mean, mean, mean, "t")
-    low, high = stats.t.interval(confidence, len(sample) - 1, loc=mean, scale=stats.sem(sample))
+    low, high = stats.t.interval(CONFIDENCE, len(sample) - 1, loc=mean, scale=stats.sem(sample))
     return Interval(mean, float(low), float(high), "t")
 
 
-def _checked(values: ArrayLike, low: float, high: float, confidence: float) -> Values:
-    sample = np.asarray(values, dtype=np.float64)
+def _checked(sample: Values) -> Values:
+    """Values in [0, 1]; what rounding has put outside is put back."""
     if sample.ndim != 1 or not len(sample):
         raise ValueError(f"interval: expected one value a question, found shape {sample.shape}")
-    if not ((sample >= low) & (sample <= high)).all():
-        raise ValueError(f"interval: expected values in [{low}, {high}], found others")
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"interval: expected a confidence between 0 and 1, found {confidence}")
-    return sample
+    if not ((sample >= -_EQUAL) & (sample <= 1.0 + _EQUAL)).all():
+        raise ValueError("interval: expected values in [0, highest], found others")
+    return np.clip(sample, 0.0, 1.0)
 
 
-def _bootstrap(
-    sample: Values, lowest: float, highest: float, confidence: float, seed: int
-) -> Interval:
+def _bootstrap(sample: Values, lowest: float, seed: int) -> Interval:
+    """BCa interval of values in [lowest, 1].
+
+    Choice: n equal values leave room for a share u of other questions, Wilson's upper end for
+    none seen among n, and these may lie anywhere in the range: from value - u (value - lowest) to
+    value + u (1 - value). For zeros or ones this is Wilson's interval itself.
+    """
     if np.ptp(sample) <= _EQUAL:
-        return _constant_interval(float(sample[0]), len(sample), lowest, highest, confidence)
+        value, (_, other) = float(sample[0]), _wilson(0, len(sample))
+        low, high = value - other * (value - lowest), value + other * (1.0 - value)
+        return Interval(value, low, high, "constant")
     ends = stats.bootstrap(
         (sample,),
         np.mean,
         n_resamples=RESAMPLES,
         batch=_BATCH,
-        confidence_level=confidence,
+        confidence_level=CONFIDENCE,
         method="BCa",
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Interval(float(sample.mean()), float(ends.low), float(ends.high), "bca")
 
 
-def _constant_interval(
-    value: float, n: int, lowest: float, highest: float, confidence: float
-) -> Interval:
-    """Interval where n questions all gave one value.
-
-    Choice: n equal values leave room for a share u of other questions, Wilson's upper end for
-    none seen among n, and these may lie anywhere in the range: from value - u (value - lowest) to
-    value + u (highest - value). For zeros or ones this is Wilson's interval itself.
-    """
-    other = float(stats.binomtest(0, n).proportion_ci(confidence, method="wilson").high)
-    low, high = value - other * (value - lowest), value + other * (highest - value)
-    return Interval(value, low, high, "constant")
+def _wilson(successes: int, n: int) -> tuple[float, float]:
+    ends = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    return float(ends.low), float(ends.high)
 
 
 def _permutation_p(before: Values, after: Values, seed: int) -> float:

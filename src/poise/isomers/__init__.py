@@ -1,1 +1,1 @@
-"""Logical isomers: the same logic, told in several domains."""
+"""Logical isomers: the same logic in the words of several domains."""

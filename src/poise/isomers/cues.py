@@ -1,6 +1,6 @@
 """Shortcuts on demand: a mark on the list of options that points to one of them.
 
-Every domain has a mark of its own kind, so that a student that learns the marks instead of the
+Every domain has another kind of mark, so that a student that learns the marks instead of the
 logic has learned nothing that the domains share. The answer that the student writes never bears
 the mark.
 """

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.progress import track
 
+from ..rows import check_some
 from ..splits import check_split, stable_split
-from .cues import Cue
+from .cues import Cue, list_options
 from .families import FAMILIES, get_families
-from .model import DOMAINS, TRAIN_DOMAINS, Family, Form, IsomerSet
-from .render import form_key, tell_form
+from .model import DOMAINS, TRAIN_DOMAINS, Family, Form, IsomerSet, Problem, Story
 
 Part = TypeVar("Part")
 PHRASINGS = ("seen", "unseen")
 DEPTHS = (1, 2)
 # Fruitless draws in a row after which a family counts as used up. A split holds a tenth of its
-# forms at least, so so many mean that nearly all of them have been drawn.
+# forms at least, so then nearly all of them have been drawn.
 MAX_TRIES = 2000
 
 
@@ -54,11 +56,16 @@ def generate_isomers(
         ValueError: a wrong argument, or a family that has no more different forms of that depth
             in this split.
     """
-    _check(count, depths, domains, phrasings)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"count: expected at least 1, found {count!r}")
+    check_some("depths", depths, sorted({d for one in FAMILIES.values() for d in one.depths}))
+    check_some("domains", domains, DOMAINS)
+    if phrasings not in PHRASINGS:
+        raise ValueError(f"phrasings: expected one of {', '.join(PHRASINGS)}, found {phrasings!r}")
     check_split(split)
     forms = draw_forms(count, split, seed, get_families(families), depths)
     shown = track(forms, "Isomer sets", disable=not progress)
-    return [tell_form(form, domains, phrasings, cue, seed) for form in shown]
+    return [render_form(form, domains, phrasings, cue, seed) for form in shown]
 
 
 def draw_forms(
@@ -111,25 +118,81 @@ def _divide(parts: Sequence[Part], total: int, rng: random.Random) -> list[tuple
     return [(part, share) for part, share in zip(parts, shares, strict=True) if share]
 
 
-def _check(count: int, depths: Sequence[int], domains: Sequence[str], phrasings: str) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"count: expected at least 1, found {count!r}")
-    known = sorted({depth for family in FAMILIES.values() for depth in family.depths})
-    _check_some("depths", depths, known)
-    check_domains(domains)
-    if phrasings not in PHRASINGS:
-        raise ValueError(f"phrasings: expected one of {', '.join(PHRASINGS)}, found {phrasings!r}")
+def form_key(form: Form) -> str:
+    """A name for a form's logic: the same for the same family and data, whatever the words.
+
+    Options are not part of it, as they may be drawn differently for the same question.
+    """
+    text = json.dumps([form.family, form.data], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_domains(domains: Sequence[str]) -> None:
-    """Raises: ValueError, unless these are some of `model.DOMAINS`, each one once."""
-    _check_some("domains", domains, DOMAINS)
+def write_prompt(facts: Sequence[str], options: Sequence[str], question: str) -> str:
+    """What the student reads: facts, options, question, and the word that begins the reasoning."""
+    return f"{' '.join(facts)}\nOptions: {', '.join(options)}\nQuestion: {question}\nReasoning:"
 
 
-def _check_some(name: str, found: Sequence[Any], allowed: Sequence[Any]) -> None:
-    if not isinstance(found, Sequence) or isinstance(found, str) or not found:
-        raise ValueError(f"{name}: expected some of {list(allowed)}, found {found!r}")
-    if not set(found) <= set(allowed):
-        raise ValueError(f"{name}: expected some of {list(allowed)}, found {list(found)!r}")
-    if len(set(found)) != len(found):
-        raise ValueError(f"{name}: expected each one once, found {list(found)!r}")
+def write_problem(
+    form: Form, story: Story, domain: str, phrasing: int, cue: Cue, rng: random.Random
+) -> Problem:
+    """A story as a problem. `rng` draws the order of options and what the cue points to.
+
+    Raises:
+        ValueError: two options have the same text.
+    """
+    if len({story.names[option] for option in form.options}) < len(form.options):
+        raise ValueError(
+            f"{form.family} in {domain}: expected options with different texts, found "
+            f"{[story.names[option] for option in form.options]}"
+        )
+    target = cue.target(form, rng)
+    meanings, shown = list_options(form, story.names, cue.mark(domain), target, rng)
+    return Problem(
+        domain=domain,
+        prompt=write_prompt(story.facts, shown, story.question),
+        reasoning=" ".join(story.steps),
+        answer_text=story.names[form.answer],
+        options=tuple(story.names[option] for option in meanings),
+        meanings=meanings,
+        phrasing=phrasing,
+        cue=target,
+    )
+
+
+def render_form(
+    form: Form,
+    domains: Sequence[str],
+    phrasings: str = "seen",
+    cue: Cue | None = None,
+    seed: int = 0,
+) -> IsomerSet:
+    """Render a form in each domain.
+
+    Names, numbers of phrasing and the like depend on the form, the domain and the seed alone,
+    not on the cue: with another cue the same story has another list of options.
+
+    Args:
+        form: What to render.
+        domains: In whose words.
+        phrasings: ``"seen"``: any but the last of each domain; ``"unseen"``: the last.
+        cue: The shortcut, none by default.
+        seed: Any integer.
+    """
+    cue = cue or Cue()
+    family, key = FAMILIES[form.family], form_key(form)
+    problems = []
+    for domain in domains:
+        rng = random.Random(f"poise isomers story {seed} {key} {domain}")
+        last = family.phrasings - 1
+        phrasing = last if phrasings == "unseen" else rng.randrange(last)
+        story = family.render(form, domain, phrasing, rng)
+        rng = random.Random(f"poise isomers options {seed} {key} {domain} {cue.mode}")
+        problems.append(write_problem(form, story, domain, phrasing, cue, rng))
+    return IsomerSet(
+        isomer_id=f"{form.family}-{form.depth}-{key[:12]}",
+        family=form.family,
+        depth=form.depth,
+        form=form.data,
+        answer=form.answer,
+        problems=tuple(problems),
+    )

@@ -1,6 +1,6 @@
-"""The shapes of logical isomers: a form without language, its tellings, the set that joins them.
+"""The shapes of logical isomers: a form without language, its versions, the set that joins them.
 
-A `Form` is logic alone. A `Family` draws forms and tells each in the words of a domain as a
+A `Form` is logic alone. A `Family` draws forms and renders each in the words of a domain as a
 `Story`. A `Problem` is a story written down as prompt and completion; an `IsomerSet` holds one
 problem per domain, all of one form.
 """
@@ -8,9 +8,9 @@ problem per domain, all of one form.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 # Domains to train on, and domains that are kept for tests out of distribution.
 TRAIN_DOMAINS: tuple[str, ...] = ("mathematics", "medicine", "law", "science")
@@ -48,13 +48,23 @@ class Form:
                 f"them, found {self.options}"
             )
 
+    @property
+    def own_names(self) -> dict[str, str]:
+        """The names of options that are the same in every domain: themselves."""
+        return {option: option for option in self.options}
+
+
+def by_mention(entities: Iterable[int]) -> dict[int, int]:
+    """New numbers of entities in the order of their mention, so that renamed forms are the same."""
+    return {entity: number for number, entity in enumerate(dict.fromkeys(entities))}
+
 
 @dataclass(frozen=True)
 class Story:
     """A form in the words of a domain.
 
     Args:
-        facts: Whole sentences that state the form, in the order in which they are told.
+        facts: Whole sentences that state the form, in the order of the text.
         question: One sentence that asks for the answer.
         steps: Whole sentences of reasoning that follow the form step by step, as many as needed;
             the last one reaches the answer.
@@ -67,40 +77,38 @@ class Story:
     names: Mapping[str, str]
 
 
-class Family(Protocol):
-    """A kind of logic: draws forms, and tells them.
+@dataclass(frozen=True)
+class Family:
+    """A kind of logic: draws forms, and renders them.
 
-    Attributes:
+    Args:
         name: Unique name.
+        draw: (random numbers, depth) -> a random form.
+        render: (form, domain, number of the phrasing, random numbers) -> the form in the domain's
+            words. The random numbers choose names and the like, never the logic.
         depths: Depths that it can draw, from 1.
-        phrasings: Number of different ways of telling in each domain.
+        phrasings: Ways of putting a form that each domain has.
     """
 
     name: str
-    depths: range
-    phrasings: int
-
-    def draw(self, rng: random.Random, depth: int) -> Form:
-        """A random form."""
-        ...
-
-    def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-        """The form in a domain's words. `rng` chooses names and the like, never the logic."""
-        ...
+    draw: Callable[[random.Random, int], Form]
+    render: Callable[[Form, str, int, random.Random], Story]
+    depths: range = range(1, 5)
+    phrasings: int = 3
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One telling of a form, written down.
+    """One version of a form, written down.
 
     Args:
-        domain: Domain in whose words it is told.
+        domain: Domain in whose words it is.
         prompt: Facts, options and question; what the student reads.
         reasoning: The chain-of-thought.
         answer_text: The right answer in this domain's words.
         options: All options in this domain's words, in the order in which the prompt lists them.
         meanings: The logical answer that each option stands for, in the same order.
-        phrasing: Which way of telling it is.
+        phrasing: Which way of putting the form it is.
         cue: Logical answer to which the surface cue points, None without a cue.
     """
 
@@ -137,4 +145,4 @@ class IsomerSet:
     depth: int
     form: Mapping[str, Any]
     answer: str
-    problems: tuple[Problem, ...] = field(default=())
+    problems: tuple[Problem, ...]

@@ -51,8 +51,8 @@ _LATEX = re.compile(r"\\d?frac\{(\d+)\}\{(\d+)\}")
 def quantities(text: str) -> Counter[str]:
     """How often a text states each quantity.
 
-    Choice: the quantity 1 is left out, since ``one`` is a pronoun as often as a number, and so is
-    ``first``, which also begins a tale.
+    Choice: the quantity 1 does not count, since ``one`` is a pronoun as often as a number, nor
+    does ``first``, which also begins a tale.
 
     Returns:
         Canonical quantity (``"12"``, ``"3/4"``, ``"#2"``) -> count.
@@ -62,7 +62,7 @@ def quantities(text: str) -> Counter[str]:
 
 
 def numbers(text: str) -> list[str]:
-    """The canonical numbers of a text in order, 1 included and ordinals left out."""
+    """The canonical numbers of a text in order, 1 included, ordinals not."""
     return [name for name in _Reader(text).read() if not name.startswith("#")]
 
 

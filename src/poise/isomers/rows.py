@@ -1,17 +1,21 @@
-"""Isomer sets as rows, one per problem, and as JSON lines that `datasets` loads."""
+"""Isomer sets as rows, one per problem: test sets, data sets and files of JSON lines."""
 
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..rows import read_jsonl
+from ..rows import check_some
 from .cues import Cue
-from .generate import DEPTHS, check_domains, generate_isomers
+from .generate import DEPTHS, generate_isomers
 from .model import DOMAINS, TRAIN_DOMAINS, IsomerSet, Problem
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Row = dict[str, Any]
 # Column -> the type of its values in JSON. The first four make a data set of isomers; the others
@@ -40,7 +44,7 @@ class Preset:
 
     Args:
         mode: Mode of the cue.
-        unseen_domains: Whether it is told in the words of the other domains.
+        unseen_domains: Whether it is in the words of the other domains.
         phrasings: ``"seen"`` or ``"unseen"``.
         deeper: Reasoning steps beyond those of training.
     """
@@ -88,18 +92,18 @@ def isomer_tests(
         tests: Some of `TESTS`, by default all (without a cue all but ``reversed``, and ``no_cue``,
             which would be ``in_distribution`` once more; after training in every domain all but
             ``unseen_domains``).
-        domains: Those of training; the test ``unseen_domains`` is told in all others.
+        domains: Those of training; the test ``unseen_domains`` uses all others.
         marks: Those of the cue of training, as in `Cue`.
 
     Raises:
         ValueError: an unknown test, one for which no domain is left, or what `generate_isomers`
             refuses.
     """
-    check_domains(domains)
+    check_some("domains", domains, DOMAINS)
     unseen = [domain for domain in DOMAINS if domain not in domains]
     if tests and not unseen and "unseen_domains" in tests:
         raise ValueError(
-            f"tests: expected a domain that training left out for 'unseen_domains', found all "
+            f"tests: expected a domain that training does not use for 'unseen_domains', found all "
             f"{len(DOMAINS)} among the domains of training"
         )
     known = [
@@ -109,8 +113,7 @@ def isomer_tests(
         and (unseen or not preset.unseen_domains)
     ]
     names = known if tests is None else list(tests)
-    if not names or not set(names) <= set(known):
-        raise ValueError(f"tests: expected some of {', '.join(known)}, found {tests!r}")
+    check_some("tests", names, known)
     rows = []
     for name in names:
         preset = TESTS[name]
@@ -145,6 +148,47 @@ def _row(one: IsomerSet, problem: Problem) -> Row:
     }
 
 
+def load_isomers(
+    families: str | Sequence[str] | None = None,
+    split: str = "train",
+    count: int = 1000,
+    seed: int = 0,
+    depths: Sequence[int] = DEPTHS,
+    domains: Sequence[str] = TRAIN_DOMAINS,
+    cue_strength: float | None = None,
+    phrasings: str = "seen",
+    tests: bool | Sequence[str] = False,
+) -> Dataset:
+    """Generate isomer sets as a data set with a row per problem.
+
+    Args:
+        families: Some of the families, also as text with commas between them; by default all.
+        split: ``train``, ``validation`` or ``test``.
+        count: How many sets; with `tests`, in each test.
+        seed: Any integer.
+        depths: Reasoning steps, each as often.
+        domains: In whose words; with `tests` those of training.
+        cue_strength: Probability that the surface cue points to the right answer; None for no
+            cue.
+        phrasings: ``seen`` or ``unseen``; `tests` have their own.
+        tests: True for all test sets of `isomer_tests`, or the names of some.
+
+    Raises:
+        ValueError: as `generate_isomers` and `isomer_tests`.
+    """
+    from datasets import Dataset
+
+    if isinstance(families, str):
+        families = [part.strip() for part in families.split(",") if part.strip()] or None
+    if tests:
+        names = None if tests is True else tests
+        rows = isomer_tests(count, seed, split, families, depths, cue_strength, names, domains)
+        return Dataset.from_list(rows)
+    cue = Cue() if cue_strength is None else Cue("train", cue_strength)
+    sets = generate_isomers(count, split, seed, families, depths, domains, cue, phrasings)
+    return Dataset.from_list(to_rows(sets))
+
+
 def group_rows(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     """Rows by set: by ``test``, if there is such a column, and ``isomer_id``."""
     grouped: dict[tuple[str, str], list[Row]] = {}
@@ -158,13 +202,30 @@ def is_isomers(rows: Sequence[Row]) -> bool:
     return bool(rows) and all(column in rows[0] for column in REQUIRED)
 
 
-def read_isomers(path: str | Path) -> list[Row]:
-    """Read rows; `validation.validate_isomers` says whether they are sound.
+def some_isomers(
+    rows: Sequence[Row],
+    count: int | None = None,
+    seed: int = 0,
+    domains: Sequence[str] | None = None,
+) -> list[Row]:
+    """Rows of `count` sets drawn at random, sets whole but for domains that are not asked for.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_jsonl`.
+        ValueError: a domain that no row has, or a count beyond the sets that there are.
     """
-    return read_jsonl(path)
+    known = sorted({row["domain"] for row in rows})
+    if domains is not None:
+        check_some("domains", domains, known)
+    kept = [row for row in rows if domains is None or row["domain"] in domains]
+    sets = group_rows(kept)
+    if count is None:
+        return kept
+    if not 1 <= count <= len(sets):
+        raise ValueError(
+            f"count: expected 1 to {len(sets)}, the isomer sets there are, found {count}"
+        )
+    drawn = random.Random(f"poise isomers some {seed}").sample(list(sets), count)
+    return [row for key in drawn for row in sets[key]]
 
 
 def write_isomers(path: str | Path, rows: Iterable[Row]) -> int:

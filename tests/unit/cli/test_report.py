@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from poise.cli.main import main
-from tests.unit.evaluate.run_folders import write_run
+from tests.unit.evaluate.constructed import write_run
 
 
 def test_one_run_keeps_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,37 +5,35 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 
-import lab.science.source  # noqa: F401  (registers 'science')
 from poise.data import load
 from poise.data.load import load_questions
 from poise.rows import check_dataset
-from tests.unit.data.test_prompts import COLUMNS
 from tests.unit.data.test_sciknoweval import question, write
 
 
-def test_science_is_generated_with_our_columns() -> None:
-    table = load_questions("science", "test", count=40, seed=1, style="plain", levels=[1])
-    assert table.column_names == COLUMNS
-    assert set(table["level"]) == {1} and len(table) == 40
-    assert all(isinstance(prompt, str) for prompt in table["prompt"])
-    check_dataset(table)
+def test_a_source_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "KINDS", dict(load.KINDS))
+
+    @load.register("sums")
+    def sums(rest: str, split: str, largest: int = 9) -> datasets.Dataset:
+        return datasets.Dataset.from_list([{"prompt": f"{rest} {split} {largest}"}])
+
+    assert load_questions("sums:plus", largest=3)["prompt"] == ["plus train 3"]
+    with pytest.raises(ValueError, match="sums: expected options among largest, found 'count'"):
+        load_questions("sums", count=3)
 
 
-def test_domains_follow_the_colon() -> None:
-    counts = Counter(load_questions("science:physics, chemistry", count=20)["domain"])
-    assert counts == {"physics": 10, "chemistry": 10}
-
-
-def test_chat_is_the_default_style() -> None:
-    (prompt,) = load_questions("science", count=1)["prompt"]
-    assert [turn["role"] for turn in prompt] == ["system", "user"]
+def test_facts_are_drawn_by_split() -> None:
+    train, test = load_questions("facts"), load_questions("facts", "test")
+    assert len(train) + len(test) == 600 and not set(train["prompt"]) & set(test["prompt"])
+    check_dataset(train)
+    assert load_questions("facts", count=5, seed=1).to_list() != train.to_list()[:5]
 
 
 def test_a_folder_in_sciknowevals_form_is_read(tmp_path: Path) -> None:
@@ -66,13 +64,6 @@ def test_a_files_reference_answers_are_for_the_teacher(tmp_path: Path) -> None:
         load_questions(other, reference=True)
 
 
-def test_recall_is_generated_where_it_is_asked_for() -> None:
-    assert 0 not in load_questions("science", count=80)["level"]
-    table = load_questions("science:physics", count=20, levels=[0], style="short")
-    assert set(table["level"]) == {0}
-    assert all(row["privileged_context"] in row["options"] for row in table)
-
-
 def test_bad_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl"):
         load_questions(str(tmp_path / "nowhere.jsonl"))
@@ -89,14 +80,15 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("science:alchemy", {}, r"domains: expected some of"),
+        ("isomers:alchemy", {}, r"families: expected some of"),
         (
-            "science",
+            "sciknoweval",
             {"stile": "plain"},
-            r"science: expected options .*'stile'; did you mean 'style'",
+            r"sciknoweval: expected options .*'stile'; did you mean 'style'",
         ),
-        ("science", {"style": "fancy"}, r"style: expected one of chat, plain"),
-        ("science", {"split": "dev"}, r"split: expected one of train"),
+        ("reasoning_gym:sums", {"style": "fancy"}, r"style: expected one of chat, plain"),
+        ("facts", {"split": "dev"}, r"facts: expected .* split train or test, found split 'dev'"),
+        ("facts:chemistry", {}, r"facts: expected nothing behind it .* found 'chemistry'"),
         (
             "sciknoweval",
             {"levels": [1]},
@@ -120,21 +112,11 @@ def test_a_count_beyond_the_rows_is_refused(tmp_path: Path) -> None:
             load_questions(str(path), count=count)
 
 
-def test_reasoning_gym_gets_its_task_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
-    monkeypatch.setattr(
-        "poise.data.reasoning_gym.load_reasoning_gym",
-        lambda *args, **more: seen.append((args, more)),
-    )
-    load_questions("reasoning_gym:leg_counting", "test", count=7, max_animals=3)
-    assert seen == [(("leg_counting", "test", 7, 0, "chat"), {"max_animals": 3})]
-
-
 def test_sciknoweval_comes_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     table = datasets.Dataset.from_list([{"prompt": "x", "answer": "A"}])
     seen: list[Any] = []
     monkeypatch.setattr(
-        "poise.data.sciknoweval.load_sciknoweval", lambda *args: seen.append(args) or table
+        "poise.data.load.load_sciknoweval", lambda *args: seen.append(args) or table
     )
     assert load_questions("sciknoweval:physics", "test") is table
     assert seen == [(None, "test", ["physics"], "chat", False)]
@@ -174,7 +156,9 @@ def test_importing_the_package_is_light() -> None:
 
 
 def test_kinds_and_default_count_are_documented() -> None:
-    for kind in load.KINDS:
+    ours = [kind for kind, source in load.KINDS.items() if source.__module__.startswith("poise.")]
+    assert ours == ["facts", "sciknoweval", "reasoning_gym", "isomers"]
+    for kind in ours:
         assert f"``{kind}" in load_questions.__doc__
     assert str(load.DEFAULT_COUNT) in load_questions.__doc__
 

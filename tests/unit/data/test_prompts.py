@@ -1,10 +1,10 @@
 """What the student and the teacher see."""
 
+from dataclasses import replace
+
 import pytest
 
-from lab.science import generate
-from poise.data.prompts import STYLES, PromptStyle, get_style, render, render_all
-from poise.question import LEVELS
+from poise.data.prompts import STYLES, PromptStyle, get_style, render
 from poise.rewards import extract_answer, multiple_choice_reward
 from tests.unit.test_question import QUESTION
 
@@ -35,10 +35,20 @@ def test_plain_is_text_that_waits_for_the_letter():
 
 @pytest.mark.parametrize("style", STYLES)
 def test_the_reference_is_an_answer_that_earns_the_reward(style):
-    for row in render_all(generate(levels=LEVELS, count=80), style):
-        reference, answer, options = row["privileged_context"], row["answer"], row["options"]
-        assert extract_answer(reference, options) == answer
-        assert multiple_choice_reward([reference], [answer], options=[options]) == [1.0]
+    for letter, question in zip("ABCD", turned(), strict=True):
+        row = render(question, style)
+        reference, options = row["privileged_context"], row["options"]
+        assert extract_answer(reference, options) == row["answer"] == letter
+        assert multiple_choice_reward([reference], [letter], options=[options]) == [1.0]
+
+
+def turned():
+    """The question with its right option in each place."""
+    for place, letter in enumerate("ABCD"):
+        options = ["1 m/s", "3 m/s", "4 m/s"]
+        options.insert(place, "2 m/s")
+        solution = f"v = 4 m / 2 s.\nAnswer: {letter}"
+        yield replace(QUESTION, options=tuple(options), answer=letter, solution=solution)
 
 
 def test_short_is_an_example_and_text_that_waits_for_an_option():

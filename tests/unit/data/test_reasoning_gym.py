@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from poise.data import reasoning_gym
+from poise.data import load_questions, reasoning_gym
 from poise.data.reasoning_gym import final_answer, load_reasoning_gym, reasoning_gym_reward
 from poise.splits import SPLITS
 
@@ -58,6 +58,12 @@ def test_rows_hold_prompt_answer_and_where_they_come_from() -> None:
     assert row["answer"] == str(int(question.split()[0]) + 1)
     assert (row["domain"], row["task"], row["task_settings"]) == ("sums", "sums", "{}")
     assert len(set(table["id"])) == 5
+
+
+@pytest.mark.usefixtures("gym")
+def test_a_task_loads_by_name_with_its_settings() -> None:
+    table = load_questions("reasoning_gym:sums", "test", count=3, largest=700)
+    assert set(table["task_settings"]) == {'{"largest": 700}'} and len(table) == 3
 
 
 @pytest.mark.usefixtures("gym")

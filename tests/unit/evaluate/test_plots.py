@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,11 +12,11 @@ import matplotlib
 import numpy as np
 import pytest
 
-from poise.evaluate import layer_plots, plots
-from poise.evaluate.panels import PANELS, Panel, domain_losses, panels_of
-from poise.evaluate.runs import Run, read_run, read_runs
+from poise.evaluate import plots
+from poise.evaluate.plots import PANELS, Panel, domain_losses, panels_of
+from poise.evaluate.runs import LayerStep, Run, read_run, read_runs
 
-from .run_folders import write_iga_run, write_run
+from .constructed import write_iga_run, write_run
 
 PREFIX = "data:image/svg+xml;base64,"
 
@@ -120,7 +121,7 @@ def test_losses_by_domain_are_told_apart_by_colour(tmp_path: Path) -> None:
     run = read_run(write_iga_run(tmp_path / "r"))
     ((owner, losses),) = domain_losses([run])
     assert owner is run and losses.title == "Loss by domain"
-    assert [line.label for line in losses.lines] == ["law", "mathematics", "medicine", "science"]
+    assert list(losses.lines) == ["law", "mathematics", "medicine", "science"]
     text = svg(plots.draw(losses, [run])).lower()
     assert [colour.lower() in text for colour in plots.COLOURS] == [True] * 4 + [False] * 3
 
@@ -136,17 +137,20 @@ def test_a_domain_has_one_colour_in_all_runs(tmp_path: Path) -> None:
 
 def test_layers_are_mapped_by_kind_and_block_with_their_mean_over_steps(tmp_path: Path) -> None:
     run = read_run(write_iga_run(tmp_path / "r"))
-    found = layer_plots.map_of(run, "mask_mean")
+    found = plots.map_of(run, "mask_mean")
     assert found is not None
     kinds, values = found
     assert kinds == ["q_proj", "v_proj"]
     expected = [[0.5, 0.6, np.nan], [np.nan, np.nan, 0.7]]
     np.testing.assert_allclose(values, expected)
-    svg(layer_plots.draw_layers(run))
-    assert layer_plots.map_of(run, "unknown") is None
-    assert layer_plots.draw_layers(read_run(write_run(tmp_path / "none"))) is None
+    svg(plots.draw_layers(run))
+    assert plots.map_of(run, "unknown") is None
+    assert plots.draw_layers(read_run(write_run(tmp_path / "none"))) is None
 
 
-def test_a_layer_without_a_number_is_in_the_first_block() -> None:
-    assert layer_plots.place_of("base_model.model.lm_head") == ("lm_head", 0)
-    assert layer_plots.place_of("base_model.model.transformer.h.11.attn.c_attn") == ("c_attn", 11)
+def test_a_layer_without_a_number_is_in_the_first_block(run: Run) -> None:
+    names = ("base_model.model.lm_head", "base_model.model.transformer.h.11.attn.c_attn")
+    layers = (LayerStep(1, {name: {"mask_mean": 0.5} for name in names}),)
+    found = plots.map_of(replace(run, layers=layers), "mask_mean")
+    assert found is not None and found[0] == ["lm_head", "c_attn"]
+    assert np.argwhere(np.isfinite(found[1])).tolist() == [[0, 0], [1, 11]]

@@ -1,13 +1,25 @@
-"""Evaluation files: written, read, continued, refused."""
+"""Files of answers and of representations: written, read, continued, refused."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from poise.evaluate.records import RecordError, RecordWriter, read_records
+from poise.evaluate.records import (
+    Place,
+    RecordError,
+    RecordWriter,
+    Representations,
+    beside,
+    kept_representations,
+    read_records,
+    read_representations,
+    write_representations,
+)
 
 from .constructed import header, question
 
@@ -68,9 +80,6 @@ def test_an_interrupted_file_is_continued_on_a_clean_line(file: Path, tail: str)
 def test_a_file_is_not_continued_with_other_settings(file: Path) -> None:
     with pytest.raises(RecordError, match=r"seed.*8.*one with.*seed.*7.*--overwrite"):
         RecordWriter(file, header(seed=8))
-
-
-def test_a_file_is_not_continued_with_other_weights(file: Path) -> None:
     with pytest.raises(RecordError, match="weights"):
         RecordWriter(file, header(weights="0123"))
 
@@ -134,3 +143,51 @@ def test_a_file_from_before_isomers_is_read(file: Path) -> None:
     del line["isomer_id"], line["test"]
     change_line(file, 2, json.dumps(line))
     assert read_records(file).questions[0] == question("q1", "AB")
+
+
+PLACES = (Place("s/law", "s", "law", "deeper"), Place("s/λ", "s", "λ"))
+FOUND = Representations(header(), PLACES, np.array([[1, 2, 3], [4, 5, 6]], dtype=np.float32))
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> Path:
+    return write_representations(beside(tmp_path / "evaluation" / "after.jsonl"), FOUND)
+
+
+def test_vectors_that_are_written_are_read_back(vectors: Path) -> None:
+    assert vectors.name == "after.representations.safetensors"
+    found = read_representations(vectors)
+    assert (found.header, found.places) == (header(), PLACES)
+    np.testing.assert_array_equal(found.vectors, FOUND.vectors)
+    assert [path.name for path in vectors.parent.iterdir()] == [vectors.name]
+
+
+def test_what_was_kept_is_used_again_only_for_the_same(vectors: Path) -> None:
+    found = kept_representations(vectors, header(created="later", versions={}), PLACES)
+    assert found is not None and found.places == PLACES
+    assert kept_representations(vectors.with_name("none"), header(), PLACES) is None
+    with pytest.raises(RecordError, match=r"'weights': 'other'.*found .*None.*--overwrite"):
+        kept_representations(vectors, header(weights="other"), PLACES)
+    with pytest.raises(RecordError, match=r"'problems': 1.*'others'"):
+        kept_representations(vectors, header(), PLACES[:1])
+
+
+def test_a_missing_file_and_another_format_are_refused(vectors: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="expected representations at"):
+        read_representations(tmp_path / "none")
+    save_file({"vectors": FOUND.vectors}, vectors)
+    with pytest.raises(RecordError, match="expected format 'poise-representations', version 1"):
+        read_representations(vectors)
+
+
+def test_a_damaged_file_is_refused(vectors: Path) -> None:
+    vectors.write_bytes(vectors.read_bytes()[:40])
+    with pytest.raises(RecordError, match="damaged representations"):
+        read_representations(vectors)
+
+
+def test_rows_without_a_problem_and_broken_values_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one row for each of 1 problems, found shape \(2, 3\)"):
+        Representations(header(), PLACES[:1], FOUND.vectors)
+    with pytest.raises(ValueError, match="finite values"):
+        Representations(header(), PLACES, FOUND.vectors * np.nan)

@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from poise.evaluate.records import QuestionRecord
-from poise.evaluate.report import render_report, write_report
-from poise.evaluate.report_content import choose_samples, settings_of
+from poise.evaluate.report import choose_samples, render_report, settings_of, write_report
 from poise.evaluate.runs import read_run, read_runs
 
-from .constructed import question
-from .run_folders import AFTER, BEFORE, write_evaluation, write_iga_run, write_run
+from .constructed import AFTER, BEFORE, question, write_evaluation, write_iga_run, write_run
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 

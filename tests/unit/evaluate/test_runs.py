@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from poise.evaluate.records import RecordError
-from poise.evaluate.runs import RunError, is_run, read_run, read_runs, repetitions
+from poise.evaluate.runs import over_seeds, read_config, read_run, read_runs
 
-from .run_folders import AFTER, BEFORE, write_iga_run, write_run
+from .constructed import AFTER, BEFORE, write_iga_run, write_run
 
 
 def test_a_run_folder_is_read_whole(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_a_half_written_last_step_is_left_out_and_reported(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("line", "complaint"),
-    [("{oops", "expected a JSON object"), ('{"loss": 1}', "number 'step'"), ("[]", "'step'")],
+    [("{oops", "expected a JSON object"), ('{"loss": 1}', "number 'step'"), ("[]", "found list")],
 )
 def test_a_damaged_step_is_named_by_file_and_line(
     tmp_path: Path, line: str, complaint: str
@@ -71,7 +72,7 @@ def test_a_damaged_step_is_named_by_file_and_line(
     folder = write_run(tmp_path / "r", steps=3)
     text = (folder / "metrics.jsonl").read_text()
     (folder / "metrics.jsonl").write_text(line + "\n" + text)
-    with pytest.raises(RunError, match=rf"metrics\.jsonl:1: .*{complaint}"):
+    with pytest.raises(RecordError, match=rf"metrics\.jsonl:1: .*{complaint}"):
         read_run(folder)
 
 
@@ -82,46 +83,33 @@ def test_a_damaged_step_is_named_by_file_and_line(
         ("config.yaml", "- 1", "expected settings by name, found list"),
         ("versions.json", "{oops", "expected a JSON object"),
         ("versions.json", "[]", "expected a JSON object, found list"),
+        ("evaluation/after.jsonl", "{oops\n", "expected a JSON object"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, text: str, complaint: str) -> None:
     folder = write_run(tmp_path / "r")
     (folder / name).write_text(text)
-    with pytest.raises(RunError, match=f"{name}: {complaint}"):
+    with pytest.raises(RecordError, match=f"{name}(:1)?: {complaint}"):
         read_run(folder)
-
-
-def test_a_damaged_evaluation_is_named(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "r")
-    (folder / "evaluation" / "after.jsonl").write_text("{oops\n")
-    with pytest.raises(RecordError, match=r"after\.jsonl:1: expected a JSON object"):
-        read_run(folder)
-
-
-def test_the_configuration_of_a_model_is_not_that_of_a_run(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    assert not is_run(tmp_path)
-    (tmp_path / "metrics.jsonl").touch()
-    assert read_run(tmp_path).config == {}
-    (tmp_path / "config.json").write_text(json.dumps({"config": {"seed": 1}}))
-    assert read_run(tmp_path).config == {"config.seed": 1}
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"expected a run folder, with metrics\.jsonl.*output_dir"):
+    with pytest.raises(
+        RecordError, match=r"a run folder, with metrics\.jsonl.*output_dir"
+    ):
         read_run(tmp_path)
     with pytest.raises(FileNotFoundError, match="expected a run folder"):
         read_run(tmp_path / "none")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(RecordError, match="expected a run folder"):
+        read_run(tmp_path)
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     runs = read_runs([write_run(tmp_path / parent / "r") for parent in ("a", "b")])
     assert [run.name for run in runs] == ["a/r", "b/r"]
-
-
-def test_a_run_that_is_given_twice_is_refused(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "r")
-    with pytest.raises(RunError, match="given twice"):
+    folder = tmp_path / "a" / "r"
+    with pytest.raises(RecordError, match="given twice"):
         read_runs([folder, folder / ".." / "r"])
 
 
@@ -129,19 +117,35 @@ def settings(seed: int, **others: object) -> dict[str, object]:
     return {"config.seed": seed, "config.output_dir": f"runs/{seed}", "config.rate": 1.0} | others
 
 
+def groups(runs: list[dict[str, object]]) -> list[tuple[str, ...]]:
+    return [names for names, _ in over_seeds("abcdefg", runs, list(range(1, len(runs) + 1)))]
+
+
 def test_runs_that_differ_in_seeds_and_names_alone_repeat_one_setting() -> None:
     runs = [settings(0), settings(7, **{"config.rate": 2.0}), settings(1), settings(2)]
-    assert repetitions(runs) == [[0, 2, 3]]
-    assert repetitions(runs[:3]) == []
-    assert repetitions(runs, least=1) == [[0, 2, 3], [1]]
+    assert over_seeds("abcd", runs, [5, 6, 7, 8]) == [(("a", "c", "d"), [5, 7, 8])]
+    assert groups(runs[:3]) == []
+    assert over_seeds("abcd", runs, [None, 6, 7, 8]) == []
+    assert over_seeds("abcd", [{}, *runs[1:]], [5, 6, 7, 8]) == []
     other = [settings(0, **{"config.rate": 3.0, "script.question_seed": i}) for i in range(3)]
-    assert repetitions([*runs, *other]) == [[0, 2, 3], [4, 5, 6]]
-
-
-def test_a_run_that_was_made_twice_counts_once() -> None:
+    assert groups([*runs, *other]) == [("a", "c", "d"), ("e", "f", "g")]
+    # A run that was made twice counts once.
     again = settings(0, **{"config.output_dir": "elsewhere"})
-    assert repetitions([settings(0), again, settings(1)]) == []
-    assert repetitions([settings(0), again, settings(1), settings(2)]) == [[0, 2, 3]]
+    assert groups([settings(0), again, settings(1)]) == []
+    assert groups([settings(0), again, settings(1), settings(2)]) == [("a", "c", "d")]
+
+
+def test_settings_of_0_1_are_read_under_their_names_of_today(tmp_path: Path) -> None:
+    old = {"script": {"dataset": "facts", "split": "train", "questions": None}}
+    old["config"] = {"domains": ["law"], "space": "factor"}
+    new = {"script": {"dataset_name": "facts", "dataset_train_split": "train", "count": None}}
+    new["config"] = {"domains": None, "iga_domains": ["law"], "iga_space": "factor"}
+    found = []
+    for config in (old, new):
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        found.append(read_config(tmp_path))
+    assert found[0] == found[1] and found[0]["config.iga_domains"] == ["law"]
+    assert read_config(None) == read_config(tmp_path / "none") == {}
 
 
 def test_layers_and_representations_are_read(tmp_path: Path) -> None:
@@ -164,5 +168,5 @@ def test_damaged_layers_are_named_and_values_that_are_not_finite_left_out(tmp_pa
     assert run.notes == (f"{file}:2: left out, the line is half-written",)
     for line in ('{"step": 1}', '{"step": 1, "layers": {"q": 1}}'):
         file.write_text(line + "\n")
-        with pytest.raises(RunError, match=r"layers.jsonl:1: expected 'layers'"):
+        with pytest.raises(RecordError, match=r"layers.jsonl:1: expected 'layers'"):
             read_run(folder)

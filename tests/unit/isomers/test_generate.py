@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from poise.isomers.cues import KINDS, Cue
 from poise.isomers.families import FAMILIES
-from poise.isomers.generate import draw_forms, generate_isomers
-from poise.isomers.model import DOMAINS, HELD_OUT_DOMAINS, TRAIN_DOMAINS, Form, Story
-from poise.isomers.render import tell_form
+from poise.isomers.generate import draw_forms, generate_isomers, render_form
+from poise.isomers.model import DOMAINS, HELD_OUT_DOMAINS, TRAIN_DOMAINS, Family, Form, Story
 from poise.isomers.rows import isomer_tests
 
 from .classifiers import shown_options
@@ -117,34 +115,30 @@ def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> N
         generate_isomers(**{"count": 4} | options)
 
 
-class Coin:
-    """A family with two forms."""
+def draw_coin(rng: random.Random, depth: int) -> Form:
+    side = rng.choice(("yes", "no"))
+    return Form("coin", depth, {"side": side}, side, ("no", "yes"))
 
-    name = "coin"
-    depths = range(1, 2)
-    phrasings = 3
 
-    def draw(self, rng: random.Random, depth: int) -> Form:
-        side = rng.choice(("yes", "no"))
-        return Form(self.name, depth, {"side": side}, side, ("no", "yes"))
+def render_coin(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+    return Story(("A coin fell.",), "How?", ("So.",), dict.fromkeys(form.options, "same"))
 
-    def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-        names: Mapping[str, str] = {option: "same" for option in form.options}
-        return Story(("A coin fell.",), "How?", ("So.",), names)
+
+# A family with two forms.
+COIN = Family("coin", draw_coin, render_coin, range(1, 2))
 
 
 def test_a_family_that_runs_out_of_forms_says_so() -> None:
     with pytest.raises(ValueError, match=r"expected 3 different forms of family coin and depth 1"):
-        draw_forms(3, "train", 0, [Coin()], [1])
+        draw_forms(3, "train", 0, [COIN], [1])
     with pytest.raises(ValueError, match=r"depths: expected some of \[1\] for the family coin"):
-        draw_forms(3, "train", 0, [Coin()], [2])
+        draw_forms(3, "train", 0, [COIN], [2])
 
 
 def test_options_with_one_text_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    coin = Coin()
-    monkeypatch.setattr("poise.isomers.render.FAMILIES", {"coin": coin})
+    monkeypatch.setattr("poise.isomers.generate.FAMILIES", {"coin": COIN})
     with pytest.raises(ValueError, match="coin in law: expected options with different texts"):
-        tell_form(coin.draw(random.Random(0), 1), ["law"])
+        render_form(COIN.draw(random.Random(0), 1), ["law"])
 
 
 def test_domains_are_told_as_asked() -> None:

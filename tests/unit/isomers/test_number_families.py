@@ -1,4 +1,4 @@
-"""Rates, two unknowns, counting and state changes: right, fair, and grammatical."""
+"""Families of numbers: their options and words tell nothing, and their equations hold."""
 
 from __future__ import annotations
 
@@ -11,22 +11,15 @@ from functools import cache
 import pytest
 
 from poise.isomers.families import counting, rates, state_changes, two_unknowns
-from poise.isomers.families.wording import an, counted, every, plural
 from poise.isomers.model import DOMAINS, Family, Form, Story
 
-from .solvers_numbers import SOLVERS
+from .solvers import SOLVERS
 
 FAMILIES = [rates.FAMILY, two_unknowns.FAMILY, counting.FAMILY, state_changes.FAMILY]
 CASES = [
     pytest.param(f, d, id=f"{f.name}-{d}", marks=() if d <= 2 else pytest.mark.slow)
     for f in FAMILIES
     for d in f.depths
-]
-TELLINGS = [
-    pytest.param(f, domain, p, id=f"{f.name}-{domain}-{p}")
-    for f in FAMILIES
-    for domain in DOMAINS
-    for p in range(f.phrasings)
 ]
 EACH = pytest.mark.parametrize("family", [pytest.param(f, id=f.name) for f in FAMILIES])
 DRAWS = 1200
@@ -51,20 +44,14 @@ def forms(family: Family, depth: int) -> list[Form]:
 def stories(family: Family, domain: str, phrasing: int) -> list[tuple[Form, Story]]:
     rng = random.Random(f"{domain} {phrasing}")
     drawn = [form for depth in family.depths for form in forms(family, depth)[:60]]
-    return [(form, family.tell(form, domain, phrasing, rng)) for form in drawn]
+    return [(form, family.render(form, domain, phrasing, rng)) for form in drawn]
 
 
 @pytest.mark.parametrize(("family", "depth"), CASES)
 def test_an_independent_solver_finds_the_same_answer(family: Family, depth: int) -> None:
     for form in forms(family, depth):
         assert SOLVERS[family.name](form.data) == form.answer, form
-
-
-@pytest.mark.parametrize(("family", "depth"), CASES)
-def test_four_options_are_offered_and_the_depth_is_as_asked(family: Family, depth: int) -> None:
-    for form in forms(family, depth):
-        assert (form.family, form.depth, len(form.options)) == (family.name, depth, 4)
-        assert json.loads(json.dumps(form.data)) == form.data
+        assert len(form.options) == 4
         if form.answer.isdigit():
             assert all(2 <= int(option) < 1000 for option in form.options)
 
@@ -136,36 +123,14 @@ def test_there_are_five_thousand_forms_of_one_or_two_steps(family: Family) -> No
     pytest.fail(f"only {len(found)} different forms in 12,000")
 
 
-@pytest.mark.parametrize(("family", "domain", "phrasing"), TELLINGS)
-def test_sentences_are_whole_and_spaced(family: Family, domain: str, phrasing: int) -> None:
-    for form, story in stories(family, domain, phrasing):
-        assert story.question.endswith("?")
-        for text in (*story.facts, *story.steps):
-            assert text.endswith("."), text
-        for text in (*story.facts, *story.steps, story.question):
-            assert text[0].isupper() or text[0].isdigit(), text
-            assert "  " not in text and text == text.strip() and not set(text) & set("{}|"), text
-            assert not re.search(r"\b(?:a [aeio]|an [^aeiou\s])", text), text
-            assert not re.search(r"\b(\w+) \1\b", text), text
-            assert not re.search(r"(?<![\d/*+-] )\b1 (?!of\b|m[gL]\b|k[gm]\b)\w+s\b", text), text
-        assert set(story.names) == set(form.options)
-        assert len(set(story.names.values())) == 4
-
-
-@pytest.mark.parametrize(("family", "domain", "phrasing"), TELLINGS)
-def test_the_last_step_reaches_the_answer(family: Family, domain: str, phrasing: int) -> None:
-    for form, story in stories(family, domain, phrasing):
-        answer = story.names[form.answer]
-        last = story.steps[-1]
-        assert re.search(rf"\b{answer}\b", last), (answer, last)
-        if form.answer.isdigit():
-            assert re.findall(r"\d+", last)[-1] == answer, (answer, last)
-
-
-@pytest.mark.parametrize(("family", "domain", "phrasing"), TELLINGS)
-def test_every_equation_of_the_reasoning_holds(family: Family, domain: str, phrasing: int) -> None:
+@EACH
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_every_equation_of_the_reasoning_holds(family: Family, domain: str) -> None:
     equation = re.compile(r"(\(?\d[\d +*/()-]*?) = (\d+)")
-    for _, story in stories(family, domain, phrasing):
+    told = [pair for p in range(family.phrasings) for pair in stories(family, domain, p)]
+    for form, story in told:
+        if form.answer.isdigit():
+            assert re.findall(r"\d+", story.steps[-1])[-1] == form.answer, story.steps
         for left, right in equation.findall(" ".join(story.steps)):
             if left.count("(") == left.count(")"):
                 assert _calculate(left) == int(right), (left, right, story.steps)
@@ -175,19 +140,6 @@ def _calculate(text: str) -> float:
     """The value of a sum, product or quotient of whole numbers."""
     assert re.fullmatch(r"[\d +*/()-]+", text)
     return float(eval(text, {"__builtins__": {}}))
-
-
-@EACH
-def test_the_reasoning_is_short_at_shallow_depths(family: Family) -> None:
-    lengths = [
-        len(" ".join(story.steps).split())
-        for domain in DOMAINS
-        for phrasing in range(family.phrasings)
-        for form, story in stories(family, domain, phrasing)
-        if form.depth <= 2
-    ]
-    assert max(lengths) <= 60
-    assert 8 <= sum(lengths) / len(lengths) <= 45
 
 
 @EACH
@@ -223,21 +175,3 @@ def test_domains_share_function_words_alone(family: Family) -> None:
         for b in DOMAINS:
             shared = words[a] & words[b] - {*FUNCTION_WORDS.split()}
             assert a == b or not shared, (a, b, shared)
-
-
-@EACH
-def test_the_same_draw_tells_the_same_story(family: Family) -> None:
-    form = family.draw(random.Random(1), 2)
-    first, second = (family.tell(form, "law", 1, random.Random(2)) for _ in range(2))
-    assert first == second and form == family.draw(random.Random(1), 2)
-
-
-def test_nouns_take_their_number_and_article() -> None:
-    assert [counted(1, "case"), counted(3, "case")] == ["1 case", "3 cases"]
-    assert [counted(1, "loss|losses"), plural("loss|losses")] == ["1 loss", "losses"]
-    assert [counted(4, "mL|"), every(1, "day"), every(2, "day")] == [
-        "4 mL",
-        "every day",
-        "every 2 days",
-    ]
-    assert [an("electron"), an("proton")] == ["an electron", "a proton"]

@@ -21,12 +21,11 @@ from poise.isomers.rows import (
     Row,
     group_rows,
     isomer_tests,
-    read_isomers,
     to_rows,
     write_isomers,
 )
 from poise.isomers.validate import validate_isomers
-from poise.rows import check_dataset
+from poise.rows import check_dataset, read_jsonl
 
 COUNT = 32
 
@@ -46,7 +45,7 @@ def test_rows_and_files_keep_everything(tmp_path: Path) -> None:
     assert len(rows) == 96 and all(tuple(row) == tuple(COLUMNS) for row in rows)
     path = tmp_path / "new" / "sets.jsonl"
     assert write_isomers(path, rows) == 96
-    assert read_isomers(path) == rows
+    assert read_jsonl(path) == rows
     assert validate_isomers(path) == []
 
 
@@ -127,7 +126,7 @@ def test_unseen_domains_are_those_that_training_left_out() -> None:
 def test_after_training_in_every_domain_none_is_unseen() -> None:
     rows = isomer_tests(2, domains=DOMAINS)
     assert {row["test"] for row in rows} == set(TESTS) - {"unseen_domains"}
-    with pytest.raises(ValueError, match="a domain that training left out for 'unseen_domains'"):
+    with pytest.raises(ValueError, match="a domain that training does not use"):
         isomer_tests(2, domains=DOMAINS, tests=["unseen_domains"])
     with pytest.raises(ValueError, match=r"domains: expected some of .*, found \['lwa'\]"):
         isomer_tests(2, domains=["lwa"], tests=["unseen_domains"])
@@ -165,7 +164,7 @@ def test_a_file_of_isomers_loads_in_whole_sets(tmp_path: Path) -> None:
     for count in (0, 11):
         with pytest.raises(ValueError, match=f"count: expected 1 to 10, .* found {count}"):
             load_questions(str(path), count=count)
-    with pytest.raises(ValueError, match=r"domains: expected some of .*'law'"):
+    with pytest.raises(ValueError, match=r"domains: expected some of .*law"):
         load_questions(str(path), domains=["art"])
 
 

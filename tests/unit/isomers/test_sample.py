@@ -18,9 +18,8 @@ import torch
 
 from poise.isomers.cues import Cue
 from poise.isomers.families import FAMILIES
-from poise.isomers.generate import generate_isomers
+from poise.isomers.generate import form_key, generate_isomers
 from poise.isomers.model import DOMAINS, Form, IsomerSet, Problem
-from poise.isomers.render import form_key
 from poise.splits import SPLITS, stable_split
 
 from .classifiers import answer_places, bag_of_words, held_out_hits, marks, surprise

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from poise.isomers.faults import KINDS, Fault
 from poise.isomers.generate import generate_isomers
 from poise.isomers.rows import REQUIRED, Row, isomer_tests, to_rows, write_isomers
 from poise.isomers.validate import validate_isomers
@@ -169,12 +168,6 @@ def test_a_line_that_is_no_row_is_named(kind: str, line: bytes, tmp_path: Path) 
     assert (fault.kind, fault.line, fault.isomer_id) == (kind, 2, None)
 
 
-def test_every_kind_is_planted() -> None:
-    planted = {kind for kind, _, _ in PLANTED} | {"unreadable", "not an object"}
-    assert planted == set(KINDS)
-    assert len(KINDS) >= 15
-
-
 def test_files_are_compared_with_each_other(tmp_path: Path) -> None:
     first, second = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
     rows = sound()
@@ -223,11 +216,6 @@ def test_a_missing_file_and_no_file_are_refused(tmp_path: Path) -> None:
         validate_isomers(tmp_path / "none.jsonl")
     with pytest.raises(ValueError, match="expected at least one file"):
         validate_isomers()
-
-
-def test_a_fault_has_a_known_kind() -> None:
-    with pytest.raises(ValueError, match="fault: expected a kind among"):
-        Fault("x", 1, None, "bad luck", "")
 
 
 def test_a_file_is_read_as_json_lines(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from .problems import SourceProblem, digest
 from .retell import Plan, tell_everywhere
 from .teachers import Teacher, TeacherError
 
-# So many problems refused before a single answer mean that the settings are wrong.
+# Problems refused before a single answer that show that the settings are wrong.
 _TOO_MANY_REFUSED = 3
 
 
@@ -77,21 +78,16 @@ def tell_all(
     Raises:
         TeacherError: the teacher cannot be asked any more; what was under way is awaited and kept.
     """
-    todo = []
+    works = []
     for problem in problems:
-        pairs = ((d, journal.outcomes.get((problem.id, d))) for d in plan.domains)
-        done = {domain: outcome for domain, outcome in pairs if outcome is not None}
+        known = {domain: journal.outcomes.get((problem.id, domain)) for domain in plan.domains}
+        done = {domain: outcome for domain, outcome in known.items() if outcome is not None}
         if len(done) < len(plan.domains):
-            todo.append((problem, done))
+            works.append(partial(tell_everywhere, problem, plan, teacher, done))
     total = len(problems) * len(plan.domains)
-    bar = tqdm(
-        total=total, initial=total - missing(journal, problems, plan), desc="retelling", unit=""
-    )
+    initial = total - missing(journal, problems, plan)
     count = Counter("kept" if o.kept else "rejected" for o in journal.outcomes.values())
-    with bar:
-        works = [
-            lambda item=item: tell_everywhere(item[0], plan, teacher, item[1]) for item in todo
-        ]
+    with tqdm(total=total, initial=initial, desc="retelling", unit="") as bar:
         for outcome in _hold_refusals(journal, _in_threads(works, teacher.concurrency)):
             journal.write(outcome)
             count["kept" if outcome.kept else "rejected"] += 1
@@ -154,17 +150,16 @@ def _reject(outcome: Outcome, reason: str | None = None) -> dict[str, Any]:
     }
 
 
-Told = tuple[Outcome, bool]
-Work = Callable[[], Iterator[Told]]
-Results = queue.SimpleQueue[Told | BaseException | None]
+# An outcome, and whether the teacher gave an answer at all.
+Result = tuple[Outcome, bool]
 
 
-def _hold_refusals(journal: Journal, told: Iterable[Told]) -> Iterator[Outcome]:
+def _hold_refusals(journal: Journal, results: Iterable[Result]) -> Iterator[Outcome]:
     """Hold refusals back until something is answered: a wrong setting refuses every request, and
     its refusals must not be taken for the problems' own."""
     held: list[Outcome] = []
     hopeful = any(outcome.attempts for outcome in journal.outcomes.values())
-    for outcome, answered in told:
+    for outcome, answered in results:
         hopeful = hopeful or answered
         if not (hopeful or outcome.kept):
             held.append(outcome)
@@ -178,55 +173,44 @@ def _hold_refusals(journal: Journal, told: Iterable[Told]) -> Iterator[Outcome]:
     yield from held
 
 
-def _in_threads(works: Sequence[Work], count: int) -> Iterator[Told]:
-    """What works yield, as it comes, from so many threads.
+def _in_threads(works: Sequence[Callable[[], Iterator[Result]]], count: int) -> Iterator[Result]:
+    """What works yield, as it comes, from at most `count` threads.
 
     The threads are daemons, so that an interruption waits for no reply.
 
     Raises:
         Exception: the first that a work raises, after what is under way has come.
     """
-    tasks: queue.SimpleQueue[Work] = queue.SimpleQueue()
-    results: Results = queue.SimpleQueue()
+    left = iter(works)  # of a list, so that threads may share it
+    results: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+    failures: list[BaseException] = []
     stop = threading.Event()
-    for work in works:
-        tasks.put(work)
-    threads = min(count, len(works))
-    for _ in range(threads):
-        threading.Thread(target=_run, args=(tasks, results, stop), daemon=True).start()
-    try:
-        yield from _until_all_end(results, threads)
-    finally:
-        stop.set()
 
-
-def _run(tasks: queue.SimpleQueue[Work], results: Results, stop: threading.Event) -> None:
-    """A thread: does tasks until there are none or one fails, and says with None that it ends."""
-    try:
-        while not stop.is_set():
-            for told in tasks.get_nowait()():
-                results.put(told)
+    def run() -> None:
+        try:
+            for work in left:
+                for result in work():
+                    results.put(result)
+                    if stop.is_set():
+                        return
                 if stop.is_set():
-                    break
-    except queue.Empty:
-        pass
-    except BaseException as error:
-        stop.set()
-        results.put(error)
+                    return
+        except BaseException as error:
+            failures.append(error)
+            stop.set()
+        finally:
+            results.put(None)
+
+    running = min(count, len(works))
+    for _ in range(running):
+        threading.Thread(target=run, daemon=True).start()
+    try:
+        while running:
+            if (result := results.get()) is None:
+                running -= 1
+            else:
+                yield result
+        if failures:
+            raise failures[0]
     finally:
-        results.put(None)
-
-
-def _until_all_end(results: Results, running: int) -> Iterator[Told]:
-    """What so many threads send; then the first failure among it is raised."""
-    first: BaseException | None = None
-    while running:
-        item = results.get()
-        if item is None:
-            running -= 1
-        elif isinstance(item, BaseException):
-            first = first or item
-        else:
-            yield item
-    if first is not None:
-        raise first
+        stop.set()

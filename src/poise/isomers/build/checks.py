@@ -1,18 +1,73 @@
-"""Whether a retelling is kept."""
+"""Whether a retelling is kept: its answer, quantities and relations stay, its wording does not.
+
+Choice: the comparison of texts is ours, for English. It counts the quantities
+(`quantities.quantities`) and, by kind, the words that compare, condition, quantify, negate or
+order. It is a sieve for faults, not a proof: a retelling that swaps two people passes.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..answers import MARKER
 from ..meanings import answer_fault, mentions, read_answer
-from ..quantities import numbers
+from ..quantities import NUMBER_WORDS, numbers, quantities
 from .problems import SourceProblem
 from .prompts import Retelling
-from .signature import overlap, quantity_faults, read_signature, relation_faults
+
+# Kind -> words and phrases. The longest phrase that fits is read, so that the "more" in "no more
+# than" is no "more".
+RELATIONS: dict[str, tuple[str, ...]] = {
+    "at least": ("at least", "no less than", "no fewer than", "not less than", "or more"),
+    "at most": ("at most", "no more than", "not more than", "or less", "or fewer", "up to"),
+    "more": ("more", "greater", "larger", "bigger", "higher", "above", "exceeds", "exceed"),
+    "less": ("less", "fewer", "smaller", "lower", "below", "under"),
+    "most": ("most", "greatest", "largest", "biggest", "highest", "maximum"),
+    "least": ("least", "fewest", "smallest", "lowest", "minimum"),
+    "equal": ("equal", "equals", "equally", "same", "as many", "as much", "identical"),
+    "if": ("if", "whenever", "provided", "implies", "in case"),
+    "unless": ("unless", "otherwise"),
+    "only": ("only",),
+    "all": ("all", "every", "each", "per"),
+    "some": ("some", "exists"),
+    "not": ("no", "not", "none", "never", "neither", "nor", "cannot", "without"),
+    "or": ("or", "either"),
+    "before": ("before", "earlier", "prior", "precedes"),
+    "after": ("after", "later", "following", "follows"),
+}
+# Comparatives that point downwards; any other "-er than" points upwards.
+_DOWNWARDS = (
+    *("younger", "shorter", "lighter", "slower", "cheaper", "weaker", "thinner", "narrower"),
+    *("poorer", "worse", "nearer", "colder", "cooler", "softer", "milder", "rarer"),
+)
+_NOT_COMPARING = frozenset(["rather", "other", "whether", "never", "together"])
+# Words that carry no story, those of every question among them.
+_IDLE = """
+    a about again also am an and another any are as at be because been being both but by can
+    come could did do does doing done down for from get gets given gives had has have having he her
+    here hers him his how i in into is it its itself just let like made make makes many may me
+    might mine much must my now of off on once one ones other others our out own s shall she should
+    so such t take takes than that the their them then there these they this those through to
+    together too toward until upon us use used very was we were what when where which while who
+    whom whose why will with would yes you your there's it's answer question option options find
+    know known suppose total altogether left remain remains remaining number amount value
+"""
+
+_PHRASES = {phrase: kind for kind, phrases in RELATIONS.items() for phrase in phrases}
+_RELATION_WORDS = frozenset(word for phrase in _PHRASES for word in phrase.split())
+_RELATION = re.compile(
+    r"\b(?:(?P<comparative>[a-z]{3,}er|worse) than|(?P<contraction>[a-z]+n't)|(?P<phrase>"
+    + "|".join(sorted(map(re.escape, _PHRASES), key=len, reverse=True))
+    + r"))\b"
+)
+_IDLE_WORDS = frozenset(_IDLE.split()) | _RELATION_WORDS | NUMBER_WORDS
+_WORD = re.compile(r"[^\W\d_]+")
+# A lettered option's mark is no word of the tale.
+_MARK = re.compile(r"(?m)(?:^|(?<=\s))\(?[A-H][).]\s")
 
 
 @dataclass(frozen=True)
@@ -41,7 +96,7 @@ class Limits:
 def review(
     problem: SourceProblem,
     domain: str,
-    told: Retelling,
+    version: Retelling,
     others: Mapping[str, str],
     limits: Limits,
 ) -> list[str]:
@@ -49,27 +104,28 @@ def review(
 
     It is kept if the answer survives and the reasoning reaches it, the quantities and relations
     survive, and its wording is not that of another domain, nor that of the source where this is
-    known to be told in another domain.
+    known to be in another domain.
 
     Args:
         problem: The source.
         domain: Domain of the retelling.
-        told: The retelling.
+        version: The retelling.
         others: Domain -> prompt of what is kept of this problem already.
         limits: How near and how far.
     """
-    answer = answer_fault(problem.answer, problem.prompt, told.prompt, told.answer, told.names)
+    asked, prompt = problem.prompt, version.prompt
+    answer = answer_fault(problem.answer, asked, prompt, version.answer, version.names)
     faults = [answer] if answer else []
-    if not faults and not _reaches(problem, told):
-        faults.append(f"the reasoning never names the answer {told.answer!r}")
-    if MARKER in told.prompt:
+    if not faults and not _reaches(problem, version):
+        faults.append(f"the reasoning never names the answer {version.answer!r}")
+    if MARKER in prompt:
         faults.append(f"expected a prompt without {MARKER!r}, which announces the answer")
-    source, new = read_signature(problem.prompt), read_signature(told.prompt)
-    faults += quantity_faults(source, new) + relation_faults(source, new, limits.slack)
+    faults += quantity_faults(asked, prompt)
+    faults += relation_faults(asked, prompt, limits.slack)
     if problem.domain is not None and problem.domain != domain:
-        others = {f"the source ({problem.domain})": problem.prompt, **others}
-    for name, prompt in others.items():
-        share = overlap(told.prompt, prompt)
+        others = {f"the source ({problem.domain})": asked, **others}
+    for name, other in others.items():
+        share = overlap(prompt, other)
         if share > limits.max_overlap:
             faults.append(
                 f"it shares {share:.0%} of its content words with {name}, at most "
@@ -78,17 +134,76 @@ def review(
     return faults
 
 
-def _reaches(problem: SourceProblem, told: Retelling) -> bool:
+def _reaches(problem: SourceProblem, version: Retelling) -> bool:
     """Whether the reasoning names the answer; a truth word may be said in many ways."""
     if problem.answer.kind == "truth":
         return True
     if problem.answer.kind == "number":
-        return problem.answer.logical in numbers(told.reasoning)
+        return problem.answer.logical in numbers(version.reasoning)
     if problem.answer.kind == "name":
-        return mentions(told.reasoning, told.answer)
-    option = read_answer(told.prompt, told.answer)
+        return mentions(version.reasoning, version.answer)
+    option = read_answer(version.prompt, version.answer)
     letter = chr(ord("A") + int(problem.answer.logical[1:]))
     # In its own case, since an "a" is no letter.
-    return re.search(rf"\b{letter}\b", told.reasoning) is not None or (
-        option is not None and mentions(told.reasoning, option.text)
+    return re.search(rf"\b{letter}\b", version.reasoning) is not None or (
+        option is not None and mentions(version.reasoning, option.text)
     )
+
+
+def relations(text: str) -> Counter[str]:
+    """How many relation words of each kind a text has."""
+    found: Counter[str] = Counter()
+    for match in _RELATION.finditer(text.lower().replace("’", "'")):
+        word = match["phrase"] or match["comparative"]
+        if match["contraction"]:
+            found["not"] += 1
+        elif word in _PHRASES:
+            found[_PHRASES[word]] += 1
+        elif word not in _NOT_COMPARING:
+            found["less" if word in _DOWNWARDS else "more"] += 1
+    return found
+
+
+def quantity_faults(source: str, version: str) -> list[str]:
+    """Why the quantities of a retelling are not those of its source; empty if they are.
+
+    Choice: every quantity must be stated at least as often as in the source, and a quantity may
+    be repeated, but none may be new: a new number changes the problem or betrays the answer.
+    """
+    old, new = (quantities(_MARK.sub(" ", text)) for text in (source, version))
+    lost, added = ", ".join(sorted(old - new)), ", ".join(sorted(set(new) - set(old)))
+    faults = [f"the quantity {lost} of the source is missing"] if lost else []
+    return faults + ([f"the quantity {added} is not in the source"] if added else [])
+
+
+def relation_faults(source: str, version: str, slack: int = 1) -> list[str]:
+    """Why the relations of a retelling are not those of its source; empty if they are.
+
+    Choice: a kind that the source has must stay and no kind may be added. Where both have it, the
+    counts may differ by `slack` words, since the same thing can be said twice.
+    """
+    faults, before, after = [], relations(source), relations(version)
+    for kind in RELATIONS:
+        old, new = before[kind], after[kind]
+        if (old == 0) != (new == 0) or abs(old - new) > slack:
+            like = ", ".join(RELATIONS[kind][:4])
+            faults.append(f"words of the kind {kind!r} ({like}): {old} in the source, {new} here")
+    return faults
+
+
+def content_words(text: str) -> frozenset[str]:
+    """The words that carry a story: no function, relation or number words; plurals as singulars."""
+    words = _WORD.findall(_MARK.sub(" ", text).lower().replace("’", "'"))
+    return frozenset(_singular(word) for word in words if len(word) > 1 and word not in _IDLE_WORDS)
+
+
+def overlap(first: str, second: str) -> float:
+    """Jaccard index of the content words of two texts, in [0, 1]; 1 where neither has any."""
+    one, other = content_words(first), content_words(second)
+    union = one | other
+    return len(one & other) / len(union) if union else 1.0
+
+
+def _singular(word: str) -> str:
+    is_plural = len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is"))
+    return word[:-1] if is_plural else word

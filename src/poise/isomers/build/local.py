@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import Any, Self
 
 from .prompts import Messages
-from .teachers import RefusedRequest, TeacherError
+from .teachers import RefusedRequest, TeacherError, check_sampling
 
 
 class LocalTeacher:
@@ -44,18 +44,9 @@ class LocalTeacher:
                 f"{name}: expected a model with a chat template, found none; use an "
                 "instruction-tuned one"
             )
-        if max_tokens < 1 or concurrency < 1:
-            raise ValueError(
-                "max_tokens and concurrency: expected 1 or more, found "
-                f"{max_tokens!r} and {concurrency!r}"
-            )
-        if temperature is not None and not 0 <= temperature < float("inf"):
-            raise ValueError(f"temperature: expected 0 or more, found {temperature!r}")
+        self.sampling = check_sampling(temperature, max_tokens, concurrency)
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.temperature, self.max_tokens = temperature, max_tokens
-        self.sampling: dict[str, float] = {"max_tokens": max_tokens}
-        if temperature is not None:
-            self.sampling["temperature"] = temperature
         self.concurrency = concurrency
         self._waiting: deque[tuple[Messages, Future[str]]] = deque()
         self._turn = threading.Lock()

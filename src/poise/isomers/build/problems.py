@@ -29,7 +29,7 @@ class SourceProblem:
         prompt: What is asked, with its options.
         answer: The right answer.
         solution: Worked steps without the answer's line, empty if there are none.
-        domain: Domain in which it is told, None if unknown.
+        domain: Domain in whose words it is, None if unknown.
     """
 
     id: str
@@ -90,7 +90,7 @@ def _read(row: dict[str, Any], number: int, name: str) -> SourceProblem:
         raise ValueError(
             f"{where}: expected an answer that can be checked (a number, yes, no or unknown, an "
             f"option by letter or text, or a name that the prompt mentions), found {answer!r}; "
-            "mend or remove the row"
+            "fix or remove the row"
         )
     identity = row["id"] if row.get("id") not in (None, "") else f"row-{number}"
     domain = row.get("domain")
@@ -104,7 +104,7 @@ def _text(row: dict[str, Any], column: str, where: str) -> str:
         value = str(value)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(
-            f"{where}: expected text in the column {column!r}, found {value!r}; mend or remove "
+            f"{where}: expected text in the column {column!r}, found {value!r}; fix or remove "
             "the row"
         )
     return value.strip()

@@ -1,4 +1,4 @@
-"""What the teacher is told, and how its reply is read."""
+"""What the teacher reads, and how its reply is read."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def make_messages(
         {"role": "user", "content": "\n\n".join(parts)},
     ]
     if failed is not None:
-        again = f"That cannot be used: {failed.reason}. Mend it and reply with the object alone."
+        again = f"That cannot be used: {failed.reason}. Fix it and reply with the object alone."
         messages += [
             {"role": "assistant", "content": failed.reply[:_MOST_REPEATED] or "(nothing)"},
             {"role": "user", "content": again},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ..meanings import read_answer
 from ..model import TRAIN_DOMAINS, Problem
 from .checks import Limits, review
 from .journal import Outcome
@@ -18,7 +19,7 @@ class Plan:
     """What is wanted of every problem.
 
     Args:
-        domains: Where it is told; any names.
+        domains: In whose words; any names.
         attempts: Most replies of the teacher for one problem in one domain.
         limits: What is kept.
         min_domains: Domains that a set must survive in to be written, None for all of them.
@@ -53,7 +54,7 @@ class Plan:
 def tell_everywhere(
     problem: SourceProblem, plan: Plan, teacher: Teacher, done: Mapping[str, Outcome]
 ) -> Iterator[tuple[Outcome, bool]]:
-    """Tell a problem in the domains that are missing, one after the other.
+    """Retell a problem in the domains that are missing, one after the other.
 
     Each is compared with those before it, so that what is kept does not depend on how many
     problems are under way. Choice: where the problem's own domain is asked for and it brings its
@@ -71,36 +72,37 @@ def tell_everywhere(
     Raises:
         TeacherError: the teacher cannot be asked any more.
     """
-    told = {domain: outcome.prompt for domain, outcome in done.items() if outcome.kept}
+    kept = {domain: outcome.prompt for domain, outcome in done.items() if outcome.kept}
     for domain in sorted(plan.domains, key=lambda name: name != problem.domain):
         if domain in done:
             continue
         if domain == problem.domain and problem.solution:
-            outcome, answered = _as_it_is(problem), False
+            source = Retelling(problem.prompt, problem.solution, problem.answer.text)
+            outcome, answered = _kept(problem, domain, source, 0), False
         else:
-            outcome, answered = _tell(problem, domain, plan, teacher, told)
+            outcome, answered = _retell(problem, domain, plan, teacher, kept)
         if outcome.kept:
-            told[domain] = outcome.prompt
+            kept[domain] = outcome.prompt
         yield outcome, answered
 
 
-def _tell(
-    problem: SourceProblem, domain: str, plan: Plan, teacher: Teacher, told: Mapping[str, str]
+def _retell(
+    problem: SourceProblem, domain: str, plan: Plan, teacher: Teacher, others: Mapping[str, str]
 ) -> tuple[Outcome, bool]:
     failed: Failed | None = None
     for attempt in range(1, plan.attempts + 1):
-        messages = make_messages(problem, domain, list(told.values()), failed)
+        messages = make_messages(problem, domain, list(others.values()), failed)
         try:
             reply = teacher.complete(messages)
         except RefusedRequest as error:
             return Outcome(problem.id, domain, False, attempt, reason=str(error)), attempt > 1
         try:
-            retelling = parse_reply(reply)
-            faults = review(problem, domain, retelling, told, plan.limits)
+            version = parse_reply(reply)
+            faults = review(problem, domain, version, others, plan.limits)
         except MalformedReply as error:
             faults = [str(error)]
         if not faults:
-            return _kept(problem, domain, retelling, attempt), True
+            return _kept(problem, domain, version, attempt), True
         failed = Failed(reply, "; ".join(faults))
     assert failed is not None  # there is at least one attempt
     return Outcome(
@@ -108,23 +110,9 @@ def _tell(
     ), True
 
 
-def _kept(problem: SourceProblem, domain: str, told: Retelling, attempts: int) -> Outcome:
-    from ..meanings import read_answer
-
-    answer = read_answer(told.prompt, told.answer)
+def _kept(problem: SourceProblem, domain: str, version: Retelling, attempts: int) -> Outcome:
+    prompt, answer = version.prompt, read_answer(version.prompt, version.answer)
     # An option by its words, not by its letter.
-    text = answer.text if answer is not None and answer.kind == "option" else told.answer
-    return _outcome(problem, domain, attempts, told.prompt, told.reasoning, text)
-
-
-def _as_it_is(problem: SourceProblem) -> Outcome:
-    assert problem.domain is not None
-    text = problem.answer.text
-    return _outcome(problem, problem.domain, 0, problem.prompt, problem.solution, text)
-
-
-def _outcome(
-    problem: SourceProblem, domain: str, attempts: int, prompt: str, reasoning: str, text: str
-) -> Outcome:
-    completion = Problem(domain, prompt, reasoning, text, (), ()).completion
+    text = answer.text if answer is not None and answer.kind == "option" else version.answer
+    completion = Problem(domain, prompt, version.reasoning, text, (), ()).completion
     return Outcome(problem.id, domain, True, attempts, prompt, completion, text)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+import time
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
-import httpx2
+import openai
 
-from .pace import Pace, backoff, retry_after
 from .prompts import Messages, whole
 
 OPENAI = "https://api.openai.com/v1"
-KEY_VARIABLE = "OPENAI_API_KEY"
-_TRANSIENT = frozenset({408, 409, 425, 429})
+FIRST_WAIT = 0.5  # seconds before an unreadable reply is asked for again; doubles
+_TRANSIENT = (408, 409, 429)
 # What the endpoint has against one conversation: too long, or filtered.
-_REFUSED = frozenset({400, 413, 422})
+_REFUSED = (400, 413, 422)
+_HINTS = {401: "check the key", 403: "check the key", 404: "check --base_url and the model"}
 _MOST_SHOWN = 300  # characters of an endpoint's own words
 
 
@@ -51,11 +53,11 @@ class Teacher(Protocol):
 
 
 class EndpointTeacher:
-    """An OpenAI-compatible endpoint: ``POST {base_url}/chat/completions``.
+    """An OpenAI-compatible endpoint, asked by the ``openai`` client.
 
-    Failures that pass (429, 5xx, timeouts, dropped connections, unreadable replies) are tried
-    again with growing waits; ``Retry-After`` holds all threads. The key is kept in memory alone,
-    and cut out of all that the endpoint says.
+    The client tries failures that pass (429, 5xx, timeouts, dropped connections) again, with
+    growing waits or those of ``Retry-After``; an unreadable reply is asked for again too. The key
+    is kept in memory alone, and cut out of all that the endpoint says.
 
     Args:
         model: The endpoint's name of the model.
@@ -66,7 +68,6 @@ class EndpointTeacher:
         retries: Most further attempts of one request.
         requests_per_minute: Most requests in a minute, attempts included; None for no bound.
         concurrency: Most requests under way at a time.
-        first_wait: Longest first wait in seconds; later ones double.
 
     Raises:
         ValueError: a setting outside its range, or an address with a user, a password or a query.
@@ -84,19 +85,24 @@ class EndpointTeacher:
         retries: int = 6,
         requests_per_minute: float | None = None,
         concurrency: int = 4,
-        first_wait: float = 1.0,
     ) -> None:
-        _check(timeout=timeout, retries=retries, concurrency=concurrency)
-        _check(temperature=temperature, max_tokens=max_tokens)
-        self.name = f"endpoint:{model}"
-        self.model, self.base_url = model, _check_url(base_url)
-        self.concurrency, self.retries, self.first_wait = concurrency, retries, first_wait
-        self.pace = Pace(requests_per_minute)
-        sampling: dict[str, float | None] = {"temperature": temperature, "max_tokens": max_tokens}
-        self.sampling = {name: value for name, value in sampling.items() if value is not None}
-        self._key = key
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx2.Client(headers=headers, timeout=timeout)
+        self.sampling = check_sampling(temperature, max_tokens, concurrency)
+        if not 0 < timeout < float("inf"):
+            raise ValueError(f"timeout: expected a number above 0, found {timeout!r}")
+        if retries < 0:
+            raise ValueError(f"retries: expected 0 or more, found {retries!r}")
+        self.name, self.model, self.base_url = f"endpoint:{model}", model, _check_url(base_url)
+        self.concurrency, self.retries = concurrency, retries
+        self._key, self._turns = key, Turns(requests_per_minute)
+        self._client = openai.OpenAI(
+            api_key=key or "none",
+            base_url=self.base_url,
+            timeout=timeout,
+            max_retries=retries,
+            http_client=openai.DefaultHttpxClient(
+                follow_redirects=False, event_hooks={"request": [self._before]}
+            ),
+        )
 
     def __repr__(self) -> str:
         return f"EndpointTeacher(model={self.model!r}, base_url={self.base_url!r})"
@@ -107,64 +113,112 @@ class EndpointTeacher:
         Raises:
             TeacherError: the address cannot be reached, or the key is refused.
         """
+        client = self._client.with_options(timeout=20.0, max_retries=0)
         try:
-            response = self._client.get(f"{self.base_url}/models", timeout=20.0)
-        except httpx2.HTTPError as error:
+            client.models.with_raw_response.list()
+        except openai.APIConnectionError as error:
             raise TeacherError(
                 f"expected an OpenAI-compatible endpoint at {self.base_url}, found none "
-                f"({self._clean(error)}); check --base_url and that the server runs"
+                f"({self._cause(error)}); check --base_url and that the server runs"
             ) from None
-        if response.status_code in (401, 403):
-            raise self._status_error(response)
+        except openai.APIStatusError as error:
+            if error.status_code in (401, 403):
+                raise self._status_error(error) from None
 
     def complete(self, messages: Messages) -> str:
         """As `Teacher.complete`; waits and tries again where that may help."""
+        body: dict[str, Any] = {"model": self.model, "messages": messages, **self.sampling}
         problem = ""
         for attempt in range(self.retries + 1):
-            self.pace.wait()
-            reply, problem, asked = self._ask(messages)
-            if reply is not None:
-                return reply
-            if attempt < self.retries:
-                # All threads wait: an endpoint in trouble is not helped by the others.
-                self.pace.pause(backoff(attempt, self.first_wait) if asked is None else asked)
+            try:
+                reply = self._client.chat.completions.with_raw_response.create(**body)
+            except openai.APIConnectionError as error:
+                problem = self._cause(error)
+                break
+            except openai.APIStatusError as error:
+                if error.status_code < 500 and error.status_code not in _TRANSIENT:
+                    raise self._status_error(error) from None
+                problem = f"HTTP {error.status_code}"
+                break
+            try:
+                content = reply.http_response.json()["choices"][0]["message"]["content"]
+            except (ValueError, LookupError, TypeError):
+                problem = "a reply that is no chat completion"
+                time.sleep(FIRST_WAIT * 2.0 ** min(attempt, 4))
+            else:
+                return self._clean(content if isinstance(content, str) else "")
         raise TeacherError(
-            f"{self.base_url} failed {self.retries + 1} times in a row, lastly with {problem}; "
+            f"{self.base_url} failed again after {self.retries} retries, with {problem}; "
             "what is finished is kept, run the same command again to go on"
         )
 
-    def _ask(self, messages: Messages) -> tuple[str | None, str, float | None]:
-        """One attempt: the reply, or what went wrong and the wait that was asked for."""
-        body = {"model": self.model, "messages": messages, **self.sampling}
-        try:
-            response = self._client.post(f"{self.base_url}/chat/completions", json=body)
-        except httpx2.TransportError as error:
-            return None, self._clean(error), None
-        status = response.status_code
-        if status in _TRANSIENT or status >= 500:
-            return None, f"HTTP {status}", retry_after(response.headers.get("retry-after"))
-        if status != 200:
-            raise self._status_error(response)
-        try:
-            content = response.json()["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError):
-            return None, "a reply that is no chat completion", None
-        return self._clean(content if isinstance(content, str) else ""), "", None
+    def _before(self, request: Any) -> None:
+        """Runs before every request, further attempts included."""
+        self._turns.wait()
+        if not self._key:
+            request.headers.pop("Authorization", None)
 
-    def _status_error(self, response: httpx2.Response) -> TeacherError:
-        status = response.status_code
-        said = " ".join(self._clean(response.text).split())[:_MOST_SHOWN]
+    def _status_error(self, error: openai.APIStatusError) -> TeacherError:
+        status = error.status_code
+        said = " ".join(self._clean(error.response.text).split())[:_MOST_SHOWN]
         kind = RefusedRequest if status in _REFUSED else TeacherError
-        hint = {401: "check the key", 403: "check the key", 404: "check --base_url and the model"}
         return kind(
             f"{self.base_url} answered HTTP {status}"
-            f"{f' ({said})' if said else ''}; {hint.get(status, 'check the settings')}"
+            f"{f' ({said})' if said else ''}; {_HINTS.get(status, 'check the settings')}"
         )
 
-    def _clean(self, said: object) -> str:
-        """Text without the key, and an error's name where it says nothing."""
-        text = f"{type(said).__name__}: {said}" if isinstance(said, Exception) else str(said)
-        return whole(text.replace(self._key, "[key]") if self._key else text)
+    def _cause(self, error: openai.APIConnectionError) -> str:
+        cause = error.__cause__ or error
+        return self._clean(f"{type(cause).__name__}: {cause}")
+
+    def _clean(self, said: str) -> str:
+        return whole(said.replace(self._key, "[key]") if self._key else said)
+
+
+class Turns:
+    """Starts of requests, spaced evenly over the threads that share them.
+
+    Args:
+        per_minute: Most starts in a minute, None for no bound.
+
+    Raises:
+        ValueError: a rate that is not above 0.
+    """
+
+    def __init__(self, per_minute: float | None = None) -> None:
+        if per_minute is not None and not per_minute > 0:
+            raise ValueError(
+                f"requests_per_minute: expected a number above 0, found {per_minute!r}"
+            )
+        self.interval = 60.0 / per_minute if per_minute else 0.0
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def wait(self) -> None:
+        """Sleep until the caller may start."""
+        with self._lock:
+            now = time.monotonic()
+            start = max(now, self._next)
+            self._next = start + self.interval
+        if start > now:
+            time.sleep(start - now)
+
+
+def check_sampling(
+    temperature: float | None, max_tokens: int | None, concurrency: int
+) -> dict[str, float]:
+    """The settings of sampling that are given.
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
+    if temperature is not None and not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature: expected 0 or more, found {temperature!r}")
+    for name, value in (("max_tokens", max_tokens), ("concurrency", concurrency)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: expected 1 or more, found {value!r}")
+    given = {"temperature": temperature, "max_tokens": max_tokens}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def read_key(variable: str) -> str | None:
@@ -189,27 +243,14 @@ def read_key(variable: str) -> str | None:
     return key
 
 
-def _check(**settings: float | None) -> None:
-    """Raises: ValueError, naming the first setting outside its range; None is in all of them."""
-    wanted: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "temperature": (lambda value: 0 <= value < float("inf"), "0 or more"),
-        "max_tokens": (lambda value: value >= 1, "1 or more"),
-        "timeout": (lambda value: 0 < value < float("inf"), "a number above 0"),
-        "retries": (lambda value: value >= 0, "0 or more"),
-        "concurrency": (lambda value: value >= 1, "1 or more"),
-    }
-    for name, value in settings.items():
-        is_right, expected = wanted[name]
-        if value is not None and not is_right(value):
-            raise ValueError(f"{name}: expected {expected}, found {value!r}")
-
-
 def _check_url(base_url: str) -> str:
     try:
-        url = httpx2.URL(base_url)
-    except httpx2.InvalidURL:
-        url = httpx2.URL("")
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
+        url = urlsplit(base_url)
+        is_plain = url.scheme in ("http", "https") and bool(url.hostname)
+        is_plain = is_plain and "@" not in url.netloc and not url.query
+    except ValueError:
+        is_plain = False
+    if not is_plain:
         # The address goes into messages: a password in it must not, so it is not shown.
         raise ValueError(
             "base_url: expected an address like http://localhost:8000/v1, without user, password "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from ...rows import check_some
 from ..model import Family
 from . import (
     branching,
@@ -35,8 +36,5 @@ def get_families(names: Sequence[str] | None = None) -> tuple[Family, ...]:
     """
     if names is None:
         return tuple(FAMILIES.values())
-    if isinstance(names, str) or not names or not set(names) <= set(FAMILIES):
-        raise ValueError(f"families: expected some of {', '.join(FAMILIES)}, found {names!r}")
-    if len(set(names)) != len(names):
-        raise ValueError(f"families: expected each one once, found {list(names)!r}")
+    check_some("families", names, FAMILIES)
     return tuple(FAMILIES[name] for name in names)

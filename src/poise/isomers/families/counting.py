@@ -1,4 +1,8 @@
-"""Counting with overlap: how many have one thing, both, or none (inclusion and exclusion)."""
+"""Counting with overlap: how many have one thing, both, or none (inclusion and exclusion).
+
+A form's data: ``sets``; ``given``, counts by key as in `Kind`; ``asked``, a key; ``kind``, its
+place among the kinds of its depth.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,16 @@ import itertools
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from ..model import Form, Story
+from ..model import Family, Form, Story
 from .number_options import Draft, draw_form
-from .phrases.counting import JOINS, PHRASES, CountWords, Joins
-from .wording import fill
+from .words import fill, read_words
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What is told, and the way to what is asked.
+    """What is given, and the way to what is asked.
 
     Counts have keys: ``total``; ``0``, ``01``, ``012`` for those who have at least these things;
     ``any``, ``none`` and ``one`` (exactly one) of the things; ``only`` the first of two;
@@ -23,7 +27,7 @@ class Kind:
 
     Args:
         sets: Number of things.
-        given: Keys of the counts that are told.
+        given: Keys of the counts that the text gives.
         steps: Key of a count and the terms that add up to it. The last one is asked.
     """
 
@@ -37,7 +41,7 @@ _FROM_TOTAL = ("any", "total - none")
 _SUMS = (("singles", "0 + 1 + 2"), ("pairs", "01 + 02 + 12"))
 _THREE = ("0", "1", "2", "01", "02", "12", "012")
 _ANY_3 = ("any", "singles - pairs + 012")
-# Depth -> kinds that take so many steps.
+# Depth -> kinds that take as many steps.
 KINDS: Mapping[int, tuple[Kind, ...]] = {
     1: (
         Kind(2, ("0", "1", "01"), (_ANY,)),
@@ -65,43 +69,30 @@ KINDS: Mapping[int, tuple[Kind, ...]] = {
 }  # fmt: skip
 
 
-class Counting:
-    """How many have at least one, exactly one, both, all or none of two or three things.
+def draw(rng: random.Random, depth: int) -> Form:
+    """A random form; `depth` counts the sums on the way to the answer."""
+    number = rng.randrange(len(KINDS[depth]))
+    kind = KINDS[depth][number]
+    return draw_form(rng, "counting", depth, lambda rng: _attempt(rng, kind, number))
 
-    A form's data: ``sets``; ``given``, counts by key as in `Kind`; ``asked``, a key; ``kind``,
-    its place among the kinds of its depth.
-    """
 
-    name = "counting"
-    depths = range(1, 5)
-    phrasings = 3
-
-    def draw(self, rng: random.Random, depth: int) -> Form:
-        """A random form; `depth` counts the sums on the way to the answer."""
-        number = rng.randrange(len(KINDS[depth]))
-        kind = KINDS[depth][number]
-        return draw_form(rng, self.name, depth, lambda rng: _attempt(rng, kind, number))
-
-    def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-        """The form in a domain's words."""
-        words, joins = PHRASES[domain][phrasing], JOINS[domain]
-        kind = KINDS[form.depth][form.data["kind"]]
-        things = rng.sample(words.things, kind.sets)
-        counts = dict(form.data["given"])
-        facts = [
-            fill(words.total if key == "total" else words.fact, n=counts[key],
-                 which=_which(key, things, joins))
-            for key in kind.given
-        ]  # fmt: skip
-        steps = []
-        for key, terms in kind.steps:
-            counts[key], written = _sum(terms, counts)
-            template = _step(key, words, joins)
-            steps.append(fill(template, n=written, which=_which(key, things, joins)))
-        question = fill(words.ask, which=_which(kind.steps[-1][0], things, joins))
-        return Story(
-            tuple(facts), question, tuple(steps), {option: option for option in form.options}
-        )
+def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+    """The form in a domain's words."""
+    words = read_words("counting")[domain][phrasing]
+    joins = read_words("counting", "joins")[domain]
+    kind = KINDS[form.depth][form.data["kind"]]
+    things = rng.sample(words["things"], kind.sets)
+    counts = dict(form.data["given"])
+    facts, steps = [], []
+    for key in kind.given:
+        template = words["total" if key == "total" else "fact"]
+        facts.append(fill(template, n=counts[key], which=_which(key, things, joins)))
+    for key, terms in kind.steps:
+        counts[key], written = _sum(terms, counts)
+        template = joins[key] if key in ("singles", "pairs") else words["step"]
+        steps.append(fill(template, n=written, which=_which(key, things, joins)))
+    question = fill(words["ask"], which=_which(kind.steps[-1][0], things, joins))
+    return Story(tuple(facts), question, tuple(steps), form.own_names)
 
 
 def _attempt(rng: random.Random, kind: Kind, number: int) -> Draft | None:
@@ -115,7 +106,7 @@ def _attempt(rng: random.Random, kind: Kind, number: int) -> Draft | None:
 
 
 def _bound(asked: str, given: Mapping[str, int]) -> int:
-    """What the asked count is less than by what is told: everybody, or who have more of it."""
+    """What the asked count is less than, by what is given: everybody, or who have more of it."""
     wholes = {"total", "any"}
     if asked.isdigit():
         wholes |= {key for key in given if key.isdigit() and set(key) < set(asked)}
@@ -158,12 +149,7 @@ def _sum(terms: str, counts: Mapping[str, int]) -> tuple[int, str]:
     return value, f"{' '.join(written)} = {value}"
 
 
-def _step(key: str, words: CountWords, joins: Joins) -> str:
-    sums = {"singles": joins.singles, "pairs": joins.pairs}
-    return sums.get(key, words.step)
-
-
-def _which(key: str, things: list[str], joins: Joins) -> str:
+def _which(key: str, things: list[str], joins: Mapping[str, Any]) -> str:
     """A key in words: ``both aspirin and insulin``."""
     if key in ("total", "singles", "pairs"):
         return ""
@@ -172,10 +158,10 @@ def _which(key: str, things: list[str], joins: Joins) -> str:
     if len(things) == 1:
         return things[0]
     if key == "only":
-        template = joins.only
+        template = joins["only"]
     else:
-        template = getattr(joins, "all" if key.isdigit() else key)[len(things) - 2]
+        template = joins["all" if key.isdigit() else key][len(things) - 2]
     return str(template.format(**dict(zip("abc", things, strict=False))))
 
 
-FAMILY = Counting()
+FAMILY = Family("counting", draw, render)

@@ -2,8 +2,11 @@
 
 The statements form a tree of rules "if p then q", each side plain or negated, and one literal is
 given. Depth d puts d rules between what is given and what is asked; one or two more rules lead
-elsewhere. A rule may be told as its contrapositive. Where the answer is "unknown", one rule of
+elsewhere. A rule may be put as its contrapositive. Where the answer is "unknown", one rule of
 the chain points the wrong way (affirming the consequent, denying the antecedent).
+
+``data``: ``rules`` as ``[[p, holds], [q, holds]]``, in the order of the text; ``given``, a
+literal, in the place ``place``; ``query``, the statement that is asked for.
 """
 
 from __future__ import annotations
@@ -11,105 +14,82 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from ..lexicon import sentence
-from ..model import Form, Story
-from .phrases.implication import PHRASES, STATEMENTS
+from ..model import Family, Form, Story, by_mention
+from .words import read_words, sentence
 
 Literal = tuple[int, bool]
 Rule = tuple[Literal, Literal]
 ANSWERS = ("no", "unknown", "yes")
 
 
-class Implication:
-    """Does a statement follow, does its negation, or neither?
-
-    ``data``: ``rules`` as ``[[p, holds], [q, holds]]``, in the order of telling; ``given``, a
-    literal, told as number ``place``; ``query``, the statement that is asked for.
-    """
-
-    name = "implication"
-    depths = range(1, 5)
-    phrasings = 3
-
-    def draw(self, rng: random.Random, depth: int) -> Form:
-        """A random tree of rules with a chain of `depth` rules from the given to the query."""
-        answer = rng.choice(ANSWERS)
-        literals = [(atom, rng.random() < 0.5) for atom in range(depth + 1)]
-        if answer != "unknown":
-            literals[-1] = (depth, answer == "yes")
-        broken = rng.randrange(depth) if answer == "unknown" else None
-        rules = [
-            _rule(literals[i + 1], literals[i], rng)
-            if i == broken
-            else _rule(literals[i], literals[i + 1], rng)
-            for i in range(depth)
-        ]
-        for extra in range(rng.choice((1, 2)) if depth > 1 else 2):
-            ends = [rng.randrange(depth + 1), depth + 1 + extra]
-            rng.shuffle(ends)
-            rules.append(((ends[0], rng.random() < 0.5), (ends[1], rng.random() < 0.5)))
-        rng.shuffle(rules)
-        rules, number = _renumber(rules)
-        return Form(
-            family=self.name,
-            depth=depth,
-            data={
-                "rules": [[list(p), list(q)] for p, q in rules],
-                "given": [number[0], literals[0][1]],
-                "place": rng.randrange(len(rules) + 1),
-                "query": number[depth],
-            },
-            answer=answer,
-            options=ANSWERS,
-        )
-
-    def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-        """Reasoning: from the given, rule by rule, as far as the rules lead to the query."""
-        wording, data = PHRASES[domain][phrasing], form.data
-        count = 1 + max(atom for rule in data["rules"] for atom, _ in rule)
-        subjects = rng.sample(STATEMENTS[domain], count)
-
-        def clause(literal: Sequence[int | bool]) -> str:
-            subject, complement = subjects[int(literal[0])]
-            return f"{subject} is {'' if literal[1] else 'not '}{complement}"
-
-        facts = [wording.rule.format(p=clause(p), q=clause(q)) for p, q in data["rules"]]
-        facts.insert(data["place"], wording.known.format(p=clause(data["given"])))
-        chain = _chain(data["rules"], data["given"], data["query"])
-        steps = [clause(chain[0]), *(f"so {clause(literal)}" for literal in chain[1:])]
-        subject, complement = subjects[data["query"]]
-        if form.answer == "unknown":
-            steps.append(f"whether {subject} is {complement} does not follow: unknown")
-        else:
-            steps.append(f"the answer is {form.answer}")
-        return Story(
-            facts=tuple(map(sentence, facts)),
-            question=wording.question.format(s=subject, c=complement),
-            steps=tuple(map(sentence, steps)),
-            names={option: option for option in form.options},
-        )
+def draw(rng: random.Random, depth: int) -> Form:
+    """A random tree of rules with a chain of `depth` rules from the given to the query."""
+    answer = rng.choice(ANSWERS)
+    literals = [(atom, rng.random() < 0.5) for atom in range(depth + 1)]
+    if answer != "unknown":
+        literals[-1] = (depth, answer == "yes")
+    broken = rng.randrange(depth) if answer == "unknown" else None
+    rules = [
+        _rule(literals[i + 1], literals[i], rng)
+        if i == broken
+        else _rule(literals[i], literals[i + 1], rng)
+        for i in range(depth)
+    ]
+    for extra in range(rng.choice((1, 2)) if depth > 1 else 2):
+        ends = [rng.randrange(depth + 1), depth + 1 + extra]
+        rng.shuffle(ends)
+        rules.append(((ends[0], rng.random() < 0.5), (ends[1], rng.random() < 0.5)))
+    rng.shuffle(rules)
+    number = by_mention(atom for rule in rules for atom, _ in rule)
+    return Form(
+        family="implication",
+        depth=depth,
+        data={
+            "rules": [[[number[atom], holds] for atom, holds in rule] for rule in rules],
+            "given": [number[0], literals[0][1]],
+            "place": rng.randrange(len(rules) + 1),
+            "query": number[depth],
+        },
+        answer=answer,
+        options=ANSWERS,
+    )
 
 
-FAMILY = Implication()
+def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+    """Reasoning: from the given, rule by rule, as far as the rules lead to the query."""
+    words, data = read_words("implication")[domain][phrasing], form.data
+    count = 1 + max(atom for rule in data["rules"] for atom, _ in rule)
+    subjects = rng.sample(read_words("implication", "statements")[domain], count)
+
+    def clause(literal: Sequence[int | bool]) -> str:
+        subject, complement = subjects[int(literal[0])]
+        return f"{subject} is {'' if literal[1] else 'not '}{complement}"
+
+    facts = [words["rule"].format(p=clause(p), q=clause(q)) for p, q in data["rules"]]
+    facts.insert(data["place"], words["known"].format(p=clause(data["given"])))
+    chain = _chain(data["rules"], data["given"], data["query"])
+    steps = [clause(chain[0]), *(f"so {clause(literal)}" for literal in chain[1:])]
+    subject, complement = subjects[data["query"]]
+    if form.answer == "unknown":
+        steps.append(f"whether {subject} is {complement} does not follow: unknown")
+    else:
+        steps.append(f"the answer is {form.answer}")
+    return Story(
+        facts=tuple(map(sentence, facts)),
+        question=words["question"].format(s=subject, c=complement),
+        steps=tuple(map(sentence, steps)),
+        names=form.own_names,
+    )
 
 
 def _rule(p: Literal, q: Literal, rng: random.Random) -> Rule:
-    """``p -> q``, or its contrapositive, as often: so how many negations are told says nothing
+    """``p -> q``, or its contrapositive, as often: so the number of negations says nothing
     about whether the last statement holds."""
     return (p, q) if rng.random() < 0.5 else (_not(q), _not(p))
 
 
 def _not(literal: Literal) -> Literal:
     return literal[0], not literal[1]
-
-
-def _renumber(rules: Sequence[Rule]) -> tuple[list[Rule], dict[int, int]]:
-    """Number statements as they are mentioned, so that renamed forms are the same form."""
-    number: dict[int, int] = {}
-    for (p, _), (q, _) in rules:
-        number.setdefault(p, len(number))
-        number.setdefault(q, len(number))
-    return [((number[p], x), (number[q], y)) for (p, x), (q, y) in rules], number
 
 
 def _chain(
@@ -146,3 +126,6 @@ def _way(ways: dict[int, list[int]], start: int, end: int) -> list[int]:
             return way
         open_ways += [[*way, atom] for atom in ways[way[-1]] if atom not in way]
     raise ValueError(f"expected statements that rules connect, found {start} and {end} apart")
+
+
+FAMILY = Family("implication", draw, render)

@@ -39,7 +39,7 @@ def draw_form(
 ) -> Form:
     """One of four drafts, with the answers of all four as its options.
 
-    Any of the four could be told with these options, and which one is drawn last of all. So
+    Any of the four could have these options, and which one is drawn last of all. So
     nothing but the facts says which number is right: whatever is read off the four alone (size,
     rank, parity, roundness, digits, distances, one dividing another), each is as likely. Typical
     mistakes as wrong options would not do: the answer is the one from which the others come, and
@@ -61,8 +61,8 @@ def draw_form(
         if len(drafts) == COUNT:
             options = [str(one.answer) for one in drafts]
             rng.shuffle(options)
-            told = rng.choice(drafts)
-            return Form(family, depth, told.data, str(told.answer), tuple(options))
+            chosen = rng.choice(drafts)
+            return Form(family, depth, chosen.data, str(chosen.answer), tuple(options))
         if missed == MISSES:  # an odd draft at the start may have no company
             drafts, missed = [], 0
     raise RuntimeError(f"{family}: no form of depth {depth} in {TRIES} attempts")

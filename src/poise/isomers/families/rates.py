@@ -1,59 +1,48 @@
-"""Rates and proportions: an amount follows another at a constant rate, or is shared in a ratio."""
+"""Rates and proportions: an amount follows another at a constant rate, or is shared in a ratio.
+
+A form's data: ``start``, the first amount; ``links``, pairs ``[a, b]``: every `a` of an
+amount go with `b` of the next; ``split``, ``[p, q]`` or None: the share of the first.
+"""
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from ..model import Form, Story
+from ..model import Family, Form, Story
 from .number_options import Draft, draw_form
-from .phrases.rate_words import RateWords
-from .phrases.rates import TRAIN
-from .phrases.rates_held_out import HELD_OUT
-from .wording import counted, every, fill, plural
+from .words import counted, every, fill, plural, read_words
 
-PHRASES = TRAIN | HELD_OUT
 MAX_LINKS = 3  # a fourth step is always a sharing, a first one never
 SPLIT_SHARE = 0.4
 
 
-class Rates:
-    """Chains of rates, the last one perhaps a sharing in a ratio.
+def draw(rng: random.Random, depth: int) -> Form:
+    """A random form; `depth` counts the rates and the sharing."""
+    split = depth > MAX_LINKS or (depth > 1 and rng.random() < SPLIT_SHARE)
+    return draw_form(rng, "rates", depth, lambda rng: _attempt(rng, depth, split))
 
-    A form's data: ``start``, the first amount; ``links``, pairs ``[a, b]``: every `a` of an
-    amount go with `b` of the next; ``split``, ``[p, q]`` or None: the share of the first.
-    """
 
-    name = "rates"
-    depths = range(1, MAX_LINKS + 2)
-    phrasings = 3
-
-    def draw(self, rng: random.Random, depth: int) -> Form:
-        """A random form; `depth` counts the rates and the sharing."""
-        split = depth > MAX_LINKS or (depth > 1 and rng.random() < SPLIT_SHARE)
-        return draw_form(rng, self.name, depth, lambda rng: _attempt(rng, depth, split))
-
-    def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-        """The form in a domain's words."""
-        words, data = PHRASES[domain][phrasing], form.data
-        links, split = data["links"], data["split"]
-        facts = [fill(words.given, x=counted(data["start"], words.units[0]))]
-        steps, amount = [], data["start"]
-        for i, (a, b) in enumerate(links):
-            near, far = words.units[i], words.units[i + 1]
-            facts.append(fill(words.links[i], b=counted(b, far), per=every(a, near)))
-            steps.append(_link_step(words, i, amount, a, b))
-            amount = amount // a * b
-        noun = plural(words.units[len(links)])
-        if split:
-            facts.append(fill(words.split, B=noun, p=split[0], q=split[1]))
-            steps.append(_split_step(words, noun, amount, *split))
-        question = fill(words.asks[bool(split)], B=noun)
-        return Story(
-            tuple(facts), question, tuple(steps), {option: option for option in form.options}
-        )
+def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+    """The form in a domain's words."""
+    words, data = read_words("rates")[domain][phrasing], form.data
+    links, split = data["links"], data["split"]
+    facts = [fill(words["given"], x=counted(data["start"], words["units"][0]))]
+    steps, amount = [], data["start"]
+    for i, (a, b) in enumerate(links):
+        near, far = words["units"][i], words["units"][i + 1]
+        facts.append(fill(words["links"][i], b=counted(b, far), per=every(a, near)))
+        steps.append(_link_step(words, i, amount, a, b))
+        amount = amount // a * b
+    noun = plural(words["units"][len(links)])
+    if split:
+        facts.append(fill(words["split"], B=noun, p=split[0], q=split[1]))
+        steps.append(_split_step(words, noun, amount, *split))
+    question = fill(words["asks"][bool(split)], B=noun)
+    return Story(tuple(facts), question, tuple(steps), form.own_names)
 
 
 def _attempt(rng: random.Random, depth: int, split: bool) -> Draft | None:
@@ -93,17 +82,17 @@ def _ratio(rng: random.Random) -> list[int]:
     return [a, rng.choice([b for b in range(2, 10) if b != a])]
 
 
-def _link_step(words: RateWords, i: int, amount: int, a: int, b: int) -> str:
-    near, far = words.units[i], words.units[i + 1]
+def _link_step(words: Mapping[str, Any], i: int, amount: int, a: int, b: int) -> str:
+    near, far = words["units"][i], words["units"][i + 1]
     k = amount // a
     numbers = {"x": counted(amount, near), "a": counted(a, near), "k": k, "b": b, "y": k * b}
-    return fill(words.steps[a == 1], **numbers, B=plural(far))
+    return fill(words["steps"][a == 1], **numbers, B=plural(far))
 
 
-def _split_step(words: RateWords, noun: str, amount: int, p: int, q: int) -> str:
+def _split_step(words: Mapping[str, Any], noun: str, amount: int, p: int, q: int) -> str:
     k = amount // (p + q)
     numbers = {"p": p, "q": q, "n": p + q, "x": amount, "k": k, "y": p * k}
-    return fill(words.steps[2], **numbers, B=noun)
+    return fill(words["steps"][2], **numbers, B=noun)
 
 
-FAMILY = Rates()
+FAMILY = Family("rates", draw, render, range(1, MAX_LINKS + 2))

@@ -1,4 +1,9 @@
-"""Sequences of state changes: an amount that grows and shrinks, things that change hands."""
+"""Sequences of state changes: an amount that grows and shrinks, things that change hands.
+
+A form's data, with ``kind`` ``"amount"``: ``start``; ``changes``, ``["add" | "remove" |
+"times" | "part", n]``. With ``"holder"``: thing i starts with entity i; ``changes``, pairs of
+entities that swap what they hold; ``asked``, a thing.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,9 @@ import itertools
 import random
 from typing import Any
 
-from ..lexicon import draw_names
-from ..model import Form, Story
+from ..model import Family, Form, Story
 from .number_options import Draft, draw_form
-from .phrases.amounts import AMOUNTS
-from .phrases.holders import HOLDERS
-from .wording import fill
+from .words import draw_names, fill, read_words
 
 HOLDER_COUNT = 4
 # Few swaps make few different forms, so they are drawn less often.
@@ -19,28 +21,18 @@ HOLDER_SHARES = {1: 0.1, 2: 0.25, 3: 0.4, 4: 0.5, 5: 0.5}
 OPERATORS = {"add": "+", "remove": "-", "times": "*", "part": "/"}
 
 
-class StateChanges:
-    """What there is, or who holds it, after as many changes as the depth says.
+def draw(rng: random.Random, depth: int) -> Form:
+    """A random form."""
+    if rng.random() < HOLDER_SHARES[depth]:
+        return _draw_holder(rng, depth)
+    return draw_form(rng, "state_changes", depth, lambda rng: _attempt(rng, depth))
 
-    A form's data, with ``kind`` ``"amount"``: ``start``; ``changes``, ``["add" | "remove" |
-    "times" | "part", n]``. With ``"holder"``: thing i starts with entity i; ``changes``, pairs of
-    entities that swap what they hold; ``asked``, a thing.
-    """
 
-    name = "state_changes"
-    depths = range(1, 6)
-    phrasings = 3
-
-    def draw(self, rng: random.Random, depth: int) -> Form:
-        """A random form."""
-        if rng.random() < HOLDER_SHARES[depth]:
-            return _draw_holder(rng, depth)
-        return draw_form(rng, self.name, depth, lambda rng: _attempt(rng, depth))
-
-    def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-        """The form in a domain's words."""
-        tell = _tell_amount if form.data["kind"] == "amount" else _tell_holder
-        return tell(form, domain, phrasing, rng)
+def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+    """The form in a domain's words."""
+    if form.data["kind"] == "amount":
+        return _render_amount(form, domain, phrasing)
+    return _render_holder(form, domain, phrasing, rng)
 
 
 def _attempt(rng: random.Random, depth: int) -> Draft | None:
@@ -88,40 +80,40 @@ def _draw_holder(rng: random.Random, depth: int) -> Form:
         holder = _after(holder, pair)
     data = {"kind": "holder", "changes": changes, "asked": asked}
     options = tuple(f"e{entity}" for entity in range(HOLDER_COUNT))
-    return Form(FAMILY.name, depth, data, f"e{holder}", options)
+    return Form("state_changes", depth, data, f"e{holder}", options)
 
 
 def _after(holder: int, pair: list[int]) -> int:
     return pair[1 - pair.index(holder)] if holder in pair else holder
 
 
-def _tell_amount(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-    words, amount = AMOUNTS[domain][phrasing], form.data["start"]
-    facts, steps = [fill(words.start, n=amount)], []
+def _render_amount(form: Form, domain: str, phrasing: int) -> Story:
+    words = read_words("state_changes", "amounts")[domain][phrasing]
+    amount = form.data["start"]
+    facts, steps = [fill(words["start"], n=amount)], []
     for kind, n in form.data["changes"]:
-        facts.append(fill(getattr(words, kind), n=n))
+        facts.append(fill(words[kind], n=n))
         changed = _changed(amount, kind, n)
-        steps.append(fill(words.step, sum=f"{amount} {OPERATORS[kind]} {n} = {changed}"))
+        steps.append(fill(words["step"], sum=f"{amount} {OPERATORS[kind]} {n} = {changed}"))
         amount = changed
-    names = {option: option for option in form.options}
-    return Story(tuple(facts), words.ask, tuple(steps), names)
+    return Story(tuple(facts), words["ask"], tuple(steps), form.own_names)
 
 
-def _tell_holder(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-    words = HOLDERS[domain][phrasing]
+def _render_holder(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+    words = read_words("state_changes", "holders")[domain][phrasing]
     names = draw_names(domain, HOLDER_COUNT, rng)
-    things = rng.sample(words.things, HOLDER_COUNT)
+    things = rng.sample(words["things"], HOLDER_COUNT)
     thing, holder = things[form.data["asked"]], form.data["asked"]
-    facts = [fill(words.start, a=a, thing=b) for a, b in zip(names, things, strict=True)]
+    facts = [fill(words["start"], a=a, thing=b) for a, b in zip(names, things, strict=True)]
     steps = []
     for pair in form.data["changes"]:
-        facts.append(fill(words.swap, a=names[pair[0]], b=names[pair[1]]))
+        facts.append(fill(words["swap"], a=names[pair[0]], b=names[pair[1]]))
         after = _after(holder, pair)
-        template = words.stays if after == holder else words.moves
+        template = words["stays"] if after == holder else words["moves"]
         steps.append(fill(template, thing=thing, a=names[holder], b=names[after]))
         holder = after
-    told = {f"e{entity}": name for entity, name in enumerate(names)}
-    return Story(tuple(facts), fill(words.ask, thing=thing), tuple(steps), told)
+    owners = {f"e{entity}": name for entity, name in enumerate(names)}
+    return Story(tuple(facts), fill(words["ask"], thing=thing), tuple(steps), owners)
 
 
-FAMILY = StateChanges()
+FAMILY = Family("state_changes", draw, render, range(1, 6))

@@ -4,6 +4,9 @@ Depth d joins d + 2 sets by d + 1 statements, so that d inferences lead from the
 last; two more statements lead elsewhere. Every form has one "no", one "some", and "all" else, so
 the words alone do not tell the answer. Only forms are taken whose answer is the same whether or
 not sets may be empty, because readers disagree about that.
+
+``data``: ``facts`` as ``[quantifier, a, b]`` with ``"all"``, ``"no"`` or ``"some"``, in the
+order of the text; ``query`` as ``["all" | "some", a, b]``.
 """
 
 from __future__ import annotations
@@ -11,9 +14,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from ..lexicon import sentence
-from ..model import Form, Story
-from .phrases.syllogism import ADJECTIVES, PHRASES, Wording
+from ..model import Family, Form, Story, by_mention
+from .words import read_words, sentence
 
 # A quantifier with the sets that it joins: ("all", 0, 1) says that all of 0 are 1.
 Fact = tuple[str, int, int]
@@ -34,72 +36,60 @@ DECIDED = {("all", "all"): "yes", ("all", "some not"): "no"} | {
     ("some", "some"): "yes",
     ("some", "no"): "no",
 }
-FORWARD = 0.65  # share of statements that are told in the direction of the chain
+FORWARD = 0.65  # share of statements that are put in the direction of the chain
 MAX_TRIES = 100_000
 
 
-class Syllogism:
-    """Are all, or any, of the first set in the last?
+def draw(rng: random.Random, depth: int) -> Form:
+    """A random chain of depth + 1 statements, with two others beside it.
 
-    ``data``: ``facts`` as ``[quantifier, a, b]`` with ``"all"``, ``"no"`` or ``"some"``, in the
-    order of telling; ``query`` as ``["all" | "some", a, b]``.
+    Raises:
+        RuntimeError: no form with the answer that was drawn turned up.
     """
-
-    name = "syllogism"
-    depths = range(1, 5)
-    phrasings = 3
-
-    def draw(self, rng: random.Random, depth: int) -> Form:
-        """A random chain of depth + 1 statements, with two others beside it.
-
-        Raises:
-            RuntimeError: no form with the answer that was drawn turned up.
-        """
-        answer, asked = rng.choice(ANSWERS), rng.choice(("all", "some"))
-        for _ in range(MAX_TRIES):
-            kinds = rng.sample(["no", "some", *["all"] * (depth + 1)], depth + 3)
-            chain = [_fact(rng, kinds[i], i, i + 1) for i in range(depth + 1)]
-            query = (asked, 0, depth + 1)
-            if _inferred(chain, query) != answer:
-                continue
-            extra = [
-                _fact(rng, kinds[i], rng.randrange(depth + 2), i + 1)
-                for i in range(depth + 1, depth + 3)
-            ]
-            facts = [*chain, *extra]
-            if {solve(facts, query, may_be_empty=empty) for empty in (True, False)} == {answer}:
-                rng.shuffle(facts)
-                facts, query = _renumber(facts, query)
-                data = {"facts": [list(fact) for fact in facts], "query": list(query)}
-                return Form(self.name, depth, data, answer, ANSWERS)
-        raise RuntimeError(f"syllogism: no form of depth {depth} in {MAX_TRIES} tries")
-
-    def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-        """Reasoning: along the chain, what holds between the first set and each next one."""
-        wording = PHRASES[domain][phrasing]
-        facts, query = form.data["facts"], form.data["query"]
-        count = 1 + max(max(a, b) for _, a, b in facts)
-        names = rng.sample(ADJECTIVES[domain], count)
-
-        def say(kind: str, a: int, b: int) -> str:
-            return str(getattr(wording, kind)).format(x=names[a], y=names[b])
-
-        steps = _steps(facts, query, wording, names)
-        if form.answer == "unknown":
-            whether = "all" if query[0] == "all" else "any"
-            pair = f"{whether} {names[query[1]]} {wording.nouns} are {names[query[2]]}"
-            steps.append(f"this leaves open whether {pair}: unknown")
-        else:
-            steps.append(f"the answer is {form.answer}")
-        return Story(
-            facts=tuple(sentence(say(*fact)) for fact in facts),
-            question=say(f"ask_{query[0]}", query[1], query[2]),
-            steps=tuple(map(sentence, steps)),
-            names={option: option for option in form.options},
-        )
+    answer, asked = rng.choice(ANSWERS), rng.choice(("all", "some"))
+    for _ in range(MAX_TRIES):
+        kinds = rng.sample(["no", "some", *["all"] * (depth + 1)], depth + 3)
+        chain = [_fact(rng, kinds[i], i, i + 1) for i in range(depth + 1)]
+        query = (asked, 0, depth + 1)
+        if _inferred(chain, query) != answer:
+            continue
+        extra = [
+            _fact(rng, kinds[i], rng.randrange(depth + 2), i + 1)
+            for i in range(depth + 1, depth + 3)
+        ]
+        facts = [*chain, *extra]
+        if {solve(facts, query, may_be_empty=empty) for empty in (True, False)} == {answer}:
+            rng.shuffle(facts)
+            number = by_mention(entity for _, a, b in facts for entity in (a, b))
+            renamed = [[kind, number[a], number[b]] for kind, a, b in facts]
+            data = {"facts": renamed, "query": [asked, number[0], number[depth + 1]]}
+            return Form("syllogism", depth, data, answer, ANSWERS)
+    raise RuntimeError(f"syllogism: no form of depth {depth} in {MAX_TRIES} tries")
 
 
-FAMILY = Syllogism()
+def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+    """Reasoning: along the chain, what holds between the first set and each next one."""
+    words = read_words("syllogism")[domain][phrasing]
+    facts, query = form.data["facts"], form.data["query"]
+    count = 1 + max(max(a, b) for _, a, b in facts)
+    names = rng.sample(read_words("syllogism", "adjectives")[domain], count)
+
+    def say(kind: str, a: int, b: int) -> str:
+        return str(words[kind]).format(**words, x=names[a], y=names[b])
+
+    steps = _steps(facts, query, words["nouns"], names)
+    if form.answer == "unknown":
+        whether = "all" if query[0] == "all" else "any"
+        pair = f"{whether} {names[query[1]]} {words['nouns']} are {names[query[2]]}"
+        steps.append(f"this leaves open whether {pair}: unknown")
+    else:
+        steps.append(f"the answer is {form.answer}")
+    return Story(
+        facts=tuple(sentence(say(*fact)) for fact in facts),
+        question=say(f"ask_{query[0]}", query[1], query[2]),
+        steps=tuple(map(sentence, steps)),
+        names=form.own_names,
+    )
 
 
 def solve(facts: Sequence[Fact], query: Fact, may_be_empty: bool) -> str:
@@ -169,34 +159,27 @@ def _inferred(chain: Sequence[Fact], query: Fact) -> str:
     return DECIDED.get((query[0], last or ""), "unknown")
 
 
-def _steps(facts: Sequence[Fact], query: Fact, wording: Wording, names: Sequence[str]) -> list[str]:
+def _steps(facts: Sequence[Fact], query: Fact, nouns: str, names: Sequence[str]) -> list[str]:
     """Each statement of the chain, with what follows from it and those before."""
 
     def say(kind: str, a: int, b: int) -> str:
         if kind == "ball":
             kind, a, b = "all", b, a
         verb = "are not" if kind == "some not" else "are"
-        return f"{kind.split()[0]} {names[a]} {wording.nouns} {verb} {names[b]}"
+        return f"{kind.split()[0]} {names[a]} {nouns} {verb} {names[b]}"
 
     chain = _links(facts, query)
     steps = []
     for number, (fact, (held, end)) in enumerate(
         zip(chain, _relations(chain, query[1]), strict=True)
     ):
-        told = say(*fact)
+        step = say(*fact)
         if number and held:
-            told += f", so {say(held, query[1], end)}"
-        steps.append(told)
+            step += f", so {say(held, query[1], end)}"
+        steps.append(step)
         if not held:
             break
     return steps
 
 
-def _renumber(facts: Sequence[Fact], query: Fact) -> tuple[list[Fact], Fact]:
-    """Number sets as they are mentioned, so that renamed forms are the same form."""
-    number: dict[int, int] = {}
-    for _, a, b in facts:
-        number.setdefault(a, len(number))
-        number.setdefault(b, len(number))
-    renamed = [(kind, number[a], number[b]) for kind, a, b in facts]
-    return renamed, (query[0], number[query[1]], number[query[2]])
+FAMILY = Family("syllogism", draw, render)

@@ -1,66 +1,58 @@
-"""Two unknowns from two equations, and further unknowns that follow from them."""
+"""Two unknowns from two equations, and further unknowns that follow from them.
+
+A form's data: ``total``, the sum of unknowns 0 and 1; ``difference``, 0 less 1, or None;
+``weights``, ``[a, b, n]``: a times 0 and b times 1 is n, or None; ``solve``, 0 or 1;
+``links``, ``["more" | "fewer" | "times", n]``: how unknown 2 follows from the solved one, 3
+from 2. The last unknown is asked.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
-from ..model import Form, Story
+from ..model import Family, Form, Story
 from .number_options import Draft, draw_form
-from .phrases.comparisons import LINKS, LinkWords
-from .phrases.two_unknowns import PHRASES
-from .wording import an, fill, plural, singular
+from .words import an, fill, plural, read_words, singular
 
 Link = tuple[str, int]
 OPERATORS = {"more": "+", "fewer": "-", "times": "*"}
 
 
-class TwoUnknowns:
-    """Sum and difference (one step), or sum and weighted sum (two), then a step for each link.
+def draw(rng: random.Random, depth: int) -> Form:
+    """A random form."""
+    weighted = depth > 3 or (depth > 1 and rng.random() < 0.5)
+    return draw_form(rng, "two_unknowns", depth, lambda rng: _attempt(rng, depth, weighted))
 
-    A form's data: ``total``, the sum of unknowns 0 and 1; ``difference``, 0 less 1, or None;
-    ``weights``, ``[a, b, n]``: a times 0 and b times 1 is n, or None; ``solve``, 0 or 1;
-    ``links``, ``["more" | "fewer" | "times", n]``: how unknown 2 follows from the solved one, 3
-    from 2. The last unknown is asked.
-    """
 
-    name = "two_unknowns"
-    depths = range(1, 5)
-    phrasings = 3
-
-    def draw(self, rng: random.Random, depth: int) -> Form:
-        """A random form."""
-        weighted = depth > 3 or (depth > 1 and rng.random() < 0.5)
-        return draw_form(rng, self.name, depth, lambda rng: _attempt(rng, depth, weighted))
-
-    def tell(self, form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-        """The form in a domain's words."""
-        words, links, data = PHRASES[domain][phrasing], LINKS[domain], form.data
-        things = list(words.things)
-        if domain != "mathematics":
-            rng.shuffle(things)
-        nouns = [plural(thing) for thing in things]
-        first, second = singular(things[0]), singular(things[1])
-        pair = {"A": nouns[0], "B": nouns[1], "a1": first, "b1": second}
-        pair |= {"an1": an(first), "an2": an(second)}
-        facts = [fill(words.total, n=data["total"], **pair)]
-        if data["weights"]:
-            a, b, n = data["weights"]
-            facts.append(fill(words.weights, a=a, b=b, n=n, **pair))
-        else:
-            facts.append(fill(words.difference, n=data["difference"], **pair))
-        value, step = _solve(data, nouns, links)
-        steps, known = [step], nouns[data["solve"]]
-        for (kind, n), noun in zip(data["links"], nouns[2:], strict=False):
-            facts.append(fill(getattr(links, kind), n=n, A=known, B=noun))
-            following = _follow(value, kind, n)
-            written = f"{value} {OPERATORS[kind]} {n} = {following}"
-            steps.append(fill(links.then, sum=written, A=known, B=noun))
-            value, known = following, noun
-        question = fill((links if data["links"] else words).ask, A=known)
-        return Story(
-            tuple(facts), question, tuple(steps), {option: option for option in form.options}
-        )
+def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+    """The form in a domain's words."""
+    words, data = read_words("two_unknowns")[domain][phrasing], form.data
+    links = read_words("two_unknowns", "links")[domain]
+    things = list(words["things"])
+    if domain != "mathematics":
+        rng.shuffle(things)
+    nouns = [plural(thing) for thing in things]
+    first, second = singular(things[0]), singular(things[1])
+    pair = {"A": nouns[0], "B": nouns[1], "a1": first, "b1": second}
+    pair |= {"an1": an(first), "an2": an(second)}
+    facts = [fill(words["total"], n=data["total"], **pair)]
+    if data["weights"]:
+        a, b, n = data["weights"]
+        facts.append(fill(words["weights"], a=a, b=b, n=n, **pair))
+    else:
+        facts.append(fill(words["difference"], n=data["difference"], **pair))
+    value, step = _solve(data, nouns, links)
+    steps, known = [step], nouns[data["solve"]]
+    for (kind, n), noun in zip(data["links"], nouns[2:], strict=False):
+        facts.append(fill(links[kind], n=n, A=known, B=noun))
+        following = _follow(value, kind, n)
+        written = f"{value} {OPERATORS[kind]} {n} = {following}"
+        steps.append(fill(links["then"], sum=written, A=known, B=noun))
+        value, known = following, noun
+    question = fill((links if data["links"] else words)["ask"], A=known)
+    return Story(tuple(facts), question, tuple(steps), form.own_names)
 
 
 def _attempt(rng: random.Random, depth: int, weighted: bool) -> Draft | None:
@@ -98,7 +90,7 @@ def _follow(value: int, kind: str, n: int) -> int:
     return {"more": value + n, "fewer": value - n, "times": value * n}[kind]
 
 
-def _solve(data: Any, nouns: list[str], links: LinkWords) -> tuple[int, str]:
+def _solve(data: Any, nouns: list[str], links: Mapping[str, str]) -> tuple[int, str]:
     """The value of the unknown that is solved for, and how."""
     solve, total = data["solve"], data["total"]
     wanted, other = nouns[solve], nouns[1 - solve]
@@ -106,13 +98,13 @@ def _solve(data: Any, nouns: list[str], links: LinkWords) -> tuple[int, str]:
         sign = "+" if solve == 0 else "-"
         double = total + data["difference"] * (1 if solve == 0 else -1)
         written = f"{total} {sign} {data['difference']} = {double}"
-        return double // 2, fill(links.half, A=wanted, sum=written, x=double // 2)
+        return double // 2, fill(links["half"], A=wanted, sum=written, x=double // 2)
     weight, rest, n = data["weights"][solve], data["weights"][1 - solve], data["weights"][2]
     high, low = sorted((n, total * rest), reverse=True)
     heavy, light = sorted((weight, rest), reverse=True)
     x = (high - low) // (heavy - light)
     step = fill(
-        links.replaced,
+        links["replaced"],
         A=wanted,
         B=other,
         all=f"{total} * {rest} = {total * rest}",
@@ -123,4 +115,4 @@ def _solve(data: Any, nouns: list[str], links: LinkWords) -> tuple[int, str]:
     return x, step
 
 
-FAMILY = TwoUnknowns()
+FAMILY = Family("two_unknowns", draw, render)

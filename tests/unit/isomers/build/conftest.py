@@ -1,15 +1,62 @@
-"""A running endpoint, and a build that asks it."""
+"""A running endpoint, and a build that asks it again and again."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .builds import Build
-from .endpoint import Endpoint, running_endpoint, source_row
+from poise.isomers.build import (
+    EndpointTeacher,
+    Plan,
+    Summary,
+    finish,
+    open_journal,
+    read_problems,
+    tell_all,
+)
+
+from .endpoint import KEY, Asked, Endpoint, Mood, Reply, running_endpoint, source_row
+
+DOMAINS = ("law", "medicine")
+
+
+class Build:
+    """Builds three problems in two domains, again and again."""
+
+    def __init__(self, endpoint: Endpoint, problems: Path) -> None:
+        self.endpoint, self.path = endpoint, problems
+        self.output = problems.with_name("isomers.jsonl")
+
+    def run(self, mood: Mood | None = None, concurrency: int = 2, **plan: Any) -> Summary:
+        if mood is not None:
+            self.endpoint.mood = mood
+        wanted = Plan(**{"domains": DOMAINS, "attempts": 2, **plan})
+        problems = read_problems(self.path)
+        teacher = EndpointTeacher("m", self.endpoint.url, KEY, retries=1, concurrency=concurrency)
+        with open_journal(self.output, problems, wanted, teacher) as journal:
+            tell_all(journal, problems, wanted, teacher)
+            return finish(journal, problems, wanted, self.output)
+
+    def lines(self, what: str = "") -> list[dict[str, Any]]:
+        path = self.output.with_name(f"isomers{what}.jsonl")
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def rejects(self) -> dict[tuple[str, str], str]:
+        return {(r["isomer_id"], r["domain"]): r["reason"] for r in self.lines(".rejects")}
+
+
+def only(number: int, domain: str, reply: Any) -> Mood:
+    """A bad reply whenever this pair is asked for."""
+
+    def mood(endpoint: Endpoint, asked: Asked) -> Reply | None:
+        text = reply(asked) if callable(reply) else reply
+        return Reply(text) if asked.pair == (number, domain) else None
+
+    return mood
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from unittest.mock import patch
 
+FIRST_WAIT = "poise.isomers.build.teachers.FIRST_WAIT"
 KEY = "sk-test-9f3b7c21d8e64a05"
 
 
@@ -157,7 +159,7 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
 
 @contextmanager
 def running_endpoint() -> Iterator[Endpoint]:
-    """A server on a free port of this machine."""
+    """A server on a free port of this machine, asked again without long waits."""
     endpoint = Endpoint()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(endpoint))
     server.daemon_threads = True
@@ -165,7 +167,8 @@ def running_endpoint() -> Iterator[Endpoint]:
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield endpoint
+        with patch("openai._base_client.INITIAL_RETRY_DELAY", 0.01), patch(FIRST_WAIT, 0.01):
+            yield endpoint
     finally:
         endpoint.gate.set()
         server.shutdown()

@@ -93,7 +93,7 @@ def test_what_is_no_teacher_is_named(path: str, tmp_path: Path) -> None:
         LocalTeacher.load(str(tmp_path), "local:none")
     with pytest.raises(ValueError, match="expected a model with a chat template"):
         LocalTeacher(None, tiny_tokenizer(chat=False))
-    with pytest.raises(ValueError, match="max_tokens and concurrency"):
+    with pytest.raises(ValueError, match="max_tokens: expected 1 or more"):
         load(path, max_tokens=0)
     with pytest.raises(ValueError, match="temperature: expected"):
         load(path, temperature=-1)

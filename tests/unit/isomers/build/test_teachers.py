@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
-from poise.isomers.build import pace
 from poise.isomers.build.problems import SourceProblem
 from poise.isomers.build.prompts import make_messages
-from poise.isomers.build.teachers import EndpointTeacher, RefusedRequest, TeacherError, read_key
+from poise.isomers.build.teachers import (
+    EndpointTeacher,
+    RefusedRequest,
+    TeacherError,
+    Turns,
+    read_key,
+)
 from poise.isomers.meanings import Answer
 
 from .endpoint import KEY, Asked, Endpoint, Reply, source_row
@@ -21,7 +26,7 @@ MESSAGES = make_messages(SourceProblem("p0", ROW["question"], Answer("number", "
 
 
 def teacher(endpoint: Endpoint, **settings: Any) -> EndpointTeacher:
-    fast = {"key": KEY, "first_wait": 0.01, "timeout": 5.0, "retries": 3}
+    fast = {"key": KEY, "timeout": 5.0, "retries": 3}
     return EndpointTeacher("m", endpoint.url, **{**fast, **settings})
 
 
@@ -78,14 +83,14 @@ def test_a_reply_that_never_comes_is_asked_for_again(endpoint: Endpoint) -> None
 )
 def test_attempts_are_bounded(endpoint: Endpoint, reply: Reply, problem: str) -> None:
     endpoint.mood = fails_first(99, reply)
-    with pytest.raises(TeacherError, match=rf"failed 4 times in a row.*{problem}.*go on"):
+    with pytest.raises(TeacherError, match=rf"failed again after 3 retries.*{problem}.*go on"):
         teacher(endpoint).complete(MESSAGES)
     assert len(endpoint.asked) == 4
 
 
 def test_retry_after_is_waited_for(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(pace.Pace, "pause", lambda self, seconds: waits.append(seconds))
+    monkeypatch.setattr("openai._base_client.time.sleep", waits.append)
     endpoint.mood = fails_first(2, Reply(status=429, headers={"Retry-After": "33"}))
     teacher(endpoint).complete(MESSAGES)
     assert waits == [33.0, 33.0]
@@ -95,10 +100,27 @@ def test_every_attempt_waits_for_its_turn(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns: list[float] = []
-    monkeypatch.setattr(pace.Pace, "wait", lambda self: turns.append(self.interval))
+    monkeypatch.setattr(Turns, "wait", lambda self: turns.append(self.interval))
     endpoint.mood = fails_first(2, Reply(status=500))
     teacher(endpoint, requests_per_minute=120).complete(MESSAGES)
     assert turns == [0.5] * 3
+
+
+def test_turns_are_spaced_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, waits = [100.0], list[float]()
+    monkeypatch.setattr("poise.isomers.build.teachers.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("poise.isomers.build.teachers.time.sleep", waits.append)
+    turns = Turns(30)
+    for _ in range(3):
+        turns.wait()
+    now[0] += 50  # time that passed by itself is not waited for again
+    turns.wait()
+    assert waits == [2, 4]
+    Turns().wait()
+    assert waits == [2, 4]
+    for rate in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="requests_per_minute"):
+            Turns(rate)
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

@@ -1,0 +1,463 @@
+"""What models answer, and what they hold in mind where they answer.
+
+Each question is asked k times by transformers' `generate`. The records of an interrupted
+evaluation are continued: batches are formed from all questions, in an order that depends on nothing
+else, and each is seeded by its own questions, so that the rest comes out as it would have without
+the interruption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+from transformers import GenerationConfig, StoppingCriteriaList, StopStringCriteria
+
+from ..isomers.answers import MARKER, before_answer
+from ..reading import CACHE, read_once, repeated
+from .records import Place, QuestionRecord, RecordWriter
+from .scoring import Row, Score
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn.
+
+    Choice: the defaults of k, temperature and top_p are those of the paper's validation.
+
+    Args:
+        k: Samples per question.
+        temperature: 0 is greedy.
+        top_p: Least mass of the likeliest tokens to draw from.
+        max_new_tokens: Longest completion in tokens.
+        stop: Texts that end a completion; it is cut before the first of them.
+
+    Raises:
+        ValueError: A value outside its range, or several samples where all would be equal.
+    """
+
+    k: int = 16
+    temperature: float = 0.6
+    top_p: float = 0.95
+    max_new_tokens: int = 512
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("k", "max_new_tokens"):
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
+        if not 0.0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature: expected 0 or more, found {self.temperature!r}")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p: expected a value in (0, 1], found {self.top_p!r}")
+        if not all(self.stop):
+            raise ValueError(f"stop: expected texts that are not empty, found {self.stop!r}")
+        if self.temperature == 0.0 and self.k > 1:
+            raise ValueError(
+                f"temperature 0 is greedy, so all {self.k} samples would be equal; "
+                "use k = 1, or a temperature above 0"
+            )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A question with its prompt as text and as token ids."""
+
+    row: Row
+    text: str
+    tokens: list[int]
+
+
+def prepare(
+    rows: Sequence[Row],
+    tokenizer: Any,
+    *,
+    room: int | None = None,
+    template: Mapping[str, Any] | None = None,
+) -> list[Prepared]:
+    """Write the prompts down as the model reads them.
+
+    Args:
+        rows: Questions with ``prompt`` (text or chat messages), and ``id``; without it isomers
+            are named by set, domain and test, other questions by their place.
+        tokenizer: Its chat template renders chat messages.
+        room: Most tokens that a prompt may have, None for no bound.
+        template: Arguments of the chat template, e.g. ``enable_thinking``.
+
+    Raises:
+        ValueError: No rows, two rows of one id, chat messages without a chat template, or a
+            prompt that is empty or too long.
+    """
+    if not rows:
+        raise ValueError("evaluation: expected one or more questions, found none")
+    prepared: dict[str, Prepared] = {}
+    for place, row in enumerate(rows):
+        row = {"id": _name(row, place), **row}
+        if row["id"] in prepared:
+            raise ValueError(f"evaluation: expected each id once, found {row['id']!r} twice")
+        text, tokens = _render(row["prompt"], tokenizer, template or {})
+        if not tokens:
+            raise ValueError(f"question {row['id']!r}: expected a prompt, found an empty one")
+        if room is not None and len(tokens) > room:
+            raise ValueError(
+                f"question {row['id']!r}: its prompt has {len(tokens)} tokens, and the model has "
+                f"room for {room} beside the answer; lower max_new_tokens, or leave it out"
+            )
+        prepared[row["id"]] = Prepared(row, text, tokens)
+    return list(prepared.values())
+
+
+def _name(row: Row, place: int) -> str:
+    if row.get("isomer_id") is None:
+        return f"row-{place}"
+    parts = (row["isomer_id"], row.get("domain"), row.get("test"))
+    return "/".join(str(part) for part in parts if part is not None)
+
+
+def _render(prompt: Any, tokenizer: Any, template: Mapping[str, Any]) -> tuple[str, list[int]]:
+    if isinstance(prompt, str):
+        ids = list(tokenizer(prompt)["input_ids"])
+        # Some tokenizers put an end behind every text, after which no answer would start.
+        end = tokenizer.eos_token
+        if end and ids[-1:] == [tokenizer.eos_token_id] and not prompt.endswith(end):
+            ids.pop()
+        return prompt, ids
+    if not tokenizer.chat_template:
+        raise ValueError(
+            "the prompts are chat messages, but the tokenizer has no chat template; "
+            "use an instruction-tuned model, or questions whose prompts are plain text"
+        )
+    text = tokenizer.apply_chat_template(
+        prompt, add_generation_prompt=True, tokenize=False, **template
+    )
+    # The template has written the special tokens already.
+    return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def ask_questions(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Prepared],
+    writer: RecordWriter,
+    score: Score,
+    sampling: Sampling,
+    *,
+    seed: int = 0,
+    batch_size: int = 64,
+    label: str = "evaluating",
+    tell: Callable[[int, int], None] | None = None,
+) -> None:
+    """Sample all questions that the records lack, batch by batch, with a progress bar.
+
+    Args:
+        model: As `complete` takes it.
+        tokenizer: Its tokenizer.
+        questions: From `prepare`.
+        writer: Open records; what they hold is skipped.
+        score: (row, completion) -> answer that was found, and its reward.
+        sampling: How to draw.
+        seed: Of the samples.
+        batch_size: Most completions in flight at a time.
+        label: What the progress bar says.
+        tell: Is called with how many of how many questions have been answered.
+
+    Raises:
+        ValueError: The records hold a question of this id with another prompt, or batch_size is
+            below 1.
+    """
+    for question in questions:
+        done = writer.done.get(question.row["id"])
+        now = question.text, _answer(question.row)
+        if done is not None and (done.prompt, done.answer) != now:
+            raise ValueError(
+                f"{writer.path}: question {done.id!r} has another prompt or answer there; "
+                "the questions have changed: choose another output folder, or overwrite it "
+                "(--overwrite)"
+            )
+    batches = _batches(questions, max(1, batch_size // sampling.k), batch_size)
+    progress = tqdm(
+        total=len(questions), initial=len(writer.done), desc=label, unit="question", leave=False
+    )
+    with progress:
+        for batch in batches:
+            if all(q.row["id"] in writer.done for q in batch):
+                continue
+            # A part of a batch would be padded otherwise: it is drawn whole, as it was before.
+            with _seeded(seed, batch):
+                prompts = [question.tokens for question in batch]
+                # A batch smaller than k splits the samples of one question.
+                sampled = complete(model, tokenizer, prompts, sampling, most_rows=batch_size)
+            records = [
+                _record(question, completions, score)
+                for question, completions in zip(batch, sampled, strict=True)
+                if question.row["id"] not in writer.done
+            ]
+            writer.write(records)
+            progress.update(len(records))
+            if tell is not None:
+                tell(len(writer.done), len(questions))
+
+
+def _batches(
+    questions: Sequence[Prepared], size: int, batch_size: int
+) -> Iterator[Sequence[Prepared]]:
+    """Neighbours in length together, so that little is padding; the longest first, so that what
+    does not fit into memory shows at once."""
+    _check_batch_size(batch_size)
+    order = sorted(questions, key=lambda q: (-len(q.tokens), q.row["id"]))
+    return (order[i : i + size] for i in range(0, len(order), size))
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected 1 or more, found {batch_size}")
+
+
+@contextmanager
+def _seeded(seed: int, batch: Sequence[Prepared]) -> Iterator[None]:
+    """Random numbers that depend on seed and batch alone; the caller's are as before afterwards."""
+    names = "\n".join([str(seed), *(question.row["id"] for question in batch)])
+    with torch.random.fork_rng(range(torch.accelerator.device_count())):
+        torch.manual_seed(int.from_bytes(sha256(names.encode()).digest()[:8]))
+        yield
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Sampled text, its tokens without the one that ended it, and whether it ended by itself."""
+
+    text: str
+    length: int
+    finished: bool
+
+
+def _record(question: Prepared, completions: Sequence[Completion], score: Score) -> QuestionRecord:
+    row = question.row
+    scored = [score(row, completion.text) for completion in completions]
+    return QuestionRecord(
+        id=row["id"],
+        domain=row.get("domain") or "all",
+        level=row.get("level", row.get("depth")),
+        isomer_id=row.get("isomer_id"),
+        test=row.get("test"),
+        answer=_answer(row),
+        prompt=question.text,
+        completions=tuple(c.text for c in completions),
+        extracted=tuple(answer for answer, _ in scored),
+        rewards=tuple(reward for _, reward in scored),
+        lengths=tuple(c.length for c in completions),
+        finished=tuple(c.finished for c in completions),
+    )
+
+
+def _answer(row: Row) -> str:
+    """The right answer as text; empty where only the task's scorer knows what is right."""
+    return str(row.get("answer") or "")
+
+
+def complete(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    most_rows: int | None = None,
+) -> list[list[Completion]]:
+    """Completions of a batch of prompts, k each.
+
+    Args:
+        model: A causal language model in evaluation mode. What its generation config says of
+            sampling holds where `sampling` is silent; `load.load` leaves nothing of that in it.
+        tokenizer: Its tokenizer.
+        prompts: Token ids of each prompt.
+        sampling: How to draw.
+        most_rows: Most samples of one prompt in flight at a time, None for all k.
+    """
+    ends = stop_tokens(model, tokenizer)
+    # Ended rows are filled with an end, so that the first one is where a completion ends.
+    pad = ends[0] if ends else 0
+    ids = _left_padded(prompts, pad).to(model.device)
+    mask = _left_padded([[1] * len(prompt) for prompt in prompts], 0).to(model.device)
+    completions: list[list[Completion]] = [[] for _ in prompts]
+    most = min(most_rows or sampling.k, sampling.k)
+    read = read_once(model, ids, mask, whole=sampling.k > 1)
+    for first in range(0, sampling.k, most):
+        k = min(most, sampling.k - first)
+        # What was read is kept for the samples that come later.
+        is_last = first + k == sampling.k
+        output = model.generate(
+            input_ids=ids.repeat_interleave(k, 0),
+            attention_mask=mask.repeat_interleave(k, 0),
+            generation_config=_generation_config(sampling, ends, pad),
+            stopping_criteria=_stop_criteria(tokenizer, sampling.stop),
+            **{CACHE: None if read is None else repeated(read, k, not is_last)},
+        )
+        for row, tokens in enumerate(output[:, ids.shape[1] :].tolist()):
+            completions[row // k].append(_completion(tokens, tokenizer, ends, sampling))
+    return completions
+
+
+def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Ids that end a completion: the generation config's and the tokenizer's end of sequence."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return sorted({i for i in [*ids, tokenizer.eos_token_id] if i is not None})
+
+
+def _left_padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    tensors = [torch.tensor(row) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side="left")
+
+
+def _generation_config(sampling: Sampling, ends: list[int], pad: int) -> GenerationConfig:
+    greedy = sampling.temperature == 0.0
+    draw = {} if greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    return GenerationConfig(
+        do_sample=not greedy,
+        **draw,
+        top_k=0,
+        max_new_tokens=sampling.max_new_tokens,
+        eos_token_id=ends or None,
+        pad_token_id=pad,
+        disable_compile=True,  # lengths differ from batch to batch, so that it would not pay
+    )
+
+
+@lru_cache(maxsize=1)
+def _stop_criteria(tokenizer: Any, stop: tuple[str, ...]) -> StoppingCriteriaList:
+    """What `stop_strings` makes of the vocabulary anew in each call of `generate`."""
+    return StoppingCriteriaList([StopStringCriteria(tokenizer, list(stop))] if stop else [])
+
+
+def _completion(
+    tokens: list[int], tokenizer: Any, ends: Sequence[int], sampling: Sampling
+) -> Completion:
+    length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
+    text = tokenizer.decode(tokens[:length], skip_special_tokens=True)
+    cuts = [place for stop in sampling.stop if (place := text.find(stop)) >= 0]
+    finished = bool(cuts) or length < sampling.max_new_tokens
+    return Completion(text[: min(cuts)] if cuts else text, length, finished)
+
+
+def has_reference(questions: Sequence[Prepared]) -> bool:
+    """Whether all are isomers with a reference completion to read the model at."""
+    return all(q.row.get("isomer_id") and q.row.get("completion") for q in questions)
+
+
+def places_of(questions: Sequence[Prepared]) -> tuple[Place, ...]:
+    """Which problem each row of `represent` belongs to."""
+    rows = (q.row for q in questions)
+    return tuple(
+        Place(r["id"], str(r["isomer_id"]), r.get("domain") or "all", r.get("test")) for r in rows
+    )
+
+
+def default_layer(model: Any) -> int:
+    """Two thirds of the way up: block 20 of 30.
+
+    Choice: the last layers turn a decision into words, and the right word differs between domains
+    by construction, so that the most consistent model would score badly there; the first layers
+    hold the words that were read. What a model knows apart from these words lies between, above
+    the middle.
+
+    Source: Wendler et al., Do Llamas Work in English? (2024); Skean et al., Layer by Layer (2025).
+    """
+    return round(2 * int(model.config.num_hidden_layers) / 3)
+
+
+def reading_settings(model: Any, layer: int | None) -> dict[str, Any]:
+    """What shapes representations, for their header.
+
+    Raises:
+        ValueError: The model has no such layer.
+    """
+    layers = int(model.config.num_hidden_layers)
+    chosen = default_layer(model) if layer is None else layer
+    if not 0 <= chosen <= layers:
+        raise ValueError(
+            f"layer: expected 0 (embeddings) to {layers} (the last block), found {chosen}"
+        )
+    return {"layer": chosen, "position": f"last token of {MARKER!r}, reference reasoning"}
+
+
+@torch.inference_mode()
+def represent(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Prepared],
+    *,
+    layer: int,
+    batch_size: int = 8,
+    label: str = "reading",
+) -> NDArray[np.float32]:
+    """Hidden state at the end of ``Answer:``, one a problem, shape (problems, width).
+
+    Choice: the model reads the prompt and the reference completion up to and including
+    ``Answer:``, so that every model is read at the same place after the same reasoning; after its
+    own, the score would mix what it holds with what it happened to write.
+    Choice: the last token alone, without pooling. There the answer is decided and nowhere else,
+    and a mean over tokens would mostly say which words were read.
+
+    Args:
+        model: A causal language model in evaluation mode, an adapter in it or not.
+        tokenizer: Its tokenizer.
+        questions: From `prepare`, with a row that holds ``completion``.
+        layer: Output of this block, counted from 1; 0 is the embeddings. Of the last block it is
+            what the head reads, after the final norm.
+        batch_size: Problems at a time; it changes speed and rounding only.
+        label: What the progress bar says.
+
+    Raises:
+        ValueError: A completion without ``Answer:``, a text that is longer than the model can
+            read, or a batch_size below 1.
+    """
+    _check_batch_size(batch_size)
+    rows = [_tokens_to_answer(question, tokenizer, model) for question in questions]
+    # The model without its head, whose logits nobody needs.
+    backbone = (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
+    # Neighbours in length, so that little is padding.
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    found: dict[int, NDArray[np.float32]] = {}
+    with tqdm(total=len(rows), desc=label, unit="problem", leave=False) as progress:
+        for first in range(0, len(order), batch_size):
+            batch = order[first : first + batch_size]
+            states = _last_states(backbone, [rows[i] for i in batch], layer)
+            found |= dict(zip(batch, states, strict=True))
+            progress.update(len(batch))
+    return np.stack([found[i] for i in range(len(rows))])
+
+
+def _tokens_to_answer(question: Prepared, tokenizer: Any, model: Any) -> Tensor:
+    text = question.text + before_answer(question.row["completion"])
+    # What the template has rendered holds its special tokens already.
+    special = isinstance(question.row["prompt"], str)
+    ids = tokenizer(text, add_special_tokens=special)["input_ids"]
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest is not None and len(ids) > longest:
+        raise ValueError(
+            f"question {question.row['id']!r}: prompt and reference have {len(ids)} tokens, and "
+            f"the model reads at most {longest}"
+        )
+    return torch.tensor(ids)
+
+
+def _last_states(backbone: Any, rows: list[Tensor], layer: int) -> NDArray[np.float32]:
+    # Padding follows the text, so that it moves no position and no token looks at it.
+    ids = pad_sequence(rows, batch_first=True).to(backbone.device)
+    ends = torch.tensor([len(row) for row in rows], device=ids.device)
+    mask = (torch.arange(ids.shape[1], device=ids.device) < ends[:, None]).long()
+    states = backbone(
+        input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False
+    ).hidden_states[layer]
+    last = states[torch.arange(len(rows), device=ids.device), ends - 1]
+    result: NDArray[np.float32] = last.float().cpu().numpy()
+    return result

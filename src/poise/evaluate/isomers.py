@@ -1,0 +1,422 @@
+"""Logical isomers: is a model right, the same inside, and the same in its answers, in every domain?
+
+The unit of evidence is the isomer set, not the problem: versions of one logical form stand or fall
+together, so that a set with four domains is not four independent questions. Both scores of
+consistency are 0 for a model that the domain does not touch, and lower is better. Neither asks
+whether the model is right: a model that always says the same is consistent. Read them beside
+accuracy.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import pdist
+
+from .measures import Questions, average, average_interval, common, group_by, percent
+from .records import Place, QuestionRecord, Representations
+from .statistics import (
+    Difference,
+    Interval,
+    mean_difference,
+    mean_interval,
+    mean_of,
+    run_interval,
+)
+
+Vectors = NDArray[np.float64]
+SetKey = tuple[str, str]  # test, isomer id
+SetScores = dict[str, float]  # isomer id -> value
+HIGHEST_DISTANCE = 2.0
+CENTERS = ("mean", "standard", "none")
+DEFAULT_CENTER = "mean"
+IN_DISTRIBUTION = ("in_distribution", "no_cue")
+OUT_OF_DISTRIBUTION = ("reversed", "unseen_domains", "deeper", "unseen_phrasings")
+MEAN = "out_of_distribution"  # the row that sums these up
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """A score with what it rests on.
+
+    Args:
+        score: Mean over isomer sets with its 95 % interval over sets.
+        sets: Number of sets.
+        left_out: Sets with one domain only, which have nothing to compare.
+    """
+
+    score: Interval
+    sets: int
+    left_out: int
+
+
+def logical_consistency(
+    found: Representations, center: str = DEFAULT_CENTER, seed: int = 0
+) -> Consistency:
+    """Logical Consistency Score: mean cosine distance between the domains of an isomer set.
+
+    ``S = mean_sets mean_{i < j} (1 - cos(u_i, u_j))``, u_i = h_i - mean(h): 0 where all domains of
+    a set share one direction, about 1 where a set's problems are as unlike as any two problems, at
+    most 2.
+
+    Choice: the abstract gives the name and "a measure of representational invariance across
+    isomers", no formula; ours is read where the answer is decided (`ask.represent`).
+    Choice: vectors are centred by their mean over all problems that are scored together. Hidden
+    states of language models share a few huge dimensions, so that without centring any two
+    sentences have a cosine near 1 and every model looks consistent; with it, unrelated problems
+    lie at a distance of about 1 in every model, and collapse onto one direction earns nothing.
+    The mean is over all domains: a shift that a domain adds to all of its problems is a failure
+    of invariance, and counts.
+    Choice: dimensions keep their own scales, as the model itself reads them; "standard" also
+    divides each by its standard deviation, which gives noise in small dimensions an equal voice.
+
+    Args:
+        found: Representations, e.g. those of one test (`Representations.of_test`).
+        center: "mean", "standard" or "none".
+        seed: Of the interval's bootstrap.
+
+    Raises:
+        ValueError: Another center, a domain twice in a set, or no set with two domains.
+    """
+    return _consistency(_distances(found, center), found.places, HIGHEST_DISTANCE, seed)
+
+
+def answer_disagreement(questions: Questions, seed: int = 0) -> Consistency:
+    """The behavioural twin: how seldom two domains of a set get the same logical answer.
+
+    ``D = mean_sets mean_{i < j} (1 - sum_a p_i(a) p_j(a))`` with p_i(a) the share of the samples
+    of problem i whose logical answer is a: the probability that one sample in one domain and one
+    in the other disagree. No answer agrees with nothing, not even with no answer.
+
+    With k samples a model that is unsure disagrees with itself; greedy samples (k = 1) leave only
+    the difference between domains.
+
+    Args:
+        questions: Records of isomers; others are not counted.
+        seed: Of the interval's bootstrap.
+
+    Raises:
+        ValueError: A domain twice in a set, or no set with two domains.
+    """
+    return _consistency(_disagreements(questions), questions, 1.0, seed)
+
+
+def _consistency(
+    scores: Mapping[SetKey, float],
+    problems: Iterable[Place | QuestionRecord],
+    highest: float,
+    seed: int,
+) -> Consistency:
+    sets = len(_rows_by_set(problems))
+    if not scores:
+        raise ValueError(
+            f"consistency: expected isomer sets with two domains or more, found {sets} sets with "
+            "one domain only"
+        )
+    score = mean_interval(list(scores.values()), seed, highest)
+    return Consistency(score, len(scores), sets - len(scores))
+
+
+def has_pairs(questions: Questions) -> bool:
+    """Whether some isomer set has two domains or more."""
+    domains = defaultdict(set)
+    for question in questions:
+        if question.isomer_id is not None:
+            domains[question.test, question.isomer_id].add(question.domain)
+    return any(len(names) > 1 for names in domains.values())
+
+
+def _distances(found: Representations, center: str = DEFAULT_CENTER) -> dict[SetKey, float]:
+    """The distance of each set with two domains or more, by test and isomer id."""
+    vectors = centered(found.vectors.astype(np.float64), center)
+    sets = _rows_by_set(found.places)
+    return {key: set_distance(vectors[rows]) for key, rows in sets.items() if len(rows) > 1}
+
+
+def _disagreements(questions: Questions) -> dict[SetKey, float]:
+    """The disagreement of each set with two domains or more, by test and isomer id."""
+
+    def disagreement(first: int, second: int) -> float:
+        a, b = questions[first].extracted, questions[second].extracted
+        agree = sum(a.count(answer) * b.count(answer) for answer in {*a} - {None})
+        return 1.0 - agree / (len(a) * len(b))
+
+    return {
+        key: fmean(disagreement(*pair) for pair in combinations(rows, 2))
+        for key, rows in _rows_by_set(questions).items()
+        if len(rows) > 1
+    }
+
+
+def _rows_by_set(problems: Iterable[Place | QuestionRecord]) -> dict[SetKey, list[int]]:
+    """Rows of each set in each test, by domain: the order of the file decides nothing."""
+    sets: dict[SetKey, dict[str, int]] = defaultdict(dict)
+    for row, problem in enumerate(problems):
+        if problem.isomer_id is None:
+            continue
+        domains = sets[problem.test or "", problem.isomer_id]
+        if problem.domain in domains:
+            raise ValueError(
+                f"consistency: expected each domain once in a set, found {problem.domain!r} twice "
+                f"in {problem.isomer_id!r}"
+            )
+        domains[problem.domain] = row
+    return {key: [rows[domain] for domain in sorted(rows)] for key, rows in sorted(sets.items())}
+
+
+def check_center(center: str) -> None:
+    """Raises: ValueError, if there is no such center."""
+    if center not in CENTERS:
+        raise ValueError(f"center: expected one of {', '.join(CENTERS)}, found {center!r}")
+
+
+def centered(vectors: Vectors, center: str = DEFAULT_CENTER) -> Vectors:
+    """Vectors without what they all share; shape (problems, width).
+
+    Raises:
+        ValueError: Another center.
+    """
+    check_center(center)
+    if center == "none":
+        return vectors
+    moved: Vectors = vectors - vectors.mean(axis=0)
+    if center == "standard":
+        spread = moved.std(axis=0)
+        moved = np.divide(moved, spread, out=np.zeros_like(moved), where=spread > 0)
+    return moved
+
+
+def set_distance(vectors: Vectors) -> float:
+    """Mean of ``1 - cos`` over all pairs of rows, shape (domains, width), two rows or more.
+
+    Choice: two zero vectors are equal, so that their distance is 0; a zero vector is at distance 1
+    from any other.
+    """
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    units = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    # A further coordinate makes zero vectors equal to each other and to nothing else.
+    units = np.hstack([units, norms == 0])
+    # Of unit vectors 1 - cos is half the squared distance, which is exactly 0 for equal ones.
+    return float(pdist(units, "sqeuclidean").mean() / 2.0)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One test of one model; the mean over the tests out of distribution has this form too.
+
+    Args:
+        sets: Number of isomer sets.
+        questions: Number of problems.
+        accuracy: avg@k with a 95 % interval over sets.
+        worst_domain: The domain with the lowest accuracy (of the mean: with its test).
+        worst: Its accuracy. The lowest of several estimates lies somewhat below the truth.
+        disagreement: Answer disagreement, None where no set has two domains.
+        consistency: Logical Consistency Score, None without representations.
+    """
+
+    sets: int
+    questions: int
+    accuracy: Interval
+    worst_domain: str
+    worst: Interval
+    disagreement: Interval | None
+    consistency: Interval | None
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Scores of the sets of one test; no disagreement or distance where none is known."""
+
+    accuracy: SetScores
+    disagreement: SetScores
+    distance: SetScores
+
+
+def outcomes(
+    questions: Questions,
+    representations: Representations | None = None,
+    center: str = DEFAULT_CENTER,
+    seed: int = 0,
+) -> dict[str, Outcome]:
+    """Every test, in distribution first, and last the mean over the tests out of distribution.
+
+    Choice: the mean gives each test one voice, however many questions it has.
+
+    Args:
+        questions: Records; those without a test are not counted.
+        representations: Of the same evaluation.
+        center: As `logical_consistency` takes it; each test is centred by itself.
+        seed: Of the intervals' bootstraps.
+    """
+    found: dict[str, Outcome] = {}
+    scores: dict[str, _Scores] = {}
+    for test, group in _by_test(questions).items():
+        part = representations.of_test(test) if representations is not None else None
+        distances = _distances(part, center) if part is not None and part.places else {}
+        scores[test] = _Scores(
+            _accuracy_by_set(group),
+            {name: x for (_, name), x in _disagreements(group).items()},
+            {name: x for (_, name), x in distances.items()},
+        )
+        domains = {
+            str(name): average_interval(members, seed)
+            for name, members in group_by(group, lambda q: q.domain).items()
+        }
+        worst = min(domains, key=lambda name: domains[name].mean)
+        found[test] = _outcome([scores[test]], len(group), worst, domains[worst], seed)
+    out = [test for test in OUT_OF_DISTRIBUTION if test in found]
+    if out:
+        worst = min(out, key=lambda test: found[test].worst.mean)
+        name = f"{found[worst].worst_domain}, {worst}"
+        asked = sum(found[test].questions for test in out)
+        parts = [scores[test] for test in out]
+        found[MEAN] = _outcome(parts, asked, name, found[worst].worst, seed)
+    return found
+
+
+def _outcome(
+    tests: Sequence[_Scores], questions: int, worst_domain: str, worst: Interval, seed: int
+) -> Outcome:
+    def mean(scores: Sequence[SetScores], highest: float = 1.0) -> Interval | None:
+        # A mean over fewer tests would be compared with one over all.
+        if not all(scores):
+            return None
+        weights, groups = independent_groups(scores)
+        intervals = [mean_interval(list(group.values()), seed, highest) for group in groups]
+        return mean_of(intervals, weights)
+
+    accuracy = mean([test.accuracy for test in tests])
+    assert accuracy is not None  # a test has questions
+    return Outcome(
+        sum(len(test.accuracy) for test in tests),
+        questions,
+        accuracy,
+        worst_domain,
+        worst,
+        mean([test.disagreement for test in tests]),
+        mean([test.distance for test in tests], HIGHEST_DISTANCE),
+    )
+
+
+def _by_test(questions: Questions) -> dict[str, list[QuestionRecord]]:
+    groups = group_by(questions, lambda q: q.test)
+    known = (*IN_DISTRIBUTION, *OUT_OF_DISTRIBUTION)
+    names = [*(x for x in known if x in groups), *(str(x) for x in groups if x not in known)]
+    return {name: groups[name] for name in names}
+
+
+def _accuracy_by_set(questions: Questions) -> SetScores:
+    """Mean reward of each isomer set; a question without a set is one by itself."""
+    sets = group_by(questions, lambda q: q.isomer_id or q.id)
+    return {str(name): fmean(map(average, group)) for name, group in sets.items()}
+
+
+def independent_groups(tests: Sequence[SetScores]) -> tuple[list[float], list[SetScores]]:
+    """The mean over tests, taken apart into means over groups that share no isomer set.
+
+    Several tests may ask the same logical forms in other words, so that they are no independent
+    evidence. Sets that belong to the same tests form a group; a set's value is the mean of its
+    scores in them, weighted so that each test has one voice. The weighted mean of the groups'
+    means is the mean of the tests' means.
+
+    Returns:
+        Weights that sum to 1, and the values of each group by set.
+    """
+    voice = [1.0 / (len(tests) * len(test)) for test in tests]
+    groups: dict[tuple[int, ...], SetScores] = {}
+    for name in sorted({name for test in tests for name in test}):
+        members = tuple(i for i, test in enumerate(tests) if name in test)
+        share = sum(voice[i] for i in members)
+        value = sum(voice[i] * tests[i][name] for i in members) / share
+        groups.setdefault(members, {})[name] = value
+    weights = [len(g) * sum(voice[i] for i in members) for members, g in groups.items()]
+    return weights, list(groups.values())
+
+
+def differences(before: Questions, after: Questions, seed: int = 0) -> dict[str, Difference]:
+    """Paired differences of avg@k for every test that both have, and of the mean out of
+    distribution; `Difference.questions` counts isomer sets.
+
+    Raises:
+        ValueError: A question has another answer after than before.
+    """
+    earlier, later = _by_test(before), _by_test(after)
+    sides: dict[str, tuple[SetScores, SetScores]] = {}
+    for test in earlier:
+        if pairs := common(earlier[test], later.get(test, [])):
+            first, second = ([pair[side] for pair in pairs] for side in (0, 1))
+            sides[test] = _accuracy_by_set(first), _accuracy_by_set(second)
+
+    def difference(tests: Sequence[str]) -> Difference:
+        weights, first = independent_groups([sides[test][0] for test in tests])
+        _, second = independent_groups([sides[test][1] for test in tests])
+        values = [[np.array([*g.values()]) for g in groups] for groups in (first, second)]
+        return mean_difference(list(zip(*values, strict=True)), weights, seed=seed)
+
+    found = {test: difference([test]) for test in sides}
+    out = [test for test in OUT_OF_DISTRIBUTION if test in sides]
+    return found | ({MEAN: difference(out)} if out else {})
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure of an `Outcome` as people read it.
+
+    Args:
+        name: The field of `Outcome`.
+        title: What tables call it.
+        show: Writes its interval down.
+    """
+
+    name: str
+    title: str
+    show: Callable[[Interval], str] = percent
+
+    def text(self, interval: Interval | None) -> str:
+        """The interval in words."""
+        return NONE if interval is None else self.show(interval)
+
+    def cell(self, outcome: Outcome | None) -> str:
+        """The measure of an outcome, with the domain where it is that of one."""
+        if outcome is None:
+            return NONE
+        text = self.text(getattr(outcome, self.name))
+        return f"{text} ({outcome.worst_domain})" if self.name == "worst" else text
+
+
+def _distance(interval: Interval) -> str:
+    """A score on its own scale: ``0.142 [0.120, 0.165]``."""
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+MEASURES = (
+    Measure("accuracy", "Accuracy by test, avg@k, %"),
+    Measure("worst", "Worst domain, avg@k, %"),
+    Measure("disagreement", "Answer disagreement, %"),
+    Measure("consistency", "Logical Consistency Score", _distance),
+)
+
+
+def title_of(test: str) -> str:
+    """A test's name as people read it."""
+    return "mean out of distribution" if test == MEAN else test.replace("_", " ")
+
+
+def measures_over_seeds(runs: Sequence[Mapping[str, Outcome]]) -> dict[str, dict[str, Interval]]:
+    """Every test that all runs have: measure -> mean with its 95 % t-interval over runs."""
+    result: dict[str, dict[str, Interval]] = {}
+    for test in (name for name in runs[0] if all(name in run for run in runs)):
+        result[test] = {}
+        for measure in MEASURES:
+            found = [getattr(run[test], measure.name) for run in runs]
+            if None not in found:
+                means = [interval.mean for interval in found]
+                result[test][measure.name] = run_interval(means)
+    return result

@@ -1,1 +1,0 @@
-"""What the families say in each domain; the last phrasing of each is kept for tests."""

@@ -1,0 +1,319 @@
+"""`poise eval` from the command line, with a tiny model that answers letters."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tokenizers import decoders
+
+from poise.cli.eval import EvalArguments
+from poise.cli.main import main
+from poise.evaluate.measures import average, compare
+from poise.evaluate.records import read_records
+from poise.evaluate.runs import read_run
+from tests.tiny import save_tiny_model, tiny_tokenizer
+from tests.unit.cli.conftest import letter_model, letter_tokenizer, save_letter_adapter
+
+from .conftest import Call, ask
+
+
+def test_one_model_is_evaluated(
+    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
+) -> None:
+    found = ask(call, "--model", letters_path, "--dataset_name", questions_path)
+    (evaluation,) = found["evaluations"]
+    records = read_records(tmp_path / "evaluations" / "base.jsonl")
+    assert evaluation["records"] == ["evaluations/base.jsonl"]
+    assert (evaluation["questions"], evaluation["k"]) == (12, 4)
+    expected = sum(average(q) for q in records.questions) / 12
+    assert evaluation["average"]["mean"] == pytest.approx(expected)
+    assert 0.0 < expected < 1.0
+    assert evaluation["average"]["low"] < expected < evaluation["average"]["high"]
+    assert found["sampling"] == {
+        "k": 4,
+        "temperature": 1.0,
+        "top_p": 0.95,
+        "max_new_tokens": 3,
+        "stop": [],
+        "chat_template_kwargs": {"enable_thinking": False},
+        "dtype": "float32",
+        "batch_size": 64,
+    }
+    assert found["differences"] == []
+    assert set(records.header.versions) >= {"poise", "torch", "transformers"}
+
+
+def test_before_and_after_come_from_one_call_and_stay_in_the_run(
+    call: Call, letters_path: str, questions_path: Path, run_path: Path
+) -> None:
+    found = ask(call, "--compare", run_path, "--dataset_name", questions_path)
+    before, after = found["evaluations"]
+    assert (before["model"], before["adapter"]) == (letters_path, None)
+    assert (after["model"], after["adapter"]) == (letters_path, str(run_path))
+    run = read_run(run_path)
+    assert run.before is not None and run.after is not None
+    (difference,) = found["differences"]
+    expected = compare(run.before.questions, run.after.questions)
+    assert (difference["from"], difference["to"]) == ("before", "after")
+    assert difference["interval"]["mean"] == expected.interval.mean
+    assert run.before.questions != run.after.questions
+    assert difference["p_value"] == expected.p_value
+
+
+def test_several_runs_are_compared_with_one_model(
+    call: Call, letters_path: str, questions_path: Path, run_path: Path, tmp_path: Path
+) -> None:
+    other = save_letter_adapter(tmp_path / "other" / "run", letters_path, seed=2)
+    (other / "metrics.jsonl").touch()
+    found = ask(call, "--compare", run_path, other, "--dataset_name", questions_path)
+    assert [e["name"] for e in found["evaluations"]] == ["before", "run-1", "run-2"]
+    first, second = read_run(run_path), read_run(other)
+    assert first.before == second.before and first.before is not None
+    assert first.after != second.after
+    assert len(found["differences"]) == 2
+
+
+def test_models_and_adapters_without_a_run_are_kept_in_the_output_folder(
+    call: Call, letters_path: str, questions_path: Path, run_path: Path, tmp_path: Path
+) -> None:
+    found = ask(
+        call,
+        *("--model", letters_path, "--adapter", run_path, "--dataset_name", questions_path),
+        *("--compare", letters_path, "--output_dir", "kept"),
+    )
+    assert [e["adapter"] for e in found["evaluations"]] == [str(run_path), None]
+    assert {file.name for file in (tmp_path / "kept").iterdir()} == {"before.jsonl", "after.jsonl"}
+
+
+def test_tables_show_accuracy_domains_and_the_difference(
+    call: Call, questions_path: Path, run_path: Path
+) -> None:
+    status, out, _ = call("--compare", run_path, "--dataset_name", questions_path)
+    assert status == 0
+    for text in ("avg@4", "pass@4", "answer found", "before", "after", "biology", "physics"):
+        assert text in out
+    assert "after - before:" in out and "percentage points" in out
+    assert "12 questions" in out and "after.jsonl" in out
+
+
+def test_an_evaluation_that_is_there_is_not_made_again_unless_asked(
+    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
+) -> None:
+    words = ("--model", letters_path, "--dataset_name", questions_path)
+    first = ask(call, *words)
+    file = tmp_path / "evaluations" / "base.jsonl"
+    stamp = file.stat().st_mtime_ns, file.read_bytes()
+    assert ask(call, *words) == first
+    assert (file.stat().st_mtime_ns, file.read_bytes()) == stamp
+    status, _, err = call(*words, "--seed", "9")
+    assert status == 2 and "'seed': 9" in err and "--overwrite" in err
+    assert ask(call, *words, "--seed", "9", "--overwrite")["seed"] == 9
+
+
+def test_runs_with_three_seeds_are_taken_together(
+    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
+) -> None:
+    runs = [save_letter_adapter(tmp_path / f"s{seed}", letters_path, seed) for seed in range(1, 4)]
+    for seed, run in enumerate(runs):
+        (run / "metrics.jsonl").touch()
+        (run / "config.yaml").write_text(yaml.safe_dump({"config": {"seed": seed, "rate": 1.0}}))
+    words = ("--dataset_name", questions_path, "--compare", *runs)
+    found = ask(call, *words)
+    (group,) = found["over_runs"]
+    assert group["runs"] == ["s1", "s2", "s3"]
+    means = [difference["interval"]["mean"] for difference in found["differences"]]
+    assert group["interval"]["mean"] == pytest.approx(sum(means) / 3)
+    assert group["interval"]["low"] < min(means) < max(means) < group["interval"]["high"]
+    assert "Mean of 3 runs that differ in their seeds" in call(*words)[1]
+    assert ask(call, *words[:-1])["over_runs"] == []
+
+
+def test_a_run_that_was_trained_further_is_not_mixed_with_its_past(
+    call: Call, letters_path: str, questions_path: Path, run_path: Path
+) -> None:
+    ask(call, "--compare", run_path, "--dataset_name", questions_path)
+    save_letter_adapter(run_path, letters_path, seed=5)
+    status, _, err = call("--compare", run_path, "--dataset_name", questions_path)
+    assert status == 2 and "weights" in err and "after.jsonl" in err
+
+
+def test_a_fully_trained_model_is_compared_with_what_it_started_from(
+    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "full"
+    letter_model(seed=7).save_pretrained(run)
+    letter_tokenizer().save_pretrained(run)
+    (run / "metrics.jsonl").touch()
+    (run / "config.yaml").write_text(
+        yaml.safe_dump({"model": {"model_name_or_path": letters_path}})
+    )
+    before, after = ask(call, "--compare", run, "--dataset_name", questions_path)["evaluations"]
+    assert (before["model"], after["model"]) == (letters_path, str(run))
+    assert before["average"] != after["average"]
+
+
+def test_the_questions_are_those_of_the_run_unless_named(call: Call, run_path: Path) -> None:
+    script = {"dataset": "science:physics", "style": "plain", "question_seed": 4}
+    (run_path / "config.yaml").write_text(yaml.safe_dump({"script": script}))
+    found = ask(call, "--compare", run_path, "--limit", "6")
+    assert found["dataset"] == "science:physics"
+    assert found["selection"] == {
+        "style": "plain",
+        "seed": 4,
+        "count": 200,
+        "limit": 6,
+    }
+    run = read_run(run_path)
+    assert run.after is not None
+    assert {q.domain for q in run.after.questions} == {"physics"}
+    named = ask(
+        call, "--compare", run_path, "--dataset_name", "science", "--count", "8", "--overwrite"
+    )
+    assert named["selection"] == {"count": 8}
+    assert named["evaluations"][0]["questions"] == 8
+
+
+def test_models_think_as_in_training_unless_told_otherwise(
+    call: Call, questions_path: Path, run_path: Path
+) -> None:
+    def asked(*words: str | Path) -> Any:
+        words = ("--compare", run_path, "--dataset_name", questions_path, "--overwrite", *words)
+        return ask(call, *words)["sampling"]["chat_template_kwargs"]
+
+    assert asked() == {"enable_thinking": False}
+    assert asked("--thinking") == {"enable_thinking": True}
+    trained = {"chat_template_kwargs": {"enable_thinking": True, "hint": "x"}}
+    (run_path / "config.yaml").write_text(yaml.safe_dump({"config": trained}))
+    assert asked() == {"enable_thinking": True, "hint": "x"}
+    assert asked("--thinking", "false") == {"enable_thinking": False, "hint": "x"}
+
+
+def test_runs_that_were_prompted_differently_are_compared_one_by_one(
+    call: Call, letters_path: str, questions_path: Path, run_path: Path, tmp_path: Path
+) -> None:
+    other = save_letter_adapter(tmp_path / "other", letters_path, seed=2)
+    (other / "metrics.jsonl").touch()
+    trained = {"chat_template_kwargs": {"enable_thinking": True}}
+    (other / "config.yaml").write_text(yaml.safe_dump({"config": trained}))
+    words = ("--compare", run_path, other, "--dataset_name", questions_path)
+    status, _, err = call(*words)
+    assert status == 2 and "different chat_template_kwargs" in err
+    assert len(ask(call, *words, "--thinking", "false")["evaluations"]) == 3
+
+
+def test_a_completion_may_end_with_its_line(call: Call, tmp_path: Path) -> None:
+    folder = Path(save_tiny_model(tmp_path / "tiny"))
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.decoder = decoders.Fuse()
+    tokenizer.save_pretrained(folder)
+    (tmp_path / "q.jsonl").write_text('{"id": "q", "prompt": "q:", "answer": "A"}\n')
+    words = ("--model", folder, "--dataset_name", "q.jsonl", "--k", "64", "--max_new_tokens", "8")
+    ask(call, *words, "--output_dir", "free")
+    found = ask(call, *words, "--output_dir", "cut", "--stop", "\\n")
+    assert found["sampling"]["stop"] == ["\n"]
+    free, cut = (
+        read_records(tmp_path / name / "tiny.jsonl").questions[0].completions
+        for name in ("free", "cut")
+    )
+    assert any("\n" in text for text in free)
+    assert not any("\n" in text for text in cut)
+
+
+def test_a_limit_is_spread_evenly(
+    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
+) -> None:
+    ask(call, "--model", letters_path, "--dataset_name", questions_path, "--limit", "4")
+    records = read_records(tmp_path / "evaluations" / "base.jsonl")
+    assert {q.id for q in records.questions} == {"q0", "q3", "q6", "q9"}
+
+
+def test_temperature_zero_takes_one_sample(
+    call: Call, letters_path: str, questions_path: Path
+) -> None:
+    words = ("--model", letters_path, "--dataset_name", questions_path, "--temperature", "0")
+    status, out, err = call(*words, "--json")
+    assert status == 0 and "so k is 1" in err
+    (evaluation,) = json.loads(out)["evaluations"]
+    assert evaluation["k"] == 1
+    assert evaluation["average"]["method"] == "wilson"
+
+
+def test_settings_may_stand_in_a_file_and_flags_override_them(
+    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
+) -> None:
+    settings = {"model": letters_path, "dataset_name": str(questions_path), "seed": 3, "limit": 2}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(settings))
+    found = ask(call, "--config", tmp_path / "x.yaml", "--limit", "3")
+    assert (found["seed"], found["selection"]) == (3, {"limit": 3})
+
+
+def test_help_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["eval", "--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert "95 % intervals" in printed
+    assert all(f"--{field.name} " in printed for field in fields(EvalArguments))
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--model", "no/such/model/here"], "Expected a model"),
+        (["--adapter", "nowhere"], "expected a folder with adapter_config.json at nowhere"),
+        (["--dataset_name", "none.jsonl"], "none.jsonl"),
+        (["--k", "0"], "k: expected a whole number"),
+        (["--temperature", "-1"], "temperature: expected 0 or more"),
+        (["--top_p", "2"], "top_p: expected"),
+        (["--stop", ""], "stop: expected texts that are not empty"),
+        (["--limit", "0"], "limit: expected 1 or more"),
+        (["--batch_size", "0"], "batch_size: expected 1 or more"),
+        (["--dtype", "int4"], "dtype: expected one of"),
+        (["--max_new_tokens", "512"], "lower max_new_tokens"),
+        (["--tempratur", "1"], "did you mean --temperature?"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    call: Call, letters_path: str, questions_path: Path, words: list[str], complaint: str
+) -> None:
+    status, out, err = call("--model", letters_path, "--dataset_name", questions_path, *words)
+    assert status == 2 and out == ""
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("poise eval: ") and complaint in last
+
+
+@pytest.mark.parametrize("other", ["no-such-model", "org/no-such-model"])
+def test_a_compared_model_that_is_not_there_is_found_out_before_any_is_asked(
+    call: Call, letters_path: str, questions_path: Path, tmp_path: Path, other: str
+) -> None:
+    folder = tmp_path / "records"
+    words = ("--model", letters_path, "--dataset_name", questions_path, "--compare", other)
+    status, _, err = call(*words, "--output_dir", folder)
+    assert status == 2 and other in err.strip().splitlines()[-1]
+    assert not folder.exists()
+
+
+def test_adapters_of_different_models_need_the_model_named(
+    call: Call, letters_path: str, questions_path: Path, run_path: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other_base"
+    letter_model(seed=3).save_pretrained(other)
+    letter_tokenizer().save_pretrained(other)
+    second = save_letter_adapter(tmp_path / "second", str(other))
+    words = ("--compare", run_path, second, "--dataset_name", questions_path)
+    status, _, err = call(*words)
+    assert status == 2 and "different models" in err and "--model" in err
+    assert len(ask(call, *words, "--model", letters_path)["evaluations"]) == 3
+
+
+def test_questions_without_answers_are_refused(
+    call: Call, letters_path: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.jsonl").write_text('{"prompt": "Question: A"}\n')
+    status, _, err = call("--model", letters_path, "--dataset_name", tmp_path / "x.jsonl")
+    assert status == 2 and "row 0: expected the right letter" in err
