@@ -31,19 +31,11 @@ class ListArguments:
 
 def main(argv: list[str]) -> int:
     """Run the subcommand that the first word names."""
-    return dispatch(argv, SUBCOMMANDS, usage)
-
-
-def usage() -> str:
-    """What `python -m lab --help` prints."""
-    lines = "\n".join(f"  {name:<7}{text}" for name, (text, _) in SUBCOMMANDS.items())
-    return (
-        "usage: python -m lab SUBCOMMAND [NAME] [--flags]\n\n"
-        "Experiments: a folder under experiments/ (or a path) holds experiment.yaml, which says "
-        "what\nvaries, and results.jsonl, one line a run.\n\n"
-        f"subcommands:\n{lines}\n\n"
-        "`python -m lab SUBCOMMAND --help` lists the flags of a subcommand."
+    about = (
+        "Experiments: a folder NAME under experiments/ (or a path) holds experiment.yaml, which "
+        "says what\nvaries, and results.jsonl, one line a run."
     )
+    return dispatch(argv, SUBCOMMANDS, "python -m lab", about)
 
 
 def table(argv: list[str]) -> int:

@@ -12,21 +12,7 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
 _WIDTH, _INDENT = 96, 30
-# Command -> what it does, and the classes whose fields are arguments: title, file and name.
-PAGES: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
-    "pgpo": (
-        "Train a model by physics-guided policy optimization.",
-        (
-            ("questions", "cli/pgpo.py", "PGPOScriptArguments"),
-            ("PGPO", "pgpo/config.py", "PGPOConfig"),
-        ),
-    ),
-    "iga": (
-        "Fine-tune a model by invariant gradient alignment on logical isomers.",
-        (("isomers", "cli/iga.py", "IGAScriptArguments"), ("IGA", "iga/config.py", "IGAConfig")),
-    ),
-}
-# Of TRL's and of accelerate's launcher.
+# TRL's and accelerate's that matter: of both commands, and of one.
 USUAL = {
     "model_name_or_path": "A folder, a hub id, or 'default' for the embedded model.",
     "output_dir": "The run folder.",
@@ -36,12 +22,6 @@ USUAL = {
     "per_device_train_batch_size": "Sequences of a micro-batch; of PGPO, rollouts.",
     "gradient_accumulation_steps": "Micro-batches of a step.",
     "gradient_checkpointing": "Whether activations are computed again, which saves memory.",
-    "num_generations": "Rollouts of a question.",
-    "max_prompt_length": "Longest prompt in tokens.",
-    "max_completion_length": "Longest rollout in tokens.",
-    "temperature": "Of rollouts.",
-    "max_length": "Longest sequence in tokens.",
-    "chat_template_kwargs": "What chat templates take, e.g. '{\"enable_thinking\": false}'.",
     "dtype": "Precision of the weights; by default what the machine is quick in.",
     "bf16": "Whether products are in bfloat16; by default where the machine is quick in it.",
     "logging_steps": "Steps between lines of metrics.jsonl (report_to).",
@@ -50,30 +30,43 @@ USUAL = {
     "seed": "Of everything random.",
     "num_processes": "Processes, a GPU each, or all on the CPU where there is none.",
 }
-_ONLY = {
+_ROLLOUTS = {
+    "num_generations": "Rollouts of a question.",
+    "max_prompt_length": "Longest prompt in tokens.",
+    "max_completion_length": "Longest rollout in tokens.",
+    "temperature": "Of rollouts.",
+    "chat_template_kwargs": "What chat templates take, e.g. '{\"enable_thinking\": false}'.",
+}
+# Command -> what it does; title, file and class of arguments; those of TRL's beside `USUAL`.
+PAGES = {
     "pgpo": (
-        *("num_generations", "max_prompt_length", "max_completion_length", "temperature"),
-        "chat_template_kwargs",
+        "Train a model by physics-guided policy optimization.",
+        {"questions": "cli/pgpo.py:PGPOScriptArguments", "PGPO": "pgpo/config.py:PGPOConfig"},
+        _ROLLOUTS,
     ),
-    "iga": ("max_length",),
+    "iga": (
+        "Fine-tune a model by invariant gradient alignment on logical isomers.",
+        {"isomers": "cli/iga.py:IGAScriptArguments", "IGA": "iga/config.py:IGAConfig"},
+        {"max_length": "Longest sequence in tokens."},
+    ),
 }
 
 
 def page(command: str) -> str:
     """The text for one of `PAGES`."""
-    text, sections = PAGES[command]
+    text, sections, usual = PAGES[command]
     parts = [f"usage: poise {command} [--flags] [--config FILE.yaml]", text]
-    for title, file, name in sections:
-        parts.append("\n".join([f"{title}:", *(_line(*one) for one in _options(file, name))]))
-    others = {name for other, names in _ONLY.items() if other != command for name in names}
-    usual = [_line(name, "", text) for name, text in USUAL.items() if name not in others]
-    parts.append("\n".join(["most used of TRL's and accelerate's:", *usual]))
+    for title, place in sections.items():
+        parts.append("\n".join([f"{title}:", *(_line(*one) for one in _options(place))]))
+    lines = [_line(name, "", text) for name, text in (USUAL | usual).items()]
+    parts.append("\n".join(["most used of TRL's and accelerate's:", *lines]))
     parts.append(f"`poise {command} --help-all` lists all of them. FILE.yaml may hold any of them.")
     return "\n\n".join(parts)
 
 
-def _options(file: str, name: str) -> Iterator[tuple[str, str, str]]:
+def _options(place: str) -> Iterator[tuple[str, str, str]]:
     """Name, default and help of each field `name: type = option(default, "help")` of a class."""
+    file, _, name = place.partition(":")
     tree = ast.parse((_PACKAGE / file).read_text(encoding="utf-8"))
     (found,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name]
     for field in found.body:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import CommandParser, option
-from .main import dispatch, listed
+from .main import dispatch
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,16 +62,8 @@ class GenerateArguments:
 
 def main(argv: list[str]) -> int:
     """Run the subcommand that the first word names."""
-    return dispatch(argv, SUBCOMMANDS, usage)
-
-
-def usage() -> str:
-    """What `poise isomers --help` prints."""
-    return (
-        "usage: poise isomers SUBCOMMAND [--flags]\n\n"
-        f"Problems of the same logic in several domains.\n\nsubcommands:\n{listed(SUBCOMMANDS)}\n\n"
-        "`poise isomers SUBCOMMAND --help` lists the flags of a subcommand."
-    )
+    about = "Problems of the same logic in several domains."
+    return dispatch(argv, SUBCOMMANDS, "poise isomers", about)
 
 
 def generate(argv: list[str]) -> int:

@@ -90,19 +90,11 @@ def build(arguments: BuildArguments) -> Summary:
         TeacherError: the teacher cannot be asked; what is finished is in the journal.
     """
     # Imported late, so that --help needs no HTTP library.
-    from ..isomers.build import (
-        EndpointTeacher,
-        Limits,
-        Plan,
-        finish,
-        open_journal,
-        read_problems,
-        tell_all,
-    )
+    from ..isomers import build as builder
     from ..isomers.build.build import beside, missing
 
-    limits = Limits(arguments.max_overlap, arguments.slack)
-    plan = Plan(tuple(arguments.domains), arguments.attempts, limits, arguments.min_domains)
+    limits = builder.Limits(arguments.max_overlap, arguments.slack)
+    plan = builder.Plan(tuple(arguments.domains), arguments.attempts, limits, arguments.min_domains)
     source, output = _files(arguments)
     journal_path = beside(output, "journal")
     if output.exists() and not journal_path.exists() and not arguments.overwrite:
@@ -110,16 +102,16 @@ def build(arguments: BuildArguments) -> Summary:
             f"output: expected a new file or one with its journal, found {output} alone; give "
             "another, or replace it (--overwrite)"
         )
-    problems = read_problems(source)
+    problems = builder.read_problems(source)
     teacher = _make_teacher(arguments)
     if arguments.overwrite:
         journal_path.unlink(missing_ok=True)
-    with open_journal(output, problems, plan, teacher) as journal:
+    with builder.open_journal(output, problems, plan, teacher) as journal:
         if missing(journal, problems, plan):
-            if isinstance(teacher, EndpointTeacher):
+            if isinstance(teacher, builder.EndpointTeacher):
                 teacher.check()
-            tell_all(journal, problems, plan, teacher)
-        return finish(journal, problems, plan, output)
+            builder.tell_all(journal, problems, plan, teacher)
+        return builder.finish(journal, problems, plan, output)
 
 
 def _files(arguments: BuildArguments) -> tuple[Path, Path]:

@@ -56,37 +56,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         use_free_cores()  # before torch is loaded
     if name:
         words = ["--help" if word == "--help-all" else word for word in words]
+    about = f"Poise {__version__}: stable and robust post-training of language models."
+    commands = COMMANDS | (_OLD if name in _OLD else {})
     return guard(
-        f"poise {name}".rstrip(), lambda: dispatch(words, COMMANDS | _OLD, usage, "command")
+        f"poise {name}".rstrip(), lambda: dispatch(words, commands, "poise", about, "command")
     )
-
-
-def usage() -> str:
-    """What `poise --help` prints."""
-    return (
-        "usage: poise COMMAND [--flags] [--config FILE.yaml]\n\n"
-        "Stable and robust post-training of language models.\n\n"
-        f"commands:\n{listed(COMMANDS)}\n\n"
-        "`poise COMMAND --help` lists the flags of a command, which a YAML file may hold too.\n"
-        "`poise --version` prints the version."
-    )
-
-
-def listed(commands: Commands) -> str:
-    """A line for each command."""
-    return "\n".join(f"  {name:<10}{text}" for name, (text, _) in commands.items())
 
 
 def dispatch(
-    argv: list[str], commands: Commands, usage: Callable[[], str], kind: str = "subcommand"
+    argv: list[str], commands: Commands, prog: str, about: str, kind: str = "subcommand"
 ) -> int:
     """Run the command that the first word names.
 
     Args:
         argv: the words of the command line.
         commands: what there is.
-        usage: makes the text for `--help`.
-        kind: what an error calls a command.
+        prog: what to type before the command.
+        about: what `--help` says before it lists the commands.
+        kind: what help and errors call a command.
 
     Returns:
         The exit status: the command's, 2 without a word.
@@ -95,7 +82,13 @@ def dispatch(
         ValueError: there is no such command.
     """
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage(), file=sys.stdout if argv else sys.stderr)
+        lines = "\n".join(f"  {name:<10}{text}" for name, (text, _) in commands.items())
+        print(
+            f"usage: {prog} {kind.upper()} [--flags] [--config FILE.yaml]\n\n{about}\n\n"
+            f"{kind}s:\n{lines}\n\n"
+            f"`{prog} {kind.upper()} --help` lists the flags, which a YAML file may hold too.",
+            file=sys.stdout if argv else sys.stderr,
+        )
         return 0 if argv else 2
     name, *rest = argv
     if name not in commands:

@@ -1,14 +1,15 @@
 """Jobs in processes of their own, as many as share the cores well, and how far they are.
 
-A job is a function of some module, called as ``function(tell, **arguments)``; ``tell(share, text)``
-says how much of it is done. What jobs print goes into a log. This process imports no torch, so that
-there is something to see at once.
+A job is a function, called as ``function(tell, **arguments)``; ``tell(share, text)`` says how much
+of it is done. What jobs print goes into a log. Their modules, and torch, are imported in their
+processes alone, so that there is something to see at once.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pkgutil
 import queue
 import time
 import traceback
@@ -35,13 +36,13 @@ class Job:
 
     Args:
         name: What the screen calls it.
-        work: A function at the top of a module.
+        work: A function, as "module:name".
         arguments: Its arguments by name, beside `tell`.
         cost: About how many seconds of a core it takes on a small machine.
     """
 
     name: str
-    work: Callable[..., None]
+    work: str
     arguments: dict[str, Any]
     cost: float
 
@@ -142,7 +143,7 @@ def _work(waiting: Any, said: Any, log: str) -> None:
 
         try:
             tell(0.0, "starting")
-            job.work(tell, **job.arguments)
+            pkgutil.resolve_name(job.work)(tell, **job.arguments)
         except BaseException as error:
             traceback.print_exc()
             said.put((job.name, None, " ".join(str(error).split()) or type(error).__name__))
