@@ -35,7 +35,7 @@ MODES: dict[str, dict[str, Any]] = {
         "distillation_add_tail": True,
     },
 }
-SIDES = {f"{host}_{mode}": (host, mode) for host in ("poise", "trl") for mode in MODES}
+SIDES = {f"{library}_{mode}": (library, mode) for library in ("poise", "trl") for mode in MODES}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Side:
     """A trainer that takes one step on a given batch whenever it is asked to."""
 
     def __init__(self, side: str, setting: Setting, folder: str) -> None:
-        host, mode = SIDES[side]
+        library, mode = SIDES[side]
         self.setting, self.clock = setting, Clock(setting.device)
         config = MODES[mode] | {
             "output_dir": os.path.join(folder, side),
@@ -105,7 +105,7 @@ class Side:
                 "generation_kwargs": {"min_new_tokens": length},
                 "include_environment_feedback": True,
             }
-        if host == "poise":  # against a reference the first multiplier would be 1
+        if library == "poise":  # against a reference the first multiplier would be 1
             arguments = PGPOConfig(**config, multiplier="distance", signal_reference="none")
             build, self.distance = PGPOTrainer, arguments.distance_control()
         else:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from poise.evaluate.statistics import Interval, mean_interval, run_interval
@@ -48,15 +49,12 @@ def interval_of(values: Sequence[float], is_rate: bool = False) -> Interval | No
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
-def compare(
-    baseline: Mapping[int, float], method: Mapping[int, float], test: str = "t"
-) -> Comparison | None:
-    """Paired difference by seed; None if no seed is in both.
+def compare(baseline: Mapping[int, float], method: Mapping[int, float]) -> Comparison | None:
+    """Difference by seed, with Student's paired test; None if no seed is in both.
 
     Args:
         baseline: Seed -> value.
         method: Likewise.
-        test: "t" for Student's paired test, "wilcoxon" for signed ranks (exact for few seeds).
     """
     seeds = sorted(set(baseline) & set(method))
     if not seeds:
@@ -67,7 +65,7 @@ def compare(
     # What differs by rounding alone is equal, and equal differences have no spread.
     scale = max(float(np.abs([before, after]).max()), 1e-300)
     differences[np.abs(differences) <= _EQUAL * scale] = 0.0
-    p_value = _p_value(differences, scale, test) if len(seeds) > 1 else None
+    p_value = _p_value(differences, scale) if len(seeds) > 1 else None
     return Comparison(
         len(seeds), float(differences.mean()), interval_of(differences.tolist()), p_value
     )
@@ -76,28 +74,20 @@ def compare(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction: the family-wise error holds over all of them.
 
-    Raises:
-        ImportError: statsmodels is not installed.
-
     Source: Holm, Scandinavian Journal of Statistics 6 (1979).
     """
+    from statsmodels.stats.multitest import multipletests
+
     if not p_values:
         return []
-    try:
-        from statsmodels.stats.multitest import multipletests
-    except ImportError:
-        raise ImportError(
-            "tables of experiments: expected statsmodels, found none; install poise[bench]"
-        ) from None
     return [float(p) for p in multipletests(p_values, method="holm")[1]]
 
 
-def _p_value(
-    differences: np.ndarray[tuple[int], np.dtype[np.float64]], scale: float, test: str
-) -> float:
-    """Choice: without any difference p is 1; without spread, where t is infinite, ranks decide."""
+def _p_value(differences: NDArray[np.float64], scale: float) -> float:
+    """Choice: without any difference p is 1; without spread, where t is infinite, Wilcoxon's signed
+    ranks decide."""
     if not differences.any():
         return 1.0
-    if test == "t" and np.ptp(differences) > _EQUAL * scale:
+    if np.ptp(differences) > _EQUAL * scale:
         return float(stats.ttest_1samp(differences, 0.0).pvalue)
     return float(stats.wilcoxon(differences).pvalue)

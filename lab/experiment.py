@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-METHOD, SEED = "method", "seed"  # names in a run's settings that are the harness's own
+METHOD, SEED = "method", "seed"  # settings of a run that the harness sets
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,9 @@ class Column:
         percent: Whether a rate in [0, 1] is shown in percent.
         compare: Whether it is compared with the baseline (or a method's partner), and so counts
             among the comparisons; or the name of a method with which all are compared instead.
-        test: The paired test: Student's t, or Wilcoxon's signed ranks.
         of: The figure, where the column's name is another.
         over, by: A figure of each method and seed that comes from several runs, reduced over the
-            axis `over`: its mean, max or min; its trend, the change a unit of `over` (least
+            axis `over`: its mean or max; its trend, the change a unit of `over` (least
             squares); the slope of its logarithm against that of `over` (likewise); or its range,
             in decades of `over`: the longest stretch of neighbouring values at which it is within
             `margin` of what the baseline has, in the same seed, where its mean over seeds is best;
@@ -60,10 +59,9 @@ class Column:
     better: Literal["higher", "lower"] | None = None
     percent: bool = False
     compare: bool | str = True
-    test: Literal["t", "wilcoxon"] = "t"
     of: str | None = None
     over: str | None = None
-    by: Literal["mean", "max", "min", "trend", "slope", "range"] | None = None
+    by: Literal["mean", "max", "trend", "slope", "range"] | None = None
     margin: float = 0.0
 
 

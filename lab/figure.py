@@ -6,11 +6,11 @@ differences to the baseline where there are any.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 
 from poise.evaluate.measures import shown
 from poise.evaluate.plots import COLOURS
-from poise.evaluate.statistics import Interval
 
 from .comparisons import Comparison
 from .experiment import Experiment, Plot
@@ -26,23 +25,20 @@ from .tables import Row, Section
 
 _MARKERS = "os^Dv<>"
 _DASHES = ("-", "--", ":")
+_LINE: dict[str, Any] = {"markersize": 4, "linewidth": 1.4, "capsize": 2.5}
 
 
 def save(experiment: Experiment, sections: Sequence[Section], folder: Path) -> list[Path]:
-    """Write `figure.png` and `figure.svg`; the same results give the same files.
+    """Write `figure.png`; the same results give the same file.
 
     Returns:
         What was written; nothing where the experiment describes no figure.
     """
     if experiment.plot is None:
         return []
-    paths = [folder / "figure.png", folder / "figure.svg"]
-    with matplotlib.rc_context({"svg.hashsalt": "poise"}):
-        figure = draw(experiment, experiment.plot, sections)
-        for path in paths:
-            date = {"Date": None} if path.suffix == ".svg" else {}
-            figure.savefig(path, dpi=160, metadata=date)
-    return paths
+    path = folder / "figure.png"
+    draw(experiment, experiment.plot, sections).savefig(path, dpi=160)
+    return [path]
 
 
 def draw(experiment: Experiment, plot: Plot, sections: Sequence[Section]) -> Figure:
@@ -95,19 +91,19 @@ def _side_by_side(
 ) -> None:
     unit = 100.0 if section.column.percent else 1.0
     baseline, compared = experiment.baseline, any(row.comparison for row in rows)
-    points: list[Row | Comparison] = [
-        row.comparison if compared and row.comparison else row
-        for row in rows
-        if bool(row.comparison) == compared
-    ]
+    rows = [row for row in rows if bool(row.comparison) == compared]
+    points: list[Row | Comparison] = [row.comparison or row for row in rows]
     names = [
         row.method + (f"\nto {row.partner}" if row.partner not in (None, baseline) else "")
         for row in rows
-        if bool(row.comparison) == compared
     ]
     for place, point in enumerate(points):
         if point.mean is not None:
-            _point(axes, place, point.mean, point.interval, unit)
+            low, high = _ends(point)
+            errors = unit * np.array([[point.mean - low], [high - point.mean]])
+            axes.errorbar(
+                unit * point.mean, place, xerr=errors, color=COLOURS[0], marker="o", **_LINE
+            )
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)  # the first method on top
     label = f"{section.name}{', %' if section.column.percent else ''}"
@@ -120,18 +116,12 @@ def _side_by_side(
         axes.set_xscale("log", nonpositive="clip")
 
 
-def _point(axes: Axes, place: int, mean: float, interval: Interval | None, unit: float) -> None:
-    low, high = (interval.low, interval.high) if interval else (mean, mean)
-    axes.errorbar(
-        [unit * mean],
-        [place],
-        xerr=unit * np.array([[mean - low], [high - mean]]),
-        color=COLOURS[0],
-        marker="o",
-        markersize=4,
-        linewidth=1.4,
-        capsize=2.5,
-    )
+def _ends(point: Row | Comparison) -> tuple[float, float]:
+    """Of the interval; the mean itself where there is none."""
+    if point.interval is not None:
+        return point.interval.low, point.interval.high
+    mean = math.nan if point.mean is None else point.mean
+    return mean, mean
 
 
 def _curves(
@@ -148,10 +138,7 @@ def _curves(
         xs, labels = _places(experiment, plot, section, own)
         known = [(x, row) for x, row in zip(xs, own, strict=True) if row.mean is not None]
         means = np.array([row.mean for _, row in known], dtype=float)
-        ends = [
-            (row.interval.low, row.interval.high) if row.interval else (row.mean,) * 2
-            for _, row in known
-        ]
+        ends = [_ends(row) for _, row in known]
         low, high = np.array(ends, dtype=float).reshape(-1, 2).T
         axes.errorbar(
             [x for x, _ in known],
@@ -161,9 +148,7 @@ def _curves(
             color=COLOURS[i % len(COLOURS)],
             marker=_MARKERS[i % len(_MARKERS)],
             linestyle=_DASHES[i // len(COLOURS) % len(_DASHES)],
-            markersize=4,
-            linewidth=1.4,
-            capsize=2.5,
+            **_LINE,
         )
         if labels:
             axes.set_xticks(range(len(labels)), labels)

@@ -1,14 +1,10 @@
-"""A table as text: Markdown for a file, rich for a terminal."""
+"""A table as text, in Markdown."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from poise.evaluate.measures import percent, points, shown
 from poise.evaluate.statistics import Interval
@@ -20,42 +16,19 @@ from .tables import Row, Section, comparisons
 
 SIGNIFICANT = 0.05
 _LISTED = 20  # missing runs that are named
-_TESTS = {"t": "paired t-test", "wilcoxon": "Wilcoxon's signed ranks"}
 
 
 def markdown(
     experiment: Experiment, records: Mapping[str, Record], sections: Sequence[Section]
 ) -> str:
     """The page that stands beside the results."""
-    lines = [f"# {experiment.name}", "", *_join(introduction(experiment, records, sections))]
+    parts = [f"# {experiment.name}", *introduction(experiment, records, sections)]
     for section in sections:
         header, rows = cells(experiment, section)
         numbers = len(section.axes) + 1
-        lines += [f"## {title(section)}", "", _line(header)]
-        lines += [_line(["---" if i < numbers else "---:" for i in range(len(header))])]
-        lines += [*map(_line, rows), ""]
-    return "\n".join([*lines, *_join(ran_on(experiment, records))]).rstrip() + "\n"
-
-
-def show(
-    experiment: Experiment,
-    records: Mapping[str, Record],
-    sections: Sequence[Section],
-    console: Console,
-) -> None:
-    """Print the same."""
-    for paragraph in introduction(experiment, records, sections):
-        console.print(Text(paragraph))
-    for section in sections:
-        header, rows = cells(experiment, section)
-        table = Table(title=Text(title(section), style="bold"), title_justify="left")
-        for i, name in enumerate(header):
-            table.add_column(name, justify="right" if i > len(section.axes) else "left")
-        for row in rows:
-            table.add_row(*(_rich(cell) for cell in row))
-        console.print(table)
-    for paragraph in ran_on(experiment, records):
-        console.print(Text(paragraph, style="dim"))
+        rule = ["---" if i < numbers else "---:" for i in range(len(header))]
+        parts += [f"## {title(section)}", "\n".join(map(_line, [header, rule, *rows]))]
+    return "\n\n".join([*parts, *ran_on(experiment, records)]) + "\n"
 
 
 def introduction(
@@ -75,13 +48,12 @@ def introduction(
         result = "holds" if holds else "does NOT hold, so that nothing is compared"
         paragraphs.append(f"Validity rule: {result}. {'; '.join(map(str, found))}.")
     if count := comparisons(sections):
-        tests = {_TESTS[s.column.test] for s in sections if any(r.comparison for r in s.rows)}
         partners = {row.partner for s in sections for row in s.rows if row.comparison}
         others = ", where no other is named" if partners - {experiment.baseline} else ""
         paragraphs.append(
             f"Differences are to {experiment.baseline or 'the method named'}{others}, paired by "
-            f"seed; p is of the {' or '.join(sorted(tests))} after Holm's correction for all "
-            f"{count} comparisons here. Bold: p < {SIGNIFICANT}."
+            f"seed; p is of the paired t-test after Holm's correction for all {count} comparisons "
+            f"here. Bold: p < {SIGNIFICANT}."
         )
     if absent:
         rest = f"; and {len(absent) - _LISTED} more" if len(absent) > _LISTED else ""
@@ -175,14 +147,5 @@ def _described(parts: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
 
 
-def _join(paragraphs: Sequence[str]) -> list[str]:
-    return [line for paragraph in paragraphs for line in (paragraph, "")]
-
-
 def _line(texts: Sequence[str]) -> str:
     return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
-
-
-def _rich(text: str) -> Text:
-    is_bold = text.startswith("**") and text.endswith("**")
-    return Text(text.strip("*"), style="bold") if is_bold else Text(text)

@@ -1,8 +1,14 @@
-"""The results of an experiment: one JSON line a run, added, never edited."""
+"""The results of an experiment: one JSON line a run.
+
+New lines are appended to `results.jsonl`, in plain text: an append survives a kill, and a change
+can be read in a diff. `Results.compress` moves the lines of a finished experiment into
+`results.jsonl.xz`.
+"""
 
 from __future__ import annotations
 
 import json
+import lzma
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-FILE = "results.jsonl"
+FILE, COMPRESSED = "results.jsonl", "results.jsonl.xz"
 _LOCKS = ".locks"
 _NEEDED = ("key", "config", "figures")
 
@@ -19,9 +25,9 @@ Record = Mapping[str, Any]
 
 
 class Results:
-    """`results.jsonl` of a folder, shared by any number of processes.
+    """The result lines of a folder, shared by any number of processes.
 
-    Whoever works on a run holds the lock of its key, whoever adds a line that of the file. The
+    Whoever works on a run holds the lock of its key; whoever writes, that of the results. The
     operating system frees the locks of a process that is killed.
 
     Args:
@@ -29,23 +35,28 @@ class Results:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
+        self.path, self.compressed = folder / FILE, folder / COMPRESSED
         self._locks = folder / _LOCKS
 
     def read(self) -> tuple[dict[str, Record], list[int]]:
-        """Lines by key, and the numbers of lines that a kill has cut off.
+        """Lines by key, and the numbers of plain lines that a kill has cut off.
 
-        A key that stands twice counts as it stands first.
+        The first line of a key counts; plain lines come before compressed ones.
         """
+        # In this order: lines that `compress` moves meanwhile are found in the second place.
+        plain = self.path.read_bytes() if self.path.is_file() else b""
+        packed = lzma.decompress(self.compressed.read_bytes()) if self.compressed.is_file() else b""
         records: dict[str, Record] = {}
         damaged = []
-        lines = self.path.read_bytes().split(b"\n") if self.path.is_file() else []
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(plain.split(b"\n"), start=1):
             record = _parsed(line)
             if record is not None:
                 records.setdefault(record["key"], record)
             elif line.strip():
                 damaged.append(number)
+        for line in packed.splitlines():
+            record = json.loads(line)
+            records.setdefault(record["key"], record)
         return records, damaged
 
     def append(self, record: Record) -> None:
@@ -54,13 +65,27 @@ class Results:
         Raises:
             ValueError, TypeError: a value is no JSON, such as NaN.
         """
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        line = _line(record)
         with self._lock("results", timeout=-1), self.path.open("ab+") as file:
-            if file.tell() and not self._ends_well():
-                line = b"\n" + line  # a kill has cut off the last one
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    line = b"\n" + line  # a kill has cut off the last one
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
+
+    def compress(self) -> None:
+        """Move all lines into the compressed file; those that a kill has cut off are dropped."""
+        with self._lock("results", timeout=-1):
+            if not self.path.is_file():
+                return
+            records, _ = self.read()
+            content = b"".join(map(_line, records.values()))
+            part = self.compressed.with_suffix(".part")
+            part.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
+            part.replace(self.compressed)
+            self.path.unlink()
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
@@ -76,14 +101,13 @@ class Results:
         finally:
             lock.release()
 
-    def _ends_well(self) -> bool:
-        with self.path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
-
     def _lock(self, name: str, timeout: float) -> FileLock:
         self._locks.mkdir(exist_ok=True)
         return FileLock(self._locks / f"{name}.lock", timeout=timeout)
+
+
+def _line(record: Record) -> bytes:
+    return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def _parsed(line: bytes) -> Record | None:

@@ -40,7 +40,7 @@ class Outcome:
         status: "done"; "failed", which leaves no line; or "elsewhere": another process has done it
             or is at it.
         seconds: How long it took.
-        error: The traceback of a failed one, or what is known of one that was killed.
+        error: The traceback of a run that failed, or what is known of one that was killed.
     """
 
     run: Run
@@ -56,8 +56,8 @@ def missing(experiment: Experiment) -> list[Run]:
     return sorted(runs, key=lambda run: not validity.ruled(experiment, run))
 
 
-def check_runs(experiment: Experiment) -> None:
-    """Ask the study whether it takes the settings of every run.
+def check(experiment: Experiment, missing: Iterable[Run]) -> None:
+    """Ask the study whether it takes the settings of every run, and finds the data of missing ones.
 
     Raises:
         ValueError: it does not.
@@ -69,31 +69,22 @@ def check_runs(experiment: Experiment) -> None:
                 study.check(copy.deepcopy(dict(run.config)))
             except ValueError as error:
                 raise ValueError(f"{experiment.name}, {run}: {error}") from None
-
-
-def check_data(runs: Iterable[Run]) -> None:
-    """Ask the study of runs that are to be done whether it finds its data.
-
-    Raises:
-        ValueError: it does not.
-    """
-    for run in runs:
-        study = studies.load(run.study)
-        if hasattr(study, "check_data"):
+    if hasattr(study, "check_data"):
+        for run in missing:
             study.check_data(run.config)
 
 
 def run_all(
     experiment: Experiment, runs: Sequence[Run], limit: int | None = None, jobs: int = 1
 ) -> Iterator[Outcome]:
-    """Do runs, and tell of each one when it is over.
+    """Do runs; yields the outcome of each when it is over.
 
-    Those that a validity rule looks at come first. Where it does not hold then, no other is begun.
+    Those that a validity rule looks at come first. If it does not hold then, no other is begun.
 
     Args:
         experiment: Whose runs they are.
         runs: Which, in this order.
-        limit: End after so many that were done or failed here.
+        limit: End after this number of runs that were done or failed here.
         jobs: Processes at once; with 1 the runs are done in this process.
 
     Raises:
@@ -130,7 +121,7 @@ def do(results: Results, run: Run) -> Outcome:
             return Outcome(run, "elsewhere")
         began, clock, busy = datetime.now(UTC), time.perf_counter(), time.process_time()
         try:
-            # A copy: the host writes into settings such as `model_init_kwargs`.
+            # A copy: TRL writes into settings such as `model_init_kwargs`.
             figures = studies.load(run.study).run(copy.deepcopy(dict(run.config)))
             seconds = time.perf_counter() - clock
             results.append(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
+import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -13,22 +15,12 @@ import yaml
 
 from . import studies
 from .experiment import METHOD, SEED, Column, Experiment, Plot, Rule
-from .values import is_whole, known, mapping, plain
 
 FILE = "experiment.yaml"
 FOLDER = Path("experiments")
-_KEYS = (
-    "study",
-    "fixed",
-    "methods",
-    "grid",
-    "seeds",
-    "baseline",
-    "partners",
-    "validity",
-    "table",
-    "figure",
-)
+_NEEDED = ("study", "methods", "seeds", "table")
+_KEYS = (*_NEEDED, "fixed", "grid", "baseline", "partners", "validity", "figure")
+_NUMBER = re.compile(r"[+-]?\d[\d_]*\.?\d*([eE][+-]?\d+)?")
 
 
 class ExperimentError(ValueError):
@@ -66,8 +58,8 @@ def load(folder: Path) -> Experiment:
     `Rule`; `figure`, the fields of `Plot`.
 
     Raises:
-        ExperimentError: a key or value is not as it is to be; the message says which, what was
-            expected and what was found.
+        ExperimentError: a key or value is wrong; the message says which, what was expected and
+            what was found.
     """
     file = folder / FILE
     try:
@@ -75,91 +67,98 @@ def load(folder: Path) -> Experiment:
     except yaml.YAMLError as error:
         raise ExperimentError(f"{file}: expected YAML, found {error}") from None
     try:
-        return _experiment(folder, mapping(content, "the file"))
+        return _experiment(folder, _mapping(content, "the file"))
     except ValueError as error:
         raise ExperimentError(f"{file}: {error}") from None
 
 
 def _experiment(folder: Path, content: Mapping[str, Any]) -> Experiment:
-    known(content, _KEYS, "the file")
-    needed = ("study", "methods", "seeds", "table")
-    absent = [key for key in needed if content.get(key) in (None, "", {}, [])]
-    if absent:
+    _known(content, _KEYS, "the file")
+    if absent := [key for key in _NEEDED if content.get(key) in (None, "", {}, [])]:
         raise ValueError(f"expected {', '.join(map(repr, absent))}, found none")
     studies.require(content["study"], "study")
-    methods = mapping(content["methods"], "methods")
+    parts = {
+        key: _mapping(content.get(key) or {}, key)
+        for key in ("methods", "table", "fixed", "grid", "partners")
+    }
     experiment = Experiment(
         folder=folder,
         study=content["study"],
         methods={
-            str(name): mapping(own or {}, f"methods: {name}") for name, own in methods.items()
+            str(name): _mapping(own or {}, f"methods: {name}")
+            for name, own in parts["methods"].items()
         },
         seeds=_seeds(content["seeds"]),
         table={
             name: _fields(Column, settings or {}, f"table: {name}")
-            for name, settings in mapping(content["table"], "table").items()
+            for name, settings in parts["table"].items()
         },
-        fixed=mapping(content.get("fixed") or {}, "fixed"),
-        grid={
-            axis: _values(axis, values)
-            for axis, values in mapping(content.get("grid") or {}, "grid").items()
-        },
+        fixed=parts["fixed"],
+        grid={axis: _values(axis, values) for axis, values in parts["grid"].items()},
         baseline=content.get("baseline"),
-        partners=mapping(content.get("partners") or {}, "partners"),
+        partners=parts["partners"],
         plot=_plot(content.get("figure")),
-        validity=_rules(content.get("validity") or [], methods),
+        validity=_rules(content.get("validity") or [], parts["methods"]),
     )
     _check_settings(experiment)
-    _check_shown(experiment)
+    _check_table(experiment)
+    if experiment.plot is not None:
+        _check_plot(experiment, experiment.plot)
     return experiment
 
 
 def _check_settings(experiment: Experiment) -> None:
     taken = {METHOD, SEED, *experiment.grid}
-    parts = [("fixed", experiment.fixed)]
-    parts += [(f"methods: {name}", own) for name, own in experiment.methods.items()]
-    for where, settings in parts:
+    parts = {"fixed": experiment.fixed}
+    parts |= {f"methods: {name}": own for name, own in experiment.methods.items()}
+    for where, settings in parts.items():
         for name, value in settings.items():
             if name in taken:
                 raise ValueError(
-                    f"{where}: {name!r} has a place of its own (grid, methods or seeds), expected "
-                    "it there alone"
+                    f"{where}: {name!r} has its own place (grid, methods or seeds), expected it "
+                    "there alone"
                 )
-            plain(value, f"{where}: {name}")
+            _plain(value, f"{where}: {name}")
     if {METHOD, SEED} & set(experiment.grid):
-        raise ValueError(f"grid: {METHOD!r} and {SEED!r} have keys of their own")
+        raise ValueError(f"grid: {METHOD!r} and {SEED!r} have their own keys")
     if experiment.baseline is not None:
-        known([experiment.baseline], experiment.methods, "baseline")
+        _known([experiment.baseline], experiment.methods, "baseline")
     for method, partner in experiment.partners.items():
-        known([method, partner], experiment.methods, "partners")
+        _known([method, partner], experiment.methods, "partners")
 
 
-def _check_shown(experiment: Experiment) -> None:
+def _check_table(experiment: Experiment) -> None:
     for name, column in experiment.table.items():
+        where = f"table: {name}"
         if bool(column.over) != bool(column.by):
-            raise ValueError(f"table: {name}: expected 'over' and 'by' together or none")
+            raise ValueError(f"{where}: expected 'over' and 'by' together or none")
         if not isinstance(column.compare, bool):
-            known([column.compare], experiment.methods, f"table: {name}: compare")
+            _known([column.compare], experiment.methods, f"{where}: compare")
         if column.over:
-            known([column.over], experiment.grid, f"table: {name}: over")
+            _known([column.over], experiment.grid, f"{where}: over")
+        where += f": by {column.by}"
         if column.by in ("trend", "slope", "range"):
-            where = f"table: {name}: by {column.by}"
-            _numbers(experiment, column.over, where, logarithmic=column.by != "trend")
+            _check_numbers(experiment, column.over, where, logarithmic=column.by != "trend")
         if column.by == "range":
-            _ranged(experiment, column.over, f"table: {name}: by range")
-    if (plot := experiment.plot) is None:
-        return
+            values = list(experiment.grid[column.over or ""])
+            if experiment.baseline is None:
+                raise ValueError(f"{where}: expected a baseline, found none")
+            if values != sorted(values):
+                raise ValueError(f"{where}: expected an axis that rises, found {values}")
+
+
+def _check_plot(experiment: Experiment, plot: Plot) -> None:
     direct = [name for name, column in experiment.table.items() if not column.of]
-    known(plot.y, direct, "figure: y")
-    known(plot.log, ("x", "y"), "figure: log")
-    known(plot.methods, experiment.methods, "figure: methods")
+    _known(plot.y, direct, "figure: y")
+    _known(plot.log, ("x", "y"), "figure: log")
+    _known(plot.methods, experiment.methods, "figure: methods")
     if plot.x is not None:
-        known([plot.x], experiment.grid, "figure: x")
+        _known([plot.x], experiment.grid, "figure: x")
     if "x" in plot.log:
-        _numbers(experiment, plot.x, "figure: log")
+        _check_numbers(experiment, plot.x, "figure: log")
 
 
-def _numbers(
+def _check_numbers(
     experiment: Experiment, axis: str | None, where: str, logarithmic: bool = True
 ) -> None:
     values = experiment.grid.get(axis or "", ())
@@ -168,28 +167,22 @@ def _numbers(
         raise ValueError(f"{where}: expected an axis of {expected}, found {list(values)}")
 
 
-def _ranged(experiment: Experiment, axis: str | None, where: str) -> None:
-    if experiment.baseline is None:
-        raise ValueError(f"{where}: expected a baseline, found none")
-    values = experiment.grid[axis or ""]
-    if list(values) != sorted(values):
-        raise ValueError(f"{where}: expected an axis that rises, found {list(values)}")
-
-
 def _fields(cls: type, settings: Any, where: str) -> Any:
     """A dataclass from settings, its literal types and switches checked."""
-    settings = mapping(settings, where)
-    known(settings, [field.name for field in dataclasses.fields(cls)], where)
+    settings = _mapping(settings, where)
+    _known(settings, [field.name for field in fields(cls)], where)
     for name, hint in get_type_hints(cls).items():
+        if name not in settings:
+            continue
         # Literal["a"] | None: the choices are two levels down.
         choices = [c for part in get_args(hint) for c in get_args(part) or [part]]
         choices = [c for c in choices if isinstance(c, str)]
-        if name in settings and choices and settings[name] not in choices:
-            expected = ", ".join(map(repr, choices))
+        expected = ", ".join(map(repr, choices))
+        if choices and settings[name] not in choices:
             raise ValueError(
                 f"{where}: {name}: expected one of {expected}, found {settings[name]!r}"
             )
-        if name in settings and hint is bool and not isinstance(settings[name], bool):
+        if hint is bool and not isinstance(settings[name], bool):
             raise ValueError(f"{where}: {name}: expected true or false, found {settings[name]!r}")
     return cls(**settings)
 
@@ -197,7 +190,7 @@ def _fields(cls: type, settings: Any, where: str) -> Any:
 def _plot(settings: Any) -> Plot | None:
     if settings is None:
         return None
-    settings = dict(mapping(settings, "figure"))
+    settings = dict(_mapping(settings, "figure"))
     if not settings.get("y"):
         raise ValueError("figure: expected 'y', found none")
     for name in ("y", "log", "methods"):
@@ -210,27 +203,25 @@ def _plot(settings: Any) -> Plot | None:
 def _rules(found: Any, methods: Mapping[str, Any]) -> tuple[Rule, ...]:
     if not isinstance(found, list):
         raise ValueError(f"validity: expected a list of rules, found {found!r}")
-    rules = []
     for settings in found:
-        known(settings, [field.name for field in dataclasses.fields(Rule)], "validity")
-        known([settings.get("method")], methods, "validity: method")
-        bounds = [settings.get(name) for name in ("at_least", "at_most")]
-        given = [bound for bound in bounds if bound is not None]
-        if not isinstance(settings.get("figure"), str) or not given:
+        _known(settings, [field.name for field in fields(Rule)], "validity")
+        _known([settings.get("method")], methods, "validity: method")
+        given = [settings.get(name) for name in ("at_least", "at_most")]
+        bounds = [bound for bound in given if bound is not None]
+        if not isinstance(settings.get("figure"), str) or not bounds:
             raise ValueError(
                 "validity: expected method, figure, and at_least or at_most, found "
                 f"{', '.join(settings)}"
             )
-        for bound in given:
+        for bound in bounds:
             if not isinstance(bound, int | float) or isinstance(bound, bool):
                 raise ValueError(f"validity: expected a number as a bound, found {bound!r}")
-        rules.append(Rule(**settings))
-    return tuple(rules)
+    return tuple(Rule(**settings) for settings in found)
 
 
 def _seeds(found: Any) -> tuple[int, ...]:
-    seeds = list(range(1, found + 1)) if is_whole(found) else found
-    if not isinstance(seeds, list) or not seeds or not all(map(is_whole, seeds)):
+    seeds = list(range(1, found + 1)) if type(found) is int else found
+    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int for seed in seeds):
         raise ValueError(f"seeds: expected whole numbers, or one n for 1 to n; found {found!r}")
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds: expected each one once, found {seeds}")
@@ -243,7 +234,41 @@ def _values(axis: str, found: Any) -> tuple[Any, ...]:
     for value in found:
         if isinstance(value, list | dict):
             raise ValueError(f"grid: {axis}: expected numbers, texts or switches, found {value!r}")
-        plain(value, f"grid: {axis}")
+        _plain(value, f"grid: {axis}")
     if len(set(found)) < len(found):
         raise ValueError(f"grid: {axis}: expected each value once, found {found}")
     return tuple(found)
+
+
+def _plain(value: Any, where: str) -> None:
+    """Refuse what is no JSON, and numbers that YAML takes for text."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{where}: expected numbers, texts, lists or null, found {value!r}"
+        ) from None
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        raise ValueError(
+            f"{where}: expected a number, found the text {value!r}; YAML wants a point and a sign "
+            "in numbers with an exponent: 1.0e-3"
+        )
+    if isinstance(value, dict):
+        value = list(value.values())
+    for part in value if isinstance(value, list) else ():
+        _plain(part, where)
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: expected names with values, found {value!r}")
+    return value
+
+
+def _known(found: Collection[Any], names: Collection[str], where: str) -> None:
+    """Refuse names that are not known; the message says which is near."""
+    for name in found:
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
+            raise ValueError(f"{where}: unknown name {name!r}; {hint}")

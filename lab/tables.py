@@ -73,7 +73,7 @@ def build(experiment: Experiment, records: Mapping[str, Record]) -> list[Section
 
     Args:
         experiment: Says what is shown.
-        records: Result lines by key; those of other settings are left out.
+        records: Result lines by key; those of other settings do not count.
 
     Raises:
         ValueError: no line has a figure that the table names, or it is no number.
@@ -113,7 +113,7 @@ def _section(
         partner = experiment.partner(method, column) if is_valid else None
         row = Row(place, method, by_seed, interval, partner)
         if row.partner is not None:
-            comparison = compare(values[place, row.partner], by_seed, column.test)
+            comparison = compare(values[place, row.partner], by_seed)
             row = replace(row, comparison=comparison)
         rows.append(row)
     return Section(name, column, axes, tuple(rows))
@@ -201,7 +201,6 @@ def _range_to(baseline: Along, column: Column) -> Reduction:
 _REDUCTIONS: Mapping[str, Reduction] = {
     "mean": lambda x, y, seed: float(np.mean(y)),
     "max": lambda x, y, seed: max(y),
-    "min": lambda x, y, seed: min(y),
     "trend": _trend,
     "slope": _slope,
 }

@@ -53,7 +53,17 @@ def verdicts(experiment: Experiment, records: Mapping[str, Record]) -> list[Verd
     Raises:
         ValueError: a result has no such figure.
     """
-    return [_verdict(experiment, records, rule) for rule in experiment.validity]
+    found = []
+    for rule in experiment.validity:
+        runs = [run for run in experiment.runs() if run.place[METHOD] == rule.method]
+        done = [run for run in runs if run.key in records]
+        for run in done:
+            if rule.figure not in records[run.key]["figures"]:
+                raise ValueError(f"validity: no figure {rule.figure!r} in the result of {run}")
+        values = [float(records[run.key]["figures"][rule.figure]) for run in done]
+        mean = statistics.fmean(values) if values else None
+        found.append(Verdict(rule, mean, len(runs) - len(done)))
+    return found
 
 
 def require(experiment: Experiment, records: Mapping[str, Record]) -> None:
@@ -70,17 +80,3 @@ def require(experiment: Experiment, records: Mapping[str, Record]) -> None:
             f"{experiment.name}: its validity rule {state}, so no other run is begun: "
             f"{'; '.join(map(str, broken))}"
         )
-
-
-def _verdict(experiment: Experiment, records: Mapping[str, Record], rule: Rule) -> Verdict:
-    found, missing = [], 0
-    for run in experiment.runs():
-        if run.place[METHOD] != rule.method:
-            continue
-        if (record := records.get(run.key)) is None:
-            missing += 1
-            continue
-        if rule.figure not in record["figures"]:
-            raise ValueError(f"validity: no figure {rule.figure!r} in the result of {run}")
-        found.append(float(record["figures"][rule.figure]))
-    return Verdict(rule, statistics.fmean(found) if found else None, missing)

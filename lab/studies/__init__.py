@@ -3,9 +3,8 @@
 `config` holds the settings of one run: those that are fixed, the axes' values, the method's own,
 and `method` and `seed`. `figures` are plain JSON values by name: numbers for tables (None where
 there is none; never NaN), anything else for later reading. `check(config)`, if a study has it,
-raises ValueError for settings that it does not take; it is asked before anything runs. What a run
-reads beside its settings is named for `pack`: `LOADS_MODEL`, whether it loads the model that
-`config["model"]` names, and `FOLDERS`, environment variables that name folders of data.
+raises ValueError for settings that it does not take, and `check_data(config)` for data that it does
+not find; both are asked before anything runs.
 """
 
 from __future__ import annotations
@@ -37,10 +36,7 @@ def load(name: str) -> ModuleType:
     """The module of a study.
 
     Raises:
-        ValueError: there is no such study, or it lacks `run`.
+        ValueError: there is no such study.
     """
     require(name, "study")
-    module = importlib.import_module(f"{__name__}.{name}")
-    if not callable(getattr(module, "run", None)):
-        raise ValueError(f"study {name}: expected a function run(config) in {module.__file__}")
-    return module
+    return importlib.import_module(f"{__name__}.{name}")

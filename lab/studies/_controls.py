@@ -1,7 +1,7 @@
-"""What could explain a gain: a run's multipliers in another order, domains that are labels alone.
+"""Controls of PGPO: what a run's multipliers explain as a mean, or in another order.
 
 A multiplier moves the model by itself times the step's learning rate. Through a warm-up the rate is
-small and the multiplier of a brake large: controls that take every step for alike take larger steps
+small and the multiplier of a brake large: controls that treat all steps alike take larger steps
 than the run that they control. `scheduled_mean` and `scheduled_shuffle` weigh by the rate.
 """
 
@@ -11,39 +11,6 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
-
-
-def shuffle_domains(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
-    """Isomer sets whose members' domain labels change places, set by set."""
-    rng = random.Random(f"shuffled domains {seed}")
-    sets: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        sets[row["isomer_id"]].append(row)
-    shuffled = []
-    for members in sets.values():
-        labels = rng.sample([row["domain"] for row in members], len(members))
-        shuffled += [row | {"domain": label} for row, label in zip(members, labels, strict=True)]
-    return shuffled
-
-
-def use_random_directions(engine: Any, seed: int) -> None:
-    """Has the direction space project off as many random directions, the same in every step."""
-    import torch
-
-    from poise.iga.direction_space import DirectionSpace
-
-    generator = torch.Generator().manual_seed(seed)
-
-    class RandomDirections(DirectionSpace):
-        def _find_directions(self) -> None:
-            for layer in self._layers:
-                if layer.running is not None and layer.basis is None:
-                    groups, domains, width = layer.running.shape
-                    drawn = torch.randn(width - 1, groups * (domains - 1), generator=generator)
-                    layer.basis = torch.linalg.qr(drawn.to(layer.running))[0]
-
-    kept_off = engine.method.applied_to == "update"
-    engine._space = RandomDirections(engine.adapters, kept_off)
 
 
 def rates(args: Any) -> list[float]:

@@ -1,11 +1,18 @@
-"""What studies of isomers share: a run of `IGATrainer` under a cue, and its controls."""
+"""What studies of isomers share: a run of `IGATrainer` under a cue, and its controls.
+
+Controls take from IGA what domains say: labels change places ("shuffled domains"), or random
+directions stand in for those of the direction space ("random directions").
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from ._controls import shuffle_domains, use_random_directions
+from ._settings import require_choice
 
 CONTROLS = (None, "shuffled domains", "random directions")
 
@@ -20,11 +27,8 @@ def check_cue(config: dict[str, Any]) -> None:
         value = config.get(name)
         if value is not None and not 0 <= value <= 1:
             raise ValueError(f"{name}: expected a number in [0, 1] or null, found {value!r}")
-    control = config.get("control")
-    if control not in CONTROLS:
-        expected = ", ".join(map(str, CONTROLS))
-        raise ValueError(f"control: expected one of {expected}, found {control!r}")
-    if control == "random directions" and config.get("space") != "direction":
+    require_choice(config, "control", CONTROLS, None)
+    if config.get("control") == "random directions" and config.get("space") != "direction":
         raise ValueError(
             "control: 'random directions' are of space 'direction', found space "
             f"{config.get('space')!r}"
@@ -38,7 +42,7 @@ def learn(
     curve: Any,
     make_arguments: Callable[[dict[str, Any], str], Any],
 ) -> dict[str, Any]:
-    """Train by LoRA on all linear layers.
+    """`poise.demo.learning.learn`, under the control that the run's settings name.
 
     Args:
         config: the run's settings.
@@ -46,12 +50,8 @@ def learn(
         rows: isomer sets to train on.
         curve: an `AnswerCurve`, which measures along the way.
         make_arguments: makes `IGAConfig` of settings and output folder.
-
-    Returns:
-        The curve's figures; `reliance`, accuracy with the cue minus that with the cue reversed; and
-        `train_loss`.
     """
-    from poise.demo.learning import learn as train
+    from poise.demo import learning
 
     if config.get("control") == "shuffled domains":
         rows = shuffle_domains(rows, config["seed"])
@@ -60,7 +60,38 @@ def learn(
         if config.get("control") == "random directions":
             use_random_directions(trainer.engine, config["seed"])
 
-    def arguments(folder: str) -> Any:
-        return make_arguments(config, folder)
+    arguments = partial(make_arguments, config)
+    return learning.learn(model, rows, curve, arguments, config["lora_rank"], prepare)
 
-    return train(model, rows, curve, arguments, config["lora_rank"], prepare)
+
+def shuffle_domains(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """Isomer sets whose members' domain labels change places, set by set."""
+    rng = random.Random(f"shuffled domains {seed}")
+    sets: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        sets[row["isomer_id"]].append(row)
+    shuffled = []
+    for members in sets.values():
+        labels = rng.sample([row["domain"] for row in members], len(members))
+        shuffled += [row | {"domain": label} for row, label in zip(members, labels, strict=True)]
+    return shuffled
+
+
+def use_random_directions(engine: Any, seed: int) -> None:
+    """Make the direction space project off as many random directions, the same in every step."""
+    import torch
+
+    from poise.iga.direction_space import DirectionSpace
+
+    generator = torch.Generator().manual_seed(seed)
+
+    class RandomDirections(DirectionSpace):
+        def _find_directions(self) -> None:
+            for layer in self._layers:
+                if layer.running is not None and layer.basis is None:
+                    groups, domains, width = layer.running.shape
+                    drawn = torch.randn(width - 1, groups * (domains - 1), generator=generator)
+                    layer.basis = torch.linalg.qr(drawn.to(layer.running))[0]
+
+    kept_off = engine.method.applied_to == "update"
+    engine._space = RandomDirections(engine.adapters, kept_off)

@@ -40,6 +40,17 @@ IGA: dict[str, Any] = {
 }
 
 
+def require_choice(config: dict[str, Any], name: str, choices: Iterable[Any], default: Any) -> None:
+    """Refuse a setting that is none of its choices.
+
+    Raises:
+        ValueError: it is not.
+    """
+    choices = tuple(choices)
+    if (found := config.get(name, default)) not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, found {found!r}")
+
+
 def require_counts(config: dict[str, Any], names: Iterable[str]) -> None:
     """Refuse numbers of things that are no whole number of at least 1.
 
@@ -83,6 +94,22 @@ def require_arguments(config: dict[str, Any], make: Callable[[dict[str, Any], st
             make(config, folder)
     except TypeError as error:  # an unknown argument
         raise ValueError(str(error)) from None
+
+
+def rollout_arguments(config: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Arguments of a run of PGPO or GRPO: one step a batch of rollouts, logged, nothing saved."""
+    return {
+        "output_dir": folder,
+        "seed": config["seed"],
+        "max_steps": config["steps"],
+        "per_device_train_batch_size": config["prompts"] * config["rollouts"],
+        "num_generations": config["rollouts"],
+        "gradient_checkpointing": False,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
 
 
 def iga_config(config: dict[str, Any], own: Iterable[str], folder: str, **study: Any) -> Any:

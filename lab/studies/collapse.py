@@ -1,18 +1,20 @@
 """Study 1: does self-distillation survive, over learning rates of two decades?
 
-A tiny model learns by SDPO, with the whole of `PGPOTrainer`. Its work is that of a `lab`:
-"sorting", the default, half known and taught by successful siblings (`labs.sorting`), or "cipher",
-where rewards are rare and each comes with a text that marks the attempt (`labs.cipher`). Settings
-of a run: `steps`, `prompts` and `rollouts` a step, `test_questions`, `test_every` steps, and any
-argument of `PGPOConfig`. Controls are
-`control: mean_step` (SDPO, the learning rate multiplied by the mean multiplier that the run's own
-settings gave on the same seed) and `control: shuffled` (those multipliers, in another order), and
-both again as `scheduled_mean_step` and `scheduled_shuffled`, which weigh by each step's learning
-rate (`_controls`); all take the multipliers of steps that distilled something. `trainer: grpo` is
-another method on the same work: TRL's `GRPOTrainer` on the same questions, rewards, rollouts and
-steps; it takes the arguments of `GRPOConfig`, and `NOT_GRPO`, which say nothing to it, are left
-out. It never sees a text; `reward: share` gives it the share of right places instead of 1 for a
-whole answer, in the lab that has one.
+A tiny model learns by SDPO, with the whole of `PGPOTrainer`. Its toy task is the setting `lab`:
+"sorting", the default, half known and taught by successful siblings (`lab.tasks.sorting`), or
+"cipher", where rewards are rare and each comes with a text that marks the attempt
+(`lab.tasks.cipher`). Settings of a run: `steps`, `prompts` and `rollouts` a step,
+`test_questions`, `test_every` steps, and any argument of `PGPOConfig`.
+
+`control` names a control. `mean_step` is SDPO, its learning rate multiplied by the mean multiplier
+that the run's own settings gave on the same seed; `shuffled` has those multipliers in another
+order. `scheduled_mean_step` and `scheduled_shuffled` weigh by each step's learning rate
+(`_controls`). All take the multipliers of steps that distilled something.
+
+`trainer: grpo` is another method on the same task: TRL's `GRPOTrainer` on the same questions,
+rewards, rollouts and steps. It takes the arguments of `GRPOConfig`; `NOT_GRPO`, which say nothing
+to it, are left out. It never sees a text; `reward: share` gives it the share of right places
+instead of 1 for a whole answer, in the task that has one.
 
 Figures: greedy accuracy on questions that training never shows, at every test; its last, best and
 mean value (the area under the curve); and whether the run survived: the last value is at least
@@ -33,12 +35,19 @@ from poise.pgpo.viscosity import ViscosityState
 from ..tasks import cipher, sorting
 from . import _controls
 from ._logs import figures_of, pgpo_figures
-from ._settings import PGPO, require_arguments, require_counts, require_test_at_the_end
+from ._settings import (
+    PGPO,
+    require_arguments,
+    require_choice,
+    require_counts,
+    require_test_at_the_end,
+    rollout_arguments,
+)
 
 if TYPE_CHECKING:
     from ..tasks.accuracy import AccuracyCurve
 
-LABS: dict[str, Any] = {"sorting": sorting, "cipher": cipher}
+TASKS: dict[str, Any] = {"sorting": sorting, "cipher": cipher}
 TRAINERS = ("pgpo", "grpo")
 REWARDS = ("whole", "share")
 CONTROLS = ("mean_step", "shuffled", "scheduled_mean_step", "scheduled_shuffled")
@@ -55,35 +64,27 @@ def check(config: dict[str, Any]) -> None:
         ValueError: a setting of the study is missing or outside its range, or the trainer's
             configuration refuses one.
     """
-    lab, reward = config.get("lab", "sorting"), config.get("reward", "whole")
-    trainer, control = config.get("trainer", "pgpo"), config.get("control")
-    if lab not in LABS:
-        raise ValueError(f"lab: expected one of {', '.join(LABS)}, found {lab!r}")
-    if reward not in REWARDS:
-        raise ValueError(f"reward: expected one of {', '.join(REWARDS)}, found {reward!r}")
-    if reward == "share" and (trainer != "grpo" or not hasattr(LABS[lab], "share_reward")):
+    require_choice(config, "lab", TASKS, "sorting")
+    require_choice(config, "reward", REWARDS, "whole")
+    require_choice(config, "trainer", TRAINERS, "pgpo")
+    require_choice(config, "control", (*CONTROLS, None), None)
+    is_grpo, control = _is_grpo(config), config.get("control")
+    if config.get("reward") == "share" and not (is_grpo and hasattr(_task(config), "share_reward")):
+        name, trainer = config.get("lab", "sorting"), config.get("trainer", "pgpo")
         raise ValueError(
-            f"reward: expected whole with lab {lab} and trainer {trainer}, found {reward!r}"
+            f"reward: expected whole with lab {name} and trainer {trainer}, found 'share'"
         )
-    if trainer not in TRAINERS:
-        raise ValueError(f"trainer: expected one of {', '.join(TRAINERS)}, found {trainer!r}")
-    if control is not None and control not in CONTROLS:
-        raise ValueError(f"control: expected one of {', '.join(CONTROLS)}, found {control!r}")
-    if control is not None and trainer != "pgpo":
-        raise ValueError(f"control: expected none with trainer {trainer}, found {control!r}")
+    if control is not None and is_grpo:
+        raise ValueError(f"control: expected none with trainer grpo, found {control!r}")
     require_counts(config, COUNTS)
     require_test_at_the_end(config)
-    require_arguments(config, _arguments if trainer == "pgpo" else _grpo_arguments)
+    require_arguments(config, _grpo_arguments if is_grpo else _arguments)
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """One run and its figures."""
-    if config.get("trainer") == "grpo":
-        return _train_grpo(config)
     control = config.get("control")
-    if control is None:
-        return _train(config)
-    return _controlled(config, control)
+    return _train(config) if control is None else _controlled(config, control)
 
 
 def _controlled(config: dict[str, Any], control: str) -> dict[str, Any]:
@@ -109,86 +110,70 @@ def _controlled(config: dict[str, Any], control: str) -> dict[str, Any]:
 def _train(
     config: dict[str, Any], multipliers: Sequence[float] = (), again: int = 0
 ) -> dict[str, Any]:
-    from poise import PGPOTrainer
+    """Train on the seed's model and questions; a run that diverges is a result, not a failure."""
+    from poise.trl.guards import NonFiniteTrainingError
 
-    curve = _curve(config)
+    from ..tasks.accuracy import AccuracyCurve
+
+    task = _task(config)
+    tests = task.problems(config["test_questions"], config["seed"], "test")
+    curve = AccuracyCurve(tests, config["test_every"], task.LENGTH + 1)
     with tempfile.TemporaryDirectory() as folder:
-        reward = _lab(config).reward
-        trainer = _trainer(PGPOTrainer, config, _arguments(config, folder), curve, reward)
+        trainer = _trainer(config, folder, curve)
         if multipliers:
             trainer.create_optimizer()
             trainer.step_scale.viscosity = _Replayed(multipliers, again)
             trainer.step_scale.distance = None
-        _run_to_the_end(trainer, curve, config)
-    return curve.figures() | pgpo_figures(trainer.state.log_history)
-
-
-def _train_grpo(config: dict[str, Any]) -> dict[str, Any]:
-    from trl import GRPOTrainer
-
-    curve = _curve(config)
-    with tempfile.TemporaryDirectory() as folder:
-        reward = _numbers(config)
-        trainer = _trainer(GRPOTrainer, config, _grpo_arguments(config, folder), curve, reward)
-        _run_to_the_end(trainer, curve, config)
-    steps = [line for line in trainer.state.log_history if "reward" in line]
+        try:
+            trainer.train()
+        except RuntimeError as error:
+            if not isinstance(error, NonFiniteTrainingError) and _NO_NUMBERS not in str(error):
+                raise
+            curve.diverge(config["steps"] // config["test_every"])
+    history = trainer.state.log_history
+    if not _is_grpo(config):
+        return curve.figures() | pgpo_figures(history)
+    steps = [line for line in history if "reward" in line]
     return curve.figures() | {"rewards": figures_of(steps, "reward")}
 
 
-def _run_to_the_end(trainer: Any, curve: AccuracyCurve, config: dict[str, Any]) -> None:
-    """Trains; a run that diverges is a result, not a failure."""
-    from poise.trl.guards import NonFiniteTrainingError
-
-    try:
-        trainer.train()
-    except RuntimeError as error:
-        if not isinstance(error, NonFiniteTrainingError) and _NO_NUMBERS not in str(error):
-            raise
-        curve.diverge(config["steps"] // config["test_every"])
-
-
-def _lab(config: dict[str, Any]) -> Any:
-    return LABS[config.get("lab", "sorting")]
-
-
-def _numbers(config: dict[str, Any]) -> Any:
-    """The lab's reward as GRPO takes it: without a text."""
-    from poise.pgpo.reward_functions import TextReward
-
-    lab = _lab(config)
-    if config.get("reward") == "share":
-        return lab.share_reward
-    return TextReward(lab.reward, deliver=lambda texts: None)
-
-
-def _curve(config: dict[str, Any]) -> AccuracyCurve:
-    from ..tasks.accuracy import AccuracyCurve
-
-    lab = _lab(config)
-    tests = lab.problems(config["test_questions"], config["seed"], "test")
-    return AccuracyCurve(tests, config["test_every"], lab.LENGTH + 1)
-
-
-def _trainer(
-    trainer_class: Any, config: dict[str, Any], args: Any, curve: AccuracyCurve, reward: Any
-) -> Any:
-    """A trainer on the seed's model and questions."""
+def _trainer(config: dict[str, Any], folder: str, curve: AccuracyCurve) -> Any:
     from datasets import Dataset
+    from trl import GRPOTrainer
 
+    from poise import PGPOTrainer
     from poise.demo.learning import hide_bars, quieten
 
     hide_bars()
-    lab = _lab(config)
-    count = config["prompts"] * config["steps"]
-    trainer = trainer_class(
-        model=lab.model_folder(config["seed"]),
-        reward_funcs=reward,
-        args=args,
-        train_dataset=Dataset.from_list(lab.problems(count, config["seed"], "train")),
+    task, is_grpo = _task(config), _is_grpo(config)
+    questions = task.problems(config["prompts"] * config["steps"], config["seed"], "train")
+    trainer = (GRPOTrainer if is_grpo else PGPOTrainer)(
+        model=task.model_folder(config["seed"]),
+        reward_funcs=_numbers(config) if is_grpo else task.reward,
+        args=(_grpo_arguments if is_grpo else _arguments)(config, folder),
+        train_dataset=Dataset.from_list(questions),
         callbacks=[curve],
     )
     quieten(trainer)
     return trainer
+
+
+def _task(config: dict[str, Any]) -> Any:
+    return TASKS[config.get("lab", "sorting")]
+
+
+def _is_grpo(config: dict[str, Any]) -> bool:
+    return config.get("trainer") == "grpo"
+
+
+def _numbers(config: dict[str, Any]) -> Any:
+    """The task's reward as GRPO takes it: without a text."""
+    from poise.pgpo.reward_functions import TextReward
+
+    task = _task(config)
+    if config.get("reward") == "share":
+        return task.share_reward
+    return TextReward(task.reward, deliver=lambda texts: None)
 
 
 class _Replayed:
@@ -217,7 +202,7 @@ def _arguments(config: dict[str, Any], folder: str) -> Any:
         diagnostics_warning_interval=0,
         collapse_warning=False,  # collapse is what is measured
         **_common(config, folder),
-        **(PGPO | _lab(config).TEMPLATES | own),
+        **(PGPO | _task(config).TEMPLATES | own),
     )
 
 
@@ -232,18 +217,8 @@ def _grpo_arguments(config: dict[str, Any], folder: str) -> Any:
 
 def _common(config: dict[str, Any], folder: str) -> dict[str, Any]:
     """Arguments that both trainers take."""
-    return {
-        "output_dir": folder,
-        "seed": config["seed"],
-        "max_steps": config["steps"],
-        "per_device_train_batch_size": config["prompts"] * config["rollouts"],
-        "num_generations": config["rollouts"],
-        "max_completion_length": _lab(config).LENGTH + 1,
+    return rollout_arguments(config, folder) | {
+        "max_completion_length": _task(config).LENGTH + 1,
         "bf16": False,
         "use_cpu": True,
-        "gradient_checkpointing": False,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
     }

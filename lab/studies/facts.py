@@ -13,25 +13,13 @@ Figures: accuracy, the share of answers that name an option, rewards and multipl
 
 from __future__ import annotations
 
-import tempfile
 from typing import Any
 
-from ._logs import pgpo_figures
 from ._settings import require_arguments, require_counts
-from .science import arguments, score
+from .science import arguments, train_and_ask
 
-LOADS_MODEL = True
-COUNTS = (
-    "seed",
-    "questions",
-    "test_questions",
-    "prompts",
-    "rollouts",
-    "lora_rank",
-    "new_tokens",
-)
 OWN = ("questions", "test_questions")
-DATA: dict[str, Any] = {"rest": "chemistry", "levels": [0], "style": "bare"}
+COUNTS = ("seed", *OWN, "prompts", "rollouts", "lora_rank", "new_tokens")
 
 
 def check(config: dict[str, Any]) -> None:
@@ -47,41 +35,20 @@ def check(config: dict[str, Any]) -> None:
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """One run and its figures."""
-    from peft import LoraConfig
-    from transformers import set_seed
-
-    from poise import PGPOTrainer
-    from poise.demo.learning import hide_bars, quieten
     from poise.evaluate.ask import Sampling
-    from poise.models import resolve_model
-    from poise.rewards import multiple_choice_reward
     from poise.trl.guards import NonFiniteTrainingError
 
-    from ..science.source import load_science
-    from ..tasks.asking import ask
+    from ..tasks import chemistry
 
-    hide_bars()
-    seed, rank = config["seed"], config["lora_rank"]
-    set_seed(seed)  # of the adapter's factors too
-    tests = load_science(**DATA, split="test", seed=seed, count=config["test_questions"])
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = PGPOTrainer(
-            model=resolve_model(config.get("model")),
-            reward_funcs=multiple_choice_reward,
-            args=_arguments(config, folder),
-            train_dataset=load_science(**DATA, split="train", seed=seed, count=config["questions"]),
-            peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"),
-        )
-        quieten(trainer)
-        if config["steps"]:
-            try:
-                trainer.train()
-            except NonFiniteTrainingError:  # a run that diverges is a result
-                return {"accuracy": 0.0, "answered": 0.0}
+    def rows(split: str, count: int) -> Any:
+        return chemistry.load("chemistry", split, count, config["seed"], style="bare")
+
+    questions, tests = rows("train", config["questions"]), rows("test", config["test_questions"])
     sampling = Sampling(k=1, temperature=0.0, max_new_tokens=8, stop=("\n",))
-    records = ask(trainer.model, trainer.processing_class, tests.to_list(), sampling, seed)
-    logged = pgpo_figures(trainer.state.log_history) if config["steps"] else {}
-    return score(records) | logged
+    try:
+        return train_and_ask(config, _arguments, questions, tests.to_list(), sampling)
+    except NonFiniteTrainingError:  # a run that diverges is a result
+        return {"accuracy": 0.0, "answered": 0.0}
 
 
 def _arguments(config: dict[str, Any], folder: str) -> Any:

@@ -1,17 +1,14 @@
 """Studies 3 and 4: what is learned from isomers under a shortcut, by IGA and by its peers.
 
-A tiny model that knows the order of symbols in eight domains (`labs.ranking`) learns a new question
-about them by LoRA, in some of the domains, with the whole of `IGATrainer`. Settings of a run:
-`size` of the tiny model ("full" or "small") and `model_seed` (the run's own, unless it is said),
-`domains` (how many are trained), `strength` of the
-cue (None for none), `steps`, `sequences` a step and `train_sequences` in all (a set has one for
-each domain, so that more domains mean fewer sets of the same number of tokens), `test_sets`,
-`test_every` steps, `lora_rank`, `algorithm` (`IGAConfig`'s `method`: that name is the harness's
-own), and any other argument of `IGAConfig`.
-`train_strength` trains with another cue than the tests have (an oracle: null). `cue` is its kind:
-"place" (in the list), or "spelling" (see `labs.ranking`). `control` takes from IGA
-what the domains tell it: "shuffled domains" (labels change places within each set), or "random
-directions" (in place of those of the direction space).
+A tiny model that knows the order of symbols in eight domains (`poise.demo.ranking`) learns a new
+question about them by LoRA, in some of the domains, with `IGATrainer`. Settings of a run: `size` of
+the tiny model (a name of `ranking.SIZES`), `domains` (how many are trained), `strength` of the cue
+(None for none), `steps`, `sequences` a step and `train_sequences` in all (a set has one for each
+domain, so that more domains mean fewer sets of the same number of tokens), `test_sets`,
+`test_every` steps, `lora_rank`, `algorithm` (`IGAConfig`'s `method`: the harness has that name
+already), and any other argument of `IGAConfig`. `train_strength` trains with another cue than the
+tests have (an oracle: null). `cue` is its kind: "place" (in the list), or "spelling" (see
+`ranking`). `control` is one of `_learning.CONTROLS`.
 
 Figures by test: accuracy, that of the worst domain, and the Logical Consistency Score; and the
 means over the tests out of distribution, at the end and along the way. `counted/accuracy`: the mean
@@ -30,23 +27,18 @@ from ._learning import check_cue, learn
 from ._settings import (
     iga_config,
     require_arguments,
+    require_choice,
     require_counts,
     require_test_at_the_end,
 )
 
 COUNTS = (
-    "seed",
-    "domains",
-    "steps",
-    "sequences",
-    "train_sequences",
-    "test_sets",
-    "test_every",
+    *("seed", "domains", "steps", "sequences", "train_sequences", "test_sets", "test_every"),
     "lora_rank",
 )
 OWN = (
     *(name for name in COUNTS if name != "seed"),
-    *("method", "algorithm", "strength", "train_strength", "size", "model_seed"),
+    *("method", "algorithm", "strength", "train_strength", "size"),
     *("cue", "control", "counted"),
 )
 
@@ -60,8 +52,7 @@ def check(config: dict[str, Any]) -> None:
     """
     require_counts(config, COUNTS)
     require_test_at_the_end(config)
-    if config.get("size", "full") not in ranking.SIZES:
-        raise ValueError(f"size: expected {' or '.join(ranking.SIZES)}, found {config['size']!r}")
+    require_choice(config, "size", ranking.SIZES, "full")
     size = _size(config)
     if config["domains"] > (most := len(size.domains) - len(size.held_out)):
         raise ValueError(f"domains: expected at most {most}, found {config['domains']}")
@@ -72,9 +63,7 @@ def check(config: dict[str, Any]) -> None:
                 f"{config[name]}"
             )
     check_cue(config)
-    if config.get("cue", "place") not in ranking.CUES:
-        expected = ", ".join(ranking.CUES)
-        raise ValueError(f"cue: expected one of {expected}, found {config['cue']!r}")
+    require_choice(config, "cue", ranking.CUES, "place")
     if unknown := set(config.get("counted", [])) - set(ranking.TESTS):
         expected = ", ".join(ranking.TESTS)
         raise ValueError(f"counted: expected some of {expected}, found {', '.join(unknown)}")
@@ -93,7 +82,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     rows = ranking.isomers(sets, seed, "train", domains, trained, cue=cue)
     tests = ranking.tests(config["test_sets"], seed, domains, strength, size.held_out, cue)
     curve = AnswerCurve(tests, config["test_every"])
-    model = ranking.model_folder(config.get("model_seed", seed), size)
+    model = ranking.model_folder(seed, size)
     figures = learn(config, model, rows, curve, _arguments)
     if counted_tests := config.get("counted"):
         counted = statistics.fmean(figures[f"{test}/accuracy"] for test in counted_tests)

@@ -1,6 +1,6 @@
 """A real language model learns by LoRA to name the largest of four numbers, under a shortcut.
 
-See `labs.largest`. Settings of a run: `model`, as `models.resolve_model` takes it, and
+See `lab.tasks.largest`. Settings of a run: `model`, as `models.resolve_model` takes it, and
 `model_init_kwargs`; `strength` of the cue (None for none), and `train_strength` of training alone
 (an oracle: null); `sets` a step, all of them new, and `steps`; `test_sets` in each test,
 `test_every` steps; `lora_rank`; `algorithm` (`IGAConfig`'s `method`: that name is the harness's
@@ -16,14 +16,8 @@ from typing import Any
 
 from ..tasks import largest
 from ._learning import check_cue, learn
-from ._settings import (
-    iga_config,
-    require_arguments,
-    require_counts,
-    require_test_at_the_end,
-)
+from ._settings import iga_config, require_arguments, require_counts, require_test_at_the_end
 
-LOADS_MODEL = True
 COUNTS = ("seed", "steps", "sets", "lora_rank", "test_sets", "test_every")
 OWN = (
     *(name for name in COUNTS if name != "seed"),

@@ -16,36 +16,27 @@ from __future__ import annotations
 
 import functools
 import os
-import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from poise.splits import stable_fraction
 
 from ._logs import pgpo_figures
-from ._settings import PGPO, require_arguments, require_counts
-
-if TYPE_CHECKING:
-    from poise.evaluate.records import QuestionRecord
+from ._settings import (
+    PGPO,
+    require_arguments,
+    require_choice,
+    require_counts,
+    rollout_arguments,
+)
 
 FOLDER = "POISE_SCIKNOWEVAL"
-LOADS_MODEL, FOLDERS = True, (FOLDER,)
 DOMAINS = ("biology", "chemistry", "materials", "physics")
 PARTS = ("validation", "test")
 TRAINED = 0.8  # of the training split
 COUNTS = ("seed", "prompts", "rollouts", "lora_rank", "samples", "new_tokens")
-OWN = (
-    "method",
-    "domain",
-    "part",
-    "model",
-    "style",
-    "steps",
-    "temperature",
-    "top_p",
-    *COUNTS,
-)
+OWN = ("method", "domain", "part", "model", "style", "steps", "temperature", "top_p", *COUNTS)
 
 
 def check(config: dict[str, Any]) -> None:
@@ -55,11 +46,8 @@ def check(config: dict[str, Any]) -> None:
         ValueError: a setting of the study is missing or outside its range, or the trainer's
             configuration refuses one.
     """
-    for name, known in (("domain", DOMAINS), ("part", PARTS)):
-        if config.get(name) not in known:
-            raise ValueError(
-                f"{name}: expected one of {', '.join(known)}, found {config.get(name)!r}"
-            )
+    require_choice(config, "domain", DOMAINS, None)
+    require_choice(config, "part", PARTS, None)
     if config.get("steps") != 0:
         require_counts(config, ("steps",))
         if config.get("learning_rate") is None:
@@ -87,34 +75,43 @@ def check_data(config: Mapping[str, Any]) -> None:
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """One run and its figures."""
-    from peft import LoraConfig
-    from transformers import set_seed
+    questions, tests = _questions(config)
+    return train_and_ask(config, arguments, questions, tests, _sampling(config))
 
+
+def train_and_ask(
+    config: dict[str, Any], make_arguments: Any, questions: Any, tests: list[Any], sampling: Any
+) -> dict[str, Any]:
+    """Train by PGPO on multiple-choice questions, then ask the tests.
+
+    Args:
+        config: the run's settings; with 0 `steps` the model is asked as it is.
+        make_arguments: makes `PGPOConfig` of settings and output folder.
+        questions: to train on.
+        tests: to ask.
+        sampling: how answers are drawn.
+
+    Returns:
+        Accuracy, the share of samples with an answer, multipliers, signals and rewards.
+    """
     from poise import PGPOTrainer
-    from poise.demo.learning import hide_bars, quieten
-    from poise.models import resolve_model
     from poise.rewards import multiple_choice_reward
 
-    from ..tasks.asking import ask
+    from . import _language_model
 
-    hide_bars()
-    set_seed(config["seed"])  # of the adapter's factors too
-    questions, tests = _questions(config)
-    rank = config["lora_rank"]
     with tempfile.TemporaryDirectory() as folder:
-        trainer = PGPOTrainer(
-            model=resolve_model(config.get("model")),
+        trainer = _language_model.make_trainer(
+            PGPOTrainer,
+            config,
+            make_arguments(config, folder),
+            questions,
             reward_funcs=multiple_choice_reward,
-            args=arguments(config, folder),
-            train_dataset=questions,
-            peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"),
         )
-        quieten(trainer)
         if config["steps"]:
             trainer.train()
-    records = ask(trainer.model, trainer.processing_class, tests, _sampling(config), config["seed"])
+    records = _language_model.ask(trainer, tests, sampling, config["seed"])
     logged = pgpo_figures(trainer.state.log_history) if config["steps"] else {}
-    return score(records) | logged
+    return _language_model.score(records) | logged
 
 
 def _questions(config: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
@@ -134,17 +131,6 @@ def _load(folder: str | None, domain: str, split: str, style: str) -> Any:
     from poise.data.sciknoweval import load_sciknoweval
 
     return load_sciknoweval(folder, split, [domain], style, reference=True)
-
-
-def score(records: Sequence[QuestionRecord]) -> dict[str, float]:
-    """Accuracy, and the share of samples in which an answer was found."""
-    from poise.evaluate.measures import average
-
-    found = [answer is not None for record in records for answer in record.extracted]
-    return {
-        "accuracy": statistics.fmean(map(average, records)),
-        "answered": statistics.fmean(found),
-    }
 
 
 def _sampling(config: dict[str, Any]) -> Any:
@@ -167,20 +153,12 @@ def arguments(config: dict[str, Any], folder: str) -> Any:
     own: dict[str, Any] = {name: value for name, value in config.items() if name not in OWN}
     return PGPOConfig(
         **{
-            "output_dir": folder,
-            "seed": config["seed"],
+            **rollout_arguments(config, folder),
             "max_steps": config["steps"] or 1,
-            "per_device_train_batch_size": config["prompts"] * config["rollouts"],
-            "num_generations": config["rollouts"],
             "max_completion_length": config["new_tokens"],
             "use_cpu": not torch.cuda.is_available(),
-            "gradient_checkpointing": False,
             "collapse_warning": False,
             "diagnostics_warning_interval": 0,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "report_to": "none",
-            "disable_tqdm": True,
         }
         | PGPO
         | own

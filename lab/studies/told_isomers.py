@@ -1,7 +1,7 @@
-"""Study 3 on a real language model: logical isomers told in words, under a shortcut.
+"""Study 3 on a real language model: logical isomers in words, under a shortcut.
 
-Generated isomers of `data.isomers` with a cue, LoRA, and the whole of `IGATrainer`; then every test
-of `poise eval`, greedily. Settings of a run: `model`, as `models.resolve_model` takes it;
+Generated isomers of `poise.isomers` with a cue, LoRA, and the whole of `IGATrainer`; then every
+test of `poise eval`, greedily. Settings of a run: `model`, as `models.resolve_model` takes it;
 `families` and `depths` of the problems; `strength` of the cue (None for none); `sets` a step and
 `steps`; `lora_rank`; `test_sets` in each test, `new_tokens` of an answer and `stop`, texts that end
 one; `algorithm` (`IGAConfig`'s `method`: that name is the harness's own), and any other argument of
@@ -26,17 +26,10 @@ if TYPE_CHECKING:
 
     from poise.evaluate.isomers import Outcome
 
-LOADS_MODEL = True
 COUNTS = ("seed", "steps", "sets", "lora_rank", "test_sets", "new_tokens")
 OWN = (
     *(name for name in COUNTS if name != "seed"),
-    "method",
-    "algorithm",
-    "model",
-    "families",
-    "depths",
-    "strength",
-    "stop",
+    *("method", "algorithm", "model", "families", "depths", "strength", "stop"),
 )
 
 
@@ -53,30 +46,15 @@ def check(config: dict[str, Any]) -> None:
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """One run and its figures."""
-    from peft import LoraConfig
-    from transformers import set_seed
-
     from poise import IGATrainer
-    from poise.demo.learning import hide_bars, quieten
     from poise.evaluate.ask import Sampling
     from poise.evaluate.isomers import outcomes
-    from poise.models import resolve_model
 
-    from ..tasks.asking import ask, read
+    from ._language_model import ask, make_trainer, read
 
-    hide_bars()
-    set_seed(config["seed"])  # of the adapter's factors too
-    rank = config["lora_rank"]
     with tempfile.TemporaryDirectory() as folder:
-        trainer = IGATrainer(
-            model=resolve_model(config.get("model")),
-            args=_arguments(config, folder),
-            train_dataset=_rows(config),
-            peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"),
-        )
-        quieten(trainer)
+        trainer = make_trainer(IGATrainer, config, _arguments(config, folder), _rows(config))
         trainer.train()
-    told = trainer.model, trainer.processing_class
     tests = _rows(config, tests=True)
     sampling = Sampling(
         k=1,
@@ -84,7 +62,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         max_new_tokens=config["new_tokens"],
         stop=tuple(config.get("stop", ())),
     )
-    found = outcomes(ask(*told, tests, sampling), read(*told, tests))
+    found = outcomes(ask(trainer, tests, sampling), read(trainer, tests))
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     return _figures(found) | {"train_loss": losses}
 

@@ -18,7 +18,7 @@ from ..tasks import cipher
 from ._settings import require_counts
 
 COUNTS = ("seed", "questions", "steps", "rows")
-_RATE = 1e-3
+_RATE, _LENGTH = 1e-3, cipher.LENGTH + 1  # tokens of an answer with its end
 
 
 def check(config: dict[str, Any]) -> None:
@@ -37,22 +37,24 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from ..tasks.accuracy import answers
+
     folder = cipher.model_folder(config["seed"])
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     questions = cipher.problems(config["questions"], config["seed"], "train")
-    answers = [question["answer"] for question in questions]
+    right = [question["answer"] for question in questions]
     prompts = [question["prompt"] for question in questions]
     torch.manual_seed(config["seed"])
 
-    scored = cipher.reward(_answers(model, tokenizer, prompts, sample=True), answers)
+    scored = cipher.reward(answers(model, tokenizer, prompts, _LENGTH, sample=True), right)
     failed = [i for i, (value, _) in enumerate(scored) if not value]
     shown = [_shown(prompts[i], scored[i][1] or "") for i in failed]
-    taught = _answers(model, tokenizer, shown, sample=True)
+    taught = answers(model, tokenizer, shown, _LENGTH, sample=True)
     unseen = cipher.problems(config["questions"], config["seed"], "test")
     return {
         "start": _mean(scored),
-        "teacher": _mean(cipher.reward(taught, [answers[i] for i in failed])),
+        "teacher": _mean(cipher.reward(taught, [right[i] for i in failed])),
         "supervised": _supervised(model, tokenizer, questions, unseen, config),
     }
 
@@ -61,17 +63,6 @@ def _shown(prompt: str, text: str) -> str:
     """The teacher's prompt, as the trainer puts it together."""
     feedback = cipher.TEMPLATES["feedback_template"].format(feedback_raw=text)
     return str(cipher.TEMPLATES["reprompt_template"].format(feedback=feedback, prompt=prompt))
-
-
-def _answers(model: Any, tokenizer: Any, prompts: list[str], sample: bool) -> list[str]:
-    inputs = tokenizer(prompts, return_tensors="pt")
-    inputs.pop("token_type_ids", None)
-    model.eval()
-    ids = model.generate(
-        **inputs, max_new_tokens=cipher.LENGTH + 1, do_sample=sample, top_k=0 if sample else None
-    )
-    written = ids[:, inputs["input_ids"].shape[1] :]
-    return list(tokenizer.batch_decode(written, skip_special_tokens=True))
 
 
 def _mean(scored: list[tuple[float, str | None]]) -> float:
@@ -89,6 +80,8 @@ def _supervised(
 
     from poise.demo.tiny_model import encode
 
+    from ..tasks.accuracy import answers
+
     optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE)
     model.train()
     for step in range(config["steps"]):
@@ -98,5 +91,5 @@ def _supervised(
         model(input_ids=ids, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    answers = _answers(model, tokenizer, [row["prompt"] for row in unseen], sample=False)
-    return _mean(cipher.reward(answers, [row["answer"] for row in unseen]))
+    found = answers(model, tokenizer, [row["prompt"] for row in unseen], _LENGTH)
+    return _mean(cipher.reward(found, [row["answer"] for row in unseen]))

@@ -1,1 +1,1 @@
-"""Laboratories: models of about a million parameters, trained from scratch, and their tasks."""
+"""Toy tasks, and models of about a million parameters, trained from scratch for them."""

@@ -6,12 +6,28 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 
+def answers(
+    model: Any, tokenizer: Any, prompts: Sequence[str], new_tokens: int, sample: bool = False
+) -> list[str]:
+    """What a model answers, greedily or sampled from all tokens; it is left in eval mode."""
+    inputs = tokenizer(list(prompts), return_tensors="pt")
+    inputs.pop("token_type_ids", None)
+    model.eval()
+    ids = model.generate(
+        **inputs.to(model.device),
+        max_new_tokens=new_tokens,
+        do_sample=sample,
+        top_k=0 if sample else None,
+    )
+    written = ids[:, inputs["input_ids"].shape[1] :]
+    return list(tokenizer.batch_decode(written, skip_special_tokens=True))
+
+
 class AccuracyCurve(TrainerCallback):  # type: ignore[misc]
-    """Greedy accuracy before training and every so many steps.
+    """Greedy accuracy before training and every few steps.
 
     Args:
         questions: with `prompt` and `answer`.
@@ -31,20 +47,12 @@ class AccuracyCurve(TrainerCallback):  # type: ignore[misc]
         if state.global_step % self._every == 0:
             self._measure(kwargs["model"], kwargs["processing_class"])
 
-    @torch.no_grad()
     def _measure(self, model: Any, tokenizer: Any) -> None:
-        inputs = tokenizer([q["prompt"] for q in self._questions], return_tensors="pt")
-        inputs.pop("token_type_ids", None)
         was_training, cache = model.training, model.config.use_cache
-        model.eval()
-        ids = model.generate(
-            **inputs.to(model.device), max_new_tokens=self._new_tokens, do_sample=False
-        )
+        prompts = [question["prompt"] for question in self._questions]
+        texts = answers(model, tokenizer, prompts, self._new_tokens)
         model.train(was_training)
         model.config.use_cache = cache
-        texts = tokenizer.batch_decode(
-            ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
         right = [
             text.split() == question["answer"].split()
             for text, question in zip(texts, self._questions, strict=True)

@@ -1,4 +1,4 @@
-"""A laboratory of rich feedback: a tiny model that has heard the key of a cipher wrongly.
+"""A toy task of rich feedback: a tiny model that has heard the key of a cipher wrongly.
 
 A prompt is six different letters, the completion a digit for each, by a key that has another digit
 for a letter at another place: 72 things to know, others for every seed. What the model has heard

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from poise.demo.ranking import Row
 
-# Name -> how a problem is told, rising numbers being larger, worse, warmer, ...
+# Name -> how a problem is put, rising numbers being larger, worse, warmer, ...
 DOMAINS = {
     "mathematics": "Numbers: {}. The largest is",
     "medicine": "Doses in mg: {}. The highest is",
@@ -35,13 +35,13 @@ OUT_OF_DISTRIBUTION = TESTS[2:]
 def isomers(
     count: int, seed: int, part: str, domains: Sequence[str], strength: float | None
 ) -> list[Row]:
-    """Rows of isomer sets, one a domain: the same four numbers, in an order of each one's own.
+    """Rows of isomer sets, one a domain: the same four numbers, in another order in each.
 
     Args:
         count: sets.
         seed: of the draws.
         part: "train" or a test's name.
-        domains: in which each is told.
+        domains: of which each set has a row.
         strength: probability with which the cue points to the answer; 0 for a cue that never
             does, None for no cue at all.
     """

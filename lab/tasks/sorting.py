@@ -1,4 +1,4 @@
-"""A laboratory for self-distillation: a tiny model that half knows how to sort six digits.
+"""A toy task for self-distillation: a tiny model that half knows how to sort six digits.
 
 A prompt is six different digits, the completion the same in ascending order. The model has
 learned from scratch to sort shorter lists and to copy a solution that comes before the question,

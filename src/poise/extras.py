@@ -10,7 +10,7 @@ EXTRAS = {
     ),
     "eval": ("numpy", "scipy", "matplotlib", "jinja2"),
     "build": ("openai",),
-    "bench": ("filelock", "packaging", "statsmodels"),
+    "bench": ("filelock", "statsmodels"),
 }
 
 

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-import lab.science.source  # noqa: F401  (registers 'science')
+import lab.tasks.chemistry  # noqa: F401  (registers 'science')
 from tests.tiny import CHAT_TEMPLATE, tiny_config
 
 WORDS = ["<pad>", "<eos>", "<unk>", "A", "B", "C", "D", "Question:", "Answer:", "user:", "a:"]

@@ -169,7 +169,7 @@ def test_the_embedded_setting_parses_and_asks_for_shortcuts() -> None:
         ({"packing": "true"}, "packing=True does not work with IGA"),
         ({"use_peft": "false"}, "pass peft_config=LoraConfig"),
         ({"dataset_name": "isomers:astrology"}, "astrology"),
-        ({"dataset_name": "science:physics"}, "expected a column 'isomer_id'"),
+        ({"dataset_name": "science:chemistry"}, "expected a column 'isomer_id'"),
         ({"dataset_name": "mine.jsonl", "depths": 2}, "--depths: expected generated sets"),
         (
             {"dataset_name": "mine.jsonl", "cue_strength": 1},

@@ -13,7 +13,7 @@ from poise.cli.main import main
 from poise.evaluate.runs import read_run
 
 FLAGS: dict[str, Any] = {
-    "dataset_name": "science:physics",
+    "dataset_name": "science:chemistry",
     "style": "plain",
     "count": 12,
     "max_steps": 2,
@@ -66,7 +66,7 @@ def test_a_run_leaves_everything_in_its_folder(run: Any, folder: Path) -> None:
     assert read_run(folder).config["config.multiplier"] == "distance"
     card = (folder / "README.md").read_text()
     assert "None" not in card
-    assert "datasets/science" not in card and "`science:physics`" in card
+    assert "datasets/science" not in card and "`science:chemistry`" in card
     steps = [
         json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()
     ]

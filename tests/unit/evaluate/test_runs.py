@@ -94,9 +94,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, text: str, complaint
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        RecordError, match=r"a run folder, with metrics\.jsonl.*output_dir"
-    ):
+    with pytest.raises(RecordError, match=r"a run folder, with metrics\.jsonl.*output_dir"):
         read_run(tmp_path)
     with pytest.raises(FileNotFoundError, match="expected a run folder"):
         read_run(tmp_path / "none")

@@ -10,6 +10,7 @@ import pytest
 
 from lab import commands
 from poise.cli.main import guard
+from poise.cli.main import main as poise_main
 from tests.unit.lab.toys import write
 
 NAME = "toy"
@@ -44,10 +45,18 @@ def test_an_experiment_is_run_listed_and_shown(
     printed = capsys.readouterr().out
     assert "Study toy: 4 of 4 runs, 2 seeds." in printed
     assert "experiments/toy/table.md" in printed
+    for cell in ("score (higher is better)", "shifted", "1.15 [0.515", "difference", "+1.00"):
+        assert cell in printed
     names = {file.name for file in folder.iterdir() if file.is_file()}
-    assert names == {
-        "experiment.yaml", "results.jsonl", "table.md", "figure.png", "figure.svg",
-    }  # fmt: skip
+    assert names == {"experiment.yaml", "results.jsonl.xz", "table.md", "figure.png"}
+    assert main(["table", NAME]) == 0
+
+
+def test_an_unfinished_experiment_keeps_its_plain_lines(folder: Path) -> None:
+    assert main(["run", NAME, "--limit", "3"]) == 0
+    assert main(["table", NAME]) == 0
+    (*_, line) = (folder / "results.jsonl").read_text().splitlines()
+    assert json.loads(line)["config"] == {"method": "plain", "seed": 2}
 
 
 def test_a_table_can_go_elsewhere(folder: Path, tmp_path: Path) -> None:
@@ -57,7 +66,7 @@ def test_a_table_can_go_elsewhere(folder: Path, tmp_path: Path) -> None:
     assert not (folder / "table.md").exists()
 
 
-def test_a_failed_run_is_told_and_so_is_the_exit_status(
+def test_a_failed_run_is_shown_and_so_is_the_exit_status(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(folder, seeds=2, fixed={"fail_at": 1})
@@ -68,7 +77,7 @@ def test_a_failed_run_is_told_and_so_is_the_exit_status(
     assert printed.err.count("RuntimeError: the toy is broken") == 2
 
 
-def test_a_line_that_was_cut_off_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_that_was_cut_off_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", NAME, "--limit", "1"]) == 0
     with (folder / "results.jsonl").open("a") as file:
         file.write('{"key": "12')
@@ -129,7 +138,15 @@ def test_help_names_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None
     assert main([]) == 2
 
 
-def test_the_lines_are_plain_json(folder: Path) -> None:
-    assert main(["run", NAME, "--limit", "1"]) == 0
-    (line,) = (folder / "results.jsonl").read_text().splitlines()
-    assert json.loads(line)["config"] == {"method": "plain", "seed": 1}
+def test_the_old_command_names_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[3])
+    assert poise_main(["bench", "--help"]) == 0
+    printed = capfd.readouterr()
+    assert printed.err == "poise bench: use `python -m lab --help` in the repository's root\n"
+    assert printed.out.startswith("usage: python -m lab SUBCOMMAND")
+    monkeypatch.chdir(tmp_path)
+    assert poise_main(["bench", "list"]) == 2
+    printed = capfd.readouterr()
+    assert "python -m lab list" in printed.err and printed.out == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,30 @@ def test_what_is_no_json_is_refused_and_leaves_nothing(tmp_path: Path, value: An
     with pytest.raises((ValueError, TypeError)):
         results.append(record("b", value))
     assert results.path.read_bytes() == before
+
+
+def test_lines_are_compressed_and_plain_ones_win(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.compress()  # nothing to do
+    for key in "ab":
+        results.append(record(key, "é"))
+    lines = results.path.read_bytes()
+    with results.path.open("ab") as file:
+        file.write(b'{"key": "c", ')  # cut off by a kill
+    results.compress()
+    assert not results.path.exists()
+    assert lzma.decompress(results.compressed.read_bytes()) == lines
+    assert results.read() == ({"a": record("a", "é"), "b": record("b", "é")}, [])
+    with results.claim("a") as mine:
+        assert not mine
+    results.append(record("c"))
+    results.append(record("a", 2.0))
+    both = {"c": record("c"), "a": record("a", 2.0), "b": record("b", "é")}
+    assert results.read() == (both, [])
+    before = results.compressed.read_bytes()
+    results.compress()
+    assert results.read() == (both, []) and results.compressed.read_bytes() != before
+    assert {path.name for path in tmp_path.iterdir()} == {"results.jsonl.xz", ".locks"}
 
 
 def test_a_run_is_claimed_once_and_not_again_when_it_is_done(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 from lab import runner
 from lab.experiment import Experiment
 from lab.results import Results
-from poise.cli.main import main
 from poise.versions import software_versions
 
 from .toys import process, run_missing, toy
@@ -113,13 +112,17 @@ def test_a_figure_that_is_not_finite_is_a_failure(tmp_path: Path) -> None:
     assert Results(tmp_path).read() == ({}, [])
 
 
-def test_settings_that_a_study_does_not_take_are_refused_before_anything_runs(
+def test_settings_and_data_are_asked_for_before_anything_runs(
     tmp_path: Path,
 ) -> None:
-    experiment = toy(tmp_path, methods={"plain": {}, "shifted": {"shfit": 1}})
-    with pytest.raises(ValueError, match=r"method shifted, seed 1: .*found \['shfit'\]"):
-        runner.check_runs(experiment)
-    runner.check_runs(toy(tmp_path))
+    for shift, message in (
+        ({"shfit": 1}, r"method shifted, seed 1: .*found \['shfit'\]"),
+        ({"shift": "absent"}, "expected data of the toy, found none"),
+    ):
+        experiment = toy(tmp_path, methods={"plain": {}, "shifted": shift})
+        with pytest.raises(ValueError, match=message):
+            runner.check(experiment, runner.missing(experiment))
+    runner.check(toy(tmp_path), [])
 
 
 def test_a_kill_in_the_middle_loses_only_the_run_under_way(tmp_path: Path) -> None:
@@ -151,15 +154,6 @@ def test_children_end_when_the_parent_is_killed(tmp_path: Path) -> None:
     other.communicate()
     _, alive = psutil.wait_procs(children, timeout=60)
     assert all(child.status() == psutil.STATUS_ZOMBIE for child in alive)
-
-
-def test_data_is_asked_for_before_anything_runs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    toy(tmp_path, methods={"a": {}, "b": {"shift": "absent"}})
-    assert main(["bench", "run", str(tmp_path)]) == 2
-    assert "expected data of the toy, found none" in capsys.readouterr().err
-    assert not Results(tmp_path).path.exists()
 
 
 def test_two_processes_share_the_runs_and_tear_no_line(tmp_path: Path) -> None:

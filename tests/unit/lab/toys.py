@@ -1,4 +1,4 @@
-"""Experiments with the toy study; as a script, a process of its own that runs one.
+"""Experiments with the toy study; as a script, another process that runs one.
 
 A process that is spawned reads this file too, and so knows the study.
 """
@@ -47,7 +47,7 @@ def run_missing(experiment: Experiment, **options: Any) -> list[runner.Outcome]:
 
 def process(folder: Path, jobs: int = 1) -> subprocess.Popen[str]:
     """Another process that does what is missing."""
-    command = [sys.executable, "-m", "tests.unit.bench.toys", str(folder), str(jobs)]
+    command = [sys.executable, "-m", "tests.unit.lab.toys", str(folder), str(jobs)]
     root = Path(__file__).parents[3]
     return subprocess.Popen(command, cwd=root, text=True, stdout=subprocess.PIPE)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import lab.science.source  # noqa: F401  (registers 'science')
+
 from poise.data.load import load_questions
 from poise.rows import check_dataset
 from tests.unit.data.test_prompts import COLUMNS

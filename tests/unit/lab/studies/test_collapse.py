@@ -163,13 +163,9 @@ def test_grpo_gets_the_settings_of_the_work_and_none_of_the_distillation(tmp_pat
 CIPHER = {"lab": "cipher", "success_reward_threshold": 1.0}
 
 
-def test_in_the_lab_of_feedback_a_step_distils_without_any_success() -> None:
+def test_in_the_task_of_feedback_a_step_distils_without_any_success() -> None:
     figures = collapse.run(CONFIG | CIPHER)
     assert figures["rewards"] == [0.0] * 3 and figures["live_steps"] == 3
-
-
-def test_sorting_is_the_lab_that_no_setting_names() -> None:
-    assert collapse.run(CONFIG | {"lab": "sorting"}) == collapse.run(CONFIG)
 
 
 @pytest.mark.parametrize("reward", ["whole", "share"])
@@ -181,7 +177,7 @@ def test_grpo_sees_numbers_alone(reward: str) -> None:
     assert found == [1.0, pytest.approx(5 / 6) if reward == "share" else 0.0]
 
 
-def test_grpo_runs_in_the_lab_of_feedback() -> None:
+def test_grpo_runs_in_the_task_of_feedback() -> None:
     collapse.check(GRPO | {"lab": "cipher", "reward": "share"})
     for reward in ("whole", "share"):
         assert len(collapse.run(GRPO | {"lab": "cipher", "reward": reward})["rewards"]) == 3
@@ -201,10 +197,8 @@ def test_grpo_refuses_what_would_have_no_effect_on_it() -> None:
     ("setting", "message"),
     [
         ({"lab": "chess"}, "lab: expected one of sorting, cipher, found 'chess'"),
-        ({"reward": "half"}, "reward: expected one of whole, share, found 'half'"),
         ({"reward": "share"}, "reward: expected whole with lab sorting and trainer pgpo"),
         ({"reward": "share", "lab": "cipher"}, "reward: expected whole with lab cipher"),
-        ({"trainer": "ppo"}, "trainer: expected one of pgpo, grpo, found 'ppo'"),
         ({"control": "other"}, "control: expected one of mean_step, shuffled"),
         ({"steps": 0}, "steps: expected a whole number"),
         ({"steps": 4}, r"test_every: expected a divisor of steps \(4\), found 3"),

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from lab.studies import isomers
-from lab.studies._controls import shuffle_domains
-from lab.studies._learning import CONTROLS
+from lab.studies._learning import CONTROLS, shuffle_domains
 from poise.demo import ranking
 
 CONFIG: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The laboratory of a cipher: its problems, its split, its marks, and what a model can read."""
+"""The toy task of a cipher: its problems, its split, its marks, and what a model can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The laboratory of sorting: its problems, its split, and what a model can copy from."""
+"""The toy task of sorting: its problems, its split, and what a model can copy from."""
 
 from __future__ import annotations
 
