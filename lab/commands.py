@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poise.cli.arguments import CommandParser
-from poise.cli.subcommands import dispatch
+from poise.cli.main import dispatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,19 +28,11 @@ WIDTH = 140  # of tables in a file or a pipe, where there is no terminal to fit
 
 def main(argv: list[str]) -> int:
     """Run the subcommand that the first word names."""
-    return dispatch(argv, SUBCOMMANDS, usage)
-
-
-def usage() -> str:
-    """What `python -m lab --help` prints."""
-    lines = "\n".join(f"  {name:<7}{text}" for name, (text, _) in SUBCOMMANDS.items())
-    return (
-        "usage: python -m lab SUBCOMMAND [NAME] [--flags]\n\n"
-        "Experiments: a folder under experiments/ (or a path) holds experiment.yaml, which says "
-        "what\nvaries, and results.jsonl (finished: results.jsonl.xz), one line a run.\n\n"
-        f"subcommands:\n{lines}\n\n"
-        "`python -m lab SUBCOMMAND --help` lists the flags of a subcommand."
+    about = (
+        "Experiments: a folder NAME under experiments/ (or a path) holds experiment.yaml, which "
+        "says what\nvaries, and results.jsonl (finished: results.jsonl.xz), one line a run."
     )
+    return dispatch(argv, SUBCOMMANDS, "python -m lab", about)
 
 
 def run(argv: list[str]) -> int:

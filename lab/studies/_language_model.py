@@ -43,7 +43,7 @@ def make_trainer(
     from peft import LoraConfig
     from transformers import set_seed
 
-    from poise.demo.quiet import hide_bars, quieten
+    from poise.demo.learning import hide_bars, quieten
 
     hide_bars()
     set_seed(config["seed"])  # of the adapter's factors too

@@ -142,7 +142,7 @@ def _trainer(config: dict[str, Any], folder: str, curve: AccuracyCurve) -> Any:
     from trl import GRPOTrainer
 
     from poise import PGPOTrainer
-    from poise.demo.quiet import hide_bars, quieten
+    from poise.demo.learning import hide_bars, quieten
 
     hide_bars()
     task, is_grpo = _task(config), _is_grpo(config)

@@ -72,7 +72,7 @@ def check(config: dict[str, Any]) -> None:
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """One run and its figures."""
-    from poise.demo.answers import AnswerCurve
+    from poise.demo.learning import AnswerCurve
 
     seed, size = config["seed"], _size(config)
     domains = size.domains[: config["domains"]]

@@ -39,7 +39,7 @@ def check(config: dict[str, Any]) -> None:
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """One run and its figures."""
-    from poise.demo.answers import AnswerCurve
+    from poise.demo.learning import AnswerCurve
     from poise.models import resolve_model
 
     seed, strength = config["seed"], config.get("strength")

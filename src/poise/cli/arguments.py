@@ -1,8 +1,9 @@
-"""TRL's parser of flags and YAML, with mistakes as one line instead of a page of usage."""
+"""TRL's parser of flags and YAML, with mistakes as one line; old names are accepted."""
 
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable
 from dataclasses import field
 from pathlib import Path
@@ -10,10 +11,21 @@ from typing import Any, NoReturn
 
 from trl import TrlParser
 
+logger = logging.getLogger(__name__)
+
+# Names of 0.1, accepted for one release by commands that know the new name alone: old -> new.
+OLD_NAMES: dict[str, str] = {
+    "dataset": "dataset_name",
+    "split": "dataset_train_split",
+    "rewards": "reward_funcs",
+    "questions": "count",
+    "sets": "count",
+}
+
 
 def option(default: Any, text: str, **argparse: Any) -> Any:
-    """A dataclass field that is a flag: its default, what `--help` says about it, and what else
-    `add_argument` is told."""
+    """A dataclass field that is a flag: its default, what `--help` says about it, and further
+    arguments of `add_argument`."""
     metadata = {"help": text, **argparse}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -21,10 +33,12 @@ def option(default: Any, text: str, **argparse: Any) -> Any:
 
 
 class CommandParser(TrlParser):
-    """`TrlParser` whose errors are exceptions; it takes `--config=FILE`, and no part of a name."""
+    """`TrlParser` whose errors are exceptions; it takes `--config=FILE`, no part of a name, and
+    `OLD_NAMES`, on the command line and in the file."""
 
     def __init__(self, dataclass_types: Any = None, **options: Any) -> None:
         super().__init__(dataclass_types, **{"allow_abbrev": False, **options})
+        self._warned: set[str] = set()
 
     def error(self, message: str) -> NoReturn:
         """Raises: ValueError, instead of printing the usage and leaving."""
@@ -40,7 +54,7 @@ class CommandParser(TrlParser):
                 missing or damaged configuration file.
         """
         words: list[str] = []
-        for word in args or ():
+        for word in self.with_new_names(args or ()):
             words += word.split("=", 1) if word.startswith("--config=") else [word]
         if "--config" in words and words.index("--config") + 1 == len(words):
             raise ValueError("--config: expected a YAML file after it, found nothing")
@@ -54,6 +68,30 @@ class CommandParser(TrlParser):
         for unknown in [*from_line, *from_file]:
             self.refuse(unknown)
         return tuple(parsed)
+
+    def set_defaults_with_config(self, **settings: Any) -> list[str]:
+        """As TRL's: the file's settings become defaults."""
+        new = {self._new_name(name): value for name, value in settings.items()}
+        return super().set_defaults_with_config(**new)
+
+    def with_new_names(self, words: Iterable[str]) -> list[str]:
+        """The command line with new names for old ones, and one warning for each."""
+        found = []
+        for word in words:
+            flag, sign, value = word.partition("=")
+            is_flag = flag.startswith("--")
+            found.append(f"--{self._new_name(flag[2:])}{sign}{value}" if is_flag else word)
+        return found
+
+    def _new_name(self, name: str) -> str:
+        """Of an argument that this command knows; any other name stays."""
+        new, known = OLD_NAMES.get(name), {action.dest for action in self._actions}
+        if new is None or name in known or new not in known:
+            return name
+        if name not in self._warned:
+            self._warned.add(name)
+            logger.warning("--%s is --%s now; its old name goes with the next release", name, new)
+        return new
 
     def refuse(self, word: str) -> NoReturn:
         """Raises: ValueError, naming the unknown flag and the nearest known one."""

@@ -5,23 +5,23 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+import yaml
 from trl import ModelConfig, get_peft_config
 
-from ..data.load import load_questions
 from ..iga.config import OLD_NAMES, IGAConfig
 from ..iga.trainer import IGATrainer
 from ..models import EMBEDDED_NAMES, resolve_model
-from . import launch
 from .arguments import CommandParser, option
-from .training import add_model_arguments, check_arguments, make_training_parser, run_training
+from .training import TrainingParser, add_model_arguments, load_dataset, run_command
 
 logger = logging.getLogger(__name__)
 
-SETTING = str(files(__package__).joinpath("iga.yaml"))
+SETTING = files(__package__).joinpath("iga.yaml")
 GENERATED = "isomers"
 GENERATION = ("depths", "cue_strength")  # arguments that only generated sets have
 
@@ -30,13 +30,13 @@ GENERATION = ("depths", "cue_strength")  # arguments that only generated sets ha
 class IGAScriptArguments:
     """What to train on; the rest is `IGAConfig`'s and `ModelConfig`'s."""
 
-    dataset: str = option(
+    dataset_name: str = option(
         "",
         "Isomer sets, required with a model of one's own: 'isomers' or 'isomers:ordering,rates' "
         "(generated), a local .jsonl file or folder, or a hub data set, with columns isomer_id, "
         "domain, prompt and completion.",
     )
-    split: str = option("train", "Split of the data set.")
+    dataset_train_split: str = option("train", "Split of the data set.")
     count: int | None = option(None, "How many isomer sets; None takes the data set's own number.")
     question_seed: int = option(0, "Seed of generated or drawn sets.")
     depths: list[int] | None = option(None, "Reasoning steps of generated sets.")
@@ -47,34 +47,29 @@ class IGAScriptArguments:
     )
 
 
-def make_parser() -> CommandParser:
-    """The parser of the command line and of `--config FILE.yaml`."""
-    return make_training_parser(IGAScriptArguments, IGAConfig, prog="poise iga")
+def make_parser(argv: Sequence[str] = ()) -> CommandParser:
+    """The parser of a command line and of `--config FILE.yaml`.
+
+    Without `--config`, the embedded model has a setting of its own, which flags change. What it
+    says of its generated sets does not hold for other data.
+    """
+    parser = TrainingParser(IGAScriptArguments, IGAConfig, prog="poise iga")
+    if {"-h", "--help"} & set(argv) or any(w.partition("=")[0] == "--config" for w in argv):
+        return parser
+    named, _ = parser.parse_known_args(parser.with_new_names(argv))
+    if (named.model_name_or_path or "default") in EMBEDDED_NAMES:
+        logger.info("The setting of the embedded model: %s, then what flags say.", SETTING)
+        setting = yaml.safe_load(SETTING.read_text(encoding="utf-8"))
+        if named.dataset_name and not _is_generated(named.dataset_name):
+            setting = {k: v for k, v in setting.items() if k not in ("count", *GENERATION)}
+        parser.set_defaults_with_config(**setting)
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; several processes go through accelerate's launcher.
-
-    Without `--config`, the embedded model has a setting of its own, which flags change.
-    """
-    words = with_setting(with_new_names(argv))
-    parsed, launch_flags, own = launch.parse(make_parser(), words)
-    check_arguments(*parsed[:2])
-    if launch.needs_launcher(launch_flags):
-        return launch.launch("poise.cli.iga", launch_flags, own, is_on_cpu=parsed[1].use_cpu)
-    drop_embedded_sets(parsed[0], words)
-    train(*parsed)
-    return 0
-
-
-def with_setting(argv: list[str]) -> list[str]:
-    """The command line with the embedded model's setting, unless it names one or another model."""
-    if _value(argv, "config") is not None:
-        return argv
-    if (_value(argv, "model_name_or_path") or "default") not in EMBEDDED_NAMES:
-        return argv
-    logger.info("The setting of the embedded model: %s, then what flags say.", SETTING)
-    return ["--config", SETTING, *argv]
+    """Run the command."""
+    argv = with_new_names(argv)
+    return run_command("poise.cli.iga", make_parser(argv), make_trainer, argv)
 
 
 def with_new_names(argv: list[str]) -> list[str]:
@@ -109,28 +104,21 @@ def _value(argv: list[str], name: str) -> str | None:
     return found
 
 
-def drop_embedded_sets(script: IGAScriptArguments, words: list[str]) -> None:
-    """What the embedded setting says of its generated sets is not said of other data."""
-    if SETTING not in words or _is_generated(script.dataset):
-        return
-    asked_for = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words}
-    for name in ("count", *GENERATION):
-        if name not in asked_for:
-            setattr(script, name, None)
-
-
-def _is_generated(dataset: str) -> bool:
-    return dataset.partition(":")[0] == GENERATED
-
-
-def train(script: IGAScriptArguments, config: IGAConfig, model: ModelConfig) -> IGATrainer:
-    """Trains, and leaves adapter or model, metrics, configuration and card in the run folder."""
-    return run_training(make_trainer, script, config, model)
-
-
 def make_trainer(script: IGAScriptArguments, config: IGAConfig, model: ModelConfig) -> IGATrainer:
-    """The trainer that the arguments describe."""
-    dataset = load_dataset(script, config)
+    """The trainer that the arguments describe.
+
+    Raises:
+        ValueError: settings of generated sets for others, besides `load_questions`' own.
+    """
+    options: dict[str, Any] = {name: getattr(script, name) for name in GENERATION}
+    if _is_generated(script.dataset_name):
+        options["domains"] = config.iga_domains
+    elif given := [f"--{name}" for name, value in options.items() if value is not None]:
+        raise ValueError(
+            f"{' and '.join(given)}: expected generated sets ('{GENERATED}'), found the data set "
+            f"{script.dataset_name!r}, which has its own; leave out what belongs to generated sets"
+        )
+    dataset = load_dataset(script, **options)
     add_model_arguments(config, model)
     return IGATrainer(
         model=resolve_model(model.model_name_or_path),
@@ -140,24 +128,8 @@ def make_trainer(script: IGAScriptArguments, config: IGAConfig, model: ModelConf
     )
 
 
-def load_dataset(script: IGAScriptArguments, config: IGAConfig) -> Any:
-    """The isomer sets to train on, a row per problem.
-
-    Raises:
-        ValueError: settings of generated sets for others, besides `load_questions`' own.
-    """
-    options: dict[str, Any] = {"count": script.count, "seed": script.question_seed}
-    generation = {name: getattr(script, name) for name in GENERATION}
-    if _is_generated(script.dataset):
-        options |= generation | {"domains": config.iga_domains}
-    elif given := [f"--{name}" for name, value in generation.items() if value is not None]:
-        raise ValueError(
-            f"{' and '.join(given)}: expected generated sets ('{GENERATED}'), found the data set "
-            f"{script.dataset!r}, which has its own; leave out what belongs to generated sets"
-        )
-    return load_questions(
-        script.dataset, script.split, **{k: v for k, v in options.items() if v is not None}
-    )
+def _is_generated(dataset: str) -> bool:
+    return dataset.partition(":")[0] == GENERATED
 
 
 if __name__ == "__main__":  # under the launcher

@@ -1,27 +1,29 @@
-"""`poise isomers`: logical isomer sets, generated, built, validated and shown."""
+"""`poise isomers`: logical isomer sets, generated, validated and shown."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import CommandParser, option
-from .subcommands import dispatch
+from .main import dispatch
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ..isomers.rows import Row
 
-# Subcommand -> what it does, and the module and function that run it.
 SUBCOMMANDS = {
     "generate": ("make isomer sets from a seed, without a model", "poise.cli.isomers:generate"),
     "build": ("have a teacher retell your own problems", "poise.cli.isomers_build:main"),
     "validate": ("list the faults of files, by line and set", "poise.cli.isomers:validate"),
     "show": ("print sets, their domains side by side", "poise.cli.isomers:show"),
 }
-MANY = 1000  # sets from which on a progress bar is worth its line
+_MANY = 1000  # sets from which on a progress bar is worth its line
+_WIDTH = 120  # of tables in a file or a pipe, where there is no terminal to fit
 
 
 @dataclass
@@ -58,33 +60,10 @@ class GenerateArguments:
     overwrite: bool = option(False, "Replace a file that is there.")
 
 
-@dataclass
-class ShowArguments:
-    """How much of a file."""
-
-    sets: int = option(3, "How many sets.")
-
-
-@dataclass
-class ValidateArguments:
-    """How the faults are listed."""
-
-    limit: int = option(50, "List at most so many faults.")
-
-
 def main(argv: list[str]) -> int:
     """Run the subcommand that the first word names."""
-    return dispatch(argv, SUBCOMMANDS, usage)
-
-
-def usage() -> str:
-    """What `poise isomers --help` prints."""
-    lines = "\n".join(f"  {name:<10}{text}" for name, (text, _) in SUBCOMMANDS.items())
-    return (
-        "usage: poise isomers SUBCOMMAND [--flags]\n\n"
-        f"Problems of the same logic, told in several domains.\n\nsubcommands:\n{lines}\n\n"
-        "`poise isomers SUBCOMMAND --help` lists the flags of a subcommand."
-    )
+    about = "Problems of the same logic in several domains."
+    return dispatch(argv, SUBCOMMANDS, "poise isomers", about)
 
 
 def generate(argv: list[str]) -> int:
@@ -109,77 +88,75 @@ def generate(argv: list[str]) -> int:
     from ..isomers.rows import write_isomers
 
     # All is generated before the file is opened, so that a refusal leaves no half of a file.
-    rows = list(_rows(arguments))
+    rows = _rows(arguments)
     print(f"{write_isomers(arguments.output, rows)} problems written to {arguments.output}")
     return 0
 
 
-def _rows(arguments: GenerateArguments) -> Iterator[Row]:
+def _rows(arguments: GenerateArguments) -> list[Row]:
     from ..isomers.cues import Cue
     from ..isomers.generate import generate_isomers
     from ..isomers.model import TRAIN_DOMAINS
     from ..isomers.rows import isomer_tests, to_rows
 
+    count, seed = arguments.count, arguments.seed
+    cue, strength = arguments.cue, arguments.cue_strength
+    forms = (arguments.families, arguments.depths)
     domains = arguments.domains or TRAIN_DOMAINS
-    if len(domains) == 1 and not arguments.tests:
+    if strength is not None and cue != "train":
+        raise ValueError(
+            f"--cue_strength: expected with --cue train, found --cue {cue}; a cue that is off, "
+            "random or reversed has no strength"
+        )
+    strength = 0.9 if strength is None else strength
+    if arguments.tests:
+        for flag, found, allowed in (
+            ("cue", cue, ("off", "train")),
+            ("phrasings", arguments.phrasings, ("seen",)),
+        ):
+            if found not in allowed:
+                raise ValueError(
+                    f"--{flag}: expected {' or '.join(map(repr, allowed))}, that of training, with "
+                    f"--tests, which have their own; found {found!r}"
+                )
+        trained = None if cue == "off" else strength
+        split = arguments.split or "test"
+        return isomer_tests(count, seed, split, *forms, trained, domains=domains)
+    if len(domains) == 1:
         print(
             f"poise isomers: {domains[0]} alone: such sets train plain fine-tuning; IGA compares "
             "two domains or more",
             file=sys.stderr,
         )
-    split = arguments.split or ("test" if arguments.tests else "train")
-    strength = _strength(arguments)
-    what = (arguments.count, split, arguments.seed, arguments.families, arguments.depths)
-    if arguments.tests:
-        _check_tests(arguments)
-        count, split, seed, families, depths = what
-        told = None if arguments.cue == "off" else strength
-        yield from isomer_tests(count, seed, split, families, depths, told, None, domains)
-        return
-    cue: Any = Cue(arguments.cue, strength)  # type: ignore[arg-type]
-    is_long = arguments.count >= MANY
-    yield from to_rows(generate_isomers(*what, domains, cue, arguments.phrasings, is_long))
-
-
-def _strength(arguments: GenerateArguments) -> float:
-    if arguments.cue_strength is None:
-        return 0.9
-    if arguments.cue != "train":
-        raise ValueError(
-            f"--cue_strength: expected with --cue train, found --cue {arguments.cue}; a cue that "
-            "is off, random or reversed has no strength"
-        )
-    return arguments.cue_strength
-
-
-def _check_tests(arguments: GenerateArguments) -> None:
-    """Refuse what the tests set by themselves."""
-    for flag, found, allowed in (
-        ("cue", arguments.cue, ("off", "train")),
-        ("phrasings", arguments.phrasings, ("seen",)),
-    ):
-        if found not in allowed:
-            raise ValueError(
-                f"--{flag}: expected {' or '.join(map(repr, allowed))}, that of training, with "
-                f"--tests, which have their own; found {found!r}"
-            )
+    kind: Any = cue
+    sets = generate_isomers(
+        count,
+        arguments.split or "train",
+        seed,
+        *forms,
+        domains,
+        Cue(kind, strength),
+        arguments.phrasings,
+        progress=count >= _MANY,
+    )
+    return to_rows(sets)
 
 
 def validate(argv: list[str]) -> int:
     """List the faults of files; returns 2 if there are any."""
     parser = CommandParser(
-        ValidateArguments,
         prog="poise isomers validate",
         description="Find faults of isomer sets. Several files are also compared with each other, "
         "as training and test sets must share nothing.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="A .jsonl file.")
-    arguments, places = parser.parse_args_and_config(argv)
-    if arguments.limit < 1:
-        raise ValueError(f"--limit: expected at least 1, found {arguments.limit}")
+    parser.add_argument("--limit", type=int, default=50, help="Most faults to list.")
+    (arguments,) = parser.parse_args_and_config(argv)
+    _check_positive("limit", arguments.limit)
     from ..isomers.validate import validate_isomers
 
-    files = [places.files] if isinstance(places.files, str) else places.files
+    # From a configuration file one file may come as plain text.
+    files = [arguments.files] if isinstance(arguments.files, str) else arguments.files
     faults = validate_isomers(*files)
     for fault in faults[: arguments.limit]:
         print(fault)
@@ -190,17 +167,55 @@ def validate(argv: list[str]) -> int:
 
 
 def show(argv: list[str]) -> int:
-    """Print sets, their domains side by side."""
+    """Print the first sets of a file.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or its rows are no isomers.
+    """
     parser = CommandParser(
-        ShowArguments,
         prog="poise isomers show",
         description="Print the first sets of a file, their domains side by side.",
     )
     parser.add_argument("file", metavar="FILE", help="A .jsonl file.")
-    arguments, places = parser.parse_args_and_config(argv)
-    if arguments.sets < 1:
-        raise ValueError(f"--sets: expected at least 1, found {arguments.sets}")
-    from .isomers_show import show_sets
+    parser.add_argument("--count", type=int, default=3, help="How many sets.")
+    (arguments,) = parser.parse_args_and_config(argv)
+    _check_positive("count", arguments.count)
+    from rich.console import Console
 
-    show_sets(places.file, arguments.sets)
+    from ..isomers.rows import REQUIRED, group_rows
+    from ..rows import check_columns, read_jsonl
+
+    rows = read_jsonl(arguments.file)
+    for row in rows:
+        check_columns(list(row), REQUIRED, arguments.file)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    sets = group_rows(rows)
+    for members in list(sets.values())[: arguments.count]:
+        console.print(_table(members))
+    console.print(f"{min(arguments.count, len(sets))} of {len(sets)} sets")
     return 0
+
+
+def _table(members: Sequence[Row]) -> Table:
+    """A column for each domain; rows for the prompt and the completion."""
+    from rich.table import Table
+    from rich.text import Text
+
+    first = members[0]
+    title = [str(first["isomer_id"])]
+    title += [f"{k} {first[k]}" for k in ("test", "family", "depth", "answer") if k in first]
+    table = Table(title=Text(" · ".join(title)), title_justify="left", show_lines=True)
+    for member in members:
+        table.add_column(Text(str(member["domain"])), ratio=1)
+    for column in ("prompt", "completion"):
+        table.add_row(*(Text(str(member[column]).strip()) for member in members))
+    if any(member.get("cue") is not None for member in members):
+        table.add_row(*(Text(f"cue: {member.get('cue')}") for member in members))
+    return table
+
+
+def _check_positive(flag: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"--{flag}: expected at least 1, found {value}")

@@ -11,9 +11,7 @@ from ..isomers.model import TRAIN_DOMAINS
 from .arguments import CommandParser, option
 
 if TYPE_CHECKING:
-    from ..isomers.build import EndpointTeacher, LocalTeacher, Plan, Summary
-
-TEACHERS = ("endpoint", "local")
+    from ..isomers.build import EndpointTeacher, LocalTeacher, Summary
 
 
 @dataclass
@@ -41,9 +39,9 @@ class BuildArguments:
         "Environment variable with the endpoint's key, which is never written anywhere; '' for an "
         "endpoint that wants none.",
     )
-    domains: list[str] = option(list(TRAIN_DOMAINS), "Domains to tell the problems in; any names.")
+    domains: list[str] = option(list(TRAIN_DOMAINS), "Domains to put the problems in; any names.")
     min_domains: int | None = option(
-        None, "Write a set if it survives in so many domains. By default in all of them."
+        None, "In how many domains a set must survive to be written. By default in all of them."
     )
     attempts: int = option(3, "Most replies for one problem in one domain.")
     max_overlap: float = option(
@@ -62,34 +60,25 @@ class BuildArguments:
     overwrite: bool = option(False, "Start anew instead of going on with a journal.")
 
 
-def make_parser() -> CommandParser:
-    """The parser of the command line and of `--config FILE.yaml`."""
-    return CommandParser(
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    parser = CommandParser(
         BuildArguments,
         prog="poise isomers build",
         description="Have a teacher retell your problems in several domains. A retelling is kept "
         "only if answer, quantities and relations survive and no two domains share their wording. "
         "An interrupted build goes on when the same command is run again.",
     )
-
-
-def main(argv: list[str]) -> int:
-    """Run the command."""
-    (arguments,) = make_parser().parse_args_and_config(argv)
+    (arguments,) = parser.parse_args_and_config(argv)
+    # From a configuration file one domain may come as plain text.
+    if isinstance(arguments.domains, str):
+        arguments.domains = [arguments.domains]
     try:
         summary = build(arguments)
     except KeyboardInterrupt:
         print("\nFinished retellings are kept; the same command goes on.", file=sys.stderr)
         raise
-    show(summary, arguments)
-    if not summary.sets:
-        print(
-            "poise isomers: expected at least one set that survives in enough domains, found "
-            f"none; the reasons are in {_rejects(arguments)}",
-            file=sys.stderr,
-        )
-        return 2
-    return 0
+    return _show(summary, arguments)
 
 
 def build(arguments: BuildArguments) -> Summary:
@@ -101,56 +90,64 @@ def build(arguments: BuildArguments) -> Summary:
         TeacherError: the teacher cannot be asked; what is finished is in the journal.
     """
     # Imported late, so that --help needs no HTTP library.
-    from ..isomers.build import EndpointTeacher, finish, open_journal, read_problems, tell_all
+    from ..isomers import build as builder
     from ..isomers.build.build import beside, missing
 
-    plan = make_plan(arguments)
-    source, output = _paths(arguments)
+    limits = builder.Limits(arguments.max_overlap, arguments.slack)
+    plan = builder.Plan(tuple(arguments.domains), arguments.attempts, limits, arguments.min_domains)
+    source, output = _files(arguments)
     journal_path = beside(output, "journal")
     if output.exists() and not journal_path.exists() and not arguments.overwrite:
         raise ValueError(
             f"output: expected a new file or one with its journal, found {output} alone; give "
             "another, or replace it (--overwrite)"
         )
-    problems = read_problems(source)
-    teacher = make_teacher(arguments)
+    problems = builder.read_problems(source)
+    teacher = _make_teacher(arguments)
     if arguments.overwrite:
         journal_path.unlink(missing_ok=True)
-    with open_journal(output, problems, plan, teacher) as journal:
+    with builder.open_journal(output, problems, plan, teacher) as journal:
         if missing(journal, problems, plan):
-            if isinstance(teacher, EndpointTeacher):
+            if isinstance(teacher, builder.EndpointTeacher):
                 teacher.check()
-            tell_all(journal, problems, plan, teacher)
-        return finish(journal, problems, plan, output)
+            builder.tell_all(journal, problems, plan, teacher)
+        return builder.finish(journal, problems, plan, output)
 
 
-def make_plan(arguments: BuildArguments) -> Plan:
-    """Raises: ValueError, as `Plan` and `Limits`."""
-    from ..isomers.build import Limits, Plan
+def _files(arguments: BuildArguments) -> tuple[Path, Path]:
+    """The problems, and the output."""
+    if arguments.problems is None or arguments.output is None:
+        name = "problems" if arguments.problems is None else "output"
+        raise ValueError(f"{name}: expected a .jsonl file, found none; give it with --{name}")
+    source, output = Path(arguments.problems), Path(arguments.output)
+    if output.suffix != ".jsonl" or output.is_dir():
+        raise ValueError(f"output: expected a .jsonl file, found {output}")
+    if source.resolve() == output.resolve():
+        raise ValueError(f"output: expected another file than the problems', found {output} twice")
+    return source, output
 
-    # From a configuration file one domain may come as plain text.
-    domains = [arguments.domains] if isinstance(arguments.domains, str) else arguments.domains
-    limits = Limits(arguments.max_overlap, arguments.slack)
-    return Plan(tuple(domains), arguments.attempts, limits, arguments.min_domains)
 
-
-def make_teacher(arguments: BuildArguments) -> EndpointTeacher | LocalTeacher:
+def _make_teacher(arguments: BuildArguments) -> EndpointTeacher | LocalTeacher:
     """The teacher of a command line.
 
     Raises:
         ValueError: an unknown kind, no model, no key, a setting outside its range.
     """
-    kind, _, model = (arguments.teacher or "").partition(":")
-    if kind not in TEACHERS or (kind == "endpoint" and not model):
-        raise ValueError(
-            "teacher: expected 'endpoint:MODEL' or 'local:MODEL', found "
-            f"{arguments.teacher!r}; for example --teacher local:default"
-        )
     from ..isomers.build import EndpointTeacher, LocalTeacher
+    from ..isomers.build.teachers import read_key
+    from ..models import resolve_model
 
-    if kind == "endpoint":
-        from ..isomers.build.teachers import read_key
-
+    kind, _, model = (arguments.teacher or "").partition(":")
+    if kind == "local":
+        return LocalTeacher.load(
+            resolve_model(model or None),
+            f"local:{model or 'default'}",
+            arguments.device,
+            temperature=arguments.temperature,
+            max_tokens=1024 if arguments.max_tokens is None else arguments.max_tokens,
+            concurrency=arguments.concurrency,
+        )
+    if kind == "endpoint" and model:
         return EndpointTeacher(
             model,
             arguments.base_url,
@@ -162,48 +159,35 @@ def make_teacher(arguments: BuildArguments) -> EndpointTeacher | LocalTeacher:
             requests_per_minute=arguments.requests_per_minute,
             concurrency=arguments.concurrency,
         )
-    from ..models import resolve_model
-
-    return LocalTeacher.load(
-        resolve_model(model or None),
-        f"local:{model or 'default'}",
-        arguments.device,
-        temperature=arguments.temperature,
-        max_tokens=1024 if arguments.max_tokens is None else arguments.max_tokens,
-        concurrency=arguments.concurrency,
+    raise ValueError(
+        "teacher: expected 'endpoint:MODEL' or 'local:MODEL', found "
+        f"{arguments.teacher!r}; for example --teacher local:default"
     )
 
 
-def show(summary: Summary, arguments: BuildArguments) -> None:
-    """Print what came of the build."""
+def _show(summary: Summary, arguments: BuildArguments) -> int:
+    """Print what came of the build; returns the exit status."""
     from rich.console import Console
     from rich.table import Table
 
+    from ..isomers.build.build import beside
+
+    output = Path(str(arguments.output))
     table = Table("domain", title=f"{summary.sets} sets of {summary.problems} problems")
     table.add_column("kept", justify="right")
     table.add_column("rejected", justify="right")
-    for domain in make_plan(arguments).domains:
+    for domain in arguments.domains:
         table.add_row(domain, str(summary.kept[domain]), str(summary.rejected[domain]))
     console = Console(soft_wrap=True)
     console.print(table)
     if summary.sets:
-        console.print(f"Isomer sets written to {arguments.output}", highlight=False)
-    console.print(f"Rejects with their reasons in {_rejects(arguments)}", highlight=False)
-
-
-def _rejects(arguments: BuildArguments) -> Path:
-    from ..isomers.build.build import beside
-
-    return beside(_paths(arguments)[1], "rejects")
-
-
-def _paths(arguments: BuildArguments) -> tuple[Path, Path]:
-    if arguments.problems is None or arguments.output is None:
-        name = "problems" if arguments.problems is None else "output"
-        raise ValueError(f"{name}: expected a .jsonl file, found none; give it with --{name}")
-    source, output = Path(arguments.problems), Path(arguments.output)
-    if output.suffix != ".jsonl" or output.is_dir():
-        raise ValueError(f"output: expected a .jsonl file, found {output}")
-    if source.resolve() == output.resolve():
-        raise ValueError(f"output: expected another file than the problems', found {output} twice")
-    return source, output
+        console.print(f"Isomer sets written to {output}", highlight=False)
+    console.print(f"Rejects with their reasons in {beside(output, 'rejects')}", highlight=False)
+    if summary.sets:
+        return 0
+    print(
+        "poise isomers: expected at least one set that survives in enough domains, found none; "
+        f"the reasons are in {beside(output, 'rejects')}",
+        file=sys.stderr,
+    )
+    return 2

@@ -11,56 +11,44 @@ from accelerate.commands.launch import launch_command, launch_command_parser
 from trl.cli.accelerate_config import resolve_accelerate_config_argument
 
 from ..threads import use_free_cores
+from .arguments import CommandParser
 
 
-def is_launched() -> bool:
-    """Whether a launcher started this process."""
-    return "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
-
-
-def parse(parser: Any, argv: list[str]) -> tuple[list[Any], list[str], list[str]]:
-    """Takes apart flags of the command and flags of the launcher.
+def parse(parser: CommandParser, argv: list[str]) -> tuple[list[Any], list[str]]:
+    """The command's arguments, and the launcher's flags.
 
     Args:
-        parser: a `CommandParser`.
+        parser: the command's.
         argv: the command line after the command's name.
 
     Returns:
-        The parsed dataclasses, the launcher's flags, and `argv` without those.
+        The parsed dataclasses, and the launcher's flags of file and command line.
 
     Raises:
         ValueError: a flag that neither of them knows.
     """
-    *parsed, from_file, from_line = parser.parse_args_and_config(
-        argv, return_remaining_strings=True, separate_remaining_strings=True
-    )
-    flags = [*from_file, *from_line]
-    for word in flags:
-        if word.startswith("-") and word.partition("=")[0] not in _launcher_options():
-            parser.refuse(word)
-    return parsed, flags, _without(argv, from_line)
-
-
-def _launcher_options() -> set[str]:
-    actions = launch_command_parser()._actions
-    return {"--accelerate_config", *(name for action in actions for name in action.option_strings)}
-
-
-def _without(argv: list[str], leave_out: list[str]) -> list[str]:
-    """`argv` without an ordered part of it."""
-    rest, left = iter(leave_out), []
-    waiting = next(rest, None)
-    for word in argv:
-        if word == waiting:
-            waiting = next(rest, None)
-        else:
-            left.append(word)
-    return left
+    *parsed, flags = parser.parse_args_and_config(argv, return_remaining_strings=True)
+    if flags:
+        options = {
+            "--accelerate_config",
+            *(
+                name
+                for action in launch_command_parser()._actions
+                for name in action.option_strings
+            ),
+        }
+        for word in flags:
+            if word.startswith("-") and word.partition("=")[0] not in options:
+                parser.refuse(word)
+    return parsed, flags
 
 
 def needs_launcher(launch_flags: list[str]) -> bool:
-    """Several accelerators, or flags for the launcher; else the command runs in this process."""
-    return not is_launched() and (bool(launch_flags) or torch.cuda.device_count() > 1)
+    """Several accelerators, or flags for the launcher; else the command runs in this process, as
+    in one that a launcher has started."""
+    if "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ:
+        return False
+    return bool(launch_flags) or torch.cuda.device_count() > 1
 
 
 def launch(module: str, launch_flags: list[str], argv: list[str], is_on_cpu: bool = False) -> int:
@@ -69,7 +57,7 @@ def launch(module: str, launch_flags: list[str], argv: list[str], is_on_cpu: boo
     Args:
         launch_flags: what `accelerate launch` understands, and `--accelerate_config NAME` for one
             of the configurations that TRL ships.
-        is_on_cpu: whether the processes are to leave accelerators alone.
+        is_on_cpu: whether the processes leave accelerators alone.
 
     Raises:
         ValueError: fewer processes than one, or more than there are accelerators.

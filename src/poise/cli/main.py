@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .. import __version__
 from ..extras import what_to_install
@@ -18,65 +18,93 @@ from ..threads import use_free_cores
 from . import help
 from .quiet import be_quiet
 
-# Command -> what it does. Its module, most often `poise.cli.<command>`, has `main(argv) -> int`.
+# Command -> what it does, and "module:function" that runs it: argv -> exit status.
+Commands = Mapping[str, tuple[str, str]]
 COMMANDS = {
-    "demo": "train and evaluate a small model on this machine, in minutes",
-    "pgpo": "train a model by physics-guided policy optimization",
-    "iga": "train a model by invariant gradient alignment on logical isomers",
-    "eval": "measure a model's accuracy with intervals, before and after training",
-    "report": "write one HTML page about training runs",
-    "isomers": "generate, build, validate and show logical isomer sets",
+    "demo": (
+        "train and evaluate a small model on this machine, in minutes",
+        "poise.demo.command:main",
+    ),
+    "pgpo": ("train a model by physics-guided policy optimization", "poise.cli.pgpo:main"),
+    "iga": (
+        "train a model by invariant gradient alignment on logical isomers",
+        "poise.cli.iga:main",
+    ),
+    "eval": (
+        "measure a model's accuracy with intervals, before and after training",
+        "poise.cli.eval:main",
+    ),
+    "report": ("write one HTML page about training runs", "poise.cli.report:main"),
+    "isomers": ("generate, build, validate and show logical isomer sets", "poise.cli.isomers:main"),
 }
-TRAINS_OR_ASKS = ("demo", "pgpo", "iga", "eval")
-OURS = ("poise", "lab")
-DEBUG = "POISE_DEBUG"
+_OLD = {"bench": ("experiments, now `python -m lab`", "poise.cli.bench:main")}
+_TRAIN_OR_ASK = ("demo", "pgpo", "iga", "eval")
+_OURS = ("poise", "lab")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status: 0, or 2 after a user's mistake."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words:
-        print(usage(), file=sys.stderr)
-        return 2
-    name, *rest = words
-    if name in ("-h", "--help", "help"):
-        print(usage())
-        return 0
-    if name in ("-V", "--version"):
+    if words[:1] in (["-V"], ["--version"]):
         print(f"poise {__version__}")
         return 0
-    if name not in (*COMMANDS, "bench"):  # an old name; see `cli.bench`
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(COMMANDS)}"
-        print(f"poise: unknown command {name!r}; {hint}", file=sys.stderr)
-        return 2
-    return _run(name, rest)
-
-
-def usage() -> str:
-    """What `poise --help` prints."""
-    commands = "\n".join(f"  {name:<8}{text}" for name, text in COMMANDS.items())
-    return (
-        f"usage: poise COMMAND [--flags] [--config FILE.yaml]\n\n"
-        f"Stable and robust post-training of language models.\n\ncommands:\n{commands}\n\n"
-        f"`poise COMMAND --help` lists the flags of a command, which a YAML file may hold too.\n"
-        f"`poise --version` prints the version."
+    name = words[0] if words and words[0] in COMMANDS | _OLD else ""
+    if name in help.PAGES and not {"-h", "--help"}.isdisjoint(words):
+        print(help.page(name))
+        return 0
+    if name in _TRAIN_OR_ASK:
+        use_free_cores()  # before torch is loaded
+    if name:
+        words = ["--help" if word == "--help-all" else word for word in words]
+    about = f"Poise {__version__}: stable and robust post-training of language models."
+    commands = COMMANDS | (_OLD if name in _OLD else {})
+    return guard(
+        f"poise {name}".rstrip(), lambda: dispatch(words, commands, "poise", about, "command")
     )
 
 
-def _run(name: str, argv: list[str]) -> int:
-    if name in help.PAGES and not {"-h", "--help"}.isdisjoint(argv):
-        print(help.page(name))
-        return 0
-    argv = ["--help" if word == "--help-all" else word for word in argv]
-    if name in TRAINS_OR_ASKS:
-        use_free_cores()  # before torch is loaded
-    module = "poise.demo.command" if name == "demo" else f"poise.cli.{name}"
-    return guard(f"poise {name}", lambda: importlib.import_module(module).main(argv))
+def dispatch(
+    argv: list[str], commands: Commands, prog: str, about: str, kind: str = "subcommand"
+) -> int:
+    """Run the command that the first word names.
+
+    Args:
+        argv: the words of the command line.
+        commands: what there is.
+        prog: what to type before the command.
+        about: what `--help` says before it lists the commands.
+        kind: what help and errors call a command.
+
+    Returns:
+        The exit status: the command's, 2 without a word.
+
+    Raises:
+        ValueError: there is no such command.
+    """
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        lines = "\n".join(f"  {name:<10}{text}" for name, (text, _) in commands.items())
+        print(
+            f"usage: {prog} {kind.upper()} [--flags] [--config FILE.yaml]\n\n{about}\n\n"
+            f"{kind}s:\n{lines}\n\n"
+            f"`{prog} {kind.upper()} --help` lists the flags, which a YAML file may hold too.",
+            file=sys.stdout if argv else sys.stderr,
+        )
+        return 0 if argv else 2
+    name, *rest = argv
+    if name not in commands:
+        near = difflib.get_close_matches(name, commands, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(commands)}"
+        raise ValueError(f"unknown {kind} {name!r}; {hint}")
+    module, _, function = commands[name][1].partition(":")
+    status: int = getattr(importlib.import_module(module), function)(rest)
+    return status
 
 
 def guard(command: str, run: Callable[[], int]) -> int:
-    """Run a command; a user's mistake becomes one line and the exit status 2."""
+    """Run a command; a user's mistake becomes one line and the exit status 2.
+
+    With `POISE_DEBUG` in the environment it keeps its traceback.
+    """
     be_quiet()
     try:
         return run()
@@ -85,13 +113,13 @@ def guard(command: str, run: Callable[[], int]) -> int:
         return 130
     except Exception as error:
         advice = what_to_install(error)
-        if os.environ.get(DEBUG) or not (advice or is_users_error(error)):
+        if os.environ.get("POISE_DEBUG") or not (advice or _is_users_error(error)):
             raise
         print(f"{command}: {advice or ' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
 
-def is_users_error(error: BaseException) -> bool:
+def _is_users_error(error: BaseException) -> bool:
     """Whether the message alone tells the user what to do, so that a traceback would only hide it.
 
     That is so for what Poise itself raises as ValueError, FileNotFoundError or ImportError, for
@@ -104,9 +132,9 @@ def is_users_error(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.filename is not None:
         return True
     raised_in = frames[-1].f_globals.get("__name__", "") if frames else ""
-    ours = raised_in.partition(".")[0] in (*OURS, "__main__")
+    ours = raised_in.partition(".")[0] in (*_OURS, "__main__")
     # TypeError and RuntimeError may be bugs; those of our own classes are not.
-    is_own_class = type(error).__module__.partition(".")[0] in OURS
+    is_own_class = type(error).__module__.partition(".")[0] in _OURS
     return ours and (is_own_class or isinstance(error, ValueError | OSError | ImportError))
 
 

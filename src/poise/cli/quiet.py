@@ -20,7 +20,8 @@ def be_quiet() -> None:
     """Show Poise's log, and of other libraries what a user can do something about."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     warnings.simplefilter("ignore", FutureWarning)
-    # Lists what `accelerate launch` was not told.
+    warnings.filterwarnings("default", ".* old name goes with the next release", FutureWarning)
+    # Lists what `accelerate launch` was not given.
     logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)
     own = logging.getLogger("poise")
     if not any(isinstance(handler, _Screen) for handler in own.handlers):

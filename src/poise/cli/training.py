@@ -1,29 +1,55 @@
-"""What training commands share: one run to a folder, and resuming it."""
+"""What training commands share: one run to a folder, resuming it, and its progress bar."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from transformers import ProgressCallback
 from trl import ModelConfig, get_quantization_config
 
+from ..data.load import load_questions
 from ..machine import warn_if_slow, weights_dtype
 from ..models import resolve_model
 from ..trl.checkpoints import refuse_used_folder
 from ..trl.logs import changed_settings, read_settings, write_run_description
-from .arguments import CommandParser
-from .progress import use_training_progress
+from . import launch
+from .arguments import OLD_NAMES, CommandParser
 from .quiet import hide_bars_of_files
 
 Trainer = TypeVar("Trainer", bound=Any)
 logger = logging.getLogger(__name__)
 
+# What the progress bar shows -> the log's key.
+_SHOWN = {
+    "reward": "self_distillation/reward_mean",
+    "signal": "pgpo/information_signal",
+    "step x": "pgpo/multiplier",
+    "entropy": "pgpo/student_entropy",
+    "accuracy": "mean_token_accuracy",
+    "agreement": "iga/agreement",
+    "mask": "iga/mask_mean",
+}
+
 
 class TrainingParser(CommandParser):
-    """What a resumed run leaves to the machine is what it was: the precision."""
+    """The parser of a training command and of its `--config FILE.yaml`.
+
+    A resumed run keeps the precision that the machine chose when it began. Choice: `--dtype auto`
+    is the default, and is what the machine is quick in, not what a model's file holds.
+    """
+
+    def __init__(self, script: type, config: type, prog: str) -> None:
+        super().__init__((script, config, ModelConfig), prog=prog)
+        self.set_defaults(dtype="auto")
+        self.epilog = (
+            "Flags of `accelerate launch`, such as --num_processes 4, are taken too, and start the "
+            "command under it."
+        )
 
     def parse_args_into_dataclasses(self, args: Any = None, *rest: Any, **options: Any) -> Any:
         """As transformers'."""
@@ -37,47 +63,24 @@ class TrainingParser(CommandParser):
         return super().parse_args_into_dataclasses(args, *rest, **options)
 
 
-def make_training_parser(script: type, config: type, prog: str) -> CommandParser:
-    """The parser of a training command and of its `--config FILE.yaml`.
-
-    Choice: `--dtype auto` is the default, and is what the machine is quick in, not what a model's
-    file holds.
-    """
-    parser = TrainingParser((script, config, ModelConfig), prog=prog)
-    parser.set_defaults(dtype="auto")
-    parser.epilog = (
-        "Flags of `accelerate launch`, such as --num_processes 4, are taken too, and start the "
-        "command under it."
-    )
-    return parser
-
-
-def run_training(
-    make_trainer: Callable[..., Trainer], script: Any, config: Any, model: ModelConfig
-) -> Trainer:
-    """Trains, and leaves adapter or model, metrics, configuration and card in the run folder.
+def run_command(
+    module: str, parser: CommandParser, make_trainer: Callable[..., Any], argv: list[str]
+) -> int:
+    """Runs a training command; several processes go through accelerate's launcher.
 
     Args:
-        make_trainer: from the three to a trainer.
-        script: the command's own arguments, with `dataset`.
-        config: the trainer's arguments.
-        model: TRL's arguments of the model.
+        module: the command's, which the launcher starts.
+        parser: the command's.
+        make_trainer: from script, config and model arguments to a trainer.
+        argv: the command line after the command's name.
     """
-    resume, folder = _as_bool(config.resume_from_checkpoint), Path(config.output_dir)
-    name = model.model_name_or_path or "default"
-    logger.info("Training %s on %s into %s", name, script.dataset, folder)
-    hide_bars_of_files(resolve_model(name))
-    trainer = make_trainer(script, config, model)
-    sections = {"script": script, "config": config, "model": model}
-    _check_run_folder(folder, resume, **sections)
-    use_training_progress(trainer)
-    write_run_description(folder, trainer, **sections)
-    trainer.train(resume_from_checkpoint=resume)
-    trainer.save_model(config.output_dir)
-    trainer.create_model_card(model_name=folder.name, dataset_name=script.dataset)
-    if trainer.is_world_process_zero():
-        _correct_card(folder / "README.md", name, script.dataset, folder)
-    return trainer
+    argv = parser.with_new_names(argv)
+    (script, config, model), launch_flags = launch.parse(parser, argv)
+    check_arguments(script, config)
+    if launch.needs_launcher(launch_flags):
+        return launch.launch(module, launch_flags, argv, is_on_cpu=config.use_cpu)
+    run_training(make_trainer, script, config, model)
+    return 0
 
 
 def check_arguments(script: Any, config: Any) -> None:
@@ -86,8 +89,8 @@ def check_arguments(script: Any, config: Any) -> None:
     Raises:
         ValueError: no data set, no steps, no rate.
     """
-    if not script.dataset:
-        raise ValueError("--dataset: expected what to train on, found none; see --help")
+    if not script.dataset_name:
+        raise ValueError("--dataset_name: expected what to train on, found none; see --help")
     if config.max_steps == 0 or config.max_steps < -1:
         raise ValueError(
             f"--max_steps: expected 1 or more, or -1 for whole epochs, found {config.max_steps}"
@@ -97,18 +100,42 @@ def check_arguments(script: Any, config: Any) -> None:
             raise ValueError(f"--{name}: expected more than 0, found {value}")
 
 
-def _correct_card(card: Path, model: str, dataset: str, folder: Path) -> None:
-    """TRL's card calls a local model None, and takes every data set for one of the hub."""
-    text = card.read_text(encoding="utf-8")
-    for wrong, right in (
-        ("[None](https://huggingface.co/None)", f"`{model}`"),
-        ('model="None"', f'model="{folder}"'),
-    ):
-        text = text.replace(wrong, right)
-    if "/" not in dataset or Path(dataset).exists():
-        link = f"[{dataset}](https://huggingface.co/datasets/{dataset})"
-        text = text.replace(link, f"`{dataset}`")
-    card.write_text(text, encoding="utf-8")
+def load_dataset(script: Any, **options: Any) -> Any:
+    """The rows to train on; `load_questions`' options that are None are its own defaults."""
+    options |= {"count": script.count, "seed": script.question_seed}
+    given = {name: value for name, value in options.items() if value is not None}
+    return load_questions(script.dataset_name, script.dataset_train_split, **given)
+
+
+def run_training(
+    make_trainer: Callable[..., Trainer], script: Any, config: Any, model: ModelConfig
+) -> Trainer:
+    """Trains, and leaves adapter or model, metrics, configuration and card in the run folder.
+
+    Args:
+        make_trainer: from the three to a trainer.
+        script: the command's own arguments, with `dataset_name`.
+        config: the trainer's arguments.
+        model: TRL's arguments of the model.
+    """
+    resume, folder = _as_bool(config.resume_from_checkpoint), Path(config.output_dir)
+    name, dataset = model.model_name_or_path or "default", script.dataset_name
+    logger.info("Training %s on %s into %s", name, dataset, folder)
+    hide_bars_of_files(resolve_model(name))
+    trainer = make_trainer(script, config, model)
+    if resume:
+        _check_settings(folder, script, config=config, model=model)
+    else:
+        refuse_used_folder(folder)
+    if trainer.pop_callback(ProgressCallback) is not None:
+        trainer.add_callback(TrainingProgress())
+    write_run_description(folder, trainer, script=script, config=config, model=model)
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model(config.output_dir)
+    trainer.create_model_card(model_name=folder.name, dataset_name=dataset)
+    if trainer.is_world_process_zero():
+        _correct_card(folder / "README.md", name, dataset, folder)
+    return trainer
 
 
 def add_model_arguments(config: Any, model: ModelConfig) -> None:
@@ -126,15 +153,44 @@ def add_model_arguments(config: Any, model: ModelConfig) -> None:
     }
 
 
-def _check_run_folder(folder: Path, resume: str | bool | None, **arguments: Any) -> None:
+class TrainingProgress(ProgressCallback):  # type: ignore[misc]
+    """transformers' bar; the only change is that logs become its postfix instead of lines."""
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        if self.training_bar is None or logs is None:
+            return
+        figures = {name: logs[key] for name, key in _SHOWN.items() if logs.get(key) is not None}
+        if figures:
+            self.training_bar.set_postfix({name: f"{value:.3g}" for name, value in figures.items()})
+
+
+def _check_settings(folder: Path, script: Any, **arguments: Any) -> None:
     """A run folder holds one run: its metrics, checkpoints and settings belong together."""
-    if not resume:
-        refuse_used_folder(folder)
-    if resume and (changed := changed_settings(folder, **arguments)):
+    # A run of 0.1 has old names of arguments.
+    written = read_settings(folder).get("script", {})
+    names = {new: old for old, new in OLD_NAMES.items() if old in written}
+    arguments["script"] = {names.get(name, name): value for name, value in asdict(script).items()}
+    if changed := changed_settings(folder, **arguments):
         raise ValueError(
             f"{folder} holds a run with other settings ({'; '.join(changed)}); give the same, or "
             "choose another --output_dir"
         )
+
+
+def _correct_card(card: Path, model: str, dataset: str, folder: Path) -> None:
+    """TRL's card calls a local model None, and takes every data set for one of the hub."""
+    text = card.read_text(encoding="utf-8")
+    for wrong, right in (
+        ("[None](https://huggingface.co/None)", f"`{model}`"),
+        ('model="None"', f'model="{folder}"'),
+    ):
+        text = text.replace(wrong, right)
+    if "/" not in dataset or Path(dataset).exists():
+        link = f"[{dataset}](https://huggingface.co/datasets/{dataset})"
+        text = text.replace(link, f"`{dataset}`")
+    card.write_text(text, encoding="utf-8")
 
 
 def _as_bool(resume: str | bool | None) -> str | bool | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..iga.config import IGAConfig
 from . import ranking
-from .answers import AnswerCurve
-from .learning import learn
+from .learning import AnswerCurve, learn
 from .pool import Tell
 
 _SIZE, _MODEL_SEED = ranking.SIZES["places"], 1
@@ -48,7 +49,15 @@ def make_model(tell: Tell) -> None:
     ranking.model_folder(_MODEL_SEED, _SIZE, lambda share: tell(share, "from scratch"))
 
 
-def compare(tell: Tell, seed: int) -> dict[str, dict[str, float]]:
+def learn_isomers(tell: Tell, *, output: str, seed: int) -> None:
+    """Train the toy model by plain LoRA and by IGA; accuracies by method and test go to a file."""
+    if not Path(output).is_file():
+        part = Path(f"{output}.part")
+        part.write_text(json.dumps({"seed": seed, "accuracy": _compare(tell, seed)}))
+        part.replace(output)
+
+
+def _compare(tell: Tell, seed: int) -> dict[str, dict[str, float]]:
     """Accuracies (0 to 1) by method and test."""
     model = ranking.model_folder(_MODEL_SEED, _SIZE)
     rows = ranking.isomers(_SETS, seed, "train", _DOMAINS, strength=1.0)

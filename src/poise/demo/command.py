@@ -1,18 +1,22 @@
-"""`poise demo`: PGPO beside SDPO, and IGA beside plain LoRA, with one page about both."""
+"""`poise demo`: PGPO beside SDPO, and IGA beside plain LoRA, with one page about both.
+
+The work is done by jobs, each in a process of `pool`; torch is imported there alone.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from .jobs import ask_before, learn_isomers, make_toy, train
 from .pool import Job, run_jobs
-from .screen import Screen
+from .screen import screen
 
-PGPO, SDPO = "pgpo", "sdpo"
-# SDPO as released: a moving teacher, and a warm-up.
-_SDPO = {"multiplier": "none", "teacher_model_kind": "ema", "warmup_steps": "1"}
-_FLAGS: dict[str, dict[str, str]] = {PGPO: {}, SDPO: _SDPO}
+# Act one: run -> flags upon the demo's setting. SDPO is as released.
+_RUNS: dict[str, dict[str, str]] = {
+    "pgpo": {},
+    "sdpo": {"multiplier": "none", "teacher_model_kind": "ema", "warmup_steps": "1"},
+}
+_ONE, _TWO = "poise.demo.act_one", "poise.demo.act_two"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -36,42 +40,33 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run the command."""
     arguments = make_parser().parse_args(argv)
-    folder = Path(arguments.output_dir)
+    folder, seed = Path(arguments.output_dir), arguments.seed
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "log.txt"
+    log, page = folder / "log.txt", folder / "report.html"
     print(
         f"Two acts, into {folder} (what is usually printed goes into {log}):\n"
         "  1  PGPO beside SDPO: a language model of 135M parameters answers questions on facts\n"
         "  2  IGA beside plain LoRA: a toy model learns a rule where a shortcut is at hand",
         flush=True,
     )
-    runs = {name: folder / name for name in _FLAGS}
-    isomers = {seed: folder / f"isomers-{seed}.json" for seed in arguments.isomer_seeds}
-    with Screen() as screen:
-        run_jobs(_jobs(runs, isomers, arguments.seed), log, screen.show)
+    runs = {name: str(folder / name) for name in _RUNS}
+    isomers = {one: str(folder / f"isomers-{one}.json") for one in arguments.isomer_seeds}
+    # In this order the toy model is there, of two processes, long before it is needed.
+    jobs = [Job("toy model", f"{_TWO}:make_model", {}, cost=70.0)]
+    for name, run in runs.items():
+        training = {"run": run, "seed": seed, "flags": _RUNS[name]}
+        jobs.append(Job(name.upper(), f"{_ONE}:train", training, cost=140.0))
+    for one, path in isomers.items():
+        learning = {"output": path, "seed": one}
+        jobs.append(Job(f"isomers, seed {one}", f"{_TWO}:learn_isomers", learning, cost=40.0))
+    asked = {"runs": list(runs.values()), "seed": seed}
+    jobs.append(Job("before training", f"{_ONE}:ask_before", asked, cost=35.0))
+    with screen() as show:
+        run_jobs(jobs, log, show)
     from .report import write_demo_report  # matplotlib and more, only now
 
-    page = folder / "report.html"
-    for line in write_demo_report(page, runs[PGPO], runs[SDPO], list(isomers.values())):
+    pgpo, sdpo = (Path(run) for run in runs.values())
+    for line in write_demo_report(page, pgpo, sdpo, [Path(file) for file in isomers.values()]):
         print(line)
     print(f"The page: {page}")
     return 0
-
-
-def _jobs(runs: dict[str, Path], isomers: dict[int, Path], seed: int) -> list[Job]:
-    """In this order the toy model is there, of two processes, long before it is needed."""
-    trainings = [
-        Job(name.upper(), train, {"run": str(runs[name]), "seed": seed, "flags": flags}, cost=140.0)
-        for name, flags in _FLAGS.items()
-    ]
-    toys = [
-        Job(f"isomers, seed {one}", learn_isomers, {"output": str(path), "seed": one}, cost=40.0)
-        for one, path in isomers.items()
-    ]
-    asked = {"runs": [str(run) for run in runs.values()], "seed": seed}
-    return [
-        Job("toy model", make_toy, {}, cost=70.0),
-        *trainings,
-        *toys,
-        Job("before training", ask_before, asked, cost=35.0),
-    ]

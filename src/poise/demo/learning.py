@@ -1,19 +1,29 @@
-"""A run of `IGATrainer` on isomer sets, and what it has learned."""
+"""A run of `IGATrainer` on isomer sets whose answers are one token, measured along the way."""
 
 from __future__ import annotations
 
+import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import datasets
+import numpy as np
+import torch
+from transformers import PrinterCallback, TrainerCallback
+from transformers.utils import logging
+
+from ..evaluate.ask import default_layer
+from ..evaluate.isomers import centered, set_distance
 from ..iga.config import IGAConfig
-from .answers import AnswerCurve
-from .quiet import hide_bars, quieten
+from .ranking import OUT_OF_DISTRIBUTION, Row
+
+_BATCH = 256  # rows that are read at once
 
 
 def learn(
     model: str,
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
     curve: AnswerCurve,
     make_arguments: Callable[[str], IGAConfig],
     lora_rank: int,
@@ -33,19 +43,19 @@ def learn(
         The curve's figures; `reliance`, accuracy with the cue minus that with the cue reversed; and
         `train_loss`.
     """
-    from datasets import Dataset
     from peft import LoraConfig
 
     from ..iga.trainer import IGATrainer
 
     hide_bars()
-    lora = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear")
     with tempfile.TemporaryDirectory() as folder:
         trainer = IGATrainer(
             model=model,
             args=make_arguments(folder),
-            train_dataset=Dataset.from_list(list(rows)),
-            peft_config=lora,
+            train_dataset=datasets.Dataset.from_list(list(rows)),
+            peft_config=LoraConfig(
+                r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear"
+            ),
             callbacks=[curve],
         )
         quieten(trainer)
@@ -56,3 +66,103 @@ def learn(
     figures["reliance"] = figures["in_distribution/accuracy"] - figures["reversed/accuracy"]
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     return figures | {"train_loss": losses}
+
+
+def hide_bars() -> None:
+    """No progress bars of loading a model and preparing rows, in this process."""
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+def quieten(trainer: Any) -> None:
+    """Takes the printing of each logged step off a trainer; its history keeps them."""
+    trainer.remove_callback(PrinterCallback)
+
+
+class AnswerCurve(TrainerCallback):  # type: ignore[misc]
+    """Accuracy and Logical Consistency Score of every test, at equal intervals.
+
+    Args:
+        tests: rows of isomer sets by test.
+        every: optimizer steps between two measurements.
+        out_of_distribution: names of the tests that are.
+    """
+
+    def __init__(
+        self,
+        tests: Mapping[str, Sequence[Row]],
+        every: int,
+        out_of_distribution: Sequence[str] = OUT_OF_DISTRIBUTION,
+    ) -> None:
+        self._tests, self._every = tests, every
+        self._out_of_distribution = out_of_distribution
+        self.curve: list[dict[str, float]] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self._every == 0:
+            found = self._measure(kwargs["model"], kwargs["processing_class"])
+            self.curve.append({"step": state.global_step, **found})
+
+    def figures(self) -> dict[str, Any]:
+        """The last measurement; the accuracy out of distribution at those before; the curve."""
+        name = "out_of_distribution/accuracy"
+        before = {f"{name} at {int(p['step'])}": p[name] for p in self.curve[:-1]}
+        return {**self.curve[-1], **before, "curve": self.curve}
+
+    @torch.no_grad()
+    def _measure(self, model: Any, tokenizer: Any) -> dict[str, float]:
+        """Accuracy (0 to 1), worst domain and score by test, and their means out of
+        distribution."""
+        was_training = model.training
+        model.eval()
+        found = {
+            f"{test}/{name}": value
+            for test, rows in self._tests.items()
+            for name, value in _measure_test(model, tokenizer, rows).items()
+        }
+        model.train(was_training)
+        for name in ("accuracy", "worst_domain", "score"):
+            values = [found[f"{test}/{name}"] for test in self._out_of_distribution]
+            found[f"out_of_distribution/{name}"] = statistics.fmean(values)
+        return found
+
+
+def _measure_test(model: Any, tokenizer: Any, rows: Sequence[Row]) -> dict[str, float]:
+    """Rows with `options` are answered by the likeliest of these, others by any token."""
+    by_domain: dict[str, list[bool]] = {}
+    by_set: dict[str, list[Any]] = {}
+    parts = []
+    for start in range(0, len(rows), _BATCH):
+        batch = rows[start : start + _BATCH]
+        logits, vectors = _read(model, tokenizer, [row["prompt"] for row in batch])
+        parts.append(vectors)
+        for row, values in zip(batch, logits, strict=True):
+            answer, *options = _tokens(tokenizer, [row["completion"], *row.get("options", [])])
+            chosen = max(options, key=lambda o: float(values[o])) if options else values.argmax()
+            by_domain.setdefault(row["domain"], []).append(int(chosen) == answer)
+    for row, vector in zip(rows, centered(np.concatenate(parts)), strict=True):
+        by_set.setdefault(row["isomer_id"], []).append(vector)
+    distances = [set_distance(np.stack(one)) for one in by_set.values() if len(one) > 1]
+    return {
+        "accuracy": statistics.fmean(right for one in by_domain.values() for right in one),
+        "worst_domain": min(map(statistics.fmean, by_domain.values())),
+        "score": statistics.fmean(distances),
+    }
+
+
+def _read(model: Any, tokenizer: Any, prompts: list[str]) -> tuple[torch.Tensor, Any]:
+    """Logits and hidden states where each prompt's answer is decided."""
+    inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+    outputs = model(
+        input_ids=inputs["input_ids"].to(model.device),
+        attention_mask=inputs["attention_mask"].to(model.device),
+        output_hidden_states=True,
+        logits_to_keep=1,
+    )
+    states = outputs.hidden_states[default_layer(model)][:, -1]
+    return outputs.logits[:, -1], states.double().cpu().numpy()
+
+
+def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """The first token of each."""
+    return [tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in texts]

@@ -1,14 +1,15 @@
 """Jobs in processes of their own, as many as share the cores well, and how far they are.
 
-A job is a function of some module, called as ``function(tell, **arguments)``; ``tell(share, text)``
-says how much of it is done. What jobs print goes into a log. This process imports no torch, so that
-there is something to see at once.
+A job is a function, called as ``function(tell, **arguments)``; ``tell(share, text)`` says how much
+of it is done. What jobs print goes into a log. Their modules, and torch, are imported in their
+processes alone, so that there is something to see at once.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pkgutil
 import queue
 import time
 import traceback
@@ -22,6 +23,7 @@ from ..threads import usable_cores, use_free_cores
 Tell = Callable[[float, str], None]
 _WORKERS = 2  # each holds the model; more would need more memory than small machines have
 _PATIENCE = 0.2  # seconds between two looks at the jobs
+_TRUST = 20.0  # seconds after which the pace so far counts as much as the expected one
 
 
 class JobError(ValueError):
@@ -34,13 +36,13 @@ class Job:
 
     Args:
         name: What the screen calls it.
-        work: A function at the top of a module.
+        work: A function, as "module:name".
         arguments: Its arguments by name, beside `tell`.
         cost: About how many seconds of a core it takes on a small machine.
     """
 
     name: str
-    work: Callable[..., None]
+    work: str
     arguments: dict[str, Any]
     cost: float
 
@@ -56,15 +58,14 @@ class State:
     texts: dict[str, str] = field(default_factory=dict)
 
     @property
-    def share(self) -> float:
-        """The whole's share that is done, by cost."""
-        done = sum(job.cost * self.shares.get(job.name, 0.0) for job in self.jobs)
-        return done / sum(job.cost for job in self.jobs)
+    def total(self) -> float:
+        """Seconds of a core for all of the jobs."""
+        return sum(job.cost for job in self.jobs)
 
     @property
-    def is_done(self) -> bool:
-        """Whether every job has ended."""
-        return all(self.shares.get(job.name, 0.0) >= 1.0 for job in self.jobs)
+    def share(self) -> float:
+        """The whole's share that is done, by cost; 1.0 when every job has ended."""
+        return sum(job.cost * self.shares.get(job.name, 0.0) for job in self.jobs) / self.total
 
     @property
     def running(self) -> list[str]:
@@ -73,10 +74,9 @@ class State:
 
     def seconds_left(self) -> float:
         """By the pace so far, which counts the more the longer it has been seen."""
-        total = sum(job.cost for job in self.jobs)
-        elapsed, trust = time.monotonic() - self.started, 20.0
-        pace = (self.share * total + self.workers * trust) / (elapsed + trust)
-        return (1.0 - self.share) * total / pace
+        elapsed = time.monotonic() - self.started
+        pace = (self.share * self.total + self.workers * _TRUST) / (elapsed + _TRUST)
+        return (1.0 - self.share) * self.total / pace
 
 
 def run_jobs(jobs: Sequence[Job], log: Path, show: Callable[[State], None]) -> None:
@@ -99,13 +99,13 @@ def run_jobs(jobs: Sequence[Job], log: Path, show: Callable[[State], None]) -> N
     try:
         for process in processes:
             process.start()
-        while not state.is_done:
+        while state.share < 1.0:
             _listen(said, state, processes, log)
             show(state)
     finally:
         for process in processes:
             if process.pid is not None:
-                if not state.is_done:
+                if state.share < 1.0:
                     process.terminate()
                 process.join()
         for channel in (waiting, said):
@@ -129,7 +129,7 @@ def _listen(said: Any, state: State, processes: Sequence[Any], log: Path) -> Non
 
 
 def _work(waiting: Any, said: Any, log: str) -> None:
-    """A process: does one job after the other until there are none, or it is left alone."""
+    """A process: does one job after the other until there are none, or its parent is gone."""
     parent = os.getppid()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
@@ -143,7 +143,7 @@ def _work(waiting: Any, said: Any, log: str) -> None:
 
         try:
             tell(0.0, "starting")
-            job.work(tell, **job.arguments)
+            pkgutil.resolve_name(job.work)(tell, **job.arguments)
         except BaseException as error:
             traceback.print_exc()
             said.put((job.name, None, " ".join(str(error).split()) or type(error).__name__))

@@ -76,6 +76,33 @@ def test_a_wrong_key_in_the_file_is_named(parser: CommandParser, tmp_path: Path)
         parser.parse_args_and_config(["--config", str(file)])
 
 
+@dataclass
+class Renamed:
+    """Some under new names."""
+
+    dataset_name: str = option("", "Data.")
+    split: str = option("test", "Split, as ever.")
+
+
+def test_old_names_are_taken_with_one_warning_each(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("dataset: of the file\nsplit: train\n")
+    for words, expected in (([], "of the file"), (["--dataset=x"], "x"), (["--dataset", "x"], "x")):
+        caplog.clear()
+        parser = CommandParser(Renamed, prog="p")
+        (found,) = parser.parse_args_and_config(["--config", str(file), *words])
+        assert found == Renamed(expected, "train")
+        (line,) = caplog.messages
+        assert line == "--dataset is --dataset_name now; its old name goes with the next release"
+
+
+def test_what_a_command_does_not_know_by_any_name_stays_unknown(parser: CommandParser) -> None:
+    with pytest.raises(ValueError, match="unknown argument '--dataset'"):
+        parser.parse_args_and_config(["--dataset", "x"])
+
+
 def test_unknown_words_are_handed_over_when_asked_for(parser: CommandParser) -> None:
     _, rest = parser.parse_args_and_config(["--num_processes", "2"], return_remaining_strings=True)
     assert rest == ["--num_processes", "2"]

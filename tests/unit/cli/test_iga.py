@@ -14,6 +14,7 @@ from poise.cli import iga
 from poise.cli.main import main
 from poise.data.load import load_questions
 from poise.evaluate.runs import read_run
+from poise.iga.baselines.vrex import VREx
 
 FLAGS: dict[str, Any] = {
     "use_peft": "true",
@@ -22,11 +23,11 @@ FLAGS: dict[str, Any] = {
     "logging_steps": 1,
     "gradient_checkpointing": "false",
     "report_to": "none",
-    "dataset": "isomers:ordering",
+    "dataset_name": "isomers:ordering",
     "count": 8,
     "max_steps": 2,
     "save_steps": 1,
-    "per_device_train_batch_size": 8,
+    "per_device_train_batch_size": 2,
     "lora_r": 2,
     "lora_alpha": 4,
     "attn_implementation": "sdpa",
@@ -94,16 +95,19 @@ def test_a_users_own_isomers_train_plain_fine_tuning_too(
     rows = load_questions("isomers:ordering", count=4)
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert run(dataset=file, count=None, iga_method="erm") == 0
+    assert run(dataset_name=file, count=None, iga_method="erm") == 0
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert "iga/loss/law" in metrics[0]
     assert "iga/mask_mean" not in metrics[0]
 
 
+def parse(*words: str) -> tuple[iga.IGAScriptArguments, IGAConfig, ModelConfig]:
+    return iga.make_parser(words).parse_args_and_config(words)
+
+
 @pytest.mark.parametrize("flag", ["--count=3", "--depths", "--cue-strength"])
 def test_what_is_asked_for_of_other_data_is_kept(flag: str) -> None:
-    script = iga.IGAScriptArguments("mine.jsonl", count=3, depths=[2], cue_strength=0.5)
-    iga.drop_embedded_sets(script, [*iga.with_setting([]), flag, "3"])
+    script, *_ = parse("--dataset_name", "mine.jsonl", *([flag] if "=" in flag else [flag, "3"]))
     kept = [name for name in ("count", "depths", "cue_strength") if getattr(script, name)]
     assert kept == [flag.removeprefix("--").replace("-", "_").removesuffix("=3")]
 
@@ -111,18 +115,14 @@ def test_what_is_asked_for_of_other_data_is_kept(flag: str) -> None:
 @pytest.mark.parametrize("model", [None, "default", "smollm2"])
 def test_the_embedded_model_on_other_data_keeps_nothing_of_its_own_sets(model: str | None) -> None:
     named = [] if model is None else ["--model-name-or-path", model]
-    words = iga.with_setting([*named, "--dataset=mine.jsonl"])
-    script, config, _ = iga.make_parser().parse_args_and_config(words)
-    iga.drop_embedded_sets(script, words)
+    script, config, _ = parse(*named, "--dataset=mine.jsonl")
     assert (script.count, script.depths, script.cue_strength) == (None, None, None)
     assert config.max_steps == 100
 
 
 @pytest.mark.parametrize("flag", ["--model_name_or_path=org/model", "--model-name-or-path org/m"])
 def test_another_model_takes_nothing_of_the_embedded_models_setting(flag: str) -> None:
-    words = [*flag.split(), "--dataset", "mine.jsonl"]
-    assert iga.with_setting(words) == words
-    _, config, model = iga.make_parser().parse_args_and_config(words)
+    _, config, model = parse(*flag.split(), "--dataset_name", "mine.jsonl")
     plain = IGAConfig(output_dir=config.output_dir)
     for name in ("max_steps", "max_length", "learning_rate", "gradient_checkpointing"):
         assert getattr(config, name) == getattr(plain, name)
@@ -131,10 +131,10 @@ def test_another_model_takes_nothing_of_the_embedded_models_setting(flag: str) -
 
 def test_where_the_setting_comes_from_is_said(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "poise")
-    iga.with_setting([])
-    assert iga.SETTING in caplog.text
+    iga.make_parser()
+    assert str(iga.SETTING) in caplog.text
     caplog.clear()
-    iga.with_setting(["--config", "mine.yaml"])
+    iga.make_parser(["--config", "mine.yaml"])
     assert not caplog.records
 
 
@@ -152,29 +152,29 @@ def test_a_configuration_file_takes_the_place_of_the_embedded_setting(
 
 
 def test_the_embedded_setting_parses_and_asks_for_shortcuts() -> None:
-    words = iga.with_setting([])
-    script, config, model = iga.make_parser().parse_args_and_config(words)
-    assert isinstance(config, IGAConfig)
-    assert isinstance(model, ModelConfig)
+    script, config, model = parse()
     assert (model.model_name_or_path, model.use_peft, model.lora_r) == ("default", True, 16)
-    assert (script.dataset, script.cue_strength) == ("isomers", 0.9)
+    assert (script.dataset_name, script.cue_strength) == ("isomers", 0.9)
     assert config.needs_engine
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"dataset": None}, "--dataset: expected what to train on"),
+        ({"dataset_name": None}, "--dataset_name: expected what to train on"),
         ({"max_steps": 0}, "--max_steps: expected 1 or more"),
         ({"iga_space": "weight", "tau": -1}, "tau: expected a number of 0 or more"),
         ({"tau": 3}, "tau=3.0 shapes a mask or its projection"),
         ({"iga_space": "weigth"}, "iga_space: expected one of weight, factor"),
         ({"packing": "true"}, "packing=True does not work with IGA"),
         ({"use_peft": "false"}, "pass peft_config=LoraConfig"),
-        ({"dataset": "isomers:astrology"}, "astrology"),
-        ({"dataset": "science:chemistry"}, "expected a column 'isomer_id'"),
-        ({"dataset": "mine.jsonl", "depths": 2}, "--depths: expected generated sets"),
-        ({"dataset": "mine.jsonl", "cue_strength": 1}, "--cue_strength: expected generated sets"),
+        ({"dataset_name": "isomers:astrology"}, "astrology"),
+        ({"dataset_name": "science:chemistry"}, "expected a column 'isomer_id'"),
+        ({"dataset_name": "mine.jsonl", "depths": 2}, "--depths: expected generated sets"),
+        (
+            {"dataset_name": "mine.jsonl", "cue_strength": 1},
+            "--cue_strength: expected generated sets",
+        ),
         ({"model_name_or_path": "no model"}, "no existing folder"),
         ({"resume_from_checkpoint": "true"}, "cannot resume"),
         ({"maks_scale": "snr"}, "did you mean --mask_scale?"),
@@ -187,3 +187,33 @@ def test_a_users_mistake_is_one_line(
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("poise")]
     assert len(errors) == 1
     assert message in errors[0]
+
+
+def test_method_and_options_beside_the_embedded_setting() -> None:
+    _, config, _ = parse(
+        "--iga_method=vrex", '--iga_method_options={"penalty_weight": 3, "warmup_steps": 0}'
+    )
+    assert config.baseline() == VREx(penalty_weight=3, warmup_steps=0, seed=config.seed)
+    assert not config.needs_engine
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--iga_method=vrexx"], "did you mean 'vrex'"),
+        (["--iga_method=vrex", '--iga_method_options={"eta": 3}'], "found 'eta'"),
+        (["--iga_method=vrex", "--iga_method_options=3"], "expected a mapping"),
+        (["--iga_method=vrex", "--tau=2"], "tau=2.0 belongs to iga_method 'iga'"),
+    ],
+)
+def test_a_mistake_with_a_method_is_a_clear_error(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(*words)
+
+
+def test_old_names_are_accepted_with_a_warning() -> None:
+    with pytest.warns(FutureWarning, match="--method is --iga_method now"):
+        words = iga.with_new_names(["--method=vrex", "--tau", "1"])
+    assert words == ["--iga_method=vrex", "--tau", "1"]
+    kept = ["--space", "factor", "--per-device-train-batch-size=4"]  # IGAConfig explains
+    assert iga.with_new_names(kept) == kept

@@ -99,12 +99,15 @@ def test_faults_are_listed_and_fail(sets: Path, capsys: pytest.CaptureFixture[st
 def test_sets_are_shown_side_by_side(sets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = read(sets)
     capsys.readouterr()
-    assert run("show", sets, "--sets", 2) == 0
+    assert run("show", sets, "--count", 2) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("mathematics", "medicine", "law", "science"))
     assert str(rows[0]["isomer_id"]) in printed and str(rows[4]["isomer_id"]) in printed
     assert str(rows[8]["isomer_id"]) not in printed
     assert "2 of 6 sets" in printed
+    assert run("show", sets, "--sets", 1) == 0
+    printed = capsys.readouterr()
+    assert "1 of 6 sets" in printed.out and "--sets is --count now" in printed.err
 
 
 def test_build_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +121,7 @@ def test_build_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "message"),
     [
         (["shwo"], "unknown subcommand 'shwo'; did you mean 'show'?"),
-        (["zzz"], "unknown subcommand 'zzz'; expected generate"),
+        (["zzz"], "unknown subcommand 'zzz'; expected one of generate"),
         (["generate"], "expected --output FILE.jsonl, found none"),
         (["generate", "--output", "x.csv"], "expected --output FILE.jsonl, found x.csv"),
         (["generate", "--output", "x.jsonl", "--families", "rate"], "families: expected some of"),
@@ -168,8 +171,8 @@ def test_rows_that_are_no_isomers_are_not_shown(
     assert run("show", path) == 2
     assert "expected a column 'isomer_id'" in capsys.readouterr().err
     path.write_text('{"isomer_id": "a", "domain": "law", "prompt": "x", "completion": "y"}\n')
-    assert run("show", path, "--sets", 0) == 2
-    assert "--sets: expected at least 1" in capsys.readouterr().err
+    assert run("show", path, "--count", 0) == 2
+    assert "--count: expected at least 1" in capsys.readouterr().err
 
 
 def test_a_single_domain_is_said_to_be_no_set(

@@ -1,4 +1,4 @@
-"""`poise pgpo` and `poise demo` on the tiny model."""
+"""`poise pgpo` on the tiny model."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from poise.cli.main import main
 from poise.evaluate.runs import read_run
 
 FLAGS: dict[str, Any] = {
-    "dataset": "science:chemistry",
+    "dataset_name": "science:chemistry",
     "style": "plain",
-    "questions": 12,
+    "count": 12,
     "max_steps": 2,
     "save_steps": 1,
     "per_device_train_batch_size": 4,
@@ -90,16 +91,15 @@ def test_a_folder_holds_one_run(run: Any, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"dataset": None}, "--dataset: expected what to train on"),
+        ({"dataset_name": None}, "--dataset_name: expected what to train on"),
         ({"max_steps": 0}, "--max_steps: expected 1 or more"),
         ({"learning_rate": 0}, "--learning_rate: expected more than 0"),
         ({"max_steps": -1, "num_train_epochs": 0}, "--num_train_epochs: expected more than 0"),
-        ({"sensitiv": 1}, "did you mean --sensitivity?"),
-        ({"rewards": "praise"}, "unknown reward function 'praise'"),
-        ({"rewards": "poise.nothing.reward"}, "cannot be imported"),
+        ({"reward_funcs": "praise"}, "unknown reward function 'praise'"),
+        ({"reward_funcs": "poise.nothing.reward"}, "cannot be imported"),
         ({"sensitivity": -1}, "sensitivity must be at least 0"),
         ({"model_name_or_path": "no model"}, "no existing folder"),
-        ({"dataset": "science:alchemy"}, "alchemy"),
+        ({"dataset_name": "science:alchemy"}, "alchemy"),
         ({"resume_from_checkpoint": "true"}, "cannot resume"),
         ({"sensitivty": 1}, "did you mean --sensitivity?"),
     ],
@@ -113,12 +113,36 @@ def test_a_users_mistake_is_one_line(
     assert message in errors[0]
 
 
+def test_a_run_of_old_names_goes_on_under_the_new_ones(
+    run: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = FLAGS["dataset_name"]
+    assert run(dataset_name=None, dataset=data, count=None, questions=12) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "old name" in line]
+    assert warned == [
+        "--dataset is --dataset_name now; its old name goes with the next release",
+        "--questions is --count now; its old name goes with the next release",
+    ]
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    script = config["script"]
+    assert (script["dataset_name"], script["count"]) == (data, 12)
+    # As 0.1 wrote it.
+    olds = {"dataset_name": "dataset", "dataset_train_split": "split", "count": "questions"}
+    olds["reward_funcs"] = "rewards"
+    config["script"] = {olds.get(name, name): value for name, value in script.items()}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert run(resume_from_checkpoint="true", max_steps=3) == 0
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert run(resume_from_checkpoint="true", max_steps=3, count=13) == 2
+    assert "other settings (questions: 12 -> 13)" in capsys.readouterr().err
+
+
 def test_unreadable_data_names_file_and_line(
     run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "rows.jsonl"
     data.write_text('{"prompt": "x", "answer": "A"}\n{"prompt": \n')
-    assert run(dataset=data) == 2
+    assert run(dataset_name=data) == 2
     error = capsys.readouterr().err
     assert "rows.jsonl" in error
     assert "line 2" in error

@@ -1,4 +1,4 @@
-"""Jobs for the demo's processes, which import this module and nothing heavy."""
+"""Jobs for the demo's processes; nothing heavy is imported."""
 
 from __future__ import annotations
 

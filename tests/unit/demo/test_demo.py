@@ -13,18 +13,17 @@ from rich.console import Console
 
 from poise.demo.pool import Job, JobError, State, run_jobs
 from poise.demo.report import write_demo_report
-from poise.demo.screen import Screen
+from poise.demo.screen import screen
 from poise.evaluate.records import Header, QuestionRecord, RecordWriter
-from tests.unit.demo.jobs import fail, vanish, write
 
 
-def job(work: Any, name: str = "job", **arguments: Any) -> Job:
-    return Job(name, work, arguments, cost=1.0)
+def job(work: str, name: str = "job", **arguments: Any) -> Job:
+    return Job(name, f"tests.unit.demo.jobs:{work}", arguments, cost=1.0)
 
 
 def test_jobs_are_done_and_what_they_print_is_in_the_log(tmp_path: Path) -> None:
     paths = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
-    jobs = [job(write, path.name, path=str(path)) for path in paths]
+    jobs = [job("write", path.name, path=str(path)) for path in paths]
     states: list[float] = []
     run_jobs(jobs, tmp_path / "log.txt", lambda state: states.append(state.share))
     assert [path.read_text() for path in paths] == ["written"] * 3
@@ -33,32 +32,33 @@ def test_jobs_are_done_and_what_they_print_is_in_the_log(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("work", "complaint"), [(fail, "job: no such luck"), (vanish, "ended by itself.*job")]
+    ("work", "complaint"), [("fail", "job: no such luck"), ("vanish", "ended by itself.*job")]
 )
 def test_a_job_that_fails_is_an_error_that_names_the_log(
-    tmp_path: Path, work: Any, complaint: str
+    tmp_path: Path, work: str, complaint: str
 ) -> None:
     with pytest.raises(JobError, match=rf"{complaint}.*log\.txt"):
         run_jobs([job(work)], tmp_path / "log.txt", lambda state: None)
 
 
 def test_the_time_left_follows_the_pace() -> None:
-    state = State([Job("a", write, {}, cost=1e6), Job("b", write, {}, cost=3e6)], workers=2)
+    state = State([Job("a", "write", {}, cost=1e6), Job("b", "write", {}, cost=3e6)], workers=2)
     state.shares |= {"a": 1.0, "b": 1 / 3}
-    assert state.share == 0.5 and state.running == ["b"] and not state.is_done
+    assert state.share == 0.5 and state.running == ["b"]
     state.started -= 1e6
     assert state.seconds_left() == pytest.approx(1e6, rel=1e-3)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_screen_names_the_jobs(tmp_path: Path, terminal: bool) -> None:
-    state = State([job(write, "a"), job(write, "b")], workers=2)
+    state = State([job("write", "a"), job("write", "b")], workers=2)
     state.shares["a"], state.texts["a"] = 0.5, "step 3 of 6"
-    with (tmp_path / "screen").open("w") as file:
-        screen = Screen(Console(file=file, force_terminal=terminal, width=100))
-        with screen:
-            screen.show(state)
-            screen.show(state)
+    with (
+        (tmp_path / "screen").open("w") as file,
+        screen(Console(file=file, force_terminal=terminal, width=100)) as show,
+    ):
+        show(state)
+        show(state)
     said = (tmp_path / "screen").read_text()
     assert "25 %, about" in said and "step 3 of 6" in said and "b:" not in said
     if not terminal:
@@ -127,7 +127,7 @@ def test_the_page_says_what_was_shown_and_what_was_not(tmp_path: Path) -> None:
     assert "plain LoRA is right in 50 % and IGA in 80 %; +30.0 points on seed 1, " in said[1]
     for text in (
         "Not shown",
-        "is not told apart (+10.0",
+        "does not differ clearly (+10.0",
         "100 % after it",
         "&lt;gas&gt;",
         "xenon",

@@ -1,0 +1,84 @@
+"""PGPO beside SDPO on the embedded model: each is trained and asked, as is the model before."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from ..cli import pgpo
+from ..cli.eval import EvalArguments, Step, ask_all
+from ..cli.training import run_training
+from ..evaluate.load import find_target
+from ..trl.checkpoints import latest
+from .pool import Tell
+
+_QUESTIONS = 100  # unseen ones: a difference of some 11 points is seen
+_TRAINING = 0.75  # share of a training's time, the rest is its evaluation
+
+
+def train(tell: Tell, *, run: str, seed: int, flags: dict[str, str]) -> None:
+    """Train the embedded model by PGPO, with flags upon the demo's setting, and ask it."""
+    if not (Path(run) / "adapter_model.safetensors").is_file():
+        _train(tell, run, seed, flags)
+    _ask(tell, "after", [run], run, seed, begin=_TRAINING)
+
+
+def ask_before(tell: Tell, *, runs: list[str], seed: int) -> None:
+    """Ask the embedded model before training; the answers belong to all of the runs."""
+    _ask(tell, "before", runs, "default", seed, begin=0.0)
+
+
+class _Progress(TrainerCallback):  # type: ignore[misc]
+    """How far a training is."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any, **kwargs: Any) -> None:
+        if (reward := logs.get("self_distillation/reward_mean")) is not None:
+            done, last = state.global_step, state.max_steps
+            text = f"step {done} of {last}, {100 * reward:.0f} % right"
+            self._tell(_TRAINING * done / last, text)
+
+
+def _train(tell: Tell, run: str, seed: int, flags: dict[str, str]) -> None:
+    setting = str(files(__package__).joinpath("pgpo.yaml"))
+    words = flags | {"config": setting, "output_dir": run, "seed": f"{seed}"}
+    words["question_seed"] = f"{seed}"
+    script, config, model = pgpo.make_parser().parse_args_and_config(
+        [part for name, value in words.items() for part in (f"--{name}", value)]
+    )
+    config.resume_from_checkpoint = latest(Path(run)) is not None
+
+    def make_trainer(*arguments: Any) -> Any:
+        trainer = pgpo.make_trainer(*arguments)
+        trainer.add_callback(_Progress(tell))
+        return trainer
+
+    tell(0.0, "loading the model")
+    run_training(make_trainer, script, config, model)
+
+
+def _ask(tell: Tell, name: str, runs: list[str], model: str, seed: int, begin: float) -> None:
+    # Answers are a few words: greedy, one sample, and the line's end ends them.
+    arguments = EvalArguments(
+        dataset_name="facts",
+        question_seed=seed,
+        count=_QUESTIONS,
+        k=1,
+        temperature=0.0,
+        max_new_tokens=8,
+        stop=["\n"],
+        batch_size=50,
+    )
+    records = tuple(Path(run) / f"evaluation/{name}.jsonl" for run in runs)
+    step = Step(name, find_target(model), records)
+
+    def tell_asked(done: int, of: int) -> None:
+        tell(begin + (1 - begin) * done / of, f"{done} of {of} unseen questions")
+
+    tell(begin, "loading the model to ask it")
+    ask_all([step], arguments, tell_asked)
