@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -74,23 +74,33 @@ class CommandParser(TrlParser):
         new = {self._new_name(name): value for name, value in settings.items()}
         return super().set_defaults_with_config(**new)
 
-    def with_new_names(self, words: Iterable[str]) -> list[str]:
-        """The command line with new names for old ones, and one warning for each."""
+    def with_new_names(
+        self, words: Iterable[str], others: Mapping[str, str] | None = None
+    ) -> list[str]:
+        """The command line with new names for old ones, and one warning for each.
+
+        Args:
+            words: the command line.
+            others: old names beside `OLD_NAMES`, which this command may still know.
+        """
         found = []
         for word in words:
             flag, sign, value = word.partition("=")
-            is_flag = flag.startswith("--")
-            found.append(f"--{self._new_name(flag[2:])}{sign}{value}" if is_flag else word)
+            if flag.startswith("--"):
+                word = f"--{self._new_name(flag[2:], others)}{sign}{value}"
+            found.append(word)
         return found
 
-    def _new_name(self, name: str) -> str:
+    def _new_name(self, name: str, others: Mapping[str, str] | None = None) -> str:
         """Of an argument that this command knows; any other name stays."""
-        new, known = OLD_NAMES.get(name), {action.dest for action in self._actions}
-        if new is None or name in known or new not in known:
+        known = {action.dest for action in self._actions}
+        old = name.replace("-", "_")
+        new = (others or {}).get(old) or (None if old in known else OLD_NAMES.get(old))
+        if new is None or new not in known:
             return name
-        if name not in self._warned:
-            self._warned.add(name)
-            logger.warning("--%s is --%s now; its old name goes with the next release", name, new)
+        if old not in self._warned:
+            self._warned.add(old)
+            logger.warning("--%s is --%s now; its old name goes with the next release", old, new)
         return new
 
     def refuse(self, word: str) -> NoReturn:

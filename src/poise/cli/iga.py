@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -68,40 +67,18 @@ def make_parser(argv: Sequence[str] = ()) -> CommandParser:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    argv = with_new_names(argv)
-    return run_command("poise.cli.iga", make_parser(argv), make_trainer, argv)
+    parser = make_parser(argv)
+    words = parser.with_new_names(argv, old_names(argv))
+    return run_command("poise.cli.iga", parser, make_trainer, words)
 
 
-def with_new_names(argv: list[str]) -> list[str]:
-    """The command line with the arguments' new names, where it has old ones.
-
-    Beside a batch size, which counted isomer sets then, they stay: `IGAConfig` refuses both.
-    """
-    if _value(argv, "per_device_train_batch_size") is not None:
-        return argv
-    words = []
-    for word in argv:
-        flag, sign, value = word.partition("=")
-        old = flag[2:].replace("-", "_")
-        if flag.startswith("--") and old in OLD_NAMES:
-            warnings.warn(
-                f"--{old} is --iga_{old} now; its old name goes with the next release",
-                FutureWarning,
-                stacklevel=2,
-            )
-            word = f"--iga_{old}{sign}{value}"
-        words.append(word)
-    return words
-
-
-def _value(argv: list[str], name: str) -> str | None:
-    """What a flag says last, "" for nothing; None without it."""
-    found = None
-    for word, after in zip(argv, [*argv, ""][1:], strict=True):
-        flag, sign, value = word.partition("=")
-        if flag.startswith("--") and flag[2:].replace("-", "_") == name:
-            found = value if sign else after
-    return found
+def old_names(argv: Sequence[str]) -> dict[str, str]:
+    """Old names of `IGAConfig` -> new ones. Beside a batch size, which counted isomer sets then,
+    old names stay: `IGAConfig` refuses both."""
+    flags = {word.partition("=")[0].replace("-", "_") for word in argv}
+    if "__per_device_train_batch_size" in flags:
+        return {}
+    return {name: f"iga_{name}" for name in OLD_NAMES}
 
 
 def make_trainer(script: IGAScriptArguments, config: IGAConfig, model: ModelConfig) -> IGATrainer:

@@ -83,7 +83,10 @@ def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
 
 
 @register("facts")
-def _facts(rest: str, split: str, count: int | None = None, seed: int = 0) -> Dataset:
+def _facts(
+    rest: str, split: str, count: int | None = None, seed: int = 0, style: str = "short"
+) -> Dataset:
+    """As all rows that bring their prompt, these keep it, whatever the style."""
     from datasets import Dataset
 
     rows = [row for row in read_jsonl(_FACTS) if row.pop("split") == split]

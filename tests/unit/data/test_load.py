@@ -34,6 +34,7 @@ def test_facts_are_drawn_by_split() -> None:
     assert len(train) + len(test) == 600 and not set(train["prompt"]) & set(test["prompt"])
     check_dataset(train)
     assert load_questions("facts", count=5, seed=1).to_list() != train.to_list()[:5]
+    assert load_questions("facts", style="chat").to_list() == train.to_list()
 
 
 def test_a_folder_in_sciknowevals_form_is_read(tmp_path: Path) -> None:
