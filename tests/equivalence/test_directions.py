@@ -324,6 +324,26 @@ def test_more_directions_than_inputs_are_all_of_them() -> None:
     assert all(float(gradient.norm()) < 1e-10 for gradient in found.values())
 
 
+def test_a_step_that_overflows_teaches_nothing() -> None:
+    """Else the running sums, and all gradients after it, would never be finite again."""
+    model = llama()
+    engine = GradientEngine(model, DIRECTIONS)
+    embedding = model.get_input_embeddings().weight
+    with in_float64():
+        engine_step(engine, model, [FIRST])
+        before = {name: sums.clone() for name, sums in engine.state_dict().items()}
+        kept = embedding.detach().clone()
+        embedding.data.mul_(torch.finfo(embedding.dtype).max)
+        engine_step(engine, model, [SECOND])
+        embedding.data.copy_(kept)
+        after = engine.state_dict()
+        found = engine_step(engine, model, [THIRD])
+    assert all(sums.isfinite().all() for sums in after.values())
+    overflown = [name for name in before if torch.equal(after[name], DECAY * before[name])]
+    assert overflown
+    assert all(gradient.isfinite().all() for gradient in found.values())
+
+
 def test_a_domain_that_stays_away_is_forgotten() -> None:
     """Its mean must not be divided by what is left of its count."""
     generator = torch.Generator().manual_seed(0)

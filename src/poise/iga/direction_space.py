@@ -383,9 +383,10 @@ class _Layer:
             removed += (coordinates.T.to(delta) @ delta.flatten(0, 1)).to(removed)
 
     def learn(self) -> None:
-        """Adds the step's inputs to the running sums."""
+        """Adds the step's inputs to the running sums, unless they overflow, as in float16 they may."""
         if self.step is not None:
             inputs = self.step.inputs
+            inputs = torch.where(inputs.isfinite().all(), inputs, 0.0)  # waits for no device
             running = self.running
             self.running = inputs if running is None else inputs.add(running, alpha=DECAY)
             self.is_off = False  # a step that is not taken leaves A where it is
