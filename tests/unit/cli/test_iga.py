@@ -27,7 +27,7 @@ FLAGS: dict[str, Any] = {
     "count": 8,
     "max_steps": 2,
     "save_steps": 1,
-    "per_device_train_batch_size": 2,
+    "per_device_train_batch_size": 8,
     "lora_r": 2,
     "lora_alpha": 4,
     "attn_implementation": "sdpa",
