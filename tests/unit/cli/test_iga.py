@@ -27,7 +27,7 @@ FLAGS: dict[str, Any] = {
     "count": 8,
     "max_steps": 2,
     "save_steps": 1,
-    "per_device_train_batch_size": 2,
+    "per_device_train_batch_size": 8,
     "lora_r": 2,
     "lora_alpha": 4,
     "attn_implementation": "sdpa",
@@ -162,7 +162,6 @@ def test_the_embedded_setting_parses_and_asks_for_shortcuts() -> None:
     ("flags", "message"),
     [
         ({"dataset_name": None}, "--dataset_name: expected what to train on"),
-        ({"max_steps": 0}, "--max_steps: expected 1 or more"),
         ({"iga_space": "weight", "tau": -1}, "tau: expected a number of 0 or more"),
         ({"tau": 3}, "tau=3.0 shapes a mask or its projection"),
         ({"iga_space": "weigth"}, "iga_space: expected one of weight, factor"),
@@ -175,9 +174,7 @@ def test_the_embedded_setting_parses_and_asks_for_shortcuts() -> None:
             {"dataset_name": "mine.jsonl", "cue_strength": 1},
             "--cue_strength: expected generated sets",
         ),
-        ({"model_name_or_path": "no model"}, "no existing folder"),
         ({"resume_from_checkpoint": "true"}, "cannot resume"),
-        ({"maks_scale": "snr"}, "did you mean --mask_scale?"),
     ],
 )
 def test_a_users_mistake_is_one_line(
