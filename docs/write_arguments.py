@@ -28,7 +28,9 @@ def page() -> str:
             f"`{parent.__name__}`.\n\n| argument | default | what it does |\n|---|---|---|"
         )
         own = config.__annotations__
-        parts.append("\n".join(_row(f) for f in fields(config) if f.name in own))
+        parts.append(
+            "\n".join(_row(f) for f in fields(config) if f.name in own and f.metadata.get("help"))
+        )
         parts.append("")
     return "\n".join(parts)
 

@@ -383,7 +383,7 @@ class _Layer:
             removed += (coordinates.T.to(delta) @ delta.flatten(0, 1)).to(removed)
 
     def learn(self) -> None:
-        """Adds the step's inputs to the running sums, unless they overflow, as in float16 they may."""
+        """Adds the step's inputs to the running sums, unless they overflow, as float16 may."""
         if self.step is not None:
             inputs = self.step.inputs
             inputs = torch.where(inputs.isfinite().all(), inputs, 0.0)  # waits for no device

@@ -92,6 +92,16 @@ SFT_CONTRACT: dict[str, tuple[str, ...]] = {
     **_COMMON,
     "log": ("self", "logs", "start_time"),
     "training_step": ("self", "args", "kwargs"),
+    "get_train_dataloader": ("self",),
+    "_get_dataloader": (
+        "self",
+        "dataset",
+        "description",
+        "batch_size",
+        "sampler_fn",
+        "is_training",
+        "dataloader_key",
+    ),
     "_get_train_sampler": ("self", "train_dataset"),
     "_prepare_dataset": (
         "self",
