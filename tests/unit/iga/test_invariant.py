@@ -39,10 +39,10 @@ def test_the_mask_has_the_scale_and_the_eps(scale: Any) -> None:
         ({"tau": math.inf}, "tau: expected a number of 0 or more, found inf"),
         ({"eps": 0.0}, "eps: expected a finite number above 0, found 0.0"),
         ({"eps": math.inf}, "eps: expected a finite number above 0, found inf"),
-        ({"rank": 0, "space": "weight"}, "rank: expected 1 or more, found 0"),
+        ({"rank": 0, "space": "weight"}, "rank: expected a whole number of 1 or more, found 0"),
         ({"tau": 3.0}, "tau=3.0 shapes a mask"),
         ({"projection": "none"}, "projection='none' shapes a mask"),
-        ({"oversampling": -1}, "oversampling: expected 0 or more, found -1"),
+        ({"oversampling": -1}, "oversampling: expected a whole number of 0 or more, found -1"),
         ({"update": "retraction", "space": "factor"}, "expected space 'weight' and a projection"),
         (
             {"update": "retraction", "projection": "none", "space": "weight"},
