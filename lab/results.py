@@ -83,7 +83,10 @@ class Results:
             records, _ = self.read()
             content = b"".join(map(_line, records.values()))
             part = self.compressed.with_suffix(".part")
-            part.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
+            with part.open("wb") as file:
+                file.write(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
+                file.flush()
+                os.fsync(file.fileno())
             part.replace(self.compressed)
             self.path.unlink()
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .pgpo.config import PGPOConfig
     from .pgpo.distance import DistanceControl, policy_distance
     from .pgpo.signal import SignalSum, information_sum
-    from .pgpo.step_scale import StepScale
+    from .pgpo.step_scale import StepRecord, StepScale
     from .pgpo.trainer import PGPOTrainer
     from .pgpo.viscosity import Viscosity
 
@@ -36,6 +36,7 @@ _HOMES = {
     "PGPOConfig": "pgpo.config",
     "PGPOTrainer": "pgpo.trainer",
     "SignalSum": "pgpo.signal",
+    "StepRecord": "pgpo.step_scale",
     "StepScale": "pgpo.step_scale",
     "Viscosity": "pgpo.viscosity",
     "information_sum": "pgpo.signal",
@@ -52,6 +53,7 @@ __all__ = [
     "PGPOConfig",
     "PGPOTrainer",
     "SignalSum",
+    "StepRecord",
     "StepScale",
     "Viscosity",
     "information_sum",

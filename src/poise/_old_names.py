@@ -27,6 +27,10 @@ MOVED = {
     "gradients.engine": "iga.engine",
     "methods.baselines": "iga.baselines",
     "methods.iga": "iga.invariant",
+    "training.iga_config": "iga.config",
+    "training.iga_trainer": "iga.trainer",
+    "training.pgpo_config": "pgpo.config",
+    "training.pgpo_trainer": "pgpo.trainer",
     "training.step_scale": "pgpo.step_scale",
     "training.teacher_refresh": "pgpo.teacher",
 }
@@ -39,9 +43,9 @@ class _OldNames(MetaPathFinder, Loader):
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         library, _, old = name.partition(".")
-        if library != LIBRARY or not (old in PACKAGES or old in MOVED):
+        new = _new_name(old)
+        if library != LIBRARY or new is None:
             return None
-        new = f"{LIBRARY}.{MOVED[old]}" if old in MOVED else LIBRARY
         warnings.warn(
             f"{name} is {new} now; its old name goes with the next release",
             FutureWarning,
@@ -59,6 +63,16 @@ class _OldNames(MetaPathFinder, Loader):
             vars(module)["__getattr__"] = lambda name: getattr(new, name)
 
 
+def _new_name(old: str) -> str | None:
+    """Of a module or package; None for what is no old name."""
+    if old in PACKAGES:
+        return LIBRARY
+    if old in MOVED:
+        return f"{LIBRARY}.{MOVED[old]}"
+    package, _, module = old.rpartition(".")
+    return f"{LIBRARY}.{MOVED[package]}.{module}" if package == "methods.baselines" else None
+
+
 def install() -> None:
-    """Let old names be found, after all others."""
-    sys.meta_path.append(_OldNames())
+    """Let old names be found, before a folder that a new package shares with its old name."""
+    sys.meta_path.insert(0, _OldNames())

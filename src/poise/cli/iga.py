@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -75,8 +76,12 @@ def main(argv: list[str]) -> int:
 def old_names(argv: Sequence[str]) -> dict[str, str]:
     """Old names of `IGAConfig` -> new ones. Beside a batch size, which counted isomer sets then,
     old names stay: `IGAConfig` refuses both."""
-    flags = {word.partition("=")[0].replace("-", "_") for word in argv}
-    if "__per_device_train_batch_size" in flags:
+    words = " ".join(argv).replace("-", "_")
+    for word, after in zip(argv, [*argv[1:], ""], strict=True):
+        flag, _, file = word.partition("=")
+        if flag == "--config" and Path(file or after).is_file():
+            words += Path(file or after).read_text(encoding="utf-8")
+    if "per_device_train_batch_size" in words:
         return {}
     return {name: f"iga_{name}" for name in OLD_NAMES}
 

@@ -169,7 +169,13 @@ class TrainingProgress(ProgressCallback):  # type: ignore[misc]
 def _check_settings(folder: Path, script: Any, **arguments: Any) -> None:
     """A run folder holds one run: its metrics, checkpoints and settings belong together."""
     # A run of 0.1 has old names of arguments.
-    written = read_settings(folder).get("script", {})
+    before = read_settings(folder)
+    if "space" in before.get("config", {}):
+        raise ValueError(
+            f"{folder} holds a run of an earlier Poise, whose batch size counted isomer sets; go "
+            "on with it there, or choose another --output_dir"
+        )
+    written = before.get("script", {})
     names = {new: old for old, new in OLD_NAMES.items() if old in written}
     arguments["script"] = {names.get(name, name): value for name, value in asdict(script).items()}
     if changed := changed_settings(folder, **arguments):

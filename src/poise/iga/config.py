@@ -177,7 +177,8 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         for old in given:
             new = f"iga_{old}"
             warnings.warn(
-                f"{old} is {new} now; its old name goes with the next release",
+                f"{old} is {new} now; its old name goes with the next release "
+                "(per_device_train_batch_size counts sequences now, not isomer sets)",
                 FutureWarning,
                 stacklevel=4,
             )

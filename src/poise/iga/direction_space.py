@@ -170,6 +170,14 @@ class DirectionSpace:
                 layer.step.removed.div_(ranks)  # a mean over ranks, as the gradients are
 
 
+def _is_same(x: Tensor, other: Tensor) -> bool:
+    """Whether both are one tensor in memory; false where a device cannot tell."""
+    try:
+        return bool(x.is_set_to(other))
+    except (NotImplementedError, RuntimeError):
+        return False
+
+
 def domain_directions(running: Tensor) -> Tensor:
     r"""Orthonormal bases P (n, in, groups x (K - 1)) of the differences between domains' means.
 
@@ -252,7 +260,7 @@ class _Sums:
 
     def of(self, x: Tensor) -> Tensor:
         """(groups, K, in + 1), the numbers of tokens last, of (batch, tokens, in)."""
-        if self._last is None or not x.is_set_to(self._last[0]):
+        if self._last is None or not _is_same(x, self._last[0]):
             self._last = x, self._add_up(x)
         return self._last[1]
 

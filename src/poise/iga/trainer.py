@@ -209,6 +209,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
     # step, log.
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        inputs = dict(inputs)
         domains = inputs.pop(DOMAIN)
         self._micro_batch = batch = describe(inputs["labels"], domains, len(self.domains))
         watched: Any = nullcontext()

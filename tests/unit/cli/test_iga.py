@@ -208,10 +208,15 @@ def test_a_mistake_with_a_method_is_a_clear_error(words: list[str], message: str
         parse(*words)
 
 
-def test_old_names_are_accepted_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_old_names_are_accepted_with_a_warning(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     words = ["--method=vrex", "--tau", "1"]
     new = iga.make_parser(words).with_new_names(words, iga.old_names(words))
     assert new == ["--iga_method=vrex", "--tau", "1"]
     assert "--method is --iga_method now; its old name goes with the next release" in caplog.text
     kept = ["--space", "factor", "--per-device-train-batch-size=4"]  # IGAConfig explains
     assert iga.make_parser(kept).with_new_names(kept, iga.old_names(kept)) == kept
+    file = tmp_path / "old.yaml"
+    file.write_text("per_device_train_batch_size: 4\n")
+    assert iga.old_names(["--config", str(file), "--space", "factor"]) == {}

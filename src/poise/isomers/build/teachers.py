@@ -14,6 +14,7 @@ from .prompts import Messages, whole
 
 OPENAI = "https://api.openai.com/v1"
 FIRST_WAIT = 0.5  # seconds before an unreadable reply is asked for again; doubles
+_ACCOUNT = ("Authorization", "OpenAI-Organization", "OpenAI-Project")
 _TRANSIENT = (408, 409, 429)
 # What the endpoint has against one conversation: too long, or filtered.
 _REFUSED = (400, 413, 422)
@@ -148,15 +149,19 @@ class EndpointTeacher:
             else:
                 return self._clean(content if isinstance(content, str) else "")
         raise TeacherError(
-            f"{self.base_url} failed again after {self.retries} retries, with {problem}; "
+            f"{self.base_url} failed, with up to {self.retries} retries: {problem}; "
             "what is finished is kept, run the same command again to go on"
         )
 
     def _before(self, request: Any) -> None:
         """Runs before every request, further attempts included."""
         self._turns.wait()
-        if not self._key:
-            request.headers.pop("Authorization", None)
+        # The client adds what its own environment variables say, for whatever address.
+        custom = os.environ.get("OPENAI_CUSTOM_HEADERS", "")
+        for name in (*_ACCOUNT, *(line.partition(":")[0].strip() for line in custom.splitlines())):
+            request.headers.pop(name, None)
+        if self._key:
+            request.headers["Authorization"] = f"Bearer {self._key}"
 
     def _status_error(self, error: openai.APIStatusError) -> TeacherError:
         status = error.status_code

@@ -163,7 +163,7 @@ def test_an_endpoint_that_fails_for_good_stops_the_build_and_the_next_run_goes_o
     def tired(endpoint: Endpoint, asked: Asked) -> Reply | None:
         return Reply(status=503) if len(endpoint.asked) > 3 else None
 
-    with pytest.raises(TeacherError, match="failed again after 1 retries, with HTTP 503"):
+    with pytest.raises(TeacherError, match="failed, with up to 1 retries: HTTP 503"):
         build.run(tired, concurrency=1)
     assert len(build.lines(".journal")) == 1 + 3 and not build.output.exists()
     done = len(build.endpoint.asked)

@@ -44,6 +44,19 @@ def test_a_reply_is_returned_and_the_request_is_as_documented(endpoint: Endpoint
     assert asked.headers["Authorization"] == f"Bearer {KEY}"
 
 
+def test_the_environment_of_the_client_stays_here(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer other\nX-Private: x")
+    teacher(endpoint).complete(MESSAGES)
+    (asked,) = endpoint.asked
+    assert asked.headers["Authorization"] == f"Bearer {KEY}"
+    sent = {name.lower() for name in dict(asked.headers)}
+    assert sent.isdisjoint({"openai-organization", "openai-project", "x-private"})
+
+
 def test_settings_that_are_left_out_are_not_sent(endpoint: Endpoint) -> None:
     endpoint.key = None
     asker = teacher(endpoint, key=None)
@@ -83,7 +96,7 @@ def test_a_reply_that_never_comes_is_asked_for_again(endpoint: Endpoint) -> None
 )
 def test_attempts_are_bounded(endpoint: Endpoint, reply: Reply, problem: str) -> None:
     endpoint.mood = fails_first(99, reply)
-    with pytest.raises(TeacherError, match=rf"failed again after 3 retries.*{problem}.*go on"):
+    with pytest.raises(TeacherError, match=rf"failed, with up to 3 retries: .*{problem}.*go on"):
         teacher(endpoint).complete(MESSAGES)
     assert len(endpoint.asked) == 4
 
