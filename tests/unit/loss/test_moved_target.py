@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from poise.loss.divergence import Divergence
-from poise.loss.moved_target import MovedTarget
+from poise.loss.terms import MovedTarget
 from tests.equivalence.plain_loss import plain_divergence
 from tests.equivalence.test_tiled_loss import DIVERGENCES, Problem, name_of
 

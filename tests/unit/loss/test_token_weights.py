@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from poise.loss.divergence import Divergence
-from poise.loss.tiled import tiled_distillation_loss
-from poise.loss.token_statistics import tiled_entropy
-from poise.loss.token_weights import token_weights
+from poise.loss.terms import token_weights
+from poise.loss.tiled import tiled_distillation_loss, tiled_entropy
 from tests.equivalence.plain_loss import plain_divergence
 from tests.equivalence.test_tiled_loss import Problem
 
