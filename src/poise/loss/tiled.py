@@ -91,9 +91,10 @@ class _Walk:
         self._temperature, self._tile_tokens = temperature, tile_tokens
         self._width, self._device = states.shape[-1], states.device.type
         self._vocabulary = 0  # the first head tells
-        self._lowest, self._highest = 0, -1
+        self._tokens = tokens
+        self._range: list[int] = []  # the smallest and the largest token, until they are checked
         if tokens is not None and len(rows):  # one copy to the host for all tiles
-            self._lowest, self._highest = torch.stack(tokens[rows].aminmax()).tolist()
+            self._range = torch.stack(tokens[rows].aminmax()).tolist()
         self._casts: dict[int, Tensor] = {}
 
     def tiles(self, rows: Tensor) -> Iterator[Tensor]:
@@ -116,8 +117,7 @@ class _Walk:
         The head itself runs in its own precision or autocast's, as in the model's own forward.
 
         Raises:
-            ValueError: Logits of another shape, heads of different vocabularies, or tokens outside
-                the vocabulary (padding, say).
+            ValueError: Logits of another shape, or heads of different vocabularies.
         """
         logits = self._logits(head, states)
         if logits.ndim != 2 or logits.shape[0] != states.shape[0]:
@@ -126,20 +126,30 @@ class _Walk:
                 f"{list(logits.shape)} for {list(states.shape)}."
             )
         vocabulary = logits.shape[-1]
-        if not self._vocabulary:
-            self._vocabulary = vocabulary
-            if self._lowest < 0 or self._highest >= vocabulary:
-                raise ValueError(
-                    f"tokens must lie in [0, {vocabulary}), found {self._lowest} to "
-                    f"{self._highest}. Give padding weight or mask zero, and tokens of the head's "
-                    "own vocabulary."
-                )
-        elif vocabulary != self._vocabulary:
+        if self._vocabulary not in (0, vocabulary):
             raise ValueError(
-                "Student and teacher must share one vocabulary: found logits of "
-                f"{self._vocabulary} and of {vocabulary} words."
+                "Student and teacher must share one vocabulary: found logits over "
+                f"{self._vocabulary} and over {vocabulary} tokens."
             )
+        self._vocabulary = vocabulary
         return (logits.to(working_dtype(logits)) / self._temperature).log_softmax(-1)
+
+    def tokens(self, rows: Tensor) -> Tensor:
+        """The tile's tokens, once its heads have run; the first tile checks all.
+
+        Raises:
+            ValueError: Tokens outside the vocabulary (padding, say).
+        """
+        assert self._tokens is not None
+        if self._range:
+            lowest, highest = self._range
+            if lowest < 0 or highest >= self._vocabulary:
+                raise ValueError(
+                    f"tokens must lie in [0, {self._vocabulary}), found {lowest} to {highest}. "
+                    "Give padding weight or mask zero, and tokens of the head's own vocabulary."
+                )
+            self._range = []
+        return self._tokens[rows]
 
     def _logits(self, head: Head | None, states: Tensor) -> Tensor:
         if head is None:
@@ -297,7 +307,7 @@ def token_statistics(
     for rows in walk.tiles(kept):
         log_s = walk.log_probs(student_head, student[rows])
         log_t = walk.log_probs(teacher_head, teacher[rows])
-        statistics.write(rows, log_s, log_t, tokens[rows])
+        statistics.write(rows, log_s, log_t, walk.tokens(rows))
     return statistics
 
 
@@ -333,7 +343,7 @@ def tiled_token_logps(
     logps = _zeros(hidden)
     for rows in walk.tiles(kept):
         log_p = walk.log_probs(head, hidden[rows])
-        logps[rows] = gather(log_p, tokens[rows]).to(logps.dtype)
+        logps[rows] = gather(log_p, walk.tokens(rows)).to(logps.dtype)
     return logps
 
 
@@ -531,8 +541,8 @@ class _Pass:
         """A tile whose tokens are distilled, and may have a policy term as well."""
         with torch.no_grad():
             log_t = self.walk.log_probs(self.teacher_head, self.teacher_hidden[rows])
-        tokens = self.tokens[rows]
         with self._differentiated(rows) as (hidden, log_s):
+            tokens = self.walk.tokens(rows)
             target = log_t if self.target is None else self.target.log_probs(log_s.detach(), log_t)
             loss = token_divergence(self.divergence, log_s, target, tokens)
             if self.clip is not None and self.old_logps is not None:
@@ -550,7 +560,7 @@ class _Pass:
         with self._differentiated(rows) as (hidden, log_s):
             objective = self._policy_objective(rows, log_s)
         self._add(rows, hidden, objective)
-        logps = gather(log_s.detach(), self.tokens[rows])
+        logps = gather(log_s.detach(), self.walk.tokens(rows))
         self.statistics.student_logps[rows] = logps.to(self.statistics.student_logps.dtype)
 
     @contextmanager
@@ -566,7 +576,7 @@ class _Pass:
 
     def _policy_objective(self, rows: Tensor, log_s: Tensor) -> Tensor:
         assert self.policy is not None
-        losses = self.policy.token_losses(rows, gather(log_s, self.tokens[rows]))
+        losses = self.policy.token_losses(rows, gather(log_s, self.walk.tokens(rows)))
         return (losses * self.policy_weights[rows] / self.scale).sum()
 
     def _add(self, rows: Tensor, hidden: Tensor, objective: Tensor) -> None:
