@@ -65,7 +65,6 @@ class _Walk:
 
     Args:
         rows: The tokens that the walk comes to [n], places among all.
-        states: Hidden states or logits [N, ...], for their width and device.
         tokens: The sampled tokens [N]; None where they are not read.
         temperature: Divides logits.
         tile_tokens: Tokens in a tile; None for :func:`default_tile_tokens`.
@@ -77,7 +76,6 @@ class _Walk:
     def __init__(
         self,
         rows: Tensor,
-        states: Tensor,
         tokens: Tensor | None,
         temperature: float,
         tile_tokens: int | None,
@@ -89,8 +87,8 @@ class _Walk:
                 f"tile_tokens must be at least 1, or None for the default: found {tile_tokens}."
             )
         self._temperature, self._tile_tokens = temperature, tile_tokens
-        self._width, self._device = states.shape[-1], states.device.type
-        self._vocabulary = 0  # the first head tells
+        self._device = rows.device.type
+        self._vocabulary = self._width = 0  # the first head's
         self._tokens = tokens
         self._range: list[int] = []  # the smallest and the largest token, until they are checked
         if tokens is not None and len(rows):  # one copy to the host for all tiles
@@ -132,6 +130,7 @@ class _Walk:
                 f"{self._vocabulary} and over {vocabulary} tokens."
             )
         self._vocabulary = vocabulary
+        self._width = states.shape[-1] if head is not None else self._width
         return (logits.to(working_dtype(logits)) / self._temperature).log_softmax(-1)
 
     def tokens(self, rows: Tensor) -> Tensor:
@@ -302,7 +301,7 @@ def token_statistics(
     """
     _check_rows({"student": student, "teacher": teacher}, {"tokens": tokens, "mask": mask})
     kept = _kept_rows(mask, student)
-    walk = _Walk(kept, student, tokens, temperature, tile_tokens)
+    walk = _Walk(kept, tokens, temperature, tile_tokens)
     statistics = TiledStatistics.zeros(student)
     for rows in walk.tiles(kept):
         log_s = walk.log_probs(student_head, student[rows])
@@ -339,7 +338,7 @@ def tiled_token_logps(
     """
     _check_rows({"hidden": hidden}, {"tokens": tokens, "mask": mask})
     kept = _kept_rows(mask, hidden)
-    walk = _Walk(kept, hidden, tokens, temperature, tile_tokens)
+    walk = _Walk(kept, tokens, temperature, tile_tokens)
     logps = _zeros(hidden)
     for rows in walk.tiles(kept):
         log_p = walk.log_probs(head, hidden[rows])
@@ -361,7 +360,7 @@ def tiled_entropy(
     Arguments, errors and dtype are those of :func:`tiled_token_logps`.
     """
     kept = _kept_rows(mask, hidden)
-    walk = _Walk(kept, hidden, None, temperature, tile_tokens)
+    walk = _Walk(kept, None, temperature, tile_tokens)
     entropies = _zeros(hidden)
     for rows in walk.tiles(kept):
         entropies[rows] = entropy(walk.log_probs(head, hidden[rows])).to(entropies.dtype)
@@ -375,7 +374,7 @@ def tiled_log_probs(hidden: Tensor, head: Head, temperature: float = 1.0) -> Ten
     Arguments, errors and dtype are those of :func:`tiled_token_logps`.
     """
     kept = _kept_rows(None, hidden)
-    walk = _Walk(kept, hidden, None, temperature, None)
+    walk = _Walk(kept, None, temperature, None)
     return torch.cat([walk.log_probs(head, hidden[rows]) for rows in walk.tiles(kept)])
 
 
@@ -523,7 +522,7 @@ class _Pass:
             alone = _kept_rows((self.policy_weights != 0) & (self.weights == 0), self.hidden)
             rows = torch.cat([distilled, alone])
             sizes = torch.maximum(self.weights.abs(), self.policy_weights.abs())
-        self.walk = _Walk(rows, self.hidden, self.tokens, self.temperature, self.tile_tokens)
+        self.walk = _Walk(rows, self.tokens, self.temperature, self.tile_tokens)
         self.scale = _power_of_two_scale(sizes[rows])
         self.scaled_loss = self.scale.new_zeros(())
         self.gradients = _Gradients(self.hidden, self.parameters) if self.differentiate else None
@@ -590,9 +589,9 @@ class _TiledLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, of: Callable[..., _Pass], hidden: Tensor, *parameters: Tensor
+        ctx: Any, walk: Callable[..., _Pass], hidden: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, ...]:
-        done = of(hidden, parameters, differentiate=True)
+        done = walk(hidden, parameters, differentiate=True)
         assert done.gradients is not None
         ctx.save_for_backward(done.scale, *done.gradients.total())
         *statistics, loss, per_token_loss = done.values()
@@ -681,7 +680,7 @@ def tiled_distillation_loss(
             "clip bounds the ratio to the policy that sampled the tokens: expected its old_logps, "
             "found None. Pass them, or clip=None."
         )
-    of = partial(
+    walk = partial(
         _Pass,
         teacher_hidden=teacher_hidden.detach(),
         student_head=student_head,
@@ -699,6 +698,6 @@ def tiled_distillation_loss(
     parameters = _trainable_parameters(student_head, head_parameters)
     if torch.is_grad_enabled() and (student_hidden.requires_grad or parameters):
         apply: Any = _TiledLoss.apply
-        return DistillationOutput(*apply(of, student_hidden, *parameters))
+        return DistillationOutput(*apply(walk, student_hidden, *parameters))
     with torch.no_grad():
-        return DistillationOutput(*of(student_hidden, parameters, differentiate=False).values())
+        return DistillationOutput(*walk(student_hidden, parameters, differentiate=False).values())
