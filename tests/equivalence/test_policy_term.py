@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from poise.loss.divergence import Divergence
-from poise.loss.policy_term import PolicyTerm, sequence_old_logps
-from poise.loss.tiled import tiled_distillation_loss
-from poise.loss.token_statistics import tiled_token_logps
+from poise.loss.terms import PolicyTerm, sequence_old_logps
+from poise.loss.tiled import tiled_distillation_loss, tiled_token_logps
 from poise.trl.contract import SDPOTrainer
 from tests.equivalence.plain_loss import plain_divergence
 from tests.equivalence.test_tiled_loss import Problem

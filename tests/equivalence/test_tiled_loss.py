@@ -12,12 +12,14 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from trl.experimental.sdpo import loss_utils as trl_loss
+from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
 from poise.loss.divergence import Divergence
 from poise.loss.tiled import DistillationOutput, tiled_distillation_loss
 from tests.equivalence.plain_loss import plain_loss
 
 ALPHAS = (0.0, 0.3, 0.5, 1.0)
+EPS_32 = torch.finfo(torch.float32).eps
 DIVERGENCES = [
     *(Divergence("full_logits", alpha) for alpha in ALPHAS),
     *(
@@ -314,6 +316,43 @@ def test_values_and_gradients_equal_trl(
     expected = (per_token[0] * problem.weights).sum()
     torch.testing.assert_close(output.loss, expected, rtol=1e-10, atol=1e-10)
     assert_equal_gradients(output.loss, expected, [problem.student, *problem.head.parameters()])
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_values_and_gradients_equal_trls_kernel(
+    make_problem: Make, alpha: float, softcap: float | None
+) -> None:
+    """Which works in float32 whatever it gets; sums of 31 terms, on logits of order ten."""
+    problem = make_problem(12, 5, 31)
+    student = problem.student.detach().float().requires_grad_()
+    teacher = problem.teacher.float()
+    heads = problem.head.float(), problem.teacher_head.float()
+    cap: Any = (lambda head: head) if softcap is None else partial(SoftCapped, cap=softcap)
+    output = tiled_distillation_loss(
+        student,
+        teacher,
+        cap(heads[0]),
+        cap(heads[1]),
+        problem.tokens,
+        problem.weights.float(),
+        divergence=Divergence("full_logits", alpha),
+        temperature=0.7,
+        tile_tokens=5,
+    )
+    per_token, entropies = ChunkedDivergenceFunction.apply(
+        *(student, heads[0].weight, heads[0].bias),
+        *(teacher, heads[1].weight, heads[1].bias),
+        *(alpha, 0.7, 1.0, softcap, 1.0, softcap),
+    )
+    kept = problem.weights != 0
+    bounds = {"rtol": 1e3 * EPS_32, "atol": 1e3 * EPS_32}
+    torch.testing.assert_close(output.per_token_loss[kept], per_token[kept], **bounds)
+    torch.testing.assert_close(output.student_entropy[kept], entropies[kept], **bounds)
+    inputs = [student, *heads[0].parameters()]
+    ours = torch.autograd.grad(output.loss, inputs)
+    theirs = torch.autograd.grad((per_token * problem.weights.float()).sum(), inputs)
+    torch.testing.assert_close(ours, theirs, **bounds)
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)

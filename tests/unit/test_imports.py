@@ -94,10 +94,7 @@ PARTS = {
         *("mask", "domains", "engine", "invariant", "method", "statistics", "adapters"),
         *("direction_space", "factor_space", "weight_space", "baselines"),
     ),
-    "loss": (
-        *("divergence", "tiled", "tiles", "tile_gradients", "token_statistics", "token_weights"),
-        *("moved_target", "policy_term"),
-    ),
+    "loss": ("divergence", "tiled", "terms"),
 }
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 

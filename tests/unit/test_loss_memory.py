@@ -29,8 +29,9 @@ def test_json_is_one_object_in_which_the_tiled_loss_keeps_less_than_a_tenth(
 ) -> None:
     benchmark.main([*SMALL, "--json"])
     kept = json.loads(capsys.readouterr().out)
-    assert set(kept) == {"poise_tiled", "trl_full_jsd", "trl_full_reverse", "trl_topk"}
-    assert 0 < kept["poise_tiled"] <= 0.1
+    full, kernel = ("trl_full_jsd", "trl_full_reverse"), ("trl_kernel_jsd", "trl_kernel_reverse")
+    assert set(kept) == {"poise_tiled", "poise_reverse", "trl_topk", *full, *kernel}
+    assert all(0 < kept[name] <= 0.1 for name in ("poise_tiled", "poise_reverse", *kernel))
     # Seven tensors of tokens x vocabulary, three, and one with some of tokens x 100.
     assert kept["trl_full_jsd"] == pytest.approx(7.0, abs=0.05)
     assert kept["trl_full_reverse"] == pytest.approx(3.0, abs=0.05)
@@ -42,8 +43,23 @@ def test_the_table_names_every_loss(
 ) -> None:
     benchmark.main([*SMALL, "--tile", "2"])
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("Poise", "head is trained", "Jensen-Shannon", "top 100"))
+    assert all(
+        name in shown
+        for name in ("Poise", "head is trained", "Jensen-Shannon", "top 100", "kernel")
+    )
     assert "32 tiles of 2 tokens" in " ".join(shown.split())
+
+
+def test_products_with_the_head_are_counted(benchmark: ModuleType) -> None:
+    problem = benchmark.Problem(64, vocabulary=1009, hidden=8, tile=16)
+    found = {
+        case.key: benchmark.measure(case, problem, peak_too=True).products
+        for case in benchmark.cases(problem)
+    }
+    # Two forwards and the student's gradient; a trained head's too; and what kernels repeat.
+    assert found["poise_tiled"] == found["poise_reverse"] == found["trl_full_jsd"] == 3
+    assert found[""] == 4
+    assert (found["trl_kernel_reverse"], found["trl_kernel_jsd"]) == (5, 7)
 
 
 def test_a_trained_head_costs_its_own_size_whatever_the_number_of_tokens(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..loss.heads import Purpose, split_causal_lm, verify_split
+from ..loss.heads import SplitModel, split_causal_lm, verify_split
 from .domains import DomainBatch, Weights
 from .method import DomainTokens, Evidence, Objective
 
@@ -100,8 +100,10 @@ class DomainObjective:
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.objective, self.by = objective, by
-        purpose = Purpose(type(objective).__name__, "choose another method")
-        self._split = split_causal_lm(model, purpose) if objective.needs_tokens else None
+        self._split: SplitModel | None = None
+        if objective.needs_tokens:
+            name = type(objective).__name__
+            self._split = split_causal_lm(model, name, "choose another method")
         self._autocast = autocast
         self._is_verified = False
         self._hidden: list[Tensor] = []

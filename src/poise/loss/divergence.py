@@ -62,9 +62,6 @@ class Divergence:
                 "mode='sampled_token' knows reverse KL only: expected alpha=1.0, found "
                 f"{self.alpha}. Set alpha=1.0, or choose 'full_logits' or 'topk_logits'."
             )
-        self._check_support()
-
-    def _check_support(self) -> None:
         if self.mode != "topk_logits":
             if self.top_k is not None or self.add_tail:
                 raise ValueError(
@@ -76,6 +73,11 @@ class Divergence:
                 "mode='topk_logits' needs top_k, the number of tokens in the support: expected a "
                 f"whole number of at least 1, found {self.top_k!r}."
             )
+
+
+def working_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype of softmax and statistics: float32, or float64 for float64."""
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def entropy(log_p: Tensor) -> Tensor:

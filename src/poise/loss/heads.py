@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -44,24 +44,22 @@ class OutputHead(nn.Module):
         return isinstance(self.projection, (BaseTunerLayer, AuxiliaryTrainingWrapper))
 
 
-class Purpose(NamedTuple):
-    """What a model is split for, and what a user may do where that cannot be."""
-
-    name: str
-    remedy: str
-
-
-TILED_LOSS = Purpose("the tiled loss", "set tiled_loss=False")
-
-
 @dataclass
 class SplitModel:
-    """A causal language model as two callables. `model` is what was split, unwrapped."""
+    """A causal language model as two callables.
+
+    Attributes:
+        model: what was split, unwrapped.
+        backbone: from ids to hidden states.
+        head: from hidden states to logits.
+        user: who reads the parts, and `remedy` what to do without it; for errors.
+    """
 
     model: nn.Module
     backbone: nn.Module
     head: OutputHead
-    purpose: Purpose = TILED_LOSS
+    user: str
+    remedy: str
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, keep: int) -> Tensor:
         """Hidden states that predict the last `keep` tokens: (B, T) ids -> (B, keep, H).
@@ -78,12 +76,15 @@ class SplitModel:
         return output[:, -keep - 1 : -1]
 
 
-def split_causal_lm(model: nn.Module, purpose: Purpose = TILED_LOSS) -> SplitModel:
+def split_causal_lm(
+    model: nn.Module, user: str = "the tiled loss", remedy: str = "set tiled_loss=False"
+) -> SplitModel:
     """Finds backbone and head of a transformers model, with or without a PEFT adapter.
 
     Args:
         model: a causal language model.
-        purpose: what errors say.
+        user: who reads the parts; errors name it.
+        remedy: what to do without it; errors end with it.
 
     Raises:
         ValueError: the model has no separable head, reads its input by an encoder, or has an
@@ -93,13 +94,13 @@ def split_causal_lm(model: nn.Module, purpose: Purpose = TILED_LOSS) -> SplitMod
     if isinstance(model, PeftModel):
         if model.active_peft_config.is_prompt_learning:
             raise ValueError(
-                f"{purpose.name} cannot run with {model.active_peft_config.peft_type} adapters, "
-                f"which change the inputs; {purpose.remedy}"
+                f"{user} cannot run with {model.active_peft_config.peft_type} adapters, "
+                f"which change the inputs; {remedy}"
             )
         causal = model.get_base_model()
     if causal.config.is_encoder_decoder:
         raise ValueError(
-            f"{type(causal).__name__} is an encoder with a decoder; {purpose.name} needs a causal "
+            f"{type(causal).__name__} is an encoder with a decoder; {user} needs a causal "
             "language model, whose answer goes on where the prompt ends"
         )
     projection = causal.get_output_embeddings()
@@ -107,13 +108,13 @@ def split_causal_lm(model: nn.Module, purpose: Purpose = TILED_LOSS) -> SplitMod
     if projection is None or backbone is causal:
         raise ValueError(
             f"{type(causal).__name__} has no output head apart from its backbone, which "
-            f"{purpose.name} needs; {purpose.remedy}"
+            f"{user} needs; {remedy}"
         )
     config = causal.config.get_text_config()
     scale = getattr(config, "logit_scale", None) or 1.0  # Cohere's factor
     scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite's divisor
     softcap = getattr(config, "final_logit_softcapping", None)
-    return SplitModel(model, backbone, OutputHead(projection, softcap, scale), purpose)
+    return SplitModel(model, backbone, OutputHead(projection, softcap, scale), user, remedy)
 
 
 @contextmanager
@@ -170,9 +171,9 @@ def _refuse_difference(split: SplitModel, own: Tensor, ours: Tensor, roundings: 
     tolerance = roundings * torch.finfo(ours.dtype).eps * own.abs().max().item()
     if difference > tolerance:
         raise ValueError(
-            f"{split.purpose.name} does not reproduce the logits of {type(split.model).__name__} "
+            f"{split.user} does not reproduce the logits of {type(split.model).__name__} "
             f"(they differ by {difference:.2g}, rounding allows {tolerance:.2g}); "
-            f"{split.purpose.remedy}"
+            f"{split.remedy}"
         )
 
 
@@ -223,5 +224,5 @@ def verify_padding(
     if shifts:
         raise ValueError(
             f"{type(split.model).__name__} reads the padding before a shorter prompt as part of "
-            f"it, so that {split.purpose.name} would score it wrongly; use another model"
+            f"it, so that {split.user} would score it wrongly; use another model"
         )

@@ -1,40 +1,479 @@
-"""The distillation loss of SDPO from hidden states and output head, tile by tile over tokens.
+"""The distillation loss of SDPO and its statistics, from hidden states and output heads.
 
-A plain loss holds up to seven tensors of tokens x vocabulary until its backward. Here every tile's
-gradient is taken at once, while its logits exist, so that what is kept for the backward is one
-gradient as large as the hidden states and one as large as the head's trainable parameters.
+Tokens go through the heads a tile at a time, so that a tensor of tokens x vocabulary is never held.
+A plain loss keeps up to seven of them until its backward. Here every tile's gradient is taken at
+once, while its logits exist, so that what is kept for the backward is one gradient as large as the
+hidden states and one as large as the head's trainable parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.autograd.graph import saved_tensors_hooks
+from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
+from torch.func import functional_call
 
-from poise.loss.divergence import Divergence, clipped_ratio, gather, token_divergence
-from poise.loss.moved_target import MovedTarget
-from poise.loss.policy_term import PolicyTerm
-from poise.loss.tile_gradients import TileGradients, power_of_two_scale, trainable_parameters
-from poise.loss.tiles import (
-    Head,
-    check_rows,
-    check_settings,
-    check_tokens,
-    check_vocabularies,
-    for_each_tile,
-    kept_rows,
-    tile_log_probs,
-    tile_logits,
-    token_range,
+from poise.loss.divergence import (
+    Divergence,
+    clipped_ratio,
+    entropy,
+    gather,
+    relative_entropy,
+    token_divergence,
     working_dtype,
 )
-from poise.loss.token_statistics import TiledStatistics, zeros_per_token
+from poise.loss.terms import MovedTarget, PolicyTerm
+
+Head = Callable[[Tensor], Tensor]
+"""Hidden states [n, H] to logits [n, V]: a module (adapters, soft-capping included) or function."""
+
+_FIRST_TILE = 16
+
+
+def default_tile_tokens(vocabulary: int, width: int = 0, device: str = "cpu") -> int:
+    """Tokens in a tile, n = max(1, floor(bytes / 4 V)) with 24 MiB on the CPU.
+
+    Elsewhere 64 MiB, or a quarter of a 16-bit head [V, H] where that is more: n = H / 8 at least.
+
+    Args:
+        vocabulary: V.
+        width: H of the hidden states; 0 for logits that need no head.
+        device: The device's type.
+
+    Choice: on one core with V = 49,152 and H = 576, tiles of 12 to 30 MiB are equally fast; tiles
+    of 64 MiB take 1.4 (reverse KL) to 1.6 times (Jensen-Shannon) as long, because the C library's
+    allocator maps such blocks anew each time. Accelerators keep their blocks. There a tile reads
+    the head three times (student, teacher, gradient), 6 V H bytes, and moves its float32 logits 69
+    (KL) to 120 times (Jensen-Shannon): from n = H / 8 on, the head is a sixth of the traffic at
+    most. Ten tiles live at the peak, as much as 2.5 such heads (counted, not timed).
+    """
+    if device == "cpu":
+        return max(1, 24 * 2**20 // (4 * vocabulary))
+    return max(1, 64 * 2**20 // (4 * vocabulary), width // 8)
+
+
+class _Walk:
+    """A walk over tokens: the rows of each tile, and what heads say there.
+
+    Args:
+        rows: The tokens that the walk comes to [n], places among all.
+        tokens: The sampled tokens [N]; None where they are not read.
+        temperature: Divides logits.
+        tile_tokens: Tokens in a tile; None for :func:`default_tile_tokens`.
+
+    Raises:
+        ValueError: A temperature or tile size that is not positive.
+    """
+
+    def __init__(
+        self,
+        rows: Tensor,
+        tokens: Tensor | None,
+        temperature: float,
+        tile_tokens: int | None,
+    ) -> None:
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise ValueError(f"temperature must be positive, found {temperature}.")
+        if tile_tokens is not None and tile_tokens < 1:
+            raise ValueError(
+                f"tile_tokens must be at least 1, or None for the default: found {tile_tokens}."
+            )
+        self._temperature, self._tile_tokens = temperature, tile_tokens
+        self._device = rows.device.type
+        self._vocabulary = self._width = 0  # the first head's
+        self._tokens = tokens
+        self._range: list[int] = []  # the smallest and the largest token, until they are checked
+        if tokens is not None and len(rows):  # one copy to the host for all tiles
+            self._range = torch.stack(tokens[rows].aminmax()).tolist()
+        self._casts: dict[int, Tensor] = {}
+
+    def tiles(self, rows: Tensor) -> Iterator[Tensor]:
+        """Consecutive parts of the rows.
+
+        Without ``tile_tokens`` the first part is small, because only a head tells how large the
+        vocabulary is.
+        """
+        start, size = 0, self._tile_tokens or _FIRST_TILE
+        while start < len(rows):
+            yield rows[start : start + size]
+            start += size
+            size = self._tile_tokens or default_tile_tokens(
+                self._vocabulary, self._width, self._device
+            )
+
+    def log_probs(self, head: Head | None, states: Tensor) -> Tensor:
+        """Log-probabilities [n, V] of a tile's states, in :func:`working_dtype`.
+
+        The head itself runs in its own precision or autocast's, as in the model's own forward.
+
+        Raises:
+            ValueError: Logits of another shape, or heads of different vocabularies.
+        """
+        logits = self._logits(head, states)
+        if logits.ndim != 2 or logits.shape[0] != states.shape[0]:
+            raise ValueError(
+                "A head must map hidden states [n, H] to logits [n, V]: found "
+                f"{list(logits.shape)} for {list(states.shape)}."
+            )
+        vocabulary = logits.shape[-1]
+        if self._vocabulary not in (0, vocabulary):
+            raise ValueError(
+                "Student and teacher must share one vocabulary: found logits over "
+                f"{self._vocabulary} and over {vocabulary} tokens."
+            )
+        self._vocabulary = vocabulary
+        self._width = states.shape[-1] if head is not None else self._width
+        return (logits.to(working_dtype(logits)) / self._temperature).log_softmax(-1)
+
+    def tokens(self, rows: Tensor) -> Tensor:
+        """The tile's tokens, once its heads have run; the first tile checks all.
+
+        Raises:
+            ValueError: Tokens outside the vocabulary (padding, say).
+        """
+        assert self._tokens is not None
+        if self._range:
+            lowest, highest = self._range
+            if lowest < 0 or highest >= self._vocabulary:
+                raise ValueError(
+                    f"tokens must lie in [0, {self._vocabulary}), found {lowest} to {highest}. "
+                    "Give padding weight or mask zero, and tokens of the head's own vocabulary."
+                )
+            self._range = []
+        return self._tokens[rows]
+
+    def _logits(self, head: Head | None, states: Tensor) -> Tensor:
+        if head is None:
+            return states
+        if isinstance(head, nn.Module) and torch.is_autocast_enabled(self._device):
+            logits: Tensor = functional_call(head, self._cast_weights(head), (states,))
+            return logits
+        return head(states)
+
+    def _cast_weights(self, head: nn.Module) -> dict[str, Tensor]:
+        """The head's frozen float32 weights in autocast's dtype, by name; cast once for all tiles.
+
+        Autocast itself keeps the cast of a trainable weight alone. Layers that are not plainly
+        linear may read their weights in float32: then nothing is cast here.
+        """
+        layers = {name: m for name, m in head.named_modules() if m._parameters}
+        if any(type(module) is not nn.Linear for module in layers.values()):
+            return {}
+        found = {}
+        for name, module in layers.items():
+            weight: Any = module.weight
+            # Shards (of FSDP, ZeRO) are gathered when their module runs.
+            is_whole = type(weight) is nn.Parameter and weight.ndim == 2
+            if is_whole and weight.dtype == torch.float32 and not weight.requires_grad:
+                if id(weight) not in self._casts:
+                    self._casts[id(weight)] = weight.to(torch.get_autocast_dtype(self._device))
+                found[f"{name}.weight".removeprefix(".")] = self._casts[id(weight)]
+        return found
+
+
+def _kept_rows(mask: Tensor | None, like: Tensor) -> Tensor:
+    """Places of the rows that a mask or weight [N] keeps: those where it is not zero."""
+    if mask is None:
+        return torch.arange(len(like), device=like.device)
+    return mask.nonzero().squeeze(1)
+
+
+def _zeros(like: Tensor) -> Tensor:
+    """Zeros [N] for the N rows of ``like``, in its working dtype and on its device."""
+    return torch.zeros(len(like), dtype=working_dtype(like), device=like.device)
+
+
+def _check_rows(states: dict[str, Tensor], per_token: dict[str, Tensor | None]) -> None:
+    """Raise a ValueError unless all tensors describe the same N tokens.
+
+    Args:
+        states: Named hidden states or logits, floating point [N, ...].
+        per_token: Named values [N], ``tokens`` (int64) among them; None is left out.
+    """
+    tokens = per_token["tokens"]
+    assert tokens is not None
+    if tokens.ndim != 1 or tokens.dtype != torch.int64:
+        raise ValueError(
+            f"tokens must be int64 of shape [N], found {tokens.dtype} {list(tokens.shape)}. "
+            "Flatten batch and time first."
+        )
+    for name, tensor in states.items():
+        if tensor.ndim != 2 or len(tensor) != len(tokens) or not tensor.is_floating_point():
+            raise ValueError(
+                f"{name} must be floating point of shape [{len(tokens)}, width], one row a token: "
+                f"found {tensor.dtype} {list(tensor.shape)}."
+            )
+    for name, value in per_token.items():
+        if value is not None and value.shape != tokens.shape:
+            raise ValueError(
+                f"{name} must have one value a token, shape {list(tokens.shape)}: found "
+                f"{list(value.shape)}."
+            )
+
+
+# Statistics: the walk without a gradient.
+
+
+@dataclass(frozen=True)
+class TiledStatistics:
+    """What a walk over the tokens reads: detached, [N], in nats, zero at skipped tokens.
+
+    A token that has a policy term alone has ``student_logps`` alone.
+
+    Attributes:
+        student_entropy: H(S), the student's entropy over the whole vocabulary.
+        teacher_entropy: H(T), the teacher's.
+        kl: KL(S || T) over the whole vocabulary.
+        student_logps: log S of the sampled tokens.
+        teacher_logps: log T of the sampled tokens.
+    """
+
+    student_entropy: Tensor
+    teacher_entropy: Tensor
+    kl: Tensor
+    student_logps: Tensor
+    teacher_logps: Tensor
+
+    @classmethod
+    def zeros(cls, like: Tensor) -> TiledStatistics:
+        """Statistics of ``len(like)`` tokens, all zero, in its working dtype and on its device."""
+        return cls(*(_zeros(like) for _ in range(5)))
+
+    def view_as(self, other: Tensor) -> TiledStatistics:
+        """The same values in the shape of ``other`` (N elements), e.g. that of a mask [B, T]."""
+        names = (field.name for field in fields(TiledStatistics))
+        return TiledStatistics(*(getattr(self, name).view_as(other) for name in names))
+
+    @torch.no_grad()
+    def write(self, rows: Tensor, log_s: Tensor, log_t: Tensor, tokens: Tensor) -> None:
+        """Read a tile's log-probabilities [n, V] and put the values into ``rows`` [n]."""
+        dtype = self.kl.dtype
+        self.student_entropy[rows] = entropy(log_s).to(dtype)
+        self.teacher_entropy[rows] = entropy(log_t).to(dtype)
+        self.kl[rows] = relative_entropy(log_s, log_t).to(dtype)
+        self.student_logps[rows] = gather(log_s, tokens).to(dtype)
+        self.teacher_logps[rows] = gather(log_t, tokens).to(dtype)
+
+
+@torch.no_grad()
+def token_statistics(
+    student: Tensor,
+    teacher: Tensor,
+    tokens: Tensor,
+    *,
+    student_head: Head | None = None,
+    teacher_head: Head | None = None,
+    mask: Tensor | None = None,
+    temperature: float = 1.0,
+    tile_tokens: int | None = None,
+) -> TiledStatistics:
+    """Entropies, KL(student || teacher) and log-probabilities of sampled tokens.
+
+    H(S) = -sum_v S_v log S_v and KL(S || T) = sum_v S_v log(S_v / T_v), with S and T the softmax of
+    logits / temperature over the whole vocabulary.
+
+    Args:
+        student: Hidden states [N, H], or logits [N, V] where there is no ``student_head``.
+        teacher: Hidden states [N, H'], or logits [N, V] where there is no ``teacher_head``.
+        tokens: The sampled tokens, int64 [N].
+        student_head: From the student's hidden states to logits; none for ready logits.
+        teacher_head: The same for the teacher.
+        mask: [N]; tokens where it is zero are skipped, and their statistics are zero.
+        temperature: Divides the logits (1.0 for logits that are scaled already).
+        tile_tokens: Tokens in a tile; by default :func:`default_tile_tokens`.
+
+    Returns:
+        Statistics in nats, float32 (float64 where the student's input is).
+
+    Raises:
+        ValueError: Shapes, tokens, vocabularies or settings that cannot be.
+
+    Choice: ready logits go through the same tiles, so that the statistics of a loss that is not
+    ours cost a few tiles of temporaries, not a second set of tensors of tokens x vocabulary.
+    """
+    _check_rows({"student": student, "teacher": teacher}, {"tokens": tokens, "mask": mask})
+    kept = _kept_rows(mask, student)
+    walk = _Walk(kept, tokens, temperature, tile_tokens)
+    statistics = TiledStatistics.zeros(student)
+    for rows in walk.tiles(kept):
+        log_s = walk.log_probs(student_head, student[rows])
+        log_t = walk.log_probs(teacher_head, teacher[rows])
+        statistics.write(rows, log_s, log_t, walk.tokens(rows))
+    return statistics
+
+
+@torch.no_grad()
+def tiled_token_logps(
+    hidden: Tensor,
+    head: Head,
+    tokens: Tensor,
+    temperature: float = 1.0,
+    tile_tokens: int | None = None,
+    *,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Log-probabilities of given tokens, log softmax(head(h) / temperature)[y].
+
+    Args:
+        hidden: Hidden states h [N, H].
+        head: From hidden states to logits.
+        tokens: The tokens y, int64 [N].
+        temperature: Divides the logits.
+        tile_tokens: Tokens in a tile; by default :func:`default_tile_tokens`.
+        mask: [N]; tokens where it is zero are skipped and get zero.
+
+    Returns:
+        Log-probabilities [N] in nats, detached, float32 (float64 for float64 hidden states).
+
+    Raises:
+        ValueError: Shapes, tokens or settings that cannot be.
+    """
+    _check_rows({"hidden": hidden}, {"tokens": tokens, "mask": mask})
+    kept = _kept_rows(mask, hidden)
+    walk = _Walk(kept, tokens, temperature, tile_tokens)
+    logps = _zeros(hidden)
+    for rows in walk.tiles(kept):
+        log_p = walk.log_probs(head, hidden[rows])
+        logps[rows] = gather(log_p, walk.tokens(rows)).to(logps.dtype)
+    return logps
+
+
+@torch.no_grad()
+def tiled_entropy(
+    hidden: Tensor,
+    head: Head,
+    temperature: float = 1.0,
+    tile_tokens: int | None = None,
+    *,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Entropies [N] of the tokens' distributions, H = -sum_v p_v log p_v, p = softmax(head(h) / T).
+
+    Arguments, errors and dtype are those of :func:`tiled_token_logps`.
+    """
+    kept = _kept_rows(mask, hidden)
+    walk = _Walk(kept, None, temperature, tile_tokens)
+    entropies = _zeros(hidden)
+    for rows in walk.tiles(kept):
+        entropies[rows] = entropy(walk.log_probs(head, hidden[rows])).to(entropies.dtype)
+    return entropies
+
+
+@torch.no_grad()
+def tiled_log_probs(hidden: Tensor, head: Head, temperature: float = 1.0) -> Tensor:
+    """All log-probabilities [N, V] in nats, detached: for few tokens, since they are held.
+
+    Arguments, errors and dtype are those of :func:`tiled_token_logps`.
+    """
+    kept = _kept_rows(None, hidden)
+    walk = _Walk(kept, None, temperature, None)
+    return torch.cat([walk.log_probs(head, hidden[rows]) for rows in walk.tiles(kept)])
+
+
+# The gradient, added up tile by tile in the forward pass.
+
+
+def _trainable_parameters(head: Head, declared: Sequence[Tensor] | None) -> tuple[Tensor, ...]:
+    """The tensors of the head that want a gradient: those declared, or a module's parameters."""
+    if declared is None:
+        declared = list(head.parameters()) if isinstance(head, nn.Module) else []
+    return tuple(parameter for parameter in declared if parameter.requires_grad)
+
+
+def _power_of_two_scale(weights: Tensor) -> Tensor:
+    """The smallest power of two above all |weights|, 2^-100 at least (scalar; 1 for no weights).
+
+    Gradients are taken for weights / scale, and the scale is applied in the backward. Weights of
+    1 / tokens would otherwise push a float16 head's gradients below its smallest number before
+    the loss scaler can lift them. A power of two changes no other digit.
+    """
+    if weights.numel() == 0:
+        return weights.new_ones(())
+    exponent = torch.frexp(weights.abs().max()).exponent.clamp(min=-100)
+    return torch.ldexp(weights.new_ones(()), exponent)
+
+
+class _Gradients:
+    """Gradients of a sum over tiles with respect to the hidden states and the head's parameters.
+
+    Choice: the head's gradients add up in float32 (float64 for float64 parameters), whatever the
+    parameters' precision, and are returned in the parameters' dtype: a bfloat16 sum over many
+    tiles would lose the later ones.
+    """
+
+    def __init__(self, hidden: Tensor, parameters: Sequence[Tensor]) -> None:
+        self._parameters = list(parameters)
+        self._hidden = torch.zeros_like(hidden) if hidden.requires_grad else None
+        self._sums: list[Tensor | None] = [None] * len(parameters)
+        self._is_first = True
+
+    def add(self, rows: Tensor, hidden: Tensor, objective: Tensor) -> None:
+        """Add a tile's gradient.
+
+        Args:
+            rows: The tile's places among all tokens [n].
+            hidden: The tile's hidden states [n, H], a leaf.
+            objective: The tile's part of the sum, scalar.
+        """
+        inputs = [hidden, *self._parameters] if hidden.requires_grad else self._parameters
+        if self._is_first:
+            _refuse_undeclared(objective, inputs)
+        self._is_first = False
+        gradients = list(torch.autograd.grad(objective, inputs, allow_unused=True))
+        if self._hidden is not None:
+            tile = gradients.pop(0)
+            if tile is not None:
+                self._hidden[rows] = tile
+        for place, gradient in enumerate(gradients):
+            if gradient is not None:
+                total = self._sums[place]
+                if total is None:
+                    total = torch.zeros_like(gradient, dtype=working_dtype(gradient))
+                    self._sums[place] = total
+                total += gradient
+
+    def total(self) -> tuple[Tensor | None, ...]:
+        """The gradients of hidden states and parameters, each in its tensor's dtype.
+
+        None where nothing reached a tensor, as autograd has it; but zeros where there was no tile
+        at all, so that a rank with an empty mask takes part in the others' reduction.
+        """
+        if self._is_first:
+            return (self._hidden, *(torch.zeros_like(p) for p in self._parameters))
+        sums = (
+            None if total is None else total.to(parameter.dtype)
+            for total, parameter in zip(self._sums, self._parameters, strict=True)
+        )
+        return (self._hidden, *sums)
+
+
+def _refuse_undeclared(objective: Tensor, inputs: Sequence[Tensor]) -> None:
+    """Raise where the head reaches a trainable tensor whose gradient would be lost silently."""
+    pending: list[Any] = [objective.grad_fn]
+    seen = {None, *(get_gradient_edge(tensor).node for tensor in inputs)}
+    while pending:
+        node = pending.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            raise ValueError(
+                "The student head depends on a trainable tensor of shape "
+                f"{list(node.variable.shape)} that is not among its parameters, so its gradient "
+                "would be lost. Name all of them in head_parameters, or pass an nn.Module."
+            )
+        pending.extend(following for following, _ in node.next_functions)
+
+
+# The loss.
 
 
 @dataclass(frozen=True)
@@ -52,13 +491,16 @@ class DistillationOutput(TiledStatistics):
     per_token_loss: Tensor
 
 
-@dataclass(frozen=True)
-class _Job:
-    """The inputs that have no gradient."""
+@dataclass
+class _Pass:
+    """One walk over the kept tokens: values, and gradients where they are wanted."""
 
+    hidden: Tensor
+    parameters: Sequence[Tensor]
+    differentiate: bool
+    teacher_hidden: Tensor
     student_head: Head
     teacher_head: Head
-    teacher_hidden: Tensor
     tokens: Tensor
     weights: Tensor
     old_logps: Tensor | None
@@ -69,136 +511,102 @@ class _Job:
     temperature: float
     tile_tokens: int | None
 
-
-class _Pass:
-    """One walk over the kept tokens: values, and gradients where they are wanted."""
-
-    def __init__(
-        self, job: _Job, hidden: Tensor, parameters: Sequence[Tensor], differentiate: bool
-    ) -> None:
-        self.job, self.hidden = job, hidden
-        self.statistics = TiledStatistics.zeros(hidden)
-        self.per_token_loss = zeros_per_token(hidden)
-        self.weights = job.weights.detach().to(self.per_token_loss.dtype)
-        policy = job.policy
-        self.policy_weights = None if policy is None else policy.weights.detach().to(self.weights)
-        distilled = kept_rows(job.weights, hidden)
-        alone = self._rows_of_policy_alone()
-        rows = distilled if alone is None else torch.cat([distilled, alone])
-        self.tokens = token_range(job.tokens, rows)
-        self.scale = power_of_two_scale(self._sizes()[rows])
+    def __post_init__(self) -> None:
+        self.statistics = TiledStatistics.zeros(self.hidden)
+        self.per_token_loss = _zeros(self.hidden)
+        rows = distilled = _kept_rows(self.weights, self.hidden)
+        self.weights = sizes = self.weights.detach().to(self.per_token_loss.dtype)
+        alone = rows[:0]
+        if self.policy is not None:
+            self.policy_weights = self.policy.weights.detach().to(self.weights)
+            alone = _kept_rows((self.policy_weights != 0) & (self.weights == 0), self.hidden)
+            rows = torch.cat([distilled, alone])
+            sizes = torch.maximum(self.weights.abs(), self.policy_weights.abs())
+        self.walk = _Walk(rows, self.tokens, self.temperature, self.tile_tokens)
+        self.scale = _power_of_two_scale(sizes[rows])
         self.scaled_loss = self.scale.new_zeros(())
-        self.gradients = TileGradients(hidden, parameters) if differentiate else None
-        for_each_tile(distilled, job.tile_tokens, self._distill)
-        if alone is not None:
-            for_each_tile(alone, job.tile_tokens, self._reinforce)
-
-    def _rows_of_policy_alone(self) -> Tensor | None:
-        if self.policy_weights is None:
-            return None
-        return ((self.policy_weights != 0) & (self.weights == 0)).nonzero().squeeze(1)
-
-    def _sizes(self) -> Tensor:
-        if self.policy_weights is None:
-            return self.weights
-        return torch.maximum(self.weights.abs(), self.policy_weights.abs())
+        self.gradients = _Gradients(self.hidden, self.parameters) if self.differentiate else None
+        for tile in self.walk.tiles(distilled):
+            self._distill(tile)
+        for tile in self.walk.tiles(alone):
+            self._reinforce(tile)
 
     def values(self) -> tuple[Tensor, ...]:
         """The fields of :class:`DistillationOutput`, in their order."""
         statistics = (getattr(self.statistics, field.name) for field in fields(TiledStatistics))
         return (*statistics, self.scaled_loss * self.scale, self.per_token_loss)
 
-    def _distill(self, rows: Tensor) -> int:
+    def _distill(self, rows: Tensor) -> None:
         """A tile whose tokens are distilled, and may have a policy term as well."""
-        job, tokens = self.job, self.job.tokens[rows]
-        log_t = tile_log_probs(job.teacher_head, job.teacher_hidden[rows], job.temperature)
+        with torch.no_grad():
+            log_t = self.walk.log_probs(self.teacher_head, self.teacher_hidden[rows])
         with self._differentiated(rows) as (hidden, log_s):
-            check_vocabularies(log_s, log_t)
-            loss = self._token_losses(rows, log_s, log_t)
+            tokens = self.walk.tokens(rows)
+            target = log_t if self.target is None else self.target.log_probs(log_s.detach(), log_t)
+            loss = token_divergence(self.divergence, log_s, target, tokens)
+            if self.clip is not None and self.old_logps is not None:
+                old_logps = self.old_logps[rows]
+                loss = loss * clipped_ratio(gather(log_s, tokens), old_logps, self.clip)
             objective = (loss * self.weights[rows] / self.scale).sum()
-            if job.policy is not None:
+            if self.policy is not None:
                 objective = objective + self._policy_objective(rows, log_s)
         self._add(rows, hidden, objective)
         self.per_token_loss[rows] = loss.detach().to(self.per_token_loss.dtype)
         self.statistics.write(rows, log_s.detach(), log_t, tokens)
-        return log_t.shape[-1]
 
-    def _reinforce(self, rows: Tensor) -> int:
+    def _reinforce(self, rows: Tensor) -> None:
         """A tile whose tokens have a policy term alone: nothing of the teacher is read."""
         with self._differentiated(rows) as (hidden, log_s):
             objective = self._policy_objective(rows, log_s)
         self._add(rows, hidden, objective)
-        logps = gather(log_s.detach(), self.job.tokens[rows])
+        logps = gather(log_s.detach(), self.walk.tokens(rows))
         self.statistics.student_logps[rows] = logps.to(self.statistics.student_logps.dtype)
-        return log_s.shape[-1]
 
     @contextmanager
     def _differentiated(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """The tile's hidden states, a leaf, and its log S; the graph goes on inside the block."""
-        job = self.job
         hidden = self.hidden[rows].detach()
         # Outer hooks (activations offloaded to the host, say) are not for a graph that lives no
         # longer than its tile.
-        with torch.set_grad_enabled(self.gradients is not None), _no_outer_hooks():
-            hidden.requires_grad_(self.gradients is not None and self.hidden.requires_grad)
-            logits = tile_logits(job.student_head, hidden, job.temperature)
-            check_tokens(self.tokens, logits.shape[-1])
-            log_s = logits.log_softmax(-1)
-            del logits
-            yield hidden, log_s
+        no_outer_hooks = saved_tensors_hooks(Tensor.detach, lambda tensor: tensor)
+        with torch.set_grad_enabled(self.differentiate), no_outer_hooks:
+            hidden.requires_grad_(self.differentiate and self.hidden.requires_grad)
+            yield hidden, self.walk.log_probs(self.student_head, hidden)
+
+    def _policy_objective(self, rows: Tensor, log_s: Tensor) -> Tensor:
+        assert self.policy is not None
+        losses = self.policy.token_losses(rows, gather(log_s, self.walk.tokens(rows)))
+        return (losses * self.policy_weights[rows] / self.scale).sum()
 
     def _add(self, rows: Tensor, hidden: Tensor, objective: Tensor) -> None:
         if self.gradients is not None:
             self.gradients.add(rows, hidden, objective)
         self.scaled_loss += objective.detach()
 
-    def _policy_objective(self, rows: Tensor, log_s: Tensor) -> Tensor:
-        policy, weights = self.job.policy, self.policy_weights
-        assert policy is not None and weights is not None
-        losses = policy.token_losses(rows, gather(log_s, self.job.tokens[rows]))
-        return (losses * weights[rows] / self.scale).sum()
-
-    def _token_losses(self, rows: Tensor, log_s: Tensor, log_t: Tensor) -> Tensor:
-        job, tokens = self.job, self.job.tokens[rows]
-        target = log_t if job.target is None else job.target.log_probs(log_s.detach(), log_t)
-        loss = token_divergence(job.divergence, log_s, target, tokens)
-        if job.clip is None or job.old_logps is None:
-            return loss
-        return loss * clipped_ratio(gather(log_s, tokens), job.old_logps[rows], job.clip)
-
-
-def _no_outer_hooks() -> saved_tensors_hooks:
-    return saved_tensors_hooks(Tensor.detach, lambda tensor: tensor)
-
-
-_LOSS = [field.name for field in fields(DistillationOutput)].index("loss")
-
 
 class _TiledLoss(torch.autograd.Function):
     """Differentiates in the forward, scales what it kept in the backward."""
 
     @staticmethod
-    def forward(ctx: Any, job: _Job, hidden: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        done = _Pass(job, hidden, parameters, differentiate=True)
+    def forward(
+        ctx: Any, walk: Callable[..., _Pass], hidden: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        done = walk(hidden, parameters, differentiate=True)
         assert done.gradients is not None
         ctx.save_for_backward(done.scale, *done.gradients.total())
-        values = done.values()
-        ctx.mark_non_differentiable(*values[:_LOSS], *values[_LOSS + 1 :])
-        return values
+        *statistics, loss, per_token_loss = done.values()
+        ctx.mark_non_differentiable(*statistics, per_token_loss)
+        return (*statistics, loss, per_token_loss)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         scale, *kept = ctx.saved_tensors
-        factor = gradients[_LOSS] * scale
-        return (None, *(_scaled(gradient, factor) for gradient in kept))
-
-
-def _scaled(gradient: Tensor | None, factor: Tensor) -> Tensor | None:
-    """Multiply in float32 at least: a loss scaler's factor does not fit into float16."""
-    if gradient is None:
-        return None
-    return (gradient.to(working_dtype(gradient)) * factor).to(gradient.dtype)
+        factor = gradients[-2] * scale
+        # In float32 at least: a loss scaler's factor does not fit into float16.
+        return None, *(
+            None if g is None else (g.to(working_dtype(g)) * factor).to(g.dtype) for g in kept
+        )
 
 
 def tiled_distillation_loss(
@@ -244,7 +652,7 @@ def tiled_distillation_loss(
         clip: Bound of the importance ratio; none for no correction.
         head_parameters: The head's trainable tensors, where it is a plain function around them; a
             module's own parameters by default.
-        tile_tokens: Tokens in a tile; by default :func:`~poise.loss.tiles.default_tile_tokens`.
+        tile_tokens: Tokens in a tile; by default :func:`default_tile_tokens`.
 
     Returns:
         Loss and statistics in nats, float32 (float64 for float64 hidden states).
@@ -259,16 +667,24 @@ def tiled_distillation_loss(
     and costs what forward and backward cost even if the backward is never called. Evaluate under
     ``torch.no_grad()``. Softmax and sums run in float32 at least.
     """
-    check_rows(
-        {"student_hidden": student_hidden, "teacher_hidden": teacher_hidden},
-        {"tokens": tokens, "weights": weights, "old_logps": old_logps} | _policy_rows(policy),
-    )
-    check_settings(temperature, tile_tokens)
-    _check_clip(old_logps, clip)
-    job = _Job(
+    states = {"student_hidden": student_hidden, "teacher_hidden": teacher_hidden}
+    per_token = {"tokens": tokens, "weights": weights, "old_logps": old_logps}
+    if policy is not None:
+        for name in ("advantages", "weights", "old_logps"):
+            per_token[f"policy.{name}"] = getattr(policy, name)
+    _check_rows(states, per_token)
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be positive, or None for no correction: found {clip}.")
+    if clip is not None and old_logps is None:
+        raise ValueError(
+            "clip bounds the ratio to the policy that sampled the tokens: expected its old_logps, "
+            "found None. Pass them, or clip=None."
+        )
+    walk = partial(
+        _Pass,
+        teacher_hidden=teacher_hidden.detach(),
         student_head=student_head,
         teacher_head=teacher_head,
-        teacher_hidden=teacher_hidden.detach(),
         tokens=tokens,
         weights=weights,
         old_logps=old_logps,
@@ -279,29 +695,9 @@ def tiled_distillation_loss(
         temperature=temperature,
         tile_tokens=tile_tokens,
     )
-    parameters = trainable_parameters(student_head, head_parameters)
+    parameters = _trainable_parameters(student_head, head_parameters)
     if torch.is_grad_enabled() and (student_hidden.requires_grad or parameters):
         apply: Any = _TiledLoss.apply
-        return DistillationOutput(*apply(job, student_hidden, *parameters))
+        return DistillationOutput(*apply(walk, student_hidden, *parameters))
     with torch.no_grad():
-        return DistillationOutput(
-            *_Pass(job, student_hidden, parameters, differentiate=False).values()
-        )
-
-
-def _policy_rows(policy: PolicyTerm | None) -> dict[str, Tensor | None]:
-    if policy is None:
-        return {}
-    return {f"policy.{n}": getattr(policy, n) for n in ("advantages", "weights", "old_logps")}
-
-
-def _check_clip(old_logps: Tensor | None, clip: float | None) -> None:
-    if clip is None:
-        return
-    if not clip > 0:
-        raise ValueError(f"clip must be positive, or None for no correction: found {clip}.")
-    if old_logps is None:
-        raise ValueError(
-            "clip bounds the ratio to the policy that sampled the tokens: expected its old_logps, "
-            "found None. Pass them, or clip=None."
-        )
+        return DistillationOutput(*walk(student_hidden, parameters, differentiate=False).values())

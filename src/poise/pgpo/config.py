@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..loss.moved_target import MovedTarget
-from ..loss.token_weights import TOKEN_WEIGHTS
+from ..loss.terms import TOKEN_WEIGHTS, MovedTarget
 from ..machine import settle_precision
 from ..optimizers import refuse_steps_in_backward
 from ..trl.contract import SDPOConfig
@@ -85,9 +84,9 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     tenth of the steps by default, rounded down; elsewhere none, as TRL's.
 
     Loss: `tiled_loss` to `target_mix_beta` (see
-    [`poise.pgpo.reward_functions.pass_rate_weights`], [`poise.loss.token_weights.token_weights`],
-    [`poise.loss.moved_target.MovedTarget`] and, for `routing`,
-    [`poise.loss.policy_term.PolicyTerm`]). TRL's `distillation_weight` between 0 and 1 goes with
+    [`poise.pgpo.reward_functions.pass_rate_weights`], [`poise.loss.terms.token_weights`],
+    [`poise.loss.terms.MovedTarget`] and, for `routing`,
+    [`poise.loss.terms.PolicyTerm`]). TRL's `distillation_weight` between 0 and 1 goes with
     the tiled loss too.
 
     Teacher: `teacher_model_kind` is TRL's, with another default; `teacher_refresh`,

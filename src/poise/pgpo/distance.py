@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from ..loss.divergence import log_ratio, relative_entropy
-from ..loss.tiles import for_each_tile, kept_rows, tile_log_probs
-from ..loss.token_statistics import tiled_token_logps
+from ..loss.tiled import tiled_log_probs, tiled_token_logps
 
 REACH = 2.0  # the most by which the scale changes from one step to the next
 
@@ -253,14 +252,7 @@ class StepTokens:
             hidden, tokens = hidden[places], tokens[places]
         if not self._exact:
             return tiled_token_logps(hidden, model.head, tokens, self._temperature)
-        tiles: list[Tensor] = []
-
-        def work(rows: Tensor) -> int:
-            tiles.append(tile_log_probs(model.head, hidden[rows], self._temperature))
-            return tiles[-1].shape[-1]
-
-        for_each_tile(kept_rows(None, hidden), None, work)
-        return torch.cat(tiles)
+        return tiled_log_probs(hidden, model.head, self._temperature)
 
     @staticmethod
     def _hidden(model: Any, rows: _Rows) -> tuple[Tensor, Tensor]:

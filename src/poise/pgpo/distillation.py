@@ -21,10 +21,14 @@ from ..loss.heads import (
     verify_padding,
     verify_split,
 )
-from ..loss.policy_term import PolicyTerm, sequence_old_logps
-from ..loss.tiled import DistillationOutput, tiled_distillation_loss
-from ..loss.token_statistics import tiled_entropy, tiled_token_logps, token_statistics
-from ..loss.token_weights import token_weights
+from ..loss.terms import PolicyTerm, sequence_old_logps, token_weights
+from ..loss.tiled import (
+    DistillationOutput,
+    tiled_distillation_loss,
+    tiled_entropy,
+    tiled_token_logps,
+    token_statistics,
+)
 from ..trl.contract import ForwardRedirection, SDPOTrainer
 from .reward_functions import success_threshold
 

@@ -289,6 +289,40 @@ def test_one_head_for_both_sides_learns_under_autocast() -> None:
     assert relative(head.weight.grad, exact.double()) < 0.05
 
 
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_autocast_casts_a_head_once_and_not_for_every_tile(is_frozen: bool) -> None:
+    """And gives the bits that a cast for every tile gives."""
+    inputs = make(dtype=torch.float32) | {"tile_tokens": 3}
+    head = inputs["student_head"].requires_grad_(not is_frozen)
+    inputs["teacher_head"] = head
+    gradients, casts = [], []
+    for kind in (head, lambda hidden: nn.functional.linear(hidden, head.weight, head.bias)):
+        with torch.autocast("cpu", dtype=torch.bfloat16), CastsOf(head.weight) as counted:
+            loss = tiled_distillation_loss(
+                **inputs | {"student_head": kind, "teacher_head": kind},
+                head_parameters=list(head.parameters()),
+            ).loss
+        gradients += torch.autograd.grad(loss, inputs["student_hidden"])
+        casts.append(counted.number)
+    assert torch.equal(*gradients)
+    assert casts == ([1, 8] if is_frozen else casts[:1] * 2)
+
+
+class CastsOf(TorchDispatchMode):
+    """Counts how often a tensor is brought into another precision."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self.tensor, self.number = tensor, 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is torch.ops.aten._to_copy.default:
+            self.number += args[0].data_ptr() == self.tensor.data_ptr()
+        return function(*args, **kwargs or {})
+
+
 def test_many_small_contributions_add_up_in_a_bfloat16_head() -> None:
     """A sum kept in bfloat16 would stop growing after 256 equal tiles."""
     inputs = make(1, 4, 7, dtype=torch.bfloat16)

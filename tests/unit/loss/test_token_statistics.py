@@ -11,9 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from poise.loss.divergence import Divergence
-from poise.loss.tiled import tiled_distillation_loss
-from poise.loss.tiles import default_tile_tokens
-from poise.loss.token_statistics import TiledStatistics, tiled_token_logps, token_statistics
+from poise.loss.tiled import (
+    TiledStatistics,
+    default_tile_tokens,
+    tiled_distillation_loss,
+    tiled_log_probs,
+    tiled_token_logps,
+    token_statistics,
+)
 
 
 @pytest.fixture
@@ -85,6 +90,8 @@ def test_logps_are_the_selected_log_softmax(inputs: dict[str, Any]) -> None:
         logps = tiled_token_logps(hidden, head, tokens, 0.7, tile)
         torch.testing.assert_close(logps, expected.detach())
         assert not logps.requires_grad
+    every = tiled_log_probs(hidden, head, 0.7)
+    torch.testing.assert_close(every, (head(hidden) / 0.7).log_softmax(-1).detach())
     masked = tiled_token_logps(hidden, head, tokens, 0.7, mask=inputs["mask"])
     torch.testing.assert_close(masked, torch.where(inputs["mask"], expected.detach(), 0.0))
 
@@ -105,7 +112,9 @@ def test_low_precision_gives_float32(inputs: dict[str, Any]) -> None:
 
 def test_default_tiles_are_bounded_in_bytes() -> None:
     assert default_tile_tokens(49_152) == 128
-    assert default_tile_tokens(49_152, "cuda") == 341
+    assert default_tile_tokens(49_152, 576) == 128  # the CPU's do not grow with the head
+    assert default_tile_tokens(49_152, 576, "cuda") == 341
+    assert default_tile_tokens(128_256, 4096, "cuda") == 512  # a quarter of a head of 1 GB
     assert default_tile_tokens(10**9) == 1
     assert default_tile_tokens(1) * 4 == 24 * 2**20
 
