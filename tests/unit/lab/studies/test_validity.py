@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,9 +24,10 @@ def test_the_teachers_prompt_is_the_trainers() -> None:
     assert validity._shown("Q a =", text) == f"{text} Q a ="
 
 
-def test_three_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A teacher that reads a little, a student that knows nothing, an oracle that learns."""
-    monkeypatch.setattr(cipher, "READS", 0.05)
+    monkeypatch.setenv("POISE_CACHE", str(tmp_path))  # no study may find this model
+    monkeypatch.setattr(cipher, "READS", 0.3)
     monkeypatch.setattr(cipher, "SAYS", 0.0)
     figures = validity.run(CONFIG)
     assert 0 <= figures["start"] < figures["teacher"] <= 1
