@@ -170,7 +170,7 @@ def _check_settings(folder: Path, script: Any, **arguments: Any) -> None:
     """A run folder holds one run: its metrics, checkpoints and settings belong together."""
     # A run of 0.1 has old names of arguments.
     before = read_settings(folder)
-    if "space" in before.get("config", {}):
+    if before.get("config", {}).get("space") is not None:
         raise ValueError(
             f"{folder} holds a run of an earlier Poise, whose batch size counted isomer sets; go "
             "on with it there, or choose another --output_dir"

@@ -171,7 +171,7 @@ def policy_distance(old: Tensor, new: Tensor, mask: Tensor | None = None) -> Dis
     if old.shape != new.shape or old.ndim not in (1, 2):
         raise ValueError(
             "old and new must be log-probabilities of one shape, (N,) or (N, V), got "
-            f"{tuple(old.shape)} and {tuple(new.shape)}"
+            f"{tuple(old.shape)} and {tuple(new.shape)}; flatten batch and tokens to N"
         )
     if mask is not None and mask.shape != old.shape[:1]:
         raise ValueError(
