@@ -91,11 +91,11 @@ def test_the_step_of_iga_prints_one_object_of_ratios(
 ) -> None:
     iga_step.main([*small, "--domains", "4", "2", "--rank", "2"])
     report = json.loads(capfd.readouterr().out)
-    by_k = report.pop("weight_time_by_k")
-    assert report.pop("weight_memory_by_k") == {}
-    spread = report.pop("spread")
+    by_k, _ = (report.pop(f"{side}_time_by_k") for side in ("weight", "direction"))
+    assert report.pop("weight_memory_by_k") == report.pop("direction_memory_by_k") == {}
+    spread, quickest = report.pop("spread"), report.pop("quickest")
     sides = {"weight_time", "factor_time", "direction_time", "reference_time"}
-    assert set(report) == set(spread) == sides
+    assert set(report) == set(spread) == set(quickest) == sides
     assert all(low <= report[key] <= high for key, (low, high) in spread.items())
     assert by_k["4"] == report["weight_time"]
     assert min(*report.values(), *by_k.values()) > 0
