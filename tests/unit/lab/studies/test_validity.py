@@ -27,7 +27,7 @@ def test_the_teachers_prompt_is_the_trainers() -> None:
 def test_three_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A teacher that reads a little, a student that knows nothing, an oracle that learns."""
     monkeypatch.setenv("POISE_CACHE", str(tmp_path))  # no study may find this model
-    monkeypatch.setattr(cipher, "READS", 0.3)
+    monkeypatch.setattr(cipher, "READS", 0.9)
     monkeypatch.setattr(cipher, "SAYS", 0.0)
     figures = validity.run(CONFIG)
     assert 0 <= figures["start"] < figures["teacher"] <= 1
