@@ -105,7 +105,8 @@ class CommandParser(TrlParser):
 
     def refuse(self, word: str) -> NoReturn:
         """Raises: ValueError, naming the unknown flag and the nearest known one."""
-        flags = [flag for action in self._actions for flag in action.option_strings]
+        # What has no help text is an old name.
+        flags = [flag for action in self._actions if action.help for flag in action.option_strings]
         near = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
         hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
         raise ValueError(f"unknown argument {word!r}; {hint}")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..evaluate.ask import Prepared, Sampling
     from ..evaluate.load import Target
     from ..evaluate.records import Evaluation, Header, Representations
+    from ..evaluate.scoring import Score
 
 Row = Mapping[str, Any]
 DEFAULT_FOLDER = "evaluations"
@@ -360,6 +361,7 @@ class _Plan:
     options: dict[str, Any]
     template: dict[str, Any]
     rows: list[Row]
+    scorer: Score
 
     def header(self, target: Target) -> Header:
         """What the records of a model begin with."""
@@ -404,6 +406,7 @@ def ask_all(
     from ..evaluate.ask import Sampling
     from ..evaluate.isomers import check_center
     from ..evaluate.load import check_target
+    from ..evaluate.scoring import scorer_of
     from ..machine import pick_device, pick_dtype
 
     greedy = arguments.temperature == 0.0
@@ -423,8 +426,9 @@ def ask_all(
     dataset, options = choose_dataset(arguments, steps)
     questions = list(load_questions(dataset, arguments.split, **options))
     rows = select(questions, arguments.limit, arguments.tests)
+    scorer = scorer_of(rows, dataset)
     template = choose_template(arguments, steps)
-    plan = _Plan(arguments, sampling, device, dtype, dataset, options, template, rows)
+    plan = _Plan(arguments, sampling, device, dtype, dataset, options, template, rows, scorer)
     for step in steps:  # before the first one is asked, which takes long
         check_target(step.target)
     return [_ask_one(step, plan, step is steps[0], tell) for step in steps]
@@ -436,7 +440,6 @@ def _ask_one(
     from ..evaluate.ask import ask_questions, prepare
     from ..evaluate.load import load
     from ..evaluate.records import RecordWriter, beside, read_records
-    from ..evaluate.scoring import scorer_of
     from .quiet import hide_bars_of_files
 
     arguments, header = plan.arguments, plan.header(step.target)
@@ -459,7 +462,7 @@ def _ask_one(
         tokenizer,
         questions,
         writer,
-        scorer_of(plan.rows, plan.dataset),
+        plan.scorer,
         plan.sampling,
         seed=arguments.seed,
         batch_size=arguments.batch_size,

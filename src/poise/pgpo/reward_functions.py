@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import struct
 from collections.abc import Callable, Sequence
@@ -112,8 +113,18 @@ class TextReward:
 
         Raises:
             TypeError, ValueError: from `split_rewards`.
-            RewardCheckError: the function raised.
+            RewardCheckError: the function raised, or takes a column that is not there.
         """
+        try:
+            inspect.signature(self._function).bind(**columns)
+        except TypeError as error:
+            raise RewardCheckError(
+                f"reward function {self._name!r}: {error}; it is called with "
+                f"{', '.join(columns)}; name its parameters after columns of the data set, and "
+                "take the others by **kwargs"
+            ) from None
+        except ValueError:  # a function without a signature, such as a built-in one
+            pass
         try:
             output = self._function(**columns)
         except Exception as error:

@@ -220,3 +220,8 @@ def test_old_names_are_accepted_with_a_warning(
     file = tmp_path / "old.yaml"
     file.write_text("per_device_train_batch_size: 4\n")
     assert iga.old_names(["--config", str(file), "--space", "factor"]) == {}
+
+
+def test_a_new_name_is_suggested_and_no_old_one() -> None:
+    with pytest.raises(ValueError, match=r"'--spac=factor'; did you mean --iga_space\?"):
+        parse("--spac=factor")

@@ -91,6 +91,16 @@ def test_reward_function_that_fails_on_an_empty_completion(make: Callable[..., A
         make(reward_funcs=lambda completions, **_: [float(text[0] == "a") for text in completions])
 
 
+def test_reward_function_of_a_column_that_is_not_there(make: Callable[..., Any]) -> None:
+    def reward(completions: list[str], target: list[str], **_: Any) -> list[float]:
+        return [0.0 for _ in completions]
+
+    with pytest.raises(
+        RuntimeError, match=r"'reward': missing .*'target'; it is called with prompts"
+    ):
+        make(reward_funcs=reward)
+
+
 def test_arguments_of_another_trainer(
     make_config: Callable[..., Any], tiny_model_path: str
 ) -> None:

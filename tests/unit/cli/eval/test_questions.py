@@ -303,3 +303,15 @@ def test_questions_without_answers_are_refused(
     (tmp_path / "x.jsonl").write_text('{"prompt": "Question: A"}\n')
     status, _, err = call("--model", letters_path, "--dataset_name", tmp_path / "x.jsonl")
     assert status == 2 and "row 0: expected the right letter" in err
+
+
+def test_questions_without_an_answer_are_refused_before_anything_is_lost(
+    call: Call, run_path: Path, questions_path: Path, tmp_path: Path
+) -> None:
+    ask(call, "--compare", run_path, "--dataset_name", questions_path)
+    kept = {file: file.read_bytes() for file in run_path.rglob("*.jsonl")}
+    other = tmp_path / "mine.jsonl"
+    other.write_text('{"prompt": "1 + 1 ="}\n')
+    status, _, err = call("--compare", run_path, "--dataset_name", other, "--overwrite")
+    assert status == 2 and "row 0: expected the right letter in a column 'answer'" in err
+    assert {file: file.read_bytes() for file in run_path.rglob("*.jsonl")} == kept
