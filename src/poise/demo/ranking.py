@@ -1,4 +1,4 @@
-"""A laboratory for shortcuts: a tiny model that knows the order of eight symbols in each domain.
+"""A toy task with shortcuts: a tiny model that knows the order of eight symbols in each domain.
 
 Every domain has eight symbols of its own, in an order that the model has learned from scratch by
 naming the largest, the smallest and sometimes the third largest of a list, of one domain or of

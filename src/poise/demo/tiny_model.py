@@ -65,9 +65,9 @@ def pretrained(
     """Folder of a model trained from scratch; it is trained once and kept in the cache.
 
     Args:
-        name: of the laboratory.
+        name: of the toy task.
         tokenizer: its vocabulary is the model's.
-        draw: step -> batch; a function or method of the laboratory's own module, whose source
+        draw: step -> batch; a function or method of the toy task's own module, whose source
             belongs to what the folder is found by.
         steps: optimizer steps at most.
         seed: of the weights.

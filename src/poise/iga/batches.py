@@ -85,10 +85,10 @@ class IsomerCollator:
 
     Rows are sorted by domain, so that what the engine takes apart are slices and no copies.
 
-    Single rows, as an evaluation has them, go to the host's collator as they are.
+    Single rows, as an evaluation has them, go to TRL's collator as they are.
 
     Args:
-        collate: the host's collator of rows.
+        collate: TRL's collator of rows.
     """
 
     def __init__(self, collate: Callable[[list[Row]], dict[str, Any]]) -> None:
