@@ -32,7 +32,7 @@ MOVED = {
     "training.pgpo_config": "pgpo.config",
     "training.pgpo_trainer": "pgpo.trainer",
     "training.step_scale": "pgpo.step_scale",
-    "training.teacher_refresh": "pgpo.teacher",
+    "training.teacher_refresh": "pgpo.refresh",
 }
 
 

@@ -13,8 +13,8 @@ from ..machine import settle_precision
 from ..optimizers import refuse_steps_in_backward
 from ..trl.contract import SDPOConfig
 from .distance import DistanceControl
+from .refresh import REFRESHES, RefreshGate, RefreshOnce
 from .signal import ESTIMATORS
-from .teacher import REFRESHES, RefreshGate, RefreshOnce
 from .viscosity import Viscosity
 
 PAPER: dict[str, Any] = {

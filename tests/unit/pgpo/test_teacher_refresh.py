@@ -11,13 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from poise.pgpo.teacher import (
-    RefreshedTeacher,
-    RefreshGate,
-    RefreshOnce,
-    add_teacher_adapter,
-    copy_as_teacher,
-)
+from poise.pgpo.refresh import RefreshGate, RefreshOnce
+from poise.pgpo.teacher import RefreshedTeacher, add_teacher_adapter, copy_as_teacher
 
 from .teachers import full_model, lora_model, move
 
