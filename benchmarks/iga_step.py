@@ -55,13 +55,15 @@ class Workload:
     """A model with adapters, and one batch of whole isomer sets."""
 
     def __init__(
-        self, domains: int, tokens: int, rank: int, model: str, device: str, dtype: str
+        self, domains: int, tokens: int, rank: int, model: Any, device: str, dtype: str
     ) -> None:
         torch.manual_seed(0)
         self.dtype = pick_dtype(dtype, device)
-        base = AutoModelForCausalLM.from_pretrained(
-            resolve_model(model), dtype=self.dtype, attn_implementation="sdpa"
-        )
+        base = model
+        if isinstance(model, str):
+            base = AutoModelForCausalLM.from_pretrained(
+                resolve_model(model), dtype=self.dtype, attn_implementation="sdpa"
+            )
         config = LoraConfig(r=rank, lora_alpha=32, target_modules="all-linear")
         self.model = get_peft_model(base, config).to(device).train()
         for name, parameter in self.model.named_parameters():
