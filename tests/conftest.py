@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,6 +51,12 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
             item.add_marker("device")
         if item.path.relative_to(ROOT).as_posix().startswith(SLOW):
             item.add_marker("slow")
+
+
+def pytest_collection_finish() -> None:
+    """Every training ends with a collection of garbage, which need not go through the libraries."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", params=DEVICES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -24,9 +25,14 @@ _CONTEXT.set_forkserver_preload(
 
 def start(task: Callable[..., None], *args: Any) -> Any:
     """The process, which runs."""
-    process = _CONTEXT.Process(target=task, args=args)
+    process = _CONTEXT.Process(target=_run, args=(task, *args))
     process.start()
     return process
+
+
+def _run(task: Callable[..., None], *args: Any) -> None:
+    gc.freeze()  # as in the suite's own processes
+    task(*args)
 
 
 def finish(task: Callable[..., None], *args: Any) -> None:

@@ -22,7 +22,7 @@ def test_operators_that_move_nothing_are_no_kernels() -> None:
 
 
 def test_no_side_waits_once_a_layer(capfd: pytest.CaptureFixture[str]) -> None:
-    operations.main("--hidden 64 --domains 2 --tokens 64 --rank 2 --json".split())
+    operations.main(["--hidden", "64", "--domains", "2", "--tokens", "64", "--rank", "2", "--json"])
     report = json.loads(capfd.readouterr().out)
     assert set(report) == set(operations.SIDES)
     for figures in report.values():
