@@ -19,6 +19,7 @@ _CONTEXT.set_forkserver_preload(
         "tests.invariants.resume_worker",
         "tests.invariants.iga_worker",
         "tests.equivalence.iga_models",
+        "tests.engines",
     ]
 )
 

@@ -1,0 +1,58 @@
+"""Engines that accelerate takes beside accelerators alone, in gloo ranks on the CPU.
+
+Called in a rank (`tests.processes.run_ranks`), which ends with its test: nothing is put back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import accelerate.state
+import torch
+import torch.distributed.checkpoint  # with FSDP's, imported once for all ranks
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+
+def use_fsdp() -> None:
+    """Has accelerate take an FSDP plugin on the CPU, where it would run DDP and say nothing."""
+    state = accelerate.state.AcceleratorState
+    initialise = state.__init__
+
+    def initialise_with_fsdp(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        initialise(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+            if self._mixed_precision != "no":
+                fsdp_plugin.set_mixed_precision(self._mixed_precision)
+            self.fsdp_plugin = fsdp_plugin
+            self.distributed_type = DistributedType.FSDP
+            shared = accelerate.state.PartialState._shared_state
+            shared["distributed_type"] = self.distributed_type
+
+    state.__init__ = initialise_with_fsdp
+
+
+def fsdp_settings(**config: Any) -> dict[str, Any]:
+    """A trainer's settings for FSDP2, each of the tiny model's layers a unit."""
+    layers = {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}
+    return {"fsdp": True, "fsdp_config": {"version": 2, **layers, **config}}
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether FSDP2 has the model and all that it trains."""
+    trained = [param for param in model.parameters() if param.requires_grad]
+    return isinstance(model, FSDPModule) and all(isinstance(p, DTensor) for p in trained)
+
+
+@torch.no_grad()
+def whole_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters by name, gathered where they are shards: every rank calls this."""
+    return {
+        # Activation checkpointing of accelerate's wraps layers.
+        name.replace("._checkpoint_wrapped_module", ""): (
+            param.full_tensor() if isinstance(param, DTensor) else param
+        ).clone(memory_format=torch.contiguous_format)
+        for name, param in model.named_parameters()
+    }
