@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
+
+from ..sharding import gather, past_hooks, read_inside
 
 
 class OutputHead(nn.Module):
@@ -31,7 +34,7 @@ class OutputHead(nn.Module):
         self.scale = scale
 
     def forward(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.projection(hidden)
+        logits: Tensor = past_hooks(self.projection)(hidden)
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:
@@ -65,7 +68,8 @@ class SplitModel:
         """Hidden states that predict the last `keep` tokens: (B, T) ids -> (B, keep, H).
 
         Each row's positions start at its first token: a model with learned positions would else
-        take the padding before it for tokens.
+        take the padding before it for tokens. Of a sharded model, inside its forward; the head is
+        gathered for what follows.
         """
         positions = {}
         if "position_ids" in inspect.signature(self.backbone.forward).parameters:
@@ -73,6 +77,7 @@ class SplitModel:
         output = self.backbone(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **positions
         ).last_hidden_state
+        gather(self.model, self.head.projection)
         return output[:, -keep - 1 : -1]
 
 
@@ -147,15 +152,19 @@ def verify_split(
     """
     inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
     inside: list[Tensor] = []  # the hidden states of the model's own forward, then of ours
+
+    def parts() -> tuple[Tensor, Tensor]:
+        split.backbone(**inputs, use_cache=False)
+        gather(split.model, split.head.projection)
+        return split.head(inside[0]), split.head(inside[-1])
+
     hook = split.backbone.register_forward_hook(
         lambda _module, _args, output: inside.append(output.last_hidden_state)
     )
     try:
         with evaluating(split.model), autocast():
             own = split.model(**inputs, use_cache=False).logits
-            split.backbone(**inputs, use_cache=False)
-            heads = split.head(inside[0])
-            ours = split.head(inside[-1])
+            heads, ours = read_inside(split.model, parts)
     finally:
         hook.remove()
     # On the same hidden states the head repeats the model's operations, so that the bound is tight:
@@ -220,7 +229,7 @@ def verify_padding(
         return split.hidden_states(torch.cat([ids, following], 1), mask, ids.size(1))
 
     with evaluating(split.model), autocast():
-        shifts = padding_shifts(states, input_ids)
+        shifts = read_inside(split.model, partial(padding_shifts, states, input_ids))
     if shifts:
         raise ValueError(
             f"{type(split.model).__name__} reads the padding before a shorter prompt as part of "

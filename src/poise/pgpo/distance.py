@@ -205,11 +205,21 @@ class StepTokens:
         exact: over the whole vocabulary, (N, V); else of the sampled tokens, (N,).
         limit: tokens at most, at even distances; (N, V) is held while the step is taken.
         temperature: divides the logits.
+        of_every_batch: keep a sequence of every micro-batch, if without tokens, so that all ranks
+            run a model that they share in shards as often.
     """
 
-    def __init__(self, share: float, *, exact: bool, limit: int, temperature: float) -> None:
+    def __init__(
+        self,
+        share: float,
+        *,
+        exact: bool,
+        limit: int,
+        temperature: float,
+        of_every_batch: bool = False,
+    ) -> None:
         self._share, self._exact, self._limit = share, exact, limit
-        self._temperature = temperature
+        self._temperature, self._of_every_batch = temperature, of_every_batch
         self._seen = 0
         self._rows: list[_Rows] = []
 
@@ -223,10 +233,12 @@ class StepTokens:
         with_loss = [i for i, flag in enumerate((loss_mask != 0).any(-1).tolist()) if flag]
         taken = [i for place, i in enumerate(with_loss, self._seen) if self._takes(place)]
         self._seen += len(with_loss)
-        if taken:
+        if taken or self._of_every_batch:
             names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
-            index = torch.tensor(taken, device=loss_mask.device)
+            index = torch.tensor(taken or [0], device=loss_mask.device)
             kept = loss_mask[index].flatten().nonzero().squeeze(1)
+            if not taken:
+                kept = kept[:0]
             self._rows.append(_Rows(**{name: batch[name][index] for name in names}, kept=kept))
 
     def _takes(self, place: int) -> bool:

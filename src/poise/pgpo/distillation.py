@@ -29,6 +29,7 @@ from ..loss.tiled import (
     tiled_token_logps,
     token_statistics,
 )
+from ..sharding import loss_inside, read_inside
 from ..trl.contract import ForwardRedirection, SDPOTrainer
 from .reward_functions import success_threshold
 
@@ -57,11 +58,12 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
             # Inside the forward of the wrapper (DDP), which so sees every use of its parameters,
             # the head's included, and moves the inputs to the device of its module.
             work = partial(ForwardRedirection(), model, student.model, work)
-        output, policy_loss = work(batch, teacher_hidden)
+        with self._teacher_head_gathered(teacher):
+            loss, output, policy_loss = loss_inside(model, partial(work, batch, teacher_hidden))
         mode = "train" if model.training else "eval"
         self._record_loss(mode, output.per_token_loss, mask, policy_loss)
         self.observe_statistics(output.view_as(mask), batch, mask, samples, batch["loss_mask"])
-        return output.loss
+        return loss
 
     def _distill(
         self,
@@ -70,7 +72,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
         samples: int,
         batch: dict[str, Tensor],
         teacher_hidden: Tensor,
-    ) -> tuple[DistillationOutput, Tensor | None]:
+    ) -> tuple[Tensor, DistillationOutput, Tensor | None]:
         args, mask, tokens = self.args, batch["distilled_mask"], batch["completion_ids"]
         with self.accelerator.autocast():
             ids = torch.cat([batch["prompt_ids"], tokens], dim=1)
@@ -114,9 +116,9 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
                 tile_tokens=args.loss_tile_tokens,
             )
         if policy is None:
-            return output, None
+            return output.loss, output, None
         losses = policy.token_losses(slice(None), output.student_logps)
-        return output, (losses * policy.weights).sum()
+        return output.loss, output, (losses * policy.weights).sum()
 
     def _policy_term(
         self, batch: dict[str, Tensor], hidden: Tensor, student: SplitModel
@@ -227,13 +229,14 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
                 prompt_ids, prompt_mask, completion_ids, completion_mask
             )
         split = split_causal_lm(self.model)  # never wrapped, and without a gradient DDP has no part
-        with self.accelerator.autocast():
+
+        def read() -> Tensor:
             hidden = split.hidden_states(
                 torch.cat([prompt_ids, completion_ids], dim=1),
                 torch.cat([prompt_mask, completion_mask], dim=1),
                 completion_ids.size(1),
             )
-            logps = tiled_token_logps(
+            return tiled_token_logps(
                 hidden.flatten(0, 1),
                 split.head,
                 completion_ids.flatten(),
@@ -241,7 +244,9 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
                 args.loss_tile_tokens,
                 mask=completion_mask.flatten(),
             )
-        return logps.view_as(completion_ids)
+
+        with self.accelerator.autocast():
+            return read_inside(split.model, read).view_as(completion_ids)
 
 
 # Which samples have which term, and the part of the batch that the terms need.

@@ -14,13 +14,14 @@ from trl.data_utils import is_conversational
 
 from ..loss.heads import split_causal_lm
 from ..rows import checked_rows
-from ..trl.checkpoints import TEACHER, rollouts_file
+from ..trl.checkpoints import TEACHER, TEACHER_SHARDS, rollouts_file
 from ..trl.preflight import (
     check_map_style,
     check_output_folder,
     find_model,
     refuse_compiled_model,
     refuse_data_parallel,
+    refuse_sharded_model,
     refuse_spread_model,
 )
 from .config import PGPOConfig
@@ -59,6 +60,7 @@ def check_before_loading(
     refuse_data_parallel(args, "PGPOTrainer")
     if not isinstance(model, str):
         refuse_spread_model(model)
+        refuse_sharded_model(model)
         if args.tiled_loss:
             refuse_compiled_model(model)
     check_templates(args)
@@ -217,8 +219,8 @@ def refuse_unsupported(trainer: Any) -> None:
     """Refuses what a loaded model is to run under, and a model that cannot be split.
 
     Raises:
-        ValueError: DeepSpeed, compilation, FSDP with what needs a whole model; a model over
-            several devices, or whose head is not apart.
+        ValueError: DeepSpeed, compilation; a model over several devices, or whose head is not
+            apart.
     """
     args, accelerator = trainer.args, trainer.accelerator
     refuse_spread_model(trainer.model)
@@ -232,17 +234,6 @@ def refuse_unsupported(trainer: Any) -> None:
             "Accelerate is told to compile the model (--dynamo_backend, or the variable "
             "ACCELERATE_DYNAMO_BACKEND), but the tiled loss runs its backbone and its head one "
             "by one; leave that out, or set tiled_loss=False"
-        )
-    if trainer.is_fsdp_enabled and args.multiplier == "distance":
-        raise ValueError(
-            "under FSDP no rank holds a whole model, on which multiplier='distance' measures a "
-            "step; set multiplier='information', or use DDP"
-        )
-    whole = ("tiled_loss", "exact_resume", "teacher_from_student")
-    if trainer.is_fsdp_enabled and (on := [name for name in whole if getattr(args, name)]):
-        raise ValueError(
-            f"under FSDP no rank holds a whole model, which {', '.join(on)} need; set them to "
-            "False, or use DDP"
         )
     try:
         if trainer._uses_tiled_loss() or args.multiplier == "distance":
@@ -275,7 +266,7 @@ def check_checkpoint(checkpoint: Path, ranks: int, *, has_teacher: bool) -> None
             f"cannot resume from {checkpoint} with {ranks} ranks: it holds the rollouts of "
             f"{number}; resume with {number}, or start a new run in another output_dir"
         )
-    if has_teacher and not (checkpoint / TEACHER).is_file():
+    if has_teacher and not any((checkpoint / name).exists() for name in (TEACHER, TEACHER_SHARDS)):
         raise ValueError(
             f"cannot resume from {checkpoint} with a teacher that changes: it holds no teacher; "
             "resume with the teacher_model_kind and teacher_refresh that it was saved with, or "

@@ -347,8 +347,8 @@ class StepScale:
     @torch.no_grad()
     def _measure(self) -> float | None:
         assert self.policy is not None
-        distance = None
-        if self._old is not None and (new := self.policy()) is not None:
+        distance, new = None, self.policy()
+        if self._old is not None and new is not None:
             distance = policy_distance(self._old, new)
         return _mean_over_ranks(distance, self._device())
 

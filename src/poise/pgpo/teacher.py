@@ -6,23 +6,28 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
+import torch.distributed.checkpoint as dcp
+from accelerate.utils import fsdp2_prepare_model, is_peft_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from ..loss.heads import SplitModel, split_causal_lm
 from ..reading import hidden_states
+from ..sharding import fill, gather, local, parameters_by_name, read_inside, reshard, whole
+from ..trl.checkpoints import TEACHER, TEACHER_SHARDS
 from ..trl.contract import (
     SDPOTrainer,
     disable_gradient_checkpointing,
     is_pure_lora_training,
     use_adapter,
 )
-from ..trl.preflight import keep_whole
+from ..trl.preflight import keep_whole, refuse_other_shards
 from .refresh import RefreshGate, RefreshOnce
 
 TEACHER_ADAPTER = "teacher"
@@ -36,6 +41,7 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
     def _setup_teacher_model(self) -> None:
         """TRL's; but teachers start from the student in memory, change as the arguments say, and
         can be saved."""
+        refuse_other_shards(self.accelerator, "PGPOTrainer")
         args, kind = self.args, self.args.teacher_model_kind
         refreshes = args.teacher_refresh != "never"
         changes = kind == "ema" or refreshes
@@ -52,23 +58,25 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
                 "too; train so, or set teacher_from_student=False, with which the teacher is the "
                 "model without adapters"
             )
-        is_copy = (
-            kind in ("ema", "base") and not is_peft_model(self.model) and not self.is_fsdp_enabled
-        )
+        is_copy = kind in ("ema", "base") and not is_peft_model(self.model)
         if refreshes and not (is_adapter or is_copy):
             raise ValueError(
                 f"teacher_refresh={args.teacher_refresh!r} copies the student into its teacher, "
-                "expected full training or LoRA factors alone, without FSDP; train so, or set "
+                "expected full training or LoRA factors alone; train so, or set "
                 "teacher_refresh='never'"
             )
-        if is_adapter and (args.teacher_from_student or args.exact_resume):
+        # Under FSDP TRL adds its adapter to shards, which fails.
+        is_ours = args.teacher_from_student or args.exact_resume or self.is_fsdp_enabled
+        if is_adapter and is_ours:
             add_teacher_adapter(self.model, from_student=args.teacher_from_student)
             self.teacher_model = self.model
             self._add_teacher(None)
         elif is_copy and args.teacher_from_student:
             teacher = copy_as_teacher(self.model)
-            # As TRL prepares its own: the forward runs under autocast.
-            self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
+            if self.is_fsdp_enabled:  # in the student's units
+                self.teacher_model = fsdp2_prepare_model(self.accelerator, teacher)
+            else:  # as TRL prepares its own: the forward runs under autocast
+                self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
             if changes:
                 self._add_teacher(teacher)
         else:
@@ -119,8 +127,22 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
                 ):
                     hidden = hidden_states(teacher.model, teacher.backbone, ids, mask, keep)
             if hidden is None:
-                hidden = teacher.hidden_states(ids, mask, keep)
+                read = partial(teacher.hidden_states, ids, mask, keep)
+                hidden = read_inside(teacher.model, read)
         return teacher, hidden
+
+    @contextmanager
+    def _teacher_head_gathered(self, teacher: SplitModel) -> Iterator[None]:
+        """The head of a sharded teacher ready for the loss; that of the student's own model is
+        gathered in the student's forward."""
+        is_apart = teacher.model is not self.accelerator.unwrap_model(self.model)
+        try:
+            if is_apart:
+                gather(teacher.model, teacher.head.projection)
+            yield
+        finally:
+            if is_apart:
+                reshard(teacher.model)
 
     def _teacher_head(self, teacher: SplitModel) -> Any:
         """The teacher's head; an adapter on it is switched for each of its tiles."""
@@ -132,6 +154,26 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
                 return teacher.head(hidden)
 
         return head
+
+
+    def _save_teacher(self, folder: Path) -> None:
+        """As the model is saved: in shards, or as one file, gathered; every rank calls this."""
+        assert self.teacher is not None
+        plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
+        if plugin is not None and "SHARDED" in str(plugin.state_dict_type):
+            self.teacher.save_shards(folder / TEACHER_SHARDS)
+            return
+        state = self.teacher.state_dict(keep=self.args.should_save)
+        if self.args.should_save:
+            save_file(state, folder / TEACHER)
+
+    def _load_teacher(self, folder: Path) -> None:
+        """What `_save_teacher` has written, for as many ranks as there are now."""
+        assert self.teacher is not None
+        if (folder / TEACHER_SHARDS).is_dir():
+            self.teacher.load_shards(folder / TEACHER_SHARDS)
+        else:
+            self.teacher.load_state_dict(load_file(folder / TEACHER))
 
 
 def copy_as_teacher(student: nn.Module) -> nn.Module:
@@ -218,11 +260,11 @@ def kept_trainability(model: nn.Module) -> Iterator[None]:
 
 
 def _adapter_parameters(model: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
-    return {
-        name: param
-        for name, param in model.named_parameters()
-        if name.endswith(f".{adapter}") or f".{adapter}." in name
-    }
+    return {n: p for n, p in model.named_parameters() if _is_of_adapter(n, adapter)}
+
+
+def _is_of_adapter(name: str, adapter: str) -> bool:
+    return name.endswith(f".{adapter}") or f".{adapter}." in name
 
 
 class Teacher:
@@ -240,45 +282,77 @@ class Teacher:
         self._teacher = teacher
 
     def _pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Teacher and student parameter by the teacher's name."""
-        students = dict(self._student.named_parameters())
+        """Teacher and student parameter by the teacher's name; of sharded models their shards,
+        which lie alike."""
+        students = parameters_by_name(self._student)
         if self._teacher is not None:
-            return {n: (p, students[n]) for n, p in self._teacher.named_parameters()}
+            return {n: (p, students[n]) for n, p in parameters_by_name(self._teacher).items()}
         adapter: Any = self._student.active_adapter  # type: ignore[attr-defined]
         return {
             name: (param, students[name.replace(f".{TEACHER_ADAPTER}", f".{adapter}")])
-            for name, param in _adapter_parameters(self._student, TEACHER_ADAPTER).items()
+            for name, param in students.items()
+            if _is_of_adapter(name, TEACHER_ADAPTER)
         }
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The parameters by name, on the CPU, safe to keep."""
-        return {
-            name: teacher.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, (teacher, _) in self._pairs().items()
-        }
+    def _kept(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of it, by name."""
+        return {name: teacher.detach() for name, (teacher, _) in self._pairs().items()}
+
+    def state_dict(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """The parameters by name, on the CPU, safe to keep.
+
+        Args:
+            keep: of a sharded teacher, whose parameters are gathered one by one, whether this rank
+                is to hold all; every rank calls this.
+        """
+        state = {}
+        for name, tensor in self._kept().items():
+            gathered = whole(tensor)
+            if keep:
+                state[name] = gathered.cpu().clone(memory_format=torch.contiguous_format)
+        return state
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restores `state_dict`'s output.
+        """Restores `state_dict`'s output, whole on every rank.
 
         Raises:
             ValueError: names or shapes differ from this teacher's.
         """
-        pairs = self._pairs()
-        if state.keys() != pairs.keys():
-            names = sorted(state.keys() ^ pairs.keys())
+        self._check({name: tensor.shape for name, tensor in state.items()})
+        for name, tensor in self._kept().items():
+            fill(tensor, state[name])
+
+    def save_shards(self, folder: Path) -> None:
+        """Writes what `state_dict` returns, each rank its shards; every rank calls this."""
+        dcp.save(self._kept(), checkpoint_id=folder)
+
+    @torch.no_grad()
+    def load_shards(self, folder: Path) -> None:
+        """Restores `save_shards`' files, however many ranks wrote them; every rank calls this.
+
+        Raises:
+            ValueError: names or shapes differ from this teacher's.
+        """
+        saved: Any = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+        self._check({name: tensor.size for name, tensor in saved.items()})
+        dcp.load(self._kept(), checkpoint_id=folder)
+
+    def _check(self, shapes: Mapping[str, torch.Size]) -> None:
+        own = {name: tensor.shape for name, tensor in self._kept().items()}
+        if shapes.keys() != own.keys():
+            names = sorted(shapes.keys() ^ own.keys())
             raise ValueError(
                 f"the checkpoint's teacher does not fit this model: {len(names)} parameters "
                 f"differ, e.g. {names[0]!r}; resume with the model and adapter that wrote it"
             )
-        for name, (teacher, _) in pairs.items():
-            if state[name].shape != teacher.shape:
+        for name, shape in own.items():
+            if shapes[name] != shape:
                 raise ValueError(
                     f"the checkpoint's teacher does not fit this model: {name!r} has shape "
-                    f"{tuple(state[name].shape)}, expected {tuple(teacher.shape)}; resume with the "
+                    f"{tuple(shapes[name])}, expected {tuple(shape)}; resume with the "
                     "model and adapter that wrote it"
                 )
-            teacher.copy_(state[name])
 
     def progress(self) -> dict[str, Any]:
         """What it knows beside its parameters, as plain JSON values."""
@@ -334,7 +408,7 @@ class RefreshedTeacher(StandingTeacher):
         why = self.rule.update(figures, step, steps)
         if why is not None:
             for teacher, student in self._pairs().values():
-                teacher.copy_(student)
+                local(teacher).copy_(local(student))
         return why
 
     def progress(self) -> dict[str, Any]:
@@ -372,30 +446,44 @@ class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]
         super().__init__(student, teacher)
         self._rate = rate
         self._every = every
-        self._averages: dict[str, Tensor] = {
-            name: param.detach().float()
-            for name, (param, _) in self._pairs().items()
-            if rate > 0 and param.dtype in (torch.bfloat16, torch.float16)
-        }
+        self._wide: dict[str, Tensor] | None = None
+
+    def _averages(self) -> dict[str, Tensor]:
+        """By name, of parameters that cannot hold them; made at their first use, when a model that
+        is to be sharded is."""
+        if self._wide is None:
+            self._wide = {
+                name: teacher.detach().float()
+                for name, (teacher, _) in self._pairs().items()
+                if self._rate > 0 and teacher.dtype in (torch.bfloat16, torch.float16)
+            }
+        return self._wide
 
     @torch.no_grad()
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self._every != 0:
             return
+        averages = self._averages()
         for name, (teacher, student) in self._pairs().items():
-            average = self._averages.get(name, teacher)
-            average.mul_(1.0 - self._rate).add_(student.detach(), alpha=self._rate)
-            if average is not teacher:
-                teacher.copy_(average)
+            average = local(averages.get(name, teacher))
+            average.mul_(1.0 - self._rate).add_(local(student.detach()), alpha=self._rate)
+        self._round()
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The averages by name, on the CPU, safe to keep."""
-        return super().state_dict() | {
-            name: average.cpu().clone(memory_format=torch.contiguous_format)
-            for name, average in self._averages.items()
-        }
+    def _round(self) -> None:
+        averages = self._averages()
+        for name, (teacher, _) in self._pairs().items():
+            if name in averages:
+                local(teacher).copy_(local(averages[name]))
 
+    def _kept(self) -> dict[str, Tensor]:
+        return super()._kept() | self._averages()
+
+    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         super().load_state_dict(state)
-        for name, average in self._averages.items():
-            average.copy_(state[name])
+        self._round()
+
+    @torch.no_grad()
+    def load_shards(self, folder: Path) -> None:
+        super().load_shards(folder)
+        self._round()

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.logging import get_logger
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from ..loss.heads import evaluating, split_causal_lm
 from ..models import fold_output_head
+from ..sharding import read_inside
 from ..trl import checkpoints
 from ..trl.contract import SDPOTrainer
 from ..trl.guards import CollapseMonitor, NonFiniteGuard, WarmupCheck
@@ -133,6 +134,7 @@ class PGPOTrainer(  # type: ignore[misc]
                     exact=args.distance_estimator == "exact",
                     limit=args.distance_tokens,
                     temperature=self.temperature,
+                    of_every_batch=self.is_fsdp_enabled,
                 )
             self.step_scale = StepScale(
                 getattr(optimizer, "optimizer", optimizer),  # a user may pass accelerate's wrapper
@@ -256,8 +258,9 @@ class PGPOTrainer(  # type: ignore[misc]
 
     def _step_log_probs(self) -> Tensor | None:
         assert self._step_tokens is not None
+        read = partial(self._step_tokens.log_probs, split_causal_lm(self.model))  # never wrapped
         with evaluating(self.model), self.accelerator.autocast():
-            return self._step_tokens.log_probs(split_causal_lm(self.model))  # never wrapped
+            return read_inside(self.model, read)
 
     # After it: the teacher, the log.
 
@@ -331,6 +334,8 @@ class PGPOTrainer(  # type: ignore[misc]
     def _save_state(self, folder: Path) -> None:
         file = checkpoints.rollouts_file(self.accelerator.process_index)
         checkpoints.save_rollouts(folder / file, self._buffered_inputs)
+        if self.teacher is not None:
+            self._save_teacher(folder)
         if not self.args.should_save:
             return
         state = {
@@ -343,8 +348,6 @@ class PGPOTrainer(  # type: ignore[misc]
             "teacher": None if self.teacher is None else self.teacher.progress(),
         }
         checkpoints.save_json(folder / checkpoints.STATE, state)
-        if self.teacher is not None:
-            save_file(self.teacher.state_dict(), folder / checkpoints.TEACHER)
 
     def _load_state(self, folder: Path) -> None:
         state = checkpoints.load_json(folder / checkpoints.STATE)
@@ -359,14 +362,13 @@ class PGPOTrainer(  # type: ignore[misc]
         self._buffered_inputs = checkpoints.load_rollouts(folder / file, self.accelerator.device)
         if self.teacher is not None:
             self.teacher.load_progress(state["teacher"])
-            self.teacher.load_state_dict(load_file(folder / checkpoints.TEACHER))
+            self._load_teacher(folder)
 
     def _load_best_model(self) -> None:
         """Transformers'; then the teacher of that step."""
         super()._load_best_model()
         if self.teacher is not None and self.args.exact_resume:
-            file = Path(self.state.best_model_checkpoint) / checkpoints.TEACHER
-            self.teacher.load_state_dict(load_file(file))
+            self._load_teacher(Path(self.state.best_model_checkpoint))
         elif self.teacher is not None:
             logger.warning(
                 "The model is that of the best step, its teacher that of the last one: "

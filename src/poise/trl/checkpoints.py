@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "poise_manifest.json"
 STATE = "poise_state.json"
 TEACHER = "poise_teacher.safetensors"
+TEACHER_SHARDS = "poise_teacher"  # a folder in its place, of a sharded teacher
 _FORMAT = 1
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import is_compiled_module
+from torch.distributed.tensor import DTensor
 from torch.utils.data import IterableDataset
 from transformers import AutoConfig
 
@@ -113,6 +114,46 @@ def refuse_spread_model(model: Any) -> None:
             f"the model is spread over {', '.join(places)}, expected one device, on which hidden "
             "states and losses are taken apart; load it without device_map, or with "
             "device_map={'': 0}"
+        )
+
+
+def refuse_sharded_model(model: Any) -> None:
+    """Refuses a model that is sharded before a trainer shards it.
+
+    Raises:
+        ValueError: it is.
+    """
+    if any(isinstance(param, DTensor) for param in model.parameters()):
+        raise ValueError(
+            "the model is sharded already (its parameters are DTensors), expected a whole one, "
+            "which the trainer shards itself; load it anew, without a distributed_config"
+        )
+
+
+def refuse_other_shards(accelerator: Any, trainer: str) -> None:
+    """Refuses what shards a model otherwise than FSDP2 does, or loads it on one rank alone.
+
+    Raises:
+        ValueError: a parallelism_config, FSDP1, or loading that spares memory.
+    """
+    if accelerator.parallelism_config is not None:
+        raise ValueError(
+            f"{trainer} cannot run with a parallelism_config (sequence, context or tensor "
+            "parallelism), which deals a sequence or the vocabulary to several ranks; leave it "
+            "out, and use DDP or FSDP2"
+        )
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    if plugin is None:
+        return
+    if plugin.fsdp_version != 2:
+        raise ValueError(
+            f"{trainer} cannot run under FSDP1, which flattens parameters into one; use FSDP2: "
+            "fsdp_config={'version': 2}, or accelerate's fsdp_version: 2"
+        )
+    if plugin.cpu_ram_efficient_loading:
+        raise ValueError(
+            f"{trainer} copies or extends the model before it is sharded, and with "
+            "cpu_ram_efficient_loading one rank alone has its weights; set it to False"
         )
 
 

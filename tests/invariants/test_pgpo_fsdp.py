@@ -1,0 +1,206 @@
+"""PGPO under FSDP2: two ranks that share the model in shards are one rank that has it whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import TrainerCallback
+
+from poise import PGPOConfig, PGPOTrainer
+from tests.engines import fsdp_settings, is_sharded, use_fsdp, whole_weights
+from tests.exact import ROUNDING, apart, in_float64, same
+from tests.grids import grid
+from tests.processes import finish, run_ranks
+from tests.tiny import EXACT, RUN, save_tiny_model, tiny_dataset
+
+BATCH = 12  # three groups of four rollouts; with two ranks the second group lies on both
+GREEDY = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+EMA = {"teacher_model_kind": "ema"}
+BASE = {"teacher_model_kind": "base"}
+LORA: dict[str, Any] = {"lora": {"r": 2, "target_modules": "all-linear"}}
+SHARDS = {"fsdp": {"state_dict_type": "SHARDED_STATE_DICT"}}
+GATED = BASE | {"teacher_refresh": "gated", "teacher_refresh_window": 2}
+CASES: dict[str, dict[str, Any]] = {
+    "full, ema": EMA,
+    "full, base": BASE,
+    "full, live": {"teacher_model_kind": "live"},
+    "full, refreshed once": BASE | {"teacher_refresh": "once", "teacher_refresh_at": 0.5},
+    "full, of TRL": EMA | {"teacher_from_student": False},
+    "full, tied head": EMA | {"tied": True},
+    "full, routed": EMA | {"routing": True},
+    "full, sampled distance": EMA | {"distance_estimator": "sampled"},
+    "full, corrected afterwards": EMA | {"correct_steps": True},
+    "full, by information": EMA | {"multiplier": "information"},
+    "full, TRL's loss": EMA | {"tiled_loss": False},
+    "full, micro-batches": EMA | {"gradient_accumulation_steps": 3},
+    "full, checkpointed": EMA | {"gradient_checkpointing": True},
+    "full, checkpointed by FSDP": EMA | {"fsdp": {"activation_checkpointing": True}},
+    "full, kept gathered": EMA | {"fsdp": {"reshard_after_forward": False}},
+    "full, offloaded": EMA | {"fsdp": {"cpu_offload": True}},
+    "full, no units": EMA | {"fsdp": {"auto_wrap_policy": "NO_WRAP"}},
+    "full, several epochs": EMA | {"num_iterations": 2},
+    "lora, ema": EMA | LORA,
+    "lora, base": BASE | LORA,
+    "lora, live": {"teacher_model_kind": "live"} | LORA,
+    "lora, refreshed once": BASE | {"teacher_refresh": "once", "teacher_refresh_at": 0.5} | LORA,
+    "lora, on the head": EMA | {"lora": {"r": 2, "target_modules": ["q_proj", "lm_head"]}},
+    "lora, micro-batches": EMA | {"gradient_accumulation_steps": 3} | LORA,
+}
+QUICK = ("full, ema", "full, tied head", "lora, ema")
+
+
+def by_place(prompts: list[str], **columns: Any) -> list[float]:
+    """None to all of a prompt's rollouts succeed, by their place among those of all ranks."""
+    start = int(os.environ.get("RANK", 0)) * len(prompts)
+    return [float((start + i) % 4 < int(p.split()[1]) % 5) for i, p in enumerate(prompts)]
+
+
+def rising(prompts: list[str], trainer_state: Any, **columns: Any) -> list[float]:
+    """One rollout of a group succeeds, then three, which the gate takes for a rise."""
+    return [float(i % 4 < (1 if trainer_state.global_step < 3 else 3)) for i in range(len(prompts))]
+
+
+class _Die(TrainerCallback):
+    """Ends the process in the middle of a run, as a machine that fails does."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 5:
+            os._exit(0)
+
+
+def _trainer(
+    ranks: int, model: str, folder: str, case: dict[str, Any], *callbacks: Any, **settings: Any
+) -> PGPOTrainer:
+    case = dict(case)
+    lora, fsdp = case.pop("lora", None), case.pop("fsdp", {})
+    case.pop("tied", None)
+    accumulation = case.get("gradient_accumulation_steps", 1)
+    own = {
+        "output_dir": folder,
+        "per_device_train_batch_size": BATCH // ranks // accumulation,
+        "max_steps": 4,
+        "distillation_mode": "full_logits",
+        "distillation_alpha": 0.5,
+        "distance_share": 1.0,  # measured on all tokens, since each rank takes its part of its own
+        "max_grad_norm": 0.1,
+        # Ranks draw different random numbers; greedy rollouts and fixed demonstrations need none.
+        "generation_kwargs": GREEDY,
+        "random_demonstration": False,
+        "learning_rate": 1e-3,
+    }
+    if ranks > 1:
+        use_fsdp()
+        own |= fsdp_settings(**fsdp)
+    return PGPOTrainer(
+        model=model,
+        reward_funcs=rising if case.get("teacher_refresh") == "gated" else by_place,
+        args=PGPOConfig(**RUN | EXACT | own | case | settings),
+        train_dataset=tiny_dataset(),
+        peft_config=LoraConfig(lora_dropout=0.0, **lora) if lora else None,
+        callbacks=list(callbacks),
+    )
+
+
+def _save(trainer: PGPOTrainer, folder: str) -> None:
+    """Student and teacher, each rank with its part in it."""
+    weights = whole_weights(trainer.model)
+    if trainer.teacher_model is not None and trainer.teacher_model is not trainer.model:
+        teacher = whole_weights(trainer.accelerator.unwrap_model(trainer.teacher_model))
+        weights |= {f"teacher.{name}": weight for name, weight in teacher.items()}
+    if trainer.is_world_process_zero():
+        save_file(weights, f"{folder}/weights.safetensors")
+
+
+def _train(ranks: int, model: str, folder: str, case: dict[str, Any]) -> None:
+    with in_float64():
+        trainer = _trainer(ranks, model, folder, case)
+        trainer.train()
+        assert is_sharded(trainer.model) == (ranks > 1)
+        _save(trainer, folder)
+
+
+def _run(ranks: int, model: str, folder: Path, case: Any) -> tuple[dict[str, Tensor], Any]:
+    if ranks == 1:
+        finish(_train, 1, model, str(folder), case)
+    else:
+        run_ranks(ranks, _train, ranks, model, str(folder), case)
+    return load_file(folder / "weights.safetensors"), _log(folder)[:4]
+
+
+@pytest.mark.parametrize("case", grid(CASES, QUICK))
+def test_two_ranks_in_shards_equal_one(case: str, tmp_path: Path) -> None:
+    settings = CASES[case]
+    model = save_tiny_model(
+        tmp_path / "model", dtype=torch.float64, tie_word_embeddings="tied" in settings
+    )
+    one, one_log = _run(1, model, tmp_path / "one", settings)
+    two, two_log = _run(2, model, tmp_path / "two", settings)
+    assert any(0 < line["pgpo/distilled_fraction"] < 1 for line in one_log)
+    keys = ["loss", "grad_norm"] + [
+        f"pgpo/{n}" for n in ("information_signal", "multiplier", "distilled_fraction")
+    ]
+    if settings.get("multiplier") != "information":
+        keys.append("pgpo/distance")
+    for a, b in zip(one_log, two_log, strict=True):
+        for key in keys:
+            assert b[key] == pytest.approx(a[key], rel=1e-9, abs=ROUNDING), key
+    assert apart(two, one) <= ROUNDING
+
+
+# A run that is killed.
+
+RESUMED: dict[str, dict[str, Any]] = {
+    "full": EMA,
+    "full, in shards": EMA | SHARDS,
+    "full, gated, in shards": GATED | SHARDS,
+    "lora, gated": GATED | LORA,
+    "full, in bfloat16": EMA | {"model_init_kwargs": {"dtype": "bfloat16"}},
+    "lora": EMA | LORA,
+    "lora, in shards": EMA | LORA | SHARDS,
+}
+
+
+def _interrupted(model: str, folder: str, case: dict[str, Any], stop: bool, resume: bool) -> None:
+    settings = {
+        "max_steps": 8,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "steps_per_generation": 3,  # so that rollouts are left over at the checkpoint
+        "generation_kwargs": None,
+        "learning_rate": 1e-2,
+    }
+    callbacks = [_Die()] if stop else []
+    trainer = _trainer(2, model, folder, settings | case, *callbacks)
+    trainer.train(resume_from_checkpoint=True if resume else None)
+    assert is_sharded(trainer.model)
+    _save(trainer, folder)
+
+
+@pytest.mark.parametrize("case", grid(RESUMED, ["full, in shards", "lora"]))
+def test_a_killed_run_goes_on_as_if_it_had_not_been(
+    case: str, tmp_path: Path, tiny_model_path: str
+) -> None:
+    settings, folders = RESUMED[case], (tmp_path / "whole", tmp_path / "killed")
+    run_ranks(2, _interrupted, tiny_model_path, str(folders[0]), settings, False, False)
+    run_ranks(2, _interrupted, tiny_model_path, str(folders[1]), settings, True, False)
+    assert not (folders[1] / "weights.safetensors").exists()
+    run_ranks(2, _interrupted, tiny_model_path, str(folders[1]), settings, False, True)
+    whole, resumed = (load_file(folder / "weights.safetensors") for folder in folders)
+    assert same(resumed, whole)
+    start = load_file(Path(tiny_model_path) / "model.safetensors")
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert "lora" in case or not torch.equal(resumed[name].float(), start[name])
+    if "gated" in case:
+        assert _log(folders[1])[-1]["pgpo/teacher_refreshes"] > 0
+
+
+def _log(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
