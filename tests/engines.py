@@ -12,7 +12,7 @@ import torch
 import torch.distributed.checkpoint  # with FSDP's, imported once for all ranks
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule
 from torch.distributed.tensor import DTensor
 
 
@@ -26,6 +26,9 @@ def use_fsdp() -> None:
         if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
             if self._mixed_precision != "no":
                 fsdp_plugin.set_mixed_precision(self._mixed_precision)
+            if isinstance(fsdp_plugin.cpu_offload, CPUOffloadPolicy):
+                # Memory is pinned for a device, and there is none.
+                fsdp_plugin.cpu_offload = CPUOffloadPolicy(pin_memory=False)
             self.fsdp_plugin = fsdp_plugin
             self.distributed_type = DistributedType.FSDP
             shared = accelerate.state.PartialState._shared_state

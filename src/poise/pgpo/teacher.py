@@ -155,7 +155,6 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
 
         return head
 
-
     def _save_teacher(self, folder: Path) -> None:
         """As the model is saved: in shards, or as one file, gathered; every rank calls this."""
         assert self.teacher is not None
