@@ -44,9 +44,9 @@ def fsdp_settings(**config: Any) -> dict[str, Any]:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether FSDP2 has the model and all that it trains."""
-    trained = [param for param in model.parameters() if param.requires_grad]
-    return isinstance(model, FSDPModule) and all(isinstance(p, DTensor) for p in trained)
+    """Whether FSDP2 has the model, of which a unit or two may be gathered."""
+    shards = [isinstance(param, DTensor) for param in model.parameters() if param.requires_grad]
+    return isinstance(model, FSDPModule) and any(shards)
 
 
 @torch.no_grad()

@@ -256,12 +256,12 @@ def check_checkpoint(checkpoint: Path, ranks: int, *, has_teacher: bool) -> None
         has_teacher: whether the run restores a teacher, as one does whose teacher changes.
 
     Raises:
-        ValueError: saved with fewer ranks, or without a teacher.
+        ValueError: saved with another number of ranks, or without a teacher.
     """
     saved = itertools.takewhile(
         lambda rank: (checkpoint / rollouts_file(rank)).is_file(), itertools.count()
     )
-    if (number := len(list(saved))) < ranks:
+    if (number := len(list(saved))) != ranks:
         raise ValueError(
             f"cannot resume from {checkpoint} with {ranks} ranks: it holds the rollouts of "
             f"{number}; resume with {number}, or start a new run in another output_dir"

@@ -267,6 +267,15 @@ def test_deepspeed_is_refused(make: Callable[..., Any], monkeypatch: pytest.Monk
         refuse_unsupported(trainer)
 
 
+def test_a_parallelism_config_is_refused(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make()
+    monkeypatch.setattr(type(trainer.accelerator), "parallelism_config", object())
+    with pytest.raises(ValueError, match="PGPOTrainer cannot run with a parallelism_config"):
+        trainer._setup_teacher_model()
+
+
 def test_nothing_is_left_in_the_output_folder_by_a_refused_start(
     make: Callable[..., Any], tmp_path: Path
 ) -> None:

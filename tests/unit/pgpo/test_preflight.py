@@ -21,7 +21,7 @@ from poise.pgpo.preflight import (
     check_templates,
 )
 from poise.rewards import multiple_choice_reward
-from poise.trl.checkpoints import TEACHER, rollouts_file, save_rollouts
+from poise.trl.checkpoints import TEACHER, TEACHER_SHARDS, rollouts_file, save_rollouts
 from tests.tiny import tiny_dataset, tiny_tokenizer
 
 CHAT = {"prompt": [{"role": "user", "content": "add 1 and 1"}]}
@@ -331,9 +331,14 @@ def test_a_checkpoint_fits_a_run_that_finds_all_of_its_own(tmp_path: Path) -> No
     for rank in range(2):
         save_rollouts(tmp_path / rollouts_file(rank), None)
     check_checkpoint(tmp_path, 2, has_teacher=False)
-    with pytest.raises(ValueError, match=r"with 3 ranks: it holds the rollouts of 2; resume with"):
-        check_checkpoint(tmp_path, 3, has_teacher=False)
+    for other in (1, 3):
+        message = rf"with {other} ranks: it holds the rollouts of 2; resume with"
+        with pytest.raises(ValueError, match=message):
+            check_checkpoint(tmp_path, other, has_teacher=False)
     with pytest.raises(ValueError, match=r"that changes: it holds no teacher; resume"):
         check_checkpoint(tmp_path, 2, has_teacher=True)
     save_file({"weight": torch.ones(1)}, tmp_path / TEACHER)
+    check_checkpoint(tmp_path, 2, has_teacher=True)
+    (tmp_path / TEACHER).unlink()
+    (tmp_path / TEACHER_SHARDS).mkdir()
     check_checkpoint(tmp_path, 2, has_teacher=True)
