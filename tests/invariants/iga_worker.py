@@ -8,18 +8,21 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 
 from poise import IGAConfig, IGATrainer
+from tests.engines import fsdp_settings, is_sharded, use_fsdp, whole_weights
 from tests.exact import in_float64
 from tests.tiny import EXACT, iga_run, tiny_isomers
 
 
 def make_trainer(model: str, folder: str, **settings: Any) -> IGATrainer:
     """A trainer of the tiny model on tiny isomers."""
-    dropout = settings.pop("lora_dropout", 0.1)
+    dropout, lora = settings.pop("lora_dropout", 0.1), settings.pop("lora", {})
     return IGATrainer(
         model=model,
         args=IGAConfig(output_dir=folder, **iga_run(settings)),
         train_dataset=tiny_isomers(),
-        peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=dropout),
+        peft_config=None
+        if lora is None
+        else LoraConfig(**{"r": 2, "target_modules": "all-linear", "lora_dropout": dropout} | lora),
     )
 
 
@@ -27,8 +30,9 @@ def run(model: str, folder: str, settings: dict[str, Any], resume: Any = None) -
     """Trains, and writes the final weights to `<folder>/final.safetensors`."""
     trainer = make_trainer(model, folder, **settings)
     trainer.train(resume_from_checkpoint=resume)
+    assert is_sharded(trainer.model) == trainer.is_fsdp_enabled
+    weights = whole_weights(trainer.model)
     if trainer.is_world_process_zero():
-        weights = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
         save_file(weights, f"{folder}/final.safetensors")
 
 
@@ -36,3 +40,19 @@ def run_exactly(model: str, folder: str, settings: dict[str, Any]) -> None:
     """`run` in float64, of a model that is."""
     with in_float64():
         run(model, folder, EXACT | settings)
+
+
+def run_sharded(
+    model: str, folder: str, settings: dict[str, Any], config: dict[str, Any], resume: Any = None
+) -> None:
+    """`run` under FSDP2."""
+    use_fsdp()
+    run(model, folder, settings | fsdp_settings(**config), resume)
+
+
+def run_sharded_exactly(
+    model: str, folder: str, settings: dict[str, Any], config: dict[str, Any]
+) -> None:
+    """The same in float64."""
+    use_fsdp()
+    run_exactly(model, folder, settings | fsdp_settings(**config))

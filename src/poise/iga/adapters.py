@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from .shards import is_unit
+
 # PEFT's LoRA on linear layers: y = base(x) + s B(A(dropout(x))), by their modules. They are not
 # imported: most need a library of their own.
 LINEAR = {
@@ -94,7 +96,8 @@ def find_adapters(model: nn.Module) -> list[Adapter]:
         if isinstance(layer, BaseTunerLayer) and not isinstance(layer, LoraLayer):
             _refuse_if_trained(path, layer)
         if isinstance(layer, LoraLayer):
-            found += _adapters_of(path, layer)
+            # Named as its parameters are: accelerate's activation checkpointing wraps layers.
+            found += _adapters_of(path.replace("_checkpoint_wrapped_module.", ""), layer)
     devices = {str(parameter.device) for a in found for parameter in a.parameters}
     if len(devices) > 1:
         raise UnsupportedAdapter(
@@ -136,16 +139,17 @@ def _adapters_of(path: str, layer: Any) -> Iterator[Adapter]:
     for name in layer.active_adapters:
         if not _is_trained(layer, name):
             continue
-        if f"{type(layer).__module__}.{type(layer).__name__}" not in LINEAR:
+        kind = type(layer).__mro__[2] if is_unit(layer) else type(layer)  # under FSDP2's own
+        if f"{kind.__module__}.{kind.__name__}" not in LINEAR:
             raise UnsupportedAdapter(
-                f"{path}: expected LoRA on a linear layer, found {type(layer).__module__}."
-                f"{type(layer).__name__} (an embedding, a convolution, ...); leave it out of "
+                f"{path}: expected LoRA on a linear layer, found {kind.__module__}."
+                f"{kind.__name__} (an embedding, a convolution, ...); leave it out of "
                 "target_modules"
             )
         if name in layer.lora_variant:
-            kind = type(layer.lora_variant[name]).__name__
+            variant = type(layer.lora_variant[name]).__name__
             raise UnsupportedAdapter(
-                f"{path}: expected plain LoRA, found {kind}; its weight is no sum W0 + s B A, so "
+                f"{path}: expected plain LoRA, found {variant}; its weight is no sum W0 + s B A, so "
                 "use LoraConfig without it (use_dora=False, ...)"
             )
         if "experts" in path.split("."):

@@ -12,6 +12,7 @@ from torch import Tensor
 from .adapters import Adapter
 from .domains import Pass
 from .mask import accumulation_dtype, widest_dtype
+from .shards import add_up, among_zeros, is_sharded, local, number_of_ranks, own_rows
 from .statistics import StatisticsLog
 
 DECAY = 0.9  # of the running sums, a step
@@ -94,11 +95,15 @@ class DirectionSpace:
     @torch.no_grad()
     def finish(self, learning_rate: float | None = None) -> None:
         """Projects the step's gradients in `.grad`, then learns from its inputs."""
-        ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-        if ranks > 1:
-            self._add_up_over_ranks(ranks)
-        self._project_down()
-        self._project_up()
+        ranks = number_of_ranks()
+        sums = self._sums_of_all_ranks(ranks) if ranks > 1 else []
+        seen, read = self._project_down(), self._read()
+        if any(is_sharded(layer.down) for layer in self._used):  # each rank knows of its rows
+            sums += [own.squares for own in seen]
+            sums += [known for layer, known in read.items() if is_sharded(layer.down)]
+        add_up(sums)
+        self._project_up(read)
+        self._log(seen)
         for layer in self._layers:
             layer.learn()
         self._find_directions()
@@ -109,11 +114,12 @@ class DirectionSpace:
     @torch.no_grad()
     def after_step(self) -> None:
         """Projects A off the directions of the next step."""
-        kept_off = ((x, (x.down, x.basis)) for x in self._layers if x.is_kept_off)
+        kept_off = ((x, (local(x.down), x.basis)) for x in self._layers if x.is_kept_off)
         for layers, (down, basis) in _stacks(kept_off):
             down = down.to(basis)
             for layer, part in zip(layers, down @ basis @ basis.mT, strict=True):
-                layer.down.sub_(part.to(layer.down))
+                own = local(layer.down)
+                own.sub_(part.to(own))
                 layer.is_off = True
 
     def _find_directions(self) -> None:
@@ -122,35 +128,59 @@ class DirectionSpace:
             for layer, basis in zip(layers, domain_directions(running), strict=True):
                 layer.basis = basis
 
-    def _project_down(self) -> None:
+    @property
+    def _used(self) -> list[_Layer]:
+        return [layer for layer in self._layers if layer.step is not None]
+
+    def _project_down(self) -> list[_Seen]:
         """Takes P out of A's gradients."""
-        used = [layer for layer in self._layers if layer.step is not None]
-        for layer in used:
+        seen = []
+        for layers, (gradient, basis) in _stacks((x, (x.down_grad, x.basis)) for x in self._used):
+            gradient = gradient.to(basis)
+            part = gradient @ basis
+            norms = [torch.linalg.vector_norm(t, dim=(1, 2)) for t in (gradient, part)]
+            width, directions = basis.shape[1:]
+            seen.append(_Seen(layers, 1 - directions / width, torch.stack(norms).square()))
+            gradient.baddbmm_(part, basis.mT, alpha=-1)
+            for layer, new in zip(layers, gradient, strict=True):
+                assert layer.down_grad is not None
+                layer.down_grad.copy_(new)
+        return seen
+
+    def _read(self) -> dict[_Layer, Tensor]:
+        """What A reads of the directions, A P (r, directions), where it is not kept off them."""
+        read: dict[_Layer, Tensor] = {}
+        on = (x for x in self._used if not x.is_off and x.up.grad is not None)
+        for layers, (down, basis) in _stacks((x, (local(x.down), x.basis)) for x in on):
+            for layer, rows in zip(layers, down.to(basis) @ basis, strict=True):
+                read[layer] = among_zeros(rows, layer.down)
+        return read
+
+    def _project_up(self, read: dict[_Layer, Tensor]) -> None:
+        """Takes P out of B's gradients."""
+        for layers, (removed, known, _) in _stacks(
+            (x, (x.removed, known, x.up_grad)) for x, known in read.items()
+        ):
+            for layer, own in zip(layers, removed.mT @ known.mT, strict=True):
+                assert layer.up_grad is not None
+                layer.up_grad.sub_(own.to(layer.up_grad))
+
+    def _log(self, seen: Sequence[_Seen]) -> None:
+        """Shares of directions that stay, and of A's gradients that go; domains are not compared."""
+        for layer in self._used:
             if layer.basis is None:
                 plain = torch.tensor([1.0, 0.0, 1.0, 1.0], device=layer.down.device)
                 self.statistics.add(layer.name, plain)
-        for layers, (gradient, basis) in _stacks((x, (x.down.grad, x.basis)) for x in used):
-            gradient = gradient.to(basis)
-            part = gradient @ basis
-            seen = _seen(basis, part, gradient)
-            gradient.baddbmm_(part, basis.mT, alpha=-1)
-            for layer, own, new in zip(layers, seen, gradient, strict=True):
+        for layers, stay, (power, gone) in seen:
+            ones = torch.ones_like(power)
+            shares = gone / power.clamp_min(torch.finfo(power.dtype).tiny)
+            figures = torch.stack([ones * stay, shares, ones, ones], 1)
+            for layer, own in zip(layers, figures, strict=True):
                 self.statistics.add(layer.name, own)
-                assert layer.down.grad is not None
-                layer.down.grad.copy_(new)
 
-    def _project_up(self) -> None:
-        """Takes P out of B's gradients."""
-        read = ((x, x.step) for x in self._layers if x.step is not None and not x.is_off)
-        parts = ((x, (step.removed, x.down.detach(), x.basis, x.up.grad)) for x, step in read)
-        for layers, (removed, down, basis, _) in _stacks(parts):
-            taken = removed.mT @ (down.to(basis) @ basis).mT
-            for layer, own in zip(layers, taken, strict=True):
-                assert layer.up.grad is not None
-                layer.up.grad.sub_(own.to(layer.up.grad))
-
-    def _add_up_over_ranks(self, ranks: int) -> None:
-        """A rank without a layer's tokens, or without any loss, adds zeros."""
+    def _sums_of_all_ranks(self, ranks: int) -> list[Tensor]:
+        """What a step adds up over ranks; one without a layer's tokens, or without any loss, adds
+        zeros."""
         known = torch.tensor(
             [layer.size for layer in self._layers], device=self._layers[0].down.device
         )
@@ -159,15 +189,10 @@ class DirectionSpace:
         for layer, (groups, domains) in zip(self._layers, known.tolist(), strict=True):
             if domains:
                 parts += layer.parts(groups, domains)
-        if not parts:
-            return
-        flat = torch.cat([part.flatten() for part in parts])
-        dist.all_reduce(flat)
-        for part, total in zip(parts, torch.split(flat, [p.numel() for p in parts]), strict=True):
-            part.copy_(total.view_as(part))
-        for layer in self._layers:
-            if layer.step is not None:
-                layer.step.removed.div_(ranks)  # a mean over ranks, as the gradients are
+        for layer in self._used:
+            assert layer.step is not None
+            layer.step.removed.div_(ranks)  # a mean over ranks, as the gradients are
+        return parts
 
 
 def _is_same(x: Tensor, other: Tensor) -> bool:
@@ -301,6 +326,15 @@ class _Step(NamedTuple):
     removed: Tensor
 
 
+class _Seen(NamedTuple):
+    """Of n layers of one shape: the share of directions that stay; squared norms (2, n) of A's
+    gradients and of what goes, of this rank's rows."""
+
+    layers: list[_Layer]
+    stay: float
+    squares: Tensor
+
+
 class _Layer:
     """One adapter: adds up inputs by domain, and what of B's gradient is to be taken out."""
 
@@ -326,6 +360,21 @@ class _Layer:
         return self._adapter.up.weight
 
     @property
+    def down_grad(self) -> Tensor | None:
+        """A's gradient, this rank's rows of it."""
+        return None if self.down.grad is None else local(self.down.grad)
+
+    @property
+    def up_grad(self) -> Tensor | None:
+        """B's."""
+        return None if self.up.grad is None else local(self.up.grad)
+
+    @property
+    def removed(self) -> Tensor | None:
+        """The step's C^T, of these rows of B."""
+        return None if self.step is None else self.step.removed[:, own_rows(self.up)]
+
+    @property
     def is_kept_off(self) -> bool:
         """Whether A itself is to be projected."""
         return self._can_be_off and self.basis is not None
@@ -345,10 +394,10 @@ class _Layer:
         """The step's sums, zeros at its beginning."""
         if self.step is None:
             width, dtype = self.down.shape[1], accumulation_dtype(self.down.dtype)
-            directions = min(groups * (domains - 1), width)
+            directions, device = min(groups * (domains - 1), width), self.down.device
             self.step = _Step(
-                self.down.new_zeros(groups, domains, width + 1, dtype=dtype),
-                self.down.new_zeros(directions, self.up.shape[0], dtype=dtype),
+                torch.zeros(groups, domains, width + 1, dtype=dtype, device=device),
+                torch.zeros(directions, self.up.shape[0], dtype=dtype, device=device),
             )
         return self.step
 
@@ -366,8 +415,8 @@ class _Layer:
             return gradient
 
         watched.tap(adapter.source, adapter.up, see)
-        for parameter in (self.down, self.up):
-            watched.replace_gradient(parameter, check)
+        for module in (adapter.down, adapter.up):
+            watched.replace_gradient(module, check)
 
     @torch.no_grad()
     def _add(self, x: Tensor, delta: Tensor, watched: Pass, sums: _Sums) -> None:
@@ -417,15 +466,3 @@ class _Layer:
         self.running, self.basis = running, None
         self.is_off = self._can_be_off  # as it was saved, after its step
         self.forget_step()
-
-
-def _seen(basis: Tensor, part: Tensor, gradient: Tensor) -> Tensor:
-    """(n, 4): shares of directions that stay, and of A's gradients that go; no domains are
-    compared."""
-    width, directions = basis.shape[1:]
-    tiny = torch.finfo(gradient.dtype).tiny
-    power, gone = (torch.linalg.vector_norm(t, dim=(1, 2)).square() for t in (gradient, part))
-    ones = torch.ones_like(power)
-    return torch.stack(
-        [ones * (1 - directions / width), gone / power.clamp_min(tiny), ones, ones], 1
-    )

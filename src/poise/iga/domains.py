@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from .shards import units_of
+
 Weights = Literal["equal", "tokens"]
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 
@@ -125,9 +127,12 @@ class Pass:
     Args:
         batch: whose domains are kept apart.
         tau: temperature of the mask.
+        model: what is run; None where neither its inputs nor FSDP2 matter.
     """
 
-    def __init__(self, batch: DomainBatch, tau: float = 0.0) -> None:
+    def __init__(
+        self, batch: DomainBatch, tau: float = 0.0, model: nn.Module | None = None
+    ) -> None:
         self.batch, self.tau = batch, tau
         self.by: Weights = "equal"
         # Tokens that a sequence has, as far as seen: rows of (batch * tokens, features) need it.
@@ -137,6 +142,10 @@ class Pass:
         self._handles: list[Any] = []
         self._unseen: list[tuple[str, Tensor]] = []
         self._masks: list[Tensor] = []
+        self._units: dict[nn.Module, nn.Module] = {}
+        if model is not None:
+            self._units = units_of(model)
+            self._measure_inputs(model)
 
     def __enter__(self) -> Pass:
         return self
@@ -227,15 +236,30 @@ class Pass:
         self._handles.append(first.register_forward_pre_hook(begin, with_kwargs=True))
         self._handles.append(last.register_forward_hook(end))
 
-    def replace_gradient(self, parameter: Tensor, replace: Callable[[Tensor], Tensor]) -> None:
-        """Lets `replace` change a parameter's gradient before it is added to `.grad`.
+    def replace_gradient(self, module: nn.Module, replace: Callable[[Tensor], Tensor]) -> None:
+        """Lets `replace` change the gradient of a module's weight before it is added to `.grad`.
 
-        It is called once in a backward pass, with the sum over all uses of the parameter.
+        It is called once in a backward pass, with the sum over all uses of the weight. Where FSDP2
+        shards the weight, a gathered one has that gradient, which the module holds while its unit
+        runs; what `replace` returns is then averaged over ranks.
         """
-        if parameter.requires_grad:
-            self._handles.append(parameter.register_hook(replace))  # type: ignore[no-untyped-call]
+        hooked: list[Tensor] = []
 
-    def measure_inputs(self, model: nn.Module) -> None:
+        def register(*_: object) -> None:
+            weight: Any = module.weight
+            if not any(weight is known for known in hooked):  # a recomputed forward is no other
+                hooked.append(weight)
+                self._handles.append(weight.register_hook(replace))
+
+        if not module.weight.requires_grad:
+            return
+        unit = self._units.get(module)
+        if unit is None:
+            register()
+        else:
+            self._handles.append(unit.register_forward_pre_hook(register))
+
+    def _measure_inputs(self, model: nn.Module) -> None:
         """Lets `lengths` know a model's inputs: ids, masks, embeddings; keeps its masks."""
 
         def measure(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:

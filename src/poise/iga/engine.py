@@ -110,8 +110,7 @@ class GradientEngine:
         if tau is None:
             tau = self.method.tau if isinstance(self.method, IGA) else 0.0
         self._refuse_other_adapters()
-        with Pass(batch, tau) as watched:
-            watched.measure_inputs(self._model)
+        with Pass(batch, tau, self._model) as watched:
             self._pass = watched
             try:
                 self._space.attach(watched)

@@ -13,6 +13,7 @@ from .domains import Pass, Weights, weigh_domains
 from .invariant import IGA
 from .mask import Moments, Scratch, domain_gradients, masked_mean, widest_dtype
 from .method import Aggregator
+from .shards import add_up, is_sharded, local, number_of_ranks, own_rows
 from .statistics import StatisticsLog
 
 DECAY = 0.9  # of the running sums, a step
@@ -55,7 +56,7 @@ class FactorSpace:
                     self._factors.append(_Factor(name, source, module, start))
         self._steps: StepMasks | None = None
         if isinstance(method, IGA) and method.applied_to == "update":
-            self._steps = StepMasks([factor.module.weight for factor in self._factors], method)
+            self._steps = StepMasks([factor.module for factor in self._factors], method)
         self._forget_step()
 
     def _forget_step(self) -> None:
@@ -134,7 +135,7 @@ class FactorSpace:
     @torch.no_grad()
     def finish(self, learning_rate: float | None = None) -> None:
         """Combines the step's gradients and puts them into `.grad`."""
-        ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        ranks = number_of_ranks()
         if ranks > 1 and self._factors:
             self._add_up_over_ranks()
         if self._sums is None or not any(self._counts):
@@ -179,9 +180,10 @@ class FactorSpace:
         if len(used) < len(self._factors):
             gradients = torch.cat([gradients[:, factor.columns] for factor in used], 1)
         whole = self._method(gradients, torch.tensor(weights, dtype=torch.float64))
-        parts = torch.split(whole, [factor.module.weight.numel() for factor in used])
-        for factor, part in zip(used, parts, strict=True):
-            yield part.view_as(factor.module.weight)
+        shapes = [factor.module.weight.shape for factor in used]
+        parts = torch.split(whole, [shape.numel() for shape in shapes])
+        for shape, part in zip(shapes, parts, strict=True):
+            yield part.view(shape)
 
     def _add_up_over_ranks(self) -> None:
         """Sums, counts and shares of all ranks; one without any loss in the step adds zeros."""
@@ -235,7 +237,7 @@ class _Factor:
             return gradient  # `finish` writes another
 
         watched.tap(self.source, self.module, lambda x, delta: self.pairs.append((x, delta)))
-        watched.replace_gradient(self.module.weight, replace)
+        watched.replace_gradient(self.module, replace)
 
     @torch.no_grad()
     def _add(self, watched: Pass, sums: Tensor, scratch: Scratch) -> None:
@@ -246,11 +248,12 @@ class _Factor:
             sums[domain].add_(gradient, alpha=unit * counts[domain])
 
     def write(self, gradient: Tensor) -> None:
-        """Puts a gradient into the parameter's."""
+        """Puts a gradient into the parameter's, or this rank's rows of it."""
         weight = self.module.weight
         if weight.grad is None:
             weight.grad = torch.empty_like(weight)
-        weight.grad.copy_(gradient)  # in place: it may be a part of a reducer's bucket
+        # In place: it may be a part of a reducer's bucket.
+        local(weight.grad).copy_(gradient[own_rows(weight)])
 
 
 def _rows(matrix: Tensor, rows: list[int]) -> Tensor:
@@ -274,17 +277,23 @@ class StepMasks:
     one that is skipped, as for gradients that are not finite, leaves the running means.
 
     Args:
-        factors: P elements in all, in the order of the columns of `learn`'s gradients.
+        modules: their weights are the factors, P elements in all, in the order of the columns of
+            `learn`'s gradients.
         method: the mask's law.
     """
 
-    def __init__(self, factors: Sequence[Tensor], method: IGA) -> None:
-        self._factors, self._method = factors, method
+    def __init__(self, modules: Sequence[nn.Module], method: IGA) -> None:
+        self._modules, self._method = modules, method
         self._running: Tensor | None = None  # (K, P): sums
         self._steps: list[float] = []  # of how many steps they are, K
         self._pending: tuple[Tensor, list[int], int] | None = None
         self._tau = 0.0
         self._before: list[Tensor] = []
+
+    @property
+    def _factors(self) -> list[Tensor]:
+        """As they are now: FSDP2 puts others in their place."""
+        return [module.weight for module in self._modules]
 
     @torch.no_grad()
     def learn(self, gradients: Tensor, present: Sequence[int], domains: int, tau: float) -> None:
@@ -301,7 +310,7 @@ class StepMasks:
     @torch.no_grad()
     def before(self) -> None:
         """Adds up the step's gradients, and keeps the factors as they are."""
-        self._before = [factor.detach().clone() for factor in self._factors]
+        self._before = [local(factor).clone() for factor in self._factors]
         if self._pending is None:
             return
         gradients, present, domains = self._pending
@@ -324,17 +333,22 @@ class StepMasks:
         if self._running is None or len(known) < 2:
             return
         means = torch.stack([self._running[k] / self._steps[k] for k in known])
-        start = 0
-        for factor, old in zip(self._factors, before, strict=True):
-            own = means[:, start : start + factor.numel()]
-            start += factor.numel()
-            variance, mean = torch.var_mean(own, 0, correction=0)
+        factors, masked, lengths = self._factors, [], []
+        own = torch.split(means, [factor.shape.numel() for factor in factors], 1)
+        for factor, old, gradients in zip(factors, before, own, strict=True):
+            variance, mean = torch.var_mean(gradients, 0, correction=0)
             mask = self._method.mask(Moments(mean, variance), self._tau)
-            step = (factor - old).to(mask)
-            masked = mask.view_as(step) * step
-            tiny = torch.finfo(mask.dtype).tiny
-            longer = (step.norm() / masked.norm().clamp_min(tiny)).clamp_max(LONGEST)
-            factor.copy_(old + longer * masked)
+            step = (local(factor) - old).to(mask)
+            masked.append(mask.view(factor.shape)[own_rows(factor)] * step)
+            lengths.append(torch.stack([step.norm(), masked[-1].norm()]))
+        if any(map(is_sharded, factors)):
+            squares = [length.square() for length in lengths]
+            add_up(squares)
+            lengths = [square.sqrt() for square in squares]
+        for factor, old, step, (plain, left) in zip(factors, before, masked, lengths, strict=True):
+            tiny = torch.finfo(step.dtype).tiny
+            longer = (plain / left.clamp_min(tiny)).clamp_max(LONGEST)
+            local(factor).copy_(old + longer * step)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The running sums, (K, P), and of how many steps they are, (K,)."""
@@ -352,7 +366,7 @@ class StepMasks:
             ValueError: of another space, or of other factors.
         """
         running, steps = state.get("running"), state.get("steps")
-        size = sum(factor.numel() for factor in self._factors)
+        size = sum(factor.shape.numel() for factor in self._factors)
         if set(state) - {"running", "steps"} or (running is not None and running.shape[1] != size):
             raise ValueError(
                 f"state: expected running sums of {size} elements, found "

@@ -108,20 +108,28 @@ class DomainObjective:
         self._is_verified = False
         self._hidden: list[Tensor] = []
 
-    @contextmanager
-    def watch(self, input_ids: Tensor) -> Iterator[None]:
-        """Keeps what the output head sees of the forward pass inside, where the method needs it.
+    @property
+    def has_head(self) -> bool:
+        """Whether it takes hidden states and the output head itself."""
+        return self._split is not None
+
+    def verify(self, input_ids: Tensor) -> None:
+        """Checks once that hidden states and head make the model's logits, where they are needed.
 
         Raises:
             ValueError: the model does something to its logits that is not known here.
         """
+        if self._split is not None and not self._is_verified:
+            verify_split(self._split, input_ids[:1, :8], self._autocast)
+            self._is_verified = True
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Keeps what the output head sees of the forward pass inside, where the method needs it."""
         self._hidden = []
         if self._split is None:
             yield
             return
-        if not self._is_verified:
-            verify_split(self._split, input_ids[:1, :8], self._autocast)
-            self._is_verified = True
         hook = self._split.backbone.register_forward_hook(
             lambda _module, _args, output: self._hidden.append(output.last_hidden_state)
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from torch.distributed.fsdp import CPUOffloadPolicy
 from torch.optim import SGD
 
 from ..optimizers import refuse_steps_in_backward
@@ -216,6 +217,43 @@ def _check_adapter(model: Any, peft_config: Any) -> None:
                 f"peft_config: expected plain LoRA, found {variant or kind}; IGA is built for LoRA "
                 "on linear layers, so pass LoraConfig(...) without variants"
             )
+
+
+def check_fsdp(plugin: Any, args: IGAConfig) -> None:
+    """Checks what accelerate is to do of FSDP.
+
+    Args:
+        plugin: accelerate's `FullyShardedDataParallelPlugin`.
+        args: the trainer's.
+
+    Raises:
+        ValueError: FSDP1, weights on one rank at first, weights that wait on the CPU, a retraction.
+    """
+    for is_so, found, reason in (
+        (
+            plugin.fsdp_version != 2,
+            "FSDP1",
+            "which joins a layer's matrices to one vector; set version 2 in fsdp_config",
+        ),
+        (
+            plugin.cpu_ram_efficient_loading,
+            "FSDP's cpu_ram_efficient_loading",
+            "where one rank alone has the weights at first; set it to false in fsdp_config",
+        ),
+        (
+            isinstance(plugin.cpu_offload, CPUOffloadPolicy),
+            "FSDP's cpu_offload",
+            "where gradients and sums of a step lie on different devices; set it to false in "
+            "fsdp_config",
+        ),
+        (
+            args.needs_engine and args.iga_update == "retraction",
+            "iga_update='retraction' under FSDP",
+            "where no rank holds whole factors at a step; set iga_update='chain'",
+        ),
+    ):
+        if is_so:
+            raise ValueError(f"IGATrainer cannot run with {found}, {reason}")
 
 
 def _check_retraction(args: IGAConfig, optimizer: Any) -> None:

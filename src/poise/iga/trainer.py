@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from accelerate.utils import DistributedType
@@ -12,6 +12,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
+from ..sharding import gather, is_sharded, loss_inside
 from ..trl.logs import MetricsLog
 from ..trl.preflight import refuse_spread_model
 from ..trl.rounding import RoundingCheck
@@ -24,6 +25,7 @@ from .method import Aggregator, Objective
 from .preflight import (
     check_before_loading,
     check_evaluation_rows,
+    check_fsdp,
     check_plain_sgd,
     refuse_arguments,
 )
@@ -134,9 +136,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
                 "the backward; use DDP"
             )
         if self.is_fsdp_enabled:
-            raise ValueError(
-                "IGATrainer cannot run under FSDP, where no rank holds a whole matrix; use DDP"
-            )
+            check_fsdp(self.accelerator.state.fsdp_plugin, self.args)
         if self.accelerator.parallelism_config is not None:
             raise ValueError(
                 "IGATrainer cannot run with a parallelism_config (sequence, context or tensor "
@@ -233,12 +233,21 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
             inputs = {name: value for name, value in inputs.items() if name != DOMAIN}
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         options = {"output_router_logits": True} if self.aux_loss_enabled else {}
-        head: Any = nullcontext()
+        # What takes the head's logits itself does so while a sharded model runs.
+        is_inside = is_sharded(model) and self._objective is not None and self._objective.has_head
+        run = model.forward if is_inside else model
+
+        def work() -> tuple[Any, Any]:
+            head: Any = nullcontext()
+            if self._objective is not None:
+                head = self._objective.watch()
+            with head, gathered_head(model):
+                outputs = run(**inputs, **options, use_cache=False, fused_lm_head=True)
+            return self._loss_of(outputs, inputs["labels"], batch, num_items_in_batch), outputs
+
         if self._objective is not None:
-            head = self._objective.watch(inputs["input_ids"])
-        with head:
-            outputs = model(**inputs, **options, use_cache=False, fused_lm_head=True)
-        loss = self._loss_of(outputs, inputs["labels"], batch, num_items_in_batch)
+            self._objective.verify(inputs["input_ids"])
+        loss, outputs = loss_inside(model, work) if is_inside else work()
         self._log_tokens(outputs, inputs)
         return (loss, outputs) if return_outputs else loss
 
@@ -302,3 +311,21 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         if self.engine is not None:
             # A step with learning rate 0 changes nothing, whatever its gradient.
             self.engine.finish((self._get_learning_rate() or 1.0) if self._retracts else None)
+
+
+@contextmanager
+def gathered_head(model: Any) -> Iterator[None]:
+    """Has FSDP2 gather the output head for a forward pass.
+
+    TRL's loss takes the head's weight past its module. It gathers a sharded one itself, but a
+    gradient that comes back that way is the rank's own, and no mean over ranks.
+    """
+    if not is_sharded(model):
+        yield
+        return
+    head = model.get_output_embeddings()
+    hook = model.base_model.register_forward_pre_hook(lambda *_: gather(model, head))
+    try:
+        yield
+    finally:
+        hook.remove()

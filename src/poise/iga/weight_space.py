@@ -8,7 +8,6 @@ from typing import NamedTuple
 from zlib import crc32
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -16,6 +15,7 @@ from .adapters import Adapter, Factors, UnsupportedAdapter
 from .domains import Pass
 from .invariant import IGA
 from .mask import ConflictMask, Scratch, domain_gradients, masked_mean
+from .shards import number_of_ranks
 from .statistics import StatisticsLog
 
 _IN_PARTS = (
@@ -98,10 +98,10 @@ class WeightSpace:
 
 
 def _require_retractable(adapters: Sequence[Adapter]) -> None:
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if (ranks := number_of_ranks()) > 1:
         raise ValueError(
-            f"update 'retraction': expected one process, found {dist.get_world_size()}; each would "
-            "move its own way, so use update 'chain'"
+            f"update 'retraction': expected one process, found {ranks}; each would move its own "
+            "way, so use update 'chain'"
         )
     for adapter in adapters:
         if not all(parameter.requires_grad for parameter in adapter.parameters):
@@ -162,8 +162,8 @@ class _Layer:
 
         adapter = self._adapter
         watched.tap(adapter.source, adapter.up, lambda x, delta: self._pairs.append((x, delta)))
-        for part, parameter in enumerate(adapter.parameters):
-            watched.replace_gradient(parameter, partial(replace, part))
+        for part, module in enumerate((adapter.down, adapter.up)):
+            watched.replace_gradient(module, partial(replace, part))
 
     @torch.no_grad()
     def _align(

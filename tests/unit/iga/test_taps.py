@@ -132,7 +132,7 @@ def test_a_gradient_is_replaced_before_it_is_added() -> None:
     weight = model[0].weight
     weight.grad = torch.ones_like(weight)
     with _pass() as hooks:
-        hooks.replace_gradient(weight, lambda gradient: torch.full_like(gradient, 2.0))
+        hooks.replace_gradient(model[0], lambda gradient: torch.full_like(gradient, 2.0))
         model(x).sum().backward()
     assert bool((weight.grad == 3).all())
 
@@ -141,7 +141,7 @@ def test_a_frozen_parameter_has_no_gradient_to_replace() -> None:
     model, _ = _path()
     model[0].weight.requires_grad_(False)
     with _pass() as hooks:
-        hooks.replace_gradient(model[0].weight, lambda gradient: gradient)
+        hooks.replace_gradient(model[0], lambda gradient: gradient)
         assert _is_bare(model)
 
 
@@ -151,7 +151,7 @@ def test_hooks_are_gone_at_the_end(fails: bool) -> None:
     try:
         with _pass() as hooks:
             hooks.tap(model[0], model[1], lambda *pair: None)
-            hooks.replace_gradient(model[0].weight, lambda gradient: gradient)
+            hooks.replace_gradient(model[0], lambda gradient: gradient)
             assert not _is_bare(model)
             if fails:
                 raise KeyError
