@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from peft import LoraConfig
 from safetensors.torch import save_file
+from transformers import TrainerCallback
 
 from poise import IGAConfig, IGATrainer
 from tests.engines import fsdp_settings, is_sharded, use_fsdp, whole_weights
@@ -14,16 +16,33 @@ from tests.tiny import EXACT, iga_run, tiny_isomers
 
 
 def make_trainer(model: str, folder: str, **settings: Any) -> IGATrainer:
-    """A trainer of the tiny model on tiny isomers."""
+    """A trainer of the tiny model on tiny isomers.
+
+    Args:
+        settings: `IGAConfig`'s; `lora_dropout` and `lora`, of the adapter (None for none);
+            `dies_at`, the step at whose beginning the process ends.
+    """
     dropout, lora = settings.pop("lora_dropout", 0.1), settings.pop("lora", {})
+    last = settings.pop("dies_at", None)
+    every = {"r": 2, "target_modules": "all-linear", "lora_dropout": dropout}
     return IGATrainer(
         model=model,
         args=IGAConfig(output_dir=folder, **iga_run(settings)),
         train_dataset=tiny_isomers(),
-        peft_config=None
-        if lora is None
-        else LoraConfig(**{"r": 2, "target_modules": "all-linear", "lora_dropout": dropout} | lora),
+        peft_config=None if lora is None else LoraConfig(**every | lora),
+        callbacks=[] if last is None else [_Die(last)],
     )
+
+
+class _Die(TrainerCallback):
+    """Ends the process in the middle of a run, as a machine that fails does."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self._step:
+            os._exit(0)
 
 
 def run(model: str, folder: str, settings: dict[str, Any], resume: Any = None) -> None:
@@ -42,17 +61,9 @@ def run_exactly(model: str, folder: str, settings: dict[str, Any]) -> None:
         run(model, folder, EXACT | settings)
 
 
-def run_sharded(
-    model: str, folder: str, settings: dict[str, Any], config: dict[str, Any], resume: Any = None
-) -> None:
-    """`run` under FSDP2."""
-    use_fsdp()
-    run(model, folder, settings | fsdp_settings(**config), resume)
-
-
-def run_sharded_exactly(
+def run_in_shards(
     model: str, folder: str, settings: dict[str, Any], config: dict[str, Any]
 ) -> None:
-    """The same in float64."""
+    """The same under FSDP2."""
     use_fsdp()
     run_exactly(model, folder, settings | fsdp_settings(**config))

@@ -149,8 +149,8 @@ def _adapters_of(path: str, layer: Any) -> Iterator[Adapter]:
         if name in layer.lora_variant:
             variant = type(layer.lora_variant[name]).__name__
             raise UnsupportedAdapter(
-                f"{path}: expected plain LoRA, found {variant}; its weight is no sum W0 + s B A, so "
-                "use LoraConfig without it (use_dora=False, ...)"
+                f"{path}: expected plain LoRA, found {variant}; its weight is no sum W0 + s B A, "
+                "so use LoraConfig without it (use_dora=False, ...)"
             )
         if "experts" in path.split("."):
             raise UnsupportedAdapter(

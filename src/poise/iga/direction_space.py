@@ -98,9 +98,10 @@ class DirectionSpace:
         ranks = number_of_ranks()
         sums = self._sums_of_all_ranks(ranks) if ranks > 1 else []
         seen, read = self._project_down(), self._read()
-        if any(is_sharded(layer.down) for layer in self._used):  # each rank knows of its rows
-            sums += [own.squares for own in seen]
-            sums += [known for layer, known in read.items() if is_sharded(layer.down)]
+        squares = {x: own for s in seen for x, own in zip(s.layers, s.squares, strict=True)}
+        for layer in self._used:  # in an order that is the same on all ranks
+            if is_sharded(layer.down):  # each knows of its rows
+                sums += [known[layer] for known in (squares, read) if layer in known]
         add_up(sums)
         self._project_up(read)
         self._log(seen)
@@ -140,7 +141,7 @@ class DirectionSpace:
             part = gradient @ basis
             norms = [torch.linalg.vector_norm(t, dim=(1, 2)) for t in (gradient, part)]
             width, directions = basis.shape[1:]
-            seen.append(_Seen(layers, 1 - directions / width, torch.stack(norms).square()))
+            seen.append(_Seen(layers, 1 - directions / width, torch.stack(norms, 1).square()))
             gradient.baddbmm_(part, basis.mT, alpha=-1)
             for layer, new in zip(layers, gradient, strict=True):
                 assert layer.down_grad is not None
@@ -166,12 +167,13 @@ class DirectionSpace:
                 layer.up_grad.sub_(own.to(layer.up_grad))
 
     def _log(self, seen: Sequence[_Seen]) -> None:
-        """Shares of directions that stay, and of A's gradients that go; domains are not compared."""
+        """Shares of directions that stay, and of A's gradients that go; no domains are compared."""
         for layer in self._used:
             if layer.basis is None:
                 plain = torch.tensor([1.0, 0.0, 1.0, 1.0], device=layer.down.device)
                 self.statistics.add(layer.name, plain)
-        for layers, stay, (power, gone) in seen:
+        for layers, stay, squares in seen:
+            power, gone = squares.unbind(1)
             ones = torch.ones_like(power)
             shares = gone / power.clamp_min(torch.finfo(power.dtype).tiny)
             figures = torch.stack([ones * stay, shares, ones, ones], 1)
@@ -327,8 +329,8 @@ class _Step(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """Of n layers of one shape: the share of directions that stay; squared norms (2, n) of A's
-    gradients and of what goes, of this rank's rows."""
+    """Of n layers of one shape: the share of directions that stay; squared norms (n, 2) of A's
+    gradients and of what goes of them, first of this rank's rows, then of all."""
 
     layers: list[_Layer]
     stay: float

@@ -18,6 +18,7 @@ from ..trl.preflight import (
     check_output_folder,
     find_model,
     refuse_data_parallel,
+    refuse_sharded_model,
     refuse_spread_model,
 )
 from .batches import DOMAIN, SET
@@ -58,6 +59,7 @@ def check_before_loading(
     refuse_data_parallel(args, "IGATrainer")
     if not isinstance(model, str):
         refuse_spread_model(model)
+        refuse_sharded_model(model)
     domains = check_isomer_rows(train_dataset, args.iga_domains)
     _check_labels(train_dataset, args, "train_dataset")
     _check_batch(train_dataset, args, domains)
@@ -220,40 +222,25 @@ def _check_adapter(model: Any, peft_config: Any) -> None:
 
 
 def check_fsdp(plugin: Any, args: IGAConfig) -> None:
-    """Checks what accelerate is to do of FSDP.
+    """Checks what is to be done of FSDP2.
 
     Args:
         plugin: accelerate's `FullyShardedDataParallelPlugin`.
         args: the trainer's.
 
     Raises:
-        ValueError: FSDP1, weights on one rank at first, weights that wait on the CPU, a retraction.
+        ValueError: weights that wait on the CPU, a retraction.
     """
-    for is_so, found, reason in (
-        (
-            plugin.fsdp_version != 2,
-            "FSDP1",
-            "which joins a layer's matrices to one vector; set version 2 in fsdp_config",
-        ),
-        (
-            plugin.cpu_ram_efficient_loading,
-            "FSDP's cpu_ram_efficient_loading",
-            "where one rank alone has the weights at first; set it to false in fsdp_config",
-        ),
-        (
-            isinstance(plugin.cpu_offload, CPUOffloadPolicy),
-            "FSDP's cpu_offload",
-            "where gradients and sums of a step lie on different devices; set it to false in "
-            "fsdp_config",
-        ),
-        (
-            args.needs_engine and args.iga_update == "retraction",
-            "iga_update='retraction' under FSDP",
-            "where no rank holds whole factors at a step; set iga_update='chain'",
-        ),
-    ):
-        if is_so:
-            raise ValueError(f"IGATrainer cannot run with {found}, {reason}")
+    if isinstance(plugin.cpu_offload, CPUOffloadPolicy):
+        raise ValueError(
+            "IGATrainer cannot run with FSDP's cpu_offload, with which the step's gradients lie on "
+            "another device than what the layers saw; set it to false in fsdp_config"
+        )
+    if args.needs_engine and args.iga_update == "retraction":
+        raise ValueError(
+            "iga_update='retraction' makes whole factors from whole ones, found them in shards "
+            "under FSDP; use iga_update='chain'"
+        )
 
 
 def _check_retraction(args: IGAConfig, optimizer: Any) -> None:

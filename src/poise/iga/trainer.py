@@ -14,7 +14,7 @@ from trl import SFTTrainer
 
 from ..sharding import gather, is_sharded, loss_inside
 from ..trl.logs import MetricsLog
-from ..trl.preflight import refuse_spread_model
+from ..trl.preflight import refuse_other_shards, refuse_spread_model
 from ..trl.rounding import RoundingCheck
 from .batches import DOMAIN, IsomerCollator, IsomerSets, tell_lost_rows, with_one_end
 from .config import IGAConfig
@@ -133,15 +133,11 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise ValueError(
                 "IGATrainer cannot run under DeepSpeed, whose engine takes gradients over inside "
-                "the backward; use DDP"
+                "the backward; use DDP or FSDP2"
             )
+        refuse_other_shards(self.accelerator, "IGATrainer")
         if self.is_fsdp_enabled:
             check_fsdp(self.accelerator.state.fsdp_plugin, self.args)
-        if self.accelerator.parallelism_config is not None:
-            raise ValueError(
-                "IGATrainer cannot run with a parallelism_config (sequence, context or tensor "
-                "parallelism), which splits sequences or matrices; use DDP"
-            )
         if self.args.needs_engine and self.aux_loss_enabled:
             raise ValueError(
                 "the router's auxiliary loss belongs to no domain; set router_aux_loss_coef=0"
@@ -323,8 +319,8 @@ def gathered_head(model: Any) -> Iterator[None]:
     if not is_sharded(model):
         yield
         return
-    head = model.get_output_embeddings()
-    hook = model.base_model.register_forward_pre_hook(lambda *_: gather(model, head))
+    head, first = model.get_output_embeddings(), model.get_input_embeddings()
+    hook = first.register_forward_pre_hook(lambda *_: gather(model, head))
     try:
         yield
     finally:

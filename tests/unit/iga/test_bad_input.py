@@ -248,10 +248,6 @@ def test_distribution_that_cannot_work(
         with pytest.raises(ValueError, match="cannot run under DeepSpeed"):
             trainer._refuse_unsupported()
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "is_fsdp_enabled", True)
-        with pytest.raises(ValueError, match="cannot run under FSDP"):
-            trainer._refuse_unsupported()
-    with monkeypatch.context() as patch:
         patch.setattr(type(trainer.accelerator), "parallelism_config", object())
         with pytest.raises(ValueError, match="parallelism_config"):
             trainer._refuse_unsupported()
