@@ -19,9 +19,10 @@ def _path() -> tuple[nn.Sequential, Tensor]:
     return nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 3)), torch.randn(5, 4, requires_grad=True)
 
 
-def _pass(sequences: int = 1) -> Pass:
+def _pass(sequences: int = 1, model: nn.Module | None = None) -> Pass:
     """One whose loss is known."""
-    watched = Pass(DomainBatch(torch.zeros(sequences, dtype=torch.long), torch.ones(1)))
+    batch = DomainBatch(torch.zeros(sequences, dtype=torch.long), torch.ones(1))
+    watched = Pass(batch, model=model)
     watched.weigh(torch.zeros(1))
     return watched
 
@@ -87,8 +88,7 @@ def test_lengths_are_those_of_the_models_inputs_and_of_layers() -> None:
             return torch.stack([self.layer(x).sum(), self.layer(x.flatten(0, 2)).sum()])
 
     model = Model()
-    with _pass(2) as hooks:
-        hooks.measure_inputs(model)
+    with _pass(2, model) as hooks:
         hooks.tap(model.layer, model.layer, lambda *pair: None)
         assert hooks.lengths == {1}
         model(torch.ones(2, 7), mask=torch.ones(3, 8), embeddings=torch.ones(2, 9, 3))
