@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from trl import SFTConfig
 
 from poise import IGAConfig, IGATrainer
 from poise.iga.adapters import UnsupportedAdapter
-from poise.iga.preflight import check_isomer_rows, check_plain_sgd
+from poise.iga.preflight import check_fsdp, check_isomer_rows, check_plain_sgd
 from tests.tiny import tiny_isomers, tiny_tokenizer
 
 LORA: dict[str, Any] = {"r": 2, "target_modules": "all-linear"}
@@ -237,6 +238,15 @@ def test_retraction_with_two_learning_rates() -> None:
     groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (0.1, 0.2)]
     with pytest.raises(ValueError, match="one learning rate"):
         check_plain_sgd(torch.optim.SGD(groups))
+
+
+def test_retraction_of_shards(make_iga_config: Callable[..., Any]) -> None:
+    """Of one rank, too; several are refused anyway."""
+    plain = {"optim": "sgd", "max_grad_norm": 0.0, "weight_decay": 0.0}
+    plugin = SimpleNamespace(cpu_offload=None)
+    check_fsdp(plugin, make_iga_config(**plain))
+    with pytest.raises(ValueError, match="found them in shards"):
+        check_fsdp(plugin, make_iga_config(update="retraction", **plain))
 
 
 def test_distribution_that_cannot_work(
