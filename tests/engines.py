@@ -5,6 +5,8 @@ Called in a rank (`tests.processes.run_ranks`), which ends with its test: nothin
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import accelerate.state
@@ -41,6 +43,36 @@ def fsdp_settings(**config: Any) -> dict[str, Any]:
     """A trainer's settings for FSDP2, each of the tiny model's layers a unit."""
     layers = {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}
     return {"fsdp": True, "fsdp_config": {"version": 2, **layers, **config}}
+
+
+def use_deepspeed() -> None:
+    """Has DeepSpeed and accelerate run on the CPU, where the one compiles and the other refuses."""
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed  # noqa: F401
+
+    # An operation that is compiled at the start, under a lock that a killed process leaves behind.
+    sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None
+    state: Any = accelerate.state.PartialState
+    state._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_CPU)
+
+    def set_device(self: Any) -> None:
+        self.device = torch.device("cpu")
+
+    state.set_device = set_device
+
+
+def deepspeed_settings(stage: int, **config: Any) -> dict[str, Any]:
+    """A trainer's settings for ZeRO; with them every run of its process is one of DeepSpeed."""
+    zero = {"stage": stage} | config.pop("zero_optimization", {})
+    own = {
+        "train_micro_batch_size_per_gpu": "auto",
+        "train_batch_size": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        "zero_optimization": zero,
+    }
+    return {"use_cpu": False, "deepspeed": own | config}
 
 
 def is_sharded(model: nn.Module) -> bool:

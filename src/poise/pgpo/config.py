@@ -307,6 +307,12 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         """Whether the tiled loss has a policy-gradient term beside the distillation."""
         return bool(self.routing) or (self.tiled_loss and 0 < self.distillation_weight < 1)
 
+    @property
+    def averages_by_distilled(self) -> bool:
+        """Whether a step's mean is one over the samples with a loss."""
+        # TRL's blend with the policy loss is a mean over all samples.
+        return self.normalize_by_distilled and self.distillation_weight == 1.0
+
     def moved_target(self) -> MovedTarget | None:
         """The target in the teacher's place that these arguments describe, if they do."""
         return MovedTarget(self.target_mix, self.target_mix_beta) if self.target_mix else None

@@ -268,7 +268,7 @@ def needed_part(inputs: dict[str, Tensor], args: Any) -> dict[str, Tensor]:
         policy term weighs, where there is such a term; `loss_mask`, the tokens that have any.
         `teacher_rows` are the places of the teacher's prompts in the batch, where it has fewer.
     """
-    terms = _terms(inputs, args)
+    terms = loss_terms(inputs, args)
     rows = terms["loss_mask"].any(-1)
     first = torch.arange(len(rows), device=rows.device) == 0
     rows = rows | (first & ~rows.any())
@@ -313,7 +313,8 @@ def in_all_rows(hidden: Tensor, batch: dict[str, Tensor]) -> Tensor:
     return zeros.index_copy(0, batch["teacher_rows"], hidden)
 
 
-def _terms(inputs: dict[str, Tensor], args: Any) -> dict[str, Tensor]:
+def loss_terms(inputs: dict[str, Tensor], args: Any) -> dict[str, Tensor]:
+    """The masks and weights of a micro-batch's terms; see `needed_part`."""
     mask = inputs["completion_mask"]
     distilled = inputs.get("self_distillation_mask")
     if args.routing:

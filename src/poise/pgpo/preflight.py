@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import DistributedType, DynamoBackend
+from accelerate.utils import DynamoBackend
 from datasets import Dataset
 from trl.data_utils import is_conversational
 
@@ -25,6 +25,7 @@ from ..trl.preflight import (
     refuse_spread_model,
 )
 from .config import PGPOConfig
+from .deepspeed import refuse_engine_settings
 
 HINT = "privileged_context"
 _GIVEN = {"prompts", "completions", "trainer_state"}  # beside the columns
@@ -58,6 +59,7 @@ def check_before_loading(
     if train_dataset is None:
         raise ValueError("train_dataset is required: pass a Dataset with a column 'prompt'")
     refuse_data_parallel(args, "PGPOTrainer")
+    refuse_engine_settings(args)
     if not isinstance(model, str):
         refuse_spread_model(model)
         refuse_sharded_model(model)
@@ -219,16 +221,10 @@ def refuse_unsupported(trainer: Any) -> None:
     """Refuses what a loaded model is to run under, and a model that cannot be split.
 
     Raises:
-        ValueError: DeepSpeed, compilation; a model over several devices, or whose head is not
-            apart.
+        ValueError: compilation; a model over several devices, or whose head is not apart.
     """
     args, accelerator = trainer.args, trainer.accelerator
     refuse_spread_model(trainer.model)
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        raise ValueError(
-            "PGPOTrainer cannot run under DeepSpeed, whose engine steps the optimizer inside "
-            "the backward; use DDP, or TRL's SDPOTrainer"
-        )
     if args.tiled_loss and accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
         raise ValueError(
             "Accelerate is told to compile the model (--dynamo_backend, or the variable "

@@ -254,7 +254,7 @@ class StepScale:
             with torch.no_grad():
                 self._old = self.policy()
         if rho != 1.0:  # else exactly the plain step
-            for group in optimizer.param_groups:
+            for group in self._groups:
                 self._saved_groups.append(
                     {name: group[name] for name in ("lr", "weight_decay") if name in group}
                 )
@@ -263,8 +263,8 @@ class StepScale:
                 if not self.scale_weight_decay and group.get("weight_decay"):
                     group["weight_decay"] = group["weight_decay"] / rho
         if (self._is_measured and self._corrects) or (rho != 1.0 and not self._follows_rate):
-            trained = (p for p in parameters(optimizer) if p.requires_grad)
-            self._saved_params = [(p, p.detach().clone()) for p in trained]
+            params = (p for group in self._groups for p in group["params"])
+            self._saved_params = [(p, p.detach().clone()) for p in params if p.requires_grad]
 
     def _warn_of_untold_steps(self) -> None:
         if self._untold == _UNTOLD or not self._awaits_distance:
@@ -304,7 +304,7 @@ class StepScale:
             param.copy_(before + factor * (param - before))
 
     def _restore(self) -> None:
-        for group, saved in zip(self.optimizer.param_groups, self._saved_groups, strict=False):
+        for group, saved in zip(self._groups, self._saved_groups, strict=False):
             group.update(saved)
         self._saved_groups, self._saved_params = [], []
 
@@ -337,7 +337,7 @@ class StepScale:
 
     def _rate_share(self) -> float:
         """Of its base, what a scheduler has left of the learning rate."""
-        for group, first in zip(self.optimizer.param_groups, self._base_rates, strict=False):
+        for group, first in zip(self._groups, self._base_rates, strict=False):
             if base := float(group.get("initial_lr", first)):
                 return float(group["lr"]) / base
         return 1.0
@@ -373,6 +373,10 @@ class StepScale:
             self.distance_state = replace(self.distance_state, scale=scale)
             self.last = replace(self.last, multiplier=rho)
             self._record(self._measure())
+
+    @property
+    def _groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
 
     def _device(self) -> torch.device:
         return next(parameters(self.optimizer)).device

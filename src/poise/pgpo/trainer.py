@@ -26,6 +26,7 @@ from ..trl.guards import CollapseMonitor, NonFiniteGuard, WarmupCheck
 from ..trl.logs import MetricsLog
 from ..trl.rounding import RoundingCheck
 from .config import PGPOConfig
+from .deepspeed import DeepSpeedMixin
 from .distance import StepTokens
 from .distillation import DistillationMixin
 from .preflight import (
@@ -44,7 +45,12 @@ logger = get_logger(__name__)
 
 
 class PGPOTrainer(  # type: ignore[misc]
-    RolloutMixin, TeacherMixin, DistillationMixin, checkpoints.CheckpointingMixin, SDPOTrainer
+    RolloutMixin,
+    TeacherMixin,
+    DistillationMixin,
+    DeepSpeedMixin,
+    checkpoints.CheckpointingMixin,
+    SDPOTrainer,
 ):
     """Trainer for Physics-Guided Policy Optimization.
 
@@ -126,24 +132,28 @@ class PGPOTrainer(  # type: ignore[misc]
 
     def create_optimizer(self, model: Any = None) -> Any:
         optimizer = super().create_optimizer(model)
-        if self.step_scale is None:
-            args, distance = self.args, self.args.distance_control()
-            if distance is not None:
-                self._step_tokens = StepTokens(
-                    args.distance_share,
-                    exact=args.distance_estimator == "exact",
-                    limit=args.distance_tokens,
-                    temperature=self.temperature,
-                    of_every_batch=self.is_fsdp_enabled,
-                )
-            self.step_scale = StepScale(
-                getattr(optimizer, "optimizer", optimizer),  # a user may pass accelerate's wrapper
-                args.viscosity(),
-                distance=distance,
-                policy=self._step_log_probs if distance else None,
-                scale_weight_decay=args.scale_weight_decay,
-            )
+        if self.step_scale is None and not self.is_deepspeed_enabled:  # which makes another
+            # A user may pass accelerate's wrapper.
+            self._make_step_scale(StepScale, getattr(optimizer, "optimizer", optimizer))
         return optimizer
+
+    def _make_step_scale(self, kind: type[StepScale], steps: Any) -> None:
+        args, distance = self.args, self.args.distance_control()
+        if distance is not None:
+            self._step_tokens = StepTokens(
+                args.distance_share,
+                exact=args.distance_estimator == "exact",
+                limit=args.distance_tokens,
+                temperature=self.temperature,
+                of_every_batch=self.is_fsdp_enabled,
+            )
+        self.step_scale = kind(
+            steps,
+            args.viscosity(),
+            distance=distance,
+            policy=self._step_log_probs if distance else None,
+            scale_weight_decay=args.scale_weight_decay,
+        )
 
     def _forget_step(self) -> None:
         self._step_sums: list[Tensor] = []
@@ -168,6 +178,8 @@ class PGPOTrainer(  # type: ignore[misc]
             loss = loss / (self.current_gradient_accumulation_steps if self.model.training else 1.0)
         if self.model.training:
             self._step_losses.append(loss.detach().float())
+            if self.is_deepspeed_enabled:
+                self._before_backward(loss, is_first=len(self._step_losses) == 1)
         return loss
 
     def observe_statistics(
@@ -214,6 +226,14 @@ class PGPOTrainer(  # type: ignore[misc]
     @torch.no_grad()
     def _rescale_gradients(self) -> None:
         """Makes the step's mean one over all micro-batches' and ranks' samples with a loss."""
+        if self.is_deepspeed_enabled:  # done, and the step is taken
+            return
+        if (factor := self._sum_up_step()) != 1.0:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            torch._foreach_mul_(gradients, factor)
+
+    def _sum_up_step(self) -> float:
+        """Takes the step's figures; returns what its gradients are to be multiplied by."""
         sums = torch.stack(self._step_sums or [torch.zeros(5)]).sum(0).to(self.accelerator.device)
         loss = torch.stack(self._step_losses).sum().view(1)
         total: Tensor = self.accelerator.reduce(torch.cat([sums, loss]), reduction="sum")
@@ -230,11 +250,14 @@ class PGPOTrainer(  # type: ignore[misc]
             self._watched["entropy gap"] = (student - teacher) / distilled
         if self.args.routing and samples:
             metrics["pgpo/policy_fraction"].append((counted - distilled) / samples)
-        # TRL's blend with the policy loss is a mean over all samples.
-        is_ours = self.args.normalize_by_distilled and self.args.distillation_weight == 1.0
-        if is_ours and counted not in (0.0, samples):
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            torch._foreach_mul_(gradients, samples / counted)
+        return self._factor_of_mean(counted, samples)
+
+    def _factor_of_mean(self, counted: float, samples: float) -> float:
+        is_partial = self.args.averages_by_distilled and counted not in (0, samples)
+        return samples / counted if is_partial else 1.0
+
+    def _is_empty(self) -> bool:
+        return self._step_tokens is not None and not self._has_loss
 
     def _skip_bad_step(self, grad_norm: float) -> None:
         """Takes the gradients away from a step that is not finite, or in which no sample has a
@@ -242,8 +265,8 @@ class PGPOTrainer(  # type: ignore[misc]
         skips, has_scaler = self.args.skip_nonfinite_steps, self.accelerator.scaler is not None
         # A gradient scaler skips by itself and tries scales that overflow: only the loss counts.
         is_finite = self._is_step_finite and (has_scaler or math.isfinite(grad_norm))
-        is_empty = self._step_tokens is not None and not self._has_loss
-        if (is_empty or (skips and not is_finite)) and not has_scaler:
+        drops = self._is_empty() or (skips and not is_finite)
+        if drops and not has_scaler and not self.is_deepspeed_enabled:
             # Without gradients the optimizer changes neither parameters nor moments.
             self.model.zero_grad(set_to_none=True)
             self.step_scale.skip()
