@@ -43,6 +43,13 @@ def vllm(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def deepspeed(session: nox.Session) -> None:
+    """PGPO under ZeRO, in two gloo ranks on the CPU."""
+    session.install("--editable", ".[deepspeed,test]", env={"DS_BUILD_OPS": "0"})
+    session.run("python", "-m", "pytest", "tests/invariants/test_pgpo_deepspeed.py")
+
+
+@nox.session(python="3.11")
 def torch_alone(session: nox.Session) -> None:
     """The parts that need nothing but torch, with nothing but torch installed."""
     session.install("--editable", ".", "pytest", "pytest-timeout")

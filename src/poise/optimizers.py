@@ -27,6 +27,14 @@ _FOLLOW_RATE = (
 _IN_BACKWARD = {"Lomo", "AdaLomo", "LayerWiseDummyOptimizer"}
 # Decoupled decay, by class name, in libraries that Poise does not import.
 _DECOUPLED_NAMES = ("adamw", "adafactor", "lion", "muon")
+# Of DeepSpeed, some of which have no other parameters than the engine's.
+_FOLLOW_RATE_NAMES = {
+    "DeepSpeedCPUAdagrad",
+    "DeepSpeedCPUAdam",
+    "DeepSpeedCPULion",
+    "FusedAdam",
+    "FusedLion",
+}
 _TOY_RATE = 0.125
 _FACTORS = (1.0, 0.5, 2.0, 0.25) * 3  # powers of two, so that scaling rounds nothing
 _WAY_OUT = "choose an optimizer whose step() moves the parameters, such as 'adamw_torch'"
@@ -91,6 +99,7 @@ def refuse_mixed_decay(optimizer: Optimizer) -> None:
         # Without momentum, L2 and decoupled decay are the same step of SGD.
         is_plain = name == "SGD" and not group.get("momentum")
         is_separate = is_plain or (name != "SGD" and group.get("decoupled_weight_decay"))
+        is_separate = is_separate or getattr(optimizer, "adam_w_mode", False)  # DeepSpeed's, apex's
         if group.get("weight_decay") and not is_separate:
             raise ValueError(
                 f"{name} adds weight decay ({group['weight_decay']}) to the gradient, so it "
@@ -102,14 +111,17 @@ def refuse_mixed_decay(optimizer: Optimizer) -> None:
 def follows_rate(optimizer: Optimizer) -> bool:
     """Whether a step's change is proportional to its rate, and later steps do not see that rate.
 
-    Known of torch's own. One of another library is tried: a fresh one with each group's settings
-    takes twelve steps on a toy parameter, at a constant rate and at halved and doubled ones.
+    Known of torch's own and DeepSpeed's. One of another library is tried: a fresh one with each
+    group's settings takes twelve steps on a toy parameter, at a constant rate and at halved and
+    doubled ones.
 
     Choice: ours. Weight decay is left out, and the toy weights are put back after each step, so
     that the comparison is of steps from one place. What cannot be made afresh does not pass.
     """
     if type(optimizer).__module__.startswith("torch.optim"):
         return type(optimizer) in _FOLLOW_RATE
+    if type(optimizer).__module__.startswith("deepspeed."):
+        return type(optimizer).__name__ in _FOLLOW_RATE_NAMES
     device = next(parameters(optimizer)).device
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -6,103 +6,34 @@ and whether the step counts is read off the loss.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from ..optimizers import parameters
 from ..trl.contract import SDPOTrainer
 from .distillation import loss_terms
-from .step_scale import StepScale
-
-
-class EngineStepScale(StepScale):
-    """`StepScale` around the step of a DeepSpeed engine.
-
-    ZeRO steps the optimizer once for each parameter group, with the others out of sight; all of
-    them get the multiplier. A step that ZeRO leaves out, since its gradient is not finite, is none.
-
-    Args:
-        engine: of `deepspeed.initialize`.
-        viscosity, distance, policy, scale_weight_decay: as `StepScale`'s.
-
-    Raises:
-        ValueError: under ZeRO-3, distance control with a `policy`, or an optimizer whose step does
-            not follow its rate.
-    """
-
-    def __init__(self, engine: Any, *args: Any, **kwargs: Any) -> None:
-        self._engine = engine
-        self._groups_in_sight: list[dict[str, Any]] = engine.optimizer.param_groups
-        self._has_begun = False
-        self._withheld: list[tuple[Tensor, Tensor | None]] = []
-        super().__init__(engine.optimizer.optimizer, *args, **kwargs)
-        if self._is_sharded and not self._follows_rate:
-            raise ValueError(
-                f"{type(self.optimizer).__name__}'s steps do not follow its learning rate, so they "
-                "are scaled after they were taken, for which ZeRO-3 never has all parameters at "
-                "hand; use AdamW, or ZeRO-1 or ZeRO-2"
-            )
-        self._whole_step = engine.optimizer.step
-        engine.optimizer.step = self._step
-
-    def close(self) -> None:
-        super().close()
-        self._engine.optimizer.step = self._whole_step
-
-    @property
-    def _is_sharded(self) -> bool:
-        return bool(self._engine.zero_optimization_partition_weights())
-
-    @property
-    def _groups(self) -> list[dict[str, Any]]:
-        return self._groups_in_sight
-
-    def _device(self) -> torch.device:
-        return torch.device(self._engine.device)  # parameters may be offloaded, or out of sight
-
-    def _step(self, *args: Any, **kwargs: Any) -> Any:
-        self._groups_in_sight, self._has_begun = list(self.optimizer.param_groups), False
-        result = self._whole_step(*args, **kwargs)
-        if self._has_begun:
-            super()._after_step(self.optimizer, args, kwargs)
-        elif self._engine.optimizer.overflow:
-            self.discard()
-            self._is_skipped = False
-        else:
-            raise RuntimeError(
-                "DeepSpeed's engine has stepped past the optimizer that it was given, so the step "
-                "had no multiplier; leave such features (ZenFlow, SuperOffload) out of its config"
-            )
-        return result
-
-    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if not self._has_begun:
-            self._has_begun = True
-            super()._before_step(optimizer, args, kwargs)
-        if self._is_skipped:
-            # Without gradients the optimizer changes neither parameters nor moments.
-            self._withheld = [(p, p.grad) for p in parameters(optimizer)]
-            for param, _ in self._withheld:
-                param.grad = None
-
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        for param, gradient in self._withheld:  # with offload a buffer that the engine keeps
-            param.grad = gradient
-        self._withheld = []
-
-    def _rescale(self, factor: float) -> None:
-        super()._rescale(factor)  # of this rank's part
-        self._engine.optimizer.update_lp_params()
+from .engine_step_scale import EngineStepScale
 
 
 class DeepSpeedMixin(SDPOTrainer):  # type: ignore[misc]
     """Does before the engine's step what PGPO does between backward and step."""
 
     _mean_factor = 1.0
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Poise's.
+
+        Raises:
+            ValueError: under DeepSpeed, for the second time: transformers would make a new
+                optimizer and a new schedule, and the engine would go on with the old ones.
+        """
+        if self.is_deepspeed_enabled and self.deepspeed is not None:
+            raise ValueError(
+                "this trainer's DeepSpeed engine is made already, and goes on with the optimizer "
+                "and the schedule that it has; make another trainer (in a process of its own)"
+            )
+        return super().train(*args, **kwargs)
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
         """Transformers'; it is the first thing done with the optimizer that DeepSpeed has made."""
@@ -117,7 +48,8 @@ class DeepSpeedMixin(SDPOTrainer):  # type: ignore[misc]
         if is_first:
             self._mean_factor = self._coming_mean_factor()
         if self._mean_factor != 1.0:
-            loss.register_hook(partial(torch.mul, self._mean_factor))
+            factor = self._mean_factor
+            loss.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]
         if not self.accelerator.sync_gradients:
             return
         if (found := self._sum_up_step()) != self._mean_factor:
@@ -142,17 +74,23 @@ class DeepSpeedMixin(SDPOTrainer):  # type: ignore[misc]
         return self._factor_of_mean(counted, samples)
 
 
-def refuse_engine_settings(args: Any) -> None:
-    """Refuses what the DeepSpeed config asks for and PGPO cannot do, or would do wrongly.
+def refuse_engine_settings(args: Any, optimizers: tuple[Any, Any]) -> None:
+    """Refuses what PGPO cannot do under DeepSpeed, or would do wrongly.
 
     Args:
         args: a `PGPOConfig`.
+        optimizers: the trainer's.
 
     Raises:
         ValueError: naming the setting.
     """
     if args.deepspeed_plugin is None:
         return
+    if optimizers != (None, None):
+        raise ValueError(
+            "under DeepSpeed transformers makes the optimizer and the schedule anew, whatever "
+            "optimizers=... holds; choose them by optim and lr_scheduler_type"
+        )
     config = args.deepspeed_plugin.hf_ds_config
     stage = config.get_value("zero_optimization.stage", 0)
     if stage == 0:
@@ -194,10 +132,11 @@ def refuse_engine_settings(args: Any) -> None:
             "normalize_by_distilled=False"
         )
     whole = ("tiled_loss", "exact_resume", "teacher_from_student")
-    on = [name for name in whole if getattr(args, name)]
-    if stage == 3 and (on or args.multiplier == "distance"):
-        distance = ["multiplier='distance'"] if args.multiplier == "distance" else []
+    on = [f"{name}=True" for name in whole if getattr(args, name)]
+    on += ["multiplier='distance'"] if args.multiplier == "distance" else []
+    if stage == 3 and on:
         raise ValueError(
-            f"under ZeRO-3 no rank holds a whole model, which {', '.join(on + distance)} need; "
-            "use ZeRO-2 or DDP, or set multiplier='information' and the others to False"
+            f"under ZeRO-3 no rank holds a whole model, expected none of what needs one, found "
+            f"{', '.join(on)}; use ZeRO-2 or DDP, or set these to False (the multiplier to "
+            "'information')"
         )

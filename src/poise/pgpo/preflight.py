@@ -39,6 +39,7 @@ def check_before_loading(
     train_dataset: Any,
     eval_dataset: Any = None,
     reward_funcs: Any = (),
+    optimizers: tuple[Any, Any] = (None, None),
 ) -> Any:
     """Checks that need no model.
 
@@ -48,7 +49,8 @@ def check_before_loading(
     Raises:
         TypeError: arguments of another trainer, a stream.
         ValueError: no data, rows that cannot be trained on, too few of them, a template that
-            leaves something out, a path that is not a model.
+            leaves something out, a path that is not a model, a DeepSpeed config that PGPO cannot
+            run under.
         OSError: an output folder that cannot be written.
     """
     if not isinstance(args, PGPOConfig):
@@ -59,7 +61,7 @@ def check_before_loading(
     if train_dataset is None:
         raise ValueError("train_dataset is required: pass a Dataset with a column 'prompt'")
     refuse_data_parallel(args, "PGPOTrainer")
-    refuse_engine_settings(args)
+    refuse_engine_settings(args, optimizers)
     if not isinstance(model, str):
         refuse_spread_model(model)
         refuse_sharded_model(model)

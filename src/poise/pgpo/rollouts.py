@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from accelerate.logging import get_logger
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
+from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.data_utils import is_conversational
 
 from ..reading import generate
@@ -138,9 +138,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
     ) -> tuple[list[list[int]], list[list[int]]]:
         """TRL's; with `share_prompts`, the prompt of a group is read once, not once a rollout."""
         # A sharded model is gathered by its own forward.
-        is_sharded = self.is_fsdp_enabled or (
-            self.accelerator.distributed_type == DistributedType.DEEPSPEED
-        )
+        is_sharded = self.is_fsdp_enabled or is_deepspeed_zero3_enabled()
         if is_sharded or not self.args.share_prompts:
             return super()._generate_transformers(prompt_ids)
         model: Any = self.accelerator.unwrap_model(self.model_wrapped)

@@ -73,6 +73,8 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
             self._add_teacher(None)
         elif is_copy and args.teacher_from_student:
             teacher = copy_as_teacher(self.model)
+            if self.is_deepspeed_enabled and args.bf16:  # as the engine will cast the student
+                teacher.bfloat16()
             if self.is_fsdp_enabled:  # in the student's units
                 self.teacher_model = fsdp2_prepare_model(self.accelerator, teacher)
             else:  # as TRL prepares its own: the forward runs under autocast

@@ -97,7 +97,9 @@ class PGPOTrainer(  # type: ignore[misc]
         peft_config: Any = None,
     ) -> None:
         args = PGPOConfig("pgpo-output") if args is None else args
-        model = check_before_loading(model, args, train_dataset, eval_dataset, reward_funcs)
+        model = check_before_loading(
+            model, args, train_dataset, eval_dataset, reward_funcs, optimizers
+        )
         args.check_optimizer(optimizers[0])
         self.step_scale: Any = None  # a StepScale, made with the optimizer
         self.nonfinite_guard = NonFiniteGuard(args.max_nonfinite_steps)

@@ -47,7 +47,6 @@ __all__ = [
 _COMMON: dict[str, tuple[str, ...]] = {
     "compute_loss": ("self", "model", "inputs", "return_outputs", "num_items_in_batch"),
     "create_optimizer": ("self", "model"),
-    "create_scheduler": ("self", "num_training_steps", "optimizer"),
     "train": ("self", "resume_from_checkpoint", "trial", "ignore_keys_for_eval"),
     "_clip_grad_norm": ("self", "model"),
     "_get_grad_norm": ("self", "model", "grad_norm"),
@@ -67,6 +66,7 @@ _COMMON: dict[str, tuple[str, ...]] = {
 
 CONTRACT: dict[str, tuple[str, ...]] = {
     **_COMMON,
+    "create_scheduler": ("self", "num_training_steps", "optimizer"),
     "sample_rollouts": ("self", "inputs"),
     "_calculate_rewards": ("self", "inputs", "prompts", "completions", "completion_ids_list"),
     "_compute_rollout_logps": (

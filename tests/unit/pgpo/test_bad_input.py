@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from datasets import Dataset
 from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
 
 from poise import PGPOTrainer
-from poise.pgpo.preflight import refuse_unsupported
 from poise.trl.contract import SDPOConfig
 from tests.tiny import tiny_dataset, tiny_tokenizer, vowel_reward
 
@@ -259,12 +259,21 @@ def test_resume_from_a_checkpoint_that_does_not_fit(
         trainer.train(resume_from_checkpoint=True)
 
 
-def test_deepspeed_is_refused(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = make()
-    state = trainer.accelerator.state
-    monkeypatch.setattr(state, "distributed_type", DistributedType.DEEPSPEED)
-    with pytest.raises(ValueError, match="cannot run under DeepSpeed"):
-        refuse_unsupported(trainer)
+def test_a_deepspeed_config_is_checked_before_a_model_is_loaded(
+    make_config: Callable[..., Any],
+) -> None:
+    args = make_config()
+    config = HfDeepSpeedConfig({"zero_optimization": {"stage": 0}})
+    args.deepspeed_plugin = SimpleNamespace(hf_ds_config=config)
+    with pytest.raises(ValueError, match="ZeRO stage 0"):
+        PGPOTrainer("no model", vowel_reward, args, tiny_dataset())
+
+
+def test_a_second_run_of_a_deepspeed_engine_is_refused(make: Callable[..., Any]) -> None:
+    trainer: Any = make()
+    trainer.is_deepspeed_enabled, trainer.deepspeed = True, object()
+    with pytest.raises(ValueError, match="engine is made already"):
+        trainer.train()
 
 
 def test_a_parallelism_config_is_refused(
