@@ -148,7 +148,8 @@ def test_everything_depends_one_way() -> None:
     rooms = [
         *("extras", "versions", "threads", "machine", "optimizers", "sharding", "reading"),
         *("question", "splits", "rows", "rewards", "models"),
-        *("loss", "isomers", "data", "trl", "pgpo", "iga", "evaluate", "cli", "demo"),
+        *("loss", "isomers", "data", "trl", "pgpo", "iga", "memory", "evaluate"),
+        *("cli", "demo"),
     ]
     here = {path.stem for path in PACKAGE.iterdir() if path.name != "__pycache__"}
     assert {name for name in here if name[0] not in "_."} - {"py"} == set(rooms)

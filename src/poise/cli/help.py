@@ -29,6 +29,8 @@ USUAL = {
     "resume_from_checkpoint": "'true' goes on with the run in output_dir.",
     "seed": "Of everything random.",
     "num_processes": "Processes, a GPU each, or all on the CPU where there is none.",
+    "accelerate_config": "A file as `accelerate config` writes it, for FSDP2, DeepSpeed or several "
+    "nodes; examples/engines/ has some.",
 }
 _ROLLOUTS = {
     "num_generations": "Rollouts of a question.",

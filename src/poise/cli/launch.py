@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import subprocess
-from typing import Any
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
+from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 from accelerate.commands.launch import launch_command, launch_command_parser
+from accelerate.utils import DistributedType
 from trl.cli.accelerate_config import resolve_accelerate_config_argument
 
 from ..threads import use_free_cores
 from .arguments import CommandParser
+
+_CONFIG = "--accelerate_config"
+# Parts of a configuration file that say how an engine works, and what their keys begin with where
+# the launcher's flags do.
+_SECTIONS = {"deepspeed_config": "", "fsdp_config": "fsdp_"}
 
 
 def parse(parser: CommandParser, argv: list[str]) -> tuple[list[Any], list[str]]:
@@ -30,7 +41,7 @@ def parse(parser: CommandParser, argv: list[str]) -> tuple[list[Any], list[str]]
     *parsed, flags = parser.parse_args_and_config(argv, return_remaining_strings=True)
     if flags:
         options = {
-            "--accelerate_config",
+            _CONFIG,
             *(
                 name
                 for action in launch_command_parser()._actions
@@ -55,17 +66,25 @@ def launch(module: str, launch_flags: list[str], argv: list[str], is_on_cpu: boo
     """Runs `python -m module argv` under accelerate, as `trl` does; returns the exit status.
 
     Args:
-        launch_flags: what `accelerate launch` understands, and `--accelerate_config NAME` for one
-            of the configurations that TRL ships.
+        launch_flags: what `accelerate launch` understands, and `--accelerate_config` with a file,
+            or the name of a configuration that TRL ships.
         is_on_cpu: whether the processes leave accelerators alone.
 
     Raises:
-        ValueError: fewer processes than one, or more than there are accelerators.
+        ValueError: what the launcher would do otherwise than it is asked to: see `engine_of`, and
+            `_check_engine`.
     """
-    flags = resolve_accelerate_config_argument(launch_flags)
-    arguments = launch_command_parser().parse_args([*flags, "--module", module, *argv])
-    _check_processes(arguments, is_on_cpu or arguments.cpu)
-    use_free_cores(arguments.num_processes or 1)
+    arguments = parse_flags([*launch_flags, "--module", module, *argv])
+    engine = engine_of(arguments)
+    there = torch.accelerator.device_count()
+    is_on_cpu = is_on_cpu or arguments.cpu or not there
+    _check_engine(engine, 0 if is_on_cpu else there)
+    if engine.kind == "ddp" and engine.processes and engine.processes > 1 and is_on_cpu:
+        # The launcher for several GPUs starts any processes, where accelerate's own for CPUs starts
+        # one without a word; what they use they decide themselves.
+        arguments.cpu, arguments.multi_gpu = False, True
+        arguments.training_script_args += ["--use_cpu", "true"]
+    use_free_cores(engine.here or 1)
     try:
         launch_command(arguments)
     except subprocess.CalledProcessError as error:  # the child has said what was wrong
@@ -73,20 +92,164 @@ def launch(module: str, launch_flags: list[str], argv: list[str], is_on_cpu: boo
     return 0
 
 
-def _check_processes(arguments: Any, is_on_cpu: bool) -> None:
-    """Starts several processes on CPUs too, where accelerate starts one without a word."""
-    processes = arguments.num_processes
-    if processes is None:
-        return
-    if processes < 1:
-        raise ValueError(f"--num_processes: expected at least 1, found {processes}")
-    there = torch.accelerator.device_count()
-    if processes > 1 and is_on_cpu:
-        # The launcher for several GPUs starts any processes; what they use they decide themselves.
-        arguments.cpu, arguments.multi_gpu = False, True
-        arguments.training_script_args += ["--use_cpu", "true"]
-    elif processes > there > 0 and (arguments.num_machines or 1) == 1:
+@dataclass(frozen=True)
+class Engine:
+    """What processes do with a model.
+
+    Args:
+        kind: "ddp", "fsdp1", "fsdp2", "zero0" to "zero3", or accelerate's own name of another.
+        processes: on all machines; None where nobody says.
+        machines: how many.
+        offloads: whether a part of it lies in the CPU's memory.
+    """
+
+    kind: str
+    processes: int | None
+    machines: int = 1
+    offloads: bool = False
+
+    @property
+    def here(self) -> int | None:
+        """Processes of each machine."""
+        return None if self.processes is None else self.processes // self.machines
+
+
+def engine_of(arguments: Any) -> Engine:
+    """What flags and configuration file ask for, the flags first, as accelerate takes them.
+
+    Args:
+        arguments: of `accelerate launch`, as its parser makes them; what the file says of the
+            engine is put in.
+
+    Raises:
+        ValueError: a configuration file that is not there or cannot be read, an unknown key in it.
+    """
+    file = _read_config(arguments)
+    kinds = {
+        DistributedType.DEEPSPEED: arguments.use_deepspeed,
+        DistributedType.FSDP: arguments.use_fsdp,
+        DistributedType.MULTI_GPU: arguments.multi_gpu,
+        DistributedType.XLA: arguments.tpu,
+        DistributedType.MEGATRON_LM: arguments.use_megatron_lm,
+    }
+    named = next((kind for kind, flag in kinds.items() if flag), None)
+    kind = file.distributed_type if named is None and file is not None else named
+    settings = vars(arguments) | _engine_settings(arguments, file)
+    processes, machines = (
+        _first(getattr(arguments, name), getattr(file, name, None))
+        for name in ("num_processes", "num_machines")
+    )
+    offloads = [settings["offload_optimizer_device"], settings["offload_param_device"]]
+    if kind == DistributedType.DEEPSPEED:
+        name = f"zero{_first(settings['zero_stage'], 2)}"
+        does_offload = any(place not in (None, "none") for place in offloads)
+    elif kind == DistributedType.FSDP:
+        name = f"fsdp{settings['fsdp_version']}"
+        does_offload = str(settings["fsdp_offload_params"]).lower() == "true"
+    else:
+        plain = (None, DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+        name, does_offload = "ddp" if kind in plain else str(kind.value).lower(), False
+    return Engine(name, processes, machines or 1, does_offload)
+
+
+def parse_flags(flags: list[str]) -> Any:
+    """The launcher's arguments.
+
+    Raises:
+        ValueError: a value of the wrong type, `--accelerate_config` without a file or with an
+            unknown name.
+    """
+    words: list[str] = []
+    for word in flags:
+        words += word.split("=", 1) if word.startswith(f"{_CONFIG}=") else [word]
+    parser = launch_command_parser()
+    parser.error = _refuse
+    try:
+        return parser.parse_args(resolve_accelerate_config_argument(words))
+    except ValueError as error:
+        raise ValueError(f"accelerate's launcher: {error}") from None
+
+
+def _refuse(message: str) -> NoReturn:
+    """Instead of printing the launcher's usage, of two hundred lines, and leaving."""
+    raise ValueError(message)
+
+
+def _read_config(arguments: Any) -> Any:
+    """The configuration file's object, or None: of the one that is named, else accelerate's own."""
+    file = arguments.config_file
+    if file is None and not Path(default_config_file).is_file():
+        return None
+    try:
+        config = load_config_from_file(file)
+    except Exception as error:  # accelerate's, YAML's, or of a value's type
+        reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"--num_processes: expected at most {there}, the accelerators of this machine, found "
-            f"{processes}; --use_cpu true runs them on the CPU"
+            f"{file or default_config_file}: expected a configuration as `accelerate config` "
+            f"writes it: {reason}"
+        ) from None
+    for section, prefix in _SECTIONS.items():
+        for key in getattr(config, section):
+            # Accelerate takes any key, and does nothing with one that it does not know.
+            name = key if key.startswith(prefix) else prefix + key
+            if name not in vars(arguments):
+                near = difflib.get_close_matches(name, vars(arguments), n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{file}: {section} has an unknown key {key!r}{hint}")
+    return config
+
+
+def _engine_settings(arguments: Any, file: Any) -> dict[str, Any]:
+    """The file's settings of the engine, as flags that the command line does not give."""
+    given = getattr(arguments, "nondefault", set())
+    found = {}
+    for section, prefix in _SECTIONS.items():
+        for key, value in (getattr(file, section, None) or {}).items():
+            name = key if key.startswith(prefix) else prefix + key
+            if name not in given:
+                found[name] = value
+    return found
+
+
+def _first(flag: Any, other: Any) -> Any:
+    return other if flag is None else flag
+
+
+def _check_engine(engine: Engine, accelerators: int) -> None:
+    """Refuses what this machine cannot start.
+
+    Args:
+        engine: what is asked for.
+        accelerators: of this machine, 0 on the CPU.
+
+    Raises:
+        ValueError: fewer processes than one, or more than there are accelerators; an engine that
+            needs accelerators where there are none, or that is not installed.
+    """
+    processes = engine.processes
+    if processes is not None and processes < 1:
+        raise ValueError(f"--num_processes: expected at least 1, found {processes}")
+    if processes is not None and processes % engine.machines:
+        raise ValueError(
+            f"--num_processes: expected those of all machines, a multiple of --num_machines "
+            f"{engine.machines}, found {processes}"
+        )
+    if engine.kind == "fsdp1":
+        raise ValueError(
+            "fsdp_version: expected 2, found 1, which Poise's trainers do not run under; set "
+            "fsdp_version to 2 (examples/engines/fsdp2.yaml)"
+        )
+    if not accelerators and engine.kind.startswith(("fsdp", "zero")):
+        raise ValueError(
+            f"{engine.kind}: expected accelerators, found the CPU alone, on which accelerate runs "
+            "plain data parallelism in its place or fails; leave its flags or its configuration "
+            "file out (--num_processes N alone starts N processes on the CPU)"
+        )
+    if engine.kind.startswith("zero") and find_spec("deepspeed") is None:
+        raise ValueError(f"{engine.kind}: deepspeed is not installed; run pip install deepspeed")
+    here = engine.here
+    if here is not None and here > accelerators > 0:
+        raise ValueError(
+            f"--num_processes: expected at most {accelerators} a machine, its accelerators, found "
+            f"{here}; --use_cpu true runs them on the CPU"
         )

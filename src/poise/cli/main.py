@@ -34,6 +34,10 @@ COMMANDS = {
         "measure a model's accuracy with intervals, before and after training",
         "poise.cli.eval:main",
     ),
+    "memory": (
+        "count what a training run needs on each GPU, before it is started",
+        "poise.cli.memory:main",
+    ),
     "report": ("write one HTML page about training runs", "poise.cli.report:main"),
     "isomers": ("generate, build, validate and show logical isomer sets", "poise.cli.isomers:main"),
 }

@@ -34,7 +34,7 @@ def test_help_names_every_command(flag: str, capsys: pytest.CaptureFixture[str])
     assert main([flag]) == 0
     printed = capsys.readouterr().out
     assert all(f"\n  {name} " in printed for name in COMMANDS)
-    assert set(COMMANDS) == {"demo", "pgpo", "iga", "eval", "report", "isomers"}
+    assert set(COMMANDS) == {"demo", "pgpo", "iga", "eval", "memory", "report", "isomers"}
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +90,7 @@ def test_help_names_each_argument_of_our_own_without_torch(command: str) -> None
     known = {
         flag.removeprefix("--") for a in module.make_parser()._actions for flag in a.option_strings
     }
-    assert named - {"num_processes"} <= known
+    assert named - {"num_processes", "accelerate_config"} <= known
     assert f"poise {command} --help-all" in done.stdout
 
 

@@ -1,0 +1,387 @@
+"""What a training run keeps on each GPU, counted before it starts.
+
+Model, adapters, teacher and the optimizer's state are made on the meta device, where tensors have
+shapes and no memory, by what makes them in a run; what an engine leaves of each on a rank is
+counted tensor by tensor. What lives for a part of a step alone is counted by shapes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, Trainer
+
+from .iga.adapters import find_adapters
+from .loss.tiled import default_tile_tokens
+from .pgpo.teacher import EMATeacher, add_teacher_adapter, copy_as_teacher
+
+ALWAYS, ROLLOUTS, TRAINING = "always", "rollouts", "training"
+_ALL = frozenset({"weights", "gradients", "optimizer", "teacher"})
+# Engine -> what it leaves a share of on each rank.
+SHARDED: dict[str, frozenset[str]] = {
+    "ddp": frozenset(),
+    "zero0": frozenset(),
+    "zero1": frozenset({"optimizer"}),
+    "zero2": frozenset({"optimizer", "gradients"}),
+    "zero3": _ALL,
+    "fsdp2": _ALL,
+}
+# Tensors of a tile's tokens x vocabulary, and of TRL's losses all tokens x vocabulary, in float32,
+# that live at the peak: benchmarks/loss_memory.py counts them.
+_TILES, _TRL, _TRL_TOPK = 10, 14, 6
+_LIVE = 1_000_000_000  # DeepSpeed's stage3_max_live_parameters
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that takes memory on each GPU.
+
+    Args:
+        name: what it is.
+        bytes: how much, of the rank that has most.
+        when: "always", while "rollouts" are made, or in "training" passes.
+    """
+
+    name: str
+    bytes: int
+    when: str = ALWAYS
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a run's tensors lie.
+
+    Args:
+        engine: a key of `SHARDED`.
+        ranks: one or more.
+        compute: in what products are, the model's own precision or autocast's.
+
+    Raises:
+        ValueError: an unknown engine, no rank.
+    """
+
+    engine: str = "ddp"
+    ranks: int = 1
+    compute: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        if self.engine not in SHARDED:
+            raise ValueError(f"engine: expected one of {', '.join(SHARDED)}, found {self.engine!r}")
+        if self.ranks < 1:
+            raise ValueError(f"ranks: expected 1 or more, found {self.ranks}")
+
+    def share(self, tensor: Tensor, of: str) -> int:
+        """Bytes of a tensor on the rank that has most: FSDP2 deals out rows, ZeRO elements."""
+        if of not in SHARDED[self.engine] or tensor.ndim == 0:
+            return size(tensor)
+        if self.engine == "fsdp2":
+            return size(tensor[: math.ceil(len(tensor) / self.ranks)])
+        return math.ceil(tensor.numel() / self.ranks) * tensor.element_size()
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether products have another precision than float32."""
+        return self.compute != torch.float32
+
+
+def size(tensor: Tensor) -> int:
+    """Bytes of its elements."""
+    return tensor.numel() * tensor.element_size()
+
+
+def meta_model(path: str, dtype: torch.dtype, peft_config: Any = None) -> Any:
+    """The model of a configuration, its adapters put on, on the meta device.
+
+    Args:
+        path: a folder with config.json, or a hub id.
+        dtype: of its weights.
+        peft_config: of PEFT, or None.
+    """
+    config = AutoConfig.from_pretrained(path)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return model if peft_config is None else PeftModel(model, peft_config)
+
+
+# What stays.
+
+
+def states(model: Any, args: Any, layout: Layout) -> list[Part]:
+    """Weights, gradients, optimizer: what the engine makes of a model that is loaded.
+
+    Args:
+        model: on the meta device; it is changed as the engine changes it.
+        args: the trainer's.
+        layout: where things lie.
+    """
+    masters = _prepare(model, layout)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    weights = sum(layout.share(p, "weights") for p in model.parameters())
+    buffers = sum(map(size, model.buffers()))
+    parts = [
+        Part("weights", weights + buffers),
+        Part("gradients", sum(layout.share(p, "gradients") for p in trained)),
+    ]
+    if masters:
+        kept = sum(layout.share(p, "optimizer") for p in masters)
+        parts.append(Part("float32 masters", kept))
+    moments = optimizer_states(masters or trained, args)
+    name = f"optimizer's state ({getattr(args.optim, 'value', args.optim)})"
+    parts.append(Part(name, sum(layout.share(state, "optimizer") for state in moments)))
+    if layout.engine == "ddp" and layout.ranks > 1:
+        parts.append(Part("DDP's buckets, as large as the gradients", sum(map(size, trained))))
+    return [*parts, _copies(model, layout)]
+
+
+def _prepare(model: Any, layout: Layout) -> list[nn.Parameter]:
+    """Casts weights as the engine does; returns masters that it keeps beside them."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if layout.engine == "fsdp2" and layout.is_mixed:
+        for param in trained:
+            param.data = param.data.float()
+    if not layout.engine.startswith("zero"):
+        return []
+    # DeepSpeed: the model in the precision of products, and the optimizer's own float32 weights.
+    model.to(layout.compute)
+    return [nn.Parameter(torch.empty_like(p, dtype=torch.float32)) for p in trained]
+
+
+def optimizer_states(params: Sequence[nn.Parameter], args: Any) -> Iterator[Tensor]:
+    """What the optimizer of these arguments keeps after a step on these parameters.
+
+    Raises:
+        ValueError: one that does not run on the meta device.
+    """
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(args)
+    settings.pop("fused", None)  # not there on meta; it keeps the same
+    optimizer = kind(params, **settings)
+    for param in params:
+        param.grad = torch.empty_like(param)
+    try:
+        optimizer.step()
+    except Exception as error:
+        raise ValueError(
+            f"optim={args.optim!r} cannot be counted: {kind.__name__} takes no step on tensors "
+            f"without memory ({error}); count with adamw_torch"
+        ) from error
+    finally:
+        for param in params:
+            param.grad = None
+    for state in optimizer.state.values():
+        yield from (value for value in state.values() if isinstance(value, Tensor))
+
+
+def _copies(model: Any, layout: Layout) -> Part:
+    """Autocast keeps a cast of each trained weight of a product until its context ends."""
+    weights = {
+        module.weight
+        for module in model.modules()
+        if isinstance(module, nn.Linear) and module.weight.requires_grad
+    }
+    is_cast = layout.engine == "ddp" and layout.is_mixed
+    wide = [w for w in weights if w.dtype == torch.float32] if is_cast else []
+    return Part("autocast's copies of trained weights", layout.compute.itemsize * _numbers(wide))
+
+
+def teacher_states(model: Any, args: Any, layout: Layout) -> list[Part]:
+    """The teacher of PGPO's arguments, as `TeacherMixin` makes it; before `states`.
+
+    Args:
+        model: on the meta device; an adapter may be put on it.
+        args: a PGPOConfig.
+        layout: where things lie.
+    """
+    kind, is_lora = args.teacher_model_kind, isinstance(model, PeftModel)
+    changes = kind == "ema" or args.teacher_refresh != "never"
+    if kind == "live" or (is_lora and not changes):
+        return []
+    if is_lora:
+        add_teacher_adapter(model, from_student=args.teacher_from_student)
+        return []  # counted with the weights
+    copy = copy_as_teacher(model)
+    teacher: Any = None
+    if kind == "ema":
+        teacher = EMATeacher(model, copy, args.teacher_update_rate, args.teacher_sync_steps)
+    weights = sum(layout.share(p, "teacher") for p in copy.parameters())
+    averages = [] if teacher is None else teacher._averages.values()
+    return [
+        Part("teacher", weights + sum(map(size, copy.buffers()))),
+        Part("teacher's float32 averages", sum(layout.share(a, "teacher") for a in averages)),
+    ]
+
+
+def gathered(model: Any, layout: Layout, has_teacher: bool) -> list[Part]:
+    """What an engine that shards weights holds whole at a time."""
+    numbers = [p.numel() for p in model.parameters()]
+    width = layout.compute.itemsize
+    if layout.engine == "zero3":
+        name = f"gathered weights, at most {_LIVE:,}"
+        return [Part(name, width * min(_LIVE, sum(numbers)))]
+    if layout.engine != "fsdp2" or layout.ranks == 1:
+        return []
+    layer = max(_numbers(layer.parameters()) for layer in _layers(model))
+    ends = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
+    parts = [
+        Part("gathered: two layers, embeddings and head", width * (2 * layer + _numbers(ends)))
+    ]
+    if has_teacher:
+        head = model.get_output_embeddings().weight
+        parts.append(Part("gathered: the teacher's head", width * head.numel(), TRAINING))
+    if any(param.requires_grad for param in ends):
+        own = width * (layer + _numbers(ends))
+        parts.append(Part("gradients of a layer, embeddings and head", own, TRAINING))
+    return parts
+
+
+# What lives for a part of a step.
+
+
+def distillation(model: Any, args: Any, layout: Layout) -> list[Part]:
+    """The tensors of PGPO's loss of one micro-batch."""
+    head = model.get_output_embeddings().weight
+    vocabulary, width = head.shape
+    tokens = args.per_device_train_batch_size * args.max_completion_length
+    states_ = tokens * width * layout.compute.itemsize
+    if not args.tiled_loss:
+        tensors = _TRL if args.distillation_mode == "full_logits" else _TRL_TOPK
+        name = f"TRL's loss: {tensors} tensors of tokens x vocabulary"
+        return [Part(name, tensors * tokens * vocabulary * 4, TRAINING)]
+    tile = min(tokens, args.loss_tile_tokens or default_tile_tokens(vocabulary, width, "cuda"))
+    parts = [
+        Part("hidden states of student and teacher, a gradient", 3 * states_, TRAINING),
+        Part(f"the loss's tiles of {tile} tokens", _TILES * tile * vocabulary * 4, TRAINING),
+    ]
+    if head.requires_grad:
+        parts.append(Part("the head's gradient in float32", 4 * head.numel(), TRAINING))
+    return parts
+
+
+def rollouts(model: Any, args: Any, layout: Layout) -> list[Part]:
+    """Keys and values of the rollouts, all of a generation batch at a time, and their logits."""
+    if args.use_vllm:
+        share = f"{args.vllm_gpu_memory_utilization:.0%} of the GPU, vllm_gpu_memory_utilization"
+        return [Part(f"vLLM, not counted: {share}", 0, ROLLOUTS)]
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rows = args.per_device_train_batch_size * args.steps_per_generation
+    tokens = rows * ((args.max_prompt_length or 0) + args.max_completion_length)
+    token = 2 * config.num_hidden_layers * heads * width * layout.compute.itemsize
+    name = f"keys and values of {rows} rollouts"
+    return [
+        Part(name, tokens * token, ROLLOUTS),
+        Part("their logits", 2 * rows * config.vocab_size * 4, ROLLOUTS),
+    ]
+
+
+def activations(model: Any, args: Any, layout: Layout, rows: int, tokens: int) -> list[Part]:
+    """What layers save for the backward of a micro-batch of rows x tokens.
+
+    Counted in a forward pass on the meta device, with attention that saves no square matrix.
+    """
+    config = model.config.get_text_config()
+    count = config.num_hidden_layers
+    try:
+        total = _saved_by_layers(model, layout.compute, rows, tokens)
+    except (NotImplementedError, RuntimeError) as error:
+        return [Part(f"activations, not counted: {str(error).splitlines()[0]}", 0, TRAINING)]
+    if not args.gradient_checkpointing:
+        return [Part(f"what {count} layers save", total, TRAINING)]
+    inputs = count * rows * tokens * config.hidden_size * layout.compute.itemsize
+    return [
+        Part(f"inputs of {count} layers (gradient_checkpointing)", inputs, TRAINING),
+        Part("what one layer saves", total // count, TRAINING),
+    ]
+
+
+def _saved_by_layers(model: Any, dtype: torch.dtype, rows: int, tokens: int) -> int:
+    """Bytes of the storages that autograd saves in a forward pass, each once."""
+    saved: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.setdefault(tensor.untyped_storage()._cdata, tensor)
+        return tensor
+
+    causal = model.get_base_model() if isinstance(model, PeftModel) else model
+    AttentionInterface.register(_ATTENTION, _flash_attention)
+    causal.set_attn_implementation(_ATTENTION)
+    given = list(model.parameters())
+    before = [param.data for param in given]
+    for param in given:
+        param.data = param.data.to(dtype)
+    try:
+        ids = torch.zeros((rows, tokens), dtype=torch.long, device="meta")
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            causal.base_model.train()(input_ids=ids, use_cache=False)
+        for tensor in [*given, *model.buffers()]:
+            saved.pop(tensor.untyped_storage()._cdata, None)
+        return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+    finally:
+        for param, data in zip(given, before, strict=True):
+            param.data = data
+
+
+_ATTENTION = "poise_memory"
+
+
+def _flash_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any
+) -> tuple[Tensor, None]:
+    """Saves queries, keys, values, outputs and a number a row, as kernels without a square do."""
+    output = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, True)[0]
+    return output.transpose(1, 2), None
+
+
+def domain_gradients(model: Any, args: Any, domains: int) -> list[Part]:
+    """What IGA's spaces keep of K domains."""
+    adapters = find_adapters(model)
+    factors = sum(a.down.weight.numel() + a.up.weight.numel() for a in adapters)
+    if args.iga_method == "erm":
+        return []
+    if args.iga_method != "iga" or args.iga_space == "factor":
+        times = 1
+        if args.iga_method == "iga" and args.iga_applied_to == "update":
+            times = 2  # running sums as well
+        return [Part(f"gradients of {domains} domains", times * domains * factors * 4)]
+    if args.iga_space == "direction":
+        numbers = 0
+        for adapter in adapters:
+            inputs, outputs = adapter.down.weight.shape[1], adapter.up.weight.shape[0]
+            directions = 2 * (domains - 1)
+            numbers += 2 * 2 * domains * (inputs + 1) + directions * (inputs + outputs)
+        return [Part(f"input sums and directions of {domains} domains", 4 * numbers)]
+    largest = max(a.down.weight.shape[1] * a.up.weight.shape[0] for a in adapters)
+    return [
+        Part(
+            f"{domains} gradients of one layer, mean, variance and tile",
+            (domains + 3) * largest * 4,
+            TRAINING,
+        )
+    ]
+
+
+def _layers(model: Any) -> list[nn.Module]:
+    """The repeated blocks: what FSDP2 makes units of."""
+    causal = model.get_base_model() if isinstance(model, PeftModel) else model
+    names = causal._no_split_modules or ()
+    found = [m for m in causal.modules() if type(m).__name__ in names]
+    return found or [causal]
+
+
+def _numbers(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def peak(parts: Iterable[Part]) -> int:
+    """Bytes of what is there always, and of the phase that takes more."""
+    total = dict.fromkeys((ALWAYS, ROLLOUTS, TRAINING), 0)
+    for part in parts:
+        total[part.when] += part.bytes
+    return total[ALWAYS] + max(total[ROLLOUTS], total[TRAINING])
