@@ -11,6 +11,7 @@ EXTRAS = {
     "eval": ("numpy", "scipy", "matplotlib", "jinja2"),
     "build": ("openai",),
     "bench": ("filelock", "statsmodels"),
+    "vllm": ("vllm",),
 }
 
 

@@ -203,7 +203,8 @@ def teacher_states(model: Any, args: Any, layout: Layout) -> list[Part]:
     if kind == "live" or (is_lora and not changes):
         return []
     if is_lora:
-        add_teacher_adapter(model, from_student=args.teacher_from_student)
+        with torch.device("meta"):
+            add_teacher_adapter(model, from_student=args.teacher_from_student)
         return []  # counted with the weights
     copy = copy_as_teacher(model)
     teacher: Any = None

@@ -56,14 +56,14 @@ def count(argv: Sequence[str]) -> tuple[list[Part], Layout]:
     """
     method, *words = argv
     if method not in ("pgpo", "iga"):
-        raise ValueError(f"memory: expected pgpo or iga, found {method!r}")
+        raise ValueError(f"expected pgpo or iga, found {method!r}")
     # What this machine is quick in says nothing of the one that is to train.
     logging.getLogger("poise.machine").setLevel(logging.ERROR)
     parser = pgpo.make_parser() if method == "pgpo" else iga.make_parser(words)
     parser.set_defaults(bf16=True)
     (script, config, named), flags = launch.parse(parser, parser.with_new_names(words))
     if named.load_in_4bit or named.load_in_8bit:
-        raise ValueError("memory: expected a base that is not quantised, which alone is counted")
+        raise ValueError("expected a base that is not quantised, which alone is counted")
     layout = _layout(launch.engine_of(launch.parse_flags([*flags, "--module", method])), config)
     add_model_arguments(config, named)
     dtype = getattr(torch, config.model_init_kwargs["dtype"])
@@ -79,7 +79,7 @@ def count(argv: Sequence[str]) -> tuple[list[Part], Layout]:
 def _layout(engine: launch.Engine, config: Any) -> Layout:
     if engine.offloads:
         raise ValueError(
-            "memory: expected everything on the GPU, found an engine that keeps a part of it in "
+            "expected everything on the GPU, found an engine that keeps a part of it in "
             "the CPU's memory (offload), which is not counted"
         )
     compute = torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else torch.float32
@@ -91,9 +91,7 @@ def _domains(script: Any, config: Any) -> int:
         return len(config.iga_domains)
     if iga._is_generated(script.dataset_name):
         return len(TRAIN_DOMAINS)
-    raise ValueError(
-        "memory: expected the domains, of which gradients are kept; name --iga_domains"
-    )
+    raise ValueError("expected the domains that IGA compares; name them by --iga_domains")
 
 
 def _of_pgpo(model: Any, config: Any, layout: Layout) -> list[Part]:
@@ -113,7 +111,7 @@ def _of_pgpo(model: Any, config: Any, layout: Layout) -> list[Part]:
 def _of_iga(model: Any, config: Any, layout: Layout, domains: int) -> list[Part]:
     rows, length = config.per_device_train_batch_size, config.max_length
     if length is None:
-        raise ValueError("memory: expected --max_length, the longest sequence, found none")
+        raise ValueError("expected --max_length, the longest sequence, found none")
     return [
         *memory.states(model, config, layout),
         *memory.domain_gradients(model, config, domains),

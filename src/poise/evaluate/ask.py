@@ -156,11 +156,12 @@ def ask_questions(
     batch_size: int = 64,
     label: str = "evaluating",
     tell: Callable[[int, int], None] | None = None,
+    draw: Draw | None = None,
 ) -> None:
     """Sample all questions that the records lack, batch by batch, with a progress bar.
 
     Args:
-        model: As `complete` takes it.
+        model: As `draw` takes it.
         tokenizer: Its tokenizer.
         questions: From `prepare`.
         writer: Open records; what they hold is skipped.
@@ -170,6 +171,7 @@ def ask_questions(
         batch_size: Most completions in flight at a time.
         label: What the progress bar says.
         tell: Is called with how many of how many questions have been answered.
+        draw: `complete`, or another of its signature.
 
     Raises:
         ValueError: The records hold a question of this id with another prompt, or batch_size is
@@ -184,6 +186,7 @@ def ask_questions(
                 "the questions have changed: choose another output folder, or overwrite it "
                 "(--overwrite)"
             )
+    draw = draw or complete
     batches = _batches(questions, max(1, batch_size // sampling.k), batch_size)
     progress = tqdm(
         total=len(questions), initial=len(writer.done), desc=label, unit="question", leave=False
@@ -196,7 +199,7 @@ def ask_questions(
             with _seeded(seed, batch):
                 prompts = [question.tokens for question in batch]
                 # A batch smaller than k splits the samples of one question.
-                sampled = complete(model, tokenizer, prompts, sampling, most_rows=batch_size)
+                sampled = draw(model, tokenizer, prompts, sampling, most_rows=batch_size)
             records = [
                 _record(question, completions, score)
                 for question, completions in zip(batch, sampled, strict=True)
@@ -239,6 +242,9 @@ class Completion:
     text: str
     length: int
     finished: bool
+
+
+Draw = Callable[..., list[list[Completion]]]
 
 
 def _record(question: Prepared, completions: Sequence[Completion], score: Score) -> QuestionRecord:
@@ -302,7 +308,7 @@ def complete(
             **{CACHE: None if read is None else repeated(read, k, not is_last)},
         )
         for row, tokens in enumerate(output[:, ids.shape[1] :].tolist()):
-            completions[row // k].append(_completion(tokens, tokenizer, ends, sampling))
+            completions[row // k].append(completion_of(tokens, tokenizer, ends, sampling))
     return completions
 
 
@@ -338,9 +344,10 @@ def _stop_criteria(tokenizer: Any, stop: tuple[str, ...]) -> StoppingCriteriaLis
     return StoppingCriteriaList([StopStringCriteria(tokenizer, list(stop))] if stop else [])
 
 
-def _completion(
+def completion_of(
     tokens: list[int], tokenizer: Any, ends: Sequence[int], sampling: Sampling
 ) -> Completion:
+    """Sampled tokens as text, cut before the first end and the first stop."""
     length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
     text = tokenizer.decode(tokens[:length], skip_special_tokens=True)
     cuts = [place for stop in sampling.stop if (place := text.find(stop)) >= 0]

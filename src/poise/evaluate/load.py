@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from ..models import fold_output_head, resolve_model
 
-_ADAPTER = "adapter_config.json"
-_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def find_target(name: str | None, *, adapter: str | None = None, base: str | Non
     if adapter is not None:
         if (found := _find_adapter(Path(adapter))) is None:
             raise FileNotFoundError(
-                f"adapter: expected a folder with {_ADAPTER} at {adapter}, found none"
+                f"adapter: expected a folder with {ADAPTER} at {adapter}, found none"
             )
         return Target(resolve_model(name or _base_of(found)), str(found), _label(adapter))
     if name is None:
@@ -74,17 +74,17 @@ def find_target(name: str | None, *, adapter: str | None = None, base: str | Non
 def _find_adapter(folder: Path) -> Path | None:
     """The adapter in a folder or in its ``adapter`` subfolder, or None."""
     places = (folder, folder / "adapter")
-    return next((place for place in places if (place / _ADAPTER).is_file()), None)
+    return next((place for place in places if (place / ADAPTER).is_file()), None)
 
 
 def _base_of(adapter: Path) -> str:
     """The base model that an adapter names."""
     try:
-        name = json.loads((adapter / _ADAPTER).read_text()).get("base_model_name_or_path")
+        name = json.loads((adapter / ADAPTER).read_text()).get("base_model_name_or_path")
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"{adapter / _ADAPTER}: expected a JSON object: {error}") from error
+        raise ValueError(f"{adapter / ADAPTER}: expected a JSON object: {error}") from error
     if not name:
-        raise ValueError(f"{adapter / _ADAPTER} names no base model; give it with --model")
+        raise ValueError(f"{adapter / ADAPTER} names no base model; give it with --model")
     return str(name)
 
 
@@ -118,8 +118,8 @@ def check_target(target: Target) -> None:
         AutoConfig.from_pretrained(target.model, trust_remote_code=False)
     except OSError as error:
         raise _cannot_be_loaded(target, error) from error
-    if target.adapter is not None and not (Path(target.adapter) / _ADAPTER_WEIGHTS).is_file():
-        raise ValueError(f"adapter {target.adapter}: expected {_ADAPTER_WEIGHTS}, found none")
+    if target.adapter is not None and not (Path(target.adapter) / ADAPTER_WEIGHTS).is_file():
+        raise ValueError(f"adapter {target.adapter}: expected {ADAPTER_WEIGHTS}, found none")
 
 
 def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
@@ -165,7 +165,7 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
     try:
-        _resize_vocabulary(model, adapter / _ADAPTER_WEIGHTS)
+        _resize_vocabulary(model, adapter / ADAPTER_WEIGHTS)
         return PeftModel.from_pretrained(model, str(adapter))
     except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
