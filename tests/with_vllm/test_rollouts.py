@@ -22,3 +22,6 @@ def test_after_training_vllms_greedy_tokens_are_the_students(kind: str, tmp_path
     tokens = json.loads((tmp_path / "tokens.json").read_text())
     assert tokens["vllm"] == tokens["student"]
     assert tokens["student"] != tokens["before"]  # else the comparison would say nothing
+    # In float32 vLLM's probabilities are the trainer's, so that its rollouts weigh one.
+    assert len(tokens["apart"]) == 3
+    assert 0 < max(tokens["apart"]) < 1e-5

@@ -91,8 +91,10 @@ def main(kind: str, folder: Path) -> None:
         peft_config=LoraConfig(**LORA) if kind == "lora" else None,
     )
     prompts = trainer.processing_class(list(data["prompt"]))["input_ids"]
-    result = {"before": students_tokens(trainer, prompts)}
+    result: dict[str, Any] = {"before": students_tokens(trainer, prompts)}
     trainer.train()
+    apart = [log.get("pgpo/sampler_log_ratio") for log in trainer.state.log_history]
+    result["apart"] = [value for value in apart if value is not None]
     trainer.vllm_generation.sync_weights()
     result["student"] = students_tokens(trainer, prompts)
     result["vllm"] = vllms_tokens(trainer, prompts)

@@ -93,7 +93,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     `teacher_refresh_at`, `teacher_refresh_window` (see [`poise.pgpo.teacher`]).
 
     Fixes of TRL, each on its own switch: `exact_resume`, `teacher_from_student`,
-    `random_demonstration`, `max_resamples`, `normalize_by_distilled`, `skip_nonfinite_steps`,
+    `random_demonstration`, `vllm_importance_sampling_correction`, `max_resamples`,
+    `normalize_by_distilled`, `skip_nonfinite_steps`,
     `max_nonfinite_steps`, `collapse_warning`, `check_rewards`.
 
     Raises:
@@ -242,6 +243,13 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         False,
         "Read the prompt of a group, and what all prompts begin with, once, for rollouts by "
         "transformers and by the teacher. Values are the same up to rounding.",
+    )
+    vllm_importance_sampling_correction: bool = _option(
+        True,
+        "With use_vllm: weigh tokens by the ratio of the policy's probability to vLLM's, which "
+        "rounds otherwise (distillation_is_clip and epsilon bound it). False is TRL's SDPO: vLLM's "
+        "rollouts count as the policy's own. A server has to be started with --logprobs-mode "
+        "processed_logprobs.",
     )
     max_resamples: int = _option(
         0, "How often the prompts of a batch without any success are sampled again."

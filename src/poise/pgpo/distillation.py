@@ -62,6 +62,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
             loss, output, policy_loss = loss_inside(model, partial(work, batch, teacher_hidden))
         mode = "train" if model.training else "eval"
         self._record_loss(mode, output.per_token_loss, mask, policy_loss)
+        self._record_sampler(mode, output.student_logps, batch)
         self.observe_statistics(output.view_as(mask), batch, mask, samples, batch["loss_mask"])
         return loss
 

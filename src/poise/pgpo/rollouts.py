@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from functools import partial
 from typing import Any
@@ -34,6 +35,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
     rollout_unscored: Tensor | None = None  # which have no reward, over all ranks: (N,) bool
     _rollout_inputs: list[dict[str, Any]] | None = None
     _scored: Tensor | None = None  # rewards of all ranks, of the batch as it stands
+    _sampler_logps: list[Any] | None = None  # vLLM's, of its last rollouts
 
     def _wrap_reward_functions(self) -> None:
         self.reward_funcs: list[Any] = [
@@ -147,6 +149,58 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
             return super()._generate_transformers(prompt_ids)
         finally:
             del model.generate  # the attribute of this one object; its class keeps the method
+
+    def _generate_vllm(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], Any]:
+        """TRL's; keeps the log-probabilities that vLLM gives, which TRL drops."""
+        sampler = self.vllm_generation
+
+        def generate(**arguments: Any) -> Any:
+            found = type(sampler).generate(sampler, **arguments)
+            self._sampler_logps = found[2]
+            return found
+
+        sampler.generate = generate
+        try:
+            return super()._generate_vllm(prompt_ids)
+        finally:
+            del sampler.generate  # the attribute of this one object; its class keeps the method
+
+    def _compute_rollout_logps(
+        self, prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Any
+    ) -> Tensor | None:
+        r"""TRL's; of vLLM's rollouts it is vLLM that gave them their probability.
+
+        vLLM rounds otherwise than the trainer, so its rollouts are not quite the policy's. A ratio
+        :math:`\pi(y) / \pi_{vLLM}(y)` of each token corrects for that.
+
+        Choice: it is the ratio that the loss has already for rollouts of an older policy, with its
+        bounds: `distillation_is_clip` truncates it above where tokens are distilled, and `epsilon`
+        clips it in a policy gradient. Both are for rollouts that another policy has made, whatever
+        makes it another. TRL's GRPO multiplies two ratios, of the trainer's old policy to vLLM's
+        and of the new one to the old, which takes one more forward pass.
+        """
+        found, self._sampler_logps = self._sampler_logps, None
+        takes_them = self.args.vllm_importance_sampling_correction and self.model.training
+        if found is None or not takes_them:
+            return super()._compute_rollout_logps(
+                prompt_ids, prompt_mask, completion_ids, completion_mask
+            )
+        logps = torch.zeros(completion_ids.shape, dtype=torch.float32)
+        for row, tokens in zip(logps, found, strict=True):
+            # The one that was sampled; what vLLM has no number for is no number in the loss either.
+            own = [math.nan if token[0] is None else token[0] for token in tokens]
+            row[: len(own)] = torch.tensor(own)
+        return logps.to(completion_ids.device)
+
+    def _record_sampler(self, mode: str, logps: Tensor, batch: dict[str, Tensor]) -> None:
+        """Logs how far the trainer's and vLLM's log-probabilities are apart, on average."""
+        old = batch.get("old_per_token_logps")
+        if not self.use_vllm or old is None:
+            return
+        mask = batch["loss_mask"] != 0
+        apart = (logps.view_as(old) - old).abs().where(mask, 0.0).sum() / mask.sum().clamp(min=1)
+        mean = self.accelerator.gather(apart).mean().item()
+        self._metrics[mode]["pgpo/sampler_log_ratio"].append(mean)
 
     def _generate_again(
         self, prompt_ids: list[list[int]], rows: list[int]

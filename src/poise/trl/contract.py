@@ -79,6 +79,7 @@ CONTRACT: dict[str, tuple[str, ...]] = {
     "_compute_teacher_student_logits": ("self", "model", "teacher_model", "inputs"),
     "_generate": ("self", "prompt_ids"),
     "_generate_transformers": ("self", "prompt_ids"),
+    "_generate_vllm": ("self", "prompt_ids"),
     "_get_teacher_context_for_self_distillation": ("self",),
     "_get_train_sampler": ("self", "dataset"),
     "_load_best_model": ("self",),

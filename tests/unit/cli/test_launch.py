@@ -7,8 +7,23 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.commands import launch as accelerates
 
-from poise.cli import launch
+from poise.cli import launch, pgpo
+
+FSDP2 = """
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+mixed_precision: bf16
+fsdp_config: {fsdp_version: 2, fsdp_state_dict_type: SHARDED_STATE_DICT}
+num_machines: 1
+num_processes: 8
+use_cpu: false
+"""
+ZERO3 = FSDP2.replace("FSDP", "DEEPSPEED", 1).replace(
+    "fsdp_config: {fsdp_version: 2, fsdp_state_dict_type: SHARDED_STATE_DICT}",
+    "deepspeed_config: {zero_stage: 3, offload_param_device: cpu}",
+)
 
 
 @pytest.fixture
@@ -47,3 +62,117 @@ def test_more_processes_than_accelerators_are_refused(
     assert launch.launch("m", ["--num_processes", "2"], []) == 0
     assert launch.launch("m", ["--num_processes", "4", "--num_machines", "2"], []) == 0
     assert len(launched) == 2
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight, and DeepSpeed."""
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
+    monkeypatch.setattr(launch, "find_spec", lambda name: name)
+
+
+def config(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "engine.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+def merged(arguments: Any) -> Any:
+    """Accelerate's own view of them, its file put in."""
+    return accelerates._validate_launch_command(arguments)[0]
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize("form", ["--accelerate_config {}", "--accelerate_config={}"])
+def test_a_configuration_and_flags_above_it_reach_accelerate(
+    form: str, launched: list[Any], tmp_path: Path
+) -> None:
+    words = form.format(config(tmp_path, FSDP2)).split()
+    assert launch.launch("m", [*words, "--num_processes", "4"], ["--seed", "1"]) == 0
+    arguments = merged(launched[0])
+    assert arguments.use_fsdp and str(arguments.fsdp_version) == "2"
+    assert arguments.fsdp_state_dict_type == "SHARDED_STATE_DICT"
+    assert (arguments.num_processes, arguments.mixed_precision) == (4, "bf16")
+    assert (arguments.training_script, arguments.training_script_args) == ("m", ["--seed", "1"])
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--use_fsdp", "--fsdp_version", "2"], ("fsdp2", None, False)),
+        (["--use_deepspeed", "--num_processes", "8"], ("zero2", 8, False)),
+        (["--use_deepspeed", "--zero_stage", "1"], ("zero1", None, False)),
+        (["--config_file", "FILE"], ("zero3", 8, True)),
+        (["--config_file", "FILE", "--zero_stage", "2"], ("zero2", 8, True)),
+        (["--config_file", "FILE", "--offload_param_device", "none"], ("zero3", 8, False)),
+        (["--config_file", "FILE", "--multi_gpu"], ("ddp", 8, False)),
+    ],
+)
+def test_flags_win_over_the_file(
+    flags: list[str], expected: tuple[Any, ...], launched: list[Any], tmp_path: Path
+) -> None:
+    file = config(tmp_path, ZERO3)
+    words = [file if word == "FILE" else word for word in flags]
+    engine = launch.engine_of(launch.parse_flags([*words, "--module", "m"]))
+    assert (engine.kind, engine.processes, engine.offloads) == expected
+    if engine.processes:
+        assert launch.launch("m", words, []) == 0
+        arguments = merged(launched[0])
+        assert arguments.use_deepspeed == engine.kind.startswith("zero")
+        if arguments.use_deepspeed:
+            assert f"zero{arguments.zero_stage or 2}" == engine.kind
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--use_fsdp", "--fsdp_version", "2"], "fsdp2: expected accelerators, found the CPU"),
+        (["--use_deepspeed"], "zero2: expected accelerators, found the CPU"),
+        (["--config_file", "FILE"], "fsdp2: expected accelerators, found the CPU"),
+        (["--config_file", "FILE", "--cpu"], "fsdp2: expected accelerators, found the CPU"),
+        (["--use_fsdp"], "fsdp_version: expected 2, found 1"),
+        (["--num_processes", "3", "--num_machines", "2"], "a multiple of --num_machines 2"),
+        (["--num_processes", "0"], "expected at least 1, found 0"),
+        (["--num_processes", "two"], "invalid int value: 'two'"),
+        (["--config_file", "nowhere.yaml"], "nowhere.yaml: expected a configuration"),
+        (["--accelerate_config", "nothing"], "nothing is neither a file nor a valid config"),
+    ],
+)
+def test_what_cannot_be_started_says_why(
+    flags: list[str], message: str, launched: list[Any], tmp_path: Path
+) -> None:
+    words = [config(tmp_path, FSDP2) if word == "FILE" else word for word in flags]
+    with pytest.raises(ValueError, match=message):
+        launch.launch("m", words, [], is_on_cpu=True)
+    assert launched == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (FSDP2.replace("fsdp_state_dict_type", "fsdp_state_dict_typ"), "did you mean 'fsdp_state"),
+        (ZERO3.replace("zero_stage", "zero_stag"), "deepspeed_config has an unknown key"),
+        (FSDP2.replace("num_machines", "machines"), "unknown keys"),
+        (FSDP2.replace("FSDP", "FSDP3", 1), "expected a configuration"),
+        (FSDP2.replace(": 1", ": [", 1), "expected a configuration"),
+        ("- a list", "expected a configuration"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(wrong: str, message: str, tmp_path: Path) -> None:
+    flags = launch.parse_flags(["--config_file", config(tmp_path, wrong), "--module", "m"])
+    with pytest.raises(ValueError, match=message):
+        launch.engine_of(flags)
+
+
+@pytest.mark.usefixtures("launched")
+def test_a_missing_deepspeed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
+    monkeypatch.setattr(launch, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="deepspeed is not installed; run pip install deepspeed"):
+        launch.launch("m", ["--use_deepspeed"], [])
+
+
+def test_a_flag_of_neither_is_refused() -> None:
+    with pytest.raises(ValueError, match="--fsdp_versionn"):
+        launch.parse(pgpo.make_parser(), ["--use_cpu", "true", "--fsdp_versionn", "2"])
