@@ -451,7 +451,7 @@ def _ask_one(
     step: Step, plan: _Plan, warns: bool, tell: Callable[[int, int], None] | None
 ) -> Result:
     from ..evaluate import vllm
-    from ..evaluate.ask import ask_questions, complete, prepare
+    from ..evaluate.ask import Draw, ask_questions, complete, prepare
     from ..evaluate.load import load
     from ..evaluate.records import RecordWriter, beside, read_records
     from .quiet import hide_bars_of_files
@@ -471,7 +471,8 @@ def _ask_one(
     room = None if longest is None else longest - new
     questions = prepare(plan.rows, tokenizer, room=room, template=plan.template)
     representations = _read(model, tokenizer, questions, step, header, arguments)
-    asked, draw = nullcontext(model), complete
+    asked: Any = nullcontext(model)
+    draw: Draw = complete
     if arguments.use_vllm:
         most = new + max(len(question.tokens) for question in questions)
         asked = vllm.loaded(step.target, plan.dtype, most, model.generation_config)

@@ -245,6 +245,7 @@ class Completion:
 
 
 Draw = Callable[..., list[list[Completion]]]
+"""Draws completions as `complete` does."""
 
 
 def _record(question: Prepared, completions: Sequence[Completion], score: Score) -> QuestionRecord:
