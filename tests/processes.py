@@ -18,6 +18,7 @@ _CONTEXT.set_forkserver_preload(
     [
         "tests.invariants.resume_worker",
         "tests.invariants.iga_worker",
+        "tests.invariants.kill_worker",
         "tests.equivalence.iga_models",
         "tests.engines",
     ]
@@ -43,10 +44,15 @@ def finish(task: Callable[..., None], *args: Any) -> None:
 
 def run_ranks(ranks: int, task: Callable[..., None], *args: Any) -> None:
     """The same as several gloo ranks."""
+    _join(start_ranks(ranks, task, *args))
+
+
+def start_ranks(ranks: int, task: Callable[..., None], *args: Any) -> list[Any]:
+    """The ranks' processes, which run."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    _join([start(_run_rank, rank, ranks, port, task, *args) for rank in range(ranks)])
+    return [start(_run_rank, rank, ranks, port, task, *args) for rank in range(ranks)]
 
 
 def _join(processes: list[Any]) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 EXTRAS = {
     "train": (
         *("trl", "transformers", "peft", "accelerate", "datasets"),
-        *("safetensors", "yaml", "tqdm", "rich"),
+        *("safetensors", "yaml", "tqdm", "rich", "xxhash"),
     ),
     "eval": ("numpy", "scipy", "matplotlib", "jinja2"),
     "build": ("openai",),

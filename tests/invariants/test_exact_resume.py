@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from poise.trl.checkpoints import write_manifest
+from poise.trl.manifest import write_manifest
 from tests.grids import grid
 from tests.invariants.resume_worker import run
 from tests.processes import WAIT, finish, start

@@ -15,8 +15,8 @@ from trl import ModelConfig, get_quantization_config
 from ..data.load import load_questions
 from ..machine import warn_if_slow, weights_dtype
 from ..models import resolve_model
-from ..trl.checkpoints import refuse_used_folder
 from ..trl.logs import changed_settings, read_settings, write_run_description
+from ..trl.manifest import refuse_used_folder
 from . import launch
 from .arguments import OLD_NAMES, CommandParser
 from .quiet import hide_bars_of_files

@@ -12,7 +12,7 @@ from ..cli import pgpo
 from ..cli.eval import EvalArguments, Step, ask_all
 from ..cli.training import run_training
 from ..evaluate.load import find_target
-from ..trl.checkpoints import latest
+from ..trl.manifest import latest
 from .pool import Tell
 
 _QUESTIONS = 100  # unseen ones: a difference of some 11 points is seen

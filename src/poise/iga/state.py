@@ -28,6 +28,7 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
     Needs `_prepare_state` before TRL's `__init__`, and `_layers_log` among the callbacks.
     """
 
+    _method = "iga"
     domains: tuple[str, ...]
 
     def _prepare_state(self, args: IGAConfig) -> None:

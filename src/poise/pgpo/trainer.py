@@ -352,6 +352,8 @@ class PGPOTrainer(  # type: ignore[misc]
 
     # A checkpoint: what TRL forgets in it.
 
+    _method = "pgpo"
+
     def _check_checkpoint(self, checkpoint: Path) -> None:
         ranks = self.accelerator.num_processes
         check_checkpoint(checkpoint, ranks, has_teacher=self.teacher is not None)

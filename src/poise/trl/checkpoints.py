@@ -1,34 +1,32 @@
 """Checkpoints that can be trusted, and a resumed run that equals an uninterrupted one.
 
-A manifest is written last and checked before a resume. Beside the files of transformers, each rank
-keeps its figures that are not logged yet, and what the trainer's `_save_state` adds.
+A manifest (`manifest.py`) is written last and checked before a resume. Beside the files of
+transformers, each rank keeps its figures that are not logged yet, and what the trainer's
+`_save_state` adds.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
-import os
-import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType, broadcast_object_list
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
-from .contract import rotate_checkpoints
+from . import manifest
 
-logger = logging.getLogger(__name__)
-
-MANIFEST = "poise_manifest.json"
 STATE = "poise_state.json"
 TEACHER = "poise_teacher.safetensors"
 TEACHER_SHARDS = "poise_teacher"  # a folder in its place, of a sharded teacher
-_FORMAT = 1
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 Rollouts = list[dict[str, Tensor | None]]
 
@@ -53,8 +51,12 @@ def log_file(rank: int) -> str:
     return f"poise_log_{rank}.json"
 
 
-class DamagedCheckpointError(ValueError):
-    """A checkpoint that is incomplete, or whose files are not those that were written."""
+class CheckpointWriteError(OSError):
+    """A checkpoint could not be written, for want of room most often."""
+
+
+class LostRankError(RuntimeError):
+    """Another rank has ended before its time."""
 
 
 class CheckpointingMixin(Trainer):  # type: ignore[misc]
@@ -63,6 +65,7 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
     With `args.exact_resume` off it is transformers' trainer.
     """
 
+    _method: str  # of the checkpoints, which another method cannot resume from
     _has_trained = False  # a second `train` of the same trainer is the user's own wish
     _train_sampler: Any = None  # an iterable dataset has none
 
@@ -80,51 +83,123 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """TRL's; `resume_from_checkpoint` may also be a run folder, and damaged checkpoints are
-        named and passed over for the one before.
+        """TRL's; `resume_from_checkpoint` may also be a run folder, or "auto": the newest whole
+        checkpoint if there is one, else a fresh start. Damaged checkpoints are named and passed
+        over for the one before. All ranks take the main process's choice.
 
         Raises:
-            ValueError: nothing to resume from, the named checkpoint is damaged or lacks what this
-                run is to restore, or a new run would start in the folder of another.
+            ValueError: nothing to resume from, the named checkpoint is damaged, was written by
+                another method, engine or number of ranks, or lacks what this run is to restore, or
+                a new run would start in the folder of another.
+            LostRankError: another rank has ended.
         """
+        run = Path(self.args.output_dir)
         if self.args.exact_resume:
-            run = Path(self.args.output_dir)
-            checkpoint = resolve_resume(resume_from_checkpoint, run)
+            checkpoint = self._agree_on_resume(resume_from_checkpoint, run)
             if checkpoint is None and not self._has_trained:
-                refuse_used_folder(run)
+                manifest.refuse_used_folder(run)
             if checkpoint is not None:
+                self._refuse_of_another_kind(checkpoint)
                 self._check_checkpoint(checkpoint)
             self._has_trained = True
             resume_from_checkpoint = None if checkpoint is None else str(checkpoint)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        elif resume_from_checkpoint == manifest.AUTO:
+            resume_from_checkpoint = get_last_checkpoint(str(run)) if run.is_dir() else None
+        with self._naming_lost_ranks():
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _agree_on_resume(self, resume: str | bool | None, run: Path) -> Path | None:
+        """The main process reads and checks; others, with other disks perhaps, could differ."""
+        choice: list[Any] = [None]
+        if self.accelerator.is_main_process:
+            try:
+                choice = [manifest.resolve_resume(resume, run)]
+            except ValueError as error:
+                choice = [error]
+        (found,) = broadcast_object_list(choice)
+        if isinstance(found, ValueError):
+            raise found
+        return found
+
+    def _kind_of_checkpoint(self) -> dict[str, Any]:
+        """What has to be the same for a checkpoint to be read, and a run to go on as it was."""
+        engine = self.accelerator.distributed_type
+        engine_name = engine.value if engine in _SHARDING else "DDP"  # of one rank, too
+        if engine == DistributedType.FSDP:
+            engine_name += f" with {self.accelerator.state.fsdp_plugin.state_dict_type.name}"
+        ranks = self.accelerator.num_processes
+        return {"method": self._method, "engine": engine_name, "ranks": ranks}
+
+    def _refuse_of_another_kind(self, checkpoint: Path) -> None:
+        """A checkpoint of another method or engine would be read in part, without a word."""
+        saved = manifest.written_by(checkpoint)
+        for name, value in self._kind_of_checkpoint().items():
+            if name in saved and saved[name] != value:
+                raise ValueError(
+                    f"cannot resume from {checkpoint}: it was written with {name} {saved[name]}, "
+                    f"this run has {name} {value}; resume as it was written, or start a new run in "
+                    "another output_dir"
+                )
+
+    @contextmanager
+    def _naming_lost_ranks(self) -> Iterator[None]:
+        """A collective that fails because another rank has ended says so."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.accelerator.num_processes == 1 or not _is_lost_connection(error):
+                raise
+            rank, step = self.accelerator.process_index, self.state.global_step
+            raise LostRankError(
+                f"rank {rank} stopped at step {step} because another rank has ended, whose own "
+                f"message says why; {self._how_to_go_on()}"
+            ) from error
+
+    def _how_to_go_on(self) -> str:
+        checkpoint = self._last_checkpoint()
+        if checkpoint is None:
+            return "no checkpoint was written yet: start the run again"
+        return f"go on from {checkpoint} by resume_from_checkpoint=True"
 
     def _last_checkpoint(self) -> str | None:
-        checkpoint = latest(Path(self.args.output_dir))
+        checkpoint = manifest.latest(Path(self.args.output_dir))
         return None if checkpoint is None else str(checkpoint)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if not self.args.exact_resume:
             return super()._save_checkpoint(model, trial)
+        run = Path(self._get_output_dir(trial=trial))
+        folder = run / f"checkpoint-{self.state.global_step}"
         # Older checkpoints go only when the new one is whole.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
+            if self.args.should_save:
+                manifest.begin_checkpoint(folder)
             super()._save_checkpoint(model, trial)
+            self._save_state(folder)
+            save_json(folder / log_file(self.accelerator.process_index), self._pending_log())
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                manifest.write_manifest(folder, self._kind_of_checkpoint())
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if not _is_failed_write(error):
+                raise
+            raise CheckpointWriteError(self._what_is_lost(folder, error)) from error
         finally:
             self.args.save_total_limit = limit
-        run = Path(self._get_output_dir(trial=trial))
-        folder = run / f"checkpoint-{self.state.global_step}"
-        self._save_state(folder)
-        save_json(folder / log_file(self.accelerator.process_index), self._pending_log())
-        self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            write_manifest(folder)
-            rotate_checkpoints(
-                output_dir=str(run),
-                save_total_limit=limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
+            manifest.rotate(run, limit, folder, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
+
+    def _what_is_lost(self, folder: Path, error: Exception) -> str:
+        last = self._last_checkpoint()
+        needed = f"{manifest.size(Path(last)) / 1e6:.0f} MB" if last else "the size of a checkpoint"
+        free = shutil.disk_usage(folder.parent).free / 1e6
+        return (
+            f"{folder} could not be written ({' '.join(str(error).split())}): {free:.0f} MB are "
+            f"free there, about {needed} needed. It is not whole and may be deleted; make room, "
+            f"then {self._how_to_go_on()}"
+        )
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if self.args.device.type == "cpu":
@@ -182,6 +257,24 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         return epochs, steps
 
 
+# Engines that hold no whole model on a rank; their files are their own.
+_SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+# torch and safetensors hand on what the system said as text.
+_FAILED_WRITES = ("PytorchStreamWriter", "os error", "file write failed", "iostream error")
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket Timeout")
+
+
+def _is_failed_write(error: Exception) -> bool:
+    if isinstance(error, OSError):  # without a number, one of the hub's
+        return error.errno is not None
+    return any(text in str(error) for text in _FAILED_WRITES)
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    is_of_backend = isinstance(error, torch.distributed.DistError)
+    return is_of_backend or any(text in str(error) for text in _LOST)
+
+
 class _PendingLoss(TrainerCallback):  # type: ignore[misc]
     """Hands the losses since the last log back, once transformers has set their sum to zero."""
 
@@ -194,140 +287,6 @@ class _PendingLoss(TrainerCallback):  # type: ignore[misc]
             self._trainer._tr_loss += log["loss"]
             self._trainer._globalstep_last_logged = log["last_logged"]
             self._trainer._total_loss_scalar -= log["mean_loss"]  # a run's mean: its own steps'
-
-
-# Which checkpoint to trust.
-
-
-def write_manifest(checkpoint: Path) -> None:
-    """Lists every file of a complete checkpoint with size and SHA-256, atomically and last."""
-    manifest, temporary = checkpoint / MANIFEST, checkpoint / f"{MANIFEST}.tmp"
-    files = {
-        path.relative_to(checkpoint).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": _digest(path),
-        }
-        for path in sorted(checkpoint.rglob("*"))
-        if path.is_file() and path not in (manifest, temporary)
-    }
-    with temporary.open("w") as file:
-        json.dump({"format": _FORMAT, "files": files}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(manifest)
-
-
-def verify(checkpoint: Path) -> None:
-    """Checks a checkpoint against its manifest.
-
-    Raises:
-        DamagedCheckpointError: no manifest, a file missing, or one with another content.
-    """
-    for name, (size, digest) in _read_manifest(checkpoint).items():
-        path = checkpoint / name
-        if not path.is_file():
-            raise DamagedCheckpointError(f"{path} is missing")
-        if (found := path.stat().st_size) != size:
-            raise DamagedCheckpointError(f"{path} has {found} bytes, expected {size}")
-        if _digest(path) != digest:
-            raise DamagedCheckpointError(f"{path} does not have the content that was written")
-
-
-def _read_manifest(checkpoint: Path) -> dict[str, tuple[int, str]]:
-    path = checkpoint / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-        version = manifest["format"]
-        entries = manifest["files"] if version == _FORMAT else {}
-        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in entries.items()}
-    except FileNotFoundError:
-        raise DamagedCheckpointError(
-            f"{checkpoint} has no {MANIFEST}: it was not written to its end, or not by Poise"
-        ) from None
-    # The manifest may be damaged as well: not JSON, or JSON of another shape.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedCheckpointError(f"{path} is unreadable: {error!r}") from None
-    if version != _FORMAT:
-        raise DamagedCheckpointError(f"{path} has format {version!r}, expected {_FORMAT}")
-    return files
-
-
-def newest_valid(run: Path) -> Path:
-    """The newest checkpoint of a run that passes `verify`; names those that it passes over.
-
-    Raises:
-        ValueError: the folder has no checkpoint, or no whole one.
-    """
-    found = _checkpoints(run)
-    if not found:
-        raise ValueError(
-            f"cannot resume: {run} holds no folder checkpoint-<step>; start the run without "
-            "resume_from_checkpoint"
-        )
-    faults = []
-    for checkpoint in found:
-        try:
-            verify(checkpoint)
-            return checkpoint
-        except DamagedCheckpointError as fault:
-            logger.warning("Passing over a damaged checkpoint: %s", fault)
-            faults.append(str(fault))
-    raise DamagedCheckpointError("cannot resume, no checkpoint is whole: " + "; ".join(faults))
-
-
-def resolve_resume(resume: bool | str | None, run: Path) -> Path | None:
-    """From `resume_from_checkpoint` to a checkpoint that can be trusted.
-
-    Args:
-        resume: True for the newest whole checkpoint of the run; a checkpoint folder; a run folder;
-            None or False for a fresh start.
-        run: the output folder.
-
-    Raises:
-        ValueError: nothing to resume from.
-        DamagedCheckpointError: the named checkpoint is damaged.
-    """
-    if resume is None or resume is False:
-        return None
-    folder = run if resume is True else Path(resume)
-    if not folder.is_dir():
-        raise ValueError(f"cannot resume: {folder} is not a folder")
-    if not _CHECKPOINT.fullmatch(folder.name):
-        return newest_valid(folder)
-    verify(folder)
-    return folder
-
-
-def refuse_used_folder(run: Path) -> None:
-    """A run folder holds one run; a new one in it would leave two runs' checkpoints side by side.
-
-    Raises:
-        ValueError: the folder has a checkpoint.
-    """
-    if (checkpoint := latest(run)) is not None:
-        raise ValueError(
-            f"{run} holds the checkpoints of a run ({checkpoint.name}); go on with it by "
-            "resume_from_checkpoint=True, or choose another output_dir"
-        )
-
-
-def latest(run: Path) -> Path | None:
-    """The newest checkpoint folder that was written to its end, or None."""
-    return next((path for path in _checkpoints(run) if (path / MANIFEST).is_file()), None)
-
-
-def _checkpoints(run: Path) -> list[Path]:
-    steps = {
-        int(match[1]): path
-        for path in (run.iterdir() if run.is_dir() else ())
-        if path.is_dir() and (match := _CHECKPOINT.fullmatch(path.name))
-    }
-    return [steps[step] for step in sorted(steps, reverse=True)]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # The files of a checkpoint.

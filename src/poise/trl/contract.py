@@ -20,7 +20,6 @@ with warnings.catch_warnings():
     )
     from trl.experimental.sdpo.teacher_sync import is_pure_lora_training
 
-from transformers.trainer_utils import rotate_checkpoints
 from trl.models.utils import _ForwardRedirection, disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
@@ -40,7 +39,6 @@ __all__ = [
     "disable_gradient_checkpointing",
     "extract_last_user_text",
     "is_pure_lora_training",
-    "rotate_checkpoints",
     "use_adapter",
 ]
 

@@ -12,16 +12,18 @@ import pytest
 import torch
 
 from poise.trl.checkpoints import (
-    MANIFEST,
-    DamagedCheckpointError,
-    latest,
     load_json,
     load_rollouts,
-    newest_valid,
-    resolve_resume,
     rollouts_file,
     save_json,
     save_rollouts,
+)
+from poise.trl.manifest import (
+    MANIFEST,
+    DamagedCheckpointError,
+    latest,
+    newest_valid,
+    resolve_resume,
     verify,
     write_manifest,
 )
@@ -73,7 +75,7 @@ def _manifest_is_a_folder(folder: Path) -> None:
 
 
 def _later_format(folder: Path) -> None:
-    (folder / MANIFEST).write_text('{"format": 2, "entries": []}')
+    (folder / MANIFEST).write_text('{"format": 3, "entries": []}')
 
 
 def _truncated(folder: Path) -> None:
@@ -98,13 +100,13 @@ def _missing_folder(folder: Path) -> None:
 
 
 DAMAGES: dict[Callable[[Path], None], str] = {
-    _no_manifest: rf"checkpoint-20 has no {MANIFEST}: it was not written to its end",
+    _no_manifest: rf"checkpoint-20 has no {MANIFEST}: it was not written by Poise",
     _half_manifest: rf"checkpoint-20/{MANIFEST} is unreadable: JSONDecodeError",
     _binary_manifest: rf"checkpoint-20/{MANIFEST} is unreadable: UnicodeDecodeError",
     _manifest_of_another_shape: rf"checkpoint-20/{MANIFEST} is unreadable: TypeError",
     _manifest_with_a_changed_key: rf"checkpoint-20/{MANIFEST} is unreadable: KeyError",
     _manifest_is_a_folder: rf"checkpoint-20/{MANIFEST} is unreadable: IsADirectoryError",
-    _later_format: rf"checkpoint-20/{MANIFEST} has format 2, expected 1",
+    _later_format: rf"checkpoint-20/{MANIFEST} has format 3, expected 1 or 2",
     _truncated: r"checkpoint-20/model.safetensors has 2047 bytes, expected 2048",
     _emptied: r"checkpoint-20/trainer_state.json has 0 bytes, expected \d+",
     _flipped: r"checkpoint-20/model.safetensors does not have the content that was written",

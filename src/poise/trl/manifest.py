@@ -1,0 +1,252 @@
+"""Which checkpoint to trust: one is whole when its manifest is, which is written last.
+
+Reads and writes files alone; `checkpoints.py` says when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xxhash
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "poise_manifest.json"
+AUTO = "auto"
+_BEGUN = f"{MANIFEST}.tmp"  # a checkpoint of Poise that is being written
+# Format 1 has SHA-256, and says nothing of the run.
+_DIGESTS: dict[int, tuple[str, Callable[[], Any]]] = {
+    1: ("sha256", hashlib.sha256),
+    2: ("xxh3_128", xxhash.xxh3_128),
+}
+_FORMAT = 2
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_LOGS = "poise_log_*.json"  # one a rank
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint that is incomplete, or whose files are not those that were written."""
+
+
+class _Manifest(NamedTuple):
+    format: int
+    files: dict[str, tuple[int, str]]
+    run: dict[str, Any]
+
+
+def begin_checkpoint(checkpoint: Path) -> None:
+    """Marks a checkpoint as not whole, before its first file is written."""
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    (checkpoint / MANIFEST).unlink(missing_ok=True)
+    (checkpoint / _BEGUN).touch()
+
+
+def write_manifest(checkpoint: Path, run: dict[str, Any] | None = None) -> None:
+    """Lists every file of a complete checkpoint with size and digest, atomically and last.
+
+    The files are on the disk before their manifest is, so that a machine may crash afterwards.
+    Choice: XXH3 with 128 bits, which finds damage as SHA-256 does and costs a seventh.
+
+    Args:
+        checkpoint: its folder.
+        run: what the checkpoint resumes with, by name (`written_by`).
+    """
+    manifest, temporary = checkpoint / MANIFEST, checkpoint / _BEGUN
+    digest, _ = _DIGESTS[_FORMAT]
+    files = {
+        path.relative_to(checkpoint).as_posix(): {
+            "bytes": path.stat().st_size,
+            digest: _digest(path, _FORMAT, sync=True),
+        }
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and path not in (manifest, temporary)
+    }
+    with temporary.open("w") as file:
+        json.dump({"format": _FORMAT, "run": run or {}, "files": files}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(manifest)
+
+
+def verify(checkpoint: Path) -> None:
+    """Checks a checkpoint against its manifest.
+
+    Raises:
+        DamagedCheckpointError: no manifest, a file missing, or one with another content.
+    """
+    version, files, _ = _read_manifest(checkpoint)
+    for name, (size, digest) in files.items():
+        path = checkpoint / name
+        if not path.is_file():
+            raise DamagedCheckpointError(f"{path} is missing")
+        if (found := path.stat().st_size) != size:
+            raise DamagedCheckpointError(f"{path} has {found} bytes, expected {size}")
+        if _digest(path, version) != digest:
+            raise DamagedCheckpointError(f"{path} does not have the content that was written")
+
+
+def written_by(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint resumes with, by name: ranks, and from format 2 on what was written."""
+    version, _, run = _read_manifest(checkpoint)
+    ranks = len(list(checkpoint.glob(_LOGS)))
+    return run if version > 1 or ranks == 0 else {"ranks": ranks}
+
+
+def size(checkpoint: Path) -> int:
+    """Bytes of a whole checkpoint."""
+    return sum(size for size, _ in _read_manifest(checkpoint).files.values())
+
+
+def _read_manifest(checkpoint: Path) -> _Manifest:
+    path = checkpoint / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        version = manifest["format"]
+        digest, _ = _DIGESTS.get(version, ("", None))
+        entries = manifest["files"] if digest else {}
+        files = {name: (entry["bytes"], entry[digest]) for name, entry in entries.items()}
+        run = dict(manifest.get("run", {}))
+    except FileNotFoundError:
+        reason = "by Poise with exact_resume=True" if _is_foreign(checkpoint) else "to its end"
+        raise DamagedCheckpointError(
+            f"{checkpoint} has no {MANIFEST}: it was not written {reason}"
+        ) from None
+    # The manifest may be damaged as well: not JSON, or JSON of another shape.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedCheckpointError(f"{path} is unreadable: {error!r}") from None
+    if not digest:
+        known = " or ".join(map(str, _DIGESTS))
+        raise DamagedCheckpointError(f"{path} has format {version!r}, expected {known}")
+    return _Manifest(version, files, run)
+
+
+def _is_foreign(checkpoint: Path) -> bool:
+    """Whether another trainer wrote a checkpoint, to its end as far as can be seen."""
+    ours = (MANIFEST, _BEGUN)
+    last = checkpoint / "trainer_state.json"  # of transformers
+    return last.is_file() and not any((checkpoint / name).exists() for name in ours)
+
+
+def newest_valid(run: Path) -> Path:
+    """The newest checkpoint of a run that passes `verify`; names those that it passes over.
+
+    Raises:
+        ValueError: the folder has no checkpoint, or no whole one.
+    """
+    found = _checkpoints(run)
+    if not found:
+        raise ValueError(
+            f"cannot resume: {run} holds no folder checkpoint-<step>; start the run without "
+            f"resume_from_checkpoint, or with {AUTO!r}, which begins a run that has none yet"
+        )
+    faults = []
+    for checkpoint in found:
+        try:
+            verify(checkpoint)
+            return checkpoint
+        except DamagedCheckpointError as fault:
+            logger.warning("Passing over a damaged checkpoint: %s", fault)
+            faults.append(str(fault))
+    raise DamagedCheckpointError("cannot resume, no checkpoint is whole: " + "; ".join(faults))
+
+
+def is_to_begin(run: Path) -> bool:
+    """Whether `resume_from_checkpoint="auto"` begins a run: none of its checkpoints was written to
+    its end."""
+    return not any(
+        (checkpoint / MANIFEST).exists() or _is_foreign(checkpoint)
+        for checkpoint in _checkpoints(run)
+    )
+
+
+def resolve_resume(resume: bool | str | None, run: Path) -> Path | None:
+    """From `resume_from_checkpoint` to a checkpoint that can be trusted.
+
+    Args:
+        resume: True for the newest whole checkpoint of the run; "auto" for the same, or a fresh
+            start where no checkpoint was written to its end; a checkpoint folder; a run folder;
+            None or False for a fresh start.
+        run: the output folder.
+
+    Raises:
+        ValueError: nothing to resume from.
+        DamagedCheckpointError: the named checkpoint is damaged, or all are.
+    """
+    if resume == AUTO:
+        resume = not is_to_begin(run)
+        if not resume:
+            logger.info("%s holds no checkpoint that was written to its end: the run begins", run)
+    if resume is None or resume is False:
+        return None
+    folder = run if resume is True else Path(resume)
+    if not folder.is_dir():
+        raise ValueError(f"cannot resume: {folder} is not a folder")
+    if not _CHECKPOINT.fullmatch(folder.name):
+        return newest_valid(folder)
+    verify(folder)
+    return folder
+
+
+def refuse_used_folder(run: Path) -> None:
+    """A run folder holds one run; a new one in it would leave two runs' checkpoints side by side.
+
+    Raises:
+        ValueError: the folder has a checkpoint.
+    """
+    if (checkpoint := latest(run)) is not None:
+        raise ValueError(
+            f"{run} holds the checkpoints of a run ({checkpoint.name}); go on with it by "
+            "resume_from_checkpoint=True, or choose another output_dir"
+        )
+
+
+def latest(run: Path) -> Path | None:
+    """The newest checkpoint folder that was written to its end, or None."""
+    return next((path for path in _checkpoints(run) if (path / MANIFEST).is_file()), None)
+
+
+def rotate(run: Path, limit: int | None, newest: Path, best: str | None = None) -> None:
+    """Deletes the oldest checkpoints beyond `limit`, and those that are not whole before others.
+
+    What is deleted loses its manifest first: a kill leaves nothing that looks whole.
+
+    Args:
+        run: the output folder.
+        limit: as `save_total_limit`; None or 0 keeps all.
+        newest: stays, as `best` does.
+        best: the best checkpoint, if there is one.
+    """
+    if limit is None or limit <= 0:
+        return
+    kept = {newest.name, Path(best or newest).name}
+    others = [checkpoint for checkpoint in _checkpoints(run) if checkpoint.name not in kept]
+    others.sort(key=lambda checkpoint: not (checkpoint / MANIFEST).is_file())
+    for checkpoint in others[max(limit - len(kept), 0) :]:
+        (checkpoint / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """Newest first."""
+    steps = {
+        int(match[1]): path
+        for path in (run.iterdir() if run.is_dir() else ())
+        if path.is_dir() and (match := _CHECKPOINT.fullmatch(path.name))
+    }
+    return [steps[step] for step in sorted(steps, reverse=True)]
+
+
+def _digest(path: Path, version: int, *, sync: bool = False) -> str:
+    """Content of a file as a manifest of that format has it; with `sync`, of one on the disk."""
+    with path.open("rb") as file:
+        if sync:
+            os.fsync(file.fileno())
+        return hashlib.file_digest(file, _DIGESTS[version][1]).hexdigest()
