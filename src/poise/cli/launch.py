@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
+import signal
 import subprocess
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,6 +16,7 @@ import torch
 from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 from accelerate.commands.launch import launch_command, launch_command_parser
 from accelerate.utils import DistributedType
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from trl.cli.accelerate_config import resolve_accelerate_config_argument
 
 from ..threads import use_free_cores
@@ -23,6 +26,12 @@ _CONFIG = "--accelerate_config"
 # Parts of a configuration file that say how an engine works, and what their keys begin with where
 # the launcher's flags do.
 _SECTIONS = {"deepspeed_config": "", "fsdp_config": "fsdp_"}
+# Exit statuses of a command: it has said in a line what is wrong; another rank has ended.
+USERS_MISTAKE, LOST_RANK = 2, 3
+
+
+class RankFailedError(RuntimeError):
+    """A rank ended before its time, and the launcher has stopped the others."""
 
 
 def parse(parser: CommandParser, argv: list[str]) -> tuple[list[Any], list[str]]:
@@ -71,6 +80,7 @@ def launch(module: str, launch_flags: list[str], argv: list[str], is_on_cpu: boo
         is_on_cpu: whether the processes leave accelerators alone.
 
     Raises:
+        RankFailedError: one of several processes has failed.
         ValueError: what the launcher would do otherwise than it is asked to: see `engine_of`, and
             `_check_engine`.
     """
@@ -85,11 +95,37 @@ def launch(module: str, launch_flags: list[str], argv: list[str], is_on_cpu: boo
         arguments.cpu, arguments.multi_gpu = False, True
         arguments.training_script_args += ["--use_cpu", "true"]
     use_free_cores(engine.here or 1)
+    # Its own words about a rank that failed: a page of them, before what is said below.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         launch_command(arguments)
     except subprocess.CalledProcessError as error:  # the child has said what was wrong
         return error.returncode
+    except ChildFailedError as error:
+        return _what_ended(error)
     return 0
+
+
+def _what_ended(error: ChildFailedError) -> int:
+    """The exit status of a user's mistake, which a rank has named.
+
+    Raises:
+        RankFailedError: any other end, of the rank that was the first.
+    """
+    # A rank that fails may take longer to end than another that it leaves alone.
+    followed = (LOST_RANK, -signal.SIGTERM)
+    failures = sorted(error.failures.items(), key=lambda item: item[1].timestamp)
+    causes = [(rank, end.exitcode) for rank, end in failures if end.exitcode not in followed]
+    if not causes:
+        raise RankFailedError("a rank ended, whose own message is above,")
+    rank, status = causes[0]
+    if status == USERS_MISTAKE:
+        return status
+    if status > 0:
+        raise RankFailedError(f"rank {rank} ended with status {status}, its own message is above,")
+    name = signal.Signals(-status).name
+    why = " (memory may have run out)" if name == "SIGKILL" else ""
+    raise RankFailedError(f"rank {rank} was killed by {name}{why}")
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ def dispatch(
 
 
 def guard(command: str, run: Callable[[], int]) -> int:
-    """Run a command; a user's mistake becomes one line and the exit status 2.
+    """Run a command; a user's mistake becomes one line and the exit status 2, the end of another
+    rank the status 3, without a line where a launcher names that rank.
 
     With `POISE_DEBUG` in the environment it keeps its traceback.
     """
@@ -119,8 +120,10 @@ def guard(command: str, run: Callable[[], int]) -> int:
         advice = what_to_install(error)
         if os.environ.get("POISE_DEBUG") or not (advice or _is_users_error(error)):
             raise
-        print(f"{command}: {advice or ' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        status: int = getattr(error, "exit_status", 2)
+        if status == 2 or "TORCHELASTIC_RUN_ID" not in os.environ:
+            print(f"{command}: {advice or ' '.join(str(error).split())}", file=sys.stderr)
+        return status
 
 
 def _is_users_error(error: BaseException) -> bool:

@@ -15,8 +15,14 @@ from trl import ModelConfig, get_quantization_config
 from ..data.load import load_questions
 from ..machine import warn_if_slow, weights_dtype
 from ..models import resolve_model
-from ..trl.logs import changed_settings, read_settings, write_run_description
-from ..trl.manifest import refuse_used_folder
+from ..trl.logs import (
+    METRICS,
+    changed_settings,
+    last_step,
+    read_settings,
+    write_run_description,
+)
+from ..trl.manifest import AUTO, is_to_begin, latest, refuse_used_folder
 from . import launch
 from .arguments import OLD_NAMES, CommandParser
 from .quiet import hide_bars_of_files
@@ -54,8 +60,9 @@ class TrainingParser(CommandParser):
     def parse_args_into_dataclasses(self, args: Any = None, *rest: Any, **options: Any) -> Any:
         """As transformers'."""
         named, _ = self.parse_known_args(args)
-        if _as_bool(named.resume_from_checkpoint) and named.output_dir:
-            before = read_settings(Path(named.output_dir))
+        folder = Path(named.output_dir or "")
+        if named.output_dir and _as_resume(named.resume_from_checkpoint, folder):
+            before = read_settings(folder)
             if named.bf16 is None and not named.fp16:
                 self.set_defaults(bf16=before.get("config", {}).get("bf16"))
             if named.dtype == "auto":
@@ -78,7 +85,14 @@ def run_command(
     (script, config, model), launch_flags = launch.parse(parser, argv)
     check_arguments(script, config)
     if launch.needs_launcher(launch_flags):
-        return launch.launch(module, launch_flags, argv, is_on_cpu=config.use_cpu)
+        try:
+            return launch.launch(module, launch_flags, argv, is_on_cpu=config.use_cpu)
+        except launch.RankFailedError as error:
+            folder = Path(config.output_dir)
+            raise launch.RankFailedError(
+                f"{error} after step {last_step(folder / METRICS)}; the other ranks were stopped. "
+                f"{_how_to_go_on(folder)}"
+            ) from None
     run_training(make_trainer, script, config, model)
     return 0
 
@@ -118,7 +132,8 @@ def run_training(
         config: the trainer's arguments.
         model: TRL's arguments of the model.
     """
-    resume, folder = _as_bool(config.resume_from_checkpoint), Path(config.output_dir)
+    folder = Path(config.output_dir)
+    resume = _as_resume(config.resume_from_checkpoint, folder)
     name, dataset = model.model_name_or_path or "default", script.dataset_name
     logger.info("Training %s on %s into %s", name, dataset, folder)
     hide_bars_of_files(resolve_model(name))
@@ -199,7 +214,17 @@ def _correct_card(card: Path, model: str, dataset: str, folder: Path) -> None:
     card.write_text(text, encoding="utf-8")
 
 
-def _as_bool(resume: str | bool | None) -> str | bool | None:
-    """`--resume_from_checkpoint True` arrives as text."""
+def _as_resume(resume: str | bool | None, folder: Path) -> str | bool | None:
+    """`--resume_from_checkpoint True` arrives as text; "auto" is None for a run that begins."""
     text = str(resume).lower()
+    if text == AUTO:
+        return None if is_to_begin(folder) else AUTO
     return {"true": True, "false": None, "none": None}.get(text, resume)
+
+
+def _how_to_go_on(folder: Path) -> str:
+    checkpoint = latest(folder)
+    flag = f"--resume_from_checkpoint {AUTO}"
+    if checkpoint is None:
+        return f"No checkpoint was written yet: run the same command again ({flag} always may)"
+    return f"Go on from {checkpoint}: the same command with {flag}"

@@ -58,6 +58,8 @@ class CheckpointWriteError(OSError):
 class LostRankError(RuntimeError):
     """Another rank has ended before its time."""
 
+    exit_status = 3  # of a command
+
 
 class CheckpointingMixin(Trainer):  # type: ignore[misc]
     """Writes whole checkpoints, and resumes with the sampler where it was.

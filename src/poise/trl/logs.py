@@ -65,9 +65,24 @@ def drop_after(path: Path, last_step: int) -> None:
             break
         if step <= last_step:
             kept.append(text + "\n")
-    temporary = path.with_name(f"{path.name}.tmp")  # an interruption here must not lose the log
-    temporary.write_text("".join(kept))
+    _replace(path, "".join(kept))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file that an interruption leaves as it was or as it is to be."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text)
     temporary.replace(path)
+
+
+def last_step(path: Path) -> int:
+    """The last step of a log; 0 where none is written."""
+    for text in reversed(path.read_text().splitlines() if path.is_file() else []):
+        try:
+            return int(json.loads(text)["step"])
+        except ValueError:  # a line that is not finished
+            continue
+    return 0
 
 
 def write_run_description(folder: Path, trainer: Any, **arguments: Any) -> None:
@@ -82,10 +97,10 @@ def write_run_description(folder: Path, trainer: Any, **arguments: Any) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     sections = {name: _plain(value) for name, value in arguments.items()}
-    (folder / CONFIG).write_text(yaml.safe_dump(sections, sort_keys=False))
+    _replace(folder / CONFIG, yaml.safe_dump(sections, sort_keys=False))
     started = datetime.now(UTC).isoformat(timespec="seconds")
     versions = software_versions() | {"started": started}
-    (folder / VERSIONS).write_text(json.dumps(versions, indent=1))
+    _replace(folder / VERSIONS, json.dumps(versions, indent=1))
 
 
 def read_settings(folder: Path) -> dict[str, dict[str, Any]]:

@@ -176,3 +176,23 @@ def test_a_missing_deepspeed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_flag_of_neither_is_refused() -> None:
     with pytest.raises(ValueError, match="--fsdp_versionn"):
         launch.parse(pgpo.make_parser(), ["--use_cpu", "true", "--fsdp_versionn", "2"])
+
+
+@pytest.mark.parametrize(
+    ("end", "named"),
+    [
+        ("kill", "rank 1 was killed by SIGKILL (memory may have run out)"),
+        ("raise", "rank 1 ended with status 1, its own message is above,"),
+        ("lose", "a rank ended, whose own message is above,"),
+    ],
+)
+def test_a_rank_that_ends_takes_the_others_down(end: str, named: str, tmp_path: Path) -> None:
+    flags = ["--num_processes", "2", "--main_process_port", "0"]
+    with pytest.raises(launch.RankFailedError) as raised:
+        launch.launch("tests.unit.cli.failing_rank", flags, [end], is_on_cpu=True)
+    assert str(raised.value) == named
+
+
+def test_a_users_mistake_that_a_rank_has_named_is_not_told_twice() -> None:
+    flags = ["--num_processes", "2", "--main_process_port", "0"]
+    assert launch.launch("tests.unit.cli.failing_rank", flags, ["mistake"], is_on_cpu=True) == 2

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from poise.cli import launch
 from poise.cli.main import main
 from poise.evaluate.runs import read_run
+from poise.trl.manifest import begin_checkpoint
 
 FLAGS: dict[str, Any] = {
     "dataset_name": "science:chemistry",
@@ -77,6 +79,48 @@ def test_a_run_goes_on_with_the_same_settings_and_more_steps(run: Any, folder: P
     assert run() == 0
     assert run(resume_from_checkpoint="true", max_steps=3) == 0
     assert (folder / "checkpoint-3").is_dir()
+
+
+def test_auto_begins_a_run_and_goes_on_with_it(run: Any, folder: Path) -> None:
+    assert run(resume_from_checkpoint="auto", max_steps=1) == 0
+    assert run(resume_from_checkpoint="auto") == 0
+    assert (folder / "checkpoint-2").is_dir()
+    steps = [
+        json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert set(steps) == {1, 2}
+    assert run(resume_from_checkpoint="auto", seed=7) == 2  # of another run
+
+
+def test_auto_begins_where_a_run_was_killed_before_its_first_checkpoint(
+    run: Any, folder: Path
+) -> None:
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    (folder / "config.yaml").write_text("config:\n  seed: 7\n")
+    begin_checkpoint(folder / "checkpoint-1")
+    assert run(resume_from_checkpoint="auto") == 0
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 2]  # the last is the run's
+
+
+def test_a_rank_that_ends_is_named_with_the_step_and_how_to_go_on(
+    run: Any, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> int:
+        raise launch.RankFailedError("rank 1 was killed by SIGKILL")
+
+    monkeypatch.setattr(launch, "launch", fail)
+    assert run(num_processes=2) == 2
+    assert "No checkpoint was written yet: run the same command again" in capsys.readouterr().err
+    assert run() == 0
+    capsys.readouterr()
+    assert run(num_processes=2) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "poise pgpo: rank 1 was killed by SIGKILL after step 2; the other ranks were stopped. Go "
+        f"on from {folder}/checkpoint-2: the same command with --resume_from_checkpoint auto"
+    )
 
 
 def test_a_folder_holds_one_run(run: Any, capsys: pytest.CaptureFixture[str]) -> None:

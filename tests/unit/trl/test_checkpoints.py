@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -21,11 +22,14 @@ from poise.trl.checkpoints import (
 from poise.trl.manifest import (
     MANIFEST,
     DamagedCheckpointError,
+    begin_checkpoint,
     latest,
     newest_valid,
     resolve_resume,
+    rotate,
     verify,
     write_manifest,
+    written_by,
 )
 
 
@@ -224,6 +228,117 @@ def test_the_latest_is_the_newest_that_was_written_to_its_end(tmp_path: Path) ->
     _checkpoint(tmp_path, 10)
     _checkpoint(tmp_path, 20, is_whole=False)
     assert latest(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def _begun(run: Path, step: int) -> Path:
+    folder = _checkpoint(run, step)
+    begin_checkpoint(folder)
+    return folder
+
+
+def test_a_checkpoint_that_is_written_again_is_not_whole_before_its_end(tmp_path: Path) -> None:
+    folder = _begun(tmp_path, 20)
+    with pytest.raises(DamagedCheckpointError, match="it was not written to its end"):
+        verify(folder)
+    write_manifest(folder)
+    verify(folder)
+
+
+def test_a_manifest_with_sha_256_is_read_too(tmp_path: Path) -> None:
+    folder = _checkpoint(tmp_path, 20, is_whole=False)
+    (folder / "poise_log_0.json").write_text("{}")
+    (folder / "poise_log_1.json").write_text("{}")
+    files = {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    (folder / MANIFEST).write_text(json.dumps({"format": 1, "files": files}))
+    verify(folder)
+    assert written_by(folder) == {"ranks": 2}
+    _flip(folder / "model.safetensors", 1000)
+    with pytest.raises(DamagedCheckpointError, match="the content that was written"):
+        verify(folder)
+
+
+def test_a_manifest_says_what_wrote_the_checkpoint(tmp_path: Path) -> None:
+    folder = _checkpoint(tmp_path, 20)
+    assert written_by(folder) == {}
+    write_manifest(folder, {"method": "iga", "ranks": 4})
+    assert written_by(folder) == {"method": "iga", "ranks": 4}
+
+
+# "auto": what a scheduler hands on each time that it starts a run.
+
+
+@pytest.mark.parametrize("run", [".", "absent"])
+def test_auto_begins_where_nothing_is(tmp_path: Path, run: str) -> None:
+    assert resolve_resume("auto", tmp_path / run) is None
+
+
+def test_auto_begins_where_no_checkpoint_was_finished(tmp_path: Path) -> None:
+    _begun(tmp_path, 10)
+    half = _checkpoint(tmp_path, 20, is_whole=False)
+    (half / "trainer_state.json").unlink()
+    assert resolve_resume("auto", tmp_path) is None
+
+
+def test_auto_goes_on_from_the_newest_whole_checkpoint(tmp_path: Path) -> None:
+    whole = _checkpoint(tmp_path, 10)
+    _begun(tmp_path, 20)
+    assert resolve_resume("auto", tmp_path) == whole
+
+
+def test_auto_does_not_begin_over_a_checkpoint_that_was_finished(tmp_path: Path) -> None:
+    _truncated(_checkpoint(tmp_path, 20))
+    with pytest.raises(DamagedCheckpointError, match="no checkpoint is whole"):
+        resolve_resume("auto", tmp_path)
+
+
+def test_auto_does_not_begin_over_a_run_of_transformers(tmp_path: Path) -> None:
+    _checkpoint(tmp_path, 20, is_whole=False)
+    with pytest.raises(DamagedCheckpointError, match="not written by Poise"):
+        resolve_resume("auto", tmp_path)
+
+
+# Rotation
+
+
+def _steps(run: Path) -> set[int]:
+    return {int(path.name.partition("-")[2]) for path in run.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [(None, {1, 2, 3, 9}), (0, {1, 2, 3, 9}), (1, {3}), (2, {2, 3}), (3, {1, 2, 3})],
+)
+def test_what_is_not_whole_goes_first(tmp_path: Path, limit: int | None, kept: set[int]) -> None:
+    for step in (1, 2, 3):
+        _checkpoint(tmp_path, step)
+    _begun(tmp_path, 9)  # of a life before, which came further
+    rotate(tmp_path, limit, tmp_path / "checkpoint-3")
+    assert _steps(tmp_path) == kept
+
+
+def test_the_best_and_the_newest_stay(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        _checkpoint(tmp_path, step)
+    rotate(tmp_path, 1, tmp_path / "checkpoint-3", "elsewhere/checkpoint-1")
+    assert _steps(tmp_path) == {1, 3}
+
+
+def test_what_is_half_deleted_does_not_look_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        _checkpoint(tmp_path, step)
+    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)  # killed here
+    rotate(tmp_path, 1, tmp_path / "checkpoint-2")
+    with pytest.raises(DamagedCheckpointError, match="has no"):
+        verify(tmp_path / "checkpoint-1")
 
 
 # What TRL forgets
