@@ -262,7 +262,7 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
 # Engines that hold no whole model on a rank; their files are their own.
 _SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 # torch and safetensors hand on what the system said as text.
-_FAILED_WRITES = ("PytorchStreamWriter", "os error", "file write failed", "iostream error")
+_FAILED_WRITES = ("inline_container", "PytorchStreamWriter", "iostream error", "os error")
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket Timeout")
 
 
