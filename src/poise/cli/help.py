@@ -26,7 +26,7 @@ USUAL = {
     "bf16": "Whether products are in bfloat16; by default where the machine is quick in it.",
     "logging_steps": "Steps between lines of metrics.jsonl (report_to).",
     "save_steps": "Steps between checkpoints (save_total_limit).",
-    "resume_from_checkpoint": "'true' goes on with the run in output_dir, 'auto' begins it where nothing is.",
+    "resume_from_checkpoint": "'true' goes on with the run in output_dir; 'auto' may begin it.",
     "seed": "Of everything random.",
     "num_processes": "Processes, a GPU each, or all on the CPU where there is none.",
     "accelerate_config": "A file as `accelerate config` writes it, for FSDP2, DeepSpeed or several "
