@@ -33,6 +33,8 @@ USERS_MISTAKE, LOST_RANK = 2, 3
 class RankFailedError(RuntimeError):
     """A rank ended before its time, and the launcher has stopped the others."""
 
+    exit_status = 1  # which is worth a second try, where that of a user's mistake is not
+
 
 def parse(parser: CommandParser, argv: list[str]) -> tuple[list[Any], list[str]]:
     """The command's arguments, and the launcher's flags.

@@ -47,7 +47,8 @@ _OURS = ("poise", "lab")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit status: 0, or 2 after a user's mistake."""
+    """Run a command line; returns the exit status: 0, 2 after a user's mistake, another after what
+    may go right the next time."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] in (["-V"], ["--version"]):
         print(f"poise {__version__}")
@@ -105,8 +106,10 @@ def dispatch(
 
 
 def guard(command: str, run: Callable[[], int]) -> int:
-    """Run a command; a user's mistake becomes one line and the exit status 2, the end of another
-    rank the status 3, without a line where a launcher names that rank.
+    """Run a command; a user's mistake becomes one line and the exit status 2.
+
+    An error of Poise's own may have another status. The end of another rank has, and is not told
+    where a launcher names that rank.
 
     With `POISE_DEBUG` in the environment it keeps its traceback.
     """

@@ -111,11 +111,11 @@ def test_a_rank_that_ends_is_named_with_the_step_and_how_to_go_on(
         raise launch.RankFailedError("rank 1 was killed by SIGKILL")
 
     monkeypatch.setattr(launch, "launch", fail)
-    assert run(num_processes=2) == 2
+    assert run(num_processes=2) == 1
     assert "No checkpoint was written yet: run the same command again" in capsys.readouterr().err
     assert run() == 0
     capsys.readouterr()
-    assert run(num_processes=2) == 2
+    assert run(num_processes=2) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
         "poise pgpo: rank 1 was killed by SIGKILL after step 2; the other ranks were stopped. Go "
