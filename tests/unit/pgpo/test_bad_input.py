@@ -255,7 +255,7 @@ def test_resume_from_a_checkpoint_that_does_not_fit(
     with pytest.raises(ValueError, match="holds no teacher"):
         other.train(resume_from_checkpoint=True)
     monkeypatch.setattr(Accelerator, "num_processes", 2)
-    with pytest.raises(ValueError, match="with 2 ranks: it holds the rollouts of 1"):
+    with pytest.raises(ValueError, match="written with ranks 1, this run has ranks 2"):
         trainer.train(resume_from_checkpoint=True)
 
 
