@@ -120,20 +120,24 @@ def parameters_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
     return named
 
 
-def local(tensor: Tensor) -> Tensor:
+def local(tensor: Any) -> Tensor:
     """A shard's own memory; a whole tensor itself."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    own: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return own
 
 
-def whole(tensor: Tensor) -> Tensor:
+def whole(tensor: Any) -> Tensor:
     """A tensor of which each rank holds a shard, gathered; every rank calls this."""
-    if not isinstance(tensor, DTensor):
-        return tensor
-    return tensor.to(tensor.device_mesh.device_type).full_tensor()  # shards may wait on the CPU
+    gathered = tensor
+    if isinstance(tensor, DTensor):
+        on_device: Any = tensor.to(tensor.device_mesh.device_type)  # shards may wait on the CPU
+        gathered = on_device.full_tensor()
+    own: Tensor = gathered
+    return own
 
 
 @torch.no_grad()
-def fill(tensor: Tensor, values: Tensor) -> None:
+def fill(tensor: Any, values: Tensor) -> None:
     """Copies values into a tensor, into a shard its part of them, which every rank has whole."""
     if isinstance(tensor, DTensor):
         mesh = tensor.device_mesh

@@ -239,7 +239,7 @@ def _read_config(arguments: Any) -> Any:
 
 def _engine_settings(arguments: Any, file: Any) -> dict[str, Any]:
     """The file's settings of the engine, as flags that the command line does not give."""
-    given = getattr(arguments, "nondefault", set())
+    given: set[str] = getattr(arguments, "nondefault", set())
     found = {}
     for section, prefix in _SECTIONS.items():
         for key, value in (getattr(file, section, None) or {}).items():

@@ -22,7 +22,7 @@ from .ask import Completion, Sampling, completion_of, stop_tokens
 from .load import ADAPTER, ADAPTER_WEIGHTS, Target
 
 # What an adapter may say beside its rank, scale and layers: vLLM passes over the rest, or refuses.
-_PLAIN = {
+_PLAIN: dict[str, tuple[Any, ...]] = {
     "bias": ("none",),
     "use_dora": (False, None),
     "lora_bias": (False, None),

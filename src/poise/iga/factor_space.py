@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -293,7 +294,8 @@ class StepMasks:
     @property
     def _factors(self) -> list[Tensor]:
         """As they are now: FSDP2 puts others in their place."""
-        return [module.weight for module in self._modules]
+        weights: list[Any] = [module.weight for module in self._modules]
+        return weights
 
     @torch.no_grad()
     def learn(self, gradients: Tensor, present: Sequence[int], domains: int, tau: float) -> None:

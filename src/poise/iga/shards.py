@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -43,12 +44,14 @@ def units_of(model: nn.Module) -> dict[nn.Module, nn.Module]:
     return units
 
 
-def local(parameter: Tensor) -> Tensor:
+def local(parameter: Any) -> Tensor:
     """The rows that this rank holds, in the same memory; without history."""
-    return parameter.detach().to_local() if is_sharded(parameter) else parameter.detach()
+    parameter = parameter.detach()
+    own: Tensor = parameter.to_local() if is_sharded(parameter) else parameter
+    return own
 
 
-def own_rows(parameter: Tensor) -> slice:
+def own_rows(parameter: Any) -> slice:
     """Which rows `local` has.
 
     Raises:
@@ -73,7 +76,7 @@ def own_rows(parameter: Tensor) -> slice:
     return slice(start, start + rows)
 
 
-def among_zeros(rows: Tensor, parameter: Tensor) -> Tensor:
+def among_zeros(rows: Tensor, parameter: Any) -> Tensor:
     """A matrix of which each rank has the rows of its part, as the part of a sum over ranks.
 
     Args:

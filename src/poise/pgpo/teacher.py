@@ -11,10 +11,12 @@ from types import FunctionType
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from accelerate.utils import fsdp2_prepare_model, is_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load as load_shards
+from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 from transformers import TrainerCallback
 
 from ..loss.heads import SplitModel, split_causal_lm
@@ -326,7 +328,7 @@ class Teacher:
 
     def save_shards(self, folder: Path) -> None:
         """Writes what `state_dict` returns, each rank its shards; every rank calls this."""
-        dcp.save(self._kept(), checkpoint_id=folder)
+        save_shards(self._kept(), checkpoint_id=folder)
 
     @torch.no_grad()
     def load_shards(self, folder: Path) -> None:
@@ -335,9 +337,9 @@ class Teacher:
         Raises:
             ValueError: names or shapes differ from this teacher's.
         """
-        saved: Any = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+        saved: Any = FileSystemReader(folder).read_metadata().state_dict_metadata
         self._check({name: tensor.size for name, tensor in saved.items()})
-        dcp.load(self._kept(), checkpoint_id=folder)
+        load_shards(self._kept(), checkpoint_id=folder)
 
     def _check(self, shapes: Mapping[str, torch.Size]) -> None:
         own = {name: tensor.shape for name, tensor in self._kept().items()}
