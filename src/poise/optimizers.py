@@ -122,7 +122,7 @@ def follows_rate(optimizer: Optimizer) -> bool:
         return type(optimizer) in _FOLLOW_RATE
     if type(optimizer).__module__.startswith("deepspeed."):
         return type(optimizer).__name__ in _FOLLOW_RATE_NAMES
-    device = next(parameters(optimizer)).device
+    device = next(parameters(optimizer), torch.empty(0)).device  # ZeRO-3 puts them out of sight
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             return all(_is_proportional(optimizer, g, device) for g in optimizer.param_groups)

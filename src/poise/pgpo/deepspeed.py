@@ -22,7 +22,7 @@ class DeepSpeedMixin(SDPOTrainer):  # type: ignore[misc]
     _mean_factor = 1.0
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Poise's.
+        """As it is, once.
 
         Raises:
             ValueError: under DeepSpeed, for the second time: transformers would make a new
@@ -123,6 +123,11 @@ def refuse_engine_settings(args: Any, optimizers: tuple[Any, Any]) -> None:
                 f"the DeepSpeed config has {name}={found!r}, with which the engine steps past the "
                 "optimizer that PGPO scales; leave it out"
             )
+    if (ranks := config.get_value("tensor_parallel.autotp_size", 0)) > 1:
+        raise ValueError(
+            f"the DeepSpeed config has tensor_parallel.autotp_size={ranks}, expected none: no rank "
+            "would hold a whole output head; leave it out"
+        )
     every, micro_batches = args.steps_per_generation, args.gradient_accumulation_steps
     if args.averages_by_distilled and every % micro_batches:
         raise ValueError(

@@ -23,8 +23,7 @@ class EngineStepScale(StepScale):
         viscosity, distance, policy, scale_weight_decay: as `StepScale`'s.
 
     Raises:
-        ValueError: under ZeRO-3, distance control with a `policy`, or an optimizer whose step does
-            not follow its rate.
+        ValueError: under ZeRO-3, a `policy`, or an optimizer whose step does not follow its rate.
     """
 
     def __init__(self, engine: Any, *args: Any, **kwargs: Any) -> None:
@@ -33,6 +32,11 @@ class EngineStepScale(StepScale):
         self._has_begun = False
         self._withheld: list[tuple[Tensor, Tensor | None]] = []
         super().__init__(engine.optimizer.optimizer, *args, **kwargs)
+        if self._is_sharded and self.policy is not None:
+            raise ValueError(
+                "under ZeRO-3 no rank holds a whole model that a policy could be measured on in "
+                "the middle of a step; leave policy out and call moved(...) after each step"
+            )
         if self._is_sharded and not self._follows_rate:
             raise ValueError(
                 f"{type(self.optimizer).__name__}'s steps do not follow its learning rate, so they "

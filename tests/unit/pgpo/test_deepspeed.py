@@ -12,7 +12,7 @@ import torch
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from torch import Tensor, nn
 
-from poise import DistanceControl, SignalSum, StepScale, Viscosity
+from poise import DistanceControl, SignalSum, StepScale, Viscosity, policy_distance
 from poise.pgpo.deepspeed import refuse_engine_settings
 from poise.pgpo.engine_step_scale import EngineStepScale
 
@@ -158,6 +158,19 @@ def test_an_optimizer_that_does_not_follow_its_rate_is_scaled_afterwards() -> No
         EngineStepScale(sharded, BRAKE)
 
 
+def test_under_zero_3_the_loop_tells_the_distance() -> None:
+    model = _model()
+    engine = _Engine(_optimizer(model), sharded=True)
+    with pytest.raises(ValueError, match="leave policy out and call moved"):
+        EngineStepScale(engine, distance=DistanceControl(), policy=lambda: _log_probs(model))
+    scale = EngineStepScale(engine, distance=DistanceControl(first=0.1))
+    before = _log_probs(model).detach()
+    _run(scale, model, engine.step, 1)
+    scale.moved(policy_distance(before, _log_probs(model)))
+    assert scale.last.multiplier == 0.1
+    assert scale.last.moved > 0
+
+
 @pytest.mark.parametrize("sharded", [False, True])
 def test_a_skipped_step_changes_nothing(sharded: bool) -> None:
     model = _model()
@@ -273,6 +286,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"zero_optimization": {"offload_optimizer": {"device": "cpu", "super_offload": True}}},
         {},
     ),
+    "tensor_parallel.autotp_size=2": ({"tensor_parallel": {"autotp_size": 2}}, {}),
     "ratio=0.5": ({"zero_optimization": {"offload_optimizer": {"ratio": 0.5}}}, {}),
     "expected steps_per_generation=3 to be a multiple": ({}, {"steps_per_generation": 3}),
     "under ZeRO-3 .* found tiled_loss=True;": (
