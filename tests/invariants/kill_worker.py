@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback
 
 from poise import IGAConfig, IGATrainer, PGPOConfig, PGPOTrainer
+from tests.engines import fsdp_settings, is_sharded, use_fsdp, whole_weights
 from tests.tiny import BRAKE, RUN, iga_run, tiny_dataset, tiny_isomers, vowel_reward
 
 SAVED = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2}
@@ -73,21 +74,35 @@ class _Begin(TrainerCallback):  # type: ignore[misc]
         self._begin()
 
 
-def train(method: str, model: str, folder: Path, kill: Kill | None, resume: Any = "auto") -> None:
-    """Trains, and writes the final weights and the teacher to `<folder>/final.safetensors`."""
+def train(
+    method: str,
+    model: str,
+    folder: Path,
+    kill: Kill | None,
+    state_dict_type: str | None = None,
+    resume: Any = "auto",
+) -> None:
+    """Trains, and writes the final weights and the teacher to `<folder>/final.safetensors`.
+
+    With `state_dict_type` it runs under FSDP2, whose checkpoints are of that kind.
+    """
     callbacks = [] if kill is None else [_Begin(lambda: kill.prepare(folder))]
-    trainer = _TRAINERS[method](model, str(folder), callbacks)
+    engine: dict[str, Any] = {}
+    if state_dict_type is not None:
+        use_fsdp()
+        engine = fsdp_settings(state_dict_type=state_dict_type)
+    trainer = _TRAINERS[method](model, str(folder), engine, callbacks)
     trainer.train(resume_from_checkpoint=resume)
+    assert is_sharded(trainer.model) == (state_dict_type is not None)
+    weights = whole_weights(trainer.model)
+    if method == "pgpo":
+        teacher = whole_weights(trainer.accelerator.unwrap_model(trainer.teacher_model))
+        weights |= {f"teacher {name}": weight for name, weight in teacher.items()}
     if trainer.is_world_process_zero():
-        weights = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
-        teacher = trainer.teacher.state_dict() if method == "pgpo" else {}
-        save_file(
-            weights | {f"teacher {n}": v.clone() for n, v in teacher.items()},
-            folder / "final.safetensors",
-        )
+        save_file(weights, folder / "final.safetensors")
 
 
-def _pgpo(model: str, folder: str, callbacks: list[Any]) -> PGPOTrainer:
+def _pgpo(model: str, folder: str, engine: dict[str, Any], callbacks: list[Any]) -> PGPOTrainer:
     own = {
         "output_dir": folder,
         "max_steps": 16,
@@ -99,17 +114,17 @@ def _pgpo(model: str, folder: str, callbacks: list[Any]) -> PGPOTrainer:
     return PGPOTrainer(
         model=model,
         reward_funcs=vowel_reward,
-        args=PGPOConfig(**RUN | BRAKE | SAVED | own),
+        args=PGPOConfig(**RUN | BRAKE | SAVED | own | engine),
         train_dataset=tiny_dataset(),
         callbacks=callbacks,
     )
 
 
-def _iga(model: str, folder: str, callbacks: list[Any]) -> IGATrainer:
+def _iga(model: str, folder: str, engine: dict[str, Any], callbacks: list[Any]) -> IGATrainer:
     own = {"output_dir": folder, "max_steps": 16, "per_device_train_batch_size": 6}
     return IGATrainer(
         model=model,
-        args=IGAConfig(**iga_run(SAVED | own)),
+        args=IGAConfig(**iga_run(SAVED | own | engine)),
         train_dataset=tiny_isomers(),
         peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.1),
         callbacks=callbacks,

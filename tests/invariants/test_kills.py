@@ -20,9 +20,15 @@ from tests.invariants.kill_worker import Kill, train
 from tests.processes import WAIT, run_ranks, start_ranks
 
 MINUTE = 60
-# Kills of the run, and the ranks.
-CASES = [(m, r, k) for m in ("pgpo", "iga") for r in (1, 2) for k in (2, 20)]
-QUICK = [("pgpo", 2, 2), ("iga", 2, 2)]
+# Ranks, and what checkpoints are under FSDP2; without it, ranks are DDP's.
+ENGINES = {
+    "one rank": (1, None),
+    "DDP": (2, None),
+    "FSDP2, whole": (2, "FULL_STATE_DICT"),
+    "FSDP2, in shards": (2, "SHARDED_STATE_DICT"),
+}
+CASES = [(m, e, k) for m in ("pgpo", "iga") for e in ENGINES for k in (2, 20)]
+QUICK = [("pgpo", "DDP", 2), ("iga", "DDP", 2), ("pgpo", "FSDP2, in shards", 2)]
 # What differs from run to run.
 TIMES = ("train_runtime", "_per_second", "step_time")
 
@@ -36,9 +42,10 @@ def _draw(draw: random.Random, ranks: int) -> Kill:
     return Kill(rank, seconds, draw.randint(1, 60 if rank == 0 else 12))
 
 
-def _live(ranks: int, method: str, model: str, folder: Path, kill: Kill, alone: bool) -> bool:
+def _live(engine: str, method: str, model: str, folder: Path, kill: Kill, alone: bool) -> bool:
     """One life; whether it was killed. Where one rank dies alone, the others end by themselves."""
-    processes = start_ranks(ranks, train, method, model, folder, kill)
+    ranks, kind = ENGINES[engine]
+    processes = start_ranks(ranks, train, method, model, folder, kill, kind)
     victim = processes[kill.rank]
     victim.join(WAIT)
     if not alone:
@@ -76,24 +83,25 @@ def _assert_equal(whole: Path, broken: Path) -> None:
     assert lines == _lines(whole / "metrics.jsonl")
 
 
-@pytest.mark.parametrize(("method", "ranks", "kills"), grid(CASES, QUICK))
+@pytest.mark.parametrize(("method", "engine", "kills"), grid(CASES, QUICK))
 def test_a_run_that_is_killed_again_and_again_equals_the_uninterrupted_one(
-    method: str, ranks: int, kills: int, tmp_path: Path, tiny_model_path: str
+    method: str, engine: str, kills: int, tmp_path: Path, tiny_model_path: str
 ) -> None:
-    draw = random.Random(f"{method} {ranks}")
+    draw = random.Random(f"{method} {engine}")
+    ranks, kind = ENGINES[engine]
     whole = tmp_path / "whole"
-    run_ranks(ranks, train, method, tiny_model_path, whole, None)
+    run_ranks(ranks, train, method, tiny_model_path, whole, None, kind)
     killed, runs = 0, 0
     while killed < kills:
         broken = tmp_path / f"broken-{runs}"
         runs += 1
         while killed < kills:
             kill = _draw(draw, ranks)
-            if not _live(ranks, method, tiny_model_path, broken, kill, draw.random() < 0.5):
+            if not _live(engine, method, tiny_model_path, broken, kill, draw.random() < 0.5):
                 break  # it came to its end before
             killed += 1
         else:
-            run_ranks(ranks, train, method, tiny_model_path, broken, None)
+            run_ranks(ranks, train, method, tiny_model_path, broken, None, kind)
         _assert_equal(whole, broken)
         notes = broken.with_suffix(".kills")
         print(f"{broken.name}: {notes.read_text() if notes.is_file() else 'no kill'}")
