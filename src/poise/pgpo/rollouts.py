@@ -151,8 +151,10 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
             del model.generate  # the attribute of this one object; its class keeps the method
 
     def _generate_vllm(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], Any]:
-        """TRL's; keeps the log-probabilities that vLLM gives, which TRL drops."""
+        """TRL's; asks vLLM for the log-probabilities of its tokens, and keeps them."""
         sampler = self.vllm_generation
+        if self.args.vllm_importance_sampling_correction:
+            sampler.logprobs = 0  # of the sampled token alone; TRL's None asks for none
 
         def generate(**arguments: Any) -> Any:
             found = type(sampler).generate(sampler, **arguments)

@@ -31,6 +31,8 @@ SETTINGS: dict[str, Any] = RUN | {
 class Sampler:
     """In vLLM's place: transformers' rollouts, whose log-probabilities are moved by a shift."""
 
+    logprobs: int | None = None  # as TRL's SDPO has it: it gives none
+
     def __init__(self, trainer: Any, shift: float | None) -> None:
         self._trainer, self._shift = trainer, shift
 
@@ -47,7 +49,7 @@ class Sampler:
             places = logits[len(prompt) - 1 : -1].log_softmax(-1)
             own = places.gather(1, torch.tensor(tokens)[:, None]).tolist()
             logps.append([[None if self._shift is None else x + self._shift] for (x,) in own])
-        return prompts, completions, logps, None
+        return prompts, completions, None if self.logprobs is None else logps, None
 
 
 def change(path: str, folder: Path, shift: float | None = 0.0, **settings: Any) -> Any:
