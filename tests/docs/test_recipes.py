@@ -66,8 +66,8 @@ def test_the_trainers_configuration_reads_it(file: Path, tmp_path: Path) -> None
 
 def test_a_misspelt_key_fails(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
-    wrong.write_text(RUNS[0].read_text().replace("sensitivity:", "sensitivty:"))
-    with pytest.raises(ValueError, match="did you mean --sensitivity"):
+    wrong.write_text(RUNS[0].read_text().replace("save_steps:", "save_stepz:"))
+    with pytest.raises(ValueError, match="did you mean --save_steps"):
         launch.parse(pgpo.make_parser(), ["--config", str(wrong), "--use_cpu", "true"])
 
 

@@ -25,6 +25,7 @@ SETTINGS: dict[str, Any] = RUN | {
     "optim": "sgd",
     "weight_decay": 0.0,
     "max_grad_norm": 1e6,
+    "learning_rate": 1.0,  # beside which the rounding of weights is small
 }
 
 
