@@ -211,7 +211,7 @@ def teacher_states(model: Any, args: Any, layout: Layout) -> list[Part]:
     if kind == "ema":
         teacher = EMATeacher(model, copy, args.teacher_update_rate, args.teacher_sync_steps)
     weights = sum(layout.share(p, "teacher") for p in copy.parameters())
-    averages = [] if teacher is None else teacher._averages.values()
+    averages = [] if teacher is None else teacher._averages().values()
     return [
         Part("teacher", weights + sum(map(size, copy.buffers()))),
         Part("teacher's float32 averages", sum(layout.share(a, "teacher") for a in averages)),

@@ -92,7 +92,16 @@ def test_the_papers_step_has_its_samples(tmp_path: Path) -> None:
 
 def environment(name: str) -> dict[str, str]:
     """What the launcher of two processes adds to the environment."""
-    words = ["--config_file", engine_file(name), "--num_processes", "2", "--module", "m"]
+    words = [
+        "--config_file",
+        engine_file(name),
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+        "--module",
+        "m",
+    ]
     arguments, *_ = _validate_launch_command(launch.parse_flags(words))
     made = prepare_multi_gpu_env(arguments)
     return {key: value for key, value in made.items() if os.environ.get(key) != value}

@@ -211,6 +211,7 @@ def _interrupted(model: str, folder: str, case: dict[str, Any], stop: bool, resu
     _save(trainer, folder)
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 @pytest.mark.parametrize("case", grid(RESUMED, ["full, in shards", "lora"]))
 def test_a_killed_run_goes_on_as_if_it_had_not_been(
     case: str, tmp_path: Path, tiny_model_path: str
