@@ -101,8 +101,10 @@ def test_what_brings_a_library_is_what_the_project_declares() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for extra, modules in EXTRAS.items():
         texts = declared["optional-dependencies"][extra]
-        names = [re.split(r"[^\w-]", text)[0] for text in texts if not text.startswith("poise")]
-        assert sorted(modules) == sorted("yaml" if n == "pyyaml" else n for n in names)
+        named = [re.split(r"[^\w-]", text)[0] for text in texts if not text.startswith("poise")]
+        names = ["yaml" if name == "pyyaml" else name for name in named]
+        own = [name for name in names if extra == "train" or name not in EXTRAS["train"]]
+        assert sorted(modules) == sorted(own)
 
 
 def test_another_error_is_nothing_to_install() -> None:
