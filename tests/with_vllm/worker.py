@@ -35,6 +35,7 @@ SETTINGS = RUN | {
     "use_vllm": True,
     "vllm_mode": "colocate",
     "vllm_max_model_length": 64,
+    "multiplier": "none",  # whole steps, that greedy tokens change within three
     "teacher_model_kind": "ema",
 }
 LORA = {"r": 4, "target_modules": "all-linear"}
