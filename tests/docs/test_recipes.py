@@ -17,6 +17,7 @@ from accelerate.commands.launch import _validate_launch_command
 from accelerate.utils.launch import prepare_multi_gpu_env
 
 from poise.cli import iga, launch, pgpo
+from tests.grids import grid
 from tests.processes import run_ranks
 from tests.unit.memory_worker import PLAIN
 
@@ -107,7 +108,7 @@ def environment(name: str) -> dict[str, str]:
     return {key: value for key, value in made.items() if os.environ.get(key) != value}
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("name", grid(["ddp", "fsdp2"], ["fsdp2"]))
 def test_two_ranks_start(name: str, tiny_model_path: str, tmp_path: Path) -> None:
     settings = PLAIN if name == "fsdp2" else {}
     run_ranks(2, start, environment(name), tiny_model_path, tmp_path, settings)

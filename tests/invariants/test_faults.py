@@ -186,6 +186,7 @@ def _train_until_it_fails(model: str, folder: Path) -> None:
         raise
 
 
+@pytest.mark.slow
 def test_a_rank_that_fails_takes_the_other_down_without_a_launcher(
     tmp_path: Path, tiny_model_path: str
 ) -> None:
