@@ -10,6 +10,7 @@ import torch
 from accelerate.commands import launch as accelerates
 
 from poise.cli import launch, pgpo
+from tests.grids import grid
 
 FSDP2 = """
 compute_environment: LOCAL_MACHINE
@@ -178,13 +179,16 @@ def test_a_flag_of_neither_is_refused() -> None:
         launch.parse(pgpo.make_parser(), ["--use_cpu", "true", "--fsdp_versionn", "2"])
 
 
+ENDS = [
+    ("kill", "rank 1 was killed by SIGKILL (memory may have run out)"),
+    ("raise", "rank 1 ended with status 1, its own message is above,"),
+    ("lose", "a rank ended, whose own message is above,"),
+]
+
+
 @pytest.mark.parametrize(
     ("end", "named"),
-    [
-        ("kill", "rank 1 was killed by SIGKILL (memory may have run out)"),
-        ("raise", "rank 1 ended with status 1, its own message is above,"),
-        ("lose", "a rank ended, whose own message is above,"),
-    ],
+    grid(ENDS, ENDS[:1]),
 )
 def test_a_rank_that_ends_takes_the_others_down(end: str, named: str, tmp_path: Path) -> None:
     flags = ["--num_processes", "2", "--main_process_port", "0"]
