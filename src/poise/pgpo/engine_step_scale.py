@@ -32,6 +32,15 @@ class EngineStepScale(StepScale):
         self._has_begun = False
         self._withheld: list[tuple[Tensor, Tensor | None]] = []
         super().__init__(engine.optimizer.optimizer, *args, **kwargs)
+        try:
+            self._refuse_shards()
+        except ValueError:
+            super().close()
+            raise
+        self._whole_step = engine.optimizer.step
+        engine.optimizer.step = self._step
+
+    def _refuse_shards(self) -> None:
         if self._is_sharded and self.policy is not None:
             raise ValueError(
                 "under ZeRO-3 no rank holds a whole model that a policy could be measured on in "
@@ -43,8 +52,6 @@ class EngineStepScale(StepScale):
                 "are scaled after they were taken, for which ZeRO-3 never has all parameters at "
                 "hand; use AdamW, or ZeRO-1 or ZeRO-2"
             )
-        self._whole_step = engine.optimizer.step
-        engine.optimizer.step = self._step
 
     def close(self) -> None:
         super().close()
