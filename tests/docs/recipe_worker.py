@@ -14,7 +14,7 @@ from tests import engines
 from tests.tiny import RUN, tiny_dataset, vowel_reward
 
 
-def start(environment: dict[str, str], model: str, folder: Path, settings: dict[str, Any]) -> None:
+def start(environment: dict[str, str], model: str, folder: Path) -> None:
     """One step on a tiny model in the environment that the launcher makes; writes what ran."""
     os.environ |= environment
     if environment.get("ACCELERATE_USE_FSDP") == "true":
@@ -22,9 +22,7 @@ def start(environment: dict[str, str], model: str, folder: Path, settings: dict[
     trainer = PGPOTrainer(
         model=model,
         reward_funcs=vowel_reward,
-        args=PGPOConfig(
-            output_dir=str(folder / "run"), max_steps=1, **RUN | {"use_cpu": True} | settings
-        ),
+        args=PGPOConfig(output_dir=str(folder / "run"), max_steps=1, **RUN),
         train_dataset=tiny_dataset(),
     )
     trainer.train()

@@ -19,7 +19,6 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from poise.cli import iga, launch, pgpo
 from tests.grids import grid
 from tests.processes import run_ranks
-from tests.unit.memory_worker import PLAIN
 
 from .recipe_worker import start
 
@@ -110,8 +109,7 @@ def environment(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", grid(["ddp", "fsdp2"], ["fsdp2"]))
 def test_two_ranks_start(name: str, tiny_model_path: str, tmp_path: Path) -> None:
-    settings = PLAIN if name == "fsdp2" else {}
-    run_ranks(2, start, environment(name), tiny_model_path, tmp_path, settings)
+    run_ranks(2, start, environment(name), tiny_model_path, tmp_path)
     for rank in "01":
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert found["processes"] == 2 and found["is_finite"]

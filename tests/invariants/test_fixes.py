@@ -13,8 +13,8 @@ from peft import LoraConfig
 from tokenizers.processors import TemplateProcessing
 
 from poise import PGPOTrainer
-from poise.trl.manifest import verify
 from poise.trl.guards import NonFiniteTrainingError
+from poise.trl.manifest import verify
 from tests.exact import ROUNDING
 from tests.tiny import tiny_dataset, vowel_reward
 
