@@ -207,6 +207,8 @@ def teacher_states(model: Any, args: Any, layout: Layout) -> list[Part]:
             add_teacher_adapter(model, from_student=args.teacher_from_student)
         return []  # counted with the weights
     copy = copy_as_teacher(model)
+    if layout.engine in ("zero1", "zero2") and layout.is_mixed:
+        copy.to(layout.compute)  # as the engine casts the student
     teacher: Any = None
     if kind == "ema":
         teacher = EMATeacher(model, copy, args.teacher_update_rate, args.teacher_sync_steps)

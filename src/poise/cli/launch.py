@@ -89,13 +89,13 @@ def launch(module: str, launch_flags: list[str], argv: list[str], is_on_cpu: boo
     arguments = parse_flags([*launch_flags, "--module", module, *argv])
     engine = engine_of(arguments)
     there = torch.accelerator.device_count()
-    is_on_cpu = is_on_cpu or arguments.cpu or not there
+    is_on_cpu = is_on_cpu or engine.is_on_cpu or not there
     _check_engine(engine, 0 if is_on_cpu else there)
-    if engine.kind == "ddp" and engine.processes and engine.processes > 1 and is_on_cpu:
-        # The launcher for several GPUs starts any processes, where accelerate's own for CPUs starts
-        # one without a word; what they use they decide themselves.
+    if engine.kind == "ddp" and (engine.processes or 1) > 1:
+        # The launcher for several GPUs starts any processes, where accelerate's own for CPUs, and a
+        # file that says NO, start one without a word; what they use they decide themselves.
         arguments.cpu, arguments.multi_gpu = False, True
-        arguments.training_script_args += ["--use_cpu", "true"]
+        arguments.training_script_args += ["--use_cpu", "true"] if is_on_cpu else []
     use_free_cores(engine.here or 1)
     # Its own words about a rank that failed: a page of them, before what is said below.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
@@ -139,12 +139,14 @@ class Engine:
         processes: on all machines; None where nobody says.
         machines: how many.
         offloads: whether a part of it lies in the CPU's memory.
+        is_on_cpu: whether accelerators are to be left alone.
     """
 
     kind: str
     processes: int | None
     machines: int = 1
     offloads: bool = False
+    is_on_cpu: bool = False
 
     @property
     def here(self) -> int | None:
@@ -187,7 +189,8 @@ def engine_of(arguments: Any) -> Engine:
     else:
         plain = (None, DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
         name, does_offload = "ddp" if kind in plain else str(kind.value).lower(), False
-    return Engine(name, processes, machines or 1, does_offload)
+    is_on_cpu = bool(arguments.cpu or getattr(file, "use_cpu", False))
+    return Engine(name, processes, machines or 1, does_offload, is_on_cpu)
 
 
 def parse_flags(flags: list[str]) -> Any:

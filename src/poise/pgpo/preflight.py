@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import DynamoBackend
+from accelerate.utils import DynamoBackend, is_peft_model
 from datasets import Dataset
 from trl.data_utils import is_conversational
 
@@ -223,10 +223,16 @@ def refuse_unsupported(trainer: Any) -> None:
     """Refuses what a loaded model is to run under, and a model that cannot be split.
 
     Raises:
-        ValueError: compilation; a model over several devices, or whose head is not apart.
+        ValueError: compilation; a model over several devices, or whose head is not apart; rollouts
+            by vLLM of adapters in shards.
     """
     args, accelerator = trainer.args, trainer.accelerator
     refuse_spread_model(trainer.model)
+    if args.use_vllm and trainer.is_fsdp_enabled and is_peft_model(trainer.model):
+        raise ValueError(
+            "use_vllm hands a merged adapter over, and under FSDP2 TRL merges shards; use DDP, "
+            "full training, or use_vllm=False"
+        )
     if args.tiled_loss and accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
         raise ValueError(
             "Accelerate is told to compile the model (--dynamo_backend, or the variable "

@@ -19,6 +19,7 @@ from accelerate.utils import DistributedType, broadcast_object_list
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -129,6 +130,8 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         engine_name = engine.value if engine in _SHARDING else "DDP"  # of one rank, too
         if engine == DistributedType.FSDP:
             engine_name += f" with {self.accelerator.state.fsdp_plugin.state_dict_type.name}"
+        if engine == DistributedType.DEEPSPEED:
+            engine_name += f" with ZeRO-{self.accelerator.state.deepspeed_plugin.zero_stage}"
         ranks = self.accelerator.num_processes
         return {"method": self._method, "engine": engine_name, "ranks": ranks}
 
@@ -177,13 +180,14 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         try:
             if self.args.should_save:
                 manifest.begin_checkpoint(folder)
+            self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
             self._save_state(folder)
             save_json(folder / log_file(self.accelerator.process_index), self._pending_log())
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 manifest.write_manifest(folder, self._kind_of_checkpoint())
-        except (OSError, RuntimeError, SafetensorError) as error:
+        except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:
             if not _is_failed_write(error):
                 raise
             raise CheckpointWriteError(self._what_is_lost(folder, error)) from error
@@ -193,7 +197,7 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
             manifest.rotate(run, limit, folder, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
 
-    def _what_is_lost(self, folder: Path, error: Exception) -> str:
+    def _what_is_lost(self, folder: Path, error: BaseException) -> str:
         last = self._last_checkpoint()
         needed = f"{manifest.size(Path(last)) / 1e6:.0f} MB" if last else "the size of a checkpoint"
         free = shutil.disk_usage(folder.parent).free / 1e6
@@ -263,18 +267,23 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
 _SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 # torch and safetensors hand on what the system said as text.
 _FAILED_WRITES = ("inline_container", "PytorchStreamWriter", "iostream error", "os error")
-_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket Timeout")
+# What gloo, the store and NCCL say of a peer that is gone; their other errors are a rank's own.
+_LOST = (
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket Timeout"),
+    *("Connection was likely closed", "ncclRemoteError"),
+)
 
 
-def _is_failed_write(error: Exception) -> bool:
+def _is_failed_write(error: BaseException) -> bool:
+    if isinstance(error, CheckpointException):  # of shards, with each rank's own
+        return any(_is_failed_write(failure) for failure, _ in error.failures.values())
     if isinstance(error, OSError):  # without a number, one of the hub's
         return error.errno is not None
     return any(text in str(error) for text in _FAILED_WRITES)
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:
-    is_of_backend = isinstance(error, torch.distributed.DistError)
-    return is_of_backend or any(text in str(error) for text in _LOST)
+    return any(text in str(error) for text in _LOST)
 
 
 class _PendingLoss(TrainerCallback):  # type: ignore[misc]

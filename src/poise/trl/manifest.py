@@ -43,9 +43,14 @@ class _Manifest(NamedTuple):
 
 
 def begin_checkpoint(checkpoint: Path) -> None:
-    """Marks a checkpoint as not whole, before its first file is written."""
-    checkpoint.mkdir(parents=True, exist_ok=True)
+    """Makes an empty folder, marked as not whole, before a checkpoint's first file is written.
+
+    What a killed run has left there would else be a part of the checkpoint.
+    """
     (checkpoint / MANIFEST).unlink(missing_ok=True)
+    if checkpoint.exists():
+        shutil.rmtree(checkpoint)
+    checkpoint.mkdir(parents=True)
     (checkpoint / _BEGUN).touch()
 
 
@@ -74,6 +79,18 @@ def write_manifest(checkpoint: Path, run: dict[str, Any] | None = None) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(manifest)
+    for folder in (checkpoint, checkpoint.parent):
+        _sync_names(folder)
+
+
+def _sync_names(folder: Path) -> None:
+    """Brings the names of a folder's files to the disk, where a system can do that alone."""
+    if os.name == "posix":
+        place = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(place)
+        finally:
+            os.close(place)
 
 
 def verify(checkpoint: Path) -> None:
@@ -94,10 +111,10 @@ def verify(checkpoint: Path) -> None:
 
 
 def written_by(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint resumes with, by name: ranks, and from format 2 on what was written."""
+    """What a checkpoint resumes with, by name; of format 1 its ranks and the one engine of then."""
     version, _, run = _read_manifest(checkpoint)
     ranks = len(list(checkpoint.glob(_LOGS)))
-    return run if version > 1 or ranks == 0 else {"ranks": ranks}
+    return run if version > 1 or ranks == 0 else {"ranks": ranks, "engine": "DDP"}
 
 
 def size(checkpoint: Path) -> int:

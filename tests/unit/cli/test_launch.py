@@ -48,6 +48,19 @@ def test_accelerates_own_flag_for_cpus_starts_several_too(launched: list[Any]) -
     assert launched[0].training_script_args == ["--use_cpu", "true"]
 
 
+@pytest.mark.parametrize("kind", ["NO", "MULTI_CPU", "MULTI_GPU"])
+@pytest.mark.parametrize("on_cpu", ["true", "false"])
+def test_a_file_never_starts_fewer_than_are_asked_for(
+    kind: str, on_cpu: str, launched: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
+    text = f"compute_environment: LOCAL_MACHINE\ndistributed_type: '{kind}'\nuse_cpu: {on_cpu}\n"
+    words = ["--config_file", config(tmp_path, text), "--num_processes", "4"]
+    assert launch.launch("m", words, []) == 0
+    assert (launched[0].multi_gpu, launched[0].cpu) == (True, False)
+    assert launched[0].training_script_args == ["--use_cpu", "true"] * (on_cpu == "true")
+
+
 def test_one_process_is_left_alone(launched: list[Any]) -> None:
     assert launch.launch("m", ["--num_processes", "1"], ["--seed", "1"], is_on_cpu=True) == 0
     assert not launched[0].multi_gpu

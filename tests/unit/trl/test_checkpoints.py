@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import shutil
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import DistBackendError
+from torch.distributed.checkpoint.api import CheckpointException
 
 from poise.trl.checkpoints import (
+    _is_failed_write,
+    _is_lost_connection,
     load_json,
     load_rollouts,
     rollouts_file,
@@ -258,7 +264,7 @@ def test_a_manifest_with_sha_256_is_read_too(tmp_path: Path) -> None:
     }
     (folder / MANIFEST).write_text(json.dumps({"format": 1, "files": files}))
     verify(folder)
-    assert written_by(folder) == {"ranks": 2}
+    assert written_by(folder) == {"ranks": 2, "engine": "DDP"}
     _flip(folder / "model.safetensors", 1000)
     with pytest.raises(DamagedCheckpointError, match="the content that was written"):
         verify(folder)
@@ -388,3 +394,35 @@ def test_plain_values_come_back(tmp_path: Path) -> None:
     state = {"step": 7, "multiplier": {"reference": None, "steps": 3}, "rate": 0.1}
     save_json(tmp_path / "state.json", state)
     assert load_json(tmp_path / "state.json") == state
+
+
+def test_what_a_killed_run_left_is_no_part_of_the_next_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-2"
+    begin_checkpoint(folder)
+    for left in ("poise_rollouts_1.safetensors", "poise_teacher/__0_0.distcp"):
+        (folder / left).parent.mkdir(exist_ok=True)
+        (folder / left).write_text("of the killed run")
+    begin_checkpoint(folder)
+    (folder / "model.safetensors").write_text("new")
+    write_manifest(folder)
+    verify(folder)
+    assert {path.name for path in folder.iterdir()} == {MANIFEST, "model.safetensors"}
+
+
+def test_a_disk_that_is_full_of_shards_is_a_failed_write() -> None:
+    stack = traceback.StackSummary()
+    full = CheckpointException("save", {1: (OSError(errno.ENOSPC, "No space left"), stack)})
+    other = CheckpointException("save", {1: (KeyError("name"), stack)})
+    assert _is_failed_write(full) and not _is_failed_write(other)
+
+
+@pytest.mark.parametrize(
+    ("message", "is_lost"),
+    [
+        ("[../gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:5", True),
+        ("ncclRemoteError: A call failed possibly due to a network error", True),
+        ("NCCL error: unhandled cuda error, out of memory", False),
+    ],
+)
+def test_only_the_end_of_another_rank_is_called_so(message: str, is_lost: bool) -> None:
+    assert _is_lost_connection(DistBackendError(message)) == is_lost
