@@ -29,8 +29,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 BATCH = 12
-# ZeRO-1 and 3 reduce gradients in float32, whatever the model is in.
-BOUNDS = {1: 5e-7, 2: ROUNDING, 3: 5e-7}
+# ZeRO-1 reduces gradients in float32, whatever the model is in.
+BOUNDS = {1: 5e-7, 2: ROUNDING, 3: ROUNDING}
 GREEDY = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
 TRLS = {"tiled_loss": False, "exact_resume": False, "teacher_from_student": False}
 TORCH_ADAM = {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto"}
@@ -173,13 +173,16 @@ def test_two_ranks_under_zero_equal_one_plain_rank(
     two, two_log = _run(2, stage, model, tmp_path, CASES[case])
     assert apart(two, one) <= BOUNDS[stage]
     keys = ["loss", "grad_norm", "pgpo/information_signal", "pgpo/multiplier"]
-    keys += ["pgpo/distilled_fraction", "pgpo/grad_norm_clipped", "pgpo/distance"]
+    keys += ["pgpo/distilled_fraction", "pgpo/grad_norm_clipped"]
+    keys += ["pgpo/distance"] * ("distance" in CASES[case].values())
+    assert all(key in one_log[0] for key in keys)
     steps = [k for k in range(4) if k != CASES[case].get("spoiled_at")]
     for a, b in ((one_log[k], two_log[k]) for k in steps):
         for key in keys:
-            assert (key in a) == (key in b) == (key != "pgpo/distance" or "distance" in str(a))
-            close = pytest.approx(a.get(key), rel=1e3 * BOUNDS[stage], abs=BOUNDS[stage])
-            assert b.get(key) == close, key
+            assert (key in a) == (key in b), key
+            if key in a:
+                close = pytest.approx(a[key], rel=1e3 * BOUNDS[stage], abs=BOUNDS[stage])
+                assert b[key] == close, key
     assert any(abs(line.get("pgpo/multiplier", 1) - 1) > 0.1 for line in one_log[:4])
     assert any(0 < line["pgpo/distilled_fraction"] < 1 for line in one_log[:4])
 
