@@ -103,10 +103,11 @@ class CommandParser(TrlParser):
             logger.warning("--%s is --%s now; its old name goes with the next release", old, new)
         return new
 
-    def refuse(self, word: str) -> NoReturn:
-        """Raises: ValueError, naming the unknown flag and the nearest known one."""
+    def refuse(self, word: str, others: Iterable[str] = ()) -> NoReturn:
+        """Raises: ValueError, naming the unknown flag and the nearest known one, `others` too."""
         # What has no help text is an old name.
         flags = [flag for action in self._actions if action.help for flag in action.option_strings]
+        flags += others
         near = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
         hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
         raise ValueError(f"unknown argument {word!r}; {hint}")

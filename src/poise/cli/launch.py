@@ -61,7 +61,7 @@ def parse(parser: CommandParser, argv: list[str]) -> tuple[list[Any], list[str]]
         }
         for word in flags:
             if word.startswith("-") and word.partition("=")[0] not in options:
-                parser.refuse(word)
+                parser.refuse(word, options)
     return parsed, flags
 
 

@@ -95,6 +95,11 @@ def _domains(script: Any, config: Any) -> int:
 
 
 def _of_pgpo(model: Any, config: Any, layout: Layout) -> list[Part]:
+    if layout.engine == "zero3" and config.tiled_loss:
+        raise ValueError(
+            "under ZeRO-3 PGPO refuses the tiled loss; count with --tiled_loss false, --multiplier "
+            "information, --exact_resume false and --teacher_from_student false, or with ZeRO-2"
+        )
     teacher = memory.teacher_states(model, config, layout)
     length = (config.max_prompt_length or 0) + config.max_completion_length
     rows = config.per_device_train_batch_size

@@ -90,7 +90,8 @@ def run_command(
         except launch.RankFailedError as error:
             folder = Path(config.output_dir)
             raise launch.RankFailedError(
-                f"{error} after step {last_step(folder / METRICS)}; the other ranks were stopped. "
+                f"{error} (last logged step {last_step(folder / METRICS)}); the other ranks were "
+                f"stopped. "
                 f"{_how_to_go_on(folder)}"
             ) from None
     run_training(make_trainer, script, config, model)

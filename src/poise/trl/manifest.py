@@ -206,9 +206,11 @@ def resolve_resume(resume: bool | str | None, run: Path) -> Path | None:
     folder = run if resume is True else Path(resume)
     if not folder.is_dir():
         raise ValueError(f"cannot resume: {folder} is not a folder")
-    if not _CHECKPOINT.fullmatch(folder.name):
-        return newest_valid(folder)
-    verify(folder)
+    if _CHECKPOINT.fullmatch(folder.name):
+        verify(folder)
+    else:
+        folder = newest_valid(folder)
+    logger.info("Going on from %s", folder)
     return folder
 
 
