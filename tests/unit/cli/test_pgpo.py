@@ -118,8 +118,8 @@ def test_a_rank_that_ends_is_named_with_the_step_and_how_to_go_on(
     assert run(num_processes=2) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        "poise pgpo: rank 1 was killed by SIGKILL (last logged step 2); the other ranks were stopped. "
-        f"Go on from {folder}/checkpoint-2: the same command with --resume_from_checkpoint auto"
+        "poise pgpo: rank 1 was killed by SIGKILL (last logged step 2); the other ranks were "
+        f"stopped. Go on from {folder}/checkpoint-2: the same command with --resume_from_checkpoint auto"
     )
 
 
