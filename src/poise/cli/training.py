@@ -91,8 +91,7 @@ def run_command(
             folder = Path(config.output_dir)
             raise launch.RankFailedError(
                 f"{error} (last logged step {last_step(folder / METRICS)}); the other ranks were "
-                f"stopped. "
-                f"{_how_to_go_on(folder)}"
+                f"stopped. {_how_to_go_on(folder)}"
             ) from None
     run_training(make_trainer, script, config, model)
     return 0

@@ -119,7 +119,8 @@ def test_a_rank_that_ends_is_named_with_the_step_and_how_to_go_on(
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
         "poise pgpo: rank 1 was killed by SIGKILL (last logged step 2); the other ranks were "
-        f"stopped. Go on from {folder}/checkpoint-2: the same command with --resume_from_checkpoint auto"
+        f"stopped. Go on from {folder}/checkpoint-2: the same command with "
+        "--resume_from_checkpoint auto"
     )
 
 
