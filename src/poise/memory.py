@@ -296,10 +296,10 @@ def activations(model: Any, args: Any, layout: Layout, rows: int, tokens: int) -
     except (NotImplementedError, RuntimeError) as error:
         return [Part(f"activations, not counted: {str(error).splitlines()[0]}", 0, TRAINING)]
     if not args.gradient_checkpointing:
-        return [Part(f"what {count} layers save", total, TRAINING)]
+        return [Part(f"what {count} layers save of {rows} x {tokens} tokens", total, TRAINING)]
     inputs = count * rows * tokens * config.hidden_size * layout.compute.itemsize
     return [
-        Part(f"inputs of {count} layers (gradient_checkpointing)", inputs, TRAINING),
+        Part(f"inputs of {count} layers, {rows} x {tokens} tokens, checkpointed", inputs, TRAINING),
         Part("what one layer saves", total // count, TRAINING),
     ]
 

@@ -225,7 +225,7 @@ def test_the_papers_run_is_counted_as_by_hand(qwen: str) -> None:
     assert found[f"keys and values of {rollouts} rollouts"] == (
         rollouts * (2048 + 8192) * 36 * 2 * 8 * 128 * 2
     )
-    assert found["inputs of 36 layers (gradient_checkpointing)"] == 36 * tokens * 4096 * 2
+    assert found["inputs of 36 layers, 2 x 10240 tokens, checkpointed"] == 36 * tokens * 4096 * 2
     assert memory.peak(parts) < 75 * 2**30  # of a GPU with 80
 
 

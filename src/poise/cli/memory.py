@@ -36,7 +36,7 @@ _NOT_COUNTED = (
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or {"-h", "--help"} & set(argv):
         print(_USAGE)
         return 0 if argv else 2
     parts, layout = count(argv)
