@@ -12,7 +12,7 @@ from torch import Tensor
 from .adapters import Adapter
 from .domains import Pass
 from .mask import accumulation_dtype, widest_dtype
-from .shards import add_up, among_zeros, is_sharded, local, number_of_ranks, own_rows
+from .shards import add_up, among_zeros, is_shard, local, number_of_ranks, own_rows
 from .statistics import StatisticsLog
 
 DECAY = 0.9  # of the running sums, a step
@@ -100,7 +100,7 @@ class DirectionSpace:
         seen, read = self._project_down(), self._read()
         squares = {x: own for s in seen for x, own in zip(s.layers, s.squares, strict=True)}
         for layer in self._used:  # in an order that is the same on all ranks
-            if is_sharded(layer.down):  # each knows of its rows
+            if is_shard(layer.down):  # each knows of its rows
                 sums += [known[layer] for known in (squares, read) if layer in known]
         add_up(sums)
         self._project_up(read)

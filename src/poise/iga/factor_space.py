@@ -14,7 +14,7 @@ from .domains import Pass, Weights, weigh_domains
 from .invariant import IGA
 from .mask import Moments, Scratch, domain_gradients, masked_mean, widest_dtype
 from .method import Aggregator
-from .shards import add_up, is_sharded, local, number_of_ranks, own_rows
+from .shards import add_up, is_shard, local, number_of_ranks, own_rows
 from .statistics import StatisticsLog
 
 DECAY = 0.9  # of the running sums, a step
@@ -343,7 +343,7 @@ class StepMasks:
             step = (local(factor) - old).to(mask)
             masked.append(mask.view(factor.shape)[own_rows(factor)] * step)
             lengths.append(torch.stack([step.norm(), masked[-1].norm()]))
-        if any(map(is_sharded, factors)):
+        if any(map(is_shard, factors)):
             squares = [length.square() for length in lengths]
             add_up(squares)
             lengths = [square.sqrt() for square in squares]

@@ -19,7 +19,7 @@ def number_of_ranks() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def is_sharded(parameter: Tensor) -> bool:
+def is_shard(parameter: Tensor) -> bool:
     """Whether it lies on the ranks in parts. Its shape is that of the whole."""
     return dist.is_available() and isinstance(parameter, DTensor)
 
@@ -47,7 +47,7 @@ def units_of(model: nn.Module) -> dict[nn.Module, nn.Module]:
 def local(parameter: Any) -> Tensor:
     """The rows that this rank holds, in the same memory; without history."""
     parameter = parameter.detach()
-    own: Tensor = parameter.to_local() if is_sharded(parameter) else parameter
+    own: Tensor = parameter.to_local() if is_shard(parameter) else parameter
     return own
 
 
@@ -58,7 +58,7 @@ def own_rows(parameter: Any) -> slice:
         ValueError: it is not sharded by rows.
     """
     start, rows = 0, parameter.shape[0]
-    if not is_sharded(parameter):
+    if not is_shard(parameter):
         return slice(start, rows)
     mesh = parameter.device_mesh
     for dim, placement in enumerate(parameter.placements):
@@ -83,7 +83,7 @@ def among_zeros(rows: Tensor, parameter: Any) -> Tensor:
         rows: one for each row of `local(parameter)`.
         parameter: the whole, sharded or not.
     """
-    if not is_sharded(parameter):
+    if not is_shard(parameter):
         return rows
     whole = rows.new_zeros(parameter.shape[0], rows.shape[1])
     mesh, placements = parameter.device_mesh, parameter.placements

@@ -15,8 +15,8 @@ from accelerate.utils import fsdp2_prepare_model, is_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.state_dict_loader import load as load_shards
-from torch.distributed.checkpoint.state_dict_saver import save as save_shards
+from torch.distributed.checkpoint.state_dict_loader import load as read_checkpoint
+from torch.distributed.checkpoint.state_dict_saver import save as write_checkpoint
 from transformers import TrainerCallback
 
 from ..loss.heads import SplitModel, split_causal_lm
@@ -328,7 +328,7 @@ class Teacher:
 
     def save_shards(self, folder: Path) -> None:
         """Writes what `state_dict` returns, each rank its shards; every rank calls this."""
-        save_shards(self._kept(), checkpoint_id=folder)
+        write_checkpoint(self._kept(), checkpoint_id=folder)
 
     @torch.no_grad()
     def load_shards(self, folder: Path) -> None:
@@ -339,7 +339,7 @@ class Teacher:
         """
         saved: Any = FileSystemReader(folder).read_metadata().state_dict_metadata
         self._check({name: tensor.size for name, tensor in saved.items()})
-        load_shards(self._kept(), checkpoint_id=folder)
+        read_checkpoint(self._kept(), checkpoint_id=folder)
 
     def _check(self, shapes: Mapping[str, torch.Size]) -> None:
         own = {name: tensor.shape for name, tensor in self._kept().items()}
