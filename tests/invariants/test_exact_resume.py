@@ -15,7 +15,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from poise.trl.manifest import write_manifest
 from tests.grids import grid
 from tests.invariants.resume_worker import run
 from tests.processes import WAIT, finish, start
@@ -139,19 +138,3 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(
     expected = load_file(finished_run / "final.safetensors")
     found = load_file(folder / "final.safetensors")
     assert all(torch.equal(found[key], weight) for key, weight in expected.items())
-
-
-@pytest.mark.parametrize("lost", ["poise_log_0.json", "a figure"])
-def test_a_checkpoint_of_an_older_poise_is_refused_in_a_sentence(
-    lost: str, finished_run: Path, tmp_path: Path, tiny_model_path: str
-) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(finished_run, folder)
-    checkpoint = folder / "checkpoint-15"
-    if lost == "a figure":
-        (checkpoint / "poise_state.json").write_text(json.dumps({"step": 15}))
-    else:
-        (checkpoint / lost).unlink()
-    write_manifest(checkpoint)
-    with pytest.raises(ValueError, match=r"an older Poise wrote: expected .*start a new run"):
-        run(tiny_model_path, folder, SETTINGS["ema"], False, True)

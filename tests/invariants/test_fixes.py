@@ -270,30 +270,6 @@ def test_a_run_that_is_braked_at_every_step_for_want_of_a_signal_is_warned_of(
     assert len(told) == 1 and "(now 0.02 of it)" in told[0].message
 
 
-@pytest.mark.parametrize(
-    ("setting", "is_told"),
-    [
-        ({}, False),  # a tenth of three steps is none
-        ({"warmup_steps": 0}, True),
-        ({"lr_scheduler_type": "constant", "warmup_steps": 2}, True),  # a schedule that ignores it
-        ({"warmup_steps": 2}, False),
-        ({"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 0.5}, False),
-        ({"signal_prior_reference": 0.5, "warmup_steps": 0}, False),
-        ({"rho_min": 1.0, "warmup_steps": 0}, False),
-        ({"multiplier": "none", "warmup_steps": 0}, False),
-        ({"signal_reference_steps": 3, "warmup_steps": 0}, False),
-    ],
-)
-def test_a_brake_without_a_warm_up_is_warned_of(
-    make_trainer: Make, caplog: pytest.LogCaptureFixture, setting: dict[str, Any], is_told: bool
-) -> None:
-    brake = {"sensitivity": 6.0, "rho_min": 0.002, "signal_estimator": "kl"}
-    reference = {"signal_reference": "initial", "signal_reference_steps": 2}
-    make_trainer(**brake | reference | setting).train()
-    told = [r for r in caplog.records if "The learning rate has no warm-up" in r.message]
-    assert len(told) == is_told
-
-
 def test_the_default_brake_says_nothing_of_itself(
     make_trainer: Make, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,9 +1,8 @@
 """The distillation loss of SDPO and its statistics, from hidden states and output heads.
 
-Tokens go through the heads a tile at a time, so that a tensor of tokens x vocabulary is never held.
-A plain loss keeps up to seven of them until its backward. Here every tile's gradient is taken at
-once, while its logits exist, so that what is kept for the backward is one gradient as large as the
-hidden states and one as large as the head's trainable parameters.
+Tokens go through the heads a tile at a time, so that a tensor of tokens x vocabulary is never held,
+of which a plain loss keeps up to seven. Every tile's gradient is taken while its logits exist: for
+the backward is kept one as large as the hidden states and one as the head's trained parameters.
 """
 
 from __future__ import annotations
@@ -48,12 +47,11 @@ def default_tile_tokens(vocabulary: int, width: int = 0, device: str = "cpu") ->
         width: H of the hidden states; 0 for logits that need no head.
         device: The device's type.
 
-    Choice: on one core with V = 49,152 and H = 576, tiles of 12 to 30 MiB are equally fast; tiles
-    of 64 MiB take 1.4 (reverse KL) to 1.6 times (Jensen-Shannon) as long, because the C library's
-    allocator maps such blocks anew each time. Accelerators keep their blocks. There a tile reads
-    the head three times (student, teacher, gradient), 6 V H bytes, and moves its float32 logits 69
-    (KL) to 120 times (Jensen-Shannon): from n = H / 8 on, the head is a sixth of the traffic at
-    most. Ten tiles live at the peak, as much as 2.5 such heads (counted, not timed).
+    Choice: on one core with V = 49,152 and H = 576, tiles of 12 to 30 MiB are equally fast, and of
+    64 MiB 1.4 to 1.6 times as slow, because the C library's allocator maps such blocks anew. On an
+    accelerator a tile reads the head three times, 6 V H bytes, and moves its float32 logits 69 (KL)
+    to 120 times (Jensen-Shannon): from n = H / 8 on, the head is a sixth of the traffic at most.
+    Ten tiles live at the peak, as much as 2.5 such heads (counted, not timed).
     """
     if device == "cpu":
         return max(1, 24 * 2**20 // (4 * vocabulary))
@@ -66,11 +64,7 @@ class _Walk:
     Args:
         rows: The tokens that the walk comes to [n], places among all.
         tokens: The sampled tokens [N]; None where they are not read.
-        temperature: Divides logits.
-        tile_tokens: Tokens in a tile; None for :func:`default_tile_tokens`.
-
-    Raises:
-        ValueError: A temperature or tile size that is not positive.
+        temperature, tile_tokens: As :func:`tiled_distillation_loss`'s.
     """
 
     def __init__(
@@ -96,11 +90,8 @@ class _Walk:
         self._casts: dict[int, Tensor] = {}
 
     def tiles(self, rows: Tensor) -> Iterator[Tensor]:
-        """Consecutive parts of the rows.
-
-        Without ``tile_tokens`` the first part is small, because only a head tells how large the
-        vocabulary is.
-        """
+        """Consecutive parts of the rows; the first may be small, until a head tells how large the
+        vocabulary is."""
         start, size = 0, self._tile_tokens or _FIRST_TILE
         while start < len(rows):
             yield rows[start : start + size]
@@ -110,13 +101,8 @@ class _Walk:
             )
 
     def log_probs(self, head: Head | None, states: Tensor) -> Tensor:
-        """Log-probabilities [n, V] of a tile's states, in :func:`working_dtype`.
-
-        The head itself runs in its own precision or autocast's, as in the model's own forward.
-
-        Raises:
-            ValueError: Logits of another shape, or heads of different vocabularies.
-        """
+        """Log-probabilities [n, V] of a tile's states (logits, without a head), in
+        :func:`working_dtype`; the head itself runs in its own precision or autocast's."""
         logits = self._logits(head, states)
         if logits.ndim != 2 or logits.shape[0] != states.shape[0]:
             raise ValueError(
@@ -134,11 +120,7 @@ class _Walk:
         return (logits.to(working_dtype(logits)) / self._temperature).log_softmax(-1)
 
     def tokens(self, rows: Tensor) -> Tensor:
-        """The tile's tokens, once its heads have run; the first tile checks all.
-
-        Raises:
-            ValueError: Tokens outside the vocabulary (padding, say).
-        """
+        """The tile's tokens, once its heads have run; the first tile checks all."""
         assert self._tokens is not None
         if self._range:
             lowest, highest = self._range
@@ -161,8 +143,8 @@ class _Walk:
     def _cast_weights(self, head: nn.Module) -> dict[str, Tensor]:
         """The head's frozen float32 weights in autocast's dtype, by name; cast once for all tiles.
 
-        Autocast itself keeps the cast of a trainable weight alone. Layers that are not plainly
-        linear may read their weights in float32: then nothing is cast here.
+        Autocast keeps the cast of a trainable weight alone. A layer that is not plainly linear may
+        read its weights in float32: then nothing is cast.
         """
         layers = {name: m for name, m in head.named_modules() if m._parameters}
         if any(type(module) is not nn.Linear for module in layers.values()):
@@ -180,24 +162,19 @@ class _Walk:
 
 
 def _kept_rows(mask: Tensor | None, like: Tensor) -> Tensor:
-    """Places of the rows that a mask or weight [N] keeps: those where it is not zero."""
+    """Places of the rows where a mask or weight [N] is not zero."""
     if mask is None:
         return torch.arange(len(like), device=like.device)
     return mask.nonzero().squeeze(1)
 
 
 def _zeros(like: Tensor) -> Tensor:
-    """Zeros [N] for the N rows of ``like``, in its working dtype and on its device."""
+    """Zeros [N] for the N rows of ``like``, in its working dtype."""
     return torch.zeros(len(like), dtype=working_dtype(like), device=like.device)
 
 
 def _check_rows(states: dict[str, Tensor], per_token: dict[str, Tensor | None]) -> None:
-    """Raise a ValueError unless all tensors describe the same N tokens.
-
-    Args:
-        states: Named hidden states or logits, floating point [N, ...].
-        per_token: Named values [N], ``tokens`` (int64) among them; None is left out.
-    """
+    """Refuse tensors that do not describe the same N tokens: states [N, ...], values [N]."""
     tokens = per_token["tokens"]
     assert tokens is not None
     if tokens.ndim != 1 or tokens.dtype != torch.int64:
@@ -244,7 +221,7 @@ class TiledStatistics:
 
     @classmethod
     def zeros(cls, like: Tensor) -> TiledStatistics:
-        """Statistics of ``len(like)`` tokens, all zero, in its working dtype and on its device."""
+        """Those of ``len(like)`` tokens, all zero."""
         return cls(*(_zeros(like) for _ in range(5)))
 
     def view_as(self, other: Tensor) -> TiledStatistics:
@@ -269,43 +246,30 @@ def token_statistics(
     teacher: Tensor,
     tokens: Tensor,
     *,
-    student_head: Head | None = None,
-    teacher_head: Head | None = None,
     mask: Tensor | None = None,
-    temperature: float = 1.0,
     tile_tokens: int | None = None,
 ) -> TiledStatistics:
-    """Entropies, KL(student || teacher) and log-probabilities of sampled tokens.
+    """Entropies, KL(student || teacher) and log-probabilities of sampled tokens, of ready logits.
 
-    H(S) = -sum_v S_v log S_v and KL(S || T) = sum_v S_v log(S_v / T_v), with S and T the softmax of
-    logits / temperature over the whole vocabulary.
+    They go through the same tiles, so that the statistics of a loss that is not ours cost a few
+    tiles of temporaries, not a second set of tensors of tokens x vocabulary.
 
     Args:
-        student: Hidden states [N, H], or logits [N, V] where there is no ``student_head``.
-        teacher: Hidden states [N, H'], or logits [N, V] where there is no ``teacher_head``.
+        student: Logits [N, V], divided by the temperature.
+        teacher: The same of the teacher.
         tokens: The sampled tokens, int64 [N].
-        student_head: From the student's hidden states to logits; none for ready logits.
-        teacher_head: The same for the teacher.
         mask: [N]; tokens where it is zero are skipped, and their statistics are zero.
-        temperature: Divides the logits (1.0 for logits that are scaled already).
         tile_tokens: Tokens in a tile; by default :func:`default_tile_tokens`.
 
     Returns:
-        Statistics in nats, float32 (float64 where the student's input is).
-
-    Raises:
-        ValueError: Shapes, tokens, vocabularies or settings that cannot be.
-
-    Choice: ready logits go through the same tiles, so that the statistics of a loss that is not
-    ours cost a few tiles of temporaries, not a second set of tensors of tokens x vocabulary.
+        Statistics in nats, float32 (float64 where the student's logits are).
     """
     _check_rows({"student": student, "teacher": teacher}, {"tokens": tokens, "mask": mask})
     kept = _kept_rows(mask, student)
-    walk = _Walk(kept, tokens, temperature, tile_tokens)
+    walk = _Walk(kept, tokens, 1.0, tile_tokens)
     statistics = TiledStatistics.zeros(student)
     for rows in walk.tiles(kept):
-        log_s = walk.log_probs(student_head, student[rows])
-        log_t = walk.log_probs(teacher_head, teacher[rows])
+        log_s, log_t = (walk.log_probs(None, logits[rows]) for logits in (student, teacher))
         statistics.write(rows, log_s, log_t, walk.tokens(rows))
     return statistics
 
@@ -332,14 +296,10 @@ def tiled_token_logps(
 
     Returns:
         Log-probabilities [N] in nats, detached, float32 (float64 for float64 hidden states).
-
-    Raises:
-        ValueError: Shapes, tokens or settings that cannot be.
     """
     _check_rows({"hidden": hidden}, {"tokens": tokens, "mask": mask})
-    kept = _kept_rows(mask, hidden)
+    kept, logps = _kept_rows(mask, hidden), _zeros(hidden)
     walk = _Walk(kept, tokens, temperature, tile_tokens)
-    logps = _zeros(hidden)
     for rows in walk.tiles(kept):
         log_p = walk.log_probs(head, hidden[rows])
         logps[rows] = gather(log_p, walk.tokens(rows)).to(logps.dtype)
@@ -355,13 +315,9 @@ def tiled_entropy(
     *,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Entropies [N] of the tokens' distributions, H = -sum_v p_v log p_v, p = softmax(head(h) / T).
-
-    Arguments, errors and dtype are those of :func:`tiled_token_logps`.
-    """
-    kept = _kept_rows(mask, hidden)
+    """Entropies [N] of the tokens' distributions; arguments as :func:`tiled_token_logps`'s."""
+    kept, entropies = _kept_rows(mask, hidden), _zeros(hidden)
     walk = _Walk(kept, None, temperature, tile_tokens)
-    entropies = _zeros(hidden)
     for rows in walk.tiles(kept):
         entropies[rows] = entropy(walk.log_probs(head, hidden[rows])).to(entropies.dtype)
     return entropies
@@ -369,10 +325,7 @@ def tiled_entropy(
 
 @torch.no_grad()
 def tiled_log_probs(hidden: Tensor, head: Head, temperature: float = 1.0) -> Tensor:
-    """All log-probabilities [N, V] in nats, detached: for few tokens, since they are held.
-
-    Arguments, errors and dtype are those of :func:`tiled_token_logps`.
-    """
+    """All log-probabilities [N, V] in nats, detached: for few tokens, since they are held."""
     kept = _kept_rows(None, hidden)
     walk = _Walk(kept, None, temperature, None)
     return torch.cat([walk.log_probs(head, hidden[rows]) for rows in walk.tiles(kept)])
@@ -381,19 +334,11 @@ def tiled_log_probs(hidden: Tensor, head: Head, temperature: float = 1.0) -> Ten
 # The gradient, added up tile by tile in the forward pass.
 
 
-def _trainable_parameters(head: Head, declared: Sequence[Tensor] | None) -> tuple[Tensor, ...]:
-    """The tensors of the head that want a gradient: those declared, or a module's parameters."""
-    if declared is None:
-        declared = list(head.parameters()) if isinstance(head, nn.Module) else []
-    return tuple(parameter for parameter in declared if parameter.requires_grad)
-
-
 def _power_of_two_scale(weights: Tensor) -> Tensor:
     """The smallest power of two above all |weights|, 2^-100 at least (scalar; 1 for no weights).
 
-    Gradients are taken for weights / scale, and the scale is applied in the backward. Weights of
-    1 / tokens would otherwise push a float16 head's gradients below its smallest number before
-    the loss scaler can lift them. A power of two changes no other digit.
+    Gradients are taken for weights / scale, and scaled in the backward: weights of 1 / tokens would
+    push a float16 head's gradients below its smallest number before the loss scaler lifts them.
     """
     if weights.numel() == 0:
         return weights.new_ones(())
@@ -404,9 +349,8 @@ def _power_of_two_scale(weights: Tensor) -> Tensor:
 class _Gradients:
     """Gradients of a sum over tiles with respect to the hidden states and the head's parameters.
 
-    Choice: the head's gradients add up in float32 (float64 for float64 parameters), whatever the
-    parameters' precision, and are returned in the parameters' dtype: a bfloat16 sum over many
-    tiles would lose the later ones.
+    Choice: the head's add up in float32 at least and are returned in the parameters' dtype: a
+    bfloat16 sum over many tiles would lose the later ones.
     """
 
     def __init__(self, hidden: Tensor, parameters: Sequence[Tensor]) -> None:
@@ -416,13 +360,7 @@ class _Gradients:
         self._is_first = True
 
     def add(self, rows: Tensor, hidden: Tensor, objective: Tensor) -> None:
-        """Add a tile's gradient.
-
-        Args:
-            rows: The tile's places among all tokens [n].
-            hidden: The tile's hidden states [n, H], a leaf.
-            objective: The tile's part of the sum, scalar.
-        """
+        """Add a tile's gradient: its places [n], hidden states [n, H] (a leaf), part of the sum."""
         inputs = [hidden, *self._parameters] if hidden.requires_grad else self._parameters
         if self._is_first:
             _refuse_undeclared(objective, inputs)
@@ -441,11 +379,8 @@ class _Gradients:
                 total += gradient
 
     def total(self) -> tuple[Tensor | None, ...]:
-        """The gradients of hidden states and parameters, each in its tensor's dtype.
-
-        None where nothing reached a tensor, as autograd has it; but zeros where there was no tile
-        at all, so that a rank with an empty mask takes part in the others' reduction.
-        """
+        """The gradients of hidden states and parameters, None where nothing reached a tensor; zeros
+        if there was no tile, so that a rank with an empty mask takes part in the reduction."""
         if self._is_first:
             return (self._hidden, *(torch.zeros_like(p) for p in self._parameters))
         sums = (
@@ -456,7 +391,7 @@ class _Gradients:
 
 
 def _refuse_undeclared(objective: Tensor, inputs: Sequence[Tensor]) -> None:
-    """Raise where the head reaches a trainable tensor whose gradient would be lost silently."""
+    """Refuse a head that reaches a trainable tensor whose gradient would be lost silently."""
     pending: list[Any] = [objective.grad_fn]
     seen = {None, *(get_gradient_edge(tensor).node for tensor in inputs)}
     while pending:
@@ -555,7 +490,7 @@ class _Pass:
         self.statistics.write(rows, log_s.detach(), log_t, tokens)
 
     def _reinforce(self, rows: Tensor) -> None:
-        """A tile whose tokens have a policy term alone: nothing of the teacher is read."""
+        """A tile whose tokens have a policy term alone: the teacher is not read."""
         with self._differentiated(rows) as (hidden, log_s):
             objective = self._policy_objective(rows, log_s)
         self._add(rows, hidden, objective)
@@ -566,8 +501,7 @@ class _Pass:
     def _differentiated(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """The tile's hidden states, a leaf, and its log S; the graph goes on inside the block."""
         hidden = self.hidden[rows].detach()
-        # Outer hooks (activations offloaded to the host, say) are not for a graph that lives no
-        # longer than its tile.
+        # Outer hooks (activations offloaded to the host, say) are not for a graph of one tile.
         no_outer_hooks = saved_tensors_hooks(Tensor.detach, lambda tensor: tensor)
         with torch.set_grad_enabled(self.differentiate), no_outer_hooks:
             hidden.requires_grad_(self.differentiate and self.hidden.requires_grad)
@@ -663,9 +597,9 @@ def tiled_distillation_loss(
 
     Source: SDPO, arXiv 2601.20802; the formulas are those of TRL's SDPO.
 
-    Choice: the loss is differentiated in the forward pass, so it can be differentiated only once,
-    and costs what forward and backward cost even if the backward is never called. Evaluate under
-    ``torch.no_grad()``. Softmax and sums run in float32 at least.
+    Choice: the loss is differentiated in the forward pass, so only once, and at the cost of a
+    backward even if none follows; evaluate under ``torch.no_grad()``. Softmax and sums run in
+    float32 at least.
     """
     states = {"student_hidden": student_hidden, "teacher_hidden": teacher_hidden}
     per_token = {"tokens": tokens, "weights": weights, "old_logps": old_logps}
@@ -695,7 +629,9 @@ def tiled_distillation_loss(
         temperature=temperature,
         tile_tokens=tile_tokens,
     )
-    parameters = _trainable_parameters(student_head, head_parameters)
+    if head_parameters is None and isinstance(student_head, nn.Module):
+        head_parameters = list(student_head.parameters())
+    parameters = tuple(p for p in head_parameters or () if p.requires_grad)
     if torch.is_grad_enabled() and (student_hidden.requires_grad or parameters):
         apply: Any = _TiledLoss.apply
         return DistillationOutput(*apply(walk, student_hidden, *parameters))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -17,14 +17,6 @@ from .refresh import REFRESHES, RefreshGate, RefreshOnce
 from .signal import ESTIMATORS
 from .viscosity import Viscosity
 
-PAPER: dict[str, Any] = {
-    "multiplier": "information",
-    "sensitivity": 1.0,
-    "rho_min": 1.0,
-    "signal_estimator": "entropy",
-    "signal_reference": "none",
-    "teacher_model_kind": "ema",
-}
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "multiplier": ("distance", "information", "none"),
     "distance_estimator": ("exact", "sampled"),
@@ -32,37 +24,54 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "token_weight": TOKEN_WEIGHTS,
     "teacher_model_kind": ("base", "ema", "live"),
     "teacher_refresh": REFRESHES,
+    "routing": (True, False, None),
 }
 
+# What a value must be, in words and as a test.
+Expected = tuple[str, Callable[[Any], bool]]
+_POSITIVE: Expected = ("positive", lambda v: isinstance(v, (int, float)) and 0 < v < math.inf)
+_AT_LEAST_0: Expected = ("at least 0", lambda v: v >= 0)
 
-def _is_positive(value: float) -> bool:
-    return 0 < value < math.inf
-
-
-# Of what `Viscosity` and `DistanceControl` do not check themselves.
-_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+# `Viscosity` checks its own.
+_RANGES: dict[str, Expected] = {
+    "target_distance": _POSITIVE,
+    "distance_signal_share": ("positive or None", lambda v: v is None or _POSITIVE[1](v)),
     "distance_share": ("in (0, 1]", lambda v: 0 < v <= 1),
     "distance_tokens": ("a whole number of at least 1", lambda v: isinstance(v, int) and v >= 1),
-    "loss_tile_tokens": ("at least 1", lambda v: v is None or v >= 1),
-    "routing": ("True, False or None", lambda v: v in (None, True, False)),
-    "token_weight_beta": ("positive", _is_positive),
+    "loss_tile_tokens": ("at least 1 or None", lambda v: v is None or v >= 1),
+    "token_weight_beta": _POSITIVE,
     "target_mix": ("in [0, 1)", lambda v: 0 <= v < 1),
-    "target_mix_beta": ("positive", _is_positive),
+    "target_mix_beta": _POSITIVE,
     "teacher_refresh_at": ("in (0, 1)", lambda v: 0 < v < 1),
     "teacher_refresh_window": ("at least 2", lambda v: v >= 2),
-    "max_resamples": ("at least 0", lambda v: v >= 0),
-    "max_nonfinite_steps": ("at least 0", lambda v: v >= 0),
+    "max_resamples": _AT_LEAST_0,
+    "max_nonfinite_steps": _AT_LEAST_0,
 }
-# What other multipliers than "distance" do not read.
-_OF_DISTANCE = (
-    "target_distance",
-    "distance_estimator",
-    "distance_tokens",
-    "distance_signal_share",
-    "correct_steps",
+
+_PURE = {"tiled_loss": True, "distillation_weight": 1.0}
+_TILED = {"tiled_loss": True, "distillation_weight": ("above 0", lambda v: v > 0)}
+_GROUPS = {"num_generations": ("of 2 or more", lambda v: v >= 2)}
+_ROUTED = {**_PURE, "pass_rate_weight": False, **_GROUPS, "beta": 0}
+_STANDING = {"teacher_model_kind": "base", "teacher_from_student": True}
+_TOP_K = {"distillation_topk": ("a number such as 100", lambda v: v is not None)}
+_UNSCALED = {"multiplier": "none"}
+_UNTAUGHT = {"tiled_loss": False, **_UNSCALED}
+# An argument, at which values it needs others, why, and what those must be.
+_NEEDS: tuple[tuple[str, Callable[[Any], Any], str, dict[str, Any]], ...] = (
+    ("token_weight", lambda v: v != "none", "shapes the tiled distillation loss", _TILED),
+    ("target_mix", bool, "shapes the tiled distillation loss", _TILED),
+    ("pass_rate_weight", bool, "weighs the samples of the tiled distillation loss", _PURE),
+    ("routing", bool, "gives each rollout of a group one term of the tiled loss", _ROUTED),
+    ("distillation_weight", lambda v: v < 1, "compares the rollouts of a group", _GROUPS),
+    ("distillation_weight", lambda v: v == 0, "leaves no signal and no distance", _UNSCALED),
+    ("distillation_mode", lambda v: v == "topk_logits", "sums over likely tokens", _TOP_K),
+    ("signal_estimator", lambda v: v == "pointwise", "has no ratio", {"signal_reference": "none"}),
+    ("teacher_refresh", lambda v: v != "never", "refreshes a teacher that stands still", _STANDING),
+    ("use_teacher_server", bool, "returns no teacher distribution", _UNTAUGHT),
+    ("save_only_model", bool, "leaves the optimizer out", {"exact_resume": False}),
+    ("max_resamples", bool, "samples with transformers' generation", {"use_vllm": False}),
+    ("torch_compile", bool, "compiles the model as a whole", {"tiled_loss": False}),
 )
-# What routing needs of other arguments.
-_ROUTED = {"tiled_loss": True, "distillation_weight": 1.0, "pass_rate_weight": False}
 
 
 def _option(default: Any, text: str) -> Any:
@@ -73,29 +82,14 @@ def _option(default: Any, text: str) -> Any:
 class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     """Configuration of [`PGPOTrainer`]: everything of TRL's `SDPOConfig`, and the arguments below.
 
-    Steps: `multiplier` to `correct_steps` (see [`poise.pgpo.distance.DistanceControl`]); the
-    signal's factor, of the distance or the step: `sensitivity` to `scale_weight_decay` (see
-    [`poise.pgpo.viscosity.Viscosity`]).
+    More on them: [`poise.pgpo.distance.DistanceControl`], [`poise.pgpo.viscosity.Viscosity`],
+    [`poise.pgpo.reward_functions.pass_rate_weights`], [`poise.loss.terms`],
+    [`poise.pgpo.refresh`].
+
     Choice: the defaults, a set distance towards the base teacher and a policy gradient for what
     succeeds, are what won in `experiments/distance` and `experiments/distance_routing`.
-    `PGPOConfig.paper(...)` is the paper's form.
-
-    Warm-up: `warmup_steps` is TRL's. Choice: where the multiplier brakes against the first steps, a
-    tenth of the steps by default, rounded down; elsewhere none, as TRL's.
-
-    Loss: `tiled_loss` to `target_mix_beta` (see
-    [`poise.pgpo.reward_functions.pass_rate_weights`], [`poise.loss.terms.token_weights`],
-    [`poise.loss.terms.MovedTarget`] and, for `routing`,
-    [`poise.loss.terms.PolicyTerm`]). TRL's `distillation_weight` between 0 and 1 goes with
-    the tiled loss too.
-
-    Teacher: `teacher_model_kind` is TRL's, with another default; `teacher_refresh`,
-    `teacher_refresh_at`, `teacher_refresh_window` (see [`poise.pgpo.teacher`]).
-
-    Fixes of TRL, each on its own switch: `exact_resume`, `teacher_from_student`,
-    `random_demonstration`, `vllm_importance_sampling_correction`, `max_resamples`,
-    `normalize_by_distilled`, `skip_nonfinite_steps`,
-    `max_nonfinite_steps`, `collapse_warning`, `check_rewards`.
+    `PGPOConfig.paper(...)` is the paper's form. Where the multiplier brakes against the first
+    steps, a tenth of the steps is warm-up by default, rounded down; elsewhere none, as TRL's.
 
     Raises:
         ValueError: an argument outside its range, or two that exclude each other.
@@ -280,27 +274,18 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
 
         Source: PGPO (arXiv 2606.03620), eq. 8 and 9, and the released SDPO.
         """
-        return cls(*args, **(PAPER | settings))
+        form = {
+            "multiplier": "information",
+            "sensitivity": 1.0,
+            "rho_min": 1.0,
+            "signal_estimator": "entropy",
+            "signal_reference": "none",
+            "teacher_model_kind": "ema",
+        }
+        return cls(*args, **(form | settings))
 
     def __post_init__(self) -> None:
         settle_precision(self)
-        self._check_ranges()
-        if self.warmup_steps is None:
-            self.warmup_steps = 0.1 if self.brakes_from_first_steps else 0
-        super().__post_init__()
-        _warn_of_unread(self)
-        if self.routing is None:
-            self.routing = (
-                self.multiplier == "distance"
-                and all(getattr(self, name) == needed for name, needed in _ROUTED.items())
-                and self.num_generations > 1
-                and self.beta == 0
-            )
-        self.check_optimizer(self.optim)
-        _check_loss(self)
-        _check_combinations(self)
-
-    def _check_ranges(self) -> None:
         for name, known in _CHOICES.items():
             if (found := getattr(self, name)) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {found!r}")
@@ -308,7 +293,15 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             if not is_inside(found := getattr(self, name)):
                 raise ValueError(f"{name} must be {expected}, got {found!r}")
         self.viscosity()
-        self._distance_law()
+        if self.warmup_steps is None:
+            self.warmup_steps = 0.1 if self.brakes_from_first_steps else 0
+        super().__post_init__()
+        for sentence in _without_effect(self):
+            warnings.warn(sentence, stacklevel=3)
+        if self.routing is None:
+            self.routing = self.multiplier == "distance" and not any(_unmet(self, _ROUTED))
+        self.check_optimizer(self.optim)
+        _refuse_conflicts(self)
 
     @property
     def has_policy_term(self) -> bool:
@@ -322,40 +315,27 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         return self.normalize_by_distilled and self.distillation_weight == 1.0
 
     def moved_target(self) -> MovedTarget | None:
-        """The target in the teacher's place that these arguments describe, if they do."""
+        """The target in the teacher's place, if there is one."""
         return MovedTarget(self.target_mix, self.target_mix_beta) if self.target_mix else None
 
     def refresh_rule(self) -> RefreshOnce | RefreshGate | None:
-        """When the student becomes the teacher, if these arguments have it do so."""
+        """When the student becomes the teacher, if ever."""
         if self.teacher_refresh == "once":
             return RefreshOnce(self.teacher_refresh_at)
-        if self.teacher_refresh == "gated":
-            return RefreshGate(self.teacher_refresh_window)
-        return None
+        return RefreshGate(self.teacher_refresh_window) if self.teacher_refresh == "gated" else None
 
     def distance_control(self) -> DistanceControl | None:
-        """The law from distance to multiplier that these arguments describe, if they do."""
-        return self._distance_law() if self.multiplier == "distance" else None
-
-    def _distance_law(self) -> DistanceControl:
-        names = {"target": "target_distance", "signal_share": "distance_signal_share"}
-        try:
-            return DistanceControl(
-                target=self.target_distance,
-                signal_share=self.distance_signal_share,
-                afterwards=self.correct_steps,
-            )
-        except ValueError as error:
-            name, _, rest = str(error).partition(" ")
-            raise ValueError(f"{names.get(name, name)} {rest}") from None
-
-    @property
-    def scales_steps(self) -> bool:
-        """Whether a step may have another multiplier than 1."""
-        return self.multiplier == "distance" or self.viscosity().sensitivity != 0
+        """The law from distance to multiplier, if the multiplier is that."""
+        if self.multiplier != "distance":
+            return None
+        return DistanceControl(
+            target=self.target_distance,
+            signal_share=self.distance_signal_share,
+            afterwards=self.correct_steps,
+        )
 
     def viscosity(self) -> Viscosity:
-        """The law from signal to factor that these arguments describe."""
+        """The law from signal to factor."""
         return Viscosity(
             sensitivity=0.0 if self.multiplier == "none" else self.sensitivity,
             rho_max=self.rho_max,
@@ -386,7 +366,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         Raises:
             ValueError: it steps inside the backward.
         """
-        if self.scales_steps or self.normalize_by_distilled or self.skip_nonfinite_steps:
+        scales = self.multiplier == "distance" or self.viscosity().sensitivity != 0
+        if scales or self.normalize_by_distilled or self.skip_nonfinite_steps:
             refuse_steps_in_backward(
                 optimizer,
                 "PGPO's multiplier, mean over the distilled and skipping of steps (multiplier, "
@@ -394,92 +375,50 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             )
 
 
-def _warn_of_unread(args: Any) -> None:
-    """Warns of arguments that others leave without effect."""
+def _without_effect(args: Any) -> Iterator[str]:
+    """Sentences on arguments that others leave without effect."""
     defaults = {option.name: option.default for option in fields(args)}
     if args.multiplier != "distance":
-        for name in _OF_DISTANCE:
+        for name in (
+            *("target_distance", "distance_estimator", "distance_tokens"),
+            *("distance_signal_share", "correct_steps"),
+        ):
             if (found := getattr(args, name)) != defaults[name]:
-                warnings.warn(
+                yield (
                     f"{name}={found!r} has no effect with multiplier={args.multiplier!r}; set "
-                    f"multiplier='distance', or leave {name} out",
-                    stacklevel=4,
+                    f"multiplier='distance', or leave {name} out"
                 )
     if args.multiplier == "information" and args.sensitivity == 0:
-        warnings.warn(
+        yield (
             "multiplier='information' with sensitivity=0 is a multiplier of 1; set sensitivity "
-            "(the paper's are 0.5, 1.0 and 1.5), or multiplier='none'",
-            stacklevel=4,
+            "(the paper's are 0.5, 1.0 and 1.5), or multiplier='none'"
         )
     if args.multiplier == "distance" and args.routing is None and args.beta != 0:
-        warnings.warn(
+        yield (
             f"beta={args.beta} turns off routing, the policy gradient of rollouts that succeed; "
-            "TRL's SDPO does not compute that KL, so set beta=0, or routing=False to say so",
-            stacklevel=4,
+            "TRL's SDPO does not compute that KL, so set beta=0, or routing=False to say so"
         )
 
 
-def _check_loss(args: Any) -> None:
-    """Weights of tokens, the moved target, the policy term."""
-    for name, off in (("token_weight", "none"), ("target_mix", 0.0)):
-        if getattr(args, name) != off and not (args.tiled_loss and args.distillation_weight):
-            raise ValueError(
-                f"{name} shapes the tiled distillation loss, expected tiled_loss=True and "
-                f"distillation_weight above 0, found tiled_loss={args.tiled_loss} and "
-                f"distillation_weight={args.distillation_weight}; set them so, or leave "
-                f"{name} out"
-            )
+def _unmet(args: Any, needed: dict[str, Any]) -> Iterator[str]:
+    """Of what other arguments must be, what they are not."""
+    for name, expected in needed.items():
+        found = getattr(args, name)
+        words, fits = expected if isinstance(expected, tuple) else (None, None)
+        if not (fits(found) if fits else found == expected):
+            what = f"{name} {words}" if words else f"{name}={expected!r}"
+            yield f"expected {what}, found {found!r}"
+
+
+def _refuse_conflicts(args: Any) -> None:
+    for name, is_on, why, needed in _NEEDS:
+        value = getattr(args, name)
+        if is_on(value) and (unmet := "; ".join(_unmet(args, needed))):
+            raise ValueError(f"{name}={value!r} {why}: {unmet}; set it so, or change {name}")
     if args.has_policy_term and args.beta != 0:
         raise ValueError(
             f"beta={args.beta} asks for a KL to a reference model, which TRL's SDPO does not "
             "compute and the tiled loss has no logits for; set beta=0"
-        )
-    for name, needed in _ROUTED.items():
-        if args.routing and (found := getattr(args, name)) != needed:
-            raise ValueError(
-                f"routing=True gives each sample one term of the tiled loss by its success, "
-                f"expected {name}={needed}, found {found}"
-            )
-    if args.routing and args.num_generations == 1:
-        raise ValueError(
-            "routing=True compares the rollouts of a group, expected num_generations of 2 or "
-            "more, found 1"
-        )
-
-
-def _check_combinations(args: Any) -> None:
-    """Arguments that exclude each other."""
-    if args.signal_estimator == "pointwise" and args.signal_reference != "none":
-        raise ValueError(
-            "signal_estimator='pointwise' has a mean below zero, so it has no ratio to a "
-            "reference; set signal_reference='none', or another estimator"
-        )
-    is_ours = args.teacher_model_kind == "base" and args.teacher_from_student
-    if args.teacher_refresh != "never" and not is_ours:
-        raise ValueError(
-            f"teacher_refresh={args.teacher_refresh!r} refreshes a teacher that stands still, "
-            "expected teacher_model_kind='base' and teacher_from_student=True, found "
-            f"teacher_model_kind={args.teacher_model_kind!r} and teacher_from_student="
-            f"{args.teacher_from_student}; set them so, or teacher_refresh='never'"
-        )
-    if args.scales_steps and args.optim.startswith("schedule_free"):
-        raise ValueError(
-            f"optim={args.optim.value!r} evaluates and saves other weights than it trains, for "
-            "which a multiplier of its step does not hold; choose another, such as "
-            "'adamw_torch', or multiplier='none'"
-        )
-    if args.distillation_mode == "topk_logits" and args.distillation_topk is None:
-        raise ValueError("distillation_mode='topk_logits' needs distillation_topk, e.g. 100")
-    if args.use_teacher_server and (args.tiled_loss or args.scales_steps):
-        raise ValueError(
-            "use_teacher_server=True returns no teacher distribution, so there is neither a "
-            "tiled loss nor an information signal; set tiled_loss=False and "
-            "multiplier='none', or use_teacher_server=False"
-        )
-    if args.distillation_weight == 0 and args.scales_steps:
-        raise ValueError(
-            "distillation_weight=0 distils nothing, so there is no information signal and no "
-            "token to measure a step on; set multiplier='none'"
         )
     shows_siblings = args.use_successful_as_teacher and (
         args.num_generations > 1 or not args.dont_reprompt_on_self_success
@@ -493,39 +432,10 @@ def _check_combinations(args: Any) -> None:
             f"num_generations={args.num_generations} and use_successful_as_teacher="
             f"{args.use_successful_as_teacher}"
         )
-    if args.num_generations == 1 and args.distillation_weight < 1:
-        raise ValueError(
-            f"distillation_weight={args.distillation_weight} compares the rollouts of a group, "
-            "expected num_generations of 2 or more, found 1"
-        )
-    own_cache = args.cache_implementation or (args.generation_kwargs or {}).get(
-        "cache_implementation"
-    )
-    if args.share_prompts and own_cache:
+    kwargs = args.generation_kwargs or {}
+    cache = args.cache_implementation or kwargs.get("cache_implementation")
+    if args.share_prompts and cache:
         raise ValueError(
             "share_prompts=True fills transformers' default cache, expected no "
-            f"cache_implementation, found {own_cache!r}; leave it out, or set "
-            "share_prompts=False"
-        )
-    if args.save_only_model and args.exact_resume:
-        raise ValueError(
-            "save_only_model=True leaves out the optimizer, so a run cannot be resumed; set "
-            "exact_resume=False as well"
-        )
-    if args.use_vllm and args.max_resamples:
-        raise ValueError(
-            f"max_resamples={args.max_resamples} works with transformers' generation only; "
-            "set it to 0 or use_vllm=False"
-        )
-    if args.pass_rate_weight and not (args.tiled_loss and args.distillation_weight == 1.0):
-        raise ValueError(
-            "pass_rate_weight=True weighs the samples of the tiled distillation loss, expected "
-            "tiled_loss=True and distillation_weight=1, found "
-            f"tiled_loss={args.tiled_loss} and distillation_weight={args.distillation_weight}; "
-            "set them so, or pass_rate_weight=False"
-        )
-    if args.tiled_loss and args.torch_compile:
-        raise ValueError(
-            "torch_compile=True compiles the model's own forward, but the tiled loss runs its "
-            "backbone and its head one by one; set torch_compile=False, or tiled_loss=False"
+            f"cache_implementation, found {cache!r}; leave it out, or set share_prompts=False"
         )

@@ -74,6 +74,18 @@ class DeepSpeedMixin(SDPOTrainer):  # type: ignore[misc]
         return self._factor_of_mean(counted, samples)
 
 
+# With other values than these (the first is the default) the engine steps past the optimizer that
+# PGPO scales, or no rank holds a whole output head.
+_OFFLOAD = "zero_optimization.offload_optimizer"
+_KEPT_OUT = {
+    "zero_optimization.zenflow": (None,),
+    "zero_optimization.compute_grad_norm": (True,),
+    f"{_OFFLOAD}.super_offload": (False,),
+    f"{_OFFLOAD}.ratio": (1.0,),
+    "tensor_parallel.autotp_size": (0, 1),
+}
+
+
 def refuse_engine_settings(args: Any, optimizers: tuple[Any, Any]) -> None:
     """Refuses what PGPO cannot do under DeepSpeed, or would do wrongly.
 
@@ -110,24 +122,12 @@ def refuse_engine_settings(args: Any, optimizers: tuple[Any, Any]) -> None:
             f"{args.max_grad_norm} there, as max_grad_norm, found {clips}; set it to 'auto', or "
             "max_grad_norm=0"
         )
-    offload = "zero_optimization.offload_optimizer"
-    past = {
-        "zero_optimization.zenflow": None,
-        "zero_optimization.compute_grad_norm": True,
-        f"{offload}.super_offload": False,
-        f"{offload}.ratio": 1.0,
-    }
-    for name, expected in past.items():
-        if (found := config.get_value(name, expected)) != expected:
+    for name, allowed in _KEPT_OUT.items():
+        if (found := config.get_value(name, allowed[0])) not in allowed:
             raise ValueError(
-                f"the DeepSpeed config has {name}={found!r}, with which the engine steps past the "
-                "optimizer that PGPO scales; leave it out"
+                f"the DeepSpeed config has {name}={found!r}, with which PGPO's steps would be "
+                "wrong; leave it out"
             )
-    if (ranks := config.get_value("tensor_parallel.autotp_size", 0)) > 1:
-        raise ValueError(
-            f"the DeepSpeed config has tensor_parallel.autotp_size={ranks}, expected none: no rank "
-            "would hold a whole output head; leave it out"
-        )
     every, micro_batches = args.steps_per_generation, args.gradient_accumulation_steps
     if args.averages_by_distilled and every % micro_batches:
         raise ValueError(

@@ -1,9 +1,11 @@
-"""Checks of everything that the user hands over, before anything expensive starts."""
+"""Checks of everything that the user hands over, before anything expensive starts.
+
+What is refused is a ValueError, of another type a TypeError.
+"""
 
 from __future__ import annotations
 
 import difflib
-import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,6 @@ from trl.data_utils import is_conversational
 
 from ..loss.heads import split_causal_lm
 from ..rows import checked_rows
-from ..trl.checkpoints import TEACHER, TEACHER_SHARDS, rollouts_file
 from ..trl.preflight import (
     check_map_style,
     check_output_folder,
@@ -41,18 +42,7 @@ def check_before_loading(
     reward_funcs: Any = (),
     optimizers: tuple[Any, Any] = (None, None),
 ) -> Any:
-    """Checks that need no model.
-
-    Returns:
-        The model, or what its name stands for.
-
-    Raises:
-        TypeError: arguments of another trainer, a stream.
-        ValueError: no data, rows that cannot be trained on, too few of them, a template that
-            leaves something out, a path that is not a model, a DeepSpeed config that PGPO cannot
-            run under.
-        OSError: an output folder that cannot be written.
-    """
+    """Makes the checks that need no model; returns the model, or what its name stands for."""
     if not isinstance(args, PGPOConfig):
         raise TypeError(
             f"args must be a PGPOConfig, got {type(args).__name__}; PGPOConfig takes the same "
@@ -83,19 +73,13 @@ def check_before_loading(
 
 
 def check_prompt_rows(rows: Any, name: str, with_hints: bool = False) -> None:
-    """Checks the prompts of a data set; its other columns are the reward functions'.
+    """Checks the prompts of a data set, which it reads once; other columns are the rewards'.
 
     Args:
-        rows: the data set, which is read once.
+        rows: the data set.
         name: what errors call it.
         with_hints: whether the teacher is shown static feedback. It is optional, so what is
             misspelt or no text would be left out silently.
-
-    Raises:
-        TypeError: a stream.
-        ValueError: no prompts, or one that the teacher cannot be asked; columns that differ from
-            row to row, or are named as what reward functions are given besides; a hint that is
-            misspelt or no text.
     """
     check_map_style(rows, name)
     checked = rows
@@ -143,12 +127,8 @@ def _check_columns(columns: set[str], name: str, with_hints: bool) -> None:
 
 
 def check_batches(args: PGPOConfig, prompts: int, may_evaluate: bool) -> None:
-    """A generation batch holds whole groups, and an epoch at least one such batch.
-
-    Raises:
-        ValueError: too few prompts, of which the sampler would make no batch; an evaluation
-            is to run, and its batch cuts groups; where none is, that is a warning.
-    """
+    """A batch holds whole groups, an epoch at least one; an evaluation that cuts groups is an error
+    if it is to run, else a warning."""
     needed = args.generation_batch_size // args.num_generations
     if prompts < needed:
         raise ValueError(
@@ -179,13 +159,8 @@ def check_batches(args: PGPOConfig, prompts: int, may_evaluate: bool) -> None:
 
 
 def check_templates(args: PGPOConfig) -> None:
-    """Fills each template in: one with stray braces would raise at the first success.
-
-    One without a field would leave the question, or what is shown beside it, out.
-
-    Raises:
-        ValueError: naming the template.
-    """
+    """Fills each template in: stray braces would raise at the first success, and without a field
+    the question, or what is shown beside it, would be left out."""
     siblings, feedback = args.use_successful_as_teacher, args.include_environment_feedback
     fields = {
         "reprompt_template": {"prompt": True, "solution": siblings, "feedback": feedback},
@@ -206,11 +181,7 @@ def check_templates(args: PGPOConfig) -> None:
 
 
 def check_chat_template(row: dict[str, Any], processing_class: Any) -> None:
-    """A conversational prompt needs a tokenizer that knows how to write one down.
-
-    Raises:
-        ValueError: it does not.
-    """
+    """A conversational prompt needs a tokenizer that knows how to write one down."""
     if is_conversational({"prompt": row["prompt"]}) and not processing_class.chat_template:
         raise ValueError(
             "the prompts are conversations (lists of messages), but the tokenizer has no chat "
@@ -220,12 +191,7 @@ def check_chat_template(row: dict[str, Any], processing_class: Any) -> None:
 
 
 def refuse_unsupported(trainer: Any) -> None:
-    """Refuses what a loaded model is to run under, and a model that cannot be split.
-
-    Raises:
-        ValueError: compilation; a model over several devices, or whose head is not apart; rollouts
-            by vLLM of adapters in shards.
-    """
+    """Refuses what a loaded model is to run under, and a model that cannot be split."""
     args, accelerator = trainer.args, trainer.accelerator
     refuse_spread_model(trainer.model)
     if args.use_vllm and trainer.is_fsdp_enabled and is_peft_model(trainer.model):
@@ -249,30 +215,3 @@ def refuse_unsupported(trainer: Any) -> None:
             f"{error}. multiplier='distance' measures a step by the same parts; set "
             "multiplier='information' too"
         ) from error
-
-
-def check_checkpoint(checkpoint: Path, ranks: int, *, has_teacher: bool) -> None:
-    """Refuses a checkpoint that lacks what a run is to restore.
-
-    Args:
-        checkpoint: its folder.
-        ranks: how many the run has; each restores its own rollouts.
-        has_teacher: whether the run restores a teacher, as one does whose teacher changes.
-
-    Raises:
-        ValueError: saved with another number of ranks, or without a teacher.
-    """
-    saved = itertools.takewhile(
-        lambda rank: (checkpoint / rollouts_file(rank)).is_file(), itertools.count()
-    )
-    if (number := len(list(saved))) != ranks:
-        raise ValueError(
-            f"cannot resume from {checkpoint} with {ranks} ranks: it holds the rollouts of "
-            f"{number}; resume with {number}, or start a new run in another output_dir"
-        )
-    if has_teacher and not any((checkpoint / name).exists() for name in (TEACHER, TEACHER_SHARDS)):
-        raise ValueError(
-            f"cannot resume from {checkpoint} with a teacher that changes: it holds no teacher; "
-            "resume with the teacher_model_kind and teacher_refresh that it was saved with, or "
-            "start a new run in another output_dir"
-        )

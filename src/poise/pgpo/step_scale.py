@@ -14,12 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..optimizers import (
-    follows_rate,
-    parameters,
-    refuse_mixed_decay,
-    refuse_out_of_reach,
-)
+from ..optimizers import follows_rate, parameters, refuse_mixed_decay, refuse_out_of_reach
 from .distance import DistanceControl, DistanceState, DistanceSum, change, policy_distance
 from .signal import SignalSum
 from .viscosity import Viscosity, ViscosityState
@@ -28,8 +23,6 @@ _CORRECTIONS = 3  # measurements after a step that is corrected afterwards
 _CLOSE = 0.05  # a correction below this is left
 _FAR = 32.0  # the largest
 _UNTOLD = 3  # steps in a row of which the loop did not tell how far they went
-
-Policy = Callable[[], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -56,8 +49,7 @@ class StepScale:
 
     .. math:: \theta \leftarrow \theta - \eta\, \rho_k\, h_k
 
-    where :math:`h_k` is what the optimizer makes of the clipped gradient. `observe` adds a
-    micro-batch's signal, which the next `optimizer.step()` sums over ranks and uses once.
+    where :math:`h_k` is what the optimizer makes of the clipped gradient.
 
     **By distance** (`distance`): :math:`\rho_k` is such that the policy moves by
     :math:`d\, g(I_k)` nats a token, g the viscosity's factor; see `DistanceControl`. How far a step
@@ -74,8 +66,9 @@ class StepScale:
         scale.moved(policy_distance(before, log_probs(model, batch)))
     ```
 
-    **By information alone** (no `distance`): the paper's form, :math:`\rho_k = g(I_k)`. A step
-    without an observed sequence then has multiplier 1.
+    **By information alone** (no `distance`): the paper's form, :math:`\rho_k = g(I_k)`. `observe`
+    adds a micro-batch's signal, which the next `optimizer.step()` sums over ranks and uses once; a
+    step without an observed sequence has multiplier 1.
 
     ```python
     from poise import StepScale, Viscosity, information_sum
@@ -87,12 +80,11 @@ class StepScale:
     print(scale.last.multiplier)
     ```
 
-    The scheduler sees the unscaled rate: it is changed in the optimizer's step pre-hook and
-    restored in its post-hook. Optimizers whose change is not proportional to the rate (LBFGS,
-    Rprop, Adafactor, ASGD; of other libraries what a trial on a toy parameter shows) are scaled by
-    interpolation between the parameters before and after the step, at the price of one copy of the
-    parameters during the step. What such an optimizer remembers of the step itself (LBFGS's
-    curvature) is not scaled.
+    The rate is changed in the optimizer's step pre-hook and restored in its post-hook, so that the
+    scheduler does not see it. Optimizers whose change is not proportional to the rate (LBFGS,
+    Rprop, Adafactor, ASGD; of other libraries what a trial on a toy parameter shows) are scaled
+    between the parameters before and after the step, at the price of one copy of them. What such an
+    optimizer remembers of the step itself (LBFGS's curvature) is not scaled.
 
     Args:
         optimizer: a torch optimizer (not a wrapper of one).
@@ -106,11 +98,10 @@ class StepScale:
 
     Raises:
         TypeError: not a torch optimizer, or one without step hooks (torchao's CPU offloading).
-        ValueError: a correction afterwards without a `policy`. Weight decay that is on, not to be
-            scaled, and enters the moments (an L2 penalty, as in Adam or SGD with momentum), where
-            it cannot be told apart from the gradient. An optimizer that steps inside the backward
-            (LOMO, layer-wise ones), or that keeps other weights than it trains (schedule-free
-            ones): no multiplier of the step reaches those.
+        ValueError: a correction afterwards without a `policy`; weight decay that enters the moments
+            (an L2 penalty, as in Adam or SGD with momentum) and is not to be scaled; an optimizer
+            that steps inside the backward (LOMO, layer-wise ones), or that keeps other weights than
+            it trains (schedule-free ones).
 
     Reference: PGPO (arXiv 2606.03620), the update for SGD and for adaptive optimizers.
     Choice: the paper does not say what becomes of weight decay; it keeps its size unless asked.
@@ -122,7 +113,7 @@ class StepScale:
         viscosity: Viscosity = Viscosity(sensitivity=0.0),  # noqa: B008 (frozen)
         *,
         distance: DistanceControl | None = None,
-        policy: Policy | None = None,
+        policy: Callable[[], Tensor | None] | None = None,
         scale_weight_decay: bool = False,
     ) -> None:
         # accelerate's wrapper is a subclass too, but has no hooks of its own.
@@ -136,8 +127,7 @@ class StepScale:
                 f"{type(optimizer).__name__} runs no step hooks, by which StepScale multiplies; "
                 "choose an optimizer that does, such as torch.optim.AdamW"
             )
-        multiplies = viscosity.sensitivity != 0 or distance is not None
-        if multiplies:
+        if viscosity.sensitivity != 0 or distance is not None:
             refuse_out_of_reach(optimizer)
             if not scale_weight_decay:
                 refuse_mixed_decay(optimizer)
@@ -155,9 +145,8 @@ class StepScale:
         self.distance_state: DistanceState | None = distance.init() if distance else None
         self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._is_skipped = False  # the next step
-        self._has_distance = self._is_measured = False
-        self._awaits_distance = False  # of a step that was scaled
-        self._untold = 0  # steps in a row that await it
+        self._has_distance = False  # the last step, which the loop has not told yet
+        self._untold = 0  # such steps in a row
         self._old: Tensor | None = None
         self.last = StepRecord(signal=None, multiplier=1.0)
         self._pending: SignalSum | None = None
@@ -202,12 +191,10 @@ class StepScale:
                 "moved expected a DistanceSum, as policy_distance(before, after) returns, found "
                 f"{type(distance).__name__}"
             )
-        if self._untold < _UNTOLD:
-            self._untold = 0
-        moved = _mean_over_ranks(distance, self._device())
-        if self._awaits_distance:  # not after a step that was skipped, or of a rate of 0
+        moved = self._mean_over_ranks(distance)
+        if self._has_distance:  # not after a step that was skipped, or of a rate of 0
             self._record(moved)
-        self._awaits_distance = False
+        self._has_distance, self._untold = False, 0
 
     def close(self) -> None:
         """Takes the hooks off the optimizer, which is left with its own rates."""
@@ -248,9 +235,7 @@ class StepScale:
         self._warn_of_untold_steps()
         self.last = self._take_multiplier()
         rho = self.last.multiplier
-        self._is_measured = self.policy is not None and self._has_distance
-        if self._is_measured:
-            assert self.policy is not None
+        if self.policy is not None and self._has_distance:
             with torch.no_grad():
                 self._old = self.policy()
         if rho != 1.0:  # else exactly the plain step
@@ -262,14 +247,12 @@ class StepScale:
                     group["lr"] = group["lr"] * rho
                 if not self.scale_weight_decay and group.get("weight_decay"):
                     group["weight_decay"] = group["weight_decay"] / rho
-        if (self._is_measured and self._corrects) or (rho != 1.0 and not self._follows_rate):
+        if (self._corrects and self._has_distance) or (rho != 1.0 and not self._follows_rate):
             params = (p for group in self._groups for p in group["params"])
             self._saved_params = [(p, p.detach().clone()) for p in params if p.requires_grad]
 
     def _warn_of_untold_steps(self) -> None:
-        if self._untold == _UNTOLD or not self._awaits_distance:
-            return
-        self._untold += 1
+        self._untold = self._untold + 1 if self._has_distance and self.policy is None else 0
         if self._untold == _UNTOLD:
             warnings.warn(
                 f"StepScale was not told how far the last {_UNTOLD} steps moved the policy, so it "
@@ -290,11 +273,10 @@ class StepScale:
         rho = self.last.multiplier
         if rho != 1.0 and not self._follows_rate:
             self._rescale(rho)
-        if self._is_measured:
+        if self.policy is not None and self._has_distance:
             self._record(self._measure())
             if self._corrects:
                 self._correct()
-        self._awaits_distance = not self._is_measured and self._has_distance
         self._is_skipped, self._old = False, None
         self._restore()
 
@@ -311,26 +293,21 @@ class StepScale:
     def _take_multiplier(self) -> StepRecord:
         signal, factor = self._take_signal()
         self._has_distance = False
-        if self.distance is None or self._is_skipped:
-            factor = 1.0 if self._is_skipped else factor
-            return StepRecord(signal=signal, multiplier=factor, factor=factor)
-        assert self.distance_state is not None
+        if self._is_skipped:
+            return StepRecord(signal, 1.0)
+        if self.distance is None or self.distance_state is None:
+            return StepRecord(signal, factor, factor=factor)
         share = self._rate_share()
         asked = self.distance.asked(signal, factor, share)
         rho, self.distance_state = self.distance.step(asked, share, self.distance_state)
         self._has_distance = share > 0  # a step of nothing has none
-        return StepRecord(signal=signal, multiplier=rho, asked=asked, factor=factor)
+        return StepRecord(signal, rho, asked, factor=factor)
 
     def _take_signal(self) -> tuple[float | None, float]:
         """The step's signal, and the viscosity's factor for it."""
         pending, self._pending = self._pending, None
-        if pending is None and not _is_distributed():
-            return None, 1.0
-        total, count = _sum_over_ranks(pending, self._device())
-        if count == 0:
-            return None, 1.0
-        signal = total / count
-        if not math.isfinite(signal):  # whoever lets such a step through gets the plain one
+        signal = self._mean_over_ranks(pending)
+        if signal is None or not math.isfinite(signal):  # whoever lets it through: the plain step
             return signal, 1.0
         factor, self.state = self.viscosity.step(signal, self.state)
         return signal, factor
@@ -350,7 +327,7 @@ class StepScale:
         distance, new = None, self.policy()
         if self._old is not None and new is not None:
             distance = policy_distance(self._old, new)
-        return _mean_over_ranks(distance, self._device())
+        return self._mean_over_ranks(distance)
 
     def _record(self, moved: float | None) -> None:
         assert self.distance is not None and self.distance_state is not None
@@ -381,26 +358,17 @@ class StepScale:
     def _device(self) -> torch.device:
         return next(parameters(self.optimizer)).device
 
-
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def _mean_over_ranks(distance: DistanceSum | None, device: torch.device) -> float | None:
-    if distance is None and not _is_distributed():
-        return None
-    total, tokens = _sum_over_ranks(distance, device)
-    return total / tokens if tokens else None
-
-
-def _sum_over_ranks(
-    pending: SignalSum | DistanceSum | None, device: torch.device
-) -> tuple[float, float]:
-    """Both sums over all ranks; a rank that observed nothing takes part with zeros."""
-    sums = torch.zeros(2) if pending is None else torch.stack(pending)
-    if _is_distributed():  # in one type, whatever each rank observed
-        wide = torch.float32 if device.type == "mps" else torch.float64
-        sums = sums.to(device, wide)
-        dist.all_reduce(sums)
-    total, count = sums.tolist()
-    return total, count
+    def _mean_over_ranks(self, sums: SignalSum | DistanceSum | None) -> float | None:
+        """A sum over its count, of all ranks; None where that is 0. Every rank calls this."""
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            device = self._device()
+            wide = torch.float32 if device.type == "mps" else torch.float64
+            own = torch.zeros(2) if sums is None else torch.stack(sums)
+            both = own.to(device, wide)  # in one type, whatever each rank observed
+            dist.all_reduce(both)
+        elif sums is None:
+            return None
+        else:
+            both = torch.stack(sums)
+        total, count = both.tolist()
+        return total / count if count else None

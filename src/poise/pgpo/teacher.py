@@ -46,33 +46,27 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
         refuse_other_shards(self.accelerator, "PGPOTrainer")
         args, kind = self.args, self.args.teacher_model_kind
         refreshes = args.teacher_refresh != "never"
-        changes = kind == "ema" or refreshes
         # With its adapters off, as TRL has a base teacher, such a student is another model.
         starts_changed = (
             kind == "base" and args.teacher_from_student and adapter_changes_model(self.model)
         )
+        changes = kind == "ema" or refreshes
         is_lora = is_pure_lora_training(self.model, self.accelerator)
         is_adapter = (changes or starts_changed) and is_lora
-        if starts_changed and is_peft_model(self.model) and not is_lora:
-            raise ValueError(
-                "the base teacher is the student as it is at the start, whose adapter changes the "
-                "model already; expected LoRA factors alone to be trained, found other weights "
-                "too; train so, or set teacher_from_student=False, with which the teacher is the "
-                "model without adapters"
-            )
         is_copy = kind in ("ema", "base") and not is_peft_model(self.model)
-        if refreshes and not (is_adapter or is_copy):
+        if (refreshes or starts_changed) and not (is_adapter or is_copy):
             raise ValueError(
-                f"teacher_refresh={args.teacher_refresh!r} copies the student into its teacher, "
-                "expected full training or LoRA factors alone; train so, or set "
-                "teacher_refresh='never'"
+                "the teacher is a copy of the student, which is refreshed or has an adapter that "
+                "changes the model already; expected full training or LoRA factors alone, found "
+                "other weights too; train so, or set teacher_refresh='never' and "
+                "teacher_from_student=False, with which it is the model without adapters"
             )
         # Under FSDP TRL adds its adapter to shards, which fails.
         is_ours = args.teacher_from_student or args.exact_resume or self.is_fsdp_enabled
         if is_adapter and is_ours:
             add_teacher_adapter(self.model, from_student=args.teacher_from_student)
             self.teacher_model = self.model
-            self._add_teacher(None)
+            self._keep_teacher(None)
         elif is_copy and args.teacher_from_student:
             teacher = copy_as_teacher(self.model)
             if self.is_deepspeed_enabled and args.bf16:  # as the engine will cast the student
@@ -82,7 +76,7 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
             else:  # as TRL prepares its own: the forward runs under autocast
                 self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
             if changes:
-                self._add_teacher(teacher)
+                self._keep_teacher(teacher)
         else:
             keep_whole(args)  # TRL loads the teacher by its name
             if is_adapter:
@@ -91,28 +85,27 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
             if is_copy and kind == "ema" and args.exact_resume:
                 self.teacher = EMATeacher(self.model, self.teacher_model, 0.0, 1)  # saves alone
 
-    @contextmanager
-    def _get_teacher_context_for_self_distillation(self) -> Iterator[None]:
-        """TRL's, which for a base teacher takes all adapters off, but a refreshed one has its own;
-        what is trained stays as the user has set it."""
-        if isinstance(self.teacher, StandingTeacher) and is_peft_model(self.model):
-            switched = use_adapter(self.model, adapter_name=TEACHER_ADAPTER)
-        else:
-            switched = super()._get_teacher_context_for_self_distillation()
-        with kept_trainability(self.model), switched:
-            yield
-
-    def _add_teacher(self, teacher: Any) -> None:
-        args, rule = self.args, self.args.refresh_rule()
-        if rule is not None:
-            self.teacher = RefreshedTeacher(self.model, teacher, rule)
-        elif args.teacher_model_kind == "base":
-            self.teacher = StandingTeacher(self.model, teacher)
+    def _keep_teacher(self, teacher: Any) -> None:
+        args = self.args
+        if args.teacher_model_kind == "base":
+            self.teacher = Teacher(self.model, teacher, args.refresh_rule())
         else:
             self.teacher = EMATeacher(
                 self.model, teacher, args.teacher_update_rate, args.teacher_sync_steps
             )
             self.add_callback(self.teacher)
+
+    @contextmanager
+    def _get_teacher_context_for_self_distillation(self) -> Iterator[None]:
+        """TRL's, which for a base teacher takes all adapters off, but ours may have its own; what
+        is trained stays as the user has set it."""
+        has_own = self.teacher is not None and self.args.teacher_model_kind == "base"
+        if has_own and is_peft_model(self.model):
+            switched = use_adapter(self.model, adapter_name=TEACHER_ADAPTER)
+        else:
+            switched = super()._get_teacher_context_for_self_distillation()
+        with kept_trainability(self.model), switched:
+            yield
 
     @torch.no_grad()
     def _teacher_hidden_states(self, batch: dict[str, Tensor]) -> tuple[SplitModel, Tensor]:
@@ -270,19 +263,44 @@ def _is_of_adapter(name: str, adapter: str) -> bool:
     return name.endswith(f".{adapter}") or f".{adapter}." in name
 
 
+def adapter_changes_model(model: nn.Module) -> bool:
+    """Whether a LoRA model's trained adapters change what it computes, as trained ones do."""
+    return any(
+        bool(param.any())
+        for name, param in model.named_parameters()
+        if param.requires_grad and ("lora_B" in name or "lora_embedding_A" in name)
+    )
+
+
 class Teacher:
-    """A teacher that is updated from its student, and can be saved and restored.
+    """A teacher that stands still, until a rule says that the student becomes it; can be saved.
 
     Args:
         student: the unwrapped model that is trained.
         teacher: a separate copy of it, or None when the teacher is a second LoRA adapter inside it.
+        rule: when it is refreshed; never by default.
     """
 
-    kind: str  # of updating, which a checkpoint must have too
+    kind = "base"  # of updating, which a checkpoint must have too
 
-    def __init__(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        self._student = student
-        self._teacher = teacher
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        rule: RefreshOnce | RefreshGate | None = None,
+    ) -> None:
+        self._student, self._teacher, self.rule = student, teacher, rule
+        if rule is not None:
+            self.kind = "once" if isinstance(rule, RefreshOnce) else "gated"
+
+    @torch.no_grad()
+    def update(self, figures: Mapping[str, float], step: int, steps: int) -> str | None:
+        """Takes an optimizer step, of `steps`; says why, if it has refreshed the teacher."""
+        why = self.rule.update(figures, step, steps) if self.rule is not None else None
+        if why is not None:
+            for teacher, student in self._pairs().values():
+                local(teacher).copy_(local(student))
+        return why
 
     def _pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Teacher and student parameter by the teacher's name; of sharded models their shards,
@@ -341,85 +359,36 @@ class Teacher:
         self._check({name: tensor.size for name, tensor in saved.items()})
         read_checkpoint(self._kept(), checkpoint_id=folder)
 
-    def _check(self, shapes: Mapping[str, torch.Size]) -> None:
+    def _check(self, saved: Mapping[str, torch.Size]) -> None:
         own = {name: tensor.shape for name, tensor in self._kept().items()}
-        if shapes.keys() != own.keys():
-            names = sorted(shapes.keys() ^ own.keys())
+        differ = sorted(n for n in saved.keys() | own.keys() if saved.get(n) != own.get(n))
+        if differ:
+            found, expected = (shapes.get(differ[0], "none") for shapes in (saved, own))
             raise ValueError(
-                f"the checkpoint's teacher does not fit this model: {len(names)} parameters "
-                f"differ, e.g. {names[0]!r}; resume with the model and adapter that wrote it"
+                f"the checkpoint's teacher does not fit this model: {len(differ)} parameters "
+                f"differ, e.g. {differ[0]!r}, expected {expected}, found {found}; resume with the "
+                "model and adapter that wrote it"
             )
-        for name, shape in own.items():
-            if shapes[name] != shape:
-                raise ValueError(
-                    f"the checkpoint's teacher does not fit this model: {name!r} has shape "
-                    f"{tuple(shapes[name])}, expected {tuple(shape)}; resume with the "
-                    "model and adapter that wrote it"
-                )
 
     def progress(self) -> dict[str, Any]:
         """What it knows beside its parameters, as plain JSON values."""
-        return {"kind": self.kind}
+        return {"kind": self.kind} | (self.rule.state_dict() if self.rule is not None else {})
 
-    def load_progress(self, state: dict[str, Any]) -> None:
+    def load_progress(self, state: dict[str, Any] | None) -> None:
         """Restores `progress`' output.
 
         Raises:
-            ValueError: of a teacher of another kind.
+            ValueError: of a teacher of another kind, or none.
         """
-        if state["kind"] != self.kind:
+        if state is None or state["kind"] != self.kind:
+            found = "holds no teacher" if state is None else f"holds one of kind {state['kind']!r}"
             raise ValueError(
-                f"the checkpoint's teacher is of kind {state['kind']!r}, expected {self.kind!r}; "
+                f"expected a checkpoint with a teacher of kind {self.kind!r}, but it {found}; "
                 "resume with the teacher_model_kind and teacher_refresh that it was saved with, or "
                 "start a new run in another output_dir"
             )
-
-
-class StandingTeacher(Teacher):
-    """Stays as it was at the start."""
-
-    kind = "base"
-
-
-def adapter_changes_model(model: nn.Module) -> bool:
-    """Whether a LoRA model's trained adapters change what it computes, as trained ones do."""
-    return any(
-        bool(param.any())
-        for name, param in model.named_parameters()
-        if param.requires_grad and ("lora_B" in name or "lora_embedding_A" in name)
-    )
-
-
-class RefreshedTeacher(StandingTeacher):
-    """Stands still until its rule says that the student becomes the teacher.
-
-    Args:
-        student, teacher: as `Teacher`'s.
-        rule: a `RefreshOnce` or a `RefreshGate`.
-    """
-
-    def __init__(
-        self, student: nn.Module, teacher: nn.Module | None, rule: RefreshOnce | RefreshGate
-    ) -> None:
-        super().__init__(student, teacher)
-        self.rule = rule
-        self.kind = "once" if isinstance(rule, RefreshOnce) else "gated"
-
-    @torch.no_grad()
-    def update(self, figures: Mapping[str, float], step: int, steps: int) -> str | None:
-        """Takes an optimizer step, of `steps`; says why, if it has refreshed the teacher."""
-        why = self.rule.update(figures, step, steps)
-        if why is not None:
-            for teacher, student in self._pairs().values():
-                local(teacher).copy_(local(student))
-        return why
-
-    def progress(self) -> dict[str, Any]:
-        return super().progress() | self.rule.state_dict()
-
-    def load_progress(self, state: dict[str, Any]) -> None:
-        super().load_progress(state)
-        self.rule.load_state_dict(state)
+        if self.rule is not None:
+            self.rule.load_state_dict(state)
 
 
 class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]
@@ -447,8 +416,7 @@ class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]
         self, student: nn.Module, teacher: nn.Module | None, rate: float, every: int
     ) -> None:
         super().__init__(student, teacher)
-        self._rate = rate
-        self._every = every
+        self._rate, self._every = rate, every
         self._wide: dict[str, Tensor] | None = None
 
     def _averages(self) -> dict[str, Tensor]:

@@ -22,23 +22,18 @@ from ..models import fold_output_head
 from ..sharding import read_inside
 from ..trl import checkpoints
 from ..trl.contract import SDPOTrainer
-from ..trl.guards import CollapseMonitor, NonFiniteGuard, WarmupCheck
+from ..trl.guards import CollapseMonitor, NonFiniteGuard
 from ..trl.logs import MetricsLog
 from ..trl.rounding import RoundingCheck
 from .config import PGPOConfig
 from .deepspeed import DeepSpeedMixin
 from .distance import StepTokens
 from .distillation import DistillationMixin
-from .preflight import (
-    check_before_loading,
-    check_chat_template,
-    check_checkpoint,
-    refuse_unsupported,
-)
+from .preflight import check_before_loading, check_chat_template, refuse_unsupported
 from .rollouts import RolloutMixin
 from .signal import TokenStatistics, information_sum, token_information
 from .step_scale import StepScale
-from .teacher import RefreshedTeacher, TeacherMixin
+from .teacher import TeacherMixin
 from .teacher_context import RolloutTeacherContextBuilder
 
 logger = get_logger(__name__)
@@ -129,7 +124,7 @@ class PGPOTrainer(  # type: ignore[misc]
         self._wrap_reward_functions()
         if args.check_rewards:
             self._check_reward_functions(row)
-        for callback in (_StepEnd(self), WarmupCheck(), RoundingCheck(), MetricsLog()):
+        for callback in (_StepEnd(self), RoundingCheck(), MetricsLog()):
             self.add_callback(callback)
 
     def create_optimizer(self, model: Any = None) -> Any:
@@ -290,8 +285,7 @@ class PGPOTrainer(  # type: ignore[misc]
     # After it: the teacher, the log.
 
     def _after_optimizer_step(self) -> None:
-        if isinstance(self.teacher, RefreshedTeacher):
-            self._refresh_teacher(self.teacher)
+        self._refresh_teacher()
         if self.accelerator.optimizer_step_was_skipped:  # by a gradient scaler
             self.step_scale.discard()
         else:
@@ -299,11 +293,13 @@ class PGPOTrainer(  # type: ignore[misc]
         self._watched = {}
         self._forget_step()
 
-    def _refresh_teacher(self, teacher: RefreshedTeacher) -> None:
+    def _refresh_teacher(self) -> None:
         """Takes the step's figures, which are of all ranks: all decide the same."""
+        if self.teacher is None or self.teacher.rule is None:
+            return
         step = self.state.global_step + 1
-        why = teacher.update(self._watched, step, self.state.max_steps)
-        self._metrics["train"]["pgpo/teacher_refreshes"].append(teacher.rule.refreshes)
+        why = self.teacher.update(self._watched, step, self.state.max_steps)
+        self._metrics["train"]["pgpo/teacher_refreshes"].append(self.teacher.rule.refreshes)
         if why is not None:
             logger.info("Step %d: the student becomes the teacher; %s.", step, why)
 
@@ -353,10 +349,6 @@ class PGPOTrainer(  # type: ignore[misc]
     # A checkpoint: what TRL forgets in it.
 
     _method = "pgpo"
-
-    def _check_checkpoint(self, checkpoint: Path) -> None:
-        ranks = self.accelerator.num_processes
-        check_checkpoint(checkpoint, ranks, has_teacher=self.teacher is not None)
 
     def _save_state(self, folder: Path) -> None:
         file = checkpoints.rollouts_file(self.accelerator.process_index)

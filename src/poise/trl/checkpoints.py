@@ -32,23 +32,26 @@ TEACHER_SHARDS = "poise_teacher"  # a folder in its place, of a sharded teacher
 Rollouts = list[dict[str, Tensor | None]]
 
 
+# A rank's own files.
+
+
 def rollouts_file(rank: int) -> str:
-    """Name of a rank's rollout buffer."""
+    """Its rollout buffer."""
     return f"poise_rollouts_{rank}.safetensors"
 
 
 def warm_starts_file(rank: int) -> str:
-    """Name of a rank's warm starts of the projection."""
+    """Its warm starts of the projection."""
     return f"poise_warm_starts_{rank}.safetensors"
 
 
 def state_file(rank: int) -> str:
-    """Name of what a rank knows of domains and method."""
+    """What it knows of domains and method."""
     return f"poise_state_{rank}.json"
 
 
 def log_file(rank: int) -> str:
-    """Name of a rank's figures that are not logged yet."""
+    """Its figures that are not logged yet."""
     return f"poise_log_{rank}.json"
 
 
@@ -139,10 +142,10 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         """A checkpoint of another method or engine would be read in part, without a word."""
         saved = manifest.written_by(checkpoint)
         for name, value in self._kind_of_checkpoint().items():
-            if name in saved and saved[name] != value:
+            if (found := saved.get(name)) != value:
                 raise ValueError(
-                    f"cannot resume from {checkpoint}: it was written with {name} {saved[name]}, "
-                    f"this run has {name} {value}; resume as it was written, or start a new run in "
+                    f"cannot resume from {checkpoint}: it was written with {name} {found}, this "
+                    f"run has {name} {value}; resume as it was written, or start a new run in "
                     "another output_dir"
                 )
 
@@ -213,16 +216,11 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
             self.args.__dict__["_setup_devices"] = torch.device("cpu")
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.args.exact_resume:
-            log = Path(checkpoint) / log_file(self.accelerator.process_index)
-            try:
-                self._load_state(Path(checkpoint))
-                self._load_pending_log(load_json(log))
-            except (FileNotFoundError, KeyError) as error:
-                raise ValueError(
-                    f"cannot resume from {checkpoint}, which an older Poise wrote: expected "
-                    f"{getattr(error, 'filename', None) or error}, found none; start a new run in "
-                    "another output_dir"
-                ) from error
+            self._load_state(Path(checkpoint))
+            log = load_json(Path(checkpoint) / log_file(self.accelerator.process_index))
+            for mode, figures in log["metrics"].items():
+                self._metrics[mode].update(figures)
+            self.add_callback(_PendingLoss(self, log))
 
     def _pending_log(self) -> dict[str, Any]:
         """What was seen since the last log: TRL's figures, and the sum of the losses, this rank's
@@ -233,11 +231,6 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
             "mean_loss": self.accelerator.gather(self._tr_loss).mean().item(),
             "last_logged": self._globalstep_last_logged,
         }
-
-    def _load_pending_log(self, log: dict[str, Any]) -> None:
-        for mode, figures in log["metrics"].items():
-            self._metrics[mode].update(figures)
-        self.add_callback(_PendingLoss(self, log))
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         self._train_sampler = super()._get_train_sampler(dataset)

@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,14 +21,8 @@ logger = logging.getLogger(__name__)
 MANIFEST = "poise_manifest.json"
 AUTO = "auto"
 _BEGUN = f"{MANIFEST}.tmp"  # a checkpoint of Poise that is being written
-# Format 1 has SHA-256, and says nothing of the run.
-_DIGESTS: dict[int, tuple[str, Callable[[], Any]]] = {
-    1: ("sha256", hashlib.sha256),
-    2: ("xxh3_128", xxhash.xxh3_128),
-}
-_FORMAT = 2
+_FORMAT, _DIGEST = 2, "xxh3_128"  # a change of any file of a checkpoint is another format
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_LOGS = "poise_log_*.json"  # one a rank
 
 
 class DamagedCheckpointError(ValueError):
@@ -37,7 +30,6 @@ class DamagedCheckpointError(ValueError):
 
 
 class _Manifest(NamedTuple):
-    format: int
     files: dict[str, tuple[int, str]]
     run: dict[str, Any]
 
@@ -66,11 +58,10 @@ def write_manifest(checkpoint: Path, run: dict[str, Any] | None = None) -> None:
         run: what the checkpoint resumes with, by name (`written_by`).
     """
     manifest, temporary = checkpoint / MANIFEST, checkpoint / _BEGUN
-    digest, _ = _DIGESTS[_FORMAT]
     files = {
         path.relative_to(checkpoint).as_posix(): {
             "bytes": path.stat().st_size,
-            digest: _digest(path, _FORMAT, sync=True),
+            _DIGEST: _digest(path, sync=True),
         }
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file() and path not in (manifest, temporary)
@@ -95,27 +86,24 @@ def _sync_names(folder: Path) -> None:
 
 
 def verify(checkpoint: Path) -> None:
-    """Checks a checkpoint against its manifest.
+    """Compares a checkpoint with its manifest.
 
     Raises:
         DamagedCheckpointError: no manifest, a file missing, or one with another content.
     """
-    version, files, _ = _read_manifest(checkpoint)
-    for name, (size, digest) in files.items():
+    for name, (size, digest) in _read_manifest(checkpoint).files.items():
         path = checkpoint / name
         if not path.is_file():
             raise DamagedCheckpointError(f"{path} is missing")
         if (found := path.stat().st_size) != size:
             raise DamagedCheckpointError(f"{path} has {found} bytes, expected {size}")
-        if _digest(path, version) != digest:
+        if _digest(path) != digest:
             raise DamagedCheckpointError(f"{path} does not have the content that was written")
 
 
 def written_by(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint resumes with, by name; of format 1 its ranks and the one engine of then."""
-    version, _, run = _read_manifest(checkpoint)
-    ranks = len(list(checkpoint.glob(_LOGS)))
-    return run if version > 1 or ranks == 0 else {"ranks": ranks, "engine": "DDP"}
+    """What a checkpoint resumes with, by name."""
+    return _read_manifest(checkpoint).run
 
 
 def size(checkpoint: Path) -> int:
@@ -127,11 +115,12 @@ def _read_manifest(checkpoint: Path) -> _Manifest:
     path = checkpoint / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-        version = manifest["format"]
-        digest, _ = _DIGESTS.get(version, ("", None))
-        entries = manifest["files"] if digest else {}
-        files = {name: (entry["bytes"], entry[digest]) for name, entry in entries.items()}
-        run = dict(manifest.get("run", {}))
+        if (found := manifest["format"]) != _FORMAT:
+            raise DamagedCheckpointError(f"{path} has format {found!r}, expected {_FORMAT}")
+        files = {name: (f["bytes"], f[_DIGEST]) for name, f in manifest["files"].items()}
+        return _Manifest(files, dict(manifest["run"]))
+    except DamagedCheckpointError:
+        raise
     except FileNotFoundError:
         reason = "by Poise with exact_resume=True" if _is_foreign(checkpoint) else "to its end"
         raise DamagedCheckpointError(
@@ -140,10 +129,6 @@ def _read_manifest(checkpoint: Path) -> _Manifest:
     # The manifest may be damaged as well: not JSON, or JSON of another shape.
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpointError(f"{path} is unreadable: {error!r}") from None
-    if not digest:
-        known = " or ".join(map(str, _DIGESTS))
-        raise DamagedCheckpointError(f"{path} has format {version!r}, expected {known}")
-    return _Manifest(version, files, run)
 
 
 def _is_foreign(checkpoint: Path) -> bool:
@@ -264,9 +249,9 @@ def _checkpoints(run: Path) -> list[Path]:
     return [steps[step] for step in sorted(steps, reverse=True)]
 
 
-def _digest(path: Path, version: int, *, sync: bool = False) -> str:
-    """Content of a file as a manifest of that format has it; with `sync`, of one on the disk."""
+def _digest(path: Path, *, sync: bool = False) -> str:
+    """Digest of a file's content; with `sync`, of a file that is on the disk."""
     with path.open("rb") as file:
         if sync:
             os.fsync(file.fileno())
-        return hashlib.file_digest(file, _DIGESTS[version][1]).hexdigest()
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()

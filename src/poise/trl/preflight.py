@@ -1,6 +1,6 @@
 """Checks of what both trainers are handed, before anything expensive starts.
 
-A model lies whole on one device, as torch runs it uncompiled.
+A model lies whole on one device, as torch runs it uncompiled. What is refused is a ValueError.
 """
 
 from __future__ import annotations
@@ -87,11 +87,7 @@ def keep_whole(args: Any) -> None:
 
 
 def refuse_data_parallel(args: Any, trainer: str) -> None:
-    """Refuses several GPUs in one process.
-
-    Raises:
-        ValueError: there are.
-    """
+    """Refuses several GPUs in one process."""
     if args.n_gpu > 1:
         raise ValueError(
             f"{trainer} cannot run under DataParallel (one process, {args.n_gpu} GPUs), which "
@@ -101,11 +97,7 @@ def refuse_data_parallel(args: Any, trainer: str) -> None:
 
 
 def refuse_spread_model(model: Any) -> None:
-    """Refuses a model whose parts lie on several devices.
-
-    Raises:
-        ValueError: they do.
-    """
+    """Refuses a model whose parts lie on several devices."""
     places = sorted(
         {str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()}
     )
@@ -118,11 +110,7 @@ def refuse_spread_model(model: Any) -> None:
 
 
 def refuse_sharded_model(model: Any) -> None:
-    """Refuses a model that is sharded before a trainer shards it.
-
-    Raises:
-        ValueError: it is.
-    """
+    """Refuses a model that is sharded before a trainer shards it."""
     if any(isinstance(param, DTensor) for param in model.parameters()):
         raise ValueError(
             "the model is sharded already (its parameters are DTensors), expected a whole one, "
@@ -131,11 +119,7 @@ def refuse_sharded_model(model: Any) -> None:
 
 
 def refuse_other_shards(accelerator: Any, trainer: str) -> None:
-    """Refuses what shards a model otherwise than FSDP2 does, or loads it on one rank alone.
-
-    Raises:
-        ValueError: a parallelism_config, FSDP1, or loading that spares memory.
-    """
+    """Refuses what shards a model otherwise than FSDP2 does, or loads it on one rank alone."""
     if accelerator.parallelism_config is not None:
         raise ValueError(
             f"{trainer} cannot run with a parallelism_config (sequence, context or tensor "
@@ -158,11 +142,7 @@ def refuse_other_shards(accelerator: Any, trainer: str) -> None:
 
 
 def refuse_compiled_model(model: Any) -> None:
-    """Refuses a model that torch has compiled, whole or in part.
-
-    Raises:
-        ValueError: it has.
-    """
+    """Refuses a model that torch has compiled, whole or in part."""
     if any(is_compiled_module(m) or m._compiled_call_impl is not None for m in model.modules()):
         raise ValueError(
             "the model is compiled (torch.compile), but the tiled loss runs its backbone and its "

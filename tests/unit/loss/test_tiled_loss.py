@@ -324,28 +324,25 @@ class CastsOf(TorchDispatchMode):
 
 
 def test_many_small_contributions_add_up_in_a_bfloat16_head() -> None:
-    """A sum kept in bfloat16 would stop growing after 256 equal tiles."""
+    """A sum kept in bfloat16 stops growing after 256 equal tiles."""
     inputs = make(1, 4, 7, dtype=torch.bfloat16)
     one = tiled_distillation_loss(**inputs).loss
     (single,) = torch.autograd.grad(one, inputs["student_head"].weight)
-    count = 1024
+    count = 320
     names = ("student_hidden", "teacher_hidden", "tokens", "weights")
     repeated = {name: inputs[name].detach().repeat_interleave(count, 0) for name in names}
     many = tiled_distillation_loss(**inputs | repeated, tile_tokens=1).loss
     (total,) = torch.autograd.grad(many, inputs["student_head"].weight)
-    torch.testing.assert_close(total.float(), single.float() * count, rtol=1e-2, atol=0.0)
+    torch.testing.assert_close(total.float(), single.float() * count, rtol=5e-3, atol=0.0)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"clip": 2.0}, "expected its old_logps, found None"),
-        ({"clip": 0.0, "old_logps": torch.zeros(12)}, "clip must be positive"),
         ({"clip": float("nan"), "old_logps": torch.zeros(12)}, "clip must be positive"),
         ({"clip": 2.0, "old_logps": torch.zeros(3)}, "old_logps must have one value a token"),
         ({"weights": torch.ones(3)}, "weights must have one value a token"),
-        ({"weights": torch.ones(12, 1)}, "weights must have one value a token"),
-        ({"student_hidden": torch.zeros(3, 4, 5)}, "student_hidden must be floating point"),
         ({"teacher_hidden": torch.zeros(5, 5)}, "teacher_hidden must be floating point"),
         ({"tokens": torch.full((12,), 23)}, r"tokens must lie in \[0, 23\)"),
         ({"teacher_head": nn.Linear(5, 9, dtype=torch.float64)}, "share one vocabulary"),

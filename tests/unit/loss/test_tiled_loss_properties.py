@@ -56,7 +56,7 @@ def tolerance(divergence: Divergence) -> float:
 
 
 @given(logits(), divergences(), st.integers(1, 5))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_entropies_and_divergences_stay_in_their_ranges(
     pair: tuple[Tensor, Tensor], divergence: Divergence, tile: int
 ) -> None:
@@ -72,7 +72,7 @@ def test_entropies_and_divergences_stay_in_their_ranges(
 
 
 @given(logits(), divergences(), st.integers(1, 5))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_nothing_pulls_a_student_that_equals_its_teacher(
     pair: tuple[Tensor, Tensor], divergence: Divergence, tile: int
 ) -> None:
@@ -86,7 +86,7 @@ def test_nothing_pulls_a_student_that_equals_its_teacher(
 
 
 @given(logits(), divergences(), st.integers(1, 5), st.one_of(st.none(), st.integers(1, 12)))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_the_size_of_a_tile_changes_nothing(
     pair: tuple[Tensor, Tensor], divergence: Divergence, first: int, second: int | None
 ) -> None:
@@ -99,7 +99,7 @@ def test_the_size_of_a_tile_changes_nothing(
 
 
 @given(logits(), st.floats(-5, 5))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 def test_a_constant_added_to_all_logits_changes_nothing(
     pair: tuple[Tensor, Tensor], shift: float
 ) -> None:

@@ -16,7 +16,7 @@ from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
 
 from poise import PGPOTrainer
 from poise.trl.contract import SDPOConfig
-from tests.tiny import tiny_dataset, tiny_tokenizer, vowel_reward
+from tests.tiny import tiny_dataset, vowel_reward
 
 
 @pytest.fixture
@@ -36,7 +36,6 @@ def _rows(**columns: list[Any]) -> Dataset:
     return Dataset.from_dict(columns)
 
 
-CHAT = [{"role": "user", "content": "which?"}]
 DATASETS: dict[str, tuple[Any, str]] = {
     "no dataset": (None, "train_dataset is required"),
     "empty dataset": (_rows(prompt=[]), "empty|no rows"),
@@ -52,19 +51,6 @@ def test_dataset_that_cannot_be_trained_on(case: str, make: Callable[..., Any]) 
     dataset, message = DATASETS[case]
     with pytest.raises(ValueError, match=message):
         make({"include_environment_feedback": True}, train_dataset=dataset)
-
-
-COLUMNS: dict[str, list[Any]] = {
-    "blank": ["", "x"],
-    "none": [None, "x"],
-    "lists": [[], ["x"]],
-    "outside the options": ["forty", "a"],
-}
-
-
-@pytest.mark.parametrize("case", COLUMNS)
-def test_other_columns_are_the_reward_functions(case: str, make: Callable[..., Any]) -> None:
-    make(train_dataset=_rows(prompt=["x", "y"], answer=COLUMNS[case], options=[["a", "b"]] * 2))
 
 
 REWARDS: dict[str, tuple[Any, type[Exception], str]] = {
@@ -120,35 +106,25 @@ def test_no_reward_function(make: Callable[..., Any]) -> None:
 
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "negative sensitivity": ({"sensitivity": -0.5}, "sensitivity must be at least 0"),
-    "sensitivity not a number": ({"sensitivity": "high"}, "sensitivity must be a finite number"),
-    "sensitivity nan": ({"sensitivity": float("nan")}, "sensitivity must be a finite number"),
-    "crossed bounds": ({"rho_min": 0.9, "rho_max": 0.5}, "rho_min must not exceed rho_max"),
-    "cap below one": ({"rho_min": 0.1, "rho_max": 0.5}, "rho_max must be at least 1"),
-    "bound of zero": ({"rho_min": 0.0}, "rho_min must be in"),
     "unknown estimator": ({"signal_estimator": "entropie"}, "signal_estimator must be one of"),
-    "unknown reference": ({"signal_reference": "first"}, "reference must be one of"),
     "top-k without k": (
         {"distillation_mode": "topk_logits", "distillation_alpha": 0.5},
-        "needs distillation_topk",
+        "expected distillation_topk a number",
     ),
     "a reference in the tiled blend": (
         {"distillation_mode": "full_logits", "distillation_weight": 0.5, "beta": 0.1},
         "beta=0.1 asks for a KL to a reference model",
     ),
-    "unknown token weight": ({"token_weight": "entropy"}, "token_weight must be one of"),
-    "token weight of beta zero": ({"token_weight_beta": 0.0}, "token_weight_beta must be positive"),
     "target moved all the way": ({"target_mix": 1.0}, "target_mix must be in"),
-    "target of beta zero": ({"target_mix_beta": 0.0}, "target_mix_beta must be positive"),
     "token weight with TRL's loss": (
         {"token_weight": "information", "tiled_loss": False},
-        "token_weight shapes the tiled distillation loss",
+        "token_weight='information' shapes the tiled",
     ),
-    "routing, a word": ({"routing": "yes"}, "routing must be True, False or None"),
+    "routing, a word": ({"routing": "yes"}, "routing must be one of"),
     "half a token": ({"distance_tokens": 1.5}, "distance_tokens must be a whole number"),
-    "an unknown teacher": ({"teacher_model_kind": "frozen"}, "teacher_model_kind must be one of"),
     "no distance": (
         {"multiplier": "distance", "target_distance": 0.0},
-        "target_distance must be a positive finite number",
+        "target_distance must be positive, got 0.0",
     ),
     "routing with TRL's loss": (
         {"routing": True, "tiled_loss": False},
@@ -164,21 +140,21 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "routing of one rollout": (
         {"routing": True, "num_generations": 1, "include_environment_feedback": True},
-        "routing=True compares the rollouts",
+        "routing=True gives each rollout of a group .* found 1;",
     ),
     "pass rate with the host's loss": (
         {"pass_rate_weight": True, "tiled_loss": False},
-        "found tiled_loss=False and distillation_weight=1",
+        "expected tiled_loss=True, found False",
     ),
     "pass rate with the policy loss alone": (
         {"pass_rate_weight": True, "distillation_weight": 0.0, "multiplier": "none"},
-        "found tiled_loss=True and distillation_weight=0",
+        "expected distillation_weight=1.0, found 0.0",
     ),
-    "resampling with vLLM": ({"use_vllm": True, "max_resamples": 2}, "max_resamples=2"),
+    "resampling with vLLM": ({"use_vllm": True, "max_resamples": 2}, "max_resamples=2 samples"),
     "one rollout and nothing else to show": ({"num_generations": 1}, "num_generations=1"),
     "neither siblings nor feedback": (
         {"use_successful_as_teacher": False},
-        "found num_generations=4 and use_successful_as_teacher=False",
+        "found num_generations=4 and use_successful",
     ),
     "one rollout with a policy loss": (
         {
@@ -195,8 +171,18 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         {"optim": "galore_adamw_layerwise", "multiplier": "none"},
         "galore_adamw_layerwise steps inside the backward, past .*normalize_by_distilled",
     ),
-    "a schedule-free optimizer": ({"optim": "schedule_free_radam"}, "saves other weights than it"),
     "negative limit": ({"max_nonfinite_steps": -1}, "max_nonfinite_steps must be at least 0"),
+    "a refreshed teacher of TRL's": (
+        {"teacher_refresh": "once", "teacher_model_kind": "ema", "teacher_from_student": False},
+        "expected teacher_model_kind='base', found 'ema'; expected teacher_from_student=True",
+    ),
+    "a refresh of another kind": ({"teacher_refresh": "often"}, "teacher_refresh must be one of"),
+    "no ratio": (
+        {"signal_estimator": "pointwise", "signal_reference": "initial"},
+        "expected signal_reference='none'",
+    ),
+    "a teacher's server": ({"use_teacher_server": True}, "expected tiled_loss=False"),
+    "weights alone": ({"save_only_model": True}, "expected exact_resume=False"),
 }
 
 
@@ -212,37 +198,12 @@ def test_optimizers_that_nothing_of_poise_goes_through_are_the_hosts_business(
 ) -> None:
     off = {"multiplier": "none", "normalize_by_distilled": False, "skip_nonfinite_steps": False}
     make_config(optim="adalomo", **off)
-    make_config(optim="schedule_free_adamw", multiplier="none")
 
 
 def test_the_users_own_optimizer_that_steps_inside_the_backward(make: Callable[..., Any]) -> None:
     optimizer = LayerWiseDummyOptimizer({}, lr=0.1)
     with pytest.raises(ValueError, match="LayerWiseDummyOptimizer steps inside the backward"):
         make(optimizers=(optimizer, None))
-
-
-def test_path_that_is_not_a_model(make: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "notes").mkdir()
-    with pytest.raises(ValueError, match=r"config\.json"):
-        make(model=str(tmp_path / "notes"))
-    with pytest.raises(ValueError, match="no existing folder"):
-        make(model=str(tmp_path / "nowhere"))
-
-
-def test_tokenizer_without_chat_template_on_conversations(make: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="no chat template"):
-        make(
-            train_dataset=_rows(prompt=[CHAT, CHAT], answer=["A", "B"]),
-            processing_class=tiny_tokenizer(chat=False),
-        )
-
-
-def test_resume_folder_without_checkpoint(make: Callable[..., Any], tmp_path: Path) -> None:
-    trainer = make()
-    with pytest.raises(ValueError, match="no folder checkpoint-<step>"):
-        trainer.train(resume_from_checkpoint=True)
-    with pytest.raises(ValueError, match="is not a folder"):
-        trainer.train(resume_from_checkpoint=str(tmp_path / "nowhere"))
 
 
 def test_resume_from_a_checkpoint_that_does_not_fit(
@@ -252,7 +213,7 @@ def test_resume_from_a_checkpoint_that_does_not_fit(
     trainer = make(settings | {"max_steps": 1})
     trainer.train()
     other = make(settings | {"teacher_model_kind": "ema"})
-    with pytest.raises(ValueError, match="holds no teacher"):
+    with pytest.raises(ValueError, match="kind 'ema', but it holds no teacher"):
         other.train(resume_from_checkpoint=True)
     monkeypatch.setattr(Accelerator, "num_processes", 2)
     with pytest.raises(ValueError, match="written with ranks 1, this run has ranks 2"):

@@ -9,19 +9,16 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from safetensors.torch import save_file
 
 from poise.models import ModelError
 from poise.pgpo.preflight import (
     check_before_loading,
     check_chat_template,
-    check_checkpoint,
     check_output_folder,
     check_prompt_rows,
     check_templates,
 )
 from poise.rewards import multiple_choice_reward
-from poise.trl.checkpoints import TEACHER, TEACHER_SHARDS, rollouts_file, save_rollouts
 from tests.tiny import tiny_dataset, tiny_tokenizer
 
 CHAT = {"prompt": [{"role": "user", "content": "add 1 and 1"}]}
@@ -32,33 +29,11 @@ def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> 
     assert list((tmp_path / "runs" / "first").iterdir()) == []
 
 
-def test_a_folder_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text("kept")
-    check_output_folder(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
-
-
 @pytest.mark.parametrize("path", ["file", "file/run"])
 def test_a_file_in_the_way_is_named_with_the_argument_to_change(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=rf"output_dir .*{path} cannot be written \(.+\); choose ano"):
         check_output_folder(tmp_path / path)
-
-
-def test_a_folder_without_room_or_rights_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(**options: Any) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
-    with pytest.raises(OSError, match=r"cannot be written \(Permission denied\)"):
-        check_output_folder(tmp_path)
-
-
-def test_a_dataset_is_required(make_config: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="train_dataset is required: pass a Dataset with a column"):
-        check_before_loading("model", make_config(), None)
 
 
 def test_a_path_that_is_not_a_model_is_refused(
@@ -68,17 +43,10 @@ def test_a_path_that_is_not_a_model_is_refused(
         check_before_loading(str(tmp_path / "no-model"), make_config(), tiny_dataset())
 
 
-def test_good_input_passes(make_config: Callable[..., Any], tiny_model_path: str) -> None:
-    check_before_loading(tiny_model_path, make_config(), tiny_dataset())
-
-
 def test_a_conversation_needs_a_chat_template() -> None:
     with pytest.raises(ValueError, match=r"tokenizer has no chat template; use an instruction-tun"):
         check_chat_template(CHAT, tiny_tokenizer(chat=False))
     check_chat_template(CHAT, tiny_tokenizer())
-
-
-def test_plain_text_needs_no_chat_template() -> None:
     check_chat_template({"prompt": "add 1 and 1"}, tiny_tokenizer(chat=False))
 
 
@@ -187,10 +155,6 @@ class _ByIndex(torch.utils.data.Dataset[dict[str, str]]):
 def test_rows_that_cannot_be_iterated_over_are_refused(make_config: Callable[..., Any]) -> None:
     with pytest.raises(TypeError, match=r"got _ByIndex, which cannot be iterated.*from_list"):
         check_before_loading("no model", make_config(), _ByIndex())
-
-
-def test_a_column_that_trl_keeps_from_rewards_may_have_its_name() -> None:
-    check_prompt_rows(Dataset.from_dict({"prompt": ["x"], "completion_ids": [[1]]}), "rows")
 
 
 def test_a_dictionary_of_splits_is_no_train_dataset(make_config: Callable[..., Any]) -> None:
@@ -322,23 +286,3 @@ def test_a_template_that_leaves_something_out(case: str, make_config: Callable[.
 
 def test_a_template_needs_no_field_that_is_not_shown(make_config: Callable[..., Any]) -> None:
     check_templates(make_config(reprompt_template="{{}} {prompt}{solution}", feedback_template=""))
-
-
-# Checkpoints
-
-
-def test_a_checkpoint_fits_a_run_that_finds_all_of_its_own(tmp_path: Path) -> None:
-    for rank in range(2):
-        save_rollouts(tmp_path / rollouts_file(rank), None)
-    check_checkpoint(tmp_path, 2, has_teacher=False)
-    for other in (1, 3):
-        message = rf"with {other} ranks: it holds the rollouts of 2; resume with"
-        with pytest.raises(ValueError, match=message):
-            check_checkpoint(tmp_path, other, has_teacher=False)
-    with pytest.raises(ValueError, match=r"that changes: it holds no teacher; resume"):
-        check_checkpoint(tmp_path, 2, has_teacher=True)
-    save_file({"weight": torch.ones(1)}, tmp_path / TEACHER)
-    check_checkpoint(tmp_path, 2, has_teacher=True)
-    (tmp_path / TEACHER).unlink()
-    (tmp_path / TEACHER_SHARDS).mkdir()
-    check_checkpoint(tmp_path, 2, has_teacher=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from poise.pgpo.refresh import RefreshGate, RefreshOnce
-from poise.pgpo.teacher import RefreshedTeacher, add_teacher_adapter, copy_as_teacher
+from poise.pgpo.teacher import Teacher, add_teacher_adapter, copy_as_teacher
 
 from .teachers import full_model, lora_model, move
 
@@ -70,9 +70,9 @@ def test_after_a_refresh_the_next_rise_is_from_the_level_that_follows_it() -> No
 
 def test_noise_alone_seldom_opens_the_gate() -> None:
     generator = torch.Generator().manual_seed(0)
-    rewards = torch.bernoulli(torch.full((100, 120, 32), 0.5), generator=generator).mean(2)
-    share = sum(bool(_refreshes(RefreshGate(), row)) for row in rewards.tolist()) / 100
-    assert 0 < share < 0.2  # one in ten, and three standard errors of that
+    rewards = torch.bernoulli(torch.full((40, 120, 32), 0.5), generator=generator).mean(2)
+    share = sum(bool(_refreshes(RefreshGate(), row)) for row in rewards.tolist()) / 40
+    assert 0 < share < 0.25  # one in ten, and three standard errors of that
 
 
 @pytest.mark.parametrize("name", CALM)
@@ -131,13 +131,13 @@ def test_a_saved_gate_goes_on_as_it_was() -> None:
         assert found == expected and resumed == whole
 
 
-def _teacher(lora: bool, rule: Any) -> tuple[Any, RefreshedTeacher]:
+def _teacher(lora: bool, rule: Any) -> tuple[Any, Teacher]:
     if lora:
         model = lora_model()
         add_teacher_adapter(model, from_student=True)
-        return model, RefreshedTeacher(model, None, rule)
+        return model, Teacher(model, None, rule)
     model = full_model()
-    return model, RefreshedTeacher(model, copy_as_teacher(model), rule)
+    return model, Teacher(model, copy_as_teacher(model), rule)
 
 
 def _students(model: Any) -> dict[str, torch.Tensor]:
@@ -171,5 +171,5 @@ def test_the_refreshed_teacher_is_the_student_of_its_step_and_stands_still(lora:
 def test_a_teacher_of_another_kind_is_not_restored() -> None:
     _, once = _teacher(False, RefreshOnce(0.5))
     _, gated = _teacher(False, RefreshGate())
-    with pytest.raises(ValueError, match=r"kind 'once', expected 'gated'.*teacher_refresh"):
+    with pytest.raises(ValueError, match=r"kind 'gated', but .* kind 'once'.*teacher_refresh"):
         gated.load_progress(once.progress())

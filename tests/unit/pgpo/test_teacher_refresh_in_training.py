@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from poise import PGPOTrainer
 from tests.tiny import tiny_dataset, vowel_reward
 
-STEPS, REFRESH = 8, 4
+STEPS, REFRESH = 6, 4
 # Rewards rise with the third step: two windows of two are then apart.
 RULES: dict[str, dict[str, Any]] = {
     "once": {"teacher_refresh": "once", "teacher_refresh_at": REFRESH / STEPS},
@@ -77,8 +77,7 @@ def _are_equal(a: Weights, b: Weights) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("rule", "lora"), [("once", False), ("gated", True)])
 def test_the_student_of_a_step_becomes_the_teacher_which_then_stands_still(
     rule: str, lora: bool, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -102,8 +101,10 @@ def test_the_student_of_a_step_becomes_the_teacher_which_then_stands_still(
         assert is_same == (step <= REFRESH), step
 
 
-def test_the_teachers_forward_takes_the_refreshed_adapter(run: Run, tiny_model_path: str) -> None:
-    trainer, seen = run(lora=True, **RULES["once"])
+def test_a_refreshed_adapter_is_what_the_teacher_runs_and_in_no_saved_folder(
+    run: Run, tiny_model_path: str, tmp_path: Path
+) -> None:
+    trainer, seen = run(lora=True, save_strategy="steps", save_steps=STEPS, **RULES["once"])
     ids = torch.arange(4, 12).view(1, 8)
     base = AutoModelForCausalLM.from_pretrained(tiny_model_path)
     alone = PeftModel(base, trainer.model.peft_config["default"]).eval()
@@ -116,18 +117,9 @@ def test_the_teachers_forward_takes_the_refreshed_adapter(run: Run, tiny_model_p
     with torch.no_grad(), trainer._get_teacher_context_for_self_distillation():
         found = trainer.teacher_model(input_ids=ids).logits
     with torch.no_grad():
-        student = trainer.model(input_ids=ids).logits
-        with trainer.model.disable_adapter():
-            plain = trainer.model(input_ids=ids).logits
+        assert not torch.equal(found, trainer.model(input_ids=ids).logits)
     assert torch.equal(found, expected)
-    assert not torch.equal(found, student) and not torch.equal(found, plain)
 
-
-@pytest.mark.parametrize("rule", RULES)
-def test_a_refreshed_lora_teacher_is_in_no_saved_folder(
-    rule: str, run: Run, tmp_path: Path
-) -> None:
-    trainer, seen = run(lora=True, save_strategy="steps", save_steps=STEPS, **RULES[rule])
     trainer.save_model(str(tmp_path / "final"))
     for folder in (tmp_path / "run" / f"checkpoint-{STEPS}", tmp_path / "final"):
         assert not (folder / "teacher").exists()
@@ -144,8 +136,7 @@ def _refreshes(folder: Path) -> list[float]:
     return [json.loads(line)["pgpo/teacher_refreshes"] for line in lines[:STEPS]]
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("rule", "lora"), [("once", True), ("gated", False)])
 def test_a_run_resumed_before_or_after_the_refresh_equals_the_whole_one(
     rule: str, lora: bool, run: Run, tmp_path: Path
 ) -> None:
@@ -170,24 +161,6 @@ def test_a_checkpoint_of_another_teacher_is_refused(saved: str, found: str, run:
     run(teacher_refresh=saved, **settings)
     with pytest.raises(ValueError, match="teacher_refresh that it was saved with"):
         run(teacher_refresh=found, resume=True, **settings | {"max_steps": 2})
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"teacher_refresh": "often"}, r"one of \('never', 'once', 'gated'\), got 'often'"),
-        ({"teacher_refresh_at": 1.0}, r"teacher_refresh_at must be in \(0, 1\), got 1\.0"),
-        ({"teacher_refresh_window": 1}, r"teacher_refresh_window must be at least 2, got 1"),
-        ({"teacher_refresh": "once", "teacher_model_kind": "ema"}, r"found teacher_model_k.*'ema'"),
-        ({"teacher_refresh": "gated", "teacher_model_kind": "live"}, r"expected .*='base'"),
-        ({"teacher_refresh": "once", "teacher_from_student": False}, r"teacher_from_student=False"),
-    ],
-)
-def test_arguments_that_describe_no_such_teacher_are_refused(
-    settings: dict[str, Any], message: str, make_config: Callable[..., Any]
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        make_config(**{"teacher_model_kind": "base"} | settings)
 
 
 def test_adapters_that_are_not_lora_alone_are_refused(

@@ -83,7 +83,7 @@ def test_a_state_of_another_model_is_refused_by_name() -> None:
     _, callback, _ = _pair("full")
     state = callback.state_dict()
     state["model.layers.7.weight"] = state.pop("model.norm.weight")
-    message = r"does not fit this model: 2 parameters differ, e.g. 'model.layers.7.weight'; resume"
+    message = r"does not fit this model: 2 parameters differ, e.g. 'model.layers.7.weight'"
     with pytest.raises(ValueError, match=message):
         callback.load_state_dict(state)
 
@@ -93,5 +93,5 @@ def test_a_state_of_another_rank_is_refused_by_shape() -> None:
     model = get_peft_model(full_model(), LoraConfig(r=2, **LORA["LoRA"]))
     add_teacher_adapter(model, from_student=True)
     other = EMATeacher(model, None, RATE, every=1)
-    with pytest.raises(ValueError, match=r"has shape \(2, 32\), expected \(4, 32\); resume with"):
+    with pytest.raises(ValueError, match=r"expected .*4, 48.*, found .*2, 48.*; resume with"):
         callback.load_state_dict(other.state_dict())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import shutil
@@ -19,10 +18,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from poise.trl.checkpoints import (
     _is_failed_write,
     _is_lost_connection,
-    load_json,
     load_rollouts,
-    rollouts_file,
-    save_json,
     save_rollouts,
 )
 from poise.trl.manifest import (
@@ -66,14 +62,6 @@ def _half_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text(text[: len(text) // 2])
 
 
-def _binary_manifest(folder: Path) -> None:
-    (folder / MANIFEST).write_bytes(b"\xff\xfe\x00")
-
-
-def _manifest_of_another_shape(folder: Path) -> None:
-    (folder / MANIFEST).write_text("[1, 2]")
-
-
 def _manifest_with_a_changed_key(folder: Path) -> None:
     text = (folder / MANIFEST).read_text()
     (folder / MANIFEST).write_text(text.replace('"bytes"', '"bytfs"', 1))
@@ -93,10 +81,6 @@ def _truncated(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
 
 
-def _emptied(folder: Path) -> None:
-    (folder / "trainer_state.json").write_bytes(b"")
-
-
 def _flipped(folder: Path) -> None:
     _flip(folder / "model.safetensors", 1000)
 
@@ -105,33 +89,19 @@ def _missing(folder: Path) -> None:
     (folder / "trainer_state.json").unlink()
 
 
-def _missing_folder(folder: Path) -> None:
-    shutil.rmtree(folder / "teacher")
-
-
 DAMAGES: dict[Callable[[Path], None], str] = {
     _no_manifest: rf"checkpoint-20 has no {MANIFEST}: it was not written by Poise",
     _half_manifest: rf"checkpoint-20/{MANIFEST} is unreadable: JSONDecodeError",
-    _binary_manifest: rf"checkpoint-20/{MANIFEST} is unreadable: UnicodeDecodeError",
-    _manifest_of_another_shape: rf"checkpoint-20/{MANIFEST} is unreadable: TypeError",
     _manifest_with_a_changed_key: rf"checkpoint-20/{MANIFEST} is unreadable: KeyError",
     _manifest_is_a_folder: rf"checkpoint-20/{MANIFEST} is unreadable: IsADirectoryError",
-    _later_format: rf"checkpoint-20/{MANIFEST} has format 3, expected 1 or 2",
+    _later_format: rf"checkpoint-20/{MANIFEST} has format 3, expected 2",
     _truncated: r"checkpoint-20/model.safetensors has 2047 bytes, expected 2048",
-    _emptied: r"checkpoint-20/trainer_state.json has 0 bytes, expected \d+",
     _flipped: r"checkpoint-20/model.safetensors does not have the content that was written",
     _missing: r"checkpoint-20/trainer_state.json is missing",
-    _missing_folder: r"checkpoint-20/teacher/adapter.bin is missing",
 }
 each_damage = pytest.mark.parametrize(
     ("damage", "message"), DAMAGES.items(), ids=[f.__name__.strip("_") for f in DAMAGES]
 )
-
-
-def test_a_whole_checkpoint_is_accepted(tmp_path: Path) -> None:
-    folder = _checkpoint(tmp_path, 20)
-    verify(folder)
-    assert resolve_resume(str(folder), tmp_path) == folder
 
 
 def test_the_manifest_lists_every_file_but_itself(tmp_path: Path) -> None:
@@ -156,18 +126,9 @@ def test_a_manifest_may_be_written_again_over_what_an_interruption_left(tmp_path
 
 @each_damage
 def test_each_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
-    folder = _checkpoint(tmp_path, 20)
-    damage(folder)
-    with pytest.raises(DamagedCheckpointError, match=message):
-        verify(folder)
-
-
-@each_damage
-def test_a_named_checkpoint_that_is_damaged_is_an_error(
-    tmp_path: Path, damage: Callable[[Path], None], message: str
-) -> None:
     _checkpoint(tmp_path, 10)
     folder = _checkpoint(tmp_path, 20)
+    verify(folder)
     damage(folder)
     with pytest.raises(DamagedCheckpointError, match=message):
         resolve_resume(str(folder), tmp_path)
@@ -248,26 +209,6 @@ def test_a_checkpoint_that_is_written_again_is_not_whole_before_its_end(tmp_path
         verify(folder)
     write_manifest(folder)
     verify(folder)
-
-
-def test_a_manifest_with_sha_256_is_read_too(tmp_path: Path) -> None:
-    folder = _checkpoint(tmp_path, 20, is_whole=False)
-    (folder / "poise_log_0.json").write_text("{}")
-    (folder / "poise_log_1.json").write_text("{}")
-    files = {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-    (folder / MANIFEST).write_text(json.dumps({"format": 1, "files": files}))
-    verify(folder)
-    assert written_by(folder) == {"ranks": 2, "engine": "DDP"}
-    _flip(folder / "model.safetensors", 1000)
-    with pytest.raises(DamagedCheckpointError, match="the content that was written"):
-        verify(folder)
 
 
 def test_a_manifest_says_what_wrote_the_checkpoint(tmp_path: Path) -> None:
@@ -378,22 +319,6 @@ def test_micro_batches_come_back_bitwise_and_in_order(tmp_path: Path) -> None:
 def test_an_empty_buffer_stays_empty(tmp_path: Path, empty: list[object] | None) -> None:
     save_rollouts(tmp_path / "file", empty)  # type: ignore[arg-type]
     assert load_rollouts(tmp_path / "file", "cpu") is None
-
-
-def test_gradients_are_not_saved(tmp_path: Path) -> None:
-    save_rollouts(tmp_path / "file", [{"logps": torch.ones(2, requires_grad=True)}])
-    loaded = load_rollouts(tmp_path / "file", "cpu")
-    assert loaded is not None and not loaded[0]["logps"].requires_grad  # type: ignore[union-attr]
-
-
-def test_each_rank_has_its_own_file() -> None:
-    assert rollouts_file(0) != rollouts_file(1)
-
-
-def test_plain_values_come_back(tmp_path: Path) -> None:
-    state = {"step": 7, "multiplier": {"reference": None, "steps": 3}, "rate": 0.1}
-    save_json(tmp_path / "state.json", state)
-    assert load_json(tmp_path / "state.json") == state
 
 
 def test_what_a_killed_run_left_is_no_part_of_the_next_checkpoint(tmp_path: Path) -> None:
