@@ -124,36 +124,6 @@ def test_prompts_without_success_are_sampled_again_up_to_the_bound(make_trainer:
     assert calls["reward"] == 4  # the host's own call is served from the last one
 
 
-@pytest.mark.usefixtures("device")
-def test_only_failed_groups_are_sampled_again(make_trainer: Make) -> None:
-    def second_prompt_fails(
-        prompts: list[str], completions: list[str], **columns: Any
-    ) -> list[float]:
-        return [float(prompt == prompts[0]) for prompt in prompts]
-
-    trainer = make_trainer(second_prompt_fails, max_steps=1, max_resamples=2)
-    rows: list[int] = []
-    generate = trainer._generate_transformers
-    trainer._generate_transformers = lambda prompts: (rows.append(len(prompts)), generate(prompts))[
-        1
-    ]
-    trainer.train()
-    assert rows == [8, 4, 4]
-
-
-@pytest.mark.parametrize("random", [True, False])
-def test_a_rollout_without_a_reward_teaches_nobody(make_trainer: Make, random: bool) -> None:
-    def half_scored(completions: list[str], **columns: Any) -> list[float | None]:
-        return [None if i % 2 else -1.0 for i in range(len(completions))]
-
-    settings = {"success_reward_threshold": 0.0, "random_demonstration": random, "max_steps": 1}
-    trainer = make_trainer(half_scored, **settings)
-    trainer.train()
-    assert _history(trainer, "self_distillation/reward_mean") == [-1.0]
-    assert _history(trainer, "pgpo/unscored_fraction") == [0.5]
-    assert _history(trainer, "self_distillation/reprompt_sample_fraction") == [0.0]
-
-
 def test_a_tokenizer_that_ends_every_text_ends_no_prompt(make_trainer: Make) -> None:
     trainer = make_trainer(max_steps=1)
     ends = TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
@@ -209,19 +179,6 @@ def test_sensitivity_zero_logs_a_multiplier_of_one(make_trainer: Make) -> None:
     trainer.train()
     assert _history(trainer, "pgpo/multiplier") == [1.0] * 3
     assert all(math.isfinite(signal) for signal in _history(trainer, "pgpo/information_signal"))
-
-
-def test_logged_rates_tell_the_schedulers_and_the_effective_one(make_trainer: Make) -> None:
-    trainer = make_trainer(sensitivity=5.0, rho_max=3.0, rho_min=0.1)
-    trainer.train()
-    for rate, effective, multiplier in zip(
-        _history(trainer, "learning_rate"),
-        _history(trainer, "pgpo/effective_learning_rate"),
-        _history(trainer, "pgpo/multiplier"),
-        strict=True,
-    ):
-        assert effective == pytest.approx(rate * multiplier)
-    assert {round(m, 6) for m in _history(trainer, "pgpo/multiplier")} != {1.0}
 
 
 @pytest.mark.usefixtures("float64", "device")

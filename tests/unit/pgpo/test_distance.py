@@ -51,12 +51,6 @@ def test_tokens_that_the_mask_leaves_out_do_not_count(shape: tuple[int, ...]) ->
     assert tokens.item() == 3
 
 
-def test_a_policy_that_stands_still_has_gone_nowhere() -> None:
-    old = log_probs(6, 3, 8)
-    assert policy_distance(old, old.clone()).total.item() == 0.0
-    assert policy_distance(old[:, 0], old[:, 0].clone()).total.item() == 0.0
-
-
 def test_what_is_impossible_before_and_after_counts_nothing() -> None:
     old, new = log_probs(7, 2, 4), log_probs(8, 2, 4)
     infinite = torch.full((2, 1), -math.inf, dtype=torch.float64)

@@ -21,14 +21,6 @@ from poise.pgpo.reward_functions import (
 )
 
 
-def test_numbers_come_without_texts() -> None:
-    assert split_rewards("f", [1, 0.5, True], 3) == ([1.0, 0.5, 1.0], [None, None, None])
-
-
-def test_none_is_no_opinion() -> None:
-    assert split_rewards("f", [None, 1.0], 2) == ([None, 1.0], [None, None])
-
-
 @pytest.mark.parametrize("pair", [(0.5, "too long"), [0.5, "too long"]])
 def test_a_pair_is_a_reward_and_a_text(pair: Any) -> None:
     assert split_rewards("f", [pair], 1) == ([0.5], ["too long"])
@@ -44,8 +36,6 @@ def test_either_part_of_a_pair_may_be_missing() -> None:
     [
         (0.25, 1.0),
         np.array([0.25, 1.0]),
-        np.array([0.25, 1.0], dtype=np.float16),
-        torch.tensor([0.25, 1.0]),
         torch.tensor([0.25, 1.0], requires_grad=True),
         torch.tensor([0.25, 1.0], dtype=torch.bfloat16),
         [np.float32(0.25), np.int64(1)],
@@ -61,47 +51,25 @@ def test_arrays_and_their_numbers_are_numbers(output: Any) -> None:
     assert texts == [None, None]
 
 
-def test_pairs_may_hold_numbers_of_arrays() -> None:
-    assert split_rewards("f", [(np.float64(0.5), "a"), (torch.tensor(2.0), "b")], 2) == (
-        [0.5, 2.0],
-        ["a", "b"],
-    )
-
-
 def test_a_reward_that_is_not_a_number_passes_as_the_hosts_no_opinion() -> None:
     ((reward,), _) = split_rewards("f", [math.nan], 1)
     assert reward is not None and math.isnan(reward)
 
 
-@pytest.mark.parametrize(("output", "got"), [([], 0), ([1.0], 1), ([1.0] * 3, 3)])
+@pytest.mark.parametrize(("output", "got"), [([], 0), ([1.0] * 3, 3), (torch.zeros(3), 3)])
 def test_another_length_is_refused(output: list[float], got: int) -> None:
     message = rf"'f' must return one entry per completion, expected 2, got {got}"
     with pytest.raises(ValueError, match=message):
         split_rewards("f", output, 2)
 
 
-@pytest.mark.parametrize("array", [np.zeros(3), torch.zeros(3)])
-def test_another_length_of_an_array_is_refused(array: Any) -> None:
-    with pytest.raises(ValueError, match="expected 2, got 3"):
-        split_rewards("f", array, 2)
-
-
-async def _coroutine() -> list[float]:
-    return [1.0, 1.0]
-
-
 @pytest.mark.parametrize(
     ("output", "got"),
     [
         (None, "NoneType"),
-        (1.0, "float"),
         ("10", "str"),
-        (b"10", "bytes"),
         ({"a": 1.0, "b": 2.0}, "dict"),
-        ({1.0, 2.0}, "set"),
         ((r for r in (1.0, 2.0)), "generator"),
-        (np.float64(1.0), "float"),
-        (np.array(1.0), "float"),
         (torch.tensor(1.0), "float"),
     ],
 )
@@ -111,26 +79,15 @@ def test_what_is_not_a_list_is_refused(output: Any, got: str) -> None:
         split_rewards("f", output, 2)
 
 
-def test_a_coroutine_is_refused() -> None:
-    coroutine = _coroutine()
-    with pytest.raises(TypeError, match=r"must return a list .* got coroutine"):
-        split_rewards("f", coroutine, 2)
-    coroutine.close()
-
-
 @pytest.mark.parametrize(
     "entry",
     [
         "1.0",
-        b"1",
         {"reward": 1.0},
         [1.0],
         (1.0, "a", "b"),
-        1j,
-        object(),
         ("1.0", "text"),
         torch.zeros(3),
-        np.zeros(3),
     ],
 )
 def test_an_entry_of_another_type_is_refused_with_its_place(entry: Any) -> None:
@@ -139,13 +96,7 @@ def test_an_entry_of_another_type_is_refused_with_its_place(entry: Any) -> None:
         split_rewards("f", [0.0, entry], 2)
 
 
-@pytest.mark.parametrize("array", [np.zeros((2, 1)), torch.zeros(2, 1), torch.zeros(2, 3)])
-def test_an_array_of_rows_is_refused(array: Any) -> None:
-    with pytest.raises(TypeError, match=r"got \[0.0.*\] for completion 0"):
-        split_rewards("f", array, 2)
-
-
-@pytest.mark.parametrize("text", [1.0, ["a"], b"a"])
+@pytest.mark.parametrize("text", [1.0, b"a"])
 def test_feedback_that_is_not_text_is_refused_with_its_place(text: Any) -> None:
     message = rf"must return feedback as text, got {type(text).__name__} for completion 1"
     with pytest.raises(TypeError, match=message):
@@ -167,20 +118,6 @@ def test_the_wrapped_function_gives_rewards_to_the_host_and_delivers_texts() -> 
     assert delivered == [["wanted 2", "wanted 5"]]
 
 
-def test_the_wrapped_function_keeps_its_name() -> None:
-    reward = TextReward(_lengths, lambda texts: None)
-    assert reward.__name__ == "_lengths"  # type: ignore[attr-defined]
-    assert reward.__doc__ == _lengths.__doc__
-
-
-def test_errors_name_the_wrapped_function() -> None:
-    def forgetful(**columns: Any) -> None:
-        return None
-
-    with pytest.raises(TypeError, match="reward function 'forgetful' must return a list"):
-        TextReward(forgetful, lambda texts: None)(["p"], ["c"])  # type: ignore[arg-type]
-
-
 def test_an_object_or_a_partial_may_be_a_reward_function() -> None:
     class Scorer:
         def __call__(self, **columns: Any) -> list[float]:
@@ -191,22 +128,9 @@ def test_an_object_or_a_partial_may_be_a_reward_function() -> None:
             TextReward(function, lambda texts: None)(["p", "q"], ["a", "b"])
 
 
-def test_the_functions_own_error_is_not_hidden() -> None:
-    def broken(**columns: Any) -> list[float]:
-        raise KeyError("answer")
-
-    with pytest.raises(KeyError, match="answer"):
-        TextReward(broken, lambda texts: None)(["p"], ["c"])
-
-
 def test_texts_of_two_functions_are_joined_completion_by_completion() -> None:
     joined = join_texts(["a", None, "c", None, ""], ["x", "y", None, None, ""])
     assert joined == ["a\nx", "y", "c", None, None]
-
-
-def test_texts_of_different_batches_are_not_joined() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        join_texts(["a"], ["x", "y"])
 
 
 NAN = math.nan
@@ -235,7 +159,7 @@ def test_figures_are_of_the_rewards_there_are() -> None:
     assert all(map(math.isnan, reward_figures(torch.tensor([NAN])).values()))
 
 
-@pytest.mark.parametrize("reward", [0.1, 0.3, 0.7])
+@pytest.mark.parametrize("reward", [0.1, 0.7])
 def test_a_group_with_one_reward_for_all_has_nothing_to_compare(reward: float) -> None:
     """Its advantages are those of rounding, which need not be 0."""
     rewards = torch.tensor([reward] * 10 + [reward] * 9 + [math.nan] + [reward] * 9 + [1.0])
@@ -244,7 +168,7 @@ def test_a_group_with_one_reward_for_all_has_nothing_to_compare(reward: float) -
     assert rewards_module.are_level(torch.full((2,), math.nan), 2).all()
 
 
-@pytest.mark.parametrize("threshold", [0.1, 0.7, 0.9, 1.0])
+@pytest.mark.parametrize("threshold", [0.7, 0.9, 1.0])
 def test_a_reward_at_the_threshold_succeeds(threshold: float) -> None:
     """Both as a tensor's element and as the number that is read from it."""
     args = SimpleNamespace(success_reward_threshold=threshold)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
@@ -116,6 +115,8 @@ def test_texts_of_the_batch_are_kept_for_the_teacher() -> None:
     batch = trainer._prepare_training_batch(_inputs())
     assert batch["rewards"].tolist() == [1.0, 0.0, 0.0, 1.0]
     assert trainer.rollout_feedback == [None, "b is not g", "c is not g", None]
+    assert trainer._watched == {"reward": 0.5, "completion length": 1.0}
+    assert (trainer.asked, len(trainer.scored)) == ([4], 1)
 
 
 def test_texts_of_several_functions_are_joined() -> None:
@@ -125,13 +126,6 @@ def test_texts_of_several_functions_are_joined() -> None:
     trainer = _trainer([["g", "b", "c", "g"]], [is_good, against])
     trainer._prepare_training_batch(_inputs())
     assert trainer.rollout_feedback[:2] == ["answer P", "b is not g\nanswer P"]
-
-
-def test_texts_of_one_batch_do_not_stay_for_the_next() -> None:
-    trainer = _trainer([["b"] * 4, ["g"] * 4])
-    trainer._prepare_training_batch(_inputs())
-    trainer._prepare_training_batch(_inputs())
-    assert trainer.rollout_feedback == [None] * 4
 
 
 def test_a_reward_model_is_left_to_the_host() -> None:
@@ -172,30 +166,6 @@ def test_a_chat_is_tried_with_an_empty_message() -> None:
 
     row = {"prompt": [{"role": "user", "content": "p"}]}
     _trainer([], [watch])._check_reward_functions(row)
-
-
-@pytest.mark.parametrize(
-    ("output", "error", "message"),
-    [
-        (None, TypeError, "'wrong' must return a list"),
-        ([1.0], ValueError, "'wrong' must return one entry per completion, expected 2, got 1"),
-        (["a"] * 2, TypeError, "'wrong' must return numbers"),
-    ],
-)
-def test_a_wrong_reward_function_fails_before_the_run(
-    output: Any, error: type[Exception], message: str
-) -> None:
-    def wrong(**columns: Any) -> Any:
-        return output
-
-    with pytest.raises(error, match=message):
-        _trainer([], [is_good, wrong])._check_reward_functions(_inputs()[0])
-
-
-def test_the_trial_leaves_no_feedback() -> None:
-    trainer = _trainer([])
-    trainer._check_reward_functions(_inputs()[0])
-    assert trainer.rollout_feedback is None
 
 
 def test_the_trial_has_the_columns_that_a_batch_has() -> None:
@@ -241,12 +211,6 @@ def test_one_function_that_weighs_gives_a_reward() -> None:
     trainer.reward_weights = torch.tensor([0.0, 1.0])
     trainer._prepare_training_batch(_inputs())
     assert trainer.rollout_unscored.all()
-
-
-def test_a_batch_without_any_reward_has_no_mean() -> None:
-    trainer = _trainer([["n"] * 4], [_by_text])
-    trainer._prepare_training_batch(_inputs())
-    assert math.isnan(trainer._watched["reward"])  # which the monitor passes over
 
 
 def test_a_batch_of_rewards_is_the_hosts() -> None:
@@ -305,19 +269,14 @@ def test_a_prompt_that_is_cut_is_told(caplog: pytest.LogCaptureFixture) -> None:
 # Resampling
 
 
-def test_without_resampling_each_batch_is_generated_and_scored_once() -> None:
-    trainer = _trainer([["b", "b", "b", "b"]])
-    trainer._prepare_training_batch(_inputs())
-    assert trainer.asked == [4]
-    assert trainer.scored == [["b"] * 4]
-
-
 def test_prompts_without_a_success_alone_are_sampled_again() -> None:
     trainer = _trainer([["g", "b", "c", "d"], ["e", "g"]], max_resamples=3)
     batch = trainer._prepare_training_batch(_inputs())
     assert batch["completions"] == ["g", "b", "e", "g"]
     assert batch["rewards"].tolist() == [1.0, 0.0, 0.0, 1.0]
+    assert trainer.rollout_feedback == [None, "b is not g", "e is not g", None]
     assert trainer.asked == [4, 2]
+    assert trainer.scored == [["g", "b", "c", "d"], ["g", "b", "e", "g"]]  # each set once
     assert trainer._metrics["train"]["pgpo/resampled_fraction"] == [0.5]
 
 
@@ -343,18 +302,6 @@ def test_resampling_ends_at_its_limit() -> None:
     batch = trainer._prepare_training_batch(_inputs())
     assert batch["completions"] == ["d"] * 4
     assert trainer.asked == [4, 4, 4]
-
-
-def test_feedback_is_on_the_completions_that_stay() -> None:
-    trainer = _trainer([["g", "b", "c", "d"], ["e", "g"]], max_resamples=1)
-    trainer._prepare_training_batch(_inputs())
-    assert trainer.rollout_feedback == [None, "b is not g", "e is not g", None]
-
-
-def test_no_set_of_completions_is_scored_twice() -> None:
-    trainer = _trainer([["b"] * 4, ["c"] * 4, ["g", "d", "d", "g"]], max_resamples=5)
-    trainer._prepare_training_batch(_inputs())
-    assert trainer.scored == [["b"] * 4, ["c"] * 4, ["g", "d", "d", "g"]]
 
 
 def test_a_score_is_used_for_its_own_batch_alone() -> None:
@@ -383,9 +330,3 @@ def test_evaluation_is_not_resampled() -> None:
     trainer._prepare_training_batch(_inputs())
     assert trainer.asked == [4]
     assert trainer._watched == {}
-
-
-def test_reward_and_length_go_to_the_collapse_monitor() -> None:
-    trainer = _trainer([["g", "b", "c", "g"]])
-    trainer._prepare_training_batch(_inputs())
-    assert trainer._watched == {"reward": 0.5, "completion length": 1.0}

@@ -58,8 +58,8 @@ def measured(make: Any, rate: float, **options: Any) -> Policy:
 @pytest.mark.parametrize(
     ("make", "rate"),
     [(optim.AdamW, r) for r in (1e-4, 1e-2, 1.0)]
-    + [(optim.SGD, r) for r in (1e-2, 1.0, 100.0)]
-    + [(SignSteps, r) for r in (0.03, 0.3, 1.0)],
+    + [(optim.SGD, r) for r in (1e-2, 100.0)]
+    + [(SignSteps, r) for r in (0.03, 1.0)],
 )
 def test_steps_go_as_far_as_asked_at_any_rate(make: Any, rate: float) -> None:
     policy, distances = measured(make, rate), []
@@ -92,11 +92,6 @@ def test_a_correction_afterwards_makes_the_very_step_right() -> None:
         assert policy.scale.last.moved == pytest.approx(TARGET, rel=0.15)
         rates = [group["lr"] for group in policy.optimizer.param_groups]
         assert rates == [0.3]
-
-
-def test_a_correction_needs_to_look() -> None:
-    with pytest.raises(ValueError, match="expected a policy"):
-        Policy(optim.SGD, 0.1, distance=control(afterwards=True))
 
 
 def test_the_signals_factor_is_of_the_distance() -> None:
@@ -164,12 +159,6 @@ def test_it_goes_on_where_it_was_saved() -> None:
     assert resumed.scale.last == whole.scale.last
 
 
-def test_without_distance_control_nobody_waits_for_a_distance() -> None:
-    policy = Policy(optim.SGD, 0.1)
-    with pytest.raises(ValueError, match="distance=DistanceControl"):
-        policy.scale.moved(policy_distance(policy.log_probs(), policy.log_probs()))
-
-
 @pytest.mark.parametrize("how", ["skip", "rate of 0", "a scaler"])
 def test_a_step_that_was_not_taken_has_no_distance(how: str) -> None:
     """A loop tells how far each step went, those too that did not go."""
@@ -222,6 +211,11 @@ def test_moved_takes_what_policy_distance_returns() -> None:
     policy.step()
     with pytest.raises(TypeError, match="expected a DistanceSum"):
         policy.scale.moved(0.1)
+    with pytest.raises(ValueError, match="distance=DistanceControl"):
+        plain = Policy(optim.SGD, 0.1)
+        plain.scale.moved(policy_distance(plain.log_probs(), plain.log_probs()))
+    with pytest.raises(ValueError, match="expected a policy"):
+        Policy(optim.SGD, 0.1, distance=control(afterwards=True))
     with pytest.raises(ValueError, match="without policy="):
         other = measured(optim.SGD, 0.1)
         other.scale.moved(policy_distance(other.log_probs(), other.log_probs()))

@@ -101,13 +101,6 @@ def test_decay_in_one_group_alone_is_found_and_refused() -> None:
         StepScale(optim.Adam(groups), LAW)
 
 
-def test_an_empty_parameter_group_does_no_harm() -> None:
-    params = parameters()
-    optimizer = optim.SGD([{"params": []}, {"params": params}], lr=0.1)
-    StepScale(optimizer, LAW).observe(signal(2.0))
-    assert_close(take_step(optimizer, params), times(2.0, plain_change()))
-
-
 def test_with_sensitivity_zero_any_optimizer_steps_plainly() -> None:
     law = Viscosity(sensitivity=0, reference="running")
     trajectories = []
@@ -162,15 +155,9 @@ def test_an_interpolated_step_that_raised_does_not_change_the_next() -> None:
 def test_close_takes_the_hooks_off() -> None:
     params, optimizer, scale = scaled_sgd()
     scale.observe(signal(9.0))
+    with pytest.raises(KeyError):
+        optimizer.step(_fail)
+    scale.observe(signal(9.0))
     scale.close()
     assert all(map(torch.equal, take_step(optimizer, params), plain_change()))
     scale.close()  # twice does no harm
-
-
-def test_close_after_a_step_that_raised_gives_the_rates_back() -> None:
-    _, optimizer, scale = scaled_sgd()
-    scale.observe(signal(9.0))
-    with pytest.raises(KeyError):
-        optimizer.step(_fail)
-    scale.close()
-    assert optimizer.param_groups[0]["lr"] == 0.1

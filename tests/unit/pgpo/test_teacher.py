@@ -61,16 +61,6 @@ def test_between_two_synchronisations_the_teacher_stands_still() -> None:
     assert changed == [False, False, True, False, False, True]
 
 
-def test_the_average_has_no_gradient_and_leaves_the_student_alone() -> None:
-    student = full_model()
-    teacher = copy_as_teacher(student)
-    callback = EMATeacher(student, teacher, RATE, every=1)
-    before = trained(student)
-    step_end(callback, 1)
-    assert all(torch.equal(before[n], p) for n, p in student.named_parameters())
-    assert not any(p.requires_grad or p.grad_fn for p in teacher.parameters())
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_low_precision_average_keeps_updates_that_it_cannot_show_yet(dtype: torch.dtype) -> None:
     student = nn.Linear(1, 1, bias=False).to(dtype)

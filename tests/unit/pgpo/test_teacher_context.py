@@ -30,7 +30,7 @@ def make_trainer(make_config: Callable[..., Any]) -> Callable[..., Any]:
 
 def test_every_successful_sibling_is_shown_equally_often(make_trainer: Any) -> None:
     trainer = make_trainer()
-    builder, seen, steps = RolloutTeacherContextBuilder(trainer), Counter[tuple[int, Any]](), 600
+    builder, seen, steps = RolloutTeacherContextBuilder(trainer), Counter[tuple[int, Any]](), 200
     for trainer._step in range(steps):
         seen.update(enumerate(shown_siblings(build(builder, [1.0, 1.0, 0.0, 1.0]))))
     expected = {(i, j) for i in range(4) for j in (0, 1, 3) if i != j}

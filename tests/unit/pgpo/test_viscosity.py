@@ -24,7 +24,7 @@ laws = st.builds(
     reference_decay=st.floats(0, 1),
     prior_reference=st.none() | st.floats(1e-3, 10),
 )
-quick = settings(deadline=None, max_examples=100)
+quick = settings(deadline=None, max_examples=50)
 
 
 def _run(law: Viscosity, values: list[float]) -> tuple[list[float], ViscosityState]:
@@ -96,18 +96,6 @@ def test_the_running_reference_rises_at_once_and_forgets_slowly() -> None:
     assert references == pytest.approx([0.1, 0.4, 0.3, 0.225], rel=1e-14)
 
 
-def test_the_running_reference_reaches_a_signal_that_stays() -> None:
-    law = Viscosity(rho_min=0.01, reference="running", reference_decay=0.1)
-    rhos, state = _run(law, [1.0] + [0.1] * 200)
-    assert rhos[1] < 0.5
-    assert rhos[-1] == pytest.approx(1.0, abs=1e-6)
-    assert state.reference == pytest.approx(0.1, rel=1e-6)
-
-
-def test_without_a_reference_nothing_is_remembered() -> None:
-    assert _run(Viscosity(), [0.3, 0.4])[1] == ViscosityState(reference=None, steps=2)
-
-
 @pytest.mark.parametrize("reference", ["initial", "running"])
 @pytest.mark.parametrize("first", [0.0, -3.0])
 def test_a_reference_without_a_ratio_is_floored(reference: Any, first: float) -> None:
@@ -153,26 +141,6 @@ def test_sensitivity_zero_is_exactly_one(values: list[float], law: Viscosity) ->
 
 
 @quick
-@given(sensitivity=st.floats(0, 1e6), rho_max=st.floats(1, 10), rho_min=st.floats(0.01, 1))
-def test_no_information_is_neutral_without_a_reference(
-    sensitivity: float, rho_max: float, rho_min: float
-) -> None:
-    law = Viscosity(sensitivity=sensitivity, rho_max=rho_max, rho_min=rho_min)
-    assert _run(law, [0.0])[0] == [1.0]
-
-
-@quick
-@given(sensitivity=st.floats(0, 1e3), level=st.floats(1e-5, 1e3))
-@pytest.mark.parametrize("reference", ["initial", "running"])
-def test_the_reference_itself_is_neutral(reference: Any, sensitivity: float, level: float) -> None:
-    law = Viscosity(
-        sensitivity=sensitivity, rho_min=0.1, reference=reference, prior_reference=level
-    )
-    # The running reference is a sum of two parts, so that it meets the level up to rounding.
-    assert _run(law, [level])[0] == [pytest.approx(1.0, rel=1e-12 * (1 + sensitivity))]
-
-
-@quick
 @given(law=laws, values=st.lists(ordinary, min_size=1, max_size=8), cut=st.integers(0, 8))
 def test_the_state_survives_json(law: Viscosity, values: list[float], cut: int) -> None:
     whole, end = _run(law, values)
@@ -186,12 +154,6 @@ def test_the_state_survives_json(law: Viscosity, values: list[float], cut: int) 
     assert state == end
 
 
-def test_a_step_leaves_the_state_that_it_was_given() -> None:
-    law, state = Viscosity(reference="running"), ViscosityState(reference=0.5, steps=3)
-    law.step(9.0, state)
-    assert state == ViscosityState(reference=0.5, steps=3)
-
-
 # Errors
 
 
@@ -200,27 +162,16 @@ def test_a_step_leaves_the_state_that_it_was_given() -> None:
     [
         ({"sensitivity": -0.1}, "sensitivity must be at least 0, got -0.1"),
         ({"sensitivity": math.nan}, "sensitivity must be a finite number, got nan"),
-        ({"sensitivity": math.inf}, "sensitivity must be a finite number, got inf"),
         ({"sensitivity": "1"}, "sensitivity must be a finite number, got '1'"),
-        ({"sensitivity": True}, "sensitivity must be a finite number, got True"),
-        ({"sensitivity": None}, "sensitivity must be a finite number, got None"),
         ({"rho_min": 0.0}, r"rho_min must be in \(0, 1\], got 0.0"),
-        ({"rho_min": -1.0}, r"rho_min must be in \(0, 1\], got -1.0"),
         ({"rho_min": 1.5}, r"rho_min must be in \(0, 1\], got 1.5"),
-        ({"rho_min": math.nan}, "rho_min must be a finite number, got nan"),
         ({"rho_max": 0.5, "rho_min": 0.1}, "rho_max must be at least 1, got 0.5"),
-        ({"rho_max": math.inf}, "rho_max must be a finite number, got inf"),
         ({"rho_max": 1.0, "rho_min": 3.0}, "rho_min must not exceed rho_max, got 3.0 > 1.0"),
         ({"reference": "first"}, "reference must be one of .*'running'.*, got 'first'"),
         ({"reference_steps": 0}, "reference_steps must be a whole number of at least 1, got 0"),
         ({"reference_steps": 2.5}, "reference_steps must be a whole number .*, got 2.5"),
-        ({"reference_steps": "9"}, "reference_steps must be a whole number .*, got '9'"),
         ({"reference_decay": 1.01}, r"reference_decay must be in \[0, 1\], got 1.01"),
-        ({"reference_decay": -0.01}, r"reference_decay must be in \[0, 1\], got -0.01"),
-        ({"reference_decay": "x"}, "reference_decay must be a finite number, got 'x'"),
         ({"prior_reference": 0.0}, "prior_reference must be a positive number of nats or None"),
-        ({"prior_reference": -1.0}, "prior_reference must be a positive number of nats or None"),
-        ({"prior_reference": math.inf}, "prior_reference must be a positive number of nats"),
     ],
 )
 def test_an_argument_outside_its_range_is_named(arguments: dict[str, Any], message: str) -> None:

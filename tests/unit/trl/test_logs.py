@@ -43,28 +43,19 @@ def test_each_log_is_a_line_with_its_step(tmp_path: Path) -> None:
     ]
 
 
-def test_the_folder_is_made(tmp_path: Path) -> None:
-    Run(tmp_path / "a" / "b").log_step(1, loss=0.5)
-    assert len(_lines(tmp_path / "a" / "b")) == 1
-
-
-def test_a_fresh_run_starts_an_empty_log(tmp_path: Path) -> None:
-    Run(tmp_path).log_step(1, loss=9.0)
-    Run(tmp_path)
-    assert (tmp_path / METRICS).read_text() == ""
-
-
 def test_a_resumed_run_drops_the_lines_after_its_checkpoint(tmp_path: Path) -> None:
-    run = Run(tmp_path)
+    Run(tmp_path).log_step(9, loss=9.0)
+    run = Run(tmp_path)  # a fresh run begins an empty log
     for step in range(1, 6):
         run.log_step(step, loss=step / 10)
     run = Run(tmp_path, step=3)
     assert [line["step"] for line in _lines(tmp_path)] == [1, 2, 3]
     run.log_step(4, loss=7.0)
     assert _lines(tmp_path)[2:] == [{"step": 3, "loss": 0.3}, {"step": 4, "loss": 7.0}]
+    assert [path.name for path in tmp_path.iterdir()] == [METRICS]
 
 
-@pytest.mark.parametrize("rest", ['{"step": 3, "los', '{"step": 3, "loss": 0.', "{", '{"step": 3'])
+@pytest.mark.parametrize("rest", ['{"step": 3, "los', "{"])
 def test_a_half_written_last_line_is_dropped(tmp_path: Path, rest: str) -> None:
     run = Run(tmp_path)
     run.log_step(1, loss=0.1)
@@ -79,11 +70,6 @@ def test_a_half_written_last_line_is_dropped(tmp_path: Path, rest: str) -> None:
     ]
 
 
-def test_a_run_may_be_resumed_without_its_log(tmp_path: Path) -> None:
-    Run(tmp_path, step=3).log_step(4, loss=0.4)
-    assert _lines(tmp_path) == [{"step": 4, "loss": 0.4}]
-
-
 def test_figures_that_are_not_numbers_come_through_a_resume(tmp_path: Path) -> None:
     Run(tmp_path).log_step(1, signal=math.nan)
     Run(tmp_path, step=1)
@@ -94,9 +80,3 @@ def test_figures_that_are_not_numbers_come_through_a_resume(tmp_path: Path) -> N
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     Run(tmp_path / "run", is_main=False).log_step(1, loss=0.5)
     assert not (tmp_path / "run" / METRICS).exists()
-
-
-def test_nothing_but_the_log_is_left(tmp_path: Path) -> None:
-    Run(tmp_path).log_step(1, loss=0.5)
-    Run(tmp_path, step=1)
-    assert [path.name for path in tmp_path.iterdir()] == [METRICS]
