@@ -1,8 +1,7 @@
 """Divergences between a student's and a teacher's next-token distribution, row by row.
 
-The maths of one tile: every function takes log-probabilities (or logits) of n tokens over a
-vocabulary of V and returns one number per token. :mod:`poise.loss.tiled` calls them tile by
-tile. A probability that is exactly zero on both sides (a masked vocabulary, a logit of -inf)
+The maths of one tile: log-probabilities of n tokens over a vocabulary of V give one number per
+token. A probability that is exactly zero on both sides (a masked vocabulary, a logit of -inf)
 contributes nothing, neither to a value nor to a gradient.
 """
 
@@ -62,13 +61,12 @@ class Divergence:
                 "mode='sampled_token' knows reverse KL only: expected alpha=1.0, found "
                 f"{self.alpha}. Set alpha=1.0, or choose 'full_logits' or 'topk_logits'."
             )
-        if self.mode != "topk_logits":
-            if self.top_k is not None or self.add_tail:
-                raise ValueError(
-                    f"top_k and add_tail belong to mode='topk_logits', found top_k={self.top_k}, "
-                    f"add_tail={self.add_tail} with mode={self.mode!r}. Leave them unset."
-                )
-        elif not isinstance(self.top_k, int) or isinstance(self.top_k, bool) or self.top_k < 1:
+        if self.mode != "topk_logits" and (self.top_k is not None or self.add_tail):
+            raise ValueError(
+                f"top_k and add_tail belong to mode='topk_logits', found top_k={self.top_k}, "
+                f"add_tail={self.add_tail} with mode={self.mode!r}. Leave them unset."
+            )
+        if self.mode == "topk_logits" and not (isinstance(self.top_k, int) and self.top_k >= 1):
             raise ValueError(
                 "mode='topk_logits' needs top_k, the number of tokens in the support: expected a "
                 f"whole number of at least 1, found {self.top_k!r}."
@@ -81,50 +79,28 @@ def working_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def entropy(log_p: Tensor) -> Tensor:
-    """Shannon entropy of each row, H = -sum_v p_v log p_v, in nats.
-
-    Args:
-        log_p: Log-probabilities [n, V].
-
-    Returns:
-        Entropies [n].
-    """
+    """Shannon entropy of each row, -sum_v p_v log p_v, in nats: [n, V] to [n]."""
     p = log_p.exp()
     return -(p * log_p.masked_fill(p == 0, 0)).sum(-1)
 
 
 def relative_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of each row, KL(p || q) = sum_v p_v log(p_v / q_v), in nats.
+    """KL(p || q) of each row, sum_v p_v log(p_v / q_v), in nats: [n, V] to [n].
 
-    Args:
-        log_p: Log-probabilities [n, V].
-        log_q: Log-probabilities [n, V].
-
-    Returns:
-        Divergences [n]; +inf where p has mass and q has none.
+    It is +inf where p has mass and q has none.
     """
     return _expectation(log_p.exp(), log_p - log_q)
 
 
 def _expectation(p: Tensor, values: Tensor) -> Tensor:
-    """sum_v p_v values_v, where a probability of zero makes any value count nothing.
-
-    Overwrites ``values``, which spares a tensor: pass a difference that nobody else holds.
-    """
+    """sum_v p_v values_v, where a probability of zero makes any value count nothing; overwrites
+    ``values``, which spares a tensor."""
     return (p * values.masked_fill_(p == 0, 0)).sum(-1)
 
 
 def generalised_divergence(log_s: Tensor, log_t: Tensor, alpha: float) -> Tensor:
-    """Forward KL, reverse KL or Jensen-Shannon between rows; formulas in :class:`Divergence`.
-
-    Args:
-        log_s: The student's log-probabilities [n, V], S.
-        log_t: The teacher's log-probabilities [n, V], T.
-        alpha: Place between forward KL (0) and reverse KL (1).
-
-    Returns:
-        Divergences [n] in nats.
-    """
+    """Forward KL (alpha 0), reverse KL (1) or Jensen-Shannon between rows, as :class:`Divergence`
+    has them: log S and log T [n, V] to nats [n]."""
     if alpha == 0.0:
         return relative_entropy(log_t, log_s)
     if alpha == 1.0:
@@ -143,15 +119,9 @@ def log_ratio(log_a: Tensor, log_b: Tensor) -> Tensor:
 
 
 def clipped_ratio(logps: Tensor, old_logps: Tensor, clip: float) -> Tensor:
-    """Importance ratio of the sampled tokens, min(pi / pi_old, clip), without a gradient.
+    """Importance ratio [n] of the sampled tokens, min(pi / pi_old, clip), without a gradient.
 
-    Args:
-        logps: Log-probabilities [n] of the tokens under the student, log pi.
-        old_logps: The same under the policy that sampled them, log pi_old.
-        clip: The largest ratio that counts.
-
-    Returns:
-        Ratios [n]. The log-ratio is first held to [-20, 20], as TRL does.
+    The log-ratio is first held to [-20, 20], as TRL does.
     """
     return log_ratio(logps, old_logps).detach().clamp(-20.0, 20.0).exp().clamp(max=clip)
 

@@ -62,8 +62,7 @@ def sequence_old_logps(logps: Tensor, old_logps: Tensor, mask: Tensor) -> Tensor
     """The ``old_logps`` with which every token of a sequence has the sequence's mean log-ratio.
 
     With them :class:`PolicyTerm` has the values and, where a sequence's tokens have one weight, the
-    gradient of TRL's ``importance_sampling_level="sequence"``: the mean's gradient is 1 / length
-    for each token, and there are as many tokens as that.
+    gradient of TRL's ``importance_sampling_level="sequence"``.
 
     Args:
         logps: log S(y) [B, T] in nats, of the student as it is.
@@ -89,16 +88,9 @@ def token_weights(
     .. math:: a_t \leftarrow a_t u_t \frac{\sum_s a_s}{\sum_s a_s u_s}, \qquad
         u_t = e^{-\beta H_T} \text{ or } e^{\beta (H_S - H_T)}
 
-    ================= ============================ ===========================================
-    kind              u_t                          favours tokens
-    ================= ============================ ===========================================
-    `none`            1                            none
-    `teacher_entropy` exp(-beta H_T)               of which the teacher is sure
-    `information`     exp(beta (H_S - H_T))        about which its hint tells the teacher more
-    ================= ============================ ===========================================
-
     Args:
-        kind: which u.
+        kind: which u: `teacher_entropy` favours tokens of which the teacher is sure, `information`
+            those about which its hint tells it more; `none` is 1.
         beta: in 1/nat.
         weights: a [N], what the loss averages by, zero where a token is not distilled.
         teacher_entropy: gives H_T [N] in nats; is called where u reads it.

@@ -85,11 +85,9 @@ class DistanceControl:
 
     def __post_init__(self) -> None:
         for name in ("target", "first", "rho_min", "rho_max", "signal_share"):
-            value: Any = getattr(self, name)
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if (value is None and name == "signal_share") or (is_number and 0 < value < math.inf):
-                continue
-            raise ValueError(f"{name} must be a positive finite number, got {value!r}")
+            value = getattr(self, name)
+            if not (0 < value < math.inf if value is not None else name == "signal_share"):
+                raise ValueError(f"{name} must be positive and finite, got {value!r}")
         if not self.rho_min <= self.first <= self.rho_max:
             raise ValueError(
                 "first must lie between rho_min and rho_max, got "

@@ -27,16 +27,13 @@ RewardFunction = Callable[..., Sequence[Any]]
 def split_rewards(
     name: str, output: Any, count: int
 ) -> tuple[list[float | None], list[str | None]]:
-    """Takes apart what a reward function returned.
+    """Takes apart what a reward function returned, into rewards and texts.
 
     Args:
         name: the function's name, for errors.
         output: one entry per completion: a number, None (no opinion), or a pair of that and a
             feedback text (or None) on this completion.
         count: how many completions there were.
-
-    Returns:
-        Rewards and texts, one per completion.
 
     Raises:
         RewardTypeError: not a list, or an entry of another type.
@@ -158,14 +155,8 @@ def advantages(rewards: Tensor, group_size: int, scale: str) -> Tensor:
 
 
 def are_level(rewards: Tensor, group_size: int) -> Tensor:
-    """Which rollouts are of a group with one reward for all, which has nothing to compare: (N,).
-
-    Their advantages are rounding's alone, which need not be 0.
-
-    Args:
-        rewards: (N,), nan where there is none; groups stand together.
-        group_size: rollouts of a group.
-    """
+    """Which rollouts (N,) are of a group with one reward for all: their advantages are rounding's
+    alone, which need not be 0."""
     groups = rewards.view(-1, group_size)
     least, most = groups.nan_to_num(nan=math.inf), groups.nan_to_num(nan=-math.inf)
     return (least.amin(1) >= most.amax(1)).repeat_interleave(group_size)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -48,13 +49,8 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         self.rollout_feedback = join_texts(before, texts)
 
     def _check_reward_functions(self, row: dict[str, Any]) -> None:
-        """Calls each reward function on one group of empty completions: a wrong one fails now.
-
-        Raises:
-            TypeError, ValueError: from `split_rewards`.
-            RewardCheckError: the function's own error, which the model's first empty completion
-                would have raised in the middle of the run.
-        """
+        """Calls each reward function on one group of empty completions, which the model may write
+        at any time: a wrong one fails now."""
         rows = [row] * self.num_generations
         prompts = [row["prompt"] for row in rows]
         chat = is_conversational({"prompt": prompts[0]})
@@ -144,11 +140,8 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         if is_sharded or not self.args.share_prompts:
             return super()._generate_transformers(prompt_ids)
         model: Any = self.accelerator.unwrap_model(self.model_wrapped)
-        model.generate = partial(generate, model, model.generate)
-        try:
+        with _generating(model, partial(generate, model, model.generate)):
             return super()._generate_transformers(prompt_ids)
-        finally:
-            del model.generate  # the attribute of this one object; its class keeps the method
 
     def _generate_vllm(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], Any]:
         """TRL's; asks vLLM for the log-probabilities of its tokens, and keeps them."""
@@ -161,11 +154,8 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
             self._sampler_logps = found[2]
             return found
 
-        sampler.generate = generate
-        try:
+        with _generating(sampler, generate):
             return super()._generate_vllm(prompt_ids)
-        finally:
-            del sampler.generate  # the attribute of this one object; its class keeps the method
 
     def _compute_rollout_logps(
         self, prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Any
@@ -175,11 +165,9 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         vLLM rounds otherwise than the trainer, so its rollouts are not quite the policy's. A ratio
         :math:`\pi(y) / \pi_{vLLM}(y)` of each token corrects for that.
 
-        Choice: it is the ratio that the loss has already for rollouts of an older policy, with its
-        bounds: `distillation_is_clip` truncates it above where tokens are distilled, and `epsilon`
-        clips it in a policy gradient. Both are for rollouts that another policy has made, whatever
-        makes it another. TRL's GRPO multiplies two ratios, of the trainer's old policy to vLLM's
-        and of the new one to the old, which takes one more forward pass.
+        Choice: it is the ratio that the loss has for rollouts of an older policy, with its bounds
+        (`distillation_is_clip`, `epsilon`). TRL's GRPO multiplies two ratios, of the trainer's old
+        policy to vLLM's and of the new one to the old, which takes one more forward pass.
         """
         found, self._sampler_logps = self._sampler_logps, None
         takes_them = self.args.vllm_importance_sampling_correction and self.model.training
@@ -293,11 +281,16 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         self._watched["completion length"] = metrics["completions/mean_length"][-1]
 
 
-def appends_end(processing_class: Any, ends: Collection[int]) -> bool:
-    """Whether a tokenizer puts an end behind every text, as with `add_eos_token`.
+@contextmanager
+def _generating(owner: Any, function: Callable[..., Any]) -> Iterator[None]:
+    """Puts a function in the place of this one object's `generate`."""
+    owner.generate = function
+    try:
+        yield
+    finally:
+        del owner.generate  # its class keeps the method
 
-    Args:
-        processing_class: a tokenizer, or a processor that has one.
-        ends: token ids that end a text.
-    """
+
+def appends_end(processing_class: Any, ends: Collection[int]) -> bool:
+    """Whether a tokenizer puts one of these ends behind every text, as with `add_eos_token`."""
     return processing_class(text=["a"])["input_ids"][0][-1] in ends

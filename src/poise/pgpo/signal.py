@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from ..loss.tiled import TiledStatistics
+
 SignalEstimator = Literal["entropy", "kl", "pointwise"]
 ESTIMATORS: tuple[str, ...] = get_args(SignalEstimator)
-
-
-class TokenStatistics(Protocol):
-    """What the estimators read, one value per token of the student's own rollout (nats)."""
-
-    @property
-    def student_entropy(self) -> Tensor: ...
-    @property
-    def teacher_entropy(self) -> Tensor: ...
-    @property
-    def kl(self) -> Tensor: ...
-    @property
-    def student_logps(self) -> Tensor: ...
-    @property
-    def teacher_logps(self) -> Tensor: ...
 
 
 class SignalSum(NamedTuple):
@@ -33,7 +20,7 @@ class SignalSum(NamedTuple):
     sequences: Tensor
 
 
-def token_information(estimator: SignalEstimator, statistics: TokenStatistics) -> Tensor:
+def token_information(estimator: SignalEstimator, statistics: TiledStatistics) -> Tensor:
     r"""Information that the teacher's hint brings about each token, in nats.
 
     ===========  ===================================================  =========================
@@ -55,9 +42,8 @@ def token_information(estimator: SignalEstimator, statistics: TokenStatistics) -
         ValueError: unknown name.
 
     Reference: PGPO (arXiv 2606.03620), eq. 8, for `entropy`.
-    Choice: `kl` and `pointwise` are ours. On the student's samples, `pointwise` is positive only
-    where the hint makes the sampled token likelier, so it brakes on tokens that the teacher
-    would not have written.
+    Choice: `kl` and `pointwise` are ours. `pointwise` brakes on tokens that the teacher would not
+    have written.
     """
     if estimator == "entropy":
         information = statistics.student_entropy - statistics.teacher_entropy

@@ -152,25 +152,6 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
 
         return head
 
-    def _save_teacher(self, folder: Path) -> None:
-        """As the model is saved: in shards, or as one file, gathered; every rank calls this."""
-        assert self.teacher is not None
-        plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
-        if plugin is not None and "SHARDED" in str(plugin.state_dict_type):
-            self.teacher.save_shards(folder / TEACHER_SHARDS)
-            return
-        state = self.teacher.state_dict(keep=self.args.should_save)
-        if self.args.should_save:
-            save_file(state, folder / TEACHER)
-
-    def _load_teacher(self, folder: Path) -> None:
-        """What `_save_teacher` has written, for as many ranks as there are now."""
-        assert self.teacher is not None
-        if (folder / TEACHER_SHARDS).is_dir():
-            self.teacher.load_shards(folder / TEACHER_SHARDS)
-        else:
-            self.teacher.load_state_dict(load_file(folder / TEACHER))
-
 
 def copy_as_teacher(student: nn.Module) -> nn.Module:
     """A frozen copy of the student, in evaluation mode, without what Accelerate put around its
@@ -344,20 +325,28 @@ class Teacher:
         for name, tensor in self._kept().items():
             fill(tensor, state[name])
 
-    def save_shards(self, folder: Path) -> None:
-        """Writes what `state_dict` returns, each rank its shards; every rank calls this."""
-        write_checkpoint(self._kept(), checkpoint_id=folder)
+    def save(self, folder: Path, *, in_shards: bool = False, keep: bool = True) -> None:
+        """Writes what `state_dict` returns: each rank its shards, or one that keeps it a file, as
+        the model is saved; every rank calls this."""
+        if in_shards:
+            write_checkpoint(self._kept(), checkpoint_id=folder / TEACHER_SHARDS)
+        elif state := self.state_dict(keep=keep):
+            save_file(state, folder / TEACHER)
 
     @torch.no_grad()
-    def load_shards(self, folder: Path) -> None:
-        """Restores `save_shards`' files, however many ranks wrote them; every rank calls this.
+    def load(self, folder: Path) -> None:
+        """Restores what `save` has written, however many ranks did; every rank calls this.
 
         Raises:
             ValueError: names or shapes differ from this teacher's.
         """
-        saved: Any = FileSystemReader(folder).read_metadata().state_dict_metadata
+        shards = folder / TEACHER_SHARDS
+        if not shards.is_dir():
+            self.load_state_dict(load_file(folder / TEACHER))
+            return
+        saved: Any = FileSystemReader(shards).read_metadata().state_dict_metadata
         self._check({name: tensor.size for name, tensor in saved.items()})
-        read_checkpoint(self._kept(), checkpoint_id=folder)
+        read_checkpoint(self._kept(), checkpoint_id=shards)
 
     def _check(self, saved: Mapping[str, torch.Size]) -> None:
         own = {name: tensor.shape for name, tensor in self._kept().items()}
@@ -455,6 +444,6 @@ class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]
         self._round()
 
     @torch.no_grad()
-    def load_shards(self, folder: Path) -> None:
-        super().load_shards(folder)
+    def load(self, folder: Path) -> None:
+        super().load(folder)
         self._round()

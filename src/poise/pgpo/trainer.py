@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from ..loss.heads import evaluating, split_causal_lm
+from ..loss.tiled import TiledStatistics
 from ..models import fold_output_head
 from ..sharding import read_inside
 from ..trl import checkpoints
@@ -31,7 +32,7 @@ from .distance import StepTokens
 from .distillation import DistillationMixin
 from .preflight import check_before_loading, check_chat_template, refuse_unsupported
 from .rollouts import RolloutMixin
-from .signal import TokenStatistics, information_sum, token_information
+from .signal import information_sum, token_information
 from .step_scale import StepScale
 from .teacher import TeacherMixin
 from .teacher_context import RolloutTeacherContextBuilder
@@ -181,7 +182,7 @@ class PGPOTrainer(  # type: ignore[misc]
 
     def observe_statistics(
         self,
-        statistics: TokenStatistics,
+        statistics: TiledStatistics,
         batch: dict[str, Tensor],
         mask: Tensor,
         samples: int,
@@ -254,11 +255,11 @@ class PGPOTrainer(  # type: ignore[misc]
         return samples / counted if is_partial else 1.0
 
     def _is_empty(self) -> bool:
+        """Whether the step has no distance: momentum's, without a loss, is not taken."""
         return self._step_tokens is not None and not self._has_loss
 
     def _skip_bad_step(self, grad_norm: float) -> None:
-        """Takes the gradients away from a step that is not finite, or in which no sample has a
-        loss: such a step has no distance, and momentum's is not taken."""
+        """Takes the gradients away from a step that is not finite, or empty."""
         skips, has_scaler = self.args.skip_nonfinite_steps, self.accelerator.scaler is not None
         # A gradient scaler skips by itself and tries scales that overflow: only the loss counts.
         is_finite = self._is_step_finite and (has_scaler or math.isfinite(grad_norm))
@@ -354,7 +355,9 @@ class PGPOTrainer(  # type: ignore[misc]
         file = checkpoints.rollouts_file(self.accelerator.process_index)
         checkpoints.save_rollouts(folder / file, self._buffered_inputs)
         if self.teacher is not None:
-            self._save_teacher(folder)
+            plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
+            in_shards = plugin is not None and "SHARDED" in str(plugin.state_dict_type)
+            self.teacher.save(folder, in_shards=in_shards, keep=self.args.should_save)
         if not self.args.should_save:
             return
         state = {
@@ -381,13 +384,13 @@ class PGPOTrainer(  # type: ignore[misc]
         self._buffered_inputs = checkpoints.load_rollouts(folder / file, self.accelerator.device)
         if self.teacher is not None:
             self.teacher.load_progress(state["teacher"])
-            self._load_teacher(folder)
+            self.teacher.load(folder)
 
     def _load_best_model(self) -> None:
         """Transformers'; then the teacher of that step."""
         super()._load_best_model()
         if self.teacher is not None and self.args.exact_resume:
-            self._load_teacher(Path(self.state.best_model_checkpoint))
+            self.teacher.load(Path(self.state.best_model_checkpoint))
         elif self.teacher is not None:
             logger.warning(
                 "The model is that of the best step, its teacher that of the last one: "

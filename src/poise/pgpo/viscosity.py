@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 SignalReference = Literal["none", "initial", "running"]
 REFERENCES: tuple[str, ...] = get_args(SignalReference)
 
+_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "sensitivity": ("at least 0", lambda v: 0 <= v < math.inf),
+    "rho_min": ("in (0, 1]", lambda v: 0 < v <= 1),
+    "rho_max": ("at least 1", lambda v: 1 <= v < math.inf),
+    "reference": (f"one of {REFERENCES}", lambda v: v in REFERENCES),
+    "reference_steps": ("a whole number of at least 1", lambda v: isinstance(v, int) and v >= 1),
+    "reference_decay": ("in [0, 1]", lambda v: 0 <= v <= 1),
+    "prior_reference": ("positive or None", lambda v: v is None or 0 < v < math.inf),
+}
 # A reference at or below zero has no ratio. Far below any signal that a model gives (1e-2 nats).
 REFERENCE_FLOOR = 1e-6
 
@@ -51,11 +61,11 @@ class Viscosity:
         ValueError: an argument outside its range.
 
     Reference: PGPO (arXiv 2606.03620), eq. 9.
-    Choice: the paper leaves `rho_max` open; ours is 2. It wants rho >= 1, but its formula gives
-    less for a negative signal; the clip at `rho_min` holds for both readings. The references are
-    ours: token-mean signals are a few hundredths of a nat, so exp(alpha * I) hardly leaves 1. A
-    reference that is not positive has no ratio: until it is, a signal above zero leaves the step as
-    it is, and any other takes `rho_min`.
+    Choice: `rho_max`, which the paper leaves open, and the references: token-mean signals are a few
+    hundredths of a nat, so exp(alpha * I) hardly leaves 1. The paper wants rho >= 1, its formula
+    gives less for a negative signal; the clip at `rho_min` holds for both readings. While a
+    reference is not positive, it has no ratio: a signal above zero leaves the step as it is, and
+    any other takes `rho_min`.
     """
 
     sensitivity: float = 1.0
@@ -67,30 +77,9 @@ class Viscosity:
     prior_reference: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("sensitivity", "rho_max", "rho_min", "reference_decay"):
-            if not _is_number(value := getattr(self, name)):
-                raise ValueError(f"{name} must be a finite number, got {value!r}")
-        if self.rho_min > self.rho_max:
-            raise ValueError(
-                f"rho_min must not exceed rho_max, got {self.rho_min!r} > {self.rho_max!r}"
-            )
-        steps, prior = self.reference_steps, self.prior_reference
-        is_whole = isinstance(steps, int) and not isinstance(steps, bool)
-        for name, is_inside, expected in (
-            ("sensitivity", self.sensitivity >= 0, "at least 0"),
-            ("rho_min", 0 < self.rho_min <= 1, "in (0, 1]"),
-            ("rho_max", self.rho_max >= 1, "at least 1"),
-            ("reference", self.reference in REFERENCES, f"one of {REFERENCES}"),
-            ("reference_steps", is_whole and steps >= 1, "a whole number of at least 1"),
-            ("reference_decay", 0 <= self.reference_decay <= 1, "in [0, 1]"),
-            (
-                "prior_reference",
-                prior is None or (_is_number(prior) and prior > 0),
-                "a positive number of nats or None",
-            ),
-        ):
-            if not is_inside:
-                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+        for name, (expected, fits) in _RANGES.items():
+            if not fits(value := getattr(self, name)):
+                raise ValueError(f"{name} must be {expected}, got {value!r}")
 
     def init(self) -> ViscosityState:
         """The state before the first step."""
@@ -132,7 +121,3 @@ class Viscosity:
         # after it makes the bounds exact.
         rho = math.exp(min(self.sensitivity * drive, math.log(self.rho_max)))
         return min(max(rho, self.rho_min), self.rho_max)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -159,7 +159,6 @@ def test_the_signal_acts_on_the_distance() -> None:
         {"rho_min": 0.5},
         {"rho_max": math.inf},
         {"signal_share": 0.0},
-        {"target": "0.003"},
     ],
 )
 def test_values_outside_their_range_are_refused(bad: dict[str, object]) -> None:

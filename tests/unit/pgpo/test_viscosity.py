@@ -161,17 +161,15 @@ def test_the_state_survives_json(law: Viscosity, values: list[float], cut: int) 
     ("arguments", "message"),
     [
         ({"sensitivity": -0.1}, "sensitivity must be at least 0, got -0.1"),
-        ({"sensitivity": math.nan}, "sensitivity must be a finite number, got nan"),
-        ({"sensitivity": "1"}, "sensitivity must be a finite number, got '1'"),
+        ({"sensitivity": math.nan}, "sensitivity must be at least 0, got nan"),
         ({"rho_min": 0.0}, r"rho_min must be in \(0, 1\], got 0.0"),
         ({"rho_min": 1.5}, r"rho_min must be in \(0, 1\], got 1.5"),
         ({"rho_max": 0.5, "rho_min": 0.1}, "rho_max must be at least 1, got 0.5"),
-        ({"rho_max": 1.0, "rho_min": 3.0}, "rho_min must not exceed rho_max, got 3.0 > 1.0"),
+        ({"rho_max": math.inf}, "rho_max must be at least 1, got inf"),
         ({"reference": "first"}, "reference must be one of .*'running'.*, got 'first'"),
-        ({"reference_steps": 0}, "reference_steps must be a whole number of at least 1, got 0"),
         ({"reference_steps": 2.5}, "reference_steps must be a whole number .*, got 2.5"),
         ({"reference_decay": 1.01}, r"reference_decay must be in \[0, 1\], got 1.01"),
-        ({"prior_reference": 0.0}, "prior_reference must be a positive number of nats or None"),
+        ({"prior_reference": 0.0}, "prior_reference must be positive or None"),
     ],
 )
 def test_an_argument_outside_its_range_is_named(arguments: dict[str, Any], message: str) -> None:

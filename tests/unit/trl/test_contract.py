@@ -120,7 +120,6 @@ def test_the_context_builder_has_the_methods_that_are_used_of_it() -> None:
     expected = {
         "build": ("self", "output", "prompts", "rewards", "feedbacks"),
         "_build_reprompt_text": ("self", "prompt_text", "solution_text", "feedback_text"),
-        "_tokenize_teacher_messages": ("self", "teacher_messages_list"),
     }
     assert breaches(_host.TeacherContextBuilder, expected) == []
 
