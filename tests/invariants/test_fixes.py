@@ -223,6 +223,8 @@ def test_a_run_that_is_braked_at_every_step_for_want_of_a_signal_is_warned_of(
     trainer.standstill_patience = 2
     trainer.train()
     assert _history(trainer, "pgpo/multiplier") == [0.02] * 3
+    rates = _history(trainer, "learning_rate")
+    assert _history(trainer, "pgpo/effective_learning_rate") == [0.02 * rate for rate in rates]
     told = [r for r in caplog.records if "For 2 steps in a row the signal" in r.message]
     assert len(told) == 1 and "(now 0.02 of it)" in told[0].message
 

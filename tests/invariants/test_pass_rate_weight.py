@@ -91,20 +91,6 @@ def test_a_step_is_that_of_the_loss_weighed_by_hand(make_trainer: Make) -> None:
 
 
 @pytest.mark.usefixtures("device")
-def test_where_all_questions_are_equally_hard_the_weight_changes_nothing(
-    make_trainer: Make,
-) -> None:
-    runs = []
-    for is_weighed in (True, False):
-        trainer = make_trainer([2] * 3, **WEIGHED | {"pass_rate_weight": is_weighed})
-        trainer.train()
-        assert trainer._buffered_inputs is not None
-        assert ("sample_weights" in trainer._buffered_inputs[0]) == is_weighed
-        runs.append(_weights(trainer.model))
-    assert (runs[0] - runs[1]).norm() <= ROUNDING * runs[1].norm()
-
-
-@pytest.mark.usefixtures("device")
 def test_without_a_question_between_always_and_never_nothing_is_distilled(
     make_trainer: Make,
 ) -> None:
@@ -131,24 +117,3 @@ def test_micro_batches_of_one_equal_one_batch(make_trainer: Make) -> None:
         assert _history(parts, key) == pytest.approx(_history(whole, key), rel=ROUNDING), key
     difference = _weights(parts.model) - _weights(whole.model)
     assert difference.norm() <= ROUNDING * _weights(whole.model).norm()
-
-
-def test_a_resumed_run_goes_on_with_the_weights_of_its_rollouts(make_trainer: Make) -> None:
-    settings = {
-        "pass_rate_weight": True,
-        "per_device_train_batch_size": 4,
-        "steps_per_generation": 3,
-        "max_steps": 3,
-        "save_strategy": "steps",
-        "save_steps": 1,
-    }
-    whole = make_trainer([1, 2, 3], **settings)
-    whole.train()
-    resumed = make_trainer([3, 3, 3], **settings)  # not asked: the rollouts have their rewards
-    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-1")
-    assert whole._buffered_inputs is not None and resumed._buffered_inputs is not None
-    weights = [batch["sample_weights"] for batch in whole._buffered_inputs]
-    assert weights[0].max() != weights[1].max()
-    for own, restored in zip(weights, resumed._buffered_inputs, strict=True):
-        assert torch.equal(restored["sample_weights"], own)
-    assert torch.equal(_weights(resumed.model), _weights(whole.model))

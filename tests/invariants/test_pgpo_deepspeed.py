@@ -14,8 +14,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
-import poise.pgpo.deepspeed
-from poise import PGPOConfig, PGPOTrainer, StepScale
+from poise import PGPOConfig, PGPOTrainer
 from tests.engines import deepspeed_settings, use_deepspeed
 from tests.exact import ROUNDING, apart, in_float64
 from tests.grids import grid
@@ -84,7 +83,7 @@ def train(
     settings = dict(settings)
     own = {
         name: settings.pop(name, None)
-        for name in ("lora", "config", "tied", "fails_at", "spoiled_at", "naive", "resume")
+        for name in ("lora", "config", "tied", "fails_at", "spoiled_at", "resume")
     }
     exact = settings.pop("exact", True)
     micro_batches = ranks * settings.get("gradient_accumulation_steps", 1)
@@ -104,9 +103,6 @@ def train(
     if stage is not None:
         use_deepspeed()
         run |= deepspeed_settings(stage, **own["config"] or {})
-    if own["naive"]:
-        naive: Any = lambda engine, *a, **k: StepScale(engine.optimizer.optimizer, *a, **k)  # noqa: E731
-        poise.pgpo.deepspeed.EngineStepScale = naive  # type: ignore[misc]
 
     def reward(prompts: list[str], trainer_state: Any, **columns: Any) -> list[float]:
         fails = trainer_state.global_step == own["fails_at"]
@@ -185,16 +181,6 @@ def test_two_ranks_under_zero_equal_one_plain_rank(
                 assert b[key] == close, key
     assert any(abs(line.get("pgpo/multiplier", 1) - 1) > 0.1 for line in one_log[:4])
     assert any(0 < line["pgpo/distilled_fraction"] < 1 for line in one_log[:4])
-
-
-def test_a_plain_step_scale_misses_the_parameters_without_decay(tmp_path: Path, plain: Any) -> None:
-    """What the comparison above is worth: under ZeRO hooks reach the first parameter group."""
-    model, one, _ = plain("full")
-    two, _ = _run(2, 2, model, tmp_path, CASES["full"] | {"naive": True})
-    norms = [name for name in one if one[name].ndim == 1]
-    rest = [name for name in one if one[name].ndim > 1]
-    for names in (norms, rest):
-        assert apart({n: two[n] for n in names}, {n: one[n] for n in names}) > 1e-5
 
 
 @pytest.mark.parametrize(("stage", "lora"), grid([(2, False), (2, True), (1, False)], [(2, False)]))

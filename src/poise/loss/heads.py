@@ -67,9 +67,8 @@ class SplitModel:
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, keep: int) -> Tensor:
         """Hidden states that predict the last `keep` tokens: (B, T) ids -> (B, keep, H).
 
-        Each row's positions start at its first token: a model with learned positions would else
-        take the padding before it for tokens. Of a sharded model, inside its forward; the head is
-        gathered for what follows.
+        Each row's positions start at its first token, not at the padding before it. Of a sharded
+        model, inside its forward; the head is gathered for what follows.
         """
         positions = {}
         if "position_ids" in inspect.signature(self.backbone.forward).parameters:
@@ -138,10 +137,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def verify_split(
     split: SplitModel, input_ids: Tensor, autocast: Callable[[], AbstractContextManager[Any]]
 ) -> None:
-    """Compares the split's logits with the model's own on a few tokens.
-
-    A model may do something to its logits that `split_causal_lm` does not know. Then the loss would
-    be quietly wrong, so it is refused.
+    """Compares the split's logits with the model's own on a few tokens, since a model may do
+    something to its logits that `split_causal_lm` does not know.
 
     Args:
         input_ids: (1, T) real tokens.

@@ -98,8 +98,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     multiplier: str = _option(
         "distance",
         "What scales a step: 'distance' (it moves the policy by target_distance), 'information' "
-        "(the paper's: a function of the information signal alone), or 'none': SDPO's steps, to "
-        "the teacher of teacher_model_kind.",
+        "(the paper's: a function of the information signal alone), or 'none' (SDPO's steps).",
     )
     target_distance: float = _option(
         0.006,
@@ -107,8 +106,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         "token. The learning rate then matters for the first steps alone.",
     )
     distance_estimator: str = _option(
-        "exact",
-        "How that is measured: 'exact' (over the vocabulary) or 'sampled' (on the sampled tokens).",
+        "exact", "How it is measured: 'exact' (over the vocabulary) or 'sampled' (on the tokens)."
     )
     distance_share: float = _option(
         0.125, "Share of a step's sequences on which it is measured, in (0, 1]."
@@ -116,7 +114,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     distance_tokens: int = _option(512, "Tokens at most on which it is measured, on each rank.")
     distance_signal_share: float | None = _option(
         None,
-        "With it a step moves the policy by at most this share of the information signal; with "
+        "A step moves the policy by at most this share of the information signal; with "
         "signal_estimator='kl' that is what student and teacher still differ by.",
     )
     correct_steps: bool = _option(
@@ -132,7 +130,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     rho_max: float = _option(2.0, "Cap of the signal's factor, at least 1.")
     rho_min: float = _option(
         0.002,
-        "Lower bound of the signal's factor, in (0, 1]. 1 is the paper's; below 1 it may brake.",
+        "Lower bound of the signal's factor, in (0, 1]. 1 is the paper's; less may brake.",
     )
     signal_estimator: str = _option(
         "kl",
@@ -142,12 +140,10 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     signal_reference: str = _option(
         "initial",
         "What the signal I is measured against: 'initial' (mean of the first steps) or 'running' "
-        "(a maximum that forgets), for a multiplier exp(alpha * (I / I_ref - 1)); or 'none' (the "
-        "paper's), for exp(alpha * I).",
+        "(a maximum that forgets), for exp(alpha * (I / I_ref - 1)); 'none' is the paper's, "
+        "exp(alpha * I).",
     )
-    signal_reference_steps: int = _option(
-        10, "Optimizer steps that the 'initial' reference averages over."
-    )
+    signal_reference_steps: int = _option(10, "Steps that the 'initial' reference averages over.")
     signal_reference_decay: float = _option(
         0.01, "How fast the 'running' reference forgets, in [0, 1]."
     )
@@ -157,12 +153,9 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     warmup_steps: float | None = _option(
         None,
         "Steps over which the learning rate rises; below 1 a share of all steps. By default 0.1 "
-        "if the multiplier brakes against the first steps, else 0. A share is rounded down to "
-        "whole steps with that brake, else up, as TRL's. The schedule 'constant' ignores it.",
+        "(rounded down) if the multiplier brakes against the first steps, else 0.",
     )
-    scale_weight_decay: bool = _option(
-        False, "Whether decoupled weight decay is multiplied with the step."
-    )
+    scale_weight_decay: bool = _option(False, "Multiply decoupled weight decay with the step.")
     tiled_loss: bool = _option(
         True,
         "Compute the distillation loss tile by tile from hidden states, never holding a tensor of "
@@ -178,17 +171,14 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     )
     routing: bool | None = _option(
         None,
-        "Send rollouts that succeed (success_reward_threshold) to a policy gradient by TRL's "
-        "advantages (epsilon, epsilon_high, importance_sampling_level, scale_rewards), and those "
-        "that fail and have a teacher context to distillation (SRPO). Both are a mean over a "
-        "sample's tokens, then over the samples; loss_type is not read. By default on with "
-        "multiplier='distance' where the other arguments allow it.",
+        "Send rollouts that reach success_reward_threshold to a policy gradient by TRL's "
+        "advantages, and those that fail and have a teacher context to distillation (SRPO). By "
+        "default on with multiplier='distance' where the other arguments allow it.",
     )
     token_weight: str = _option(
         "none",
-        "Weigh distilled tokens, by weights of mean 1: 'teacher_entropy' (those of which the "
-        "teacher is sure: exp(-beta H_T), SRPO), 'information' (those about which its hint tells "
-        "it more: exp(beta (H_S - H_T))), or 'none'.",
+        "Weigh distilled tokens, by weights of mean 1: 'teacher_entropy' (exp(-beta H_T), SRPO: "
+        "the teacher is sure), 'information' (exp(beta (H_S - H_T)): its hint tells it more).",
     )
     token_weight_beta: float = _option(1.0, "beta of token_weight, in 1/nat.")
     target_mix: float = _option(
@@ -201,15 +191,13 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     )
     exact_resume: bool = _option(
         True,
-        "Save and restore the teacher, the rollout buffer, counters and the signal's "
-        "reference with each checkpoint, so that a resumed run equals an uninterrupted one. "
-        "Checkpoints carry a manifest; damaged ones are named and passed over.",
+        "Save with each checkpoint what TRL forgets (teacher, rollouts, counters, references), so "
+        "that a resumed run equals an uninterrupted one; damaged checkpoints are passed over.",
     )
     teacher_from_student: bool = _option(
         True,
         "Start the EMA or base teacher from the student's weights, in memory. False is TRL's: a "
-        "LoRA EMA teacher starts from zero factors, a full one is loaded again from the model's "
-        "path.",
+        "LoRA EMA teacher starts from zero factors, a full one is loaded from the model's path.",
     )
     teacher_model_kind: str = _option(
         "base",
@@ -218,17 +206,14 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     )
     teacher_refresh: str = _option(
         "never",
-        "With teacher_model_kind='base': when the student becomes the teacher, which stands still "
-        "otherwise. 'never', 'once' (at teacher_refresh_at), or 'gated' (whenever the reward has "
-        "risen by more than its noise while entropies and lengths are as usual).",
+        "When the student becomes the base teacher: 'never', 'once' (at teacher_refresh_at), or "
+        "'gated' (the reward has risen by more than its noise, entropies and lengths are usual).",
     )
     teacher_refresh_at: float = _option(
         0.4, "With teacher_refresh='once': after which share of the run's steps, in (0, 1)."
     )
     teacher_refresh_window: int = _option(
-        10,
-        "With teacher_refresh='gated': over how many steps rewards are averaged, before and after. "
-        "Two refreshes are at least twice as many steps apart.",
+        10, "With teacher_refresh='gated': steps over which rewards are averaged, before and after."
     )
     random_demonstration: bool = _option(
         True, "Show the teacher a random successful sibling. False is TRL's: always the first."
@@ -241,17 +226,15 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     vllm_importance_sampling_correction: bool = _option(
         True,
         "With use_vllm: weigh tokens by the ratio of the policy's probability to vLLM's, which "
-        "rounds otherwise (distillation_is_clip and epsilon bound it). False is TRL's SDPO: vLLM's "
-        "rollouts count as the policy's own. A server has to be started with --logprobs-mode "
-        "processed_logprobs.",
+        "rounds otherwise. False is TRL's SDPO: vLLM's rollouts count as the policy's own.",
     )
     max_resamples: int = _option(
         0, "How often the prompts of a batch without any success are sampled again."
     )
     normalize_by_distilled: bool = _option(
         True,
-        "Average the step over the samples that are distilled (with routing: or have a policy "
-        "gradient). False is TRL's: samples without either count as zero and shrink the step.",
+        "Average the step over the samples that have a loss. False is TRL's: the others count as "
+        "zero and shrink the step.",
     )
     skip_nonfinite_steps: bool = _option(
         True, "Skip an optimizer step whose loss or gradient is not finite."
@@ -263,9 +246,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         True, "Warn when entropy, reward or completion length leave their running band."
     )
     check_rewards: bool = _option(
-        True,
-        "Call each reward function once on empty completions before training, to check what it "
-        "returns.",
+        True, "Call each reward function once before training, on empty completions."
     )
 
     @classmethod
@@ -274,7 +255,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
 
         Source: PGPO (arXiv 2606.03620), eq. 8 and 9, and the released SDPO.
         """
-        form = {
+        form: dict[str, Any] = {
             "multiplier": "information",
             "sensitivity": 1.0,
             "rho_min": 1.0,

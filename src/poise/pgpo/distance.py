@@ -48,23 +48,21 @@ class DistanceState:
 class DistanceControl:
     r"""Step multiplier that holds the policy's own change at a target.
 
-    With :math:`D_k = KL(\pi_{old} \| \pi_{new})`, the mean over tokens of step k's own completions,
-    and :math:`d_k` the distance that was asked for,
+    With :math:`D_k = KL(\pi_{old} \| \pi_{new})`, the mean over tokens of step k's completions, and
+    :math:`d_k` the distance that was asked for,
 
     .. math:: \rho_{k+1} = \mathrm{clip}\big(\rho_k\,
         \mathrm{clip}(\sqrt{d_{k+1} / D_k},\ 1/2,\ 2),\ \rho_{min},\ \rho_{max}\big)
 
-    since for small steps D grows with the square of the step. So the learning rate says only where
-    the search begins: what a step does to the policy is `target`.
+    since for small steps D grows with the square of the step. The learning rate says only where the
+    search begins.
 
     Args:
         target: d, in nats a token, positive.
-        first: :math:`\rho_0`. Small, so that the first step cannot do harm; each step at most
-            doubles it.
-        rho_min: lower bound of the multiplier, positive.
-        rho_max: its upper bound.
-        signal_share: with it a step asks for at most this share of its information signal, which
-            with the estimator `kl` is what student and teacher still differ by.
+        first: :math:`\rho_0`; small, so that the first step does no harm.
+        rho_min, rho_max: bounds of the multiplier, positive.
+        signal_share: a step asks for at most this share of its information signal, which with the
+            estimator `kl` is what student and teacher still differ by.
         afterwards: correct each step after it was taken, by its own distance, instead of the next
             one alone. Costs a copy of the trained weights and one to three measurements.
 
@@ -72,8 +70,8 @@ class DistanceControl:
         ValueError: an argument outside its range.
 
     Choice: ours, as is the method. A scheduler scales the distance, not the step: where the rate is
-    the share s of its base, the step asks for s d. The memory is of the step's whole scale, rho s,
-    so that a schedule's jump is not taken for a change of the policy's.
+    the share s of its base, the step asks for s d. What is remembered is the whole scale, rho s, so
+    that a schedule's jump is not taken for a change of the policy's.
     """
 
     target: float = 0.006
@@ -145,15 +143,9 @@ def change(asked: float, moved: float, reach: float = REACH) -> float:
 def policy_distance(old: Tensor, new: Tensor, mask: Tensor | None = None) -> DistanceSum:
     r"""Sum over tokens of :math:`KL(\pi_{old} \| \pi_{new})`, and their number.
 
-    ============  =========================================  ======================================
-    given         formula                                    note
-    ============  =========================================  ======================================
-    (N, V)        :math:`\sum_v p_v \log(p_v / q_v)`         exact, over the whole vocabulary
-    (N,)          :math:`e^{r} - 1 - r`, r = log q_y/p_y     of the sampled tokens y; never negative
-    ============  =========================================  ======================================
-
-    The second is unbiased where the tokens were sampled from the old policy: the mean of
-    :math:`e^r` is then 1, and that of -r the divergence.
+    It is exact over the vocabulary (N, V). Of sampled tokens y alone (N,) it is
+    :math:`e^{r} - 1 - r` with r = log q_y / p_y, which is never negative, and unbiased where they
+    were sampled from the old policy: the mean of :math:`e^r` is then 1, that of -r the divergence.
 
     Args:
         old: log-probabilities before the step; of all tokens of the vocabulary, or of the sampled.
@@ -198,13 +190,13 @@ class StepTokens:
     """Log-probabilities of some tokens of the step at hand, under the model as it is.
 
     Args:
-        share: of the step's sequences that have a loss, in (0, 1]. They are taken at even
-            distances in the order of the micro-batches, so that accumulation takes the same ones.
+        share: of the step's sequences with a loss, in (0, 1], at even distances in the order of the
+            micro-batches, so that accumulation takes the same ones.
         exact: over the whole vocabulary, (N, V); else of the sampled tokens, (N,).
         limit: tokens at most, at even distances; (N, V) is held while the step is taken.
         temperature: divides the logits.
         of_every_batch: keep a sequence of every micro-batch, if without tokens, so that all ranks
-            run a model that they share in shards as often.
+            run a sharded model as often.
     """
 
     def __init__(

@@ -74,11 +74,11 @@ class RefreshGate:
     with a figure that is not finite refreshes nothing.
 
     Choice: the rule's statistics; arXiv 2606.03532 refreshes "only when reward rose and the tail of
-    lengths is safe" and names no thresholds. The first window comes after a refresh and not before
-    it, where rewards were chosen for being high. Three standard errors, because the question is put
-    at every step: of simulated runs of 120 steps whose reward stays at 0.5 (8 to 192 rollouts),
-    7 to 10 % refresh, with two 25 to 32 %; where it rises from 0.3 to 0.95 there are 2 to 5
-    refreshes, with two 3 to 6. The bands' settings are those of the collapse warning.
+    lengths is safe" and names no thresholds. The first window comes after a refresh: before it
+    rewards were chosen for being high. Three standard errors, because the question is put at every
+    step: of simulated runs of 120 steps whose reward stays at 0.5 (8 to 192 rollouts), 7 to 10 %
+    refresh, with two 25 to 32 %; where it rises from 0.3 to 0.95 there are 2 to 5 refreshes, with
+    two 3 to 6.
     """
 
     window: int = 10
@@ -89,12 +89,8 @@ class RefreshGate:
     bands: dict[str, RunningBand] = field(default_factory=_bands)
 
     def update(self, figures: Mapping[str, float], step: int = 0, steps: int = 0) -> str | None:
-        """Takes an optimizer step's figures; says why, if the teacher is to be refreshed.
-
-        Args:
-            figures: "reward" and the bands' names, as far as the step has them.
-            step, steps: not used.
-        """
+        """Takes a step's figures ("reward" and the bands' names); says why, if the teacher is to be
+        refreshed."""
         is_calm = self._watch(figures)
         reward = figures.get("reward", math.nan)
         if not math.isfinite(reward):

@@ -175,9 +175,9 @@ def pass_rate_weights(
 
     .. math:: w_i = \sqrt{\hat p_q (1 - \hat p_q)} \,/\, \overline{w}
 
-    where :math:`\hat p_q` is the share of the successes among the known rollouts of the question q
-    that i belongs to, and the mean :math:`\overline{w}` is over the rollouts that are distilled and
-    have a weight above zero. Those weights thus have mean 1, and the step keeps its size.
+    where :math:`\hat p_q` is the share of the successes among the known rollouts of i's question q,
+    and the mean :math:`\overline{w}` is over the distilled rollouts with a weight above zero; so the
+    step keeps its size.
 
     Args:
         successes: which rollouts succeed, shape (N,), bool; the rollouts of a question, of all
@@ -187,8 +187,8 @@ def pass_rate_weights(
         known: which rollouts were scored, shape (N,), bool; None for all.
 
     Returns:
-        Weights, float32, shape (N,). Zero for all rollouts of a question that always or never
-        succeeds, and for those that are not distilled.
+        Weights, float32, shape (N,). Zero where a question always or never succeeds, and for
+        rollouts that are not distilled.
 
     Raises:
         ValueError: the shapes differ, or N is no multiple of the group's size.

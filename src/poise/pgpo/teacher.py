@@ -109,10 +109,7 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
 
     @torch.no_grad()
     def _teacher_hidden_states(self, batch: dict[str, Tensor]) -> tuple[SplitModel, Tensor]:
-        """The teacher and what it makes of a batch: (rows, T, H).
-
-        With `share_prompts`, the prompt of a group is read once, unless it is one rollout's own.
-        """
+        """The teacher and what it makes of a batch: (rows, T, H)."""
         teacher = split_causal_lm(self.accelerator.unwrap_model(self.teacher_model))
         ids, mask = batch["teacher_input_ids"], batch["teacher_attention_mask"]
         keep, hidden = batch["completion_ids"].size(1), None
@@ -178,8 +175,8 @@ def copy_as_teacher(student: nn.Module) -> nn.Module:
 def add_teacher_adapter(model: Any, *, from_student: bool) -> None:
     """Gives a LoRA model a second adapter, frozen, that holds the teacher's factors.
 
-    What the model saves and pushes from then on has the other adapters alone, unless
-    `selected_adapters` are asked for. A teacher of an earlier trainer is replaced.
+    What the model saves and pushes from then on has the other adapters alone. A teacher of an
+    earlier trainer is replaced.
 
     Args:
         model: a `PeftModel` in pure LoRA training.
@@ -391,12 +388,11 @@ class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]
             teacher that something else updates.
         every: optimizer steps between two updates, TRL's `teacher_sync_steps`.
 
-    With LoRA the average is over the factors A and B, one by one, and starts from the student's.
-    The product of averaged factors is not the average of products, but differs from it in second
-    order of the change within the averaging window.
+    With LoRA the average is over the factors A and B, one by one; their product differs from the
+    average of products in second order of the change within the averaging window.
 
-    Choice: an average in bfloat16 or float16 would round small updates away (a rate of 0.05 needs
-    more bits than they have), so it is kept in float32 and the teacher holds its rounding.
+    Choice: an average in bfloat16 or float16 would round small updates away, so it is kept in
+    float32 and the teacher holds its rounding.
     """
 
     kind = "ema"

@@ -35,10 +35,7 @@ class _Manifest(NamedTuple):
 
 
 def begin_checkpoint(checkpoint: Path) -> None:
-    """Makes an empty folder, marked as not whole, before a checkpoint's first file is written.
-
-    What a killed run has left there would else be a part of the checkpoint.
-    """
+    """Makes an empty folder, marked as not whole: what a killed run left is no part of it."""
     (checkpoint / MANIFEST).unlink(missing_ok=True)
     if checkpoint.exists():
         shutil.rmtree(checkpoint)
@@ -50,8 +47,7 @@ def write_manifest(checkpoint: Path, run: dict[str, Any] | None = None) -> None:
     """Lists every file of a complete checkpoint with size and digest, atomically and last.
 
     The files are on the disk before their manifest is, so that a machine may crash afterwards.
-    Choice: XXH3 with 128 bits, which finds damage as SHA-256 does, in a fraction of its time.
-    It is no protection from a forger.
+    Choice: XXH3 with 128 bits, which finds damage (not forgery) in a fraction of SHA-256's time.
 
     Args:
         checkpoint: its folder.
@@ -201,11 +197,7 @@ def resolve_resume(resume: bool | str | None, run: Path) -> Path | None:
 
 
 def refuse_used_folder(run: Path) -> None:
-    """A run folder holds one run; a new one in it would leave two runs' checkpoints side by side.
-
-    Raises:
-        ValueError: the folder has a checkpoint.
-    """
+    """Raises ValueError for a folder with a checkpoint: two runs' would lie side by side."""
     if (checkpoint := latest(run)) is not None:
         raise ValueError(
             f"{run} holds the checkpoints of a run ({checkpoint.name}); go on with it by "
@@ -219,15 +211,14 @@ def latest(run: Path) -> Path | None:
 
 
 def rotate(run: Path, limit: int | None, newest: Path, best: str | None = None) -> None:
-    """Deletes the oldest checkpoints beyond `limit`, and those that are not whole before others.
+    """Deletes the oldest checkpoints beyond `limit`, those that are not whole before others.
 
     What is deleted loses its manifest first: a kill leaves nothing that looks whole.
 
     Args:
         run: the output folder.
         limit: as `save_total_limit`; None or 0 keeps all.
-        newest: stays, as `best` does.
-        best: the best checkpoint, if there is one.
+        newest, best: stay.
     """
     if limit is None or limit <= 0:
         return

@@ -18,15 +18,14 @@ _RATE_IS_NO_SIZE = ("sgd", "lbfgs", "lars")  # of a change: it is that of the gr
 class RoundingCheck(TrainerCallback):  # type: ignore[misc]
     r"""Warns, once, if a step of learning rate x multiplier leaves most of the weights as they are.
 
-    Looks at the trained weights at the start, with the schedule's highest rate, and at each log
-    with a braked step. Float32 weights are not looked at.
+    Looks at trained weights of less precision than float32, at the start with the schedule's
+    highest rate, and at each log with a braked step.
 
     Choice: the rule is ours. Adam and its kind change a weight by the rate at most, as a rule. A
     float's neighbours are at least :math:`\epsilon |w| / 2` away, and a change of less than half of
-    that is lost: a weight of :math:`|w| > 4 \eta \rho / \epsilon` stays. (In bfloat16 that is 0.005
-    at a rate of 1e-5.) It warns if that is more than half of those that are not zero; a LoRA starts
-    with one factor of zeros. Optimizers that keep what is rounded off, and those whose rate does
-    not tell the size of a change (SGD), are passed over.
+    that is lost: a weight of :math:`|w| > 4 \eta \rho / \epsilon` stays (bfloat16: 0.005 at a rate of
+    1e-5). It warns if more than half of those that are not zero do. Optimizers that keep what is
+    rounded off, and those whose rate does not tell the size of a change (SGD), are passed over.
     """
 
     def __init__(self) -> None:

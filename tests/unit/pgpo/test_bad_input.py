@@ -39,7 +39,6 @@ def _rows(**columns: list[Any]) -> Dataset:
 DATASETS: dict[str, tuple[Any, str]] = {
     "no dataset": (None, "train_dataset is required"),
     "empty dataset": (_rows(prompt=[]), "empty|no rows"),
-    "missing column": (_rows(answer=["A"]), "prompt"),
     "misspelt column": (_rows(promt=["x"], answer=["A"]), "promt"),
     "misspelt hint": (_rows(prompt=["x"], answer=["A"], privileged_contex=["y"]), "rename it"),
     "empty prompt": (_rows(prompt=["x", " "]), "row 1"),
@@ -53,38 +52,31 @@ def test_dataset_that_cannot_be_trained_on(case: str, make: Callable[..., Any]) 
         make({"include_environment_feedback": True}, train_dataset=dataset)
 
 
+def _of_a_column(completions: list[str], target: list[str], **_: Any) -> list[float]:
+    return [0.0 for _ in completions]
+
+
 REWARDS: dict[str, tuple[Any, type[Exception], str]] = {
     "too short": (lambda completions, **_: [1.0], ValueError, "expected 4, got 1"),
     "no list": (lambda completions, **_: 1.0, TypeError, "got float"),
-    "text": (lambda completions, **_: ["good"] * len(completions), TypeError, "'good'"),
-    "text for a number": (
-        lambda completions, **_: [(0.0, 7)] * len(completions),
-        TypeError,
-        "feedback as text",
+    "raises on an empty completion": (
+        lambda completions, **_: [float(text[0] == "a") for text in completions],
+        RuntimeError,
+        "raised IndexError on empty completions",
+    ),
+    "of a column that is not there": (
+        _of_a_column,
+        RuntimeError,
+        r"missing .*'target'; it is called with prompts",
     ),
 }
 
 
 @pytest.mark.parametrize("case", REWARDS)
-def test_reward_function_that_returns_something_else(case: str, make: Callable[..., Any]) -> None:
+def test_reward_function_that_is_wrong(case: str, make: Callable[..., Any]) -> None:
     function, error, message = REWARDS[case]
     with pytest.raises(error, match=message):
         make(reward_funcs=function)
-
-
-def test_reward_function_that_fails_on_an_empty_completion(make: Callable[..., Any]) -> None:
-    with pytest.raises(RuntimeError, match="raised IndexError on empty completions"):
-        make(reward_funcs=lambda completions, **_: [float(text[0] == "a") for text in completions])
-
-
-def test_reward_function_of_a_column_that_is_not_there(make: Callable[..., Any]) -> None:
-    def reward(completions: list[str], target: list[str], **_: Any) -> list[float]:
-        return [0.0 for _ in completions]
-
-    with pytest.raises(
-        RuntimeError, match=r"'reward': missing .*'target'; it is called with prompts"
-    ):
-        make(reward_funcs=reward)
 
 
 def test_arguments_of_another_trainer(
@@ -97,11 +89,6 @@ def test_arguments_of_another_trainer(
             args=make_config(SDPOConfig),
             train_dataset=tiny_dataset(),
         )
-
-
-def test_no_reward_function(make: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="reward_funcs"):
-        make(reward_funcs=None)
 
 
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {

@@ -46,21 +46,6 @@ def test_a_weight_is_the_spread_of_the_questions_outcomes_over_its_mean(
     assert weights.tolist() == pytest.approx([s / mean for s in spreads], rel=1e-5)
 
 
-def test_the_weights_that_count_have_mean_one() -> None:
-    successes = torch.tensor([1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1]) > 0
-    distilled = torch.tensor([0.0] + [1.0] * 11)
-    weights = pass_rate_weights(successes, distilled, 4)
-    assert weights[weights > 0].mean().item() == pytest.approx(1)
-    assert weights[5] / weights[1] == pytest.approx(2 / 3**0.5)  # 1/2 to sqrt(3)/4
-    assert weights[[0, 8, 9, 10, 11]].tolist() == [0] * 5
-
-
-@pytest.mark.parametrize("success", [True, False])
-def test_a_batch_of_questions_that_always_or_never_succeed_has_no_weight(success: bool) -> None:
-    weights = pass_rate_weights(torch.full((6,), success), torch.ones(6), 3)
-    assert weights.tolist() == [0.0] * 6
-
-
 @pytest.mark.parametrize(
     ("successes", "distilled", "message"),
     [

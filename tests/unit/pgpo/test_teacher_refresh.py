@@ -106,12 +106,6 @@ def test_a_step_without_a_reward_leaves_the_windows_as_they_are() -> None:
     assert [bool(why) for why in told] == [False] * 38 + [True, False]
 
 
-def test_the_reason_has_the_figures() -> None:
-    gate = RefreshGate(window=2)
-    whys = [gate.update({**CALM, "reward": reward}) for reward in (0.0, 0.2, 0.9, 1.1)]
-    assert whys[-1] == "the reward rose from 0.1 to 1, standard error 0.14"
-
-
 def test_a_saved_gate_goes_on_as_it_was() -> None:
     generator = torch.Generator().manual_seed(1)
     rewards = (torch.rand(80, generator=generator) + torch.arange(80) / 40).tolist()
