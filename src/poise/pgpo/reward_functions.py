@@ -176,7 +176,7 @@ def pass_rate_weights(
     .. math:: w_i = \sqrt{\hat p_q (1 - \hat p_q)} \,/\, \overline{w}
 
     where :math:`\hat p_q` is the share of the successes among the known rollouts of i's question q,
-    and the mean :math:`\overline{w}` is over the distilled rollouts with a weight above zero; so the
+    and the mean :math:`\overline{w}` is over distilled rollouts with a weight above zero: the
     step keeps its size.
 
     Args:

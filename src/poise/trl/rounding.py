@@ -23,7 +23,7 @@ class RoundingCheck(TrainerCallback):  # type: ignore[misc]
 
     Choice: the rule is ours. Adam and its kind change a weight by the rate at most, as a rule. A
     float's neighbours are at least :math:`\epsilon |w| / 2` away, and a change of less than half of
-    that is lost: a weight of :math:`|w| > 4 \eta \rho / \epsilon` stays (bfloat16: 0.005 at a rate of
+    that is lost: a weight of :math:`|w| > 4 \eta \rho / \epsilon` stays (bfloat16: 0.005 at
     1e-5). It warns if more than half of those that are not zero do. Optimizers that keep what is
     rounded off, and those whose rate does not tell the size of a change (SGD), are passed over.
     """
