@@ -10,31 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-# The change is proportional to the learning rate, and the moments do not see it.
-_FOLLOW_RATE = (
-    torch.optim.Adadelta,
-    torch.optim.Adagrad,
-    torch.optim.Adam,
-    torch.optim.Adamax,
-    torch.optim.AdamW,
-    torch.optim.Muon,
-    torch.optim.NAdam,
-    torch.optim.RAdam,
-    torch.optim.RMSprop,
-    torch.optim.SGD,
-    torch.optim.SparseAdam,
-)
+# Of torch and DeepSpeed: the change is proportional to the learning rate, which the moments do not
+# see.
+_FOLLOW_RATE = {
+    *("Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "Muon", "NAdam", "RAdam", "RMSprop", "SGD"),
+    *("SparseAdam", "DeepSpeedCPUAdagrad", "DeepSpeedCPUAdam", "DeepSpeedCPULion", "FusedAdam"),
+    "FusedLion",
+}
 _IN_BACKWARD = {"Lomo", "AdaLomo", "LayerWiseDummyOptimizer"}
 # Decoupled decay, by class name, in libraries that Poise does not import.
 _DECOUPLED_NAMES = ("adamw", "adafactor", "lion", "muon")
-# Of DeepSpeed, some of which have no other parameters than the engine's.
-_FOLLOW_RATE_NAMES = {
-    "DeepSpeedCPUAdagrad",
-    "DeepSpeedCPUAdam",
-    "DeepSpeedCPULion",
-    "FusedAdam",
-    "FusedLion",
-}
 _TOY_RATE = 0.125
 _FACTORS = (1.0, 0.5, 2.0, 0.25) * 3  # powers of two, so that scaling rounds nothing
 _WAY_OUT = "choose an optimizer whose step() moves the parameters, such as 'adamw_torch'"
@@ -71,12 +56,8 @@ def refuse_steps_in_backward(optimizer: Any, bypassed: str) -> None:
 
 
 def refuse_out_of_reach(optimizer: Optimizer) -> None:
-    """Refuses what a multiplier of the step does not reach.
-
-    Raises:
-        ValueError: it steps inside the backward, or evaluates other weights than it trains, as
-            schedule-free ones do (`eval()`).
-    """
+    """Raises ValueError for what a multiplier of the step does not reach: an optimizer that steps
+    inside the backward, or evaluates other weights than it trains (schedule-free ones)."""
     refuse_steps_in_backward(optimizer, "StepScale's multiplier")
     if all(callable(getattr(optimizer, mode, None)) for mode in ("eval", "train")):
         raise ValueError(
@@ -87,11 +68,8 @@ def refuse_out_of_reach(optimizer: Optimizer) -> None:
 
 
 def refuse_mixed_decay(optimizer: Optimizer) -> None:
-    """Refuses weight decay that is added to the gradient and passes through the moments.
-
-    Raises:
-        ValueError: it is.
-    """
+    """Raises ValueError for weight decay that is added to the gradient and passes through the
+    moments."""
     name = type(optimizer).__name__
     if any(kind in name.lower() for kind in _DECOUPLED_NAMES):
         return
@@ -118,10 +96,8 @@ def follows_rate(optimizer: Optimizer) -> bool:
     Choice: ours. Weight decay is left out, and the toy weights are put back after each step, so
     that the comparison is of steps from one place. What cannot be made afresh does not pass.
     """
-    if type(optimizer).__module__.startswith("torch.optim"):
-        return type(optimizer) in _FOLLOW_RATE
-    if type(optimizer).__module__.startswith("deepspeed."):
-        return type(optimizer).__name__ in _FOLLOW_RATE_NAMES
+    if type(optimizer).__module__.startswith(("torch.optim", "deepspeed.")):
+        return type(optimizer).__name__ in _FOLLOW_RATE
     device = next(parameters(optimizer), torch.empty(0)).device  # ZeRO-3 puts them out of sight
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):

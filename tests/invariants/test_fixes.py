@@ -195,23 +195,6 @@ def test_signal_is_the_same_with_the_tiled_and_the_hosts_loss(
     assert signals[0] == pytest.approx(signals[1], rel=ROUNDING, abs=ROUNDING)
 
 
-def test_lora_adapter_loads_in_plain_peft(
-    make_trainer: Make, tiny_model_path: str, tmp_path: Path
-) -> None:
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    trainer = make_trainer(lora=True)
-    trainer.train()
-    trainer.save_model(str(tmp_path / "adapter"))
-    base = AutoModelForCausalLM.from_pretrained(tiny_model_path)
-    loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
-    ids = torch.tensor([[5, 6, 7, 8]])
-    trainer.model.eval()
-    with torch.no_grad():
-        torch.testing.assert_close(loaded(ids).logits, trainer.model(ids).logits)
-
-
 def test_a_run_that_is_braked_at_every_step_for_want_of_a_signal_is_warned_of(
     make_trainer: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -227,13 +210,3 @@ def test_a_run_that_is_braked_at_every_step_for_want_of_a_signal_is_warned_of(
     assert _history(trainer, "pgpo/effective_learning_rate") == [0.02 * rate for rate in rates]
     told = [r for r in caplog.records if "For 2 steps in a row the signal" in r.message]
     assert len(told) == 1 and "(now 0.02 of it)" in told[0].message
-
-
-def test_the_default_brake_says_nothing_of_itself(
-    make_trainer: Make, caplog: pytest.LogCaptureFixture
-) -> None:
-    brake = {"sensitivity": 6.0, "rho_min": 0.002, "signal_estimator": "kl"}
-    trainer = make_trainer(max_steps=12, signal_reference="initial", **brake)
-    trainer.train()
-    assert trainer.lr_scheduler.lr_lambdas[0](0) == 0  # a warm-up
-    assert not [r for r in caplog.records if r.name.startswith("poise")]

@@ -270,29 +270,21 @@ def needed_part(inputs: dict[str, Tensor], args: Any) -> dict[str, Tensor]:
         `teacher_rows` are the places of the teacher's prompts in the batch, where it has fewer.
     """
     terms = loss_terms(inputs, args)
-    rows = terms["loss_mask"].any(-1)
-    first = torch.arange(len(rows), device=rows.device) == 0
-    rows = rows | (first & ~rows.any())
-    taught = terms["distilled_mask"].any(-1)
+    rows, taught = terms["loss_mask"].any(-1), terms["distilled_mask"].any(-1)
+    rows[0] = rows[0] | ~rows.any()
     taught = taught | (rows & (rows.cumsum(0) == 1) & ~taught.any())
     masks = {"completion_mask": rows, "prompt_mask": rows, "teacher_attention_mask": taught}
     used = [(inputs[name].bool() & own.unsqueeze(1)).any(0) for name, own in masks.items()]
     places = [used[0].sum(), *(columns.int().argmax() for columns in used[1:])]
     # One copy to the CPU, whatever the samples and columns.
-    flags = torch.cat([rows.long(), taught.long(), torch.stack(places)]).tolist()
-    *flags, end, prompt, teacher = flags
-    kept, shown = (
-        [i for i, flag in enumerate(part) if flag]
-        for part in (flags[: len(rows)], flags[len(rows) :])
-    )
-    index = {
-        name: torch.tensor(places, device=rows.device)
-        for name, places in (("teacher", shown), ("", kept))
-    }
+    *flags, end, prompt, teacher = torch.cat([rows, taught, torch.stack(places)]).tolist()
+    kept = [i for i, flag in enumerate(flags[: len(rows)]) if flag]
+    shown = [i for i, flag in enumerate(flags[len(rows) :]) if flag]
+    of_rows, of_taught = (torch.tensor(part, device=rows.device) for part in (kept, shown))
     batch = {
-        k: v[index["teacher" if k in _TEACHER else ""]]
-        for k, v in (inputs | terms).items()
-        if isinstance(v, Tensor) and v.ndim > 0
+        name: value[of_taught if name in _TEACHER else of_rows]
+        for name, value in (inputs | terms).items()
+        if isinstance(value, Tensor) and value.ndim > 0
     }
     if shown != kept:
         batch["teacher_rows"] = torch.tensor([kept.index(i) for i in shown], device=rows.device)

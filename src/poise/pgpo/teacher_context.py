@@ -61,12 +61,8 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
     ) -> dict[str, Tensor]:
         feedbacks = self._merge_feedback(feedbacks, len(prompts))
         samples = self._gather(output, prompts, rewards, feedbacks)
-        self._warn_of_ignored_feedback(samples)
         demonstrations = self._choose_demonstrations(samples)
-        used_feedback = [
-            self._uses_feedback(samples.feedbacks[i], demonstrations[i] is not None)
-            for i in range(len(samples.prompts))
-        ]
+        used_feedback = self._choose_feedback(samples, demonstrations)
         start = self.trainer.accelerator.process_index * len(prompts)
         teacher_prompts = [
             self._teacher_prompt(samples, i, demonstrations[i], used_feedback[i])
@@ -104,15 +100,6 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
             completion_ids=accelerator.gather(padded),
         )
 
-    def _warn_of_ignored_feedback(self, samples: _Samples) -> None:
-        ignored = not self.trainer.args.include_environment_feedback
-        if ignored and any(map(_is_text, samples.feedbacks)):
-            logger.warning_once(
-                "The batch has feedback (a reward function's text or `privileged_context`), but "
-                "the teacher is not shown it, since `include_environment_feedback=False`. Set it "
-                "to True to use the feedback."
-            )
-
     def _group_size(self) -> int:
         trainer = self.trainer
         size: int = (
@@ -137,11 +124,22 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
                 chosen.append(draw.choice(successes) if args.random_demonstration else successes[0])
         return chosen
 
-    def _uses_feedback(self, feedback: Any, has_demonstration: bool) -> bool:
-        args = self.trainer.args
-        if not args.include_environment_feedback or not _is_text(feedback):
-            return False
-        return not (args.environment_feedback_only_without_solution and has_demonstration)
+    def _choose_feedback(self, samples: _Samples, demonstrations: list[int | None]) -> list[bool]:
+        """For each sample whether its feedback is shown."""
+        args, found = self.trainer.args, list(map(_is_text, samples.feedbacks))
+        if not args.include_environment_feedback:
+            if any(found):
+                logger.warning_once(
+                    "The batch has feedback (a reward function's text or `privileged_context`), "
+                    "but the teacher is not shown it, since `include_environment_feedback=False`. "
+                    "Set it to True to use the feedback."
+                )
+            return [False] * len(found)
+        alone = args.environment_feedback_only_without_solution
+        return [
+            is_text and not (alone and demonstration is not None)
+            for is_text, demonstration in zip(found, demonstrations, strict=True)
+        ]
 
     def _teacher_prompt(
         self, samples: _Samples, index: int, demonstration: int | None, use_feedback: bool
@@ -167,9 +165,8 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
     def _demonstration_text(self, completion_ids: Tensor) -> str:
         ids = completion_ids[completion_ids != self.trainer._tokenizer.pad_token_id]
         text: str = self.trainer.processing_class.decode(ids, skip_special_tokens=True)
-        return (
-            strip_reasoning(text) if self.trainer.args.remove_thinking_from_demonstration else text
-        )
+        is_cut = self.trainer.args.remove_thinking_from_demonstration
+        return strip_reasoning(text) if is_cut else text
 
     def _write(self, prompt: TeacherPrompt) -> Any:
         """The prompt through the templates: text, or messages as the question's are."""
@@ -177,12 +174,10 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
         if not prompt.is_shown:
             return question
         solution = feedback = ""
-        if prompt.demonstration is not None:
-            solution = args.solution_template.format(
-                successful_previous_attempt=prompt.demonstration
-            )
-        if prompt.feedback is not None:
-            feedback = args.feedback_template.format(feedback_raw=prompt.feedback)
+        if (shown := prompt.demonstration) is not None:
+            solution = args.solution_template.format(successful_previous_attempt=shown)
+        if (shown := prompt.feedback) is not None:
+            feedback = args.feedback_template.format(feedback_raw=shown)
         if not isinstance(question, list):
             return self._build_reprompt_text(question, solution, feedback)
         last = question[-1]

@@ -42,76 +42,47 @@ __all__ = [
     "use_adapter",
 ]
 
-_COMMON: dict[str, tuple[str, ...]] = {
-    "compute_loss": ("self", "model", "inputs", "return_outputs", "num_items_in_batch"),
-    "create_optimizer": ("self", "model"),
-    "train": ("self", "resume_from_checkpoint", "trial", "ignore_keys_for_eval"),
-    "_clip_grad_norm": ("self", "model"),
-    "_get_grad_norm": ("self", "model", "grad_norm"),
-    "_get_learning_rate": ("self",),
-    "_get_output_dir": ("self", "trial"),
-    "_init_training_state": (
-        "self",
-        "max_steps",
-        "num_update_steps_per_epoch",
-        "num_train_epochs",
-        "resume_from_checkpoint",
-        "trial",
-    ),
-    "_load_optimizer_and_scheduler": ("self", "checkpoint"),
-    "_save_checkpoint": ("self", "model", "trial"),
+# Method -> its parameters after `self`.
+_COMMON = {
+    "compute_loss": "model inputs return_outputs num_items_in_batch",
+    "create_optimizer": "model",
+    "train": "resume_from_checkpoint trial ignore_keys_for_eval",
+    "_clip_grad_norm": "model",
+    "_get_grad_norm": "model grad_norm",
+    "_get_learning_rate": "",
+    "_get_output_dir": "trial",
+    "_init_training_state": "max_steps num_update_steps_per_epoch num_train_epochs "
+    "resume_from_checkpoint trial",
+    "_load_optimizer_and_scheduler": "checkpoint",
+    "_save_checkpoint": "model trial",
 }
 
-CONTRACT: dict[str, tuple[str, ...]] = {
-    **_COMMON,
-    "create_scheduler": ("self", "num_training_steps", "optimizer"),
-    "sample_rollouts": ("self", "inputs"),
-    "_calculate_rewards": ("self", "inputs", "prompts", "completions", "completion_ids_list"),
-    "_compute_rollout_logps": (
-        "self",
-        "prompt_ids",
-        "prompt_mask",
-        "completion_ids",
-        "completion_mask",
-    ),
-    "_compute_teacher_student_logits": ("self", "model", "teacher_model", "inputs"),
-    "_generate": ("self", "prompt_ids"),
-    "_generate_transformers": ("self", "prompt_ids"),
-    "_generate_vllm": ("self", "prompt_ids"),
-    "_get_teacher_context_for_self_distillation": ("self",),
-    "_get_train_sampler": ("self", "dataset"),
-    "_load_best_model": ("self",),
-    "_log_self_distillation_metric": ("self", "mode", "value"),
-    "_prepare_training_batch": ("self", "inputs"),
-    "_setup_teacher_model": ("self",),
-    "_tokenize_prompts": ("self", "prompts"),
-    "_tokenize_prompts_untruncated": ("self", "prompts"),
+CONTRACT = _COMMON | {
+    "create_scheduler": "num_training_steps optimizer",
+    "sample_rollouts": "inputs",
+    "_calculate_rewards": "inputs prompts completions completion_ids_list",
+    "_compute_rollout_logps": "prompt_ids prompt_mask completion_ids completion_mask",
+    "_compute_teacher_student_logits": "model teacher_model inputs",
+    "_generate": "prompt_ids",
+    "_generate_transformers": "prompt_ids",
+    "_generate_vllm": "prompt_ids",
+    "_get_teacher_context_for_self_distillation": "",
+    "_get_train_sampler": "dataset",
+    "_load_best_model": "",
+    "_log_self_distillation_metric": "mode value",
+    "_prepare_training_batch": "inputs",
+    "_setup_teacher_model": "",
+    "_tokenize_prompts": "prompts",
+    "_tokenize_prompts_untruncated": "prompts",
 }
 
-SFT_CONTRACT: dict[str, tuple[str, ...]] = {
-    **_COMMON,
-    "log": ("self", "logs", "start_time"),
-    "training_step": ("self", "args", "kwargs"),
-    "get_train_dataloader": ("self",),
-    "_get_dataloader": (
-        "self",
-        "dataset",
-        "description",
-        "batch_size",
-        "sampler_fn",
-        "is_training",
-        "dataloader_key",
-    ),
-    "_get_train_sampler": ("self", "train_dataset"),
-    "_prepare_dataset": (
-        "self",
-        "dataset",
-        "processing_class",
-        "args",
-        "packing",
-        "formatting_func",
-        "dataset_name",
-    ),
+SFT_CONTRACT = _COMMON | {
+    "log": "logs start_time",
+    "training_step": "args kwargs",
+    "get_train_dataloader": "",
+    "_get_dataloader": "dataset description batch_size sampler_fn is_training dataloader_key",
+    "_get_train_sampler": "train_dataset",
+    "_prepare_dataset": "dataset processing_class args packing formatting_func dataset_name",
 }
 
 _COMMON_ATTRIBUTES = ("_globalstep_last_logged", "_metrics", "_total_loss_scalar", "_tr_loss")

@@ -53,11 +53,6 @@ def test_no_weighing_asks_for_nothing_and_gives_the_weights_themselves() -> None
     assert token_weights("none", 1.0, weights, lambda: 1 / 0, lambda: 1 / 0) is weights
 
 
-def test_without_a_distilled_token_all_weights_are_zero() -> None:
-    zeros = torch.zeros(4)
-    assert torch.equal(_weigh("information", zeros), zeros)
-
-
 @pytest.mark.parametrize("kind", ["teacher_entropy", "information"])
 def test_through_the_tiles_weights_give_the_plain_loss_with_the_paper_s_weights(kind: str) -> None:
     problem = Problem(11, 4, 13)

@@ -196,16 +196,6 @@ def test_a_step_that_the_engine_leaves_out_is_none() -> None:
     assert _run(scale, model, engine.step, 1)[0].moved > 0  # the next is measured again
 
 
-def test_a_schedule_sees_the_rate_that_is_not_scaled() -> None:
-    model = _model()
-    optimizer = _optimizer(model)
-    engine = _Engine(optimizer, scheduler=torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5))
-    scale = EngineStepScale(engine, BRAKE)
-    _run(scale, model, engine.step, 3)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.05 / 8] * 2
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
-
-
 def test_an_engine_that_passes_the_optimizer_by_is_noticed() -> None:
     model = _model()
     engine = _Engine(_optimizer(model))

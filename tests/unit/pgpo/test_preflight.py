@@ -24,11 +24,6 @@ from tests.tiny import tiny_dataset, tiny_tokenizer
 CHAT = {"prompt": [{"role": "user", "content": "add 1 and 1"}]}
 
 
-def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> None:
-    check_output_folder(tmp_path / "runs" / "first")
-    assert list((tmp_path / "runs" / "first").iterdir()) == []
-
-
 @pytest.mark.parametrize("path", ["file", "file/run"])
 def test_a_file_in_the_way_is_named_with_the_argument_to_change(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").touch()
@@ -166,13 +161,6 @@ def test_every_evaluation_set_is_checked(make_config: Callable[..., Any]) -> Non
     sets = {"good": tiny_dataset(), "bad": Dataset.from_list([_chat("user", "assistant")])}
     with pytest.raises(ValueError, match="eval_dataset bad, row 0"):
         check_before_loading("no model", make_config(), tiny_dataset(), sets)
-
-
-def test_rows_are_read_as_a_transform_gives_them() -> None:
-    rows = Dataset.from_dict({"number": [1, 2]}).with_transform(
-        lambda batch: {"prompt": [f"add {n}" for n in batch["number"]]}
-    )
-    check_prompt_rows(rows, "train_dataset")
 
 
 class _Counted(list[dict[str, Any]]):

@@ -297,13 +297,6 @@ def test_each_rank_generates_its_own_failures_and_none_stays_out(
     assert TOKENIZER.batch_decode(completions) == stays
 
 
-def test_resampling_ends_at_its_limit() -> None:
-    trainer = _trainer([["b"] * 4, ["c"] * 4, ["d"] * 4], max_resamples=2)
-    batch = trainer._prepare_training_batch(_inputs())
-    assert batch["completions"] == ["d"] * 4
-    assert trainer.asked == [4, 4, 4]
-
-
 def test_a_score_is_used_for_its_own_batch_alone() -> None:
     trainer = _trainer([["g"] * 4, ["g"] * 4], max_resamples=1)
     for _ in range(2):  # the same completions to other rows must be scored again

@@ -94,13 +94,6 @@ def test_each_parameter_group_keeps_its_own_rate_and_decay() -> None:
     )
 
 
-def test_decay_in_one_group_alone_is_found_and_refused() -> None:
-    first, second = parameters()
-    groups = [{"params": [first]}, {"params": [second], "weight_decay": 0.1}]
-    with pytest.raises(ValueError, match="Adam adds weight decay"):
-        StepScale(optim.Adam(groups), LAW)
-
-
 def test_with_sensitivity_zero_any_optimizer_steps_plainly() -> None:
     law = Viscosity(sensitivity=0, reference="running")
     trajectories = []

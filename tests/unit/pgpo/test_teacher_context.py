@@ -17,7 +17,7 @@ from tokenizers import AddedToken
 from poise.pgpo.teacher_context import RolloutTeacherContextBuilder, TeacherPrompt
 from tests.tiny import tiny_tokenizer
 
-from .teacher_batches import GROUP, build, shown_siblings, stand_in, texts
+from .teacher_batches import build, shown_siblings, stand_in, texts
 
 
 @pytest.fixture
@@ -48,25 +48,12 @@ def test_a_sample_may_be_shown_itself_on_request(make_trainer: Any) -> None:
     assert seen == {(i, j) for i in range(4) for j in (0, 1)}
 
 
-def test_demonstrations_come_from_the_samples_own_group(make_trainer: Any) -> None:
-    trainer = make_trainer()
-    builder = RolloutTeacherContextBuilder(trainer)
-    for trainer._step in range(20):
-        shown = shown_siblings(build(builder, [1.0] * 12))
-        assert all(j is not None and i // GROUP == j // GROUP for i, j in enumerate(shown))
-
-
 def test_without_a_success_the_sample_is_left_out(make_trainer: Any) -> None:
     builder = RolloutTeacherContextBuilder(make_trainer())
     built = build(builder, [0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.9, 0.0])
     assert shown_siblings(built) == [None, None, None, None, None, 4, 4, 4]
     assert built["self_distillation_mask"].tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
     assert texts(built)[0] == "0a"  # the prompt itself, then the completion
-
-
-def test_successes_are_not_shown_when_they_are_not_wanted(make_trainer: Any) -> None:
-    builder = RolloutTeacherContextBuilder(make_trainer(use_successful_as_teacher=False))
-    assert shown_siblings(build(builder, [1.0] * 4)) == [None] * 4
 
 
 def test_the_draw_is_that_of_the_seed_and_the_step(make_trainer: Any) -> None:
@@ -145,13 +132,6 @@ def test_feedback_on_the_rollout_goes_before_that_of_the_row(
     expected = [f"0::{text}{c}" if text else f"0{c}" for text, c in zip(shown, "abcd", strict=True)]
     assert texts(built) == expected
     assert built["self_distillation_mask"].tolist() == [float(bool(text)) for text in shown]
-
-
-def test_feedback_may_be_kept_for_samples_without_a_demonstration(make_trainer: Any) -> None:
-    only = {"environment_feedback_only_without_solution": True}
-    trainer = make_trainer(rollout_feedback=["x"] * 4, **only)
-    built = build(RolloutTeacherContextBuilder(trainer), [1.0, 0.0, 0.0, 0.0])
-    assert texts(built) == ["0::xa", "0:a:b", "0:a:c", "0:a:d"]
 
 
 @each_draw

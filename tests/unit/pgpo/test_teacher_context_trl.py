@@ -77,14 +77,6 @@ def test_with_random_demonstrations_metrics_and_masks_are_still_the_hosts(
     assert found["self_distillation_mask"].dtype == expected["self_distillation_mask"].dtype
 
 
-def test_with_one_success_a_group_the_draw_is_the_hosts_choice(make_trainer: Any) -> None:
-    trainer = make_trainer(dont_reprompt_on_self_success=False)
-    case = CASES["one success a group"]
-    expected = build(TeacherContextBuilder(trainer), **case)
-    found = build(RolloutTeacherContextBuilder(trainer), **case)
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
-
-
 class _Rank:
     """An accelerator of one of two ranks, whose gathers return the whole that both would."""
 

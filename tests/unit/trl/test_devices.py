@@ -12,7 +12,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
-from poise import IGAConfig, IGATrainer, PGPOConfig, PGPOTrainer
+from poise import IGATrainer, PGPOConfig, PGPOTrainer
 from poise.pgpo.preflight import refuse_unsupported
 from tests.tiny import tiny_config, tiny_dataset, tiny_isomers, tiny_tokenizer, vowel_reward
 
@@ -187,8 +187,3 @@ def test_compilation_by_accelerate_is_refused_with_the_tiled_loss(
     monkeypatch.setattr(plugin, "backend", DynamoBackend.INDUCTOR)
     with pytest.raises(ValueError, match=r"Accelerate is told to compile .*tiled_loss=False"):
         refuse_unsupported(trainer)
-
-
-def test_iga_settings_refuse_compilation(make_iga_config: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="torch_compile"):
-        make_iga_config(IGAConfig, torch_compile=True)
