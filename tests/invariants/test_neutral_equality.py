@@ -99,7 +99,6 @@ CASES = [(*pair, lora) for pair in PAIRS for lora in (False, True)]
 HOST_ONLY_CASES = [(mode, "ema", lora) for mode in HOST_ONLY_MODES for lora in (False, True)]
 QUICK = [
     ("sampled token, off policy", "ema", False),
-    ("full, Jensen-Shannon", "ema", True),
     ("blend with the policy loss", "ema", True),
 ]
 

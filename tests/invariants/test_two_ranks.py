@@ -23,9 +23,13 @@ BATCH = 12
 CASES: dict[str, dict[str, Any]] = {
     "full": {},
     "lora": {},
-    "weighed by pass rate": {"pass_rate_weight": True},
     # Measured on all tokens, since each rank takes its part of its own.
     "distance": {"multiplier": "distance", "distance_share": 1.0},
+    "distance, weighed by pass rate": {
+        "multiplier": "distance",
+        "distance_share": 1.0,
+        "pass_rate_weight": True,
+    },
     "sampled distance": {
         "multiplier": "distance",
         "distance_share": 1.0,
@@ -90,7 +94,7 @@ def _run(ranks: int, model: str, folder: Path, case: str) -> tuple[dict[str, tor
     return load_file(folder / "weights.safetensors"), lines
 
 
-@pytest.mark.parametrize("case", grid(CASES, ["weighed by pass rate", "distance", "routed"]))
+@pytest.mark.parametrize("case", grid(CASES, ["distance, weighed by pass rate", "routed"]))
 def test_two_ranks_equal_one(case: str, tmp_path: Path, exact_model_path: str) -> None:
     one, one_log = _run(1, exact_model_path, tmp_path / "one", case)
     two, two_log = _run(2, exact_model_path, tmp_path / "two", case)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from torch import nn, optim
 
@@ -87,6 +88,22 @@ def test_a_signal_that_is_not_finite_scales_nothing_and_moves_no_reference() -> 
     assert_close(take_step(optimizer, params), plain_change())
     assert scale.last.multiplier == 1.0
     assert scale.state == state
+
+
+@pytest.mark.parametrize("observes", [True, False])
+def test_the_signal_is_a_mean_over_the_sequences_of_all_ranks(
+    observes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where this rank has none. In whole runs: `tests/invariants/test_two_ranks.py`."""
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", lambda sums: sums.add_(torch.tensor([0.6, 2.0])))
+    params, optimizer, scale = scaled_sgd()
+    if observes:
+        scale.observe(SignalSum(torch.tensor(0.3), torch.tensor(1.0)))
+    take_step(optimizer, params)
+    assert scale.last.signal == pytest.approx(0.3)
+    assert scale.last.multiplier == pytest.approx(math.exp(0.3))
 
 
 # State and arguments
