@@ -178,12 +178,7 @@ def policy_distance(old: Tensor, new: Tensor, mask: Tensor | None = None) -> Dis
     return DistanceSum(torch.where(kept, values, 0.0).sum(), kept.sum().to(dtype))
 
 
-class _Rows(NamedTuple):
-    prompt_ids: Tensor
-    prompt_mask: Tensor
-    completion_ids: Tensor
-    completion_mask: Tensor
-    kept: Tensor  # places of the loss's tokens in the flattened completions
+_COLUMNS = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
 
 
 class StepTokens:
@@ -211,7 +206,8 @@ class StepTokens:
         self._share, self._exact, self._limit = share, exact, limit
         self._temperature, self._of_every_batch = temperature, of_every_batch
         self._seen = 0
-        self._rows: list[_Rows] = []
+        # Sequences by column, and as `kept` the loss's tokens in the flattened completions.
+        self._rows: list[dict[str, Tensor]] = []
 
     def add(self, batch: dict[str, Tensor], loss_mask: Tensor) -> None:
         """Takes some sequences of a micro-batch.
@@ -224,12 +220,10 @@ class StepTokens:
         taken = [i for place, i in enumerate(with_loss, self._seen) if self._takes(place)]
         self._seen += len(with_loss)
         if taken or self._of_every_batch:
-            names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
             index = torch.tensor(taken or [0], device=loss_mask.device)
             kept = loss_mask[index].flatten().nonzero().squeeze(1)
-            if not taken:
-                kept = kept[:0]
-            self._rows.append(_Rows(**{name: batch[name][index] for name in names}, kept=kept))
+            rows = {name: batch[name][index] for name in _COLUMNS}
+            self._rows.append(rows | {"kept": kept if taken else kept[:0]})
 
     def _takes(self, place: int) -> bool:
         return math.ceil((place + 1) * self._share) > math.ceil(place * self._share)
@@ -257,8 +251,9 @@ class StepTokens:
         return tiled_log_probs(hidden, model.head, self._temperature)
 
     @staticmethod
-    def _hidden(model: Any, rows: _Rows) -> tuple[Tensor, Tensor]:
-        ids = torch.cat([rows.prompt_ids, rows.completion_ids], 1)
-        attention = torch.cat([rows.prompt_mask, rows.completion_mask], 1)
-        hidden = model.hidden_states(ids, attention, rows.completion_ids.size(1))
-        return hidden.flatten(0, 1)[rows.kept], rows.completion_ids.flatten()[rows.kept]
+    def _hidden(model: Any, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        tokens, kept = rows["completion_ids"], rows["kept"]
+        ids = torch.cat([rows["prompt_ids"], tokens], 1)
+        attention = torch.cat([rows["prompt_mask"], rows["completion_mask"]], 1)
+        hidden = model.hidden_states(ids, attention, tokens.size(1))
+        return hidden.flatten(0, 1)[kept], tokens.flatten()[kept]

@@ -123,8 +123,7 @@ class RefreshGate:
 
     def state_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        state = asdict(self)
-        return {name: state[name] for name in ("refreshes", "first", "last", "bands")}
+        return {n: v for n, v in asdict(self).items() if n not in ("window", "errors")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`'s output."""
