@@ -54,31 +54,12 @@ class StepScale:
     **By distance** (`distance`): :math:`\rho_k` is such that the policy moves by
     :math:`d\, g(I_k)` nats a token, g the viscosity's factor; see `DistanceControl`. How far a step
     went is measured by `policy`, which is called before and after each step, or told by the loop:
+    `scale.moved(policy_distance(before, after))`, with log-probabilities of the same tokens.
 
-    ```python
-    from poise import DistanceControl, StepScale, policy_distance
-
-    scale = StepScale(optimizer, distance=DistanceControl(target=0.006))
-    before = log_probs(model, batch)  # (N, V), or (N,) of the sampled tokens
-    loss.backward()
-    optimizer.step()  # scaled
-    with torch.no_grad():
-        scale.moved(policy_distance(before, log_probs(model, batch)))
-    ```
-
-    **By information alone** (no `distance`): the paper's form, :math:`\rho_k = g(I_k)`. `observe`
-    adds a micro-batch's signal, which the next `optimizer.step()` sums over ranks and uses once; a
-    step without an observed sequence has multiplier 1.
-
-    ```python
-    from poise import StepScale, Viscosity, information_sum
-
-    scale = StepScale(optimizer, Viscosity(sensitivity=1.0))
-    scale.observe(information_sum(student_entropy - teacher_entropy, mask))
-    loss.backward()
-    optimizer.step()  # scaled
-    print(scale.last.multiplier)
-    ```
+    **By information alone** (no `distance`): the paper's form, :math:`\rho_k = g(I_k)`.
+    `scale.observe(information_sum(information, mask))` adds a micro-batch's signal, which the next
+    `optimizer.step()` sums over ranks and uses once; a step without an observed sequence has
+    multiplier 1. Examples of both: docs/parts.md.
 
     The rate is changed in the optimizer's step pre-hook and restored in its post-hook, so that the
     scheduler does not see it. Optimizers whose change is not proportional to the rate (LBFGS,
