@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from poise.iga.baselines import make_baseline
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from poise.iga.method import Aggregator, Objective
 
 Method = IGA | Objective | Aggregator | None  # None is plain fine-tuning

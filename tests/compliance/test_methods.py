@@ -11,7 +11,7 @@ import torch
 
 from poise.iga.baselines import BASELINES
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from poise.iga.method import Aggregator
 from tests.compliance.gradients import gradients
 from tests.compliance.methods import METHODS, Method

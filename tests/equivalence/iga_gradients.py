@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from poise.iga.adapters import Adapter, find_adapters
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.equivalence.iga_reference import base_weight, reference_gradients, require_base_gradients
 from tests.equivalence.iga_toys import VOCABULARY
 

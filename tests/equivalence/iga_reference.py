@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.iga.adapters import Adapter
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 
 
 def reference_gradients(

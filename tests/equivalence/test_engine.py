@@ -12,7 +12,7 @@ import torch
 from poise.iga.adapters import find_adapters
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.equivalence.iga_gradients import (
     Batch,
     Gradients,

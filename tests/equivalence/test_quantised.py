@@ -14,7 +14,7 @@ from poise.iga.adapters import Adapter, find_adapters
 from poise.iga.direction_space import DECAY
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.equivalence.iga_gradients import Batch, Gradients, difference, engine_step, named
 from tests.equivalence.iga_models import SMALL
 from tests.equivalence.iga_reference import _masked

@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from poise import IGATrainer
 from poise.iga.batches import IsomerSets, rows_by_domain
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.exact import ROUNDING, apart, same
 from tests.grids import grid
 from tests.tiny import DOMAINS, tiny_isomers

@@ -63,7 +63,7 @@ class IsomerSets(Dataset[list[Row]]):
         ]
 
     def __getattr__(self, name: str) -> Any:
-        """What a `datasets.Dataset` has and this has not is said to be had by `rows`."""
+        """Says that `rows` has what a `datasets.Dataset` has."""
         raise AttributeError(
             f"{name!r}: these are isomer sets, a batch's items, and no datasets.Dataset; their "
             "tokenised rows are one, under .rows"
@@ -149,12 +149,7 @@ def with_one_end(tokenizer: Any) -> Any:
 
 
 def tell_lost_rows(before: Any, after: Any, name: str, max_length: int | None) -> None:
-    """Says how many rows the preparation has left out, and what that does to their sets.
-
-    Args:
-        before, after: data sets; both with `isomer_id` and `domain` where they are for training.
-        name: what the user calls them.
-        max_length: TRL's.
+    """Says how many rows of a data set the preparation has left out, and what that does to sets.
 
     Raises:
         ValueError: no row is left.

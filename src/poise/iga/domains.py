@@ -32,6 +32,18 @@ def weigh_domains(counts: Sequence[float], by: Weights = "equal") -> dict[int, f
     return {k: counts[k] / total if by == "tokens" else 1 / len(present) for k in present}
 
 
+def weighted_sum(weights: dict[int, float], losses: Tensor) -> Tensor:
+    """sum_k w_k L_k over the domains that have a weight; what stands at the others is not read."""
+    return torch.stack([weight * losses[k] for k, weight in weights.items()]).sum()
+
+
+class OnHost(NamedTuple):
+    """Domains of the sequences, and loss tokens of the domains, as plain numbers."""
+
+    domains: tuple[int, ...]
+    counts: tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class DomainBatch:
     """Domains of a (micro-)batch's sequences, and how many tokens of each have a loss.
@@ -95,23 +107,14 @@ class DomainBatch:
         """(n,) places in the batch of each present domain's sequences; a slice where they are
         neighbours, which spares a copy of what every layer saw."""
         places = {k: [i for i, d in enumerate(self.host.domains) if d == k] for k in self.present}
-        result: dict[int, Tensor | slice] = {
-            k: slice(p[0], p[-1] + 1) for k, p in places.items() if p[-1] - p[0] + 1 == len(p)
-        }
-        if spread := {k: p for k, p in places.items() if k not in result}:
-            flat = [place for p in spread.values() for place in p]
+        result: dict[int, Tensor | slice] = {k: slice(p[0], p[-1] + 1) for k, p in places.items()}
+        spread = {k: p for k, p in places.items() if p[-1] - p[0] + 1 > len(p)}
+        if spread:
+            flat = [place for own in spread.values() for place in own]
             every = torch.tensor(flat, device=self.domains.device)  # one copy for all of them
-            result |= zip(
-                spread, torch.split(every, [len(p) for p in spread.values()]), strict=True
-            )
-        return {k: result[k] for k in places}
-
-
-class OnHost(NamedTuple):
-    """Domains of the sequences, and loss tokens of the domains, as plain numbers."""
-
-    domains: tuple[int, ...]
-    counts: tuple[float, ...]
+            sizes = [len(own) for own in spread.values()]
+            result |= zip(spread, torch.split(every, sizes), strict=True)
+        return result
 
 
 Sink = Callable[[Tensor, Tensor], None]
@@ -122,7 +125,7 @@ class Pass:
 
     It owns the hooks: they go at the end of a `with`, also after an exception. `weigh` makes the
     loss of the domains' losses, so that what arrives at a layer is known to be
-    share * scale * w_k times the gradient of L_k.
+    share * w_k times the gradient of L_k.
 
     Args:
         batch: whose domains are kept apart.
@@ -135,17 +138,18 @@ class Pass:
     ) -> None:
         self.batch, self.tau = batch, tau
         self.by: Weights = "equal"
+        self.share = 1.0  # of sum_k w_k L_k in what is differentiated
         # Tokens that a sequence has, as far as seen: rows of (batch * tokens, features) need it.
         self.lengths: set[int] = {1}
         self._weights: dict[int, float] | None = None
-        self._share = 1.0
         self._handles: list[Any] = []
         self._unseen: list[tuple[str, Tensor]] = []
         self._masks: list[Tensor] = []
         self._units: dict[nn.Module, nn.Module] = {}
         if model is not None:
             self._units = units_of(model)
-            self._measure_inputs(model)
+            hook = model.register_forward_pre_hook(self._measure_inputs, with_kwargs=True)
+            self._handles.append(hook)
 
     def __enter__(self) -> Pass:
         return self
@@ -171,7 +175,7 @@ class Pass:
         if not self.batch.present:
             raise ValueError("counts: expected loss tokens in at least one domain, found none")
         self._weights, self.by = weigh_domains(self.batch.host.counts, by), by
-        self._share = share * scale
+        self.share = share * scale
         return share * weighted_sum(self._weights, losses)
 
     @property
@@ -194,14 +198,9 @@ class Pass:
         return self._weights
 
     @property
-    def share(self) -> float:
-        """Factor of sum_k w_k L_k in what is differentiated."""
-        return self._share
-
-    @property
     def units(self) -> dict[int, float]:
         """Factors from what arrives to the gradient of each L_k: 1 / (share * w_k)."""
-        return {k: 1.0 / (self._share * weight) for k, weight in self.weights.items()}
+        return {k: 1.0 / (self.share * weight) for k, weight in self.weights.items()}
 
     # What layers see
 
@@ -259,31 +258,26 @@ class Pass:
         else:
             self._handles.append(unit.register_forward_pre_hook(register))
 
-    def _measure_inputs(self, model: nn.Module) -> None:
-        """Lets `lengths` know a model's inputs: ids, masks, embeddings; keeps its masks."""
+    def _measure_inputs(
+        self, module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
+    ) -> None:
+        """Takes lengths and attention masks from a model's inputs."""
+        masks = (named.get("attention_mask"), named.get("decoder_attention_mask"))
+        self._masks = [mask for mask in masks if mask is not None and mask.dim() == 2]
+        for value in (*args, *named.values()):
+            if isinstance(value, Tensor):
+                self._measure(value.shape[:2])
 
-        def measure(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-            masks = (named.get("attention_mask"), named.get("decoder_attention_mask"))
-            self._masks = [mask for mask in masks if mask is not None and mask.dim() == 2]
-            for value in (*args, *named.values()):
-                if isinstance(value, Tensor):
-                    self._measure(value.shape[:2])
-
-        self._handles.append(model.register_forward_pre_hook(measure, with_kwargs=True))
+    def _measure(self, shape: torch.Size) -> None:
+        if len(shape) > 1 and shape[0] == len(self.batch.domains):
+            self.lengths.add(shape[1:].numel())
 
     def mask_of(self, values: Tensor) -> Tensor | None:
         """Which of a layer's (batch, tokens, features) are tokens, by the model's attention mask.
 
         None without one of that shape: all are.
         """
-        for mask in self._masks:
-            if mask.shape == values.shape[:2]:
-                return mask != 0
-        return None
-
-    def _measure(self, shape: torch.Size) -> None:
-        if len(shape) > 1 and shape[0] == len(self.batch.domains):
-            self.lengths.add(shape[1:].numel())
+        return next((m != 0 for m in self._masks if m.shape == values.shape[:2]), None)
 
     # Paths past the hooks
 
@@ -344,9 +338,6 @@ class Pass:
         Args:
             pairs: inputs and output gradients of each use, as `by_sequence` takes them.
             layer: what an error calls it.
-
-        Raises:
-            ValueError: the layer does not keep sequences apart along its first dimension.
         """
         split = [[self.by_sequence(t, layer) for t in pair] for pair in pairs]
         result = []
@@ -376,8 +367,3 @@ class _Tap(torch.autograd.Function):
         (source,) = ctx.saved_tensors
         ctx.sink(source, gradient)
         return gradient, None, None
-
-
-def weighted_sum(weights: dict[int, float], losses: Tensor) -> Tensor:
-    """sum_k w_k L_k over the domains that have a weight; what stands at the others is not read."""
-    return torch.stack([weight * losses[k] for k, weight in weights.items()]).sum()

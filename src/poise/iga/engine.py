@@ -12,9 +12,10 @@ from .adapters import Adapter, find_adapters
 from .direction_space import DirectionSpace
 from .domains import DomainBatch, Pass, Weights
 from .factor_space import FactorSpace
-from .invariant import IGA
 from .method import Aggregator
-from .statistics import LayerStatistics, StatisticsLog
+from .settings import IGA
+from .spaces import Space
+from .statistics import LayerStatistics, RunningMeans
 from .weight_space import WeightSpace
 
 
@@ -35,11 +36,11 @@ class GradientEngine:
     Between `collect` and its end the model carries hooks; outside it is untouched, also after an
     exception, which ends the step: zero the gradients and begin it anew.
 
-    In weight space a micro-batch's mask is made from its own isomer sets, and the masked gradients
-    of micro-batches (and of ranks, under DDP) are averaged. In factor space the domains' gradients
-    are summed over micro-batches and ranks first, and masked once, in `finish`. An aggregator gets
-    these sums too, of all factors at once. In direction space gradients are not taken apart; sums
-    of the layers' inputs by domain are, and say in `finish` what is projected out.
+    Weight space masks each micro-batch's gradients by its own isomer sets, and averages them (and
+    those of ranks, under DDP). Factor space adds up the domains' gradients over micro-batches and
+    ranks first, and masks once, in `finish`; an aggregator gets these sums too, of all factors at
+    once. Direction space takes no gradients apart, but adds up the layers' inputs by domain, which
+    say in `finish` what is projected out.
 
     Parameters that are no LoRA factors keep their plain gradient, that of share * sum_k w_k L_k.
 
@@ -59,7 +60,7 @@ class GradientEngine:
         self._model = model
         self.adapters = find_adapters(model)
         self._trained = _trained(self.adapters)
-        self._space: WeightSpace | FactorSpace | DirectionSpace
+        self._space: Space
         if isinstance(method, IGA) and method.space == "weight":
             self._space = WeightSpace(self.adapters, method, seed)
         elif isinstance(method, IGA) and method.space == "direction":
@@ -100,11 +101,10 @@ class GradientEngine:
             tau: this step's temperature of IGA's mask; None is the method's.
 
         Raises:
-            RuntimeError: at the end: a factor got a gradient though its layer's modules were passed
-                over. In the backward pass, in weight space: a layer gets its gradient in several
-                parts, which cannot be masked as one.
-            RuntimeError: at the beginning: the model's adapters are others than at first.
-            RuntimeError: in the backward pass: of another loss than `backward` or `weigh` makes.
+            RuntimeError: at the beginning: the model's adapters are others than at first. In the
+                backward pass: of another loss than `backward` or `weigh` makes; in weight space,
+                a layer gets its gradient in several parts, which cannot be masked as one. At the
+                end: a factor got a gradient though its layer's modules were passed over.
             ValueError: in the backward pass: a layer mixes sequences in its rows.
         """
         if tau is None:
@@ -187,10 +187,10 @@ class GradientEngine:
 
     def statistics(self) -> dict[str, LayerStatistics]:
         """What was seen in each layer since the last call, means over micro-batches."""
-        return self.unread.pop()
+        return {layer: LayerStatistics(*means) for layer, means in self.unread.take().items()}
 
     @property
-    def unread(self) -> StatisticsLog:
+    def unread(self) -> RunningMeans:
         """What `statistics` will return: a checkpoint between two reads has to keep it."""
         return self._space.statistics
 
@@ -203,7 +203,7 @@ class GradientEngine:
         """Takes `state_dict`'s.
 
         Raises:
-            ValueError: layers or shapes of another model.
+            ValueError: it belongs to another model, space or setting.
         """
         self._space.load_state_dict(state)
 

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from .adapters import Adapter
 from .domains import Pass, Weights, weigh_domains
-from .invariant import IGA
 from .mask import Moments, Scratch, domain_gradients, masked_mean, widest_dtype
 from .method import Aggregator
+from .settings import IGA
 from .shards import add_up, is_shard, local, number_of_ranks, own_rows
-from .statistics import StatisticsLog
+from .spaces import Shape, Space
 
 DECAY = 0.9  # of the running sums, a step
 LEAST = 1e-3  # what a domain's steps weigh in them, below which it is forgotten
 LONGEST = 10.0  # the most by which a masked step is made longer
 
 
-class FactorSpace:
+class FactorSpace(Space):
     """Keeps the domains' gradient sums of every factor until the step is complete.
 
     A domain's gradient is that of its mean loss over all micro-batches and ranks of the step: token
@@ -42,7 +42,7 @@ class FactorSpace:
     """
 
     def __init__(self, adapters: Sequence[Adapter], method: IGA | Aggregator) -> None:
-        self.statistics = StatisticsLog()
+        super().__init__()
         self._method = method
         self._scratch = Scratch()
         self._factors: list[_Factor] = []
@@ -58,9 +58,9 @@ class FactorSpace:
         self._steps: StepMasks | None = None
         if isinstance(method, IGA) and method.applied_to == "update":
             self._steps = StepMasks([factor.module for factor in self._factors], method)
-        self._forget_step()
+        self.reset()
 
-    def _forget_step(self) -> None:
+    def reset(self) -> None:
         self._sums: Tensor | None = None  # (K, P)
         self._counts: list[float] = []  # K loss tokens of the step so far
         self._shares = 0.0
@@ -71,7 +71,6 @@ class FactorSpace:
             factor.is_used = False
 
     def attach(self, watched: Pass) -> None:
-        """Hooks every factor for one forward and backward pass."""
         if not self._factors:  # biases alone are trained
             return
         self._pass = watched
@@ -83,17 +82,17 @@ class FactorSpace:
         """The step's (K, P) sums, zeros at its beginning."""
         if self._sums is None:
             weights = [factor.module.weight for factor in self._factors]
-            wide = any(weight.dtype == torch.float64 for weight in weights)
+            is_wide = any(weight.dtype == torch.float64 for weight in weights)
             self._sums = torch.zeros(
                 (domains, self._factors[-1].columns.stop),
-                dtype=torch.float64 if wide else torch.float32,
+                dtype=torch.float64 if is_wide else torch.float32,
                 device=weights[0].device,
             )
             self._counts = [0.0] * domains
         return self._sums
 
     def detach(self) -> None:
-        """Ends a pass, also an interrupted one, which does not count."""
+        """Ends a pass, which counts if it was not interrupted."""
         if self._pass is not None and self._pass.is_weighed:
             counts = self._pass.batch.host.counts
             self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]
@@ -104,35 +103,6 @@ class FactorSpace:
         for factor in self._factors:
             factor.pairs = []
 
-    def reset(self) -> None:
-        """Forgets the step so far."""
-        self._forget_step()
-
-    def before_step(self) -> None:
-        """Before the optimizer's step."""
-        if self._steps is not None:
-            self._steps.before()
-
-    def after_step(self) -> None:
-        """After it: masks the step."""
-        if self._steps is not None:
-            self._steps.after()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Running sums where steps are masked; else nothing carries over."""
-        return {} if self._steps is None else self._steps.state_dict()
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes `state_dict`'s.
-
-        Raises:
-            ValueError: it is of another space or model.
-        """
-        if self._steps is not None:
-            self._steps.load_state_dict(state)
-        elif state:
-            raise ValueError("state: expected none in factor space, found one of another space")
-
     @torch.no_grad()
     def finish(self, learning_rate: float | None = None) -> None:
         """Combines the step's gradients and puts them into `.grad`."""
@@ -140,7 +110,7 @@ class FactorSpace:
         if ranks > 1 and self._factors:
             self._add_up_over_ranks()
         if self._sums is None or not any(self._counts):
-            self._forget_step()
+            self.reset()
             return
         # What is not used is left without a gradient, as in plain training.
         used = [f for f in self._factors if f.is_used or f.module.weight.grad is not None]
@@ -148,25 +118,24 @@ class FactorSpace:
         gradients = _rows(self._sums, list(weights))
         counts = [self._counts[k] for k in weights]
         gradients /= torch.tensor(counts, dtype=gradients.dtype, device=gradients.device)[:, None]
-        combine = self._mask_each if isinstance(self._method, IGA) else self._aggregate
         if self._steps is not None:
             self._steps.learn(gradients, list(weights), len(self._counts), self._tau)
+        combine = self._mask_each if isinstance(self._method, IGA) else self._aggregate
         results = combine(used, gradients, list(weights.values()))
         for factor, result in zip(used, results, strict=True):
             factor.write(result * (self._shares / ranks))
         self._scratch.release()
-        self._forget_step()
+        self.reset()
 
     def _mask_each(
         self, used: Sequence[_Factor], gradients: Tensor, weights: Sequence[float]
     ) -> Iterator[Tensor]:
         """Each factor's masked mean; one lives until the next."""
         assert isinstance(self._method, IGA)
-        units = [1.0] * len(weights)
+        units, mask = [1.0] * len(weights), self._method.mask
+        tau = self._tau if self._steps is None else 0.0  # or the mask is for later
         for factor in used:
-            mask, tau, own = self._method.mask, self._tau, factor.of(gradients)
-            if self._steps is not None:  # the mask is for later
-                tau = 0.0
+            own = factor.of(gradients)
             masked, seen = masked_mean(own, units, weights, mask, tau, self._scratch)
             self.statistics.add(factor.name, torch.cat([seen, seen.new_ones(1)]))
             yield masked
@@ -205,9 +174,31 @@ class FactorSpace:
         dist.all_reduce(sums)
         *self._counts, self._shares = counts.tolist()
 
+    # What acts on the optimizer's steps
+
+    def before_step(self) -> None:
+        if self._steps is not None:
+            self._steps.before()
+
+    def after_step(self) -> None:
+        if self._steps is not None:
+            self._steps.after()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Running sums where steps are masked; else nothing carries over."""
+        return {} if self._steps is None else self._steps.state_dict()
+
+    def _shapes(self) -> dict[str, Shape]:
+        size = self._factors[-1].columns.stop if self._factors else 0
+        return {} if self._steps is None else {"running": (None, size), "steps": (None,)}
+
+    def _take(self, state: dict[str, Tensor]) -> None:
+        if self._steps is not None and state:
+            self._steps.load(state["running"], state["steps"])
+
 
 class _Factor:
-    """One factor: collects (input, output gradient), and adds gradients by domain to the sums.
+    """One factor: adds what a pass gives it by domain to the sums.
 
     Args:
         name: what it is called.
@@ -297,17 +288,12 @@ class StepMasks:
         weights: list[Any] = [module.weight for module in self._modules]
         return weights
 
-    @torch.no_grad()
-    def learn(self, gradients: Tensor, present: Sequence[int], domains: int, tau: float) -> None:
-        """Takes a step's gradients, which count once the optimizer takes it.
+    def learn(self, gradients: Tensor, present: list[int], domains: int, tau: float) -> None:
+        """Takes a step's (n, P) gradients of n present of K domains.
 
-        Args:
-            gradients: (n, P), of the domains that are present.
-            present: their n numbers.
-            domains: K.
-            tau: the step's temperature.
+        They count once the optimizer takes the step.
         """
-        self._pending, self._tau = (gradients, list(present), domains), tau
+        self._pending, self._tau = (gradients, present, domains), tau
 
     @torch.no_grad()
     def before(self) -> None:
@@ -356,25 +342,9 @@ class StepMasks:
         """The running sums, (K, P), and of how many steps they are, (K,)."""
         if self._running is None:
             return {}
-        return {
-            "running": self._running,
-            "steps": torch.tensor(self._steps, dtype=torch.float64),
-        }
+        steps = torch.tensor(self._steps, dtype=torch.float64)
+        return {"running": self._running, "steps": steps}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes `state_dict`'s.
-
-        Raises:
-            ValueError: of another space, or of other factors.
-        """
-        running, steps = state.get("running"), state.get("steps")
-        size = sum(factor.shape.numel() for factor in self._factors)
-        if set(state) - {"running", "steps"} or (running is not None and running.shape[1] != size):
-            raise ValueError(
-                f"state: expected running sums of {size} elements, found "
-                f"{', '.join(f'{k} {tuple(v.shape)}' for k, v in state.items()) or 'none'}; it "
-                "belongs to another space or model"
-            )
-        if running is not None and steps is not None:
-            self._running = running.to(self._factors[0].device)
-            self._steps = steps.tolist()
+    def load(self, running: Tensor, steps: Tensor) -> None:
+        """Takes `state_dict`'s."""
+        self._running, self._steps = running.to(self._factors[0].device), steps.tolist()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.equivalence.iga_gradients import Batch
 
 BATCH = Batch.of([2, 0, 1, 0], number=3)

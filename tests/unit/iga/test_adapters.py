@@ -22,7 +22,7 @@ from torch import nn
 
 from poise.iga.adapters import LINEAR, UnsupportedAdapter, find_adapters
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.equivalence.iga_models import llama, toy, two_adapters
 from tests.equivalence.iga_toys import Toy
 

@@ -11,7 +11,7 @@ from torch import Tensor, optim
 
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.equivalence.iga_gradients import Batch, engine_step
 from tests.equivalence.iga_models import llama, toy
 from tests.exact import in_float64
@@ -193,7 +193,7 @@ def test_a_state_of_another_model_is_refused() -> None:
     engine.follow(optimizer)
     engine_step(engine, model, BATCHES[:1])
     optimizer.step()
-    with pytest.raises(ValueError, match="another space or model"):
+    with pytest.raises(ValueError, match="another model, space"):
         other.load_state_dict(engine.state_dict())
 
 

@@ -16,7 +16,7 @@ from poise.iga import mask
 from poise.iga.adapters import find_adapters
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.equivalence.iga_gradients import difference, engine_step
 from tests.equivalence.iga_models import llama, toy
 
@@ -147,32 +147,6 @@ def test_statistics_are_of_every_layer_and_read_once(method: IGA) -> None:
         assert -1 <= layer.agreement <= 1
         assert 0 <= layer.rank_energy <= 1 + 1e-12
     assert engine.statistics() == {}
-
-
-def test_a_resumed_engine_goes_on_bit_for_bit() -> None:
-    model = llama(r=2).float()
-    engine = GradientEngine(model, IGA(space="weight", oversampling=2))
-    take_step(engine, model)
-    state = {name: value.clone() for name, value in engine.state_dict().items()}
-    resumed = GradientEngine(model, IGA(space="weight", oversampling=2), seed=7)
-    resumed.load_state_dict(state)
-    for batch in (OTHER, BATCH):
-        pairs = zip(take_step(engine, model, batch), take_step(resumed, model, batch), strict=True)
-        assert all(torch.equal(a, b) for a, b in pairs)
-
-
-def test_a_state_of_another_model_is_refused() -> None:
-    model = toy()
-    engine = GradientEngine(model, IGA(space="weight"))
-    take_step(engine, model)
-    state = engine.state_dict()
-    with pytest.raises(ValueError, match=r"expected shape \(8, 2\) for .*found \(8, 8\)"):
-        GradientEngine(toy(), IGA(space="weight", rank=2, oversampling=0)).load_state_dict(state)
-    with pytest.raises(ValueError, match="expected layers of this model"):
-        GradientEngine(llama(), IGA(space="weight")).load_state_dict(state)
-    with pytest.raises(ValueError, match="expected none in factor space"):
-        GradientEngine(model, IGA(space="factor")).load_state_dict(state)
-    assert GradientEngine(model, IGA(space="factor")).state_dict() == {}
 
 
 # Alone

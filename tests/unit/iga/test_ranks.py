@@ -11,7 +11,7 @@ from torch import optim
 
 from poise.iga.adapters import find_adapters
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.equivalence.iga_gradients import Batch, Gradients, difference, engine_step, named
 from tests.equivalence.iga_models import toy
 from tests.processes import run_ranks
