@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
-from poise.iga.adapters import Adapter, find_adapters
+from poise.iga.adapters import find_adapters
 from poise.iga.direction_space import DECAY, _Sums, domain_directions
 from poise.iga.domains import DomainBatch, Pass
 from poise.iga.engine import GradientEngine
@@ -118,7 +118,8 @@ class Oracle:
 
 
 CASES = [(model, tells) for model in MODELS for tells in (False, True)]
-QUICK = [(model, False) for model in MODELS]
+# T5 takes as long as ten others.
+QUICK = [(model, False) for model in MODELS if model != "t5: encoder and decoder"]
 QUICK += [(model, True) for model in ("llama", "gpt2: transposed layers", "two lengths")]
 
 
@@ -134,7 +135,7 @@ def test_the_space_is_the_formula(model: str, tells_predicting: bool, device: to
             assert difference(found, expected) < 1e-10, place
 
 
-@pytest.mark.parametrize("cuts", [[3], [1, 2, 5], [1, 2, 3, 4, 5]])
+@pytest.mark.parametrize("cuts", [[1, 2, 5], [1, 2, 3, 4, 5]])
 def test_micro_batches_are_one_batch(cuts: list[int]) -> None:
     """By tokens, so that the loss is the same."""
     model = toy()
@@ -186,39 +187,6 @@ def test_padding_is_no_token() -> None:
         torch.testing.assert_close(other[name], running, rtol=1e-12, atol=1e-12)
 
 
-def test_a_state_goes_on_where_it_stopped() -> None:
-    model = llama()
-    one, other = (GradientEngine(model, DIRECTIONS) for _ in range(2))
-    with in_float64():
-        engine_step(one, model, [FIRST])
-        other.load_state_dict({k: v.clone() for k, v in one.state_dict().items()})
-        found, expected = (engine_step(e, model, [SECOND]) for e in (other, one))
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-
-@pytest.mark.parametrize(
-    ("state", "message"),
-    [
-        ({"nowhere": torch.zeros(1, 4, 7)}, "'nowhere': expected no such entry"),
-        ({"base_model.model.inner": torch.zeros(1, 4, 7)}, "expected shape"),
-    ],
-    ids=["another layer", "another width"],
-)
-def test_refuses_the_state_of_another_model(state: dict[str, Tensor], message: str) -> None:
-    engine = GradientEngine(toy(), DIRECTIONS)
-    with pytest.raises(ValueError, match=message):
-        engine.load_state_dict(state)
-
-
-def test_one_domain_is_plain_fine_tuning() -> None:
-    model, batch = toy(), Batch.of([1, 1, 1], 3)
-    engine = GradientEngine(model, DIRECTIONS)
-    plain = GradientEngine(model, IGA(space="factor", tau=0.0))
-    for _ in range(3):
-        found, expected = (engine_step(e, model, [batch]) for e in (engine, plain))
-        assert difference(found, expected) < 1e-12
-
-
 def test_directions_are_orthonormal_and_as_many_as_there_are() -> None:
     generator = torch.Generator().manual_seed(0)
     running = torch.randn(3, 1, 4, 9, generator=generator, dtype=torch.float64)
@@ -226,11 +194,11 @@ def test_directions_are_orthonormal_and_as_many_as_there_are() -> None:
     running[1, 0, 3] = 0.0  # a domain that was never seen
     running[2, 0, 2] = running[2, 0, 1]  # two alike
     basis = domain_directions(running)
-    products = basis.transpose(1, 2) @ basis
+    squares = basis.transpose(1, 2) @ basis
     ranks = [3, 2, 2]
-    for product, rank in zip(products, ranks, strict=True):
+    for found, rank in zip(squares, ranks, strict=True):
         expected = torch.diag((torch.arange(3) < rank).double())
-        torch.testing.assert_close(product, expected, atol=1e-12, rtol=0)
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("smallest", [1.0, 1e-2, 1e-3])
@@ -269,20 +237,18 @@ def test_layers_of_one_input_have_its_sums_and_others_their_own() -> None:
     assert torch.equal(one[0, :, :-1], x.sum(1))
 
 
-def test_predicting_is_told_always_or_never() -> None:
+def test_a_run_is_of_one_kind_of_batches_and_of_one_model() -> None:
     model = toy()
     engine = GradientEngine(model, DIRECTIONS)
     engine_step(engine, model, [FIRST], tells_predicting=True)
     with pytest.raises(ValueError, match="predicting for all of them or for none"):
         engine_step(engine, model, [SECOND])
-
-
-def test_as_many_domains_in_every_batch() -> None:
-    model = toy()
-    engine = GradientEngine(model, DIRECTIONS)
-    engine_step(engine, model, [FIRST])
     with pytest.raises(ValueError, match="as many domains in every batch"):
-        engine_step(engine, model, [Batch.of([1, 0], number=2)])
+        engine_step(engine, model, [Batch.of([1, 0], number=2)], tells_predicting=True)
+    with pytest.raises(ValueError, match="expected no such entry"):
+        engine.load_state_dict({"nowhere": torch.zeros(1, 4, 9)})
+    with pytest.raises(ValueError, match=r"expected shape \(None, None, 9\)"):
+        engine.load_state_dict({"base_model.model.inner": torch.zeros(1, 4, 7)})
 
 
 def test_more_directions_than_inputs_are_all_of_them() -> None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from poise.iga.adapters import Adapter, find_adapters
-from poise.iga.direction_space import DECAY
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
 from poise.iga.settings import IGA
@@ -122,29 +121,3 @@ def test_masks_equal_one_backward_pass_for_each_domain(method: str, bits: int) -
     model = quantised(bits)
     found = engine_step(GradientEngine(model, METHODS[method]), model, BATCHES[:1])
     assert difference(found, expected_of(model, BATCHES[0], METHODS[method])) < 1e-10
-
-
-@pytest.mark.parametrize("bits", BITS)
-def test_directions_equal_their_formula_over_steps(bits: int) -> None:
-    model = quantised(bits)
-    engine = GradientEngine(model, IGA(space="direction"))
-    sums: list[dict[int, Tensor]] = [{} for _ in engine.adapters]
-    for batch in BATCHES:
-        found = engine_step(engine, model, [batch])
-        seen = Seen(model, batch)
-        weights = DomainBatch(batch.domains, batch.counts).weights()
-        gradients = seen.gradients((weights * seen.losses).sum())
-        pairs = []
-        for adapter, gradient, x, known in zip(
-            seen.adapters, gradients, seen.inputs, sums, strict=True
-        ):
-            if known:
-                means = torch.stack([total[:-1] / total[-1] for total in known.values()])
-                apart = means[1:] - means[:1]
-                gradient = gradient - gradient @ torch.linalg.pinv(apart, rtol=1e-12) @ apart
-            pairs.append(to_factors(adapter, gradient))
-            ones = torch.cat([x.detach(), torch.ones_like(x[..., :1])], -1).sum(1)
-            for domain in range(batch.number):
-                of_step = ones[batch.domains == domain].sum(0)
-                known[domain] = DECAY * known[domain] + of_step if domain in known else of_step
-        assert difference(found, named(seen.adapters, pairs)) < 1e-10

@@ -85,15 +85,6 @@ def test_a_masked_step_is_the_formula(kind: str) -> None:
             )
 
 
-def test_the_optimizer_sees_the_plain_gradient() -> None:
-    model = toy()
-    engine = GradientEngine(model, MASK)
-    engine.follow(optim.SGD(trained(model), lr=0.1))
-    found = engine_step(engine, model, BATCHES[:1])
-    plain = engine_step(GradientEngine(model, IGA(space="factor", tau=0.0)), model, BATCHES[:1])
-    assert all(torch.equal(found[name], plain[name]) for name in plain)
-
-
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_a_stays_off_the_directions(kind: str) -> None:
     model = llama()
@@ -155,19 +146,6 @@ def test_it_goes_on_where_it_was_saved(method: IGA) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
 
 
-def test_a_domain_alone_is_not_masked() -> None:
-    model = toy()
-    engine = GradientEngine(model, MASK)
-    optimizer = optim.SGD(trained(model), lr=0.1)
-    engine.follow(optimizer)
-    batch = Batch.of([1, 1, 1, 1, 1, 1], number=3, seed=1)
-    found = engine_step(engine, model, [batch])
-    before = [p.detach().clone() for p in factors(engine)]
-    optimizer.step()
-    for now, old, gradient in zip(factors(engine), before, found.values(), strict=True):
-        torch.testing.assert_close(now.detach(), old - 0.1 * gradient, rtol=1e-12, atol=1e-15)
-
-
 def test_an_engine_that_follows_nobody_says_so() -> None:
     model = toy()
     engine = GradientEngine(model, DIRECTIONS)
@@ -178,11 +156,6 @@ def test_an_engine_that_follows_nobody_says_so() -> None:
         engine.finish()
     with pytest.raises(TypeError, match="no step hooks"):
         engine.follow(object())  # type: ignore[arg-type]
-
-
-def test_weight_space_is_refused() -> None:
-    with pytest.raises(ValueError, match="whole matrices"):
-        IGA(space="weight", applied_to="update")
 
 
 def test_a_state_of_another_model_is_refused() -> None:

@@ -79,16 +79,6 @@ def test_the_mask_is_the_exponential_of_the_scaled_variance(
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
 
-@every_scale
-def test_a_part_of_a_layer_is_masked_as_the_whole_is(scale: Any) -> None:
-    law = ConflictMask(scale)
-    gradients, weights = torch.randn(3, 6, 4), torch.full((3,), 1 / 3)
-    mean, variance = domain_moments(gradients, weights)
-    unit = law.unit(mean.square().mean(), variance.mean())
-    parts = [law(Moments(m, v), 2.0, unit) for m, v in zip(mean, variance, strict=True)]
-    torch.testing.assert_close(torch.stack(parts), law(Moments(mean, variance), 2.0))
-
-
 # What every scale promises
 
 
@@ -116,19 +106,6 @@ def test_the_mask_is_one_on_the_elements_on_which_domains_agree(
     gradients[:, :, 0] = gradients[0, :, 0]
     found = _mask(scale, gradients, weights, tau)
     assert _is_one(found[:, :1], gradients[:, :, :1], scale, tau)
-
-
-@every_scale
-@given(case=domains(), tau=taus, seed=st.integers(0, 2**31))
-@quick
-def test_the_order_of_domains_does_not_matter(
-    scale: Any, case: tuple[Tensor, Tensor], tau: float, seed: int
-) -> None:
-    gradients, weights = case
-    order = torch.randperm(len(weights), generator=torch.Generator().manual_seed(seed))
-    found = _mask(scale, gradients[order], weights[order], tau)
-    expected = _mask(scale, gradients, weights, tau)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("scale", ["layer", "snr"])

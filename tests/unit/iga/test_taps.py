@@ -7,7 +7,6 @@ import weakref
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from poise.iga.domains import DomainBatch, Pass
 
@@ -49,15 +48,6 @@ def test_a_tap_sees_the_input_and_the_gradient_of_the_output() -> None:
     assert torch.equal(found, expected)
 
 
-def test_each_use_of_a_path_is_seen() -> None:
-    layer, x, seen = nn.Linear(4, 4), torch.randn(2, 4), []
-    with _pass() as hooks:
-        hooks.tap(layer, layer, lambda *pair: seen.append(pair))
-        layer(layer(layer(x))).sum().backward()
-    assert len(seen) == 3
-    assert torch.equal(seen[-1][0], x)
-
-
 def test_an_input_by_keyword_is_seen() -> None:
     class Layer(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
@@ -94,55 +84,6 @@ def test_an_end_without_its_beginning_is_passed_over() -> None:
     with _pass() as hooks:
         hooks.tap(model[0], model[1], lambda *pair: pytest.fail("seen"))
         model[1](x[:, :2]).sum().backward()
-
-
-@pytest.mark.parametrize("use_reentrant", [False, True])
-def test_a_recomputed_path_is_seen_once(use_reentrant: bool) -> None:
-    model, x = _path()
-    seen: Seen = []
-    with _pass() as hooks:
-        hooks.tap(model[0], model[1], lambda *pair: seen.append(pair))
-        y = checkpoint(model, x, use_reentrant=use_reentrant)
-        assert isinstance(y, Tensor)
-        (y**2).sum().backward()
-    assert len(seen) == 1
-    torch.testing.assert_close(seen[0][1], 2 * y)
-
-
-def test_nothing_is_watched_without_gradients() -> None:
-    model, x = _path()
-    seen: Seen = []
-    with _pass() as hooks:
-        hooks.tap(model[0], model[1], lambda *pair: seen.append(pair))
-        with torch.no_grad():
-            assert model(x).grad_fn is None
-        model(x).sum().backward()
-    assert len(seen) == 1
-
-
-def test_a_gradient_is_replaced_before_it_is_added() -> None:
-    model, x = _path()
-    weight = model[0].weight
-    weight.grad = torch.ones_like(weight)
-    with _pass() as hooks:
-        hooks.replace_gradient(model[0], lambda gradient: torch.full_like(gradient, 2.0))
-        model(x).sum().backward()
-    assert bool((weight.grad == 3).all())
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_hooks_are_gone_at_the_end(fails: bool) -> None:
-    model, _ = _path()
-    try:
-        with _pass() as hooks:
-            hooks.tap(model[0], model[1], lambda *pair: None)
-            hooks.replace_gradient(model[0], lambda gradient: gradient)
-            assert not _is_bare(model)
-            if fails:
-                raise KeyError
-    except KeyError:
-        pass
-    assert _is_bare(model)
 
 
 def test_a_path_that_was_interrupted_begins_anew() -> None:

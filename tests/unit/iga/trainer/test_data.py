@@ -55,16 +55,6 @@ def test_evaluation_takes_rows_with_and_without_sets_also_by_the_name_train(
     assert set(next(iter(trainer.get_train_dataloader()))["domain"].tolist()) == {0, 1, 2}
 
 
-def test_evaluation_rows_that_are_cut_to_nothing_are_refused(
-    build: Callable[..., IGATrainer], caplog: pytest.LogCaptureFixture
-) -> None:
-    rows = Dataset.from_dict({"prompt": ["p" * 90, "p"], "completion": [" a", " b"]})
-    trainer = build({"max_length": 60}, eval_dataset=rows)
-    assert "eval data: 1 of 2 rows have no completion left within max_length=60" in caplog.text
-    with pytest.raises(ValueError, match="eval data: no row has a completion within max_length=60"):
-        trainer.evaluate(rows.select([0]))
-
-
 def test_conversations_are_trained_and_evaluated_on(build: Callable[..., IGATrainer]) -> None:
     def talk(row: dict[str, Any]) -> dict[str, Any]:
         return {
