@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .adapters import Adapter
-from .domains import Pass
+from .domains import Pair, Pass
 from .mask import accumulation_dtype, widest_dtype
 from .shards import add_up, among_zeros, is_shard, local, number_of_ranks, own_rows
 from .spaces import Shape, Space
@@ -64,8 +65,6 @@ class DirectionSpace(Space):
     def detach(self) -> None:
         if self._sums is not None:
             self._sums.forget()
-        for layer in self._layers:
-            layer.is_seen = False
 
     def reset(self) -> None:
         for layer in self._layers:
@@ -339,7 +338,6 @@ class _Layer:
         self.running: Tensor | None = None
         self.basis: Tensor | None = None  # P (in, directions)
         self.step: _Step | None = None
-        self.is_seen = False
 
     @property
     def down(self) -> Tensor:
@@ -368,24 +366,12 @@ class _Layer:
         return self.step
 
     def attach(self, watched: Pass, sums: _Sums) -> None:
-        self.is_seen = False
-        adapter = self._adapter
-
-        def see(x: Tensor, delta: Tensor) -> None:
-            self.is_seen = True
-            self._add(x, delta, watched, sums)
-
-        def check(gradient: Tensor) -> Tensor:
-            if not self.is_seen:
-                watched.expect_none(gradient, self.name)
-            return gradient
-
-        watched.tap(adapter.source, adapter.up, see)
-        for module in (adapter.down, adapter.up):
-            watched.replace_gradient(module, check)
+        a = self._adapter
+        add = partial(self._add, watched=watched, sums=sums)
+        watched.watch(self.name, a.source, a.up, (a.down, a.up), add)
 
     @torch.no_grad()
-    def _add(self, x: Tensor, delta: Tensor, watched: Pass, sums: _Sums) -> None:
+    def _add(self, pair: Pair, watched: Pass, sums: _Sums) -> None:
         batch = watched.batch
         groups = 1 if batch.predicting is None else 2
         seen = self.running if self.step is None else self.step.inputs
@@ -398,7 +384,7 @@ class _Layer:
         inputs, removed = self.parts(groups, len(batch.host.counts))
         number = len(batch.host.domains)
         x, delta = (
-            watched.by_sequence(t, self.name).reshape(number, -1, t.shape[-1]) for t in (x, delta)
+            watched.by_sequence(t, self.name).reshape(number, -1, t.shape[-1]) for t in pair
         )
         inputs += sums.of(x)
         if self.basis is not None and not self.is_off:

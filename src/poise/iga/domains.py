@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -117,15 +117,15 @@ class DomainBatch:
         return result
 
 
-Sink = Callable[[Tensor, Tensor], None]
+Pair = tuple[Tensor, Tensor]
+Sink = Callable[[Pair], None]
 
 
 class Pass:
     """One forward and one backward pass over a batch, under hooks.
 
-    It owns the hooks: they go at the end of a `with`, also after an exception. `weigh` makes the
-    loss of the domains' losses, so that what arrives at a layer is known to be
-    share * w_k times the gradient of L_k.
+    Hooks go at the end of a `with`, also after an exception. `weigh` makes the loss, so that what
+    arrives at a layer is known to be share * w_k times the gradient of L_k.
 
     Args:
         batch: whose domains are kept apart.
@@ -204,19 +204,45 @@ class Pass:
 
     # What layers see
 
-    def tap(self, first: nn.Module, last: nn.Module, sink: Sink) -> None:
+    def watch(
+        self,
+        layer: str,
+        first: nn.Module,
+        last: nn.Module,
+        modules: Sequence[nn.Module],
+        see: Sink,
+        replace: Callable[[int, Tensor], Tensor] = lambda _, gradient: gradient,
+    ) -> None:
         """Watches a linear path from the input of one module to the output of another.
 
         Args:
+            layer: what an error calls it.
             first: its input is x.
             last: its output y; may be `first` itself.
-            sink: gets (x, dLoss/dy) in the backward pass, once for each use of the path.
+            modules: they hold the path's weights.
+            see: gets (x, dLoss/dy) in the backward pass, once for each use of the path.
+            replace: makes of the number of a weight, and of the sum of its gradient over all uses,
+                what autograd adds to `.grad`.
         """
+        is_seen = False
 
-        def see(x: Tensor, delta: Tensor) -> None:
+        def use(pair: Pair) -> None:
+            nonlocal is_seen
+            is_seen = True
             self.weights  # noqa: B018 (raises)
-            sink(x, delta)
+            see(pair)
 
+        def arrive(part: int, gradient: Tensor) -> Tensor:
+            if is_seen:
+                return replace(part, gradient)
+            self._unseen.append((layer, gradient.any()))
+            return gradient
+
+        self._tap(first, last, use)
+        for part, module in enumerate(modules):
+            self._hook_gradient(module, partial(arrive, part))
+
+    def _tap(self, first: nn.Module, last: nn.Module, sink: Sink) -> None:
         waiting: list[Tensor] = []  # inputs of paths that have begun; they do not nest
 
         def begin(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -229,19 +255,15 @@ class Pass:
             source = waiting.pop()
             if not (torch.is_grad_enabled() and output.requires_grad):
                 return output
-            tapped: Tensor = _Tap.apply(output, source.detach(), see)  # type: ignore[no-untyped-call]
+            tapped: Tensor = _Tap.apply(output, source.detach(), sink)  # type: ignore[no-untyped-call]
             return tapped
 
         self._handles.append(first.register_forward_pre_hook(begin, with_kwargs=True))
         self._handles.append(last.register_forward_hook(end))
 
-    def replace_gradient(self, module: nn.Module, replace: Callable[[Tensor], Tensor]) -> None:
-        """Lets `replace` change the gradient of a module's weight before it is added to `.grad`.
-
-        It is called once in a backward pass, with the sum over all uses of the weight. Where FSDP2
-        shards the weight, a gathered one has that gradient, which the module holds while its unit
-        runs; what `replace` returns is then averaged over ranks.
-        """
+    def _hook_gradient(self, module: nn.Module, replace: Callable[[Tensor], Tensor]) -> None:
+        """Hooks a weight, or under FSDP2 the gathered one, which the module holds while its unit
+        runs, and whose gradient is then averaged over ranks."""
         hooked: list[Tensor] = []
 
         def register(*_: object) -> None:
@@ -250,13 +272,11 @@ class Pass:
                 hooked.append(weight)
                 self._handles.append(weight.register_hook(replace))
 
-        if not module.weight.requires_grad:
-            return
         unit = self._units.get(module)
-        if unit is None:
-            register()
-        else:
+        if unit is not None and module.weight.requires_grad:
             self._handles.append(unit.register_forward_pre_hook(register))
+        elif module.weight.requires_grad:
+            register()
 
     def _measure_inputs(
         self, module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
@@ -279,14 +299,8 @@ class Pass:
         """
         return next((m != 0 for m in self._masks if m.shape == values.shape[:2]), None)
 
-    # Paths past the hooks
-
-    def expect_none(self, gradient: Tensor, layer: str) -> None:
-        """Takes the gradient of a factor of which no path was seen; `check` looks at it."""
-        self._unseen.append((layer, gradient.any()))
-
     def check(self) -> None:
-        """Checks the gradients of factors of which no path was seen in the pass, all at once.
+        """Checks the gradients of weights of which no path was seen in the pass, all at once.
 
         Zeros are let through: some code adds 0 * factor to the loss for factors that it leaves out.
 
@@ -330,9 +344,7 @@ class Pass:
             "target_modules, or set packing and padding_free off"
         )
 
-    def tokens_by_domain(
-        self, pairs: Collection[tuple[Tensor, Tensor]], layer: str
-    ) -> list[tuple[Tensor, Tensor]]:
+    def tokens_by_domain(self, pairs: Collection[Pair], layer: str) -> list[Pair]:
         """Each present domain's inputs (n, in) and output gradients (n, out), over all uses.
 
         Args:
@@ -365,5 +377,5 @@ class _Tap(torch.autograd.Function):
     @torch.autograd.function.once_differentiable  # type: ignore[misc]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (source,) = ctx.saved_tensors
-        ctx.sink(source, gradient)
+        ctx.sink((source, gradient))
         return gradient, None, None

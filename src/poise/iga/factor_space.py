@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .adapters import Adapter
-from .domains import Pass, Weights, weigh_domains
+from .domains import Pair, Pass, Weights, weigh_domains
 from .mask import Moments, Scratch, domain_gradients, masked_mean, widest_dtype
 from .method import Aggregator
 from .settings import IGA
@@ -100,8 +100,6 @@ class FactorSpace(Space):
             self._by, self._tau = self._pass.by, self._pass.tau
         self._pass = None
         self._scratch.release()
-        for factor in self._factors:
-            factor.pairs = []
 
     @torch.no_grad()
     def finish(self, learning_rate: float | None = None) -> None:
@@ -210,7 +208,6 @@ class _Factor:
     def __init__(self, name: str, source: nn.Module, module: nn.Linear, start: int) -> None:
         self.name, self.source, self.module = name, source, module
         self.columns = slice(start, start + module.weight.numel())
-        self.pairs: list[tuple[Tensor, Tensor]] = []
         self.is_used = False
 
     def of(self, matrix: Tensor) -> Tensor:
@@ -218,26 +215,20 @@ class _Factor:
         return matrix[:, self.columns].view(len(matrix), *self.module.weight.shape)
 
     def attach(self, watched: Pass, sums: Tensor, scratch: Scratch) -> None:
-        self.pairs = []
+        pairs: list[Pair] = []
 
-        def replace(gradient: Tensor) -> Tensor:
-            if self.pairs:
+        @torch.no_grad()
+        def add(_: int, gradient: Tensor) -> Tensor:
+            if pairs:
                 self.is_used = True
-                self._add(watched, self.of(sums), scratch)
-            else:
-                watched.expect_none(gradient, self.name)
+                own, counts = self.of(sums), watched.batch.host.counts
+                parts = domain_gradients(watched.tokens_by_domain(pairs, self.name), scratch)
+                for (domain, unit), part in zip(watched.units.items(), parts, strict=True):
+                    own[domain].add_(part, alpha=unit * counts[domain])
+                pairs.clear()
             return gradient  # `finish` writes another
 
-        watched.tap(self.source, self.module, lambda x, delta: self.pairs.append((x, delta)))
-        watched.replace_gradient(self.module, replace)
-
-    @torch.no_grad()
-    def _add(self, watched: Pass, sums: Tensor, scratch: Scratch) -> None:
-        pairs = watched.tokens_by_domain(self.pairs, self.name)
-        self.pairs = []
-        gradients, counts = domain_gradients(pairs, scratch), watched.batch.host.counts
-        for (domain, unit), gradient in zip(watched.units.items(), gradients, strict=True):
-            sums[domain].add_(gradient, alpha=unit * counts[domain])
+        watched.watch(self.name, self.source, self.module, (self.module,), pairs.append, add)
 
     def write(self, gradient: Tensor) -> None:
         """Puts a gradient into the parameter's, or this rank's rows of it."""

@@ -100,7 +100,7 @@ class Objective(Method):
         """The loss to differentiate, ()."""
 
     def finish_step(self, total: Callable[[Tensor], Tensor]) -> None:
-        """After the last micro-batch of an optimizer step, on every rank; `total` sums over ranks."""
+        """Ends an optimizer step, on every rank; `total` sums over ranks."""
 
 
 class Aggregator(Method):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 from zlib import crc32
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .adapters import Adapter, Factors, UnsupportedAdapter
-from .domains import Pass
+from .domains import Pair, Pass
 from .mask import Scratch, domain_gradients, masked_mean
 from .settings import IGA
 from .shards import number_of_ranks
@@ -52,8 +51,6 @@ class WeightSpace(Space):
 
     def detach(self) -> None:
         self._scratch.release()
-        for layer in self._layers:
-            layer.forget()
 
     def reset(self) -> None:
         for layer in self._layers:
@@ -107,7 +104,6 @@ class _Layer:
         self._adapter, self._method = adapter, method
         self._rank = method.rank or adapter.down.weight.shape[0]
         self._seed = seed + crc32(adapter.name.encode())
-        self.forget()
 
     @property
     def start_shape(self) -> tuple[int, int]:
@@ -115,36 +111,30 @@ class _Layer:
         rows, columns = self._adapter.up.weight.shape[0], self._adapter.down.weight.shape[1]
         return columns, min(self._rank + self._method.oversampling, rows, columns)
 
-    def forget(self) -> None:
-        self._pairs: list[tuple[Tensor, Tensor]] = []
-        self._result: Factors | None = None
-
     def attach(self, watched: Pass, scratch: Scratch, statistics: RunningMeans) -> None:
-        self.forget()
+        pairs: list[Pair] = []
+        results: list[Factors] = []
 
         def replace(part: int, gradient: Tensor) -> Tensor:
             # Both factors' hooks run after the last use of the layer has been seen.
-            if self._pairs:
-                if self._result is not None:
+            if pairs:
+                if results:
                     raise RuntimeError(_IN_PARTS.format(self.name))
-                self._result = self._align(watched, scratch, statistics)
-                self._pairs = []
-            if self._result is None:
-                watched.expect_none(gradient, self.name)
-                return gradient
-            return self._result[part].to(gradient)
+                results.append(self._align(pairs, watched, scratch, statistics))
+                pairs.clear()
+            return results[0][part].to(gradient)
 
-        adapter = self._adapter
-        watched.tap(adapter.source, adapter.up, lambda x, delta: self._pairs.append((x, delta)))
-        for part, module in enumerate((adapter.down, adapter.up)):
-            watched.replace_gradient(module, partial(replace, part))
+        a = self._adapter
+        watched.watch(self.name, a.source, a.up, (a.down, a.up), pairs.append, replace)
 
     @torch.no_grad()
-    def _align(self, watched: Pass, scratch: Scratch, statistics: RunningMeans) -> Factors:
+    def _align(
+        self, pairs: list[Pair], watched: Pass, scratch: Scratch, statistics: RunningMeans
+    ) -> Factors:
         """The factors' gradients of a pass."""
         # What arrives at B's output is s * delta.
         units = [unit / self._adapter.scaling for unit in watched.units.values()]
-        gradients = domain_gradients(watched.tokens_by_domain(self._pairs, self.name), scratch)
+        gradients = domain_gradients(watched.tokens_by_domain(pairs, self.name), scratch)
         weights, mask = list(watched.weights.values()), self._method.mask
         masked, seen = masked_mean(gradients, units, weights, mask, watched.tau, scratch)
         projected = self._project(masked) if len(weights) > 1 else masked

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from poise.iga.domains import DomainBatch, Pass
+from poise.iga.domains import DomainBatch, Pair, Pass
 
-Seen = list[tuple[Tensor, Tensor]]
+Seen = list[Pair]
 
 
 def _path() -> tuple[nn.Sequential, Tensor]:
@@ -38,7 +38,7 @@ def test_a_tap_sees_the_input_and_the_gradient_of_the_output() -> None:
     (expected,) = torch.autograd.grad((plain**2).sum(), [x])
     seen: Seen = []
     with _pass() as hooks:
-        hooks.tap(model[0], model[1], lambda *pair: seen.append(pair))
+        hooks.watch("", model[0], model[1], (), seen.append)
         y = model(x)
         (found,) = torch.autograd.grad((y**2).sum(), [x])
     ((source, delta),) = seen
@@ -55,7 +55,7 @@ def test_an_input_by_keyword_is_seen() -> None:
 
     layer, x, seen = Layer(4, 4), torch.randn(2, 4), []
     with _pass() as hooks:
-        hooks.tap(layer, layer, lambda *pair: seen.append(pair))
+        hooks.watch("", layer, layer, (), seen.append)
         layer(x=x).sum().backward()
     assert torch.equal(seen[0][0], x)
 
@@ -72,7 +72,7 @@ def test_lengths_are_those_of_the_models_inputs_and_of_layers() -> None:
 
     model = Model()
     with _pass(2, model) as hooks:
-        hooks.tap(model.layer, model.layer, lambda *pair: None)
+        hooks.watch("", model.layer, model.layer, (), lambda pair: None)
         assert hooks.lengths == {1}
         model(torch.ones(2, 7), mask=torch.ones(3, 8), embeddings=torch.ones(2, 9, 3))
     assert hooks.lengths == {1, 7, 9, 20}
@@ -82,7 +82,7 @@ def test_lengths_are_those_of_the_models_inputs_and_of_layers() -> None:
 def test_an_end_without_its_beginning_is_passed_over() -> None:
     model, x = _path()
     with _pass() as hooks:
-        hooks.tap(model[0], model[1], lambda *pair: pytest.fail("seen"))
+        hooks.watch("", model[0], model[1], (), lambda pair: pytest.fail("seen"))
         model[1](x[:, :2]).sum().backward()
 
 
@@ -90,7 +90,7 @@ def test_a_path_that_was_interrupted_begins_anew() -> None:
     model, x = _path()
     seen: Seen = []
     with _pass() as hooks:
-        hooks.tap(model[0], model[1], lambda *pair: seen.append(pair))
+        hooks.watch("", model[0], model[1], (), seen.append)
         model[0](torch.zeros(1, 4))  # and never the second
         model(x).sum().backward()
     assert torch.equal(seen[0][0], x)
@@ -99,7 +99,7 @@ def test_a_path_that_was_interrupted_begins_anew() -> None:
 def test_inputs_are_freed_with_the_graph() -> None:
     model, _ = _path()
     with _pass() as hooks:
-        hooks.tap(model[0], model[1], lambda *pair: None)
+        hooks.watch("", model[0], model[1], (), lambda pair: None)
         x = torch.randn(5, 4)
         held = weakref.ref(x)
         model(x).sum().backward()
