@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from .adapters import Adapter, find_adapters
 from .direction_space import DirectionSpace
 from .domains import DomainBatch, Pass, Weights
-from .factor_space import FactorSpace
+from .factor_space import FactorSpace, MaskedSteps
 from .method import Aggregator
 from .settings import IGA
 from .spaces import Space
@@ -65,6 +65,8 @@ class GradientEngine:
             self._space = WeightSpace(self.adapters, method, seed)
         elif isinstance(method, IGA) and method.space == "direction":
             self._space = DirectionSpace(self.adapters, method.applied_to == "update")
+        elif isinstance(method, IGA) and method.applied_to == "update":
+            self._space = MaskedSteps(self.adapters, method)
         else:
             self._space = FactorSpace(self.adapters, method)
         self._needs_steps = isinstance(method, IGA) and method.applied_to == "update"

@@ -32,9 +32,6 @@ class FactorSpace(Space):
     The sums of all P elements of all factors are one (K, P) matrix, of which each factor has its
     columns: ranks add it up at once, and an aggregator gets it as it is.
 
-    With IGA's `applied_to="update"` the gradient stays the plain mean, and the mask acts on the
-    optimizer's steps: see `StepMasks`.
-
     Args:
         adapters: LoRA matrices.
         method: IGA's settings, space "factor", which mask each factor by itself; or an aggregator,
@@ -55,9 +52,6 @@ class FactorSpace(Space):
                     start = self._factors[-1].columns.stop if self._factors else 0
                     name = f"{adapter.name}.{part}"
                     self._factors.append(_Factor(name, source, module, start))
-        self._steps: StepMasks | None = None
-        if isinstance(method, IGA) and method.applied_to == "update":
-            self._steps = StepMasks([factor.module for factor in self._factors], method)
         self.reset()
 
     def reset(self) -> None:
@@ -116,8 +110,7 @@ class FactorSpace(Space):
         gradients = _rows(self._sums, list(weights))
         counts = [self._counts[k] for k in weights]
         gradients /= torch.tensor(counts, dtype=gradients.dtype, device=gradients.device)[:, None]
-        if self._steps is not None:
-            self._steps.learn(gradients, list(weights), len(self._counts), self._tau)
+        self._learn(gradients, list(weights))
         combine = self._mask_each if isinstance(self._method, IGA) else self._aggregate
         results = combine(used, gradients, list(weights.values()))
         for factor, result in zip(used, results, strict=True):
@@ -131,10 +124,9 @@ class FactorSpace(Space):
         """Each factor's masked mean; one lives until the next."""
         assert isinstance(self._method, IGA)
         units, mask = [1.0] * len(weights), self._method.mask
-        tau = self._tau if self._steps is None else 0.0  # or the mask is for later
         for factor in used:
             own = factor.of(gradients)
-            masked, seen = masked_mean(own, units, weights, mask, tau, self._scratch)
+            masked, seen = masked_mean(own, units, weights, mask, self._tau, self._scratch)
             self.statistics.add(factor.name, torch.cat([seen, seen.new_ones(1)]))
             yield masked
 
@@ -172,27 +164,8 @@ class FactorSpace(Space):
         dist.all_reduce(sums)
         *self._counts, self._shares = counts.tolist()
 
-    # What acts on the optimizer's steps
-
-    def before_step(self) -> None:
-        if self._steps is not None:
-            self._steps.before()
-
-    def after_step(self) -> None:
-        if self._steps is not None:
-            self._steps.after()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Running sums where steps are masked; else nothing carries over."""
-        return {} if self._steps is None else self._steps.state_dict()
-
-    def _shapes(self) -> dict[str, Shape]:
-        size = self._factors[-1].columns.stop if self._factors else 0
-        return {} if self._steps is None else {"running": (None, size), "steps": (None,)}
-
-    def _take(self, state: dict[str, Tensor]) -> None:
-        if self._steps is not None and state:
-            self._steps.load(state["running"], state["steps"])
+    def _learn(self, gradients: Tensor, present: list[int]) -> None:
+        """Takes the step's (n, P) gradients of the domains that are present."""
 
 
 class _Factor:
@@ -244,7 +217,7 @@ def _rows(matrix: Tensor, rows: list[int]) -> Tensor:
     return matrix if len(rows) == len(matrix) else torch.stack([matrix[row] for row in rows])
 
 
-class StepMasks:
+class MaskedSteps(FactorSpace):
     r"""Turns each factor's step off what the domains disagree on, without making it shorter.
 
     With :math:`e_k` the running mean of domain k's gradient of a factor, V their variance over
@@ -260,36 +233,34 @@ class StepMasks:
     one that is skipped, as for gradients that are not finite, leaves the running means.
 
     Args:
-        modules: their weights are the factors, P elements in all, in the order of the columns of
-            `learn`'s gradients.
-        method: the mask's law.
+        adapters: LoRA matrices.
+        method: IGA's settings, space "factor", applied to the update.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], method: IGA) -> None:
-        self._modules, self._method = modules, method
+    def __init__(self, adapters: Sequence[Adapter], method: IGA) -> None:
+        super().__init__(adapters, method)
+        self._mask = method.mask
         self._running: Tensor | None = None  # (K, P): sums
         self._steps: list[float] = []  # of how many steps they are, K
         self._pending: tuple[Tensor, list[int], int] | None = None
-        self._tau = 0.0
+        self._step_tau = 0.0
         self._before: list[Tensor] = []
 
     @property
-    def _factors(self) -> list[Tensor]:
+    def _weights(self) -> list[Tensor]:
         """As they are now: FSDP2 puts others in their place."""
-        weights: list[Any] = [module.weight for module in self._modules]
+        weights: list[Any] = [factor.module.weight for factor in self._factors]
         return weights
 
-    def learn(self, gradients: Tensor, present: list[int], domains: int, tau: float) -> None:
-        """Takes a step's (n, P) gradients of n present of K domains.
-
-        They count once the optimizer takes the step.
-        """
-        self._pending, self._tau = (gradients, present, domains), tau
+    def _learn(self, gradients: Tensor, present: list[int]) -> None:
+        """They count once the optimizer takes the step; the gradient stays the plain mean."""
+        self._pending = gradients, present, len(self._counts)
+        self._step_tau, self._tau = self._tau, 0.0
 
     @torch.no_grad()
-    def before(self) -> None:
+    def before_step(self) -> None:
         """Adds up the step's gradients, and keeps the factors as they are."""
-        self._before = [local(factor).clone() for factor in self._factors]
+        self._before = [local(weight).clone() for weight in self._weights]
         if self._pending is None:
             return
         gradients, present, domains = self._pending
@@ -305,29 +276,28 @@ class StepMasks:
             self._steps[domain] += 1
 
     @torch.no_grad()
-    def after(self) -> None:
+    def after_step(self) -> None:
         """Masks what the optimizer added to them."""
         before, self._before = self._before, []
         known = [k for k, steps in enumerate(self._steps) if steps > LEAST]
         if self._running is None or len(known) < 2:
             return
         means = torch.stack([self._running[k] / self._steps[k] for k in known])
-        factors, masked, lengths = self._factors, [], []
-        own = torch.split(means, [factor.shape.numel() for factor in factors], 1)
-        for factor, old, gradients in zip(factors, before, own, strict=True):
-            variance, mean = torch.var_mean(gradients, 0, correction=0)
-            mask = self._method.mask(Moments(mean, variance), self._tau)
-            step = (local(factor) - old).to(mask)
-            masked.append(mask.view(factor.shape)[own_rows(factor)] * step)
+        weights, masked, lengths = self._weights, [], []
+        for factor, weight, old in zip(self._factors, weights, before, strict=True):
+            variance, mean = torch.var_mean(factor.of(means), 0, correction=0)
+            mask = self._mask(Moments(mean, variance), self._step_tau)
+            step = (local(weight) - old).to(mask)
+            masked.append(mask[own_rows(weight)] * step)
             lengths.append(torch.stack([step.norm(), masked[-1].norm()]))
-        if any(map(is_shard, factors)):
+        if any(map(is_shard, weights)):
             squares = [length.square() for length in lengths]
             add_up(squares)
             lengths = [square.sqrt() for square in squares]
-        for factor, old, step, (plain, left) in zip(factors, before, masked, lengths, strict=True):
+        for weight, old, step, (plain, left) in zip(weights, before, masked, lengths, strict=True):
             tiny = torch.finfo(step.dtype).tiny
             longer = (plain / left.clamp_min(tiny)).clamp_max(LONGEST)
-            local(factor).copy_(old + longer * step)
+            local(weight).copy_(old + longer * step)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The running sums, (K, P), and of how many steps they are, (K,)."""
@@ -336,6 +306,11 @@ class StepMasks:
         steps = torch.tensor(self._steps, dtype=torch.float64)
         return {"running": self._running, "steps": steps}
 
-    def load(self, running: Tensor, steps: Tensor) -> None:
-        """Takes `state_dict`'s."""
-        self._running, self._steps = running.to(self._factors[0].device), steps.tolist()
+    def _shapes(self) -> dict[str, Shape]:
+        size = sum(weight.shape.numel() for weight in self._weights)
+        return {"running": (None, size), "steps": (None,)}
+
+    def _take(self, state: dict[str, Tensor]) -> None:
+        if state:
+            self._running = state["running"].to(self._weights[0].device)
+            self._steps = state["steps"].tolist()
