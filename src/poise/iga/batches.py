@@ -83,12 +83,8 @@ class IsomerSets(Dataset[list[Row]]):
 class IsomerCollator:
     """Flattens sets into one batch of sequences, and adds `domain`: (batch,) numbers.
 
-    Rows are sorted by domain, so that what the engine takes apart are slices and no copies.
-
-    Single rows, as an evaluation has them, go to TRL's collator as they are.
-
-    Args:
-        collate: TRL's collator of rows.
+    Rows are sorted by domain, so that what the engine takes apart are slices and no copies. Single
+    rows, as an evaluation has them, go to TRL's `collate` as they are.
     """
 
     def __init__(self, collate: Callable[[list[Row]], dict[str, Any]]) -> None:

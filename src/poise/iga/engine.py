@@ -36,11 +36,8 @@ class GradientEngine:
     Between `collect` and its end the model carries hooks; outside it is untouched, also after an
     exception, which ends the step: zero the gradients and begin it anew.
 
-    Weight space masks each micro-batch's gradients by its own isomer sets, and averages them (and
-    those of ranks, under DDP). Factor space adds up the domains' gradients over micro-batches and
-    ranks first, and masks once, in `finish`; an aggregator gets these sums too, of all factors at
-    once. Direction space takes no gradients apart, but adds up the layers' inputs by domain, which
-    say in `finish` what is projected out.
+    What is masked of micro-batches and ranks, and where: see `WeightSpace`, `FactorSpace` (of an
+    aggregator, too) and `DirectionSpace`.
 
     Parameters that are no LoRA factors keep their plain gradient, that of share * sum_k w_k L_k.
 
@@ -148,11 +145,7 @@ class GradientEngine:
 
         Args:
             losses, weights, share: see `backward`.
-            scale: by what the trainer multiplies the loss before it differentiates: a gradient
-                scaler's scale.
-
-        Raises:
-            RuntimeError, ValueError: see `backward`.
+            scale: by what the trainer multiplies the loss before it differentiates.
         """
         if self._pass is None:
             raise RuntimeError(
@@ -202,11 +195,7 @@ class GradientEngine:
         return self._space.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes `state_dict`'s.
-
-        Raises:
-            ValueError: it belongs to another model, space or setting.
-        """
+        """Takes `state_dict`'s; ValueError where it is of another model, space or setting."""
         self._space.load_state_dict(state)
 
 

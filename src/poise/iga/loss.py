@@ -15,13 +15,10 @@ from .method import DomainTokens, Evidence, Objective
 
 
 def describe(labels: Tensor, domains: Tensor, number: int) -> DomainBatch:
-    """What the loss and the engine have to know of a micro-batch.
+    """What the loss and the engine have to know of a micro-batch, whose rows are of K domains.
 
-    Args:
-        labels: (batch, tokens), -100 where there is no loss; a row's first token is never
-            predicted, and each other one at the token before it.
-        domains: (batch,) numbers of the rows' domains.
-        number: K.
+    Labels are (batch, tokens), -100 where there is no loss; a row's first token is never predicted,
+    each other one at the token before it.
     """
     following = labels.roll(-1, 1)
     following[:, -1] = -100

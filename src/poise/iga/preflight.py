@@ -31,11 +31,7 @@ _TEXT = ("prompt", "completion")
 def check_before_loading(
     model: Any, args: IGAConfig, train_dataset: Any, eval_dataset: Any, host: dict[str, Any]
 ) -> tuple[Any, tuple[str, ...]]:
-    """Checks that need no model.
-
-    Args:
-        model, args, train_dataset, eval_dataset: the trainer's.
-        host: its arguments that are handed on to TRL.
+    """Checks that need no model, of the trainer's arguments; `host` are those handed on to TRL.
 
     Returns:
         The model, or what its name stands for; and the domains, in the order of their numbers.

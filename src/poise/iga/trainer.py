@@ -37,10 +37,8 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
     these batches, bit for bit; so is a neutral setting (`iga_space="weight"`, `tau=0`,
     `projection="none"`).
 
-    With several micro-batches or ranks, weight space averages gradients that were masked in each of
-    them; factor space masks once, with the domains' gradients over all of them. Statistics of
-    layers are those of the main process. An aggregator is as factor space; an objective is of each
-    micro-batch and rank by itself, and its gradients are averaged.
+    An objective is of each micro-batch and rank by itself, and its gradients are averaged.
+    Statistics of layers are those of the main process.
 
     Args:
         model: as TRL's: a path, a hub id, or a model, also a PEFT model.

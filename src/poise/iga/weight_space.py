@@ -28,6 +28,9 @@ _IN_PARTS = (
 class WeightSpace(Space):
     """Turns each layer's gradient into IGA's as soon as its backward has run.
 
+    A micro-batch's mask is made from its own isomer sets, and the masked gradients of micro-batches
+    (and of ranks, under DDP) are averaged.
+
     Choice: a micro-batch with one domain is plain fine-tuning, without mask and projection, and by
     the chain rule also where the update is the retraction: there is nothing to compare.
 
