@@ -20,13 +20,13 @@ from poise.iga.settings import IGA
 from tests.equivalence.iga_gradients import (
     Batch,
     Gradients,
-    _untie,
     difference,
     engine_step,
     named,
+    untie,
 )
 from tests.equivalence.iga_models import MODELS, llama, toy
-from tests.equivalence.iga_reference import _layer_of, require_base_gradients
+from tests.equivalence.iga_reference import layer_of, require_base_gradients, to_factors
 from tests.exact import in_float64
 from tests.grids import grid
 
@@ -46,7 +46,7 @@ class Oracle:
             self.twin.gradient_checkpointing_disable()
         self.adapters = find_adapters(self.twin)
         for adapter in self.adapters:
-            _untie(self.twin, adapter)
+            untie(self.twin, adapter)
         require_base_gradients(self.twin, self.adapters)
         self.sums: dict[str, dict[tuple[int, int], tuple[Tensor, float]]] = {}  # by group, domain
 
@@ -59,8 +59,7 @@ class Oracle:
             if differences is not None:
                 projector = torch.linalg.pinv(differences, rtol=1e-12) @ differences
                 gradient = gradient - gradient @ projector
-            a, b = adapter.factors
-            pairs.append((adapter.scaling * b.T @ gradient, adapter.scaling * gradient @ a.T))
+            pairs.append(to_factors(adapter, gradient))
         for name, inputs in uses.items():
             self._learn(name, inputs, batch)
         return named(self.adapters, pairs)
@@ -68,7 +67,7 @@ class Oracle:
     def _pass(self, batch: Batch) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
         """Gradients of the weights, and inputs of the uses of each layer whose output has one."""
         seen: dict[str, list[tuple[Tensor, Tensor]]] = {a.name: [] for a in self.adapters}
-        layers = [_layer_of(self.twin, adapter) for adapter in self.adapters]
+        layers = [layer_of(self.twin, adapter) for adapter in self.adapters]
         handles = []
         for adapter, layer in zip(self.adapters, layers, strict=True):
 

@@ -92,7 +92,7 @@ PARTS = {
     "pgpo": ("signal", "viscosity", "distance", "reward_functions", "step_scale"),
     "iga": (
         *("mask", "domains", "engine", "settings", "method", "statistics", "adapters"),
-        *("direction_space", "factor_space", "weight_space", "shards", "baselines"),
+        *("spaces", "direction_space", "factor_space", "weight_space", "shards", "baselines"),
     ),
     "loss": ("divergence", "tiled", "terms"),
 }

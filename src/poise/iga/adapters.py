@@ -51,6 +51,7 @@ class Adapter:
         down: the linear module that holds A, (r, in).
         up: the linear module that holds B, (out, r).
         scaling: s.
+        trained: whether A and B are.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Adapter:
     down: nn.Linear
     up: nn.Linear
     scaling: float
+    trained: tuple[bool, bool]
 
     @property
     def factors(self) -> Factors:
@@ -151,12 +153,14 @@ def _adapters_of(path: str, layer: Any) -> Iterator[Adapter]:
                 "is trained; set lora_alpha above 0"
             )
         several = len(layer.active_adapters) > 1
+        down, up = layer.lora_A[name], layer.lora_B[name]
         yield Adapter(
             f"{path}.{name}" if several else path,
-            layer if isinstance(layer.lora_dropout[name], nn.Identity) else layer.lora_A[name],
-            layer.lora_A[name],
-            layer.lora_B[name],
+            layer if isinstance(layer.lora_dropout[name], nn.Identity) else down,
+            down,
+            up,
             float(layer.scaling[name]),
+            (down.weight.requires_grad, up.weight.requires_grad),
         )
 
 

@@ -52,7 +52,7 @@ class IsomerSets(Dataset[list[Row]]):
         if isinstance(index, str):
             return self.rows[index]
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+            index = range(len(self))[index]
         if isinstance(index, Sequence):
             return [self[place] for place in index]
         places = self._sets[index]
@@ -61,13 +61,6 @@ class IsomerSets(Dataset[list[Row]]):
             {DOMAIN: domain} | {name: columns[name][i] for name in _TENSORS}
             for i, (domain, _) in enumerate(places)
         ]
-
-    def __getattr__(self, name: str) -> Any:
-        """Says that `rows` has what a `datasets.Dataset` has."""
-        raise AttributeError(
-            f"{name!r}: these are isomer sets, a batch's items, and no datasets.Dataset; their "
-            "tokenised rows are one, under .rows"
-        )
 
     @property
     def column_names(self) -> list[str]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .adapters import Adapter, find_adapters
+from .adapters import find_adapters
 from .direction_space import DirectionSpace
 from .domains import DomainBatch, Pass, Weights
 from .factor_space import FactorSpace, MaskedSteps
@@ -56,7 +56,6 @@ class GradientEngine:
         self.method = method
         self._model = model
         self.adapters = find_adapters(model)
-        self._trained = _trained(self.adapters)
         self._space: Space
         if isinstance(method, IGA) and method.space == "weight":
             self._space = WeightSpace(self.adapters, method, seed)
@@ -156,7 +155,7 @@ class GradientEngine:
 
     def _refuse_other_adapters(self) -> None:
         found = find_adapters(self._model)
-        if found != self.adapters or _trained(found) != self._trained:
+        if found != self.adapters:
             raise RuntimeError(
                 f"expected the {len(self.adapters)} adapters that the engine was made for, found "
                 f"others among {len(found)}: an adapter was added, removed, switched, frozen or "
@@ -197,7 +196,3 @@ class GradientEngine:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes `state_dict`'s; ValueError where it is of another model, space or setting."""
         self._space.load_state_dict(state)
-
-
-def _trained(adapters: list[Adapter]) -> list[bool]:
-    return [parameter.requires_grad for a in adapters for parameter in a.parameters]

@@ -90,7 +90,7 @@ def _require_retractable(adapters: Sequence[Adapter]) -> None:
             "way, so use update 'chain'"
         )
     for adapter in adapters:
-        if not all(parameter.requires_grad for parameter in adapter.parameters):
+        if not all(adapter.trained):
             raise UnsupportedAdapter(
                 f"{adapter.name}: expected both factors to be trained, found one frozen; the "
                 "retraction moves both, so use update 'chain'"

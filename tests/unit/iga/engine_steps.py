@@ -12,11 +12,13 @@ from tests.equivalence.iga_gradients import Batch
 
 BATCH = Batch.of([2, 0, 1, 0], number=3)
 OTHER = Batch.of([1, 2, 0, 0], number=3, seed=1)
-SPACES = {
+MASKS = {
     "weight": IGA(space="weight"),
     "factor": IGA(space="factor"),
     "retraction": IGA(space="weight", update="retraction"),
 }
+SPACES = MASKS | {"direction": IGA()}
+every_mask = pytest.mark.parametrize("method", MASKS.values(), ids=MASKS)
 every_space = pytest.mark.parametrize("method", SPACES.values(), ids=SPACES)
 
 

@@ -19,7 +19,7 @@ from poise.iga.settings import IGA
 from tests.equivalence.iga_gradients import difference, engine_step
 from tests.equivalence.iga_models import llama, toy
 
-from .engine_steps import BATCH, OTHER, every_space, take_step
+from .engine_steps import BATCH, OTHER, every_mask, every_space, take_step
 
 # The model
 
@@ -78,7 +78,7 @@ def test_no_tensor_is_left_of_a_step(method: IGA, is_read: bool) -> None:
     assert counts[1] <= counts[0]
 
 
-@every_space
+@every_mask
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_memory_of_layers_is_kept_on_cpus_and_given_back_elsewhere(
     method: IGA, is_kept: bool, monkeypatch: pytest.MonkeyPatch
@@ -99,7 +99,7 @@ def test_memory_of_layers_is_kept_on_cpus_and_given_back_elsewhere(
 # Settings of a step
 
 
-@every_space
+@every_mask
 def test_the_temperature_may_be_that_of_the_step(method: IGA) -> None:
     model, info = toy(), DomainBatch(BATCH.domains, BATCH.counts)
     means = []
@@ -113,7 +113,7 @@ def test_the_temperature_may_be_that_of_the_step(method: IGA) -> None:
     assert means[1] == 1.0 > means[2] > means[3] > 0
 
 
-@every_space
+@every_mask
 def test_statistics_are_of_every_layer_and_read_once(method: IGA) -> None:
     model = toy()
     engine = GradientEngine(model, method)

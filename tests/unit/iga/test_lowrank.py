@@ -73,14 +73,6 @@ def test_a_projection_has_a_rank_orthonormal_columns_and_a_share_of_the_energy(
             assert _error(left @ right, again) <= 1e-9 * float(matrix.norm())
 
 
-@pytest.mark.parametrize("spectrum", SPECTRA)
-@pytest.mark.parametrize("rank", [1, 4, 40, 50])
-def test_the_exact_projection_is_the_best(spectrum: str, rank: int) -> None:
-    matrix = _with_spectrum(SPECTRA[spectrum])
-    found = _error(matrix, truncated_svd(matrix, rank))
-    assert found == pytest.approx(_best_error(matrix, rank), rel=1e-10, abs=1e-12)
-
-
 # The randomised one
 
 
