@@ -42,8 +42,8 @@ from torch import Tensor, nn
 from iga_step import Step, Workload, to_plain
 from measure import Peak, can_measure_memory, in_own_process, in_turns, peak_beyond
 from poise.iga.adapters import find_adapters
-from poise.iga.invariant import IGA
 from poise.iga.mask import Scratch, masked_mean
+from poise.iga.settings import IGA
 from poise.machine import DTYPES
 
 SIDES = ("plain", "weight", "factor", "torchjd", "torchjd_serial", "opacus")

@@ -41,7 +41,7 @@ from measure import in_own_process, in_turns, ratio
 from poise.iga.adapters import find_adapters
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from poise.machine import DTYPES, pick_dtype
 from poise.models import resolve_model
 from tests.equivalence.iga_reference import reference_gradients, require_base_gradients

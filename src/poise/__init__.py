@@ -15,7 +15,7 @@ from .extras import what_to_install
 if TYPE_CHECKING:
     from .iga.config import IGAConfig
     from .iga.engine import GradientEngine
-    from .iga.invariant import IGA
+    from .iga.settings import IGA
     from .iga.trainer import IGATrainer
     from .loss.tiled import tiled_distillation_loss
     from .pgpo.config import PGPOConfig
@@ -30,7 +30,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "DistanceControl": "pgpo.distance",
     "GradientEngine": "iga.engine",
-    "IGA": "iga.invariant",
+    "IGA": "iga.settings",
     "IGAConfig": "iga.config",
     "IGATrainer": "iga.trainer",
     "PGPOConfig": "pgpo.config",

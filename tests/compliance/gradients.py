@@ -11,8 +11,8 @@ from torch import Tensor
 from poise.iga.adapters import find_adapters
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
 from poise.iga.method import Aggregator, DomainTokens, Evidence, Objective
+from poise.iga.settings import IGA
 from tests.equivalence.iga_gradients import Batch, Gradients, engine_step, named
 
 LATE = 10**6  # a step after every warm-up

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from poise.iga.baselines import make_baseline
-from poise.iga.invariant import IGA
 from poise.iga.method import Aggregator, Objective
+from poise.iga.settings import IGA
 
 Method = IGA | Objective | Aggregator | None  # None is plain fine-tuning
 

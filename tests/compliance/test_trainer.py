@@ -93,5 +93,5 @@ def test_bfloat16_and_activation_checkpointing_learn(
 
 def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path, tiny_model_path: str) -> None:
     _run(tiny_model_path, tmp_path / "run", "erm")
-    with pytest.raises(ValueError, match="expected iga_method 'vrex', found 'erm'"):
+    with pytest.raises(ValueError, match="with iga_method erm, this run has iga_method vrex"):
         _run(tiny_model_path, tmp_path / "run", "vrex", resume=True)

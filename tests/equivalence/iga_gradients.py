@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from poise.iga.adapters import Adapter, find_adapters
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.equivalence.iga_reference import base_weight, reference_gradients, require_base_gradients
 from tests.equivalence.iga_toys import VOCABULARY
 
@@ -111,21 +111,16 @@ def oracle_step(model: nn.Module, batch: Batch, method: IGA, by_tokens: bool = F
     if getattr(twin, "is_gradient_checkpointing", False):
         twin.gradient_checkpointing_disable()
     adapters = find_adapters(twin)
-    is_trained = [[p.requires_grad for p in a.parameters] for a in adapters]
     for adapter in adapters:
-        _untie(twin, adapter)
-        for parameter in adapter.parameters:
-            parameter.requires_grad_(True)
+        untie(twin, adapter)
     require_base_gradients(twin, adapters)
     weights = DomainBatch(batch.domains, batch.counts).weights("tokens" if by_tokens else "equal")
     pairs = reference_gradients(twin, adapters, batch.losses(twin), weights, method)
-    for adapter, trained in zip(adapters, is_trained, strict=True):
-        for parameter, flag in zip(adapter.parameters, trained, strict=True):
-            parameter.requires_grad_(flag)
     return named(adapters, pairs)
 
 
-def _untie(model: nn.Module, adapter: Adapter) -> None:
+def untie(model: nn.Module, adapter: Adapter) -> None:
+    """Gives an adapter's layer a weight that no other layer has."""
     weight = base_weight(model, adapter)
     for module in model.modules():
         is_embedding = isinstance(module, nn.Embedding)

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import (
-    Gemma2Config,
     Gemma2ForCausalLM,
-    GPT2Config,
     GPT2LMHeadModel,
-    LlamaConfig,
     LlamaForCausalLM,
-    OPTConfig,
     OPTForCausalLM,
-    Qwen3Config,
     Qwen3ForCausalLM,
-    T5Config,
     T5ForConditionalGeneration,
 )
 
@@ -50,9 +45,6 @@ SMALL: dict[str, Any] = SPECIAL | {
 }
 
 
-# With adapters
-
-
 def with_lora(model: nn.Module, *targets: str, **settings: Any) -> PeftModel:
     """A PEFT model in float64, both factors of which are random."""
     settings = {"r": 3, "lora_alpha": 5, "init_lora_weights": False} | settings
@@ -67,9 +59,15 @@ def toy(kind: type[Toy] = Toy, **settings: Any) -> PeftModel:
     return with_lora(kind(), "inner", "other", **settings)
 
 
-def llama(*targets: str, config: dict[str, Any] | None = None, **settings: Any) -> PeftModel:
+def _small(
+    kind: Any, *targets: str, config: dict[str, Any] | None = None, **settings: Any
+) -> PeftModel:
     torch.manual_seed(0)
-    return with_lora(LlamaForCausalLM(LlamaConfig(**SMALL | (config or {}))), *targets, **settings)
+    model = kind(kind.config_class(**SMALL | (config or {})))
+    return with_lora(model, *targets, **settings)
+
+
+llama = partial(_small, LlamaForCausalLM)
 
 
 def checkpointed(use_reentrant: bool, **settings: Any) -> PeftModel:
@@ -80,66 +78,32 @@ def checkpointed(use_reentrant: bool, **settings: Any) -> PeftModel:
 
 
 def gpt2() -> PeftModel:
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=VOCABULARY,
-        n_embd=16,
-        n_layer=2,
-        n_head=4,
-        n_positions=32,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        initializer_range=0.3,
-        **SPECIAL,
-    )
-    return with_lora(GPT2LMHeadModel(config), "c_attn", "c_proj", "c_fc", fan_in_fan_out=True)
+    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    config = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32} | dropout
+    targets = ("c_attn", "c_proj", "c_fc")
+    return _small(GPT2LMHeadModel, *targets, config=config, fan_in_fan_out=True)
 
 
 def gemma() -> PeftModel:
-    torch.manual_seed(0)
     caps = {"final_logit_softcapping": 2.0, "attn_logit_softcapping": 3.0, "head_dim": 4}
-    return with_lora(Gemma2ForCausalLM(Gemma2Config(**SMALL | caps)))
+    return _small(Gemma2ForCausalLM, config=caps)
 
 
 def qwen() -> PeftModel:
-    torch.manual_seed(0)
-    return with_lora(Qwen3ForCausalLM(Qwen3Config(**SMALL, head_dim=4)), use_rslora=True)
+    return _small(Qwen3ForCausalLM, config={"head_dim": 4}, use_rslora=True)
 
 
 def opt() -> PeftModel:
-    torch.manual_seed(0)
-    config = OPTConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        ffn_dim=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=32,
-        dropout=0.0,
-        init_std=0.3,
-        word_embed_proj_dim=16,
-        **SPECIAL,
-    )
-    return with_lora(OPTForCausalLM(config), "q_proj", "v_proj", "fc1", "fc2")
+    config = {"ffn_dim": 24, "max_position_embeddings": 32, "dropout": 0.0, "init_std": 0.3}
+    targets = ("q_proj", "v_proj", "fc1", "fc2")
+    return _small(OPTForCausalLM, *targets, config=config | {"word_embed_proj_dim": 16})
 
 
 def t5() -> PeftModel:
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=VOCABULARY,
-        d_model=16,
-        d_kv=4,
-        d_ff=24,
-        num_layers=2,
-        num_heads=4,
-        dropout_rate=0.0,
-        decoder_start_token_id=0,
-        pad_token_id=0,
-        eos_token_id=1,
-    )
-    model = with_lora(T5ForConditionalGeneration(config), "q", "k", "v", "o", "wi", "wo")
-    return model
+    config = {"d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_heads": 4}
+    config |= {"dropout_rate": 0.0, "decoder_start_token_id": 0}
+    targets = ("q", "k", "v", "o", "wi", "wo")
+    return _small(T5ForConditionalGeneration, *targets, config=config)
 
 
 def two_adapters(*active: str, trained: tuple[str, ...] | None = None) -> PeftModel:

@@ -1,4 +1,4 @@
-"""The slow oracle: one backward pass per domain, whole gradients, exact SVD.
+"""IGA's gradients the slow way: one backward pass a domain, moments from sums, exact SVD.
 
 It shares no code with the engine and reads gradients off the frozen weights themselves, so that the
 two can be compared. Without dropout only: a frozen weight sees the input before it.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.iga.adapters import Adapter
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 
 
 def reference_gradients(
@@ -25,39 +25,54 @@ def reference_gradients(
 ) -> list[tuple[Tensor, Tensor]]:
     """IGA's gradients of A and B for every adapter, by K backward passes.
 
-    Choice: with one domain present, plain fine-tuning's, without mask and projection.
-
     Args:
         model: a PEFT model, whose adapted weights require gradients (see `require_base_gradients`).
         adapters: from `find_adapters`.
         losses: (K,) mean losses of the domains, of one forward pass.
         weights: (K,) weights, which add up to 1; 0 for a missing domain.
         method: the settings.
-
-    Returns:
-        (r, in) and (out, r) for every adapter.
     """
-    if method.space == "weight":
-        tensors = [base_weight(model, adapter) for adapter in adapters]
-    else:
-        tensors = [p for adapter in adapters for p in adapter.parameters]
+    layers = [layer_of(model, adapter) for adapter in adapters]
+    tensors = [layer.get_base_layer().weight for layer in layers]
     present = [k for k in range(len(losses)) if float(weights[k]) > 0]
     per_domain = [
         torch.autograd.grad(losses[k], tensors, retain_graph=True, allow_unused=True)
         for k in present
     ]
-    shares = weights[present]
-    masked = []
-    for index, tensor in enumerate(tensors):
-        columns = [g[index] for g in per_domain]
-        columns = [torch.zeros_like(tensor) if g is None else g for g in columns]
+    result = []
+    for adapter, layer, tensor, *own in zip(adapters, layers, tensors, *per_domain, strict=True):
+        gradients = [torch.zeros_like(tensor) if g is None else g for g in own]
         if tensor.dtype != torch.float64:
-            columns = [g.float() for g in columns]  # half precision has no SVD
-        masked.append(_masked(columns, shares, method))
+            gradients = [g.float() for g in gradients]  # half precision has no SVD
+        if layer.fan_in_fan_out:  # GPT-2 keeps (in, out)
+            gradients = [g.T for g in gradients]
+        result.append(combined(adapter, gradients, weights[present], method))
+    return result
+
+
+def combined(
+    adapter: Adapter, gradients: Sequence[Tensor], weights: Tensor, method: IGA
+) -> tuple[Tensor, Tensor]:
+    """IGA's gradients of A and B from those of the matrix, (out, in) of each domain.
+
+    Choice: with one domain present, plain fine-tuning's, without mask and projection.
+    """
     if method.space == "factor":
-        return list(zip(masked[::2], masked[1::2], strict=True))
-    rank = None if method.projection == "none" or len(present) == 1 else method.rank or 0
-    return [_factors(m, adapter, model, rank) for m, adapter in zip(masked, adapters, strict=True)]
+        pairs = [to_factors(adapter, gradient) for gradient in gradients]
+        down, up = (_masked(parts, weights, method) for parts in zip(*pairs, strict=True))
+        return down, up
+    masked = _masked(gradients, weights, method)
+    if method.projection != "none" and len(gradients) > 1:
+        left, values, right = torch.linalg.svd(masked, full_matrices=False)
+        rank = method.rank or adapter.down.weight.shape[0]
+        masked = left[:, :rank] @ torch.diag(values[:rank]) @ right[:rank]
+    return to_factors(adapter, masked)
+
+
+def to_factors(adapter: Adapter, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """By the chain rule."""
+    down, up = (p.detach().to(gradient.dtype) for p in adapter.parameters)
+    return adapter.scaling * up.T @ gradient, adapter.scaling * gradient @ down.T
 
 
 def require_base_gradients(model: nn.Module, adapters: Sequence[Adapter]) -> None:
@@ -68,11 +83,12 @@ def require_base_gradients(model: nn.Module, adapters: Sequence[Adapter]) -> Non
 
 def base_weight(model: nn.Module, adapter: Adapter) -> Tensor:
     """The frozen weight under an adapter, as its module keeps it."""
-    weight: Tensor = _layer_of(model, adapter).get_base_layer().weight
+    weight: Tensor = layer_of(model, adapter).get_base_layer().weight
     return weight
 
 
-def _layer_of(model: nn.Module, adapter: Adapter) -> Any:
+def layer_of(model: nn.Module, adapter: Adapter) -> Any:
+    """The layer that holds an adapter."""
     for module in model.modules():
         if adapter.down in getattr(module, "lora_A", nn.ModuleDict()).values():
             return module
@@ -93,17 +109,3 @@ def _masked(gradients: Sequence[Tensor], weights: Tensor, method: IGA) -> Tensor
         unit = mean**2 + method.eps * (mean**2).mean()
     ratio = torch.where(variance == 0, 0.0, variance / unit)  # 0 / 0: no gradient, no conflict
     return torch.exp(-method.tau * ratio) * mean
-
-
-def _factors(
-    masked: Tensor, adapter: Adapter, model: nn.Module, rank: int | None
-) -> tuple[Tensor, Tensor]:
-    """Projected to a rank (0 is the adapter's own; None leaves it out), by the chain rule."""
-    down, up = (p.detach().to(masked.dtype) for p in adapter.parameters)
-    if _layer_of(model, adapter).fan_in_fan_out:  # GPT-2 keeps (in, out)
-        masked = masked.T
-    if rank is not None:
-        left, values, right = torch.linalg.svd(masked, full_matrices=False)
-        rank = rank or down.shape[0]
-        masked = left[:, :rank] @ torch.diag(values[:rank]) @ right[:rank]
-    return adapter.scaling * up.T @ masked, adapter.scaling * masked @ down.T

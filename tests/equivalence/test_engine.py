@@ -12,7 +12,7 @@ import torch
 from poise.iga.adapters import find_adapters
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.equivalence.iga_gradients import (
     Batch,
     Gradients,
@@ -21,12 +21,7 @@ from tests.equivalence.iga_gradients import (
     named,
     oracle_step,
 )
-from tests.equivalence.iga_models import (
-    MODELS,
-    checkpointed,
-    llama,
-    toy,
-)
+from tests.equivalence.iga_models import MODELS, checkpointed, llama, toy
 from tests.equivalence.iga_toys import SharedCheckpointed, SharedReentrant, Unused
 from tests.exact import in_float64
 from tests.grids import grid
@@ -45,7 +40,7 @@ METHODS = {
 }
 # Domains in no order, one alone, one missing (of four), one with a single sequence.
 MIXED = Batch.of([2, 0, 1, 0, 2, 0], number=4)
-every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+every_mask = pytest.mark.parametrize("space", ["weight", "factor"])
 
 
 def _difference(
@@ -60,8 +55,10 @@ def _difference(
 
 
 CASES = [(model, method) for method in METHODS for model in MODELS]
+# T5 takes as long as ten others.
+MOST = [model for model in MODELS if model != "t5: encoder and decoder"]
 QUICK = [("llama", method) for method in METHODS]
-QUICK += [(model, method) for method in ("weight, snr, exact", "factor, snr") for model in MODELS]
+QUICK += [(model, method) for method in ("weight, snr, exact", "factor, snr") for model in MOST]
 
 
 @pytest.mark.parametrize(("model", "method"), grid(CASES, QUICK))
@@ -69,41 +66,22 @@ def test_the_engine_is_the_reference(model: str, method: str, device: torch.devi
     assert _difference(device, MODELS[model](), METHODS[method], MIXED) < 1e-10
 
 
-@every_method
+@pytest.mark.parametrize(
+    "method", ["weight, snr, exact", "weight, none, no projection", "factor, snr"]
+)
 @pytest.mark.parametrize("by_tokens", [False, True])
 @pytest.mark.parametrize(
     ("domains", "number"),
     [([0, 0, 0], 1), ([1, 0, 1], 2), ([3, 4, 1, 0, 2, 4, 3], 5), ([2, 2, 2], 5), ([5, 1], 7)],
 )
 def test_any_number_of_domains_with_any_weights(
-    domains: list[int], number: int, by_tokens: bool, method: IGA, device: torch.device
+    domains: list[int], number: int, by_tokens: bool, method: str, device: torch.device
 ) -> None:
-    assert _difference(device, toy(), method, Batch.of(domains, number), by_tokens) < 1e-10
+    batch = Batch.of(domains, number)
+    assert _difference(device, toy(), METHODS[method], batch, by_tokens) < 1e-10
 
 
-@pytest.mark.parametrize("by_tokens", [False, True])
-@pytest.mark.parametrize("space", ["weight", "factor"])
-def test_one_domain_and_a_neutral_setting_are_plain_fine_tuning(
-    space: Any, by_tokens: bool, device: torch.device
-) -> None:
-    plain = IGA(space=space, tau=5.0)
-    neutral = IGA(space=space, tau=0.0, projection="none")
-    model = llama().to(device)
-    batches = [batch.to(device) for batch in (Batch.of([1, 1, 1], 3), MIXED)]
-    for method, batch in zip((plain, neutral), batches, strict=True):
-        with in_float64():
-            found = engine_step(GradientEngine(model, method), model, [batch], by_tokens)
-            assert difference(found, _plain_step(model, batch, by_tokens)) < 1e-12
-
-
-@pytest.mark.parametrize("projection", ["randomized", "exact", "none"])
-def test_the_reference_with_one_domain_is_plain_fine_tuning(projection: Any) -> None:
-    model, batch = toy(), Batch.of([1, 1, 1], 3)
-    found = oracle_step(model, batch, IGA(space="weight", projection=projection, rank=1))
-    assert difference(found, _plain_step(model, batch)) < 1e-12
-
-
-@pytest.mark.parametrize("space", ["weight", "factor"])
+@every_mask
 @pytest.mark.parametrize("use_reentrant", [None, False, True])
 def test_dropout_is_that_of_plain_fine_tuning(space: Any, use_reentrant: bool | None) -> None:
     """The engine draws no random number of the model's, and sees inputs after dropout."""
@@ -148,20 +126,19 @@ def test_micro_batches_in_weight_space_are_the_mean_of_their_own_masked_gradient
     assert difference(found, mean) < 1e-10
 
 
-@pytest.mark.parametrize("cuts", [[4], [1, 2, 3, 4, 5, 6, 7], [1, 7], [2, 3]])
+@pytest.mark.parametrize("cuts", [[1, 2, 3, 4, 5, 6, 7], [2, 3]])
 @pytest.mark.parametrize("by_tokens", [False, True])
-@pytest.mark.parametrize("scale", ["snr", "layer", "none"])
 def test_micro_batches_in_factor_space_are_one_batch(
-    scale: Any, by_tokens: bool, cuts: list[int], device: torch.device
+    by_tokens: bool, cuts: list[int], device: torch.device
 ) -> None:
     """With token counts that differ and domains that are missing from most of them."""
-    model, whole, method = toy().to(device), SET.to(device), IGA(space="factor", scale=scale)
+    model, whole, method = toy().to(device), SET.to(device), IGA(space="factor")
     parts = [whole.rows(a, b) for a, b in pairwise([0, *cuts, len(SET.ids)])]
     found = engine_step(GradientEngine(model, method), model, parts, by_tokens)
     assert difference(found, oracle_step(model, whole, method, by_tokens)) < 1e-10
 
 
-@pytest.mark.parametrize("space", ["weight", "factor"])
+@every_mask
 def test_a_share_scales_the_gradient(space: Any) -> None:
     """So that a gradient scaler's factor comes out as it went in."""
     model, method = toy(), IGA(space=space, projection="exact")
@@ -172,45 +149,20 @@ def test_a_share_scales_the_gradient(space: Any) -> None:
     assert difference(scaled, {name: 1024 * g for name, g in once.items()}) < 1e-12
 
 
-# The randomised projection
-
-
-def test_the_randomised_projection_loses_little_more_than_the_exact_one() -> None:
-    """By its bound, sqrt(1 + r / (p - 1)) with r = 2, p = 4, of the lost energy's root."""
-    model = llama()
-    lost, gradients = {}, {}
-    for projection in ("exact", "randomized"):
-        method = IGA(space="weight", projection=projection, rank=2, oversampling=4)
-        engine = GradientEngine(model, method)
-        with in_float64():
-            gradients[projection] = engine_step(engine, model, [MIXED])
-        lost[projection] = [1 - s.rank_energy for s in engine.statistics().values()]
-    pairs = list(zip(lost["randomized"], lost["exact"], strict=True))
-    assert all(exact - 1e-12 <= found <= (1 + 2 / 3) * exact for found, exact in pairs)
-    assert difference(gradients["randomized"], gradients["exact"]) < 0.5
-
-
 def test_warm_starts_bring_the_randomised_projection_to_the_exact_one() -> None:
-    model = llama()
+    model = llama("q_proj", "down_proj", config={"num_hidden_layers": 1})
     engine = GradientEngine(model, IGA(space="weight", rank=2, oversampling=4))
-    with in_float64():
-        steps = [engine_step(engine, model, [MIXED]) for _ in range(40)]
-        expected = oracle_step(model, MIXED, IGA(space="weight", projection="exact", rank=2))
+    steps = [engine_step(engine, model, [MIXED]) for _ in range(40)]
+    expected = oracle_step(model, MIXED, IGA(space="weight", projection="exact", rank=2))
     errors = [difference(step, expected) for step in steps]
     assert errors[-1] < 0.1 * errors[0]
     assert errors[-1] < 1e-3
 
 
-def test_where_the_width_is_the_whole_matrix_the_randomised_projection_is_exact(
-    device: torch.device,
-) -> None:
-    assert _difference(device, toy(), IGA(space="weight", oversampling=8), MIXED) < 1e-10
-
-
 # What cannot be masked as one
 
 
-@pytest.mark.parametrize("space", ["weight", "factor"])
+@every_mask
 def test_a_shared_layer_under_reentrant_checkpointing(space: Any) -> None:
     """Its gradient comes in parts, which factor space adds up, and weight space refuses."""
     model, method = toy(SharedReentrant), IGA(space=space, projection="exact")
@@ -223,7 +175,7 @@ def test_a_shared_layer_under_reentrant_checkpointing(space: Any) -> None:
             engine_step(GradientEngine(model, method), model, [MIXED])
 
 
-@pytest.mark.parametrize("space", ["weight", "factor"])
+@every_mask
 def test_other_parameters_keep_their_plain_gradient(space: Any) -> None:
     model = toy(bias="all", modules_to_save=["head"])
     engine = GradientEngine(model, IGA(space=space))
@@ -237,7 +189,7 @@ def test_other_parameters_keep_their_plain_gradient(space: Any) -> None:
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-@pytest.mark.parametrize("space", ["weight", "factor"])
+@every_mask
 def test_a_layer_that_is_not_used_has_no_gradient(space: Any) -> None:
     """As in plain training, where weight decay leaves it alone."""
     model = toy(Unused)

@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM
 
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.engines import fsdp_settings, use_fsdp, whole_weights
 from tests.exact import ROUNDING, apart, in_float64, same
 from tests.grids import grid

@@ -19,8 +19,8 @@ from poise.iga import mask
 from poise.iga.baselines import make_baseline
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
 from poise.iga.method import Aggregator
+from poise.iga.settings import IGA
 from tests.equivalence.iga_gradients import Batch, engine_step
 from tests.equivalence.iga_models import llama
 from tests.grids import grid

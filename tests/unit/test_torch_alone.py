@@ -37,7 +37,7 @@ from poise.loss.tiled import tiled_distillation_loss
 from poise.pgpo.viscosity import Viscosity
 from poise.iga.engine import GradientEngine
 from poise.iga.baselines import make_baseline
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from poise import StepScale
 
 body, head = torch.nn.Linear(4, 8), torch.nn.Linear(8, 11)

@@ -46,12 +46,12 @@ class Adapter:
 
     Args:
         name: the layer's name, and the adapter's where there are several.
-        source: the module whose input is x: the layer itself, whose input the layers beside it
-            share, or `down` behind a dropout. `down` alone would do, but PEFT hands it a float32
-            copy where the model computes in bfloat16, and that would be kept for the backward.
+        source: the module whose input is x: `down` behind a dropout, else the layer itself, whose
+            input the layers beside it share (PEFT hands `down` a float32 copy of bfloat16).
         down: the linear module that holds A, (r, in).
         up: the linear module that holds B, (out, r).
         scaling: s.
+        trained: whether A and B are.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Adapter:
     down: nn.Linear
     up: nn.Linear
     scaling: float
+    trained: tuple[bool, bool]
 
     @property
     def factors(self) -> Factors:
@@ -76,12 +77,10 @@ class UnsupportedAdapter(ValueError):
 
 
 def find_adapters(model: nn.Module) -> list[Adapter]:
-    """All LoRA matrices that are active and trained, in the model's order.
+    """All LoRA matrices of linear layers that are active and trained, in the model's order.
 
-    Works on LoRA's linear layers, whatever holds the weight (`nn.Linear`, GPT-2's transposed
-    `Conv1D`, a quantised layer: the base weight is never read), with several adapters,
-    rank-stabilised scaling and dropout. Other trained parameters (biases, `modules_to_save`) keep
-    their plain gradient.
+    The base weight is never read, whatever holds it. Other trained parameters (biases,
+    `modules_to_save`) keep their plain gradient.
 
     Raises:
         UnsupportedAdapter: a trained adapter of another kind (DoRA, embeddings, convolutions,
@@ -90,14 +89,27 @@ def find_adapters(model: nn.Module) -> list[Adapter]:
     from peft.tuners.lora import LoraLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    _refuse_compiled(model)
     found: list[Adapter] = []
     for path, layer in model.named_modules():
-        if isinstance(layer, BaseTunerLayer) and not isinstance(layer, LoraLayer):
-            _refuse_if_trained(path, layer)
+        # torch.compile(module), whose class is not imported without need; or module.compile().
+        is_compiled = type(layer).__name__ == "OptimizedModule" or layer._compiled_call_impl
+        if is_compiled and any(isinstance(inner, BaseTunerLayer) for inner in layer.modules()):
+            raise UnsupportedAdapter(
+                f"{path or type(layer).__name__}: expected layers that run as they are, found them "
+                "under torch.compile, which passes over the engine's hooks; leave it uncompiled"
+            )
         if isinstance(layer, LoraLayer):
             # Named as its parameters are: accelerate's activation checkpointing wraps layers.
             found += _adapters_of(path.replace("_checkpoint_wrapped_module.", ""), layer)
+        elif isinstance(layer, BaseTunerLayer) and any(
+            parameter.requires_grad
+            for name in getattr(layer, "adapter_layer_names", ())
+            for parameter in getattr(layer, name).parameters()
+        ):
+            raise UnsupportedAdapter(
+                f"{path}: expected LoRA, found {type(layer).__name__}; IGA is built for LoRA on "
+                "linear layers"
+            )
     devices = {str(parameter.device) for a in found for parameter in a.parameters}
     if len(devices) > 1:
         raise UnsupportedAdapter(
@@ -110,29 +122,6 @@ def find_adapters(model: nn.Module) -> list[Adapter]:
             f"{type(model).__name__}; wrap it by peft.get_peft_model(model, LoraConfig(...))"
         )
     return found
-
-
-def _refuse_compiled(model: nn.Module) -> None:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for path, module in model.named_modules():
-        # torch.compile(module), whose class is not imported without need; or module.compile().
-        is_compiled = type(module).__name__ == "OptimizedModule" or module._compiled_call_impl
-        if is_compiled and any(isinstance(inner, BaseTunerLayer) for inner in module.modules()):
-            raise UnsupportedAdapter(
-                f"{path or type(model).__name__}: expected layers that run as they are, found them "
-                "under torch.compile, which passes over the engine's hooks; leave it uncompiled"
-            )
-
-
-def _refuse_if_trained(path: str, layer: Any) -> None:
-    names = getattr(layer, "adapter_layer_names", ())
-    own = [p for name in names for p in getattr(layer, name).parameters()]
-    if any(parameter.requires_grad for parameter in own):
-        raise UnsupportedAdapter(
-            f"{path}: expected LoRA, found {type(layer).__name__}; IGA is built for LoRA on linear "
-            "layers"
-        )
 
 
 def _adapters_of(path: str, layer: Any) -> Iterator[Adapter]:
@@ -164,12 +153,14 @@ def _adapters_of(path: str, layer: Any) -> Iterator[Adapter]:
                 "is trained; set lora_alpha above 0"
             )
         several = len(layer.active_adapters) > 1
+        down, up = layer.lora_A[name], layer.lora_B[name]
         yield Adapter(
             f"{path}.{name}" if several else path,
-            layer if isinstance(layer.lora_dropout[name], nn.Identity) else layer.lora_A[name],
-            layer.lora_A[name],
-            layer.lora_B[name],
+            layer if isinstance(layer.lora_dropout[name], nn.Identity) else down,
+            down,
+            up,
             float(layer.scaling[name]),
+            (down.weight.requires_grad, up.weight.requires_grad),
         )
 
 

@@ -52,7 +52,7 @@ class IsomerSets(Dataset[list[Row]]):
         if isinstance(index, str):
             return self.rows[index]
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+            index = range(len(self))[index]
         if isinstance(index, Sequence):
             return [self[place] for place in index]
         places = self._sets[index]
@@ -61,13 +61,6 @@ class IsomerSets(Dataset[list[Row]]):
             {DOMAIN: domain} | {name: columns[name][i] for name in _TENSORS}
             for i, (domain, _) in enumerate(places)
         ]
-
-    def __getattr__(self, name: str) -> Any:
-        """What a `datasets.Dataset` has and this has not is said to be had by `rows`."""
-        raise AttributeError(
-            f"{name!r}: these are isomer sets, a batch's items, and no datasets.Dataset; their "
-            "tokenised rows are one, under .rows"
-        )
 
     @property
     def column_names(self) -> list[str]:
@@ -83,12 +76,8 @@ class IsomerSets(Dataset[list[Row]]):
 class IsomerCollator:
     """Flattens sets into one batch of sequences, and adds `domain`: (batch,) numbers.
 
-    Rows are sorted by domain, so that what the engine takes apart are slices and no copies.
-
-    Single rows, as an evaluation has them, go to TRL's collator as they are.
-
-    Args:
-        collate: TRL's collator of rows.
+    Rows are sorted by domain, so that what the engine takes apart are slices and no copies. Single
+    rows, as an evaluation has them, go to TRL's `collate` as they are.
     """
 
     def __init__(self, collate: Callable[[list[Row]], dict[str, Any]]) -> None:
@@ -149,12 +138,7 @@ def with_one_end(tokenizer: Any) -> Any:
 
 
 def tell_lost_rows(before: Any, after: Any, name: str, max_length: int | None) -> None:
-    """Says how many rows the preparation has left out, and what that does to their sets.
-
-    Args:
-        before, after: data sets; both with `isomer_id` and `domain` where they are for training.
-        name: what the user calls them.
-        max_length: TRL's.
+    """Says how many rows of a data set the preparation has left out, and what that does to sets.
 
     Raises:
         ValueError: no row is left.

@@ -12,11 +12,10 @@ from trl import SFTConfig
 from ..machine import settle_precision
 from ..optimizers import refuse_steps_in_backward
 from .baselines import BASELINES, Baseline, make_baseline
-from .domains import WEIGHTS, Weights
-from .invariant import IGA
+from .domains import WEIGHTS
 from .method import Aggregator, require
+from .settings import IGA
 
-TAU_SCHEDULES = ("constant", "linear")
 GRADIENTS = "the gradients that are taken apart by domain"
 # Arguments that describe `IGA`: its field -> ours.
 IGA_FIELDS = {
@@ -43,19 +42,10 @@ def _option(default: Any, text: str) -> Any:
 class IGAConfig(SFTConfig):  # type: ignore[misc]
     """Configuration of [`IGATrainer`]: everything of TRL's `SFTConfig`, and the arguments below.
 
-    What is done with the domains: `iga_method`, `iga_method_options`. "iga" is this trainer's own
-    method; the others are what it is compared with, on the same batches (see
-    [`poise.iga.baselines`]).
-
-    What "iga" takes out, and how (see [`poise.iga.invariant.IGA`] for formulas and choices):
-    `iga_space`, `tau`, `tau_schedule`, `tau_warmup_steps`, `mask_scale`, `mask_eps`, `projection`,
-    `projection_rank`, `projection_oversampling`, `iga_update`, `iga_applied_to`.
-
-    Loss and batches: `domain_weights`, `iga_domains`. `per_device_train_batch_size` counts
+    [`poise.iga.settings.IGA`] has the formulas of `iga_space` to `iga_applied_to`,
+    [`poise.iga.baselines`] those of the other methods. `per_device_train_batch_size` counts
     sequences, as in TRL. It must be a multiple of the number of domains: a set is what the method
     compares, so a batch never holds a part of one. `completion_only_loss` is on by default.
-
-    Checkpoints: `exact_resume`.
 
     The names of 0.1 (`method`, `method_options`, `space`, `update`, `applied_to`, `domains`) are
     accepted for one release, with a FutureWarning.
@@ -198,13 +188,16 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         return is_same
 
     def _check_values(self) -> None:
-        for name, values in (("tau_schedule", TAU_SCHEDULES), ("domain_weights", WEIGHTS)):
+        for name, values in (
+            ("tau_schedule", ("constant", "linear")),
+            ("domain_weights", WEIGHTS),
+            ("exact_resume", (True, False)),
+        ):
             if (found := getattr(self, name)) not in values:
-                raise ValueError(f"{name}: expected one of {', '.join(values)}, found {found!r}")
+                known = ", ".join(map(str, values))
+                raise ValueError(f"{name}: expected one of {known}, found {found!r}")
         least = 1 if self.tau_schedule == "linear" else 0
         require("tau_warmup_steps", self.tau_warmup_steps, low=least, is_whole=True)
-        if not isinstance(self.exact_resume, bool):
-            raise ValueError(f"exact_resume: expected true or false, found {self.exact_resume!r}")
         if self.save_only_model and self.exact_resume:
             raise ValueError(
                 "save_only_model=True leaves out the optimizer, so a run cannot be resumed; set "
@@ -225,27 +218,24 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
                 "iga_method_options: expected a mapping from names to values, or one in JSON, "
                 f"found {options!r}"
             )
+        unused: tuple[str, ...] = ()
         if self.iga_method != "iga":
             self.baseline()  # raises on unknown names and options, and values outside their range
-            self._refuse_set(
-                (*IGA_FIELDS.values(), *_SCHEDULE),
+            unused = (*IGA_FIELDS.values(), *_SCHEDULE)
+            reason = (
                 f"belongs to iga_method 'iga', found {self.iga_method!r}; leave it out (options of "
-                "other methods go into iga_method_options)",
+                "other methods go into iga_method_options)"
             )
-            return
-        if options:
+        elif options:
             raise ValueError(
                 "iga_method_options: expected none for iga_method 'iga', whose settings are "
                 f"arguments (tau, mask_scale, ...), found {options!r}"
             )
-        self.iga()  # raises on values outside their range
-        if self.iga_space == "direction":
-            self._refuse_set(
-                _SCHEDULE, "shapes a mask, found iga_space 'direction', which has none"
-            )
-
-    def _refuse_set(self, names: tuple[str, ...], reason: str) -> None:
-        for name in names:
+        else:
+            self.iga()  # raises on values outside their range
+            if self.iga_space == "direction":
+                unused, reason = _SCHEDULE, "shapes a mask, and iga_space 'direction' has none"
+        for name in unused:
             if not self._is_default(name):
                 raise ValueError(f"{name}={getattr(self, name)!r} {reason}")
 
@@ -253,49 +243,56 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         """Refuses what TRL can do and a batch of isomer sets cannot."""
         if self.needs_engine:
             refuse_steps_in_backward(self.optim, GRADIENTS)
-        for name, (is_set, reason) in {
-            "packing": (
-                self.packing or self.eval_packing,
-                "it joins sequences of several domains in one row; set packing=False",
-            ),
-            "padding_free": (
-                self.padding_free,
-                "it joins sequences of several domains in one row; set padding_free=False",
-            ),
-            "loss_type": (
-                self.loss_type != "nll",
-                "domains are compared by their mean log-loss; set loss_type='nll'",
-            ),
-            "label_smoothing_factor": (
-                self.label_smoothing_factor != 0,
-                "domains are compared by their mean log-loss; set it to 0",
-            ),
-            "use_liger_kernel": (
+        joins = "it joins sequences of several domains in one row; set it to False"
+        compares = "domains are compared by their mean log-loss; leave it out"
+        for name, is_set, reason in (
+            ("packing", self.packing, joins),
+            ("eval_packing", self.eval_packing, joins),
+            ("padding_free", self.padding_free, joins),
+            ("loss_type", self.loss_type != "nll", compares),
+            ("label_smoothing_factor", self.label_smoothing_factor != 0, compares),
+            (
+                "use_liger_kernel",
                 self.use_liger_kernel,
                 "it replaces layers whose gradients are taken apart; set it to False",
             ),
-            "torch_compile": (
+            (
+                "torch_compile",
                 self.torch_compile,
                 "compiled layers pass over the engine's hooks; set it to False",
             ),
-            "auto_find_batch_size": (
+            (
+                "auto_find_batch_size",
                 self.auto_find_batch_size,
                 "a batch is made of whole isomer sets; lower per_device_train_batch_size, and "
                 "raise gradient_accumulation_steps",
             ),
-            "train_sampling_strategy": (
+            (
+                "train_sampling_strategy",
                 self.train_sampling_strategy in ("group_by_length", "batch_rebalance"),
                 "isomer sets have no length; set it to 'random' or 'sequential'",
             ),
-            "dataset_kwargs": (
+            (
+                "dataset_kwargs",
                 (self.dataset_kwargs or {}).get("skip_prepare_dataset"),
                 "isomer sets are made of the rows that are prepared; rows that have input_ids are "
                 "not tokenised again, so leave out skip_prepare_dataset",
             ),
-        }.items():
+        ):
             if is_set:
                 found = getattr(self, name)
                 raise ValueError(f"{name}={found!r} does not work with IGA: {reason}")
+        if self.iga_update == "retraction":
+            self._check_retraction()
+
+    def _check_retraction(self) -> None:
+        """The gradient that makes a retraction is of use to one plain SGD step alone."""
+        for name, needed in (("max_grad_norm", 0.0), ("fp16", False), ("world_size", 1)):
+            if (found := getattr(self, name)) not in (needed, None):
+                raise ValueError(
+                    "iga_update='retraction' works on one rank, in float32 or bfloat16, without "
+                    f"clipping; expected {name}={needed}, found {found}; or set iga_update='chain'"
+                )
 
     def iga(self) -> IGA:
         """Mask and projection that these arguments describe.
@@ -319,11 +316,6 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
             return None
         options: Any = self.iga_method_options
         return make_baseline(self.iga_method, options, domains, self.seed)
-
-    @property
-    def by(self) -> Weights:
-        """`domain_weights`, by its type."""
-        return self.domain_weights  # type: ignore[return-value]
 
     @property
     def needs_engine(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,16 +11,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .adapters import Adapter
-from .domains import Pass
+from .domains import Pair, Pass
 from .mask import accumulation_dtype, widest_dtype
 from .shards import add_up, among_zeros, is_shard, local, number_of_ranks, own_rows
-from .statistics import StatisticsLog
+from .spaces import Shape, Space
 
 DECAY = 0.9  # of the running sums, a step
 LEAST = 1e-3  # tokens that a domain has in them, below which it is forgotten
 
 
-class DirectionSpace:
+class DirectionSpace(Space):
     r"""Projects every gradient off the directions that tell the domains apart.
 
     For a layer with inputs x let :math:`\mu_k` be their running mean over the tokens of domain k,
@@ -52,45 +53,22 @@ class DirectionSpace:
     """
 
     def __init__(self, adapters: Sequence[Adapter], is_kept_off: bool = False) -> None:
-        self.statistics = StatisticsLog()
+        super().__init__()
         self._layers = [_Layer(adapter, is_kept_off) for adapter in adapters]
         self._sums: _Sums | None = None
 
     def attach(self, watched: Pass) -> None:
-        """Hooks every layer for one forward and backward pass."""
         self._sums = _Sums(watched)
         for layer in self._layers:
             layer.attach(watched, self._sums)
 
     def detach(self) -> None:
-        """Ends a pass, also an interrupted one."""
         if self._sums is not None:
             self._sums.forget()
-        for layer in self._layers:
-            layer.is_seen = False
 
     def reset(self) -> None:
-        """Forgets the step so far."""
         for layer in self._layers:
-            layer.forget_step()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Running sums and counts of inputs by layer, (groups of tokens, K, in + 1)."""
-        return {x.name: x.running for x in self._layers if x.running is not None}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes `state_dict`'s.
-
-        Raises:
-            ValueError: layers or shapes of another model.
-        """
-        if unknown := set(state) - {layer.name for layer in self._layers}:
-            raise ValueError(
-                f"running sums: expected layers of this model, found {sorted(unknown)[0]!r}"
-            )
-        for layer in self._layers:
-            layer.load(state.get(layer.name))
-        self._find_directions()
+            layer.step = None
 
     @torch.no_grad()
     def finish(self, learning_rate: float | None = None) -> None:
@@ -98,7 +76,7 @@ class DirectionSpace:
         ranks = number_of_ranks()
         sums = self._sums_of_all_ranks(ranks) if ranks > 1 else []
         seen, read = self._project_down(), self._read()
-        squares = {x: own for s in seen for x, own in zip(s.layers, s.squares, strict=True)}
+        squares = {x: own for layers, rows in seen for x, own in zip(layers, rows, strict=True)}
         for layer in self._used:  # in an order that is the same on all ranks
             if is_shard(layer.down):  # each knows of its rows
                 sums += [known[layer] for known in (squares, read) if layer in known]
@@ -109,13 +87,10 @@ class DirectionSpace:
             layer.learn()
         self._find_directions()
 
-    def before_step(self) -> None:
-        """Nothing is needed of the parameters as they were."""
-
     @torch.no_grad()
     def after_step(self) -> None:
         """Projects A off the directions of the next step."""
-        kept_off = ((x, (local(x.down), x.basis)) for x in self._layers if x.is_kept_off)
+        kept_off = ((x, (local(x.down), x.basis)) for x in self._layers if x.can_be_off)
         for layers, (down, basis) in _stacks(kept_off):
             down = down.to(basis)
             for layer, part in zip(layers, down @ basis @ basis.mT, strict=True):
@@ -123,29 +98,47 @@ class DirectionSpace:
                 own.sub_(part.to(own))
                 layer.is_off = True
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Running sums and counts of inputs by layer, (groups of tokens, K, in + 1)."""
+        return {x.name: x.running for x in self._layers if x.running is not None}
+
+    def _shapes(self) -> dict[str, Shape]:
+        return {layer.name: (None, None, layer.down.shape[1] + 1) for layer in self._layers}
+
+    def _take(self, state: dict[str, Tensor]) -> None:
+        for layer in self._layers:
+            running = state.get(layer.name)
+            layer.running = None if running is None else running.to(layer.down.device)
+            layer.step = layer.basis = None
+            layer.is_off = layer.can_be_off  # as it was saved, after its step
+        self._find_directions()
+
+    # The parts of a step
+
+    @property
+    def _used(self) -> list[_Layer]:
+        return [layer for layer in self._layers if layer.step is not None]
+
     def _find_directions(self) -> None:
         """P of every layer, all layers of one width at once."""
         for layers, (running,) in _stacks((x, (x.running,)) for x in self._layers):
             for layer, basis in zip(layers, domain_directions(running), strict=True):
                 layer.basis = basis
 
-    @property
-    def _used(self) -> list[_Layer]:
-        return [layer for layer in self._layers if layer.step is not None]
-
-    def _project_down(self) -> list[_Seen]:
-        """Takes P out of A's gradients."""
+    def _project_down(self) -> list[tuple[list[_Layer], Tensor]]:
+        """Takes P out of A's gradients. Of n layers of one shape the squared norms (n, 2) of these
+        and of what goes of them, of this rank's rows."""
         seen = []
-        for layers, (gradient, basis) in _stacks((x, (x.down_grad, x.basis)) for x in self._used):
+        for layers, (gradient, basis) in _stacks(
+            (x, (_local_grad(x.down), x.basis)) for x in self._used
+        ):
             gradient = gradient.to(basis)
             part = gradient @ basis
             norms = [torch.linalg.vector_norm(t, dim=(1, 2)) for t in (gradient, part)]
-            width, directions = basis.shape[1:]
-            seen.append(_Seen(layers, 1 - directions / width, torch.stack(norms, 1).square()))
+            seen.append((layers, torch.stack(norms, 1).square()))
             gradient.baddbmm_(part, basis.mT, alpha=-1)
             for layer, new in zip(layers, gradient, strict=True):
-                assert layer.down_grad is not None
-                layer.down_grad.copy_(new)
+                local(layer.down.grad).copy_(new)
         return seen
 
     def _read(self) -> dict[_Layer, Tensor]:
@@ -159,33 +152,33 @@ class DirectionSpace:
 
     def _project_up(self, read: dict[_Layer, Tensor]) -> None:
         """Takes P out of B's gradients."""
-        for layers, (removed, known, _) in _stacks(
-            (x, (x.removed, known, x.up_grad)) for x, known in read.items()
-        ):
+        parts = ((x, (x.removed, known, _local_grad(x.up))) for x, known in read.items())
+        for layers, (removed, known, _) in _stacks(parts):
             for layer, own in zip(layers, removed.mT @ known.mT, strict=True):
-                assert layer.up_grad is not None
-                layer.up_grad.sub_(own.to(layer.up_grad))
+                gradient = local(layer.up.grad)
+                gradient.sub_(own.to(gradient))
 
-    def _log(self, seen: Sequence[_Seen]) -> None:
+    def _log(self, seen: list[tuple[list[_Layer], Tensor]]) -> None:
         """Shares of directions that stay, and of A's gradients that go; no domains are compared."""
         for layer in self._used:
             if layer.basis is None:
                 plain = torch.tensor([1.0, 0.0, 1.0, 1.0], device=layer.down.device)
                 self.statistics.add(layer.name, plain)
-        for layers, stay, squares in seen:
+        for layers, squares in seen:
+            assert layers[0].basis is not None
+            width, directions = layers[0].basis.shape
             power, gone = squares.unbind(1)
             ones = torch.ones_like(power)
             shares = gone / power.clamp_min(torch.finfo(power.dtype).tiny)
-            figures = torch.stack([ones * stay, shares, ones, ones], 1)
+            figures = torch.stack([ones * (1 - directions / width), shares, ones, ones], 1)
             for layer, own in zip(layers, figures, strict=True):
                 self.statistics.add(layer.name, own)
 
     def _sums_of_all_ranks(self, ranks: int) -> list[Tensor]:
         """What a step adds up over ranks; one without a layer's tokens, or without any loss, adds
         zeros."""
-        known = torch.tensor(
-            [layer.size for layer in self._layers], device=self._layers[0].down.device
-        )
+        sizes = [(0, 0) if x.step is None else x.step.inputs.shape[:2] for x in self._layers]
+        known = torch.tensor(sizes, device=self._layers[0].down.device)
         dist.all_reduce(known, dist.ReduceOp.MAX)
         parts: list[Tensor] = []
         for layer, (groups, domains) in zip(self._layers, known.tolist(), strict=True):
@@ -197,12 +190,9 @@ class DirectionSpace:
         return parts
 
 
-def _is_same(x: Tensor, other: Tensor) -> bool:
-    """Whether both are one tensor in memory; false where a device cannot tell."""
-    try:
-        return bool(x.is_set_to(other))
-    except (NotImplementedError, RuntimeError):
-        return False
+def _local_grad(parameter: Tensor) -> Tensor | None:
+    """A parameter's gradient, this rank's rows of it."""
+    return None if parameter.grad is None else local(parameter.grad)
 
 
 def domain_directions(running: Tensor) -> Tensor:
@@ -269,6 +259,14 @@ def _stacks(
         yield [layer for layer, _ in found], [torch.stack(column) for column in columns]
 
 
+def _is_same(x: Tensor, other: Tensor) -> bool:
+    """Whether both are one tensor in memory; false where a device cannot tell."""
+    try:
+        return bool(x.is_set_to(other))
+    except (NotImplementedError, RuntimeError):
+        return False
+
+
 class _Sums:
     """Sums of inputs by domain in one pass.
 
@@ -328,28 +326,18 @@ class _Step(NamedTuple):
     removed: Tensor
 
 
-class _Seen(NamedTuple):
-    """Of n layers of one shape: the share of directions that stay; squared norms (n, 2) of A's
-    gradients and of what goes of them, first of this rank's rows, then of all."""
-
-    layers: list[_Layer]
-    stay: float
-    squares: Tensor
-
-
 class _Layer:
     """One adapter: adds up inputs by domain, and what of B's gradient is to be taken out."""
 
     def __init__(self, adapter: Adapter, is_kept_off: bool) -> None:
         self.name = adapter.name
-        # Of a frozen A the gradient of B alone is projected.
         self._adapter = adapter
-        self._can_be_off = is_kept_off and self.down.requires_grad
+        # Of a frozen A the gradient of B alone is projected.
+        self.can_be_off = is_kept_off and self.down.requires_grad
         self.is_off = False  # whether A is, off the basis as it is
         self.running: Tensor | None = None
         self.basis: Tensor | None = None  # P (in, directions)
-        self.is_seen = False
-        self.forget_step()
+        self.step: _Step | None = None
 
     @property
     def down(self) -> Tensor:
@@ -362,37 +350,11 @@ class _Layer:
         return self._adapter.up.weight
 
     @property
-    def down_grad(self) -> Tensor | None:
-        """A's gradient, this rank's rows of it."""
-        return None if self.down.grad is None else local(self.down.grad)
-
-    @property
-    def up_grad(self) -> Tensor | None:
-        """B's."""
-        return None if self.up.grad is None else local(self.up.grad)
-
-    @property
     def removed(self) -> Tensor | None:
-        """The step's C^T, of these rows of B."""
+        """The step's C^T, of this rank's rows of B."""
         return None if self.step is None else self.step.removed[:, own_rows(self.up)]
 
-    @property
-    def is_kept_off(self) -> bool:
-        """Whether A itself is to be projected."""
-        return self._can_be_off and self.basis is not None
-
-    def forget_step(self) -> None:
-        self.step: _Step | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Groups and domains of the step, 0 where the layer was not used."""
-        if self.step is None:
-            return 0, 0
-        groups, domains, _ = self.step.inputs.shape
-        return groups, domains
-
-    def parts(self, groups: int, domains: int) -> tuple[Tensor, Tensor]:
+    def parts(self, groups: int, domains: int) -> _Step:
         """The step's sums, zeros at its beginning."""
         if self.step is None:
             width, dtype = self.down.shape[1], accumulation_dtype(self.down.dtype)
@@ -404,24 +366,12 @@ class _Layer:
         return self.step
 
     def attach(self, watched: Pass, sums: _Sums) -> None:
-        self.is_seen = False
-        adapter = self._adapter
-
-        def see(x: Tensor, delta: Tensor) -> None:
-            self.is_seen = True
-            self._add(x, delta, watched, sums)
-
-        def check(gradient: Tensor) -> Tensor:
-            if not self.is_seen:
-                watched.expect_none(gradient, self.name)
-            return gradient
-
-        watched.tap(adapter.source, adapter.up, see)
-        for module in (adapter.down, adapter.up):
-            watched.replace_gradient(module, check)
+        a = self._adapter
+        add = partial(self._add, watched=watched, sums=sums)
+        watched.watch(self.name, a.source, a.up, (a.down, a.up), add)
 
     @torch.no_grad()
-    def _add(self, x: Tensor, delta: Tensor, watched: Pass, sums: _Sums) -> None:
+    def _add(self, pair: Pair, watched: Pass, sums: _Sums) -> None:
         batch = watched.batch
         groups = 1 if batch.predicting is None else 2
         seen = self.running if self.step is None else self.step.inputs
@@ -434,7 +384,7 @@ class _Layer:
         inputs, removed = self.parts(groups, len(batch.host.counts))
         number = len(batch.host.domains)
         x, delta = (
-            watched.by_sequence(t, self.name).reshape(number, -1, t.shape[-1]) for t in (x, delta)
+            watched.by_sequence(t, self.name).reshape(number, -1, t.shape[-1]) for t in pair
         )
         inputs += sums.of(x)
         if self.basis is not None and not self.is_off:
@@ -449,22 +399,4 @@ class _Layer:
             running = self.running
             self.running = inputs if running is None else inputs.add(running, alpha=DECAY)
             self.is_off = False  # a step that is not taken leaves A where it is
-        self.forget_step()
-
-    def load(self, running: Tensor | None) -> None:
-        """Takes running sums.
-
-        Raises:
-            ValueError: they are of another width.
-        """
-        width = self.down.shape[1] + 1
-        if running is not None:
-            if running.dim() != 3 or running.shape[2] != width:
-                raise ValueError(
-                    f"running sums: expected shape (groups, K, {width}) for {self.name}, found "
-                    f"{tuple(running.shape)}; they belong to another model or space"
-                )
-            running = running.to(self.down.device)
-        self.running, self.basis = running, None
-        self.is_off = self._can_be_off  # as it was saved, after its step
-        self.forget_step()
+        self.step = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -30,6 +30,18 @@ def weigh_domains(counts: Sequence[float], by: Weights = "equal") -> dict[int, f
         raise ValueError(f"weights: expected one of {', '.join(WEIGHTS)}, found {by!r}")
     total, present = sum(counts), [k for k, count in enumerate(counts) if count > 0]
     return {k: counts[k] / total if by == "tokens" else 1 / len(present) for k in present}
+
+
+def weighted_sum(weights: dict[int, float], losses: Tensor) -> Tensor:
+    """sum_k w_k L_k over the domains that have a weight; what stands at the others is not read."""
+    return torch.stack([weight * losses[k] for k, weight in weights.items()]).sum()
+
+
+class OnHost(NamedTuple):
+    """Domains of the sequences, and loss tokens of the domains, as plain numbers."""
+
+    domains: tuple[int, ...]
+    counts: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -95,34 +107,25 @@ class DomainBatch:
         """(n,) places in the batch of each present domain's sequences; a slice where they are
         neighbours, which spares a copy of what every layer saw."""
         places = {k: [i for i, d in enumerate(self.host.domains) if d == k] for k in self.present}
-        result: dict[int, Tensor | slice] = {
-            k: slice(p[0], p[-1] + 1) for k, p in places.items() if p[-1] - p[0] + 1 == len(p)
-        }
-        if spread := {k: p for k, p in places.items() if k not in result}:
-            flat = [place for p in spread.values() for place in p]
+        result: dict[int, Tensor | slice] = {k: slice(p[0], p[-1] + 1) for k, p in places.items()}
+        spread = {k: p for k, p in places.items() if p[-1] - p[0] + 1 > len(p)}
+        if spread:
+            flat = [place for own in spread.values() for place in own]
             every = torch.tensor(flat, device=self.domains.device)  # one copy for all of them
-            result |= zip(
-                spread, torch.split(every, [len(p) for p in spread.values()]), strict=True
-            )
-        return {k: result[k] for k in places}
+            sizes = [len(own) for own in spread.values()]
+            result |= zip(spread, torch.split(every, sizes), strict=True)
+        return result
 
 
-class OnHost(NamedTuple):
-    """Domains of the sequences, and loss tokens of the domains, as plain numbers."""
-
-    domains: tuple[int, ...]
-    counts: tuple[float, ...]
-
-
-Sink = Callable[[Tensor, Tensor], None]
+Pair = tuple[Tensor, Tensor]
+Sink = Callable[[Pair], None]
 
 
 class Pass:
     """One forward and one backward pass over a batch, under hooks.
 
-    It owns the hooks: they go at the end of a `with`, also after an exception. `weigh` makes the
-    loss of the domains' losses, so that what arrives at a layer is known to be
-    share * scale * w_k times the gradient of L_k.
+    Hooks go at the end of a `with`, also after an exception. `weigh` makes the loss, so that what
+    arrives at a layer is known to be share * w_k times the gradient of L_k.
 
     Args:
         batch: whose domains are kept apart.
@@ -135,17 +138,18 @@ class Pass:
     ) -> None:
         self.batch, self.tau = batch, tau
         self.by: Weights = "equal"
+        self.share = 1.0  # of sum_k w_k L_k in what is differentiated
         # Tokens that a sequence has, as far as seen: rows of (batch * tokens, features) need it.
         self.lengths: set[int] = {1}
         self._weights: dict[int, float] | None = None
-        self._share = 1.0
         self._handles: list[Any] = []
         self._unseen: list[tuple[str, Tensor]] = []
         self._masks: list[Tensor] = []
         self._units: dict[nn.Module, nn.Module] = {}
         if model is not None:
             self._units = units_of(model)
-            self._measure_inputs(model)
+            hook = model.register_forward_pre_hook(self._measure_inputs, with_kwargs=True)
+            self._handles.append(hook)
 
     def __enter__(self) -> Pass:
         return self
@@ -171,7 +175,7 @@ class Pass:
         if not self.batch.present:
             raise ValueError("counts: expected loss tokens in at least one domain, found none")
         self._weights, self.by = weigh_domains(self.batch.host.counts, by), by
-        self._share = share * scale
+        self.share = share * scale
         return share * weighted_sum(self._weights, losses)
 
     @property
@@ -194,30 +198,51 @@ class Pass:
         return self._weights
 
     @property
-    def share(self) -> float:
-        """Factor of sum_k w_k L_k in what is differentiated."""
-        return self._share
-
-    @property
     def units(self) -> dict[int, float]:
         """Factors from what arrives to the gradient of each L_k: 1 / (share * w_k)."""
-        return {k: 1.0 / (self._share * weight) for k, weight in self.weights.items()}
+        return {k: 1.0 / (self.share * weight) for k, weight in self.weights.items()}
 
     # What layers see
 
-    def tap(self, first: nn.Module, last: nn.Module, sink: Sink) -> None:
+    def watch(
+        self,
+        layer: str,
+        first: nn.Module,
+        last: nn.Module,
+        modules: Sequence[nn.Module],
+        see: Sink,
+        replace: Callable[[int, Tensor], Tensor] = lambda _, gradient: gradient,
+    ) -> None:
         """Watches a linear path from the input of one module to the output of another.
 
         Args:
+            layer: what an error calls it.
             first: its input is x.
             last: its output y; may be `first` itself.
-            sink: gets (x, dLoss/dy) in the backward pass, once for each use of the path.
+            modules: they hold the path's weights.
+            see: gets (x, dLoss/dy) in the backward pass, once for each use of the path.
+            replace: makes of the number of a weight, and of the sum of its gradient over all uses,
+                what autograd adds to `.grad`.
         """
+        is_seen = False
 
-        def see(x: Tensor, delta: Tensor) -> None:
+        def use(pair: Pair) -> None:
+            nonlocal is_seen
+            is_seen = True
             self.weights  # noqa: B018 (raises)
-            sink(x, delta)
+            see(pair)
 
+        def arrive(part: int, gradient: Tensor) -> Tensor:
+            if is_seen:
+                return replace(part, gradient)
+            self._unseen.append((layer, gradient.any()))
+            return gradient
+
+        self._tap(first, last, use)
+        for part, module in enumerate(modules):
+            self._hook_gradient(module, partial(arrive, part))
+
+    def _tap(self, first: nn.Module, last: nn.Module, sink: Sink) -> None:
         waiting: list[Tensor] = []  # inputs of paths that have begun; they do not nest
 
         def begin(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -230,19 +255,15 @@ class Pass:
             source = waiting.pop()
             if not (torch.is_grad_enabled() and output.requires_grad):
                 return output
-            tapped: Tensor = _Tap.apply(output, source.detach(), see)  # type: ignore[no-untyped-call]
+            tapped: Tensor = _Tap.apply(output, source.detach(), sink)  # type: ignore[no-untyped-call]
             return tapped
 
         self._handles.append(first.register_forward_pre_hook(begin, with_kwargs=True))
         self._handles.append(last.register_forward_hook(end))
 
-    def replace_gradient(self, module: nn.Module, replace: Callable[[Tensor], Tensor]) -> None:
-        """Lets `replace` change the gradient of a module's weight before it is added to `.grad`.
-
-        It is called once in a backward pass, with the sum over all uses of the weight. Where FSDP2
-        shards the weight, a gathered one has that gradient, which the module holds while its unit
-        runs; what `replace` returns is then averaged over ranks.
-        """
+    def _hook_gradient(self, module: nn.Module, replace: Callable[[Tensor], Tensor]) -> None:
+        """Hooks a weight, or under FSDP2 the gathered one, which the module holds while its unit
+        runs, and whose gradient is then averaged over ranks."""
         hooked: list[Tensor] = []
 
         def register(*_: object) -> None:
@@ -251,48 +272,35 @@ class Pass:
                 hooked.append(weight)
                 self._handles.append(weight.register_hook(replace))
 
-        if not module.weight.requires_grad:
-            return
         unit = self._units.get(module)
-        if unit is None:
-            register()
-        else:
+        if unit is not None and module.weight.requires_grad:
             self._handles.append(unit.register_forward_pre_hook(register))
+        elif module.weight.requires_grad:
+            register()
 
-    def _measure_inputs(self, model: nn.Module) -> None:
-        """Lets `lengths` know a model's inputs: ids, masks, embeddings; keeps its masks."""
+    def _measure_inputs(
+        self, module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
+    ) -> None:
+        """Takes lengths and attention masks from a model's inputs."""
+        masks = (named.get("attention_mask"), named.get("decoder_attention_mask"))
+        self._masks = [mask for mask in masks if mask is not None and mask.dim() == 2]
+        for value in (*args, *named.values()):
+            if isinstance(value, Tensor):
+                self._measure(value.shape[:2])
 
-        def measure(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-            masks = (named.get("attention_mask"), named.get("decoder_attention_mask"))
-            self._masks = [mask for mask in masks if mask is not None and mask.dim() == 2]
-            for value in (*args, *named.values()):
-                if isinstance(value, Tensor):
-                    self._measure(value.shape[:2])
-
-        self._handles.append(model.register_forward_pre_hook(measure, with_kwargs=True))
+    def _measure(self, shape: torch.Size) -> None:
+        if len(shape) > 1 and shape[0] == len(self.batch.domains):
+            self.lengths.add(shape[1:].numel())
 
     def mask_of(self, values: Tensor) -> Tensor | None:
         """Which of a layer's (batch, tokens, features) are tokens, by the model's attention mask.
 
         None without one of that shape: all are.
         """
-        for mask in self._masks:
-            if mask.shape == values.shape[:2]:
-                return mask != 0
-        return None
-
-    def _measure(self, shape: torch.Size) -> None:
-        if len(shape) > 1 and shape[0] == len(self.batch.domains):
-            self.lengths.add(shape[1:].numel())
-
-    # Paths past the hooks
-
-    def expect_none(self, gradient: Tensor, layer: str) -> None:
-        """Takes the gradient of a factor of which no path was seen; `check` looks at it."""
-        self._unseen.append((layer, gradient.any()))
+        return next((m != 0 for m in self._masks if m.shape == values.shape[:2]), None)
 
     def check(self) -> None:
-        """Checks the gradients of factors of which no path was seen in the pass, all at once.
+        """Checks the gradients of weights of which no path was seen in the pass, all at once.
 
         Zeros are let through: some code adds 0 * factor to the loss for factors that it leaves out.
 
@@ -336,17 +344,12 @@ class Pass:
             "target_modules, or set packing and padding_free off"
         )
 
-    def tokens_by_domain(
-        self, pairs: Collection[tuple[Tensor, Tensor]], layer: str
-    ) -> list[tuple[Tensor, Tensor]]:
+    def tokens_by_domain(self, pairs: Collection[Pair], layer: str) -> list[Pair]:
         """Each present domain's inputs (n, in) and output gradients (n, out), over all uses.
 
         Args:
             pairs: inputs and output gradients of each use, as `by_sequence` takes them.
             layer: what an error calls it.
-
-        Raises:
-            ValueError: the layer does not keep sequences apart along its first dimension.
         """
         split = [[self.by_sequence(t, layer) for t in pair] for pair in pairs]
         result = []
@@ -374,10 +377,5 @@ class _Tap(torch.autograd.Function):
     @torch.autograd.function.once_differentiable  # type: ignore[misc]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (source,) = ctx.saved_tensors
-        ctx.sink(source, gradient)
+        ctx.sink((source, gradient))
         return gradient, None, None
-
-
-def weighted_sum(weights: dict[int, float], losses: Tensor) -> Tensor:
-    """sum_k w_k L_k over the domains that have a weight; what stands at the others is not read."""
-    return torch.stack([weight * losses[k] for k, weight in weights.items()]).sum()

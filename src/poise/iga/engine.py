@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .adapters import Adapter, find_adapters
+from .adapters import find_adapters
 from .direction_space import DirectionSpace
 from .domains import DomainBatch, Pass, Weights
-from .factor_space import FactorSpace
-from .invariant import IGA
+from .factor_space import FactorSpace, MaskedSteps
 from .method import Aggregator
-from .statistics import LayerStatistics, StatisticsLog
+from .settings import IGA
+from .spaces import Space
+from .statistics import LayerStatistics, RunningMeans
 from .weight_space import WeightSpace
 
 
@@ -35,11 +36,8 @@ class GradientEngine:
     Between `collect` and its end the model carries hooks; outside it is untouched, also after an
     exception, which ends the step: zero the gradients and begin it anew.
 
-    In weight space a micro-batch's mask is made from its own isomer sets, and the masked gradients
-    of micro-batches (and of ranks, under DDP) are averaged. In factor space the domains' gradients
-    are summed over micro-batches and ranks first, and masked once, in `finish`. An aggregator gets
-    these sums too, of all factors at once. In direction space gradients are not taken apart; sums
-    of the layers' inputs by domain are, and say in `finish` what is projected out.
+    What is masked of micro-batches and ranks, and where: see `WeightSpace`, `FactorSpace` (of an
+    aggregator, too) and `DirectionSpace`.
 
     Parameters that are no LoRA factors keep their plain gradient, that of share * sum_k w_k L_k.
 
@@ -58,12 +56,13 @@ class GradientEngine:
         self.method = method
         self._model = model
         self.adapters = find_adapters(model)
-        self._trained = _trained(self.adapters)
-        self._space: WeightSpace | FactorSpace | DirectionSpace
+        self._space: Space
         if isinstance(method, IGA) and method.space == "weight":
             self._space = WeightSpace(self.adapters, method, seed)
         elif isinstance(method, IGA) and method.space == "direction":
             self._space = DirectionSpace(self.adapters, method.applied_to == "update")
+        elif isinstance(method, IGA) and method.applied_to == "update":
+            self._space = MaskedSteps(self.adapters, method)
         else:
             self._space = FactorSpace(self.adapters, method)
         self._needs_steps = isinstance(method, IGA) and method.applied_to == "update"
@@ -100,11 +99,10 @@ class GradientEngine:
             tau: this step's temperature of IGA's mask; None is the method's.
 
         Raises:
-            RuntimeError: at the end: a factor got a gradient though its layer's modules were passed
-                over. In the backward pass, in weight space: a layer gets its gradient in several
-                parts, which cannot be masked as one.
-            RuntimeError: at the beginning: the model's adapters are others than at first.
-            RuntimeError: in the backward pass: of another loss than `backward` or `weigh` makes.
+            RuntimeError: at the beginning: the model's adapters are others than at first. In the
+                backward pass: of another loss than `backward` or `weigh` makes; in weight space,
+                a layer gets its gradient in several parts, which cannot be masked as one. At the
+                end: a factor got a gradient though its layer's modules were passed over.
             ValueError: in the backward pass: a layer mixes sequences in its rows.
         """
         if tau is None:
@@ -146,11 +144,7 @@ class GradientEngine:
 
         Args:
             losses, weights, share: see `backward`.
-            scale: by what the trainer multiplies the loss before it differentiates: a gradient
-                scaler's scale.
-
-        Raises:
-            RuntimeError, ValueError: see `backward`.
+            scale: by what the trainer multiplies the loss before it differentiates.
         """
         if self._pass is None:
             raise RuntimeError(
@@ -161,7 +155,7 @@ class GradientEngine:
 
     def _refuse_other_adapters(self) -> None:
         found = find_adapters(self._model)
-        if found != self.adapters or _trained(found) != self._trained:
+        if found != self.adapters:
             raise RuntimeError(
                 f"expected the {len(self.adapters)} adapters that the engine was made for, found "
                 f"others among {len(found)}: an adapter was added, removed, switched, frozen or "
@@ -187,10 +181,10 @@ class GradientEngine:
 
     def statistics(self) -> dict[str, LayerStatistics]:
         """What was seen in each layer since the last call, means over micro-batches."""
-        return self.unread.pop()
+        return {layer: LayerStatistics(*means) for layer, means in self.unread.take().items()}
 
     @property
-    def unread(self) -> StatisticsLog:
+    def unread(self) -> RunningMeans:
         """What `statistics` will return: a checkpoint between two reads has to keep it."""
         return self._space.statistics
 
@@ -200,13 +194,5 @@ class GradientEngine:
         return self._space.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes `state_dict`'s.
-
-        Raises:
-            ValueError: layers or shapes of another model.
-        """
+        """Takes `state_dict`'s; ValueError where it is of another model, space or setting."""
         self._space.load_state_dict(state)
-
-
-def _trained(adapters: list[Adapter]) -> list[bool]:
-    return [parameter.requires_grad for a in adapters for parameter in a.parameters]

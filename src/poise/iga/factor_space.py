@@ -10,19 +10,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .adapters import Adapter
-from .domains import Pass, Weights, weigh_domains
-from .invariant import IGA
+from .domains import Pair, Pass, Weights, weigh_domains
 from .mask import Moments, Scratch, domain_gradients, masked_mean, widest_dtype
 from .method import Aggregator
+from .settings import IGA
 from .shards import add_up, is_shard, local, number_of_ranks, own_rows
-from .statistics import StatisticsLog
+from .spaces import Shape, Space
 
 DECAY = 0.9  # of the running sums, a step
 LEAST = 1e-3  # what a domain's steps weigh in them, below which it is forgotten
 LONGEST = 10.0  # the most by which a masked step is made longer
 
 
-class FactorSpace:
+class FactorSpace(Space):
     """Keeps the domains' gradient sums of every factor until the step is complete.
 
     A domain's gradient is that of its mean loss over all micro-batches and ranks of the step: token
@@ -32,9 +32,6 @@ class FactorSpace:
     The sums of all P elements of all factors are one (K, P) matrix, of which each factor has its
     columns: ranks add it up at once, and an aggregator gets it as it is.
 
-    With IGA's `applied_to="update"` the gradient stays the plain mean, and the mask acts on the
-    optimizer's steps: see `StepMasks`.
-
     Args:
         adapters: LoRA matrices.
         method: IGA's settings, space "factor", which mask each factor by itself; or an aggregator,
@@ -42,7 +39,7 @@ class FactorSpace:
     """
 
     def __init__(self, adapters: Sequence[Adapter], method: IGA | Aggregator) -> None:
-        self.statistics = StatisticsLog()
+        super().__init__()
         self._method = method
         self._scratch = Scratch()
         self._factors: list[_Factor] = []
@@ -55,12 +52,9 @@ class FactorSpace:
                     start = self._factors[-1].columns.stop if self._factors else 0
                     name = f"{adapter.name}.{part}"
                     self._factors.append(_Factor(name, source, module, start))
-        self._steps: StepMasks | None = None
-        if isinstance(method, IGA) and method.applied_to == "update":
-            self._steps = StepMasks([factor.module for factor in self._factors], method)
-        self._forget_step()
+        self.reset()
 
-    def _forget_step(self) -> None:
+    def reset(self) -> None:
         self._sums: Tensor | None = None  # (K, P)
         self._counts: list[float] = []  # K loss tokens of the step so far
         self._shares = 0.0
@@ -71,7 +65,6 @@ class FactorSpace:
             factor.is_used = False
 
     def attach(self, watched: Pass) -> None:
-        """Hooks every factor for one forward and backward pass."""
         if not self._factors:  # biases alone are trained
             return
         self._pass = watched
@@ -83,17 +76,17 @@ class FactorSpace:
         """The step's (K, P) sums, zeros at its beginning."""
         if self._sums is None:
             weights = [factor.module.weight for factor in self._factors]
-            wide = any(weight.dtype == torch.float64 for weight in weights)
+            is_wide = any(weight.dtype == torch.float64 for weight in weights)
             self._sums = torch.zeros(
                 (domains, self._factors[-1].columns.stop),
-                dtype=torch.float64 if wide else torch.float32,
+                dtype=torch.float64 if is_wide else torch.float32,
                 device=weights[0].device,
             )
             self._counts = [0.0] * domains
         return self._sums
 
     def detach(self) -> None:
-        """Ends a pass, also an interrupted one, which does not count."""
+        """Ends a pass, which counts if it was not interrupted."""
         if self._pass is not None and self._pass.is_weighed:
             counts = self._pass.batch.host.counts
             self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]
@@ -101,37 +94,6 @@ class FactorSpace:
             self._by, self._tau = self._pass.by, self._pass.tau
         self._pass = None
         self._scratch.release()
-        for factor in self._factors:
-            factor.pairs = []
-
-    def reset(self) -> None:
-        """Forgets the step so far."""
-        self._forget_step()
-
-    def before_step(self) -> None:
-        """Before the optimizer's step."""
-        if self._steps is not None:
-            self._steps.before()
-
-    def after_step(self) -> None:
-        """After it: masks the step."""
-        if self._steps is not None:
-            self._steps.after()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Running sums where steps are masked; else nothing carries over."""
-        return {} if self._steps is None else self._steps.state_dict()
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes `state_dict`'s.
-
-        Raises:
-            ValueError: it is of another space or model.
-        """
-        if self._steps is not None:
-            self._steps.load_state_dict(state)
-        elif state:
-            raise ValueError("state: expected none in factor space, found one of another space")
 
     @torch.no_grad()
     def finish(self, learning_rate: float | None = None) -> None:
@@ -140,7 +102,7 @@ class FactorSpace:
         if ranks > 1 and self._factors:
             self._add_up_over_ranks()
         if self._sums is None or not any(self._counts):
-            self._forget_step()
+            self.reset()
             return
         # What is not used is left without a gradient, as in plain training.
         used = [f for f in self._factors if f.is_used or f.module.weight.grad is not None]
@@ -148,26 +110,23 @@ class FactorSpace:
         gradients = _rows(self._sums, list(weights))
         counts = [self._counts[k] for k in weights]
         gradients /= torch.tensor(counts, dtype=gradients.dtype, device=gradients.device)[:, None]
+        self._learn(gradients, list(weights))
         combine = self._mask_each if isinstance(self._method, IGA) else self._aggregate
-        if self._steps is not None:
-            self._steps.learn(gradients, list(weights), len(self._counts), self._tau)
         results = combine(used, gradients, list(weights.values()))
         for factor, result in zip(used, results, strict=True):
             factor.write(result * (self._shares / ranks))
         self._scratch.release()
-        self._forget_step()
+        self.reset()
 
     def _mask_each(
         self, used: Sequence[_Factor], gradients: Tensor, weights: Sequence[float]
     ) -> Iterator[Tensor]:
         """Each factor's masked mean; one lives until the next."""
         assert isinstance(self._method, IGA)
-        units = [1.0] * len(weights)
+        units, mask = [1.0] * len(weights), self._method.mask
         for factor in used:
-            mask, tau, own = self._method.mask, self._tau, factor.of(gradients)
-            if self._steps is not None:  # the mask is for later
-                tau = 0.0
-            masked, seen = masked_mean(own, units, weights, mask, tau, self._scratch)
+            own = factor.of(gradients)
+            masked, seen = masked_mean(own, units, weights, mask, self._tau, self._scratch)
             self.statistics.add(factor.name, torch.cat([seen, seen.new_ones(1)]))
             yield masked
 
@@ -205,9 +164,12 @@ class FactorSpace:
         dist.all_reduce(sums)
         *self._counts, self._shares = counts.tolist()
 
+    def _learn(self, gradients: Tensor, present: list[int]) -> None:
+        """Takes the step's (n, P) gradients of the domains that are present."""
+
 
 class _Factor:
-    """One factor: collects (input, output gradient), and adds gradients by domain to the sums.
+    """One factor: adds what a pass gives it by domain to the sums.
 
     Args:
         name: what it is called.
@@ -219,7 +181,6 @@ class _Factor:
     def __init__(self, name: str, source: nn.Module, module: nn.Linear, start: int) -> None:
         self.name, self.source, self.module = name, source, module
         self.columns = slice(start, start + module.weight.numel())
-        self.pairs: list[tuple[Tensor, Tensor]] = []
         self.is_used = False
 
     def of(self, matrix: Tensor) -> Tensor:
@@ -227,26 +188,20 @@ class _Factor:
         return matrix[:, self.columns].view(len(matrix), *self.module.weight.shape)
 
     def attach(self, watched: Pass, sums: Tensor, scratch: Scratch) -> None:
-        self.pairs = []
+        pairs: list[Pair] = []
 
-        def replace(gradient: Tensor) -> Tensor:
-            if self.pairs:
+        @torch.no_grad()
+        def add(_: int, gradient: Tensor) -> Tensor:
+            if pairs:
                 self.is_used = True
-                self._add(watched, self.of(sums), scratch)
-            else:
-                watched.expect_none(gradient, self.name)
+                own, counts = self.of(sums), watched.batch.host.counts
+                parts = domain_gradients(watched.tokens_by_domain(pairs, self.name), scratch)
+                for (domain, unit), part in zip(watched.units.items(), parts, strict=True):
+                    own[domain].add_(part, alpha=unit * counts[domain])
+                pairs.clear()
             return gradient  # `finish` writes another
 
-        watched.tap(self.source, self.module, lambda x, delta: self.pairs.append((x, delta)))
-        watched.replace_gradient(self.module, replace)
-
-    @torch.no_grad()
-    def _add(self, watched: Pass, sums: Tensor, scratch: Scratch) -> None:
-        pairs = watched.tokens_by_domain(self.pairs, self.name)
-        self.pairs = []
-        gradients, counts = domain_gradients(pairs, scratch), watched.batch.host.counts
-        for (domain, unit), gradient in zip(watched.units.items(), gradients, strict=True):
-            sums[domain].add_(gradient, alpha=unit * counts[domain])
+        watched.watch(self.name, self.source, self.module, (self.module,), pairs.append, add)
 
     def write(self, gradient: Tensor) -> None:
         """Puts a gradient into the parameter's, or this rank's rows of it."""
@@ -262,7 +217,7 @@ def _rows(matrix: Tensor, rows: list[int]) -> Tensor:
     return matrix if len(rows) == len(matrix) else torch.stack([matrix[row] for row in rows])
 
 
-class StepMasks:
+class MaskedSteps(FactorSpace):
     r"""Turns each factor's step off what the domains disagree on, without making it shorter.
 
     With :math:`e_k` the running mean of domain k's gradient of a factor, V their variance over
@@ -278,41 +233,34 @@ class StepMasks:
     one that is skipped, as for gradients that are not finite, leaves the running means.
 
     Args:
-        modules: their weights are the factors, P elements in all, in the order of the columns of
-            `learn`'s gradients.
-        method: the mask's law.
+        adapters: LoRA matrices.
+        method: IGA's settings, space "factor", applied to the update.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], method: IGA) -> None:
-        self._modules, self._method = modules, method
+    def __init__(self, adapters: Sequence[Adapter], method: IGA) -> None:
+        super().__init__(adapters, method)
+        self._mask = method.mask
         self._running: Tensor | None = None  # (K, P): sums
         self._steps: list[float] = []  # of how many steps they are, K
         self._pending: tuple[Tensor, list[int], int] | None = None
-        self._tau = 0.0
+        self._step_tau = 0.0
         self._before: list[Tensor] = []
 
     @property
-    def _factors(self) -> list[Tensor]:
+    def _weights(self) -> list[Tensor]:
         """As they are now: FSDP2 puts others in their place."""
-        weights: list[Any] = [module.weight for module in self._modules]
+        weights: list[Any] = [factor.module.weight for factor in self._factors]
         return weights
 
-    @torch.no_grad()
-    def learn(self, gradients: Tensor, present: Sequence[int], domains: int, tau: float) -> None:
-        """Takes a step's gradients, which count once the optimizer takes it.
-
-        Args:
-            gradients: (n, P), of the domains that are present.
-            present: their n numbers.
-            domains: K.
-            tau: the step's temperature.
-        """
-        self._pending, self._tau = (gradients, list(present), domains), tau
+    def _learn(self, gradients: Tensor, present: list[int]) -> None:
+        """They count once the optimizer takes the step; the gradient stays the plain mean."""
+        self._pending = gradients, present, len(self._counts)
+        self._step_tau, self._tau = self._tau, 0.0
 
     @torch.no_grad()
-    def before(self) -> None:
+    def before_step(self) -> None:
         """Adds up the step's gradients, and keeps the factors as they are."""
-        self._before = [local(factor).clone() for factor in self._factors]
+        self._before = [local(weight).clone() for weight in self._weights]
         if self._pending is None:
             return
         gradients, present, domains = self._pending
@@ -328,53 +276,41 @@ class StepMasks:
             self._steps[domain] += 1
 
     @torch.no_grad()
-    def after(self) -> None:
+    def after_step(self) -> None:
         """Masks what the optimizer added to them."""
         before, self._before = self._before, []
         known = [k for k, steps in enumerate(self._steps) if steps > LEAST]
         if self._running is None or len(known) < 2:
             return
         means = torch.stack([self._running[k] / self._steps[k] for k in known])
-        factors, masked, lengths = self._factors, [], []
-        own = torch.split(means, [factor.shape.numel() for factor in factors], 1)
-        for factor, old, gradients in zip(factors, before, own, strict=True):
-            variance, mean = torch.var_mean(gradients, 0, correction=0)
-            mask = self._method.mask(Moments(mean, variance), self._tau)
-            step = (local(factor) - old).to(mask)
-            masked.append(mask.view(factor.shape)[own_rows(factor)] * step)
+        weights, masked, lengths = self._weights, [], []
+        for factor, weight, old in zip(self._factors, weights, before, strict=True):
+            variance, mean = torch.var_mean(factor.of(means), 0, correction=0)
+            mask = self._mask(Moments(mean, variance), self._step_tau)
+            step = (local(weight) - old).to(mask)
+            masked.append(mask[own_rows(weight)] * step)
             lengths.append(torch.stack([step.norm(), masked[-1].norm()]))
-        if any(map(is_shard, factors)):
+        if any(map(is_shard, weights)):
             squares = [length.square() for length in lengths]
             add_up(squares)
             lengths = [square.sqrt() for square in squares]
-        for factor, old, step, (plain, left) in zip(factors, before, masked, lengths, strict=True):
+        for weight, old, step, (plain, left) in zip(weights, before, masked, lengths, strict=True):
             tiny = torch.finfo(step.dtype).tiny
             longer = (plain / left.clamp_min(tiny)).clamp_max(LONGEST)
-            local(factor).copy_(old + longer * step)
+            local(weight).copy_(old + longer * step)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The running sums, (K, P), and of how many steps they are, (K,)."""
         if self._running is None:
             return {}
-        return {
-            "running": self._running,
-            "steps": torch.tensor(self._steps, dtype=torch.float64),
-        }
+        steps = torch.tensor(self._steps, dtype=torch.float64)
+        return {"running": self._running, "steps": steps}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes `state_dict`'s.
+    def _shapes(self) -> dict[str, Shape]:
+        size = sum(weight.shape.numel() for weight in self._weights)
+        return {"running": (None, size), "steps": (None,)}
 
-        Raises:
-            ValueError: of another space, or of other factors.
-        """
-        running, steps = state.get("running"), state.get("steps")
-        size = sum(factor.shape.numel() for factor in self._factors)
-        if set(state) - {"running", "steps"} or (running is not None and running.shape[1] != size):
-            raise ValueError(
-                f"state: expected running sums of {size} elements, found "
-                f"{', '.join(f'{k} {tuple(v.shape)}' for k, v in state.items()) or 'none'}; it "
-                "belongs to another space or model"
-            )
-        if running is not None and steps is not None:
-            self._running = running.to(self._factors[0].device)
-            self._steps = steps.tolist()
+    def _take(self, state: dict[str, Tensor]) -> None:
+        if state:
+            self._running = state["running"].to(self._weights[0].device)
+            self._steps = state["steps"].tolist()

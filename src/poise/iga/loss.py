@@ -15,13 +15,10 @@ from .method import DomainTokens, Evidence, Objective
 
 
 def describe(labels: Tensor, domains: Tensor, number: int) -> DomainBatch:
-    """What the loss and the engine have to know of a micro-batch.
+    """What the loss and the engine have to know of a micro-batch, whose rows are of K domains.
 
-    Args:
-        labels: (batch, tokens), -100 where there is no loss; a row's first token is never
-            predicted, and each other one at the token before it.
-        domains: (batch,) numbers of the rows' domains.
-        number: K.
+    Labels are (batch, tokens), -100 where there is no loss; a row's first token is never predicted,
+    each other one at the token before it.
     """
     following = labels.roll(-1, 1)
     following[:, -1] = -100
@@ -114,7 +111,7 @@ class DomainObjective:
         return self._split is not None
 
     def verify(self, input_ids: Tensor) -> None:
-        """Checks once that hidden states and head make the model's logits, where they are needed.
+        """Checks once that hidden states and head make the model's logits, if they are needed.
 
         Raises:
             ValueError: the model does something to its logits that is not known here.
@@ -125,11 +122,11 @@ class DomainObjective:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Keeps what the output head sees of the forward pass inside, where the method needs it."""
-        self._hidden = []
+        """Keeps what the output head sees of the forward pass inside, if the method needs it."""
         if self._split is None:
             yield
             return
+        self._hidden = []
         hook = self._split.backbone.register_forward_hook(
             lambda _module, _args, output: self._hidden.append(output.last_hidden_state)
         )
@@ -141,26 +138,12 @@ class DomainObjective:
     def __call__(
         self, losses: Tensor, entropies: Tensor, labels: Tensor, batch: DomainBatch, step: int
     ) -> Tensor:
-        """The objective of a micro-batch, ().
-
-        Args:
-            losses: (K,) mean losses of the domains.
-            entropies: (K,) mean entropies of the predictions.
-            labels: (batch, tokens), -100 where there is no loss.
-            batch: domains of its rows.
-            step: optimizer steps before this one.
-        """
+        """The objective of a micro-batch, (), from the fields of `Evidence`; labels are (batch,
+        tokens), -100 where there is no loss."""
         hidden, self._hidden = self._hidden, []
-        return self.objective(
-            Evidence(
-                losses=losses,
-                entropies=entropies,
-                weights=batch.weights(self.by).to(losses),
-                counts=batch.counts.to(losses),
-                step=step,
-                tokens=self._tokens(hidden[0], labels, batch) if hidden else (),
-            )
-        )
+        tokens = self._tokens(hidden[0], labels, batch) if hidden else ()
+        weights, counts = batch.weights(self.by).to(losses), batch.counts.to(losses)
+        return self.objective(Evidence(losses, entropies, weights, counts, step, tokens))
 
     def _tokens(self, hidden: Tensor, labels: Tensor, batch: DomainBatch) -> list[DomainTokens]:
         """Loss tokens of each domain, with full logits, of (batch, tokens, H) hidden states."""
@@ -168,43 +151,12 @@ class DomainObjective:
         targets = labels[:, 1:]
         rows, places = torch.nonzero(targets != -100, as_tuple=True)
         order = batch.domains[rows].argsort(stable=True)
-        rows, places = rows[order], places[order]
         sizes = [int(count) for count in batch.host.counts]
+        parts = (torch.split(index[order], sizes) for index in (rows, places))
         result = []
-        parts = (torch.split(index, sizes) for index in (rows, places))
         for row, place in zip(*parts, strict=True):
             states = hidden[row, place]
             with self._autocast():
                 logits = self._split.head(states)
             result.append(DomainTokens(states, logits, targets[row, place]))
         return result
-
-
-class DomainLosses:
-    """Mean losses by domain since they were last asked for.
-
-    Args:
-        number: K.
-    """
-
-    def __init__(self, number: int) -> None:
-        self._sums = torch.zeros(2, number)  # losses, tokens
-
-    def add(self, losses: Tensor, counts: Tensor) -> None:
-        """Adds a micro-batch's (K,) mean losses over (K,) tokens."""
-        losses, counts = losses.detach().float(), counts.to(losses.device).float()
-        self._sums = self._sums.to(losses.device) + torch.stack([losses * counts, counts])
-
-    def pop(self, accelerator: Any) -> list[float | None]:
-        """Means over all ranks; None for a domain without tokens."""
-        sums = accelerator.reduce(self._sums.to(accelerator.device), reduction="sum").tolist()
-        self._sums = torch.zeros_like(self._sums)
-        return [loss / count if count else None for loss, count in zip(*sums, strict=True)]
-
-    def state_dict(self) -> list[list[float]]:
-        """As plain JSON values."""
-        return [[float(x) for x in row] for row in self._sums.tolist()]
-
-    def load_state_dict(self, state: list[list[float]]) -> None:
-        """Takes `state_dict`'s."""
-        self._sums = torch.tensor(state)

@@ -35,10 +35,7 @@ def domain_moments(
     energies: Tensor | None = None,
     memory: Tensor | None = None,
 ) -> Moments:
-    """Mean and variance over domains.
-
-    G = sum_k w_k G_k; V = sum_k w_k (G_k - G)^2. With equal weights these are the mean and the
-    (biased) variance over the domains.
+    """G = sum_k w_k G_k and V = sum_k w_k (G_k - G)^2, elementwise.
 
     Args:
         gradients: (K, ...) gradients of the domains' mean losses, up to `units`.
@@ -48,8 +45,8 @@ def domain_moments(
         energies: (K,) sums to which the squared norms |G_k|^2 are added; None leaves them out.
         memory: as one gradient, of `out`'s dtype; written over.
 
-    Reference: IGA (arXiv 2606.05025), "cross-domain gradient variance"; biased, as its abstract
-    does not say otherwise (`Choice`).
+    Reference: IGA (arXiv 2606.05025), "cross-domain gradient variance".
+    Choice: the biased one, as the abstract does not say otherwise.
     """
     like = gradients[0]
     mean, variance = out or (torch.empty_like(like), torch.empty_like(like))
@@ -112,12 +109,7 @@ class ConflictMask:
             raise ValueError(f"eps: expected a finite number above 0, found {self.eps!r}")
 
     def unit(self, power: Tensor, spread: Tensor) -> Tensor:
-        """What one number of a whole layer the scale needs, ().
-
-        Args:
-            power: () the layer's mean of G^2.
-            spread: () the layer's mean of V.
-        """
+        """The number of a whole layer that the scale needs, (), from its means of G^2 and of V."""
         limits = torch.finfo(power.dtype)
         if self.scale == "snr":
             return (power * self.eps).clamp_min(limits.tiny)
@@ -159,13 +151,11 @@ class ConflictMask:
 
 
 def agreement(power: Tensor, energies: Tensor, weights: Sequence[float]) -> Tensor:
-    """Mean cosine between the domains' gradients, weighted by their norms, () from -1 to 1.
+    """Mean cosine between the domains' gradients, () from -1 to 1.
 
-    sum_{j != k} a_j a_k cos(G_j, G_k) / sum_{j != k} a_j a_k with a_k = w_k |G_k|: a pair weighs by
-    its norms and by its domains' weights, so that a domain without gradient has no say. Where all
-    a_k are alike it is the plain mean over pairs. 1 where fewer than two domains have a gradient.
-
-    It follows from norms alone: the sum of the products is |G|^2 - sum_k a_k^2.
+    sum_{j != k} a_j a_k cos(G_j, G_k) / sum_{j != k} a_j a_k with a_k = w_k |G_k|; 1 where fewer
+    than two domains have a gradient. It follows from norms: the sum of the products is
+    |G|^2 - sum_k a_k^2.
 
     Args:
         power: () squared norm of the mean, |G|^2.
@@ -189,10 +179,8 @@ def agreement(power: Tensor, energies: Tensor, weights: Sequence[float]) -> Tens
 # Elements of a tile. Larger ones leave the processor's cache, smaller ones cost more calls;
 # measured on a CPU with 2 MiB of it a core.
 _CPU_TILE = 1 << 17
-
-
-# Devices whose allocator hands out fresh memory slowly, so that it is kept from step to step: pages
-# of a CPU are zeroed at their first touch, which costs more than the arithmetic on them.
+# Devices whose memory is kept from step to step: pages of a CPU are zeroed at their first touch,
+# which costs more than the arithmetic on them.
 _KEPT = ("cpu",)
 
 
@@ -241,15 +229,10 @@ def widest_dtype(device: torch.device) -> torch.dtype:
 
 
 def domain_gradients(pairs: Sequence[tuple[Tensor, Tensor]], scratch: Scratch) -> Tensor:
-    """sum_t delta_t x_t^T of each domain, (K, out, in); it lives until the next layer's.
+    """sum_t delta_t x_t^T of each domain, (K, out, in), from x (n_k, in) and delta (n_k, out).
 
-    Args:
-        pairs: for each domain the inputs (n_k, in) and the output gradients (n_k, out).
-        scratch: where they are put.
-
-    Returns:
-        In the output gradients' own dtype, in which matrix products are fast; float16 becomes
-        float32, as a scaled loss leaves its range no room for a sum.
+    It lives until the next layer's, in delta's dtype, in which matrix products are fast; float16
+    becomes float32, as a scaled loss leaves its range no room for a sum.
     """
     (x, like), number = pairs[0], len(pairs)
     dtype = torch.float32 if like.dtype == torch.float16 else like.dtype
@@ -267,19 +250,13 @@ def masked_mean(
     tau: float,
     scratch: Scratch,
 ) -> tuple[Tensor, Tensor]:
-    """M * G, and what was seen on the way.
+    """M * G, (out, in) in float32 or float64; and (3,) mean mask, suppressed energy, agreement.
 
     Args:
-        gradients: (K, out, in), of the domains, up to `units`.
-        units: K factors of them.
-        weights: K weights, which add up to 1.
-        mask: the law of the mask.
+        gradients, units, weights: (K, out, in) and K numbers each, see `domain_moments`.
+        mask: its law.
         tau: its temperature.
         scratch: where the result is put: it lives until the next layer's.
-
-    Returns:
-        M * G, (out, in), float32 or float64; and (3,) mean mask, suppressed energy and
-        agreement of the domains.
     """
     shape, dtype = gradients.shape[1:], accumulation_dtype(gradients.dtype)
     mean = scratch.take("mean", shape, gradients, dtype)

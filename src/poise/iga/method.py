@@ -91,24 +91,16 @@ class Method(ABC):
 
 
 class Objective(Method):
-    """Makes one loss of the domains' evidence, micro-batch by micro-batch.
+    """Makes one loss of the domains' evidence, micro-batch by micro-batch."""
 
-    Attributes:
-        needs_tokens: whether `Evidence.tokens` must be filled, at the cost of full logits.
-    """
-
-    needs_tokens: ClassVar[bool] = False
+    needs_tokens: ClassVar[bool] = False  # `Evidence.tokens`, at the cost of full logits
 
     @abstractmethod
     def __call__(self, evidence: Evidence) -> Tensor:
         """The loss to differentiate, ()."""
 
     def finish_step(self, total: Callable[[Tensor], Tensor]) -> None:
-        """Is called on every rank after the last micro-batch of an optimizer step.
-
-        Args:
-            total: sums a tensor over ranks.
-        """
+        """Ends an optimizer step, on every rank; `total` sums over ranks."""
 
 
 class Aggregator(Method):
@@ -116,15 +108,12 @@ class Aggregator(Method):
 
     @abstractmethod
     def __call__(self, gradients: Tensor, weights: Tensor) -> Tensor:
-        """From K gradients to one.
+        """One gradient (P,) of K.
 
         Args:
             gradients: (K, P) of the present domains' mean losses, all trained LoRA factors'
                 elements in one row.
             weights: (K,) weights w_k, which add up to 1.
-
-        Returns:
-            (P,)
         """
 
 
@@ -166,13 +155,8 @@ class Penalised(Objective):
 def require(
     name: str, value: Any, low: float, high: float = float("inf"), *, is_whole: bool = False
 ) -> None:
-    """Checks an option.
-
-    Raises:
-        ValueError: it is no number (no whole number) in [low, high], infinity left out.
-    """
-    is_number = isinstance(value, int) or (not is_whole and isinstance(value, float))
-    is_number = is_number and not isinstance(value, bool)
+    """Raises ValueError for what is no number (no whole number) in [low, high], or infinite."""
+    is_number = type(value) is int or (not is_whole and isinstance(value, float))
     if not is_number or not low <= value <= high or value == float("inf"):
         limits = f"from {low} to {high}" if high < float("inf") else f"of {low} or more"
         kind = "whole number" if is_whole else "number"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from torch.distributed.fsdp import CPUOffloadPolicy
 from torch.optim import SGD
 
 from ..optimizers import refuse_steps_in_backward
@@ -30,25 +29,17 @@ _TEXT = ("prompt", "completion")
 
 
 def check_before_loading(
-    model: Any,
-    args: IGAConfig,
-    train_dataset: Any,
-    peft_config: Any = None,
-    optimizer: Any = None,
+    model: Any, args: IGAConfig, train_dataset: Any, eval_dataset: Any, host: dict[str, Any]
 ) -> tuple[Any, tuple[str, ...]]:
-    """Checks that need no model.
-
-    Args:
-        model, args, train_dataset, peft_config: the trainer's.
-        optimizer: the user's own, where there is one.
+    """Checks that need no model, of the trainer's arguments; `host` are those handed on to TRL.
 
     Returns:
         The model, or what its name stands for; and the domains, in the order of their numbers.
 
     Raises:
         TypeError: arguments of another trainer, or a data set of another kind.
-        ValueError: rows that cannot be trained on, a setting that cannot work, a path that is not
-            a model.
+        ValueError: an argument of TRL's that IGA cannot serve, rows that cannot be trained or
+            evaluated on, a setting that cannot work, a path that is not a model.
         OSError: an output folder that cannot be written.
     """
     if not isinstance(args, IGAConfig):
@@ -56,6 +47,12 @@ def check_before_loading(
             f"args must be an IGAConfig, got {type(args).__name__}; IGAConfig takes the same "
             "arguments and Poise's own"
         )
+    for name, reason in (
+        ("compute_loss_func", "domains are compared by the loss of each domain"),
+        ("formatting_func", "write prompt and completion as they are to be read"),
+    ):
+        if host.get(name) is not None:
+            raise ValueError(f"{name} does not work with IGA: {reason}; leave it out")
     refuse_data_parallel(args, "IGATrainer")
     if not isinstance(model, str):
         refuse_spread_model(model)
@@ -64,29 +61,12 @@ def check_before_loading(
     _check_labels(train_dataset, args, "train_dataset")
     _check_batch(train_dataset, args, domains)
     if args.needs_engine:
-        _check_adapter(model, peft_config)
-        own = optimizer[0] if isinstance(optimizer, tuple) else optimizer
-        refuse_steps_in_backward(own, GRADIENTS)
-    if args.needs_engine and args.iga_update == "retraction":
-        _check_retraction(args, optimizer)
+        _check_adapter(model, host.get("peft_config"))
+        own, kind = host.get("optimizers", (None, None))[0], host.get("optimizer_cls_and_kwargs")
+        refuse_steps_in_backward(own or (kind and kind[0]), GRADIENTS)
+    _check_evaluation_rows(eval_dataset, args)
     check_output_folder(Path(args.output_dir))
     return (find_model(model, args) if isinstance(model, str) else model), domains
-
-
-def refuse_arguments(**arguments: Any) -> None:
-    """Refuses TRL's arguments that IGA cannot serve.
-
-    Raises:
-        ValueError: one of them is not None.
-    """
-    reasons = {
-        "compute_loss_func": "domains are compared by the loss of each domain",
-        "formatting_func": "the loss is on the completion; write prompt and completion as they "
-        "are to be read",
-    }
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(f"{name} does not work with IGA: {reasons[name]}; leave it out")
 
 
 def check_isomer_rows(rows: Any, domains: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -99,11 +79,6 @@ def check_isomer_rows(rows: Any, domains: Sequence[str] | None = None) -> tuple[
 
     Returns:
         The domains, in the given order, else in that of first appearance.
-
-    Raises:
-        TypeError: a stream, or no data set at all.
-        ValueError: columns or values that are missing, images, an unknown domain, a domain twice
-            in a set.
     """
     if not isinstance(rows, Dataset):
         raise TypeError(
@@ -155,12 +130,8 @@ def _check_sets(sets: Sequence[Any], names: Sequence[str], domains: Sequence[str
         )
 
 
-def check_evaluation_rows(rows: Any, args: IGAConfig) -> None:
-    """Checks TRL's eval_dataset, as far as its length and columns are known.
-
-    Raises:
-        ValueError: no row, a prompt without completion, or tokens of which nobody says which count.
-    """
+def _check_evaluation_rows(rows: Any, args: IGAConfig) -> None:
+    """Checks TRL's eval_dataset, as far as its length and columns are known."""
     for name, part in (rows if isinstance(rows, dict) else {"": rows}).items():
         if not isinstance(part, Dataset):
             continue
@@ -211,70 +182,29 @@ def _check_adapter(model: Any, peft_config: Any) -> None:
             "peft_config=LoraConfig(...) or --use_peft true, or set iga_method='erm' for plain "
             "fine-tuning"
         )
-    if peft_config is not None:
-        kind = getattr(peft_config.peft_type, "value", peft_config.peft_type)
-        variant = next((n for n in ("use_dora",) if getattr(peft_config, n, False)), None)
-        if kind != "LORA" or variant is not None:
-            raise ValueError(
-                f"peft_config: expected plain LoRA, found {variant or kind}; IGA is built for LoRA "
-                "on linear layers, so pass LoraConfig(...) without variants"
-            )
-
-
-def check_fsdp(plugin: Any, args: IGAConfig) -> None:
-    """Checks what is to be done of FSDP2.
-
-    Args:
-        plugin: accelerate's `FullyShardedDataParallelPlugin`.
-        args: the trainer's.
-
-    Raises:
-        ValueError: weights that wait on the CPU, a retraction.
-    """
-    if isinstance(plugin.cpu_offload, CPUOffloadPolicy):
+    if peft_config is None:
+        return
+    kind = getattr(peft_config.peft_type, "value", peft_config.peft_type)
+    found = "use_dora" if getattr(peft_config, "use_dora", False) else kind
+    if found != "LORA":
         raise ValueError(
-            "IGATrainer cannot run with FSDP's cpu_offload, with which the step's gradients lie on "
-            "another device than what the layers saw; set it to false in fsdp_config"
-        )
-    if args.needs_engine and args.iga_update == "retraction":
-        raise ValueError(
-            "iga_update='retraction' makes whole factors from whole ones, found them in shards "
-            "under FSDP; use iga_update='chain'"
-        )
-
-
-def _check_retraction(args: IGAConfig, optimizer: Any) -> None:
-    """The gradient that makes a retraction is of use to one plain SGD step alone."""
-    if optimizer is None and (args.optim != "sgd" or args.weight_decay != 0):
-        raise ValueError(
-            "iga_update='retraction' needs plain SGD: set optim='sgd' and weight_decay=0 (found "
-            f"{str(getattr(args.optim, 'value', args.optim))!r} and {args.weight_decay}), or "
-            "iga_update='chain'"
-        )
-    if args.max_grad_norm:
-        raise ValueError(
-            f"iga_update='retraction' has no use for clipped gradients; set max_grad_norm=0 (found "
-            f"{args.max_grad_norm}), or iga_update='chain'"
-        )
-    if args.world_size > 1 or args.fp16:
-        found = "fp16" if args.fp16 else f"{args.world_size} ranks"
-        raise ValueError(
-            f"iga_update='retraction' works on one rank in float32 or bfloat16, found {found}; use "
-            "iga_update='chain'"
+            f"peft_config: expected plain LoRA, found {found}; IGA is built for LoRA on linear "
+            "layers, so pass LoraConfig(...) without variants"
         )
 
 
 def check_plain_sgd(optimizer: Any) -> None:
-    """Checks the optimizer of a retraction itself.
+    """Checks the optimizer of a retraction, whose gradient is of use to one plain SGD step alone.
 
     Raises:
         ValueError: it is not SGD with neither momentum nor weight decay and one learning rate.
     """
-    plain = isinstance(optimizer, SGD)
-    for group in optimizer.param_groups if plain else ():
-        plain &= not (group["momentum"] or group["weight_decay"] or group["maximize"])
-    if not plain or len({group["lr"] for group in optimizer.param_groups}) > 1:
+    extras = ("momentum", "weight_decay", "maximize")
+    groups = optimizer.param_groups if isinstance(optimizer, SGD) else ()
+    has_extras = any(group[name] for group in groups for name in extras)
+    if has_extras or len({group["lr"] for group in groups}) != 1:
         raise ValueError(
             "iga_update='retraction' needs torch.optim.SGD with one learning rate, no momentum and "
-            f"no weight decay, found {type(optimizer).__name__}; use iga_update='chain' with others"
+            f"no weight decay, found {type(optimizer).__name__} with {optimizer.defaults}; set "
+            "optim='sgd' and weight_decay=0, or iga_update='chain'"
         )

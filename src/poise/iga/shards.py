@@ -77,12 +77,7 @@ def own_rows(parameter: Any) -> slice:
 
 
 def among_zeros(rows: Tensor, parameter: Any) -> Tensor:
-    """A matrix of which each rank has the rows of its part, as the part of a sum over ranks.
-
-    Args:
-        rows: one for each row of `local(parameter)`.
-        parameter: the whole, sharded or not.
-    """
+    """The rows that belong to `local(parameter)` among zeros for the others, as a part of a sum."""
     if not is_shard(parameter):
         return rows
     whole = rows.new_zeros(parameter.shape[0], rows.shape[1])

@@ -43,26 +43,25 @@ def _on_host(values: dict[str, Tensor]) -> dict[str, Any]:
     alike: dict[tuple[torch.device, torch.dtype], list[str]] = {}
     for name, value in values.items():
         alike.setdefault((value.device, value.dtype), []).append(name)
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = dict.fromkeys(values)  # in their order
     for names in alike.values():
         flat = iter(torch.cat([values[name].flatten() for name in names]).tolist())
         for name in names:
             shape = values[name].shape
             result[name] = [next(flat) for _ in range(shape[0])] if shape else next(flat)
-    return {name: result[name] for name in values}
+    return result
 
 
 class LayerStatistics(NamedTuple):
-    """What the mask and the projection did in one layer in a step, all without a unit.
+    """What mask and projection did in one layer in a step, all without a unit.
 
-    In direction space `mask_mean` is the share of directions that stay and `suppressed_energy` that
-    of A's gradient which goes; domains are not compared, and the others read 1.
+    Direction space compares no domains: there `mask_mean` is the share of directions that stay,
+    `suppressed_energy` the share of A's gradient that goes, and the others read 1.
 
     Args:
         mask_mean: mean of the mask, in (0, 1].
         suppressed_energy: 1 - |M * G|^2 / |G|^2.
-        agreement: mean cosine between the domains' gradients, weighted by their norms; see
-            `mask.agreement`.
+        agreement: see `mask.agreement`.
         rank_energy: |P|^2 / |M * G|^2, what the projection keeps; 1 without a projection.
     """
 
@@ -70,11 +69,3 @@ class LayerStatistics(NamedTuple):
     suppressed_energy: float
     agreement: float
     rank_energy: float
-
-
-class StatisticsLog(RunningMeans):
-    """Means of the layers' statistics; what is added are (4,) values, the fields."""
-
-    def pop(self) -> dict[str, LayerStatistics]:
-        """Means since the last call, by layer."""
-        return {layer: LayerStatistics(*means) for layer, means in self.take().items()}

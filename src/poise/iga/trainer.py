@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from accelerate.utils import DistributedType
 from datasets import Dataset
-from transformers import TrainerCallback
+from torch.distributed.fsdp import CPUOffloadPolicy
 from trl import SFTTrainer
 
 from ..sharding import gather, is_sharded, loss_inside
@@ -22,13 +22,7 @@ from .domains import DomainBatch, weigh_domains, weighted_sum
 from .engine import GradientEngine
 from .loss import DomainObjective, describe, domain_means, share_of
 from .method import Aggregator, Objective
-from .preflight import (
-    check_before_loading,
-    check_evaluation_rows,
-    check_fsdp,
-    check_plain_sgd,
-    refuse_arguments,
-)
+from .preflight import check_before_loading, check_plain_sgd
 from .state import IGAStateMixin
 
 logger = logging.getLogger(__name__)
@@ -43,10 +37,8 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
     these batches, bit for bit; so is a neutral setting (`iga_space="weight"`, `tau=0`,
     `projection="none"`).
 
-    With several micro-batches or ranks, weight space averages gradients that were masked in each of
-    them; factor space masks once, with the domains' gradients over all of them. Statistics of
-    layers are those of the main process. An aggregator is as factor space; an objective is of each
-    micro-batch and rank by itself, and its gradients are averaged.
+    An objective is of each micro-batch and rank by itself, and its gradients are averaged.
+    Statistics of layers are those of the main process.
 
     Args:
         model: as TRL's: a path, a hub id, or a model, also a PEFT model.
@@ -55,9 +47,10 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         train_dataset: rows with `isomer_id`, `domain`, `prompt` and `completion`; a set may lack a
             domain.
         eval_dataset: as TRL's; its rows need no sets, and weigh by tokens.
-        processing_class, compute_metrics, callbacks, optimizers, optimizer_cls_and_kwargs,
-            preprocess_logits_for_metrics, quantization_config, peft_config: as TRL's.
-        compute_loss_func, formatting_func: must be None.
+        processing_class: as TRL's.
+        host: TRL's other arguments, by name: `peft_config`, `callbacks`, `optimizers`,
+            `compute_metrics`, `quantization_config` and so on, but for `compute_loss_func` and
+            `formatting_func`.
 
     Raises:
         ValueError: bad input, each with its own message, before the model is loaded where possible.
@@ -79,53 +72,30 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
-        compute_loss_func: Callable[..., Any] | None = None,
-        compute_metrics: Callable[..., Any] | None = None,
-        callbacks: Sequence[TrainerCallback] | None = None,
-        optimizers: tuple[Any, Any] = (None, None),
-        optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None = None,
-        preprocess_logits_for_metrics: Callable[..., Any] | None = None,
-        quantization_config: Any = None,
-        peft_config: Any = None,
-        formatting_func: Callable[..., Any] | None = None,
+        **host: Any,
     ) -> None:
         args = IGAConfig("iga-output") if args is None else args
-        refuse_arguments(compute_loss_func=compute_loss_func, formatting_func=formatting_func)
-        own = optimizers[0] or optimizer_cls_and_kwargs
-        model, self.domains = check_before_loading(model, args, train_dataset, peft_config, own)
-        check_evaluation_rows(eval_dataset, args)
+        model, self.domains = check_before_loading(model, args, train_dataset, eval_dataset, host)
         self._prepare_state(args)
         self._micro_batch: DomainBatch | None = None
         self._has_sets = False
         super().__init__(
-            model=model,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            compute_metrics=compute_metrics,
-            callbacks=list(callbacks or []),
-            optimizers=optimizers,
-            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
-            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
-            quantization_config=quantization_config,
-            peft_config=peft_config,
+            model, args, data_collator, train_dataset, eval_dataset, processing_class, **host
         )
         self._refuse_unsupported()
         self.data_collator: Any = IsomerCollator(self.data_collator)
-        self._prepare_method(args)
-        self.add_callback(self._layers_log)
-        self.add_callback(RoundingCheck())
-        self.add_callback(MetricsLog())
+        self._prepare_method()
+        for callback in (self._layers_log, RoundingCheck(), MetricsLog()):
+            self.add_callback(callback)
 
-    def _prepare_method(self, args: IGAConfig) -> None:
+    def _prepare_method(self) -> None:
+        args, baseline = self.args, self.baseline
         if args.needs_engine:
-            method = self.baseline if isinstance(self.baseline, Aggregator) else args.iga()
+            method = baseline if isinstance(baseline, Aggregator) else args.iga()
             self.engine = GradientEngine(self.model, method, seed=args.seed)
-        if isinstance(self.baseline, Objective):
+        if isinstance(baseline, Objective):
             self._objective = DomainObjective(
-                self.baseline, self.model, args.by, self.accelerator.autocast
+                baseline, self.model, args.domain_weights, self.accelerator.autocast
             )
 
     def _refuse_unsupported(self) -> None:
@@ -136,8 +106,12 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
                 "the backward; use DDP or FSDP2"
             )
         refuse_other_shards(self.accelerator, "IGATrainer")
-        if self.is_fsdp_enabled:
-            check_fsdp(self.accelerator.state.fsdp_plugin, self.args)
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and isinstance(plugin.cpu_offload, CPUOffloadPolicy):
+            raise ValueError(
+                "IGATrainer cannot run with FSDP's cpu_offload, with which the step's gradients "
+                "lie on another device than what the layers saw; set it to false in fsdp_config"
+            )
         if self.args.needs_engine and self.aux_loss_enabled:
             raise ValueError(
                 "the router's auxiliary loss belongs to no domain; set router_aux_loss_coef=0"
@@ -224,32 +198,33 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        batch = self._micro_batch
+        """TRL's forward pass and figures; in training the loss by domains in place of TRL's."""
+        batch, objective, of_host = self._micro_batch, self._objective, super().compute_loss
         if batch is None:  # an evaluation
             inputs = {name: value for name, value in inputs.items() if name != DOMAIN}
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        options = {"output_router_logits": True} if self.aux_loss_enabled else {}
+            return of_host(model, inputs, return_outputs, num_items_in_batch)
         # What takes the head's logits itself does so while a sharded model runs.
-        is_inside = is_sharded(model) and self._objective is not None and self._objective.has_head
-        run = model.forward if is_inside else model
+        is_inside = is_sharded(model) and objective is not None and objective.has_head
+        forward, seen = model.forward if is_inside else model, []
 
-        def work() -> tuple[Any, Any]:
-            head: Any = nullcontext()
-            if self._objective is not None:
-                head = self._objective.watch()
+        def run(**arguments: Any) -> Any:
+            head: Any = nullcontext() if objective is None else objective.watch()
             with head, gathered_head(model):
-                outputs = run(**inputs, **options, use_cache=False, fused_lm_head=True)
-            return self._loss_of(outputs, inputs["labels"], batch, num_items_in_batch), outputs
+                seen.append(forward(**arguments))
+            return seen[-1]
 
-        if self._objective is not None:
-            self._objective.verify(inputs["input_ids"])
-        loss, outputs = loss_inside(model, work) if is_inside else work()
-        self._log_tokens(outputs, inputs)
-        return (loss, outputs) if return_outputs else loss
+        def work() -> tuple[Any]:
+            of_host(run, inputs, False, num_items_in_batch)
+            return (self._loss_of(seen[-1], inputs["labels"], batch, num_items_in_batch),)
+
+        if objective is not None:
+            objective.verify(inputs["input_ids"])
+        (loss,) = loss_inside(model, work) if is_inside else work()
+        return loss
 
     def _loss_of(self, outputs: Any, labels: Any, batch: DomainBatch, items: Any) -> Any:
         """share * sum_k w_k L_k, or share * objective; its backward is transformers'."""
-        by, steps = self.args.by, self.current_gradient_accumulation_steps
+        by, steps = self.args.domain_weights, self.current_gradient_accumulation_steps
         world, scaler = 1, self.accelerator.scaler
         if self.args.average_tokens_across_devices and items is not None:
             world = self.accelerator.num_processes
@@ -259,7 +234,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
 
         per_token = -outputs.log_probs  # 0 where there is no loss
         losses = domain_means(per_token, batch)
-        self._domain_losses.add(losses, batch.counts)
+        self._add_losses(losses, batch.counts)
         if not batch.present:
             loss = per_token.sum()
         elif self.engine is not None:
@@ -276,21 +251,6 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
             parts = 1 if items is None else steps
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss / parts
         return loss
-
-    def _log_tokens(self, outputs: Any, inputs: Any) -> None:
-        """Entropy, accuracy and numbers of tokens, over all ranks, as TRL logs them."""
-        metrics, gather = self._metrics["train"], self.accelerator.gather_for_metrics
-        tokens = gather(outputs.label_mask.sum()).sum()
-        for name, values in (
-            ("entropy", outputs.entropy.detach()),
-            ("mean_token_accuracy", outputs.is_top1),
-        ):
-            total = gather(values.sum()).sum()
-            metrics[name].append((total / tokens).item() if tokens > 0 else 0.0)
-        self._total_train_tokens += gather(inputs["attention_mask"].sum()).sum().item()
-        metrics["num_tokens"] = [self._total_train_tokens]
-        if self.aux_loss_enabled:
-            metrics["aux_loss"].append(gather(outputs.aux_loss).mean().item())
 
     def _clip_grad_norm(self, model: Any) -> Any:
         self._finish_gradients()

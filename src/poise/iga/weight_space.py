@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 from zlib import crc32
 
@@ -12,11 +11,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .adapters import Adapter, Factors, UnsupportedAdapter
-from .domains import Pass
-from .invariant import IGA
-from .mask import ConflictMask, Scratch, domain_gradients, masked_mean
+from .domains import Pair, Pass
+from .mask import Scratch, domain_gradients, masked_mean
+from .settings import IGA
 from .shards import number_of_ranks
-from .statistics import StatisticsLog
+from .spaces import Shape, Space
+from .statistics import RunningMeans
 
 _IN_PARTS = (
     "{}: expected one backward pass of one loss, found a second; a mask needs the whole gradient "
@@ -25,8 +25,11 @@ _IN_PARTS = (
 )
 
 
-class WeightSpace:
+class WeightSpace(Space):
     """Turns each layer's gradient into IGA's as soon as its backward has run.
+
+    A micro-batch's mask is made from its own isomer sets, and the masked gradients of micro-batches
+    (and of ranks, under DDP) are averaged.
 
     Choice: a micro-batch with one domain is plain fine-tuning, without mask and projection, and by
     the chain rule also where the update is the retraction: there is nothing to compare.
@@ -38,32 +41,27 @@ class WeightSpace:
     """
 
     def __init__(self, adapters: Sequence[Adapter], method: IGA, seed: int) -> None:
-        if method.update == "retraction":
+        super().__init__()
+        self._retracts = method.update == "retraction"
+        if self._retracts:
             _require_retractable(adapters)
-        self.statistics = StatisticsLog()
         self._layers = [_Layer(adapter, method, seed) for adapter in adapters]
         self._scratch = Scratch()
-        self._method = method
 
     def attach(self, watched: Pass) -> None:
-        """Hooks every layer for one forward and backward pass."""
         for layer in self._layers:
             layer.attach(watched, self._scratch, self.statistics)
 
     def detach(self) -> None:
-        """Ends a pass, also an interrupted one."""
         self._scratch.release()
-        for layer in self._layers:
-            layer.forget()
 
     def reset(self) -> None:
-        """Forgets the step so far."""
         for layer in self._layers:
-            layer.forget_step()
+            layer.steps = []
 
     def finish(self, learning_rate: float | None) -> None:
         """Chain rule: nothing is left to do. Retraction: writes the factors' gradients."""
-        if self._method.update != "retraction":
+        if not self._retracts:
             return
         if learning_rate is None or not learning_rate > 0:
             raise ValueError(
@@ -73,28 +71,16 @@ class WeightSpace:
         for layer in self._layers:
             layer.retract(learning_rate)
 
-    def before_step(self) -> None:
-        """Nothing acts on the optimizer's steps."""
-
-    def after_step(self) -> None:
-        """Nothing acts on the optimizer's steps."""
-
     def state_dict(self) -> dict[str, Tensor]:
         """Warm starts by layer."""
         return {x.name: x.start.contiguous() for x in self._layers if x.start is not None}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes `state_dict`'s.
+    def _shapes(self) -> dict[str, Shape]:
+        return {layer.name: layer.start_shape for layer in self._layers}
 
-        Raises:
-            ValueError: layers or shapes of another model, or of other settings.
-        """
-        if unknown := set(state) - {layer.name for layer in self._layers}:
-            raise ValueError(
-                f"warm starts: expected layers of this model, found {sorted(unknown)[0]!r}"
-            )
+    def _take(self, state: dict[str, Tensor]) -> None:
         for layer in self._layers:
-            layer.load_start(state.get(layer.name))
+            layer.start = state.get(layer.name)
 
 
 def _require_retractable(adapters: Sequence[Adapter]) -> None:
@@ -104,7 +90,7 @@ def _require_retractable(adapters: Sequence[Adapter]) -> None:
             "way, so use update 'chain'"
         )
     for adapter in adapters:
-        if not all(parameter.requires_grad for parameter in adapter.parameters):
+        if not all(adapter.trained):
             raise UnsupportedAdapter(
                 f"{adapter.name}: expected both factors to be trained, found one frozen; the "
                 "retraction moves both, so use update 'chain'"
@@ -117,109 +103,76 @@ class _Layer:
     def __init__(self, adapter: Adapter, method: IGA, seed: int) -> None:
         self.name = adapter.name
         self.start: Tensor | None = None
+        self.steps: list[LowRank] = []  # for the retraction, one for each micro-batch
         self._adapter, self._method = adapter, method
-        self._mask: ConflictMask = method.mask
+        self._rank = method.rank or adapter.down.weight.shape[0]
         self._seed = seed + crc32(adapter.name.encode())
-        self.forget_step()
-        self.forget()
 
     @property
-    def _start_shape(self) -> tuple[int, int]:
-        down, up = self._adapter.parameters
-        rank, rows, columns = self._method.rank or down.shape[0], up.shape[0], down.shape[1]
-        return columns, min(rank + self._method.oversampling, rows, columns)
+    def start_shape(self) -> tuple[int, int]:
+        """Of a start: (in, columns)."""
+        rows, columns = self._adapter.up.weight.shape[0], self._adapter.down.weight.shape[1]
+        return columns, min(self._rank + self._method.oversampling, rows, columns)
 
-    def load_start(self, start: Tensor | None) -> None:
-        if start is not None and tuple(start.shape) != self._start_shape:
-            raise ValueError(
-                f"warm starts: expected shape {self._start_shape} for {self.name}, found "
-                f"{tuple(start.shape)}; they belong to another model, rank or oversampling"
-            )
-        self.start = start
-
-    def forget_step(self) -> None:
-        self._steps: list[LowRank] = []  # for the retraction, one for each micro-batch
-
-    def forget(self) -> None:
-        self._pairs: list[tuple[Tensor, Tensor]] = []
-        self._result: Factors | None = None
-
-    def attach(self, watched: Pass, scratch: Scratch, statistics: StatisticsLog) -> None:
-        self.forget()
+    def attach(self, watched: Pass, scratch: Scratch, statistics: RunningMeans) -> None:
+        pairs: list[Pair] = []
+        results: list[Factors] = []
 
         def replace(part: int, gradient: Tensor) -> Tensor:
             # Both factors' hooks run after the last use of the layer has been seen.
-            if self._pairs:
-                if self._result is not None:
+            if pairs:
+                if results:
                     raise RuntimeError(_IN_PARTS.format(self.name))
-                pairs = watched.tokens_by_domain(self._pairs, self.name)
-                self._result = self._align(pairs, watched, scratch, statistics)
-                self._pairs = []
-            if self._result is None:
-                watched.expect_none(gradient, self.name)
-                return gradient
-            return self._result[part].to(gradient)
+                results.append(self._align(pairs, watched, scratch, statistics))
+                pairs.clear()
+            return results[0][part].to(gradient)
 
-        adapter = self._adapter
-        watched.tap(adapter.source, adapter.up, lambda x, delta: self._pairs.append((x, delta)))
-        for part, module in enumerate((adapter.down, adapter.up)):
-            watched.replace_gradient(module, partial(replace, part))
+        a = self._adapter
+        watched.watch(self.name, a.source, a.up, (a.down, a.up), pairs.append, replace)
 
     @torch.no_grad()
     def _align(
-        self,
-        pairs: Sequence[tuple[Tensor, Tensor]],
-        watched: Pass,
-        scratch: Scratch,
-        statistics: StatisticsLog,
+        self, pairs: list[Pair], watched: Pass, scratch: Scratch, statistics: RunningMeans
     ) -> Factors:
+        """The factors' gradients of a pass."""
         # What arrives at B's output is s * delta.
         units = [unit / self._adapter.scaling for unit in watched.units.values()]
-        gradients = domain_gradients(pairs, scratch)
-        weights = list(watched.weights.values())
-        masked, seen = masked_mean(gradients, units, weights, self._mask, watched.tau, scratch)
+        gradients = domain_gradients(watched.tokens_by_domain(pairs, self.name), scratch)
+        weights, mask = list(watched.weights.values()), self._method.mask
+        masked, seen = masked_mean(gradients, units, weights, mask, watched.tau, scratch)
         projected = self._project(masked) if len(weights) > 1 else masked
-        kept = projected.right.square().sum() if isinstance(projected, LowRank) else None
         energy = masked.square().sum()
-        # Nothing is lost of nothing.
-        whole = energy if kept is None else kept
-        rank_energy = torch.where(energy > 0, whole / energy, 1.0)
+        kept = projected.right.square().sum() if isinstance(projected, LowRank) else energy
+        rank_energy = torch.where(energy > 0, kept / energy, 1.0)  # nothing is lost of nothing
         statistics.add(self.name, torch.cat([seen, rank_energy[None]]))
-        return self._to_factors(projected, watched.share)
+        factors = Factors(*(factor.to(masked) for factor in self._adapter.factors))
+        if self._method.update == "retraction" and isinstance(projected, LowRank):
+            self.steps.append(LowRank(projected.left, projected.right * watched.share))
+            return Factors(*(torch.zeros_like(factor) for factor in factors))
+        down, up = chain_rule(projected, factors, self._adapter.scaling)
+        return Factors(down * watched.share, up * watched.share)
 
     def _project(self, masked: Tensor) -> Tensor | LowRank:
         method = self._method
-        rank = method.rank or self._adapter.down.weight.shape[0]
         if method.projection == "none":
             return masked
         try:
             if method.projection == "exact":
-                return truncated_svd(masked, rank)
-            return self._project_randomly(masked, rank)
+                return truncated_svd(masked, self._rank)
+            start, iterations = self.start, 1
+            if start is None:
+                start, iterations = random_start(*self.start_shape, self._seed, masked), 2
+            projected, self.start = randomized_svd(masked, self._rank, start.to(masked), iterations)
+            return projected
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             if bool(masked.isfinite().all()):
                 raise
             return masked  # a gradient scaler, or a guard, has to see what is not finite
 
-    def _project_randomly(self, masked: Tensor, rank: int) -> LowRank:
-        start, iterations = self.start, 1
-        if start is None:
-            start, iterations = random_start(*self._start_shape, self._seed, masked), 2
-        projected, self.start = randomized_svd(masked, rank, start.to(masked), iterations)
-        return projected
-
-    def _to_factors(self, projected: Tensor | LowRank, share: float) -> Factors:
-        factors = Factors(*(factor.to(projected[0]) for factor in self._adapter.factors))
-        if self._method.update == "retraction" and isinstance(projected, LowRank):
-            self._steps.append(LowRank(projected.left, projected.right * share))
-            return Factors(*(torch.zeros_like(factor) for factor in factors))
-        down, up = chain_rule(projected, factors, self._adapter.scaling)
-        return Factors(down * share, up * share)
-
     @torch.no_grad()
     def retract(self, learning_rate: float) -> None:
         """Gradients with which a plain SGD step makes the retracted factors."""
-        steps, self._steps = self._steps, []
+        steps, self.steps = self.steps, []
         if not steps:
             return
         left, right = torch.cat([s.left for s in steps], 1), torch.cat([s.right for s in steps])
@@ -244,22 +197,9 @@ class LowRank(NamedTuple):
     left: Tensor
     right: Tensor
 
-    def matrix(self) -> Tensor:
-        """The (out, in) matrix itself."""
-        return self.left @ self.right
-
 
 def truncated_svd(matrix: Tensor, rank: int) -> LowRank:
-    """The best approximation of a rank, by an exact singular value decomposition.
-
-    Args:
-        matrix: (out, in).
-        rank: 1 or more; clipped to what the matrix has room for.
-
-    Raises:
-        ValueError: the rank is below 1.
-    """
-    rank = _clipped(matrix, rank)
+    """The best approximation of a rank (or of the matrix's own), by an exact SVD."""
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     return LowRank(left[:, :rank], values[:rank, None] * right[:rank])
 
@@ -287,22 +227,17 @@ def randomized_svd(
 
     Args:
         matrix: (out, in).
-        rank: r, 1 or more; clipped to what the matrix has room for.
+        rank: r.
         start: (in, q), q at least the rank: `random_start`, or from the call before.
         iterations: 1 or more.
 
     Returns:
         The approximation, and the (in, q) start for the next call.
 
-    Raises:
-        ValueError: the rank or the iterations are below 1.
-
     Source: Halko, Martinsson, Tropp, Finding structure with randomness (2011), algorithms 4.4 and
     5.1, theorem 10.5.
     """
-    if iterations < 1:
-        raise ValueError(f"iterations: expected 1 or more, found {iterations}")
-    rank, given = _clipped(matrix, rank), start
+    given = start
     for _ in range(iterations):
         basis = torch.linalg.qr(matrix @ start)[0]
         small = basis.T @ matrix
@@ -321,12 +256,6 @@ def _following(right: Tensor, given: Tensor) -> Tensor:
     lengths = torch.linalg.vector_norm(right, dim=1, keepdim=True)
     floor = lengths.max() * torch.finfo(right.dtype).eps * max(given.shape)
     return torch.where(lengths > floor, right / lengths, given.T[: len(right)]).T
-
-
-def _clipped(matrix: Tensor, rank: int) -> int:
-    if rank < 1:
-        raise ValueError(f"rank: expected 1 or more, found {rank}")
-    return min(rank, matrix.shape[0], matrix.shape[1])
 
 
 def chain_rule(gradient: Tensor | LowRank, factors: Factors, scaling: float) -> Factors:

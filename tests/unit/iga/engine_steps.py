@@ -7,16 +7,18 @@ from torch import Tensor, nn
 
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.equivalence.iga_gradients import Batch
 
 BATCH = Batch.of([2, 0, 1, 0], number=3)
 OTHER = Batch.of([1, 2, 0, 0], number=3, seed=1)
-SPACES = {
+MASKS = {
     "weight": IGA(space="weight"),
     "factor": IGA(space="factor"),
     "retraction": IGA(space="weight", update="retraction"),
 }
+SPACES = MASKS | {"direction": IGA()}
+every_mask = pytest.mark.parametrize("method", MASKS.values(), ids=MASKS)
 every_space = pytest.mark.parametrize("method", SPACES.values(), ids=SPACES)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,9 @@ from torch import nn
 
 from poise.iga.adapters import LINEAR, UnsupportedAdapter, find_adapters
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.equivalence.iga_models import llama, toy, two_adapters
 from tests.equivalence.iga_toys import Toy
-
-
-class Convolution(Toy):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Conv2d(1, 1, 3)  # type: ignore[assignment]
 
 
 def _short(model: nn.Module) -> list[str]:
@@ -79,6 +74,80 @@ def test_one_trained_factor_is_enough() -> None:
 
 # Refusals
 
+INNER = "base_model.model.inner"
+
+
+class Convolution(Toy):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(1, 1, 3)  # type: ignore[assignment]
+
+
+class Fused(LoraLinear):
+    """It may compute something else, though it derives from LoRA's linear layer."""
+
+
+def _adapted(base: nn.Module, *targets: str) -> Any:
+    return get_peft_model(base, LoraConfig(target_modules=list(targets), r=2))
+
+
+def _fused() -> Any:
+    model = toy()
+    model.get_submodule(INNER).__class__ = Fused
+    return model
+
+
+def _with_experts() -> Any:
+    """A number of routed tokens that the batch divides would pass for whole sequences."""
+    model = Toy()
+    model.experts = nn.ModuleList([nn.Linear(4, 4)])
+    return _adapted(model, "inner", "experts.0")
+
+
+def _mixed() -> Any:
+    model = PeftMixedModel(Toy(), LoraConfig(target_modules=["inner"], r=2), "first")
+    model.add_adapter("second", LoHaConfig(target_modules=["other"], r=2))
+    model.set_adapter(["first", "second"])
+    return model
+
+
+def _of_prompts() -> Any:
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = get_peft_model(llama().get_base_model(), config)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" not in name)
+    return model
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
+    "DoRA": (lambda: toy(use_dora=True), (INNER, "Dora", "use_dora=False")),
+    "IA3": (
+        lambda: get_peft_model(Toy(), IA3Config(target_modules=["inner"], feedforward_modules=[])),
+        (INNER, "expected LoRA, found"),
+    ),
+    "LoHa": (
+        lambda: get_peft_model(Toy(), LoHaConfig(target_modules=["inner"], r=2)),
+        (INNER, "expected LoRA, found"),
+    ),
+    "LoHa beside LoRA": (_mixed, ("other", "expected LoRA, found")),
+    "an embedding": (
+        lambda: _adapted(Toy(), "inner", "embed"),
+        ("base_model.model.embed", "Embedding", "target_modules"),
+    ),
+    "a convolution": (
+        lambda: _adapted(Convolution(), "inner"),
+        (INNER, "Conv2d", "target_modules"),
+    ),
+    "an unknown class": (_fused, (INNER, "Fused", "target_modules")),
+    "experts": (_with_experts, ("base_model.model.experts.0", "exclude_modules")),
+    "a scaling of 0": (lambda: toy(lora_alpha=0), (INNER, "lora_alpha=0")),
+    "no adapter": (Toy, ("a PEFT model with trainable LoRA adapters", "found none in Toy")),
+    "frozen ones": (lambda: toy().requires_grad_(False), ("LoRA adapters, found none",)),
+    "prompt tuning": (_of_prompts, ("trainable LoRA adapters, found none",)),
+}
+
 
 def _refused(model: nn.Module, *words: str) -> None:
     with pytest.raises(UnsupportedAdapter) as caught:
@@ -86,47 +155,22 @@ def _refused(model: nn.Module, *words: str) -> None:
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
-def test_weight_decomposed_adapters_are_refused() -> None:
-    _refused(toy(use_dora=True), "base_model.model.inner", "Dora", "use_dora=False")
+@pytest.mark.parametrize("case", REFUSED)
+def test_adapters_that_cannot_be_taken_apart_are_refused_by_name(case: str) -> None:
+    build, words = REFUSED[case]
+    _refused(build(), *words)
 
 
-@pytest.mark.parametrize("config", [IA3Config, LoHaConfig])
-def test_other_methods_are_refused(config: Any) -> None:
-    extra = {"feedforward_modules": []} if config is IA3Config else {"r": 2}
-    model = get_peft_model(Toy(), config(target_modules=["inner"], **extra))
-    _refused(model, "base_model.model.inner", "expected LoRA, found")
-
-
-def test_another_method_beside_lora_is_refused_if_it_is_trained() -> None:
-    model = PeftMixedModel(Toy(), LoraConfig(target_modules=["inner"], r=2), "first")
-    model.add_adapter("second", LoHaConfig(target_modules=["other"], r=2))
-    model.set_adapter(["first", "second"])
-    _refused(model, "other", "expected LoRA, found")
+@pytest.mark.parametrize(
+    ("case", "part", "left"),
+    [("an embedding", "embed", "model.inner"), ("LoHa beside LoRA", "hada", "inner.first")],
+)
+def test_a_refused_layer_that_is_frozen_is_none(case: str, part: str, left: str) -> None:
+    model = REFUSED[case][0]()
     for name, parameter in model.named_parameters():
-        if "hada" in name:
+        if part in name:
             parameter.requires_grad_(False)
-    assert _short(model) == ["inner.first"]
-
-
-def test_embeddings_are_refused() -> None:
-    model = get_peft_model(Toy(), LoraConfig(target_modules=["inner", "embed"], r=2))
-    _refused(model, "base_model.model.embed", "Embedding", "target_modules")
-
-
-def test_convolutions_are_refused() -> None:
-    model = get_peft_model(Convolution(), LoraConfig(target_modules=["inner"], r=2))
-    _refused(model, "base_model.model.inner", "Conv2d", "target_modules")
-
-
-def test_layers_of_an_unknown_class_are_refused() -> None:
-    """They may compute something else, also where they derive from LoRA's linear layer."""
-
-    class Fused(LoraLinear):
-        pass
-
-    model = toy()
-    model.base_model.model.inner.__class__ = Fused
-    _refused(model, "base_model.model.inner", "Fused", "target_modules")
+    assert _short(model) == [left]
 
 
 def test_classes_of_linear_layers_are_those_of_peft() -> None:
@@ -135,21 +179,6 @@ def test_classes_of_linear_layers_are_those_of_peft() -> None:
     for name in LINEAR:
         module, _, kind = name.removeprefix("peft.tuners.lora.").partition(".")
         assert f"class {kind}(" in (folder / f"{module}.py").read_text(), name
-
-
-def test_experts_are_refused() -> None:
-    """A number of routed tokens that the batch divides would pass for whole sequences."""
-    model = Toy()
-    model.experts = nn.ModuleList([nn.Linear(4, 4)])
-    wrapped = get_peft_model(model, LoraConfig(target_modules=["inner", "experts.0"], r=2))
-    _refused(wrapped, "base_model.model.experts.0", "exclude_modules")
-
-
-def test_a_refused_layer_that_is_frozen_is_none() -> None:
-    model = get_peft_model(Toy(), LoraConfig(target_modules=["inner", "embed"], r=2))
-    for parameter in model.base_model.model.embed.parameters():
-        parameter.requires_grad_(False)
-    assert _short(model) == ["model.inner"]
 
 
 @pytest.mark.parametrize("path", ["", "base_model.model.inner", "base_model.model.head"])
@@ -171,35 +200,8 @@ def test_compiled_layers_are_refused_unless_no_adapter_is_among_them(
         _refused(model, path, "torch.compile", "leave it uncompiled")
 
 
-def test_a_scaling_of_zero_is_refused() -> None:
-    _refused(toy(lora_alpha=0), "base_model.model.inner", "lora_alpha=0")
-
-
-def test_a_model_without_adapters_is_refused() -> None:
-    _refused(Toy(), "expected a PEFT model with trainable LoRA adapters", "found none in Toy")
-
-
-def test_a_model_of_frozen_adapters_is_refused() -> None:
-    _refused(toy().requires_grad_(False), "trainable LoRA adapters, found none")
-
-
-def test_prompt_tuning_is_refused() -> None:
-    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = get_peft_model(llama().get_base_model(), config)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.requires_grad_(False)
-    _refused(model, "trainable LoRA adapters, found none")
-
-
 def test_the_retraction_needs_both_factors() -> None:
     model = toy()
     model.base_model.model.other.lora_B["default"].weight.requires_grad_(False)
     with pytest.raises(UnsupportedAdapter, match="other: expected both factors to be trained"):
         GradientEngine(model, IGA(space="weight", update="retraction"))
-
-
-def test_the_refusal_is_a_value_error() -> None:
-    assert issubclass(UnsupportedAdapter, ValueError)

@@ -19,13 +19,6 @@ def _agreement(gradients: Tensor, weights: Tensor | None = None) -> float:
     return float(agreement(mean.square().sum(), energies, weights))
 
 
-def test_agreement_is_the_mean_cosine_of_all_pairs_where_norms_are_alike() -> None:
-    vectors = torch.nn.functional.normalize(torch.randn(4, 7, dtype=torch.float64), dim=1)
-    pairs = [(i, j) for i in range(4) for j in range(i)]
-    cosines = [torch.cosine_similarity(vectors[i], vectors[j], 0) for i, j in pairs]
-    assert _agreement(3 * vectors) == pytest.approx(float(torch.stack(cosines).mean()))
-
-
 def test_agreement_weighs_pairs_by_their_norms_and_their_domains_weights() -> None:
     vectors = torch.randn(4, 7, dtype=torch.float64)
     weights = torch.tensor([0.1, 0.4, 0.2, 0.3], dtype=torch.float64)
@@ -37,22 +30,12 @@ def test_agreement_weighs_pairs_by_their_norms_and_their_domains_weights() -> No
     assert _agreement(vectors, weights) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("norms", [[1.0, 10.0], [1.0, 1.0, 1.0, 3.0], [1e-3, 1.0, 50.0]])
-def test_parallel_gradients_agree_whatever_their_norms(
-    norms: list[float], dtype: torch.dtype
-) -> None:
-    direction = torch.nn.functional.normalize(torch.randn(9, dtype=dtype), dim=0)
-    found = _agreement(torch.tensor(norms, dtype=dtype)[:, None] * direction)
-    assert found == pytest.approx(1.0, abs=1e-3)
-    assert found <= 1
-
-
 @pytest.mark.parametrize(
     ("vectors", "expected"),
     [
         ([[1.0, 2.0]], 1.0),
         ([[1.0, 2.0], [1.0, 2.0]], 1.0),
+        ([[1e-3, 2e-3], [1.0, 2.0], [50.0, 100.0]], 1.0),
         ([[1.0, 2.0], [-1.0, -2.0]], -1.0),
         ([[1.0, 2.0], [-5.0, -10.0]], -1.0),
         ([[1.0, 0.0], [0.0, 3.0]], 0.0),
@@ -63,9 +46,3 @@ def test_parallel_gradients_agree_whatever_their_norms(
 )
 def test_agreement_of_few_domains(vectors: list[list[float]], expected: float) -> None:
     assert _agreement(torch.tensor(vectors)) == pytest.approx(expected, abs=1e-6)
-
-
-def test_a_heavy_domain_without_gradient_has_no_say() -> None:
-    weights = torch.tensor([0.9, 0.05, 0.05], dtype=torch.float64)
-    gradients = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
-    assert _agreement(gradients, weights) == pytest.approx(0.5**0.5)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -59,14 +58,3 @@ def test_sets_and_their_rows_can_be_looked_at(sets: IsomerSets) -> None:
     assert sets["domain"] == sets.rows["domain"]
     assert sets.column_names == sets.rows.column_names
     assert {"isomer_id", "note", "labels"} <= set(sets.column_names)
-
-
-def test_what_a_data_set_does_its_rows_do(sets: IsomerSets) -> None:
-    for name in ("map", "filter", "select", "to_pandas"):
-        with pytest.raises(AttributeError, match=f"'{name}': these are isomer sets.*under .rows"):
-            getattr(sets, name)
-        assert hasattr(sets.rows, name)
-
-
-def test_sets_can_be_copied(sets: IsomerSets) -> None:
-    assert copy.deepcopy(sets)[0] == sets[0]

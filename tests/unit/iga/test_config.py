@@ -1,3 +1,5 @@
+"""`IGAConfig`: its arguments are the method's settings, and what cannot work is one clear error."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -7,13 +9,16 @@ from typing import Any
 import pytest
 
 from poise import IGAConfig
+from poise.iga.baselines import BASELINES
+from poise.iga.baselines.group_dro import GroupDRO
 from poise.iga.config import OLD_NAMES
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 
 
 def test_defaults_are_the_methods(tmp_path: Path) -> None:
     config = IGAConfig(str(tmp_path), use_cpu=True)
     assert config.iga() == IGA() and config.iga_space == "direction"
+    assert config.baseline(3) is None
     assert config.completion_only_loss is True
     assert config.needs_engine
 
@@ -46,12 +51,24 @@ def test_settings_reach_the_method(make_iga_config: Callable[..., Any]) -> None:
         ({"tau": 0.0, "projection": "none"}, False),
         ({"tau": 0.0, "space": "factor"}, False),
         ({"tau": 0.0}, True),  # the projection changes the gradient
+        *(({"method": m}, m in ("and_mask", "sand_mask", "pcgrad")) for m in BASELINES),
     ],
 )
 def test_the_engine_is_left_out_where_it_changes_nothing(
     settings: dict[str, Any], needed: bool, make_iga_config: Callable[..., Any]
 ) -> None:
-    assert make_iga_config(**settings).needs_engine is needed
+    config = make_iga_config(**settings)
+    assert config.needs_engine is needed
+    kind = BASELINES.get(config.iga_method)
+    assert type(config.baseline(5)) is (kind or type(None))
+
+
+@pytest.mark.parametrize("options", [{"step_size": 0.2}, '{"step_size": 0.2}'])
+def test_domains_seed_and_options_reach_a_baseline(
+    options: Any, make_iga_config: Callable[..., Any]
+) -> None:
+    config = make_iga_config(method="group_dro", method_options=options, seed=7)
+    assert config.baseline(5) == GroupDRO(step_size=0.2, domains=5, seed=7)
 
 
 def test_linear_tau_rises_from_zero_and_stays(make_iga_config: Callable[..., Any]) -> None:
@@ -60,83 +77,64 @@ def test_linear_tau_rises_from_zero_and_stays(make_iga_config: Callable[..., Any
     assert make_iga_config(tau=2.0).tau_at(0) == 2.0
 
 
-WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown space": ({"space": "wight"}, "iga_space: expected one of weight, factor"),
-    "unknown schedule": ({"tau_schedule": "cosine"}, "tau_schedule: expected one of"),
-    "unknown scale": ({"mask_scale": "mean"}, "mask_scale: expected one of none, layer, snr"),
-    "unknown projection": ({"projection": "svd"}, "projection: expected one of"),
-    "unknown update": ({"update": "sgd"}, "iga_update: expected one of chain, retraction"),
-    "unknown weights": (
-        {"domain_weights": "rows"},
-        "domain_weights: expected one of equal",
+RETRACTION = {"update": "retraction", "max_grad_norm": 0.0}
+WRONG: list[tuple[dict[str, Any], str]] = [
+    # Of IGA's fields one of each kind, under their names here.
+    ({"space": "wight"}, "iga_space: expected one of weight, factor"),
+    ({"mask_eps": 0.0}, "mask_eps: expected a finite number above 0"),
+    ({"projection_rank": 2.5}, "projection_rank: expected a whole number of 1 or more"),
+    ({"update": "retraction", "projection": "none"}, "expected space 'weight' and a projection"),
+    ({"space": "direction", "tau": 3.0}, "tau=3.0 shapes a mask or its projection"),
+    ({"space": "direction", "tau_schedule": "linear"}, "iga_space 'direction' has none"),
+    ({"tau_schedule": "cosine"}, "tau_schedule: expected one of"),
+    ({"tau_warmup_steps": 2.5}, "tau_warmup_steps: expected a whole number"),
+    ({"tau_schedule": "linear", "tau_warmup_steps": 0}, "tau_warmup_steps: .* of 1 or more"),
+    ({"domain_weights": "rows"}, "domain_weights: expected one of equal"),
+    ({"exact_resume": "no"}, "exact_resume: expected one of True, False"),
+    ({"save_only_model": True}, "set exact_resume=False"),
+    *(
+        ({"domains": names}, "iga_domains: expected a list of different names")
+        for names in (5, "law", [1, 2], ["law", "law"], [])
     ),
-    "a mask without one": (
-        {"space": "direction", "tau": 3.0},
-        "tau=3.0 shapes a mask or its projection",
+    ({"method": "sgd"}, "iga_method: expected one of iga, erm, .*found 'sgd'"),
+    ({"method_options": {"tau": 1}}, "expected none for iga_method 'iga'"),
+    ({"method": "irm", "method_options": "3"}, "expected a mapping .*found '3'"),
+    ({"method": "irm", "method_options": {"threshold": 1}}, "'threshold'"),
+    ({"method": "and_mask", "tau": 2.0}, "tau=2.0 belongs to iga_method 'iga'"),
+    ({"method": "pcgrad", "space": "factor"}, "iga_space='factor' belongs to iga_method"),
+    ({"optim": "adalomo"}, "adalomo steps inside the backward, past the gradients that are taken"),
+    ({"update": "retraction"}, "without clipping; expected max_grad_norm=0.0, found 1.0"),
+    (RETRACTION | {"fp16": True}, "expected fp16=False, found True"),
+    *(
+        (setting, "{}={!r} does not work with IGA".format(*next(iter(setting.items()))))
+        for setting in (
+            {"packing": True},
+            {"eval_packing": True},
+            {"padding_free": True},
+            {"loss_type": "dft"},
+            {"label_smoothing_factor": 0.1},
+            {"use_liger_kernel": True},
+            {"torch_compile": True},
+            {"auto_find_batch_size": True},
+            {"train_sampling_strategy": "group_by_length"},
+        )
     ),
-    "negative tau": ({"tau": -1.0}, "tau: expected a number of 0 or more"),
-    "tau not a number": ({"tau": "high"}, "tau: expected a number of 0 or more, found 'high'"),
-    "tau nan": ({"tau": float("nan")}, "tau: expected a number of 0 or more, found nan"),
-    "tau null": ({"tau": None}, "tau: expected a number of 0 or more, found None"),
-    "tau true": ({"tau": True}, "tau: expected a number of 0 or more, found True"),
-    "no eps": ({"mask_eps": 0.0}, "mask_eps: expected a finite number above 0"),
-    "endless eps": (
-        {"mask_eps": float("inf")},
-        "mask_eps: expected a .* found inf",
-    ),
-    "half a rank": (
-        {"projection_rank": 2.5},
-        "projection_rank: expected a whole number of 1 or more",
-    ),
-    "rank true": ({"projection_rank": True}, "projection_rank: expected a whole .* found True"),
-    "half a column": (
-        {"projection_oversampling": 2.5},
-        "projection_oversampling: expected a whole number of 0 or more, found 2.5",
-    ),
-    "half a step": ({"tau_warmup_steps": 2.5}, "tau_warmup_steps: expected a whole number"),
-    "domains a number": (
-        {"domains": 5},
-        "iga_domains: expected a list .* found 5",
-    ),
-    "domains a word": ({"domains": "law"}, "iga_domains: expected a list .* found 'law'"),
-    "domains of numbers": ({"domains": [1, 2]}, r"iga_domains: expected a list .* found \[1, 2\]"),
-    "resume a word": ({"exact_resume": "no"}, "exact_resume: expected true or false"),
-    "no rank": ({"projection_rank": 0}, "projection_rank: expected a whole number of 1"),
-    "negative oversampling": (
-        {"projection_oversampling": -1},
-        "projection_oversampling: expected a whole number of 0",
-    ),
-    "no warm-up": (
-        {"tau_schedule": "linear", "tau_warmup_steps": 0},
-        "tau_warmup_steps: expected a whole number of 1 or more",
-    ),
-    "domains repeat": (
-        {"domains": ["law", "law"]},
-        "iga_domains: expected a list of different names",
-    ),
-    "no domains": ({"domains": []}, "iga_domains: expected a list of different names"),
-    "retraction without projection": (
-        {"update": "retraction", "projection": "none"},
-        "expected space 'weight' and a projection",
-    ),
-    "model alone, resumed": ({"save_only_model": True}, "set exact_resume=False"),
-    "packing": ({"packing": True}, "packing=True does not work with IGA"),
-    "padding-free": ({"padding_free": True}, "padding_free=True does not work with IGA"),
-    "another loss": ({"loss_type": "dft"}, "loss_type='dft' does not work with IGA"),
-    "label smoothing": ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1 does not"),
-    "liger": ({"use_liger_kernel": True}, "use_liger_kernel=True does not"),
-    "compiled": ({"torch_compile": True}, "torch_compile=True does not"),
-    "batch size search": ({"auto_find_batch_size": True}, "auto_find_batch_size=True does not"),
-    "by length": ({"train_sampling_strategy": "group_by_length"}, "set it to 'random'"),
-    "unprepared": ({"dataset_kwargs": {"skip_prepare_dataset": True}}, "leave out skip_prepare"),
-}
+    ({"dataset_kwargs": {"skip_prepare_dataset": True}}, "leave out skip_prepare"),
+]
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_setting_is_one_clear_error(case: str, make_iga_config: Callable[..., Any]) -> None:
-    settings, message = WRONG[case]
+@pytest.mark.parametrize(("settings", "message"), WRONG)
+def test_a_wrong_setting_is_one_clear_error(
+    settings: dict[str, Any], message: str, make_iga_config: Callable[..., Any]
+) -> None:
     with pytest.raises(ValueError, match=message):
         make_iga_config(**settings)
+
+
+def test_an_objective_may_be_trained_inside_the_backward(
+    make_iga_config: Callable[..., Any],
+) -> None:
+    make_iga_config(optim="adalomo", method="erm")
 
 
 def test_old_names_warn_and_mean_the_new(tmp_path: Path) -> None:

@@ -44,19 +44,13 @@ def test_units_undo_share_and_weight() -> None:
 
 @pytest.mark.parametrize("shape", [(4, 3, 5), (4, 2, 3, 5), (12, 5), (4, 5)])
 def test_each_domain_gets_its_own_tokens(shape: tuple[int, ...]) -> None:
-    x, delta = torch.randn(shape), torch.randn(*shape[:-1], 2)
-    found = _pass({1, 3}).tokens_by_domain([(x, delta)], "layer")
+    """Over all uses of the layer."""
+    uses = [(torch.randn(shape), torch.randn(*shape[:-1], 2)) for _ in range(2)]
+    found = _pass({1, 3}).tokens_by_domain(uses, "layer")
     for rows, pair in zip(([1], [0, 2]), found, strict=True):
-        for part, whole in zip(pair, (x, delta), strict=True):
-            by_sequence = whole.reshape(4, -1, whole.shape[-1])[rows]
-            torch.testing.assert_close(part, by_sequence.flatten(0, 1))
-
-
-def test_uses_of_a_layer_are_joined() -> None:
-    pairs = [(torch.randn(4, n, 5), torch.randn(4, n, 2)) for n in (3, 1)]
-    ((x, delta), _) = _pass({1, 3}).tokens_by_domain(pairs, "layer")
-    torch.testing.assert_close(x, torch.cat([pairs[0][0][1], pairs[1][0][1]]))
-    torch.testing.assert_close(delta, torch.cat([pairs[0][1][1], pairs[1][1][1]]))
+        for part, wholes in zip(pair, zip(*uses, strict=True), strict=True):
+            own = [t.reshape(4, -1, t.shape[-1])[rows].flatten(0, 1) for t in wholes]
+            torch.testing.assert_close(part, torch.cat(own))
 
 
 @pytest.mark.parametrize("shape", [(1, 12, 5), (3, 4, 5), (7, 5), (2, 5), (8, 5)])

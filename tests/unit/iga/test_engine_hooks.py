@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.equivalence.iga_models import toy
 from tests.equivalence.iga_toys import Bypassed, Routed, Unused
 

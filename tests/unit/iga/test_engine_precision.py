@@ -9,7 +9,7 @@ import torch
 
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.invariant import IGA
+from poise.iga.settings import IGA
 from tests.equivalence.iga_gradients import engine_step
 from tests.equivalence.iga_models import llama, toy
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from poise.iga.domains import DomainBatch, Weights, weigh_domains, weighted_sum
-from poise.iga.loss import DomainLosses, describe, domain_means, share_of
+from poise.iga.loss import describe, domain_means, share_of
 
 DOMAINS = torch.tensor([0, 2, 0, 2, 2])  # domain 1 is missing
 TOKENS = torch.tensor([3, 1, 2, 4, 0])
@@ -56,16 +54,3 @@ def test_a_loss_token_is_predicted_at_the_one_before_it() -> None:
     predicting = describe(labels, torch.zeros(3, dtype=torch.long), 1).predicting
     assert predicting is not None
     assert predicting.int().tolist() == [[0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-
-
-def test_logged_losses_are_unweighted_means_over_micro_batches() -> None:
-    accelerator = SimpleNamespace(device="cpu", reduce=lambda values, reduction: values)
-    losses, means = DomainLosses(3), domain_means(PER_TOKEN, BATCH)
-    losses.add(means, COUNTS)
-    restored = DomainLosses(3)
-    restored.load_state_dict(losses.state_dict())
-    restored.add(means * 3, COUNTS)
-    first, missing, third = restored.pop(accelerator)
-    assert [first, third] == pytest.approx([2 * float(means[0]), 2 * float(means[2])])
-    assert missing is None
-    assert restored.pop(accelerator) == [None, None, None]

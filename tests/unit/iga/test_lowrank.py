@@ -30,7 +30,7 @@ def _with_spectrum(values: Tensor, rows: int = 60, columns: int = 50, seed: int 
 
 
 def _error(matrix: Tensor, found: LowRank) -> float:
-    return float((matrix - found.matrix()).norm())
+    return float((matrix - found.left @ found.right).norm())
 
 
 def _best_error(matrix: Tensor, rank: int) -> float:
@@ -57,50 +57,20 @@ def _projections(matrix: Tensor, rank: int) -> list[LowRank]:
 
 @given(case=matrices())
 @quick
-def test_a_projection_has_orthonormal_columns_and_no_more_rank_than_there_is(
+def test_a_projection_has_a_rank_orthonormal_columns_and_a_share_of_the_energy(
     case: tuple[Tensor, int],
 ) -> None:
     matrix, rank = case
+    energy, clipped = matrix.square().sum(), min(rank, *matrix.shape)
     for left, right in _projections(matrix, rank):
-        clipped = min(rank, *matrix.shape)
         assert left.shape == (matrix.shape[0], clipped)
         assert right.shape == (clipped, matrix.shape[1])
         torch.testing.assert_close(left.T @ left, torch.eye(clipped, dtype=torch.float64))
-
-
-@given(case=matrices())
-@quick
-def test_a_projection_keeps_a_share_of_the_energy(case: tuple[Tensor, int]) -> None:
-    matrix, rank = case
-    energy = matrix.square().sum()
-    for found in _projections(matrix, rank):
-        kept = found.right.square().sum()
+        kept, lost = right.square().sum(), (matrix - left @ right).square().sum()
         assert 0 <= kept <= energy * (1 + 1e-12)
-        lost = (matrix - found.matrix()).square().sum()
         torch.testing.assert_close(kept + lost, energy, rtol=1e-9, atol=0)
-
-
-@given(case=matrices())
-@quick
-def test_a_projection_is_idempotent(case: tuple[Tensor, int]) -> None:
-    matrix, rank = case
-    for first, second in zip(
-        _projections(matrix, rank),
-        [_projections(p.matrix(), rank) for p in _projections(matrix, rank)],
-        strict=True,
-    ):
-        for again in second:
-            torch.testing.assert_close(
-                again.matrix(), first.matrix(), rtol=0, atol=1e-10 * float(matrix.norm())
-            )
-
-
-@pytest.mark.parametrize("spectrum", SPECTRA)
-@pytest.mark.parametrize("rank", [1, 4, 40, 50])
-def test_the_exact_projection_is_the_best(spectrum: str, rank: int) -> None:
-    matrix = _with_spectrum(SPECTRA[spectrum])
-    found = _error(matrix, truncated_svd(matrix, rank))
-    assert found == pytest.approx(_best_error(matrix, rank), rel=1e-10, abs=1e-12)
+        for again in _projections(left @ right, rank):  # idempotent
+            assert _error(left @ right, again) <= 1e-9 * float(matrix.norm())
 
 
 # The randomised one
@@ -130,12 +100,6 @@ def test_a_matrix_of_low_rank_comes_back_up_to_rounding(true_rank: int, dtype: A
         assert bool(start.isfinite().all())
 
 
-def test_a_width_of_the_whole_matrix_is_exact() -> None:
-    matrix = normal(7, 9)
-    found, _ = randomized_svd(matrix, 3, random_start(9, 7, 0, matrix))
-    assert _error(matrix, found) == pytest.approx(_best_error(matrix, 3), rel=1e-12)
-
-
 @pytest.mark.parametrize("spectrum", ["one over i", "exponential"])
 def test_each_warm_start_improves_on_the_one_before(spectrum: str) -> None:
     matrix = _with_spectrum(SPECTRA[spectrum])
@@ -146,16 +110,6 @@ def test_each_warm_start_improves_on_the_one_before(spectrum: str) -> None:
     assert excesses == sorted(excesses, reverse=True)
     assert excesses[0] > 1e-2
     assert excesses[-1] < 1e-4
-
-
-def test_a_warm_start_helps_a_matrix_that_changes_slowly() -> None:
-    matrix, start = _with_spectrum(SPECTRA["one over i"]), random_start(50, 6, 0, normal(1))
-    for step in range(10):
-        matrix = matrix + 0.002 * normal(60, 50, seed=step)
-        warm, start = randomized_svd(matrix, 4, start)
-    cold, _ = randomized_svd(matrix, 4, random_start(50, 6, 1, matrix))
-    best = _best_error(matrix, 4)
-    assert _error(matrix, warm) - best < 0.2 * (_error(matrix, cold) - best)
 
 
 @pytest.mark.parametrize("interlude", [0, 2])
@@ -184,16 +138,3 @@ def test_random_starts_are_of_their_seed_and_move_no_other_random_number() -> No
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
     assert first.dtype == torch.float64
-
-
-@pytest.mark.parametrize("rank", [0, -1])
-def test_a_rank_below_one_is_refused(rank: int) -> None:
-    matrix = normal(3, 3)
-    for project in (truncated_svd, lambda m, r: randomized_svd(m, r, matrix)):
-        with pytest.raises(ValueError, match=f"rank: expected 1 or more, found {rank}"):
-            project(matrix, rank)
-
-
-def test_no_iteration_is_refused() -> None:
-    with pytest.raises(ValueError, match="iterations: expected 1 or more, found 0"):
-        randomized_svd(normal(3, 3), 1, normal(3, 2), 0)

@@ -7,11 +7,10 @@ import weakref
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from poise.iga.domains import DomainBatch, Pass
+from poise.iga.domains import DomainBatch, Pair, Pass
 
-Seen = list[tuple[Tensor, Tensor]]
+Seen = list[Pair]
 
 
 def _path() -> tuple[nn.Sequential, Tensor]:
@@ -33,36 +32,20 @@ def _is_bare(model: nn.Module) -> bool:
 
 
 def test_a_tap_sees_the_input_and_the_gradient_of_the_output() -> None:
-    model, x = _path()
-    seen: Seen = []
-    with _pass() as hooks:
-        hooks.tap(model[0], model[1], lambda *pair: seen.append(pair))
-        y = model(x)
-        (y**2).sum().backward()
-    ((source, delta),) = seen
-    assert torch.equal(source, x)
-    torch.testing.assert_close(delta, 2 * y)
-
-
-def test_a_tap_changes_neither_output_nor_gradients() -> None:
+    """And changes neither output nor gradients."""
     model, x = _path()
     plain = model(x)
     (expected,) = torch.autograd.grad((plain**2).sum(), [x])
+    seen: Seen = []
     with _pass() as hooks:
-        hooks.tap(model[0], model[1], lambda *pair: None)
-        tapped = model(x)
-        (found,) = torch.autograd.grad((tapped**2).sum(), [x])
-    assert torch.equal(plain, tapped)
+        hooks.watch("", model[0], model[1], (), seen.append)
+        y = model(x)
+        (found,) = torch.autograd.grad((y**2).sum(), [x])
+    ((source, delta),) = seen
+    assert torch.equal(source, x)
+    torch.testing.assert_close(delta, 2 * y)
+    assert torch.equal(plain, y)
     assert torch.equal(found, expected)
-
-
-def test_each_use_of_a_path_is_seen() -> None:
-    layer, x, seen = nn.Linear(4, 4), torch.randn(2, 4), []
-    with _pass() as hooks:
-        hooks.tap(layer, layer, lambda *pair: seen.append(pair))
-        layer(layer(layer(x))).sum().backward()
-    assert len(seen) == 3
-    assert torch.equal(seen[-1][0], x)
 
 
 def test_an_input_by_keyword_is_seen() -> None:
@@ -72,7 +55,7 @@ def test_an_input_by_keyword_is_seen() -> None:
 
     layer, x, seen = Layer(4, 4), torch.randn(2, 4), []
     with _pass() as hooks:
-        hooks.tap(layer, layer, lambda *pair: seen.append(pair))
+        hooks.watch("", layer, layer, (), seen.append)
         layer(x=x).sum().backward()
     assert torch.equal(seen[0][0], x)
 
@@ -89,7 +72,7 @@ def test_lengths_are_those_of_the_models_inputs_and_of_layers() -> None:
 
     model = Model()
     with _pass(2, model) as hooks:
-        hooks.tap(model.layer, model.layer, lambda *pair: None)
+        hooks.watch("", model.layer, model.layer, (), lambda pair: None)
         assert hooks.lengths == {1}
         model(torch.ones(2, 7), mask=torch.ones(3, 8), embeddings=torch.ones(2, 9, 3))
     assert hooks.lengths == {1, 7, 9, 20}
@@ -99,72 +82,15 @@ def test_lengths_are_those_of_the_models_inputs_and_of_layers() -> None:
 def test_an_end_without_its_beginning_is_passed_over() -> None:
     model, x = _path()
     with _pass() as hooks:
-        hooks.tap(model[0], model[1], lambda *pair: pytest.fail("seen"))
+        hooks.watch("", model[0], model[1], (), lambda pair: pytest.fail("seen"))
         model[1](x[:, :2]).sum().backward()
-
-
-@pytest.mark.parametrize("use_reentrant", [False, True])
-def test_a_recomputed_path_is_seen_once(use_reentrant: bool) -> None:
-    model, x = _path()
-    seen: Seen = []
-    with _pass() as hooks:
-        hooks.tap(model[0], model[1], lambda *pair: seen.append(pair))
-        y = checkpoint(model, x, use_reentrant=use_reentrant)
-        assert isinstance(y, Tensor)
-        (y**2).sum().backward()
-    assert len(seen) == 1
-    torch.testing.assert_close(seen[0][1], 2 * y)
-
-
-def test_nothing_is_watched_without_gradients() -> None:
-    model, x = _path()
-    seen: Seen = []
-    with _pass() as hooks:
-        hooks.tap(model[0], model[1], lambda *pair: seen.append(pair))
-        with torch.no_grad():
-            assert model(x).grad_fn is None
-        model(x).sum().backward()
-    assert len(seen) == 1
-
-
-def test_a_gradient_is_replaced_before_it_is_added() -> None:
-    model, x = _path()
-    weight = model[0].weight
-    weight.grad = torch.ones_like(weight)
-    with _pass() as hooks:
-        hooks.replace_gradient(model[0], lambda gradient: torch.full_like(gradient, 2.0))
-        model(x).sum().backward()
-    assert bool((weight.grad == 3).all())
-
-
-def test_a_frozen_parameter_has_no_gradient_to_replace() -> None:
-    model, _ = _path()
-    model[0].weight.requires_grad_(False)
-    with _pass() as hooks:
-        hooks.replace_gradient(model[0], lambda gradient: gradient)
-        assert _is_bare(model)
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_hooks_are_gone_at_the_end(fails: bool) -> None:
-    model, _ = _path()
-    try:
-        with _pass() as hooks:
-            hooks.tap(model[0], model[1], lambda *pair: None)
-            hooks.replace_gradient(model[0], lambda gradient: gradient)
-            assert not _is_bare(model)
-            if fails:
-                raise KeyError
-    except KeyError:
-        pass
-    assert _is_bare(model)
 
 
 def test_a_path_that_was_interrupted_begins_anew() -> None:
     model, x = _path()
     seen: Seen = []
     with _pass() as hooks:
-        hooks.tap(model[0], model[1], lambda *pair: seen.append(pair))
+        hooks.watch("", model[0], model[1], (), seen.append)
         model[0](torch.zeros(1, 4))  # and never the second
         model(x).sum().backward()
     assert torch.equal(seen[0][0], x)
@@ -173,7 +99,7 @@ def test_a_path_that_was_interrupted_begins_anew() -> None:
 def test_inputs_are_freed_with_the_graph() -> None:
     model, _ = _path()
     with _pass() as hooks:
-        hooks.tap(model[0], model[1], lambda *pair: None)
+        hooks.watch("", model[0], model[1], (), lambda pair: None)
         x = torch.randn(5, 4)
         held = weakref.ref(x)
         model(x).sum().backward()

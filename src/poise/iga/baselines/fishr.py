@@ -26,8 +26,7 @@ class Fishr(Penalised):
 
     Symbols: h_t -> tokens.hidden (n, H); p_t -> softmax of tokens.logits (n, V); y_t ->
     tokens.targets (n,), one-hot; w_k -> evidence.weights; lambda -> penalty_weight, see
-    `Penalised`. v_k is (V, H), and is made a part of the vocabulary at a time, once more in the
-    backward pass; what is held is the logits of all loss tokens.
+    `Penalised`. v_k is (V, H), made a part of the vocabulary at a time, and anew in the backward.
 
     Args:
         relative: whether u is |v|^2, without a gradient; else it is 1, the paper's form.

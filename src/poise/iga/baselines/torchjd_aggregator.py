@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -48,17 +47,12 @@ class TorchJD(Aggregator):
 
     def __call__(self, gradients: Tensor, weights: Tensor) -> Tensor:
         rows = gradients * (len(gradients) * weights.to(gradients))[:, None]
-        with self._seeded():
-            result: Tensor = self._aggregate(rows)
-        return result
-
-    @contextmanager
-    def _seeded(self) -> Iterator[None]:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             # The CPU's generator takes 32 bits of it.
             torch.manual_seed((self.seed * 1_000_003 + self._calls) % 2**32)
-            yield
+            result: Tensor = self._aggregate(rows)
         self._calls += 1
+        return result
 
     def state_dict(self) -> dict[str, Any]:
         """Figures, and how often it has aggregated."""

@@ -26,12 +26,15 @@ def make(
 ) -> Callable[..., IGATrainer]:
     model = exact_model_path if "float64" in request.fixturenames else tiny_model_path
 
-    def build(rows: Dataset | None = None, **settings: Any) -> IGATrainer:
+    def build(
+        rows: Dataset | None = None, arguments: dict[str, Any] | None = None, **settings: Any
+    ) -> IGATrainer:
         return IGATrainer(
             model=model,
             args=make_iga_config(**settings),
             train_dataset=tiny_isomers() if rows is None else rows,
             peft_config=LoraConfig(r=2, target_modules="all-linear"),
+            **arguments or {},
         )
 
     return build

@@ -7,33 +7,20 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
-from peft import LoraConfig
 from tokenizers.processors import TemplateProcessing
 
 from poise import IGATrainer
 from tests.tiny import tiny_isomers, tiny_tokenizer
 
 
-@pytest.fixture
-def build(make_iga_config: Callable[..., Any], tiny_model_path: str) -> Callable[..., IGATrainer]:
-    def build(settings: dict[str, Any] | None = None, **arguments: Any) -> IGATrainer:
-        given = {"train_dataset": tiny_isomers()} | arguments
-        lora = LoraConfig(r=2, target_modules=["q_proj"])
-        return IGATrainer(
-            tiny_model_path, make_iga_config(**settings or {}), peft_config=lora, **given
-        )
-
-    return build
-
-
-def test_a_tokenizer_that_appends_an_end_teaches_one(build: Callable[..., IGATrainer]) -> None:
+def test_a_tokenizer_that_appends_an_end_teaches_one(make: Callable[..., IGATrainer]) -> None:
     appending = tiny_tokenizer()
     appending.backend_tokenizer.post_processor = TemplateProcessing(
         single="$A <eos>", special_tokens=[("<eos>", 1)]
     )
     rows = tiny_isomers(4).select_columns(["prompt", "completion"])
     found, expected = (
-        build(processing_class=tokenizer, eval_dataset=rows)
+        make(arguments={"processing_class": tokenizer, "eval_dataset": rows})
         for tokenizer in (appending, tiny_tokenizer())
     )
     assert found.train_dataset[:] == expected.train_dataset[:]
@@ -43,10 +30,10 @@ def test_a_tokenizer_that_appends_an_end_teaches_one(build: Callable[..., IGATra
 
 @pytest.mark.parametrize("extra", [("isomer_id", "domain"), ()])
 def test_evaluation_takes_rows_with_and_without_sets_also_by_the_name_train(
-    extra: tuple[str, ...], build: Callable[..., IGATrainer]
+    extra: tuple[str, ...], make: Callable[..., IGATrainer]
 ) -> None:
     rows = tiny_isomers(3).select_columns(["prompt", "completion", *extra])
-    trainer = build(eval_dataset={"train": rows, "held out": rows})
+    trainer = make(arguments={"eval_dataset": {"train": rows, "held out": rows}})
     figures = trainer.evaluate()
     assert figures["eval_train_loss"] == figures["eval_held out_loss"] > 0
     assert trainer.evaluate(rows)["eval_loss"] == figures["eval_train_loss"]
@@ -55,17 +42,7 @@ def test_evaluation_takes_rows_with_and_without_sets_also_by_the_name_train(
     assert set(next(iter(trainer.get_train_dataloader()))["domain"].tolist()) == {0, 1, 2}
 
 
-def test_evaluation_rows_that_are_cut_to_nothing_are_refused(
-    build: Callable[..., IGATrainer], caplog: pytest.LogCaptureFixture
-) -> None:
-    rows = Dataset.from_dict({"prompt": ["p" * 90, "p"], "completion": [" a", " b"]})
-    trainer = build({"max_length": 60}, eval_dataset=rows)
-    assert "eval data: 1 of 2 rows have no completion left within max_length=60" in caplog.text
-    with pytest.raises(ValueError, match="eval data: no row has a completion within max_length=60"):
-        trainer.evaluate(rows.select([0]))
-
-
-def test_conversations_are_trained_and_evaluated_on(build: Callable[..., IGATrainer]) -> None:
+def test_conversations_are_trained_and_evaluated_on(make: Callable[..., IGATrainer]) -> None:
     def talk(row: dict[str, Any]) -> dict[str, Any]:
         return {
             "prompt": [{"role": "user", "content": row["prompt"]}],
@@ -73,7 +50,7 @@ def test_conversations_are_trained_and_evaluated_on(build: Callable[..., IGATrai
         }
 
     rows = Dataset.from_list([row | talk(row) for row in tiny_isomers(4).to_list()])
-    trainer = build(train_dataset=rows, eval_dataset=rows)
+    trainer = make(rows, {"eval_dataset": rows})
     trainer.train()
     assert trainer.state.global_step == 3
     assert trainer.evaluate()["eval_loss"] > 0

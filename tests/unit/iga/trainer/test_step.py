@@ -24,12 +24,6 @@ STEPS: dict[str, dict[str, Any]] = {
     "weight space": {"projection": "exact", "domain_weights": "equal"},
     "weight space, by tokens, no projection": {"projection": "none", "domain_weights": "tokens"},
     "factor space": {"space": "factor", "domain_weights": "equal"},
-    "factor space, two micro-batches": {
-        "space": "factor",
-        "domain_weights": "equal",
-        "per_device_train_batch_size": 6,
-        "gradient_accumulation_steps": 2,
-    },
     "factor space, by tokens, two micro-batches": {
         "space": "factor",
         "domain_weights": "tokens",
@@ -111,44 +105,19 @@ def test_retraction_trains_with_plain_sgd_also_at_rate_zero(
     before = trained(still)
     after = train(still)  # the first step of a warm-up has rate 0
     assert all(torch.equal(after[n], before[n]) for n in before)
-    moved = train(make(**settings, max_steps=8))
+    moved = train(make(**settings, max_steps=3))
     assert any(not torch.equal(moved[n], before[n]) for n in before)
     assert all(bool(weight.isfinite().all()) for weight in moved.values())
 
 
 @pytest.mark.usefixtures("float64", "device")
-@pytest.mark.parametrize("settings", [{}, {"update": "retraction"}, {"space": "factor"}])
-def test_a_batch_of_one_domain_is_plain_fine_tuning(
-    settings: dict[str, Any], make: Callable[..., IGATrainer]
+def test_a_batch_of_one_domain_is_plain_fine_tuning_also_by_the_retraction(
+    make: Callable[..., IGATrainer],
 ) -> None:
-    rows = tiny_isomers(4, ("law",))
-    masked, plain = (train(make(rows, **BARE | own)) for own in (settings, {"method": "erm"}))
+    rows, methods = tiny_isomers(4, ("law",)), ({"update": "retraction"}, {"method": "erm"})
+    masked, plain = (train(make(rows, **BARE | own)) for own in methods)
     for name, weight in plain.items():
         torch.testing.assert_close(masked[name], weight, rtol=ROUNDING, atol=ROUNDING)
-
-
-def test_no_hook_outlives_a_step_that_fails(
-    make: Callable[..., IGATrainer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = make()
-
-    def hooks() -> int:
-        modules = list(trainer.model.modules())
-        forward = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
-        parameters = [p for p in trainer.model.parameters() if p.requires_grad]
-        return forward + sum(len(p._backward_hooks or {}) for p in parameters)
-
-    before, seen = hooks(), []
-
-    def fail(loss: Tensor, **kwargs: Any) -> None:
-        seen.append(hooks())
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(trainer.accelerator, "backward", fail)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        trainer.train()
-    assert seen[0] > before
-    assert hooks() == before
 
 
 def _add_another(model: Any) -> None:
@@ -161,11 +130,10 @@ def _scale(model: Any) -> None:
 
 
 @pytest.mark.parametrize("change", [_add_another, _scale])
-@pytest.mark.parametrize("space", ["weight", "factor"])
 def test_an_adapter_that_changes_after_the_trainer_was_made_is_noticed(
-    space: str, change: Callable[[Any], None], make: Callable[..., IGATrainer]
+    change: Callable[[Any], None], make: Callable[..., IGATrainer]
 ) -> None:
-    trainer = make(space=space)
+    trainer = make()
     change(trainer.model)
     with pytest.raises(RuntimeError, match="an adapter was added, removed"):
         trainer.train()

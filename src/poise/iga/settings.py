@@ -1,4 +1,4 @@
-"""Invariant Gradient Alignment: the settings of its mask and its projection."""
+"""The settings of Invariant Gradient Alignment, and which of them exclude each other."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from .mask import ConflictMask, Scale
 from .method import require
 
 Space = Literal["weight", "factor", "direction"]
-SPACES: tuple[Space, ...] = get_args(Space)
 Projection = Literal["randomized", "exact", "none"]
-PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
 Update = Literal["chain", "retraction"]
-UPDATES: tuple[Update, ...] = get_args(Update)
 Target = Literal["gradient", "update"]
-TARGETS: tuple[Target, ...] = get_args(Target)
+CHOICES: dict[str, tuple[str, ...]] = {
+    "space": get_args(Space),
+    "projection": get_args(Projection),
+    "update": get_args(Update),
+    "applied_to": get_args(Target),
+}
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,9 @@ class IGA:
             of A and B themselves, no projection; cheaper, and exact over micro-batches and ranks.
             "direction" (default): no mask; the gradient is projected off the directions in which
             the domains' mean inputs differ, see `poise.iga.direction_space`; cheapest.
-        tau: temperature of the mask; 0 is no mask. Refused in the direction space, as are the
-            arguments below but `applied_to`.
-        scale: what the variance is measured against, see `ConflictMask`.
-        eps: see `ConflictMask`.
+        tau: temperature of the mask; 0 is no mask. Direction space refuses it, and the arguments
+            below but `applied_to`.
+        scale, eps: what the variance is measured against, see `ConflictMask`.
         projection: "randomized" (warm-started subspace iteration), "exact" (a full SVD of every
             matrix: slow), or "none" (M * G goes to the factors as it is). Weight space only.
         rank: of the projection; None is the adapter's own.
@@ -43,13 +44,11 @@ class IGA:
         update: "chain": dA = s B^T P, dB = s P A^T, for any optimizer. "retraction": the factors'
             gradient is such that one plain SGD step makes B A the truncated SVD of
             B A - (learning rate / s) P. Weight space with a projection only.
-        applied_to: "gradient": the optimizer sees what the mask or projection leaves. "update": it
-            acts on what the optimizer makes of the gradient, so that an adaptive optimizer, which
-            divides by the gradient's own size, cannot undo it. Factor space: the step is masked,
-            by running means of the domains' gradients, and given back its length. Direction
-            space: A itself is kept off the directions, so that the adapter does not read them.
-            Needs `GradientEngine.follow(optimizer)`. Not in weight space, whose mask is of whole
-            matrices.
+        applied_to: "gradient": the optimizer sees what mask or projection leave. "update": they act
+            on what the optimizer makes of the gradient, so that an adaptive one, which divides by
+            the gradient's own size, cannot undo them. Factor space masks the step, by running means
+            of the domains' gradients, and gives it back its length. Direction space keeps A itself
+            off the directions. Needs `GradientEngine.follow(optimizer)`. Not in weight space.
 
     Raises:
         ValueError: a value outside its range, or settings that exclude each other.
@@ -70,40 +69,27 @@ class IGA:
     applied_to: Target = "gradient"
 
     def __post_init__(self) -> None:
-        known_values = (
-            ("space", SPACES),
-            ("projection", PROJECTIONS),
-            ("update", UPDATES),
-            ("applied_to", TARGETS),
-        )
-        for name, known in known_values:
+        for name, known in CHOICES.items():
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
         require("tau", self.tau, low=0)
         if self.rank is not None:
             require("rank", self.rank, low=1, is_whole=True)
         require("oversampling", self.oversampling, low=0, is_whole=True)
-        if self.update == "retraction" and (self.space, self.projection == "none") != (
-            "weight",
-            False,
-        ):
+        ConflictMask(self.scale, self.eps)  # raises
+        if self.update == "retraction" and (self.space != "weight" or self.projection == "none"):
             raise ValueError(
                 "update: 'retraction' moves along a low-rank gradient of the matrix; expected "
                 f"space 'weight' and a projection, found {self.space!r} and {self.projection!r}"
             )
-        self.mask  # noqa: B018 (raises for scale and eps)
-        if self.space == "direction":
-            self._refuse_masks()
         if self.applied_to == "update" and self.space == "weight":
             raise ValueError(
                 "applied_to: 'update' acts on steps of the factors; expected space 'factor' or "
                 "'direction', found 'weight', whose mask is of whole matrices"
             )
-
-    def _refuse_masks(self) -> None:
-        own = {"tau", "scale", "eps", "projection", "rank", "oversampling", "update"}
-        for option in fields(self):
-            if option.name in own and (value := getattr(self, option.name)) != option.default:
+        for option in fields(self) if self.space == "direction" else ():
+            value = getattr(self, option.name)
+            if option.name not in ("space", "applied_to") and value != option.default:
                 raise ValueError(
                     f"{option.name}={value!r} shapes a mask or its projection, expected none of "
                     "these in space 'direction', which has neither; choose space 'weight' or "
@@ -118,6 +104,5 @@ class IGA:
     @property
     def is_neutral(self) -> bool:
         """Whether the aligned gradient is the plain one by construction."""
-        if self.space == "direction":
-            return False
-        return self.tau == 0 and (self.space == "factor" or self.projection == "none")
+        has_projection = self.space == "weight" and self.projection != "none"
+        return self.space != "direction" and self.tau == 0 and not has_projection
