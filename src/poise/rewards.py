@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .question import LETTERS
+LETTERS = ("A", "B", "C", "D")
 
 Completion = str | list[dict[str, Any]]
 Feedback = tuple[float, str | None]

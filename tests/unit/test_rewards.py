@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poise.question import LETTERS
 from poise.rewards import (
+    LETTERS,
     NO_ANSWER,
     completion_text,
     extract_answer,
