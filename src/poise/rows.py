@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,24 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     if not rows:
         raise ValueError(f"{path}: expected at least one line with a JSON object, found none")
     return rows
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines, in folders that are made if need be, under a name that appears only when
+    they are complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(json_line(row) for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """A row as a line of a file of JSON lines."""
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _first_and_all(rows: Any, name: str) -> tuple[dict[str, Any] | None, Iterable[dict[str, Any]]]:

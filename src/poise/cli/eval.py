@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..isomers.forms import TRAIN_DOMAINS
 from ..isomers.generate import DEPTHS
-from ..isomers.model import TRAIN_DOMAINS
 from .arguments import CommandParser, option
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from .main import dispatch
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..isomers.rows import Row
+    from ..isomers.forms import Row
 
 SUBCOMMANDS = {
     "generate": ("make isomer sets from a seed, without a model", "poise.cli.isomers:generate"),
@@ -85,19 +85,19 @@ def generate(argv: list[str]) -> int:
         raise ValueError(
             f"{arguments.output}: expected a new file, found one; give --overwrite to replace it"
         )
-    from ..isomers.rows import write_isomers
+    from ..rows import write_jsonl
 
-    # All is generated before the file is opened, so that a refusal leaves no half of a file.
     rows = _rows(arguments)
-    print(f"{write_isomers(arguments.output, rows)} problems written to {arguments.output}")
+    write_jsonl(arguments.output, rows)
+    print(f"{len(rows)} problems written to {arguments.output}")
     return 0
 
 
 def _rows(arguments: GenerateArguments) -> list[Row]:
     from ..isomers.cues import Cue
+    from ..isomers.forms import TRAIN_DOMAINS
     from ..isomers.generate import generate_isomers
-    from ..isomers.model import TRAIN_DOMAINS
-    from ..isomers.rows import isomer_tests, to_rows
+    from ..isomers.rows import isomer_tests
 
     count, seed = arguments.count, arguments.seed
     cue, strength = arguments.cue, arguments.cue_strength
@@ -128,18 +128,12 @@ def _rows(arguments: GenerateArguments) -> list[Row]:
             "two domains or more",
             file=sys.stderr,
         )
+    split = arguments.split or "train"
     kind: Any = cue
-    sets = generate_isomers(
-        count,
-        arguments.split or "train",
-        seed,
-        *forms,
-        domains,
-        Cue(kind, strength),
-        arguments.phrasings,
+    return generate_isomers(
+        *(count, split, seed, *forms, domains, Cue(kind, strength), arguments.phrasings),
         progress=count >= _MANY,
     )
-    return to_rows(sets)
 
 
 def validate(argv: list[str]) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..isomers.model import TRAIN_DOMAINS
+from ..isomers.forms import TRAIN_DOMAINS
 from .arguments import CommandParser, option
 
 if TYPE_CHECKING:

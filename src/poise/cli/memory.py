@@ -10,7 +10,7 @@ import torch
 from trl import get_peft_config
 
 from .. import memory
-from ..isomers.model import TRAIN_DOMAINS
+from ..isomers.forms import TRAIN_DOMAINS
 from ..memory import Layout, Part
 from ..trl.preflight import find_model
 from . import iga, launch, pgpo

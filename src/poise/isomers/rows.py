@@ -1,23 +1,19 @@
-"""Isomer sets as rows, one per problem: test sets, data sets and files of JSON lines."""
+"""Isomer sets as rows, one per problem: their columns, test sets and data sets."""
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..rows import check_some
-from .cues import Cue
+from .cues import Cue, Mode
+from .forms import DOMAINS, TRAIN_DOMAINS, Row
 from .generate import DEPTHS, generate_isomers
-from .model import DOMAINS, TRAIN_DOMAINS, IsomerSet, Problem
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Row = dict[str, Any]
 # Column -> the type of its values in JSON. The first four make a data set of isomers; the others
 # are needed to score it by logic.
 COLUMNS: Mapping[str, type | tuple[type, ...]] = {
@@ -38,18 +34,11 @@ COLUMNS: Mapping[str, type | tuple[type, ...]] = {
 REQUIRED = ("isomer_id", "domain", "prompt", "completion")
 
 
-@dataclass(frozen=True)
-class Preset:
-    """How a test set differs from training.
+class Preset(NamedTuple):
+    """How a test set differs from training: by the cue's mode, other domains, other phrasings, or
+    so many reasoning steps more."""
 
-    Args:
-        mode: Mode of the cue.
-        unseen_domains: Whether it is in the words of the other domains.
-        phrasings: ``"seen"`` or ``"unseen"``.
-        deeper: Reasoning steps beyond those of training.
-    """
-
-    mode: Any
+    mode: Mode
     unseen_domains: bool = False
     phrasings: str = "seen"
     deeper: int = 0
@@ -120,32 +109,9 @@ def isomer_tests(
         deeper = tuple(depth + preset.deeper for depth in depths)
         cue = Cue() if cue_strength is None else Cue(preset.mode, cue_strength, marks or {})
         words = unseen if preset.unseen_domains else domains
-        sets = generate_isomers(count, split, seed, families, deeper, words, cue, preset.phrasings)
-        rows += to_rows(sets, test=name)
+        found = generate_isomers(count, split, seed, families, deeper, words, cue, preset.phrasings)
+        rows += [row | {"test": name} for row in found]
     return rows
-
-
-def to_rows(sets: Iterable[IsomerSet], **columns: Any) -> list[Row]:
-    """One row per problem; `columns` are added to each."""
-    return [_row(one, problem) | columns for one in sets for problem in one.problems]
-
-
-def _row(one: IsomerSet, problem: Problem) -> Row:
-    return {
-        "isomer_id": one.isomer_id,
-        "domain": problem.domain,
-        "prompt": problem.prompt,
-        "completion": problem.completion,
-        "answer": one.answer,
-        "answer_text": problem.answer_text,
-        "options": list(problem.options),
-        "meanings": list(problem.meanings),
-        "family": one.family,
-        "depth": one.depth,
-        "form": json.dumps(one.form, sort_keys=True),
-        "phrasing": problem.phrasing,
-        "cue": problem.cue,
-    }
 
 
 def load_isomers(
@@ -185,8 +151,8 @@ def load_isomers(
         rows = isomer_tests(count, seed, split, families, depths, cue_strength, names, domains)
         return Dataset.from_list(rows)
     cue = Cue() if cue_strength is None else Cue("train", cue_strength)
-    sets = generate_isomers(count, split, seed, families, depths, domains, cue, phrasings)
-    return Dataset.from_list(to_rows(sets))
+    rows = generate_isomers(count, split, seed, families, depths, domains, cue, phrasings)
+    return Dataset.from_list(rows)
 
 
 def group_rows(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
@@ -226,15 +192,3 @@ def some_isomers(
         )
     drawn = random.Random(f"poise isomers some {seed}").sample(list(sets), count)
     return [row for key in drawn for row in sets[key]]
-
-
-def write_isomers(path: str | Path, rows: Iterable[Row]) -> int:
-    """Write rows as JSON lines, in folders that are made if need be; returns how many."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count = 0
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            count += 1
-    return count

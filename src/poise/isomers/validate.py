@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .answers import MARKER
-from .rows import COLUMNS, REQUIRED, Row
+from .forms import Row
+from .rows import COLUMNS, REQUIRED
 
 Source = str | Path | Sequence[Mapping[str, Any]]
 SetKey = tuple[str, str, str]

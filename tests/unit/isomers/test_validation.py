@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from poise.isomers.forms import Row
 from poise.isomers.generate import generate_isomers
-from poise.isomers.rows import REQUIRED, Row, isomer_tests, to_rows, write_isomers
+from poise.isomers.rows import REQUIRED, isomer_tests
 from poise.isomers.validate import validate_isomers
+from poise.rows import write_jsonl
 
 DOMAINS = 4
 
 
 def sound() -> list[Row]:
     """Three sets, each with four problems: rows 0 to 3, 4 to 7, 8 to 11."""
-    return to_rows(generate_isomers(3, seed=6, families=["ordering", "branching"], depths=[2]))
+    return generate_isomers(3, seed=6, families=["ordering", "branching"], depths=[2])
 
 
 def change(row: int, **values: object) -> Callable[[list[Row]], None]:
@@ -129,7 +131,7 @@ def _another(row: Row) -> str:
 
 def test_sound_sets_have_no_faults(tmp_path: Path) -> None:
     assert validate_isomers(sound()) == []
-    write_isomers(tmp_path / "sets.jsonl", sound())
+    write_jsonl(tmp_path / "sets.jsonl", sound())
     assert validate_isomers(tmp_path / "sets.jsonl") == []
     bare = [{name: row[name] for name in REQUIRED} for row in sound()]
     assert validate_isomers(bare) == []
@@ -146,7 +148,7 @@ def test_a_planted_fault_is_found_in_its_place(
     rows = sound()
     plant(rows)
     path = tmp_path / "sets.jsonl"
-    write_isomers(path, rows)
+    write_jsonl(path, rows)
     found = [fault for fault in validate_isomers(path) if fault.kind == kind]
     assert found, validate_isomers(path)
     assert (found[0].file, found[0].line) == (str(path), line)
@@ -162,7 +164,7 @@ def test_a_planted_fault_is_found_in_its_place(
 )
 def test_a_line_that_is_no_row_is_named(kind: str, line: bytes, tmp_path: Path) -> None:
     path = tmp_path / "sets.jsonl"
-    write_isomers(path, sound())
+    write_jsonl(path, sound())
     path.write_bytes(b"\n" + line + b"\n" + path.read_bytes())
     [fault] = validate_isomers(path)
     assert (fault.kind, fault.line, fault.isomer_id) == (kind, 2, None)
@@ -171,14 +173,14 @@ def test_a_line_that_is_no_row_is_named(kind: str, line: bytes, tmp_path: Path) 
 def test_files_are_compared_with_each_other(tmp_path: Path) -> None:
     first, second = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
     rows = sound()
-    write_isomers(first, rows)
-    other = to_rows(generate_isomers(3, "test", families=["ordering"], depths=[2]))
-    write_isomers(second, other)
+    write_jsonl(first, rows)
+    other = generate_isomers(3, "test", families=["ordering"], depths=[2])
+    write_jsonl(second, other)
     assert validate_isomers(first, second) == []
     for row in other[:DOMAINS]:
         row["isomer_id"] = rows[0]["isomer_id"]
     other[5]["prompt"] = rows[5]["prompt"]
-    write_isomers(second, other)
+    write_jsonl(second, other)
     found = {fault.kind: fault for fault in validate_isomers(second, first)}
     assert set(found) == {"reused id", "duplicate problem"}
     assert found["duplicate problem"].file == str(first)

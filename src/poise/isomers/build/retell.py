@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ..forms import TRAIN_DOMAINS
+from ..generate import write_completion
 from ..meanings import read_answer
-from ..model import TRAIN_DOMAINS, Problem
 from .checks import Limits, review
 from .journal import Outcome
 from .problems import SourceProblem
@@ -114,5 +115,5 @@ def _kept(problem: SourceProblem, domain: str, version: Retelling, attempts: int
     prompt, answer = version.prompt, read_answer(version.prompt, version.answer)
     # An option by its words, not by its letter.
     text = answer.text if answer is not None and answer.kind == "option" else version.answer
-    completion = Problem(domain, prompt, version.reasoning, text, (), ()).completion
+    completion = write_completion(version.reasoning, text)
     return Outcome(problem.id, domain, True, attempts, prompt, completion, text)

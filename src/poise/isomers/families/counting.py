@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..model import Family, Form, Story
+from ..forms import Family, Form, Story
 from .number_options import Draft, draw_form
 from .words import fill, read_words
 
@@ -132,7 +132,6 @@ def _counts(rng: random.Random, sets: int) -> dict[str, int]:
     return counts | {
         "total": total, "none": people[()], "any": total - people[()], "one": one,
         "only": people[0,], "singles": singles, "pairs": pairs,
-        "other": people[1,], "rest": abs(total - singles), "twice": total - singles + pairs,
     }  # fmt: skip
 
 

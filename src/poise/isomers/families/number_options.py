@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from ..model import Form
+from ..forms import Form
 
 COUNT = 4
 SMALLEST = 2  # 1 would need a singular, 0 a "none"
