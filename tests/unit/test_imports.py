@@ -146,7 +146,7 @@ def test_internals_of_other_libraries_are_imported_in_one_file() -> None:
 
 def test_everything_depends_one_way() -> None:
     rooms = [
-        *("extras", "versions", "threads", "machine", "optimizers", "sharding", "reading"),
+        *("extras", "versions", "threads", "precision", "optimizers", "sharding", "prompt_cache"),
         *("splits", "rows", "rewards", "models"),
         *("loss", "isomers", "data", "trl", "pgpo", "iga", "memory", "evaluate"),
         *("cli", "demo"),

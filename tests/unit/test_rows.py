@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from datasets import Dataset, IterableDataset
 
-from poise.rows import check_columns, check_dataset, read_jsonl
+from poise.rows import check_columns, check_dataset, read_jsonl, write_jsonl
 
 CHAT = [{"role": "user", "content": "Which?"}]
 GOOD: list[list[dict[str, Any]]] = [
@@ -147,3 +147,19 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
             FileNotFoundError, match=r"expected a \.jsonl file, found no file there"
         ):
             read_jsonl(path)
+
+
+def test_lines_appear_under_their_name_only_when_complete(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text("old")
+
+    def rows() -> Any:
+        yield {"a": "ä"}
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_jsonl(path, rows())
+    assert path.read_text() == "old"
+    write_jsonl(path, [{"a": "ä"}])
+    assert path.read_text() == '{"a": "ä"}\n'
+    assert list(tmp_path.iterdir()) == [path]

@@ -418,7 +418,7 @@ def ask_all(
     from ..evaluate.load import check_target
     from ..evaluate.scoring import scorer_of
     from ..evaluate.vllm import check_vllm
-    from ..machine import pick_device, pick_dtype
+    from ..precision import pick_device, pick_dtype
 
     greedy = arguments.temperature == 0.0
     if greedy and arguments.k > 1:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SUBCOMMANDS = {
     "generate": ("make isomer sets from a seed, without a model", "poise.cli.isomers:generate"),
-    "build": ("have a teacher retell your own problems", "poise.cli.isomers_build:main"),
+    "build": ("have a teacher rewrite your own problems", "poise.cli.isomers_build:main"),
     "validate": ("list the faults of files, by line and set", "poise.cli.isomers:validate"),
     "show": ("print sets, their domains side by side", "poise.cli.isomers:show"),
 }

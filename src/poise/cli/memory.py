@@ -58,7 +58,7 @@ def count(argv: Sequence[str]) -> tuple[list[Part], Layout]:
     if method not in ("pgpo", "iga"):
         raise ValueError(f"expected pgpo or iga, found {method!r}")
     # What this machine is quick in says nothing of the one that is to train.
-    logging.getLogger("poise.machine").setLevel(logging.ERROR)
+    logging.getLogger("poise.precision").setLevel(logging.ERROR)
     parser = pgpo.make_parser() if method == "pgpo" else iga.make_parser(words)
     parser.set_defaults(bf16=True)
     (script, config, named), flags = launch.parse(parser, parser.with_new_names(words))

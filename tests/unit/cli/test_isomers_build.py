@@ -22,7 +22,7 @@ from tests.unit.isomers.build.endpoint import (
     Asked,
     Endpoint,
     Reply,
-    retold,
+    rewritten,
     running_endpoint,
     source_row,
 )
@@ -124,7 +124,7 @@ def hang_after(count: int) -> Callable[[Endpoint, Asked], Reply | None]:
     """From the request after so many the server goes silent until its gate is opened."""
 
     def mood(endpoint: Endpoint, asked: Asked) -> Reply | None:
-        return Reply(retold(asked), delay=600) if len(endpoint.asked) > count else None
+        return Reply(rewritten(asked), delay=600) if len(endpoint.asked) > count else None
 
     return mood
 

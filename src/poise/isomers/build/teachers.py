@@ -1,4 +1,4 @@
-"""Who retells: an OpenAI-compatible endpoint, or whoever has `complete` and `name`."""
+"""Who rewrites: an OpenAI-compatible endpoint, or whoever has `complete` and `name`."""
 
 from __future__ import annotations
 
@@ -64,14 +64,15 @@ class EndpointTeacher:
         model: The endpoint's name of the model.
         base_url: Where it is, up to and with ``/v1``.
         key: The key, None for an endpoint that wants none.
-        temperature, max_tokens: Sampling; None leaves it to the endpoint.
+        sampling: Settings of a request, as ``temperature`` and ``max_tokens``; those that are None
+            are left to the endpoint.
         timeout: Seconds to wait for a reply.
         retries: Most further attempts of one request.
         requests_per_minute: Most requests in a minute, attempts included; None for no bound.
         concurrency: Most requests under way at a time.
 
     Raises:
-        ValueError: a setting outside its range, or an address with a user, a password or a query.
+        ValueError: an address with a user, a password or a query.
     """
 
     def __init__(
@@ -80,18 +81,13 @@ class EndpointTeacher:
         base_url: str = OPENAI,
         key: str | None = None,
         *,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
         timeout: float = 120.0,
         retries: int = 6,
         requests_per_minute: float | None = None,
         concurrency: int = 4,
+        **sampling: float | None,
     ) -> None:
-        self.sampling = check_sampling(temperature, max_tokens, concurrency)
-        if not 0 < timeout < float("inf"):
-            raise ValueError(f"timeout: expected a number above 0, found {timeout!r}")
-        if retries < 0:
-            raise ValueError(f"retries: expected 0 or more, found {retries!r}")
+        self.sampling = {name: value for name, value in sampling.items() if value is not None}
         self.name, self.model, self.base_url = f"endpoint:{model}", model, _check_url(base_url)
         self.concurrency, self.retries = concurrency, retries
         self._key, self._turns = key, Turns(requests_per_minute)
@@ -185,16 +181,9 @@ class Turns:
 
     Args:
         per_minute: Most starts in a minute, None for no bound.
-
-    Raises:
-        ValueError: a rate that is not above 0.
     """
 
     def __init__(self, per_minute: float | None = None) -> None:
-        if per_minute is not None and not per_minute > 0:
-            raise ValueError(
-                f"requests_per_minute: expected a number above 0, found {per_minute!r}"
-            )
         self.interval = 60.0 / per_minute if per_minute else 0.0
         self._lock = threading.Lock()
         self._next = 0.0
@@ -207,23 +196,6 @@ class Turns:
             self._next = start + self.interval
         if start > now:
             time.sleep(start - now)
-
-
-def check_sampling(
-    temperature: float | None, max_tokens: int | None, concurrency: int
-) -> dict[str, float]:
-    """The settings of sampling that are given.
-
-    Raises:
-        ValueError: a setting outside its range.
-    """
-    if temperature is not None and not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature: expected 0 or more, found {temperature!r}")
-    for name, value in (("max_tokens", max_tokens), ("concurrency", concurrency)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}: expected 1 or more, found {value!r}")
-    given = {"temperature": temperature, "max_tokens": max_tokens}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def read_key(variable: str) -> str | None:
