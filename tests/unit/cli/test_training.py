@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from poise import precision
 from poise.cli import pgpo
 from poise.cli.training import add_model_arguments
 from poise.trl.logs import changed_settings, write_run_description
