@@ -203,7 +203,7 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_papers_run_is_counted_as_by_hand(qwen: str) -> None:
-    from poise.cli.memory import count
+    from poise.cli.memory_parts import count
 
     argv = ["pgpo", "--config", str(ROOT / "examples/pgpo_paper.yaml")]
     argv += ["--model_name_or_path", qwen, "--num_processes", "8"]
