@@ -113,12 +113,12 @@ def _check_ranges(arguments: BuildArguments) -> None:
         raise ValueError(
             f"max_overlap: expected a value in [0, 1], found {arguments.max_overlap!r}"
         )
-    names, least = arguments.domains, arguments.min_domains
+    names, wanted = arguments.domains, arguments.min_domains
     if not names or not all(name.strip() for name in names) or len(set(names)) != len(names):
         raise ValueError(f"domains: expected different names, found {list(names)}")
-    if least is not None and not 1 <= least <= len(names):
+    if wanted is not None and not 1 <= wanted <= len(names):
         raise ValueError(
-            f"min_domains: expected 1 to {len(names)}, the number of domains, found {least!r}"
+            f"min_domains: expected 1 to {len(names)}, the number of domains, found {wanted}"
         )
 
 

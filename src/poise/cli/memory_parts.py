@@ -50,8 +50,9 @@ def count(argv: Sequence[str]) -> tuple[list[Part], Layout]:
         layout = Layout(layout.engine, layout.ranks, dtype)
     path = find_model(named.model_name_or_path or "default", config)
     model = memory.meta_model(path, dtype, get_peft_config(named))
-    domains = _domains(script, config) if method == "iga" else None
-    return _parts(model, config, layout, domains), layout
+    if method == "pgpo":
+        return _of_pgpo(model, config, layout), layout
+    return _of_iga(model, config, layout, _domains(script, config)), layout
 
 
 def _layout(engine: launch.Engine, config: Any) -> Layout:
@@ -72,32 +73,34 @@ def _domains(script: Any, config: Any) -> int:
     raise ValueError("expected the domains that IGA compares; name them by --iga_domains")
 
 
-def _parts(model: Any, config: Any, layout: Layout, domains: int | None) -> list[Part]:
-    """What PGPO needs, or IGA with so many domains."""
-    rows, own, teacher = config.per_device_train_batch_size, [], []
-    if domains is None:
-        if layout.engine == "zero3" and config.tiled_loss:
-            raise ValueError(
-                "under ZeRO-3 PGPO refuses the tiled loss; count with --tiled_loss false, "
-                "--multiplier information, --exact_resume false and --teacher_from_student false, "
-                "or with ZeRO-2"
-            )
-        length = (config.max_prompt_length or 0) + config.max_completion_length
-        teacher = memory.teacher_states(model, config, layout)  # may put an adapter on the model
-        states = memory.states(model, config, layout)
-        own = memory.distillation(model, config, layout) + memory.rollouts(model, config, layout)
-    else:
-        length = config.max_length
-        if length is None:
-            raise ValueError("expected --max_length, the longest sequence, found none")
-        states = memory.states(model, config, layout)
-        own = memory.domain_gradients(model, config, domains)
+def _of_pgpo(model: Any, config: Any, layout: Layout) -> list[Part]:
+    if layout.engine == "zero3" and config.tiled_loss:
+        raise ValueError(
+            "under ZeRO-3 PGPO refuses the tiled loss; count with --tiled_loss false, --multiplier "
+            "information, --exact_resume false and --teacher_from_student false, or with ZeRO-2"
+        )
+    teacher = memory.teacher_states(model, config, layout)
+    length = (config.max_prompt_length or 0) + config.max_completion_length
+    rows = config.per_device_train_batch_size
     return [
-        *states,
+        *memory.states(model, config, layout),
         *teacher,
         *memory.gathered(model, layout, has_teacher=bool(teacher)),
         *memory.activations(model, config, layout, rows, length),
-        *own,
+        *memory.distillation(model, config, layout),
+        *memory.rollouts(model, config, layout),
+    ]
+
+
+def _of_iga(model: Any, config: Any, layout: Layout, domains: int) -> list[Part]:
+    rows, length = config.per_device_train_batch_size, config.max_length
+    if length is None:
+        raise ValueError("expected --max_length, the longest sequence, found none")
+    return [
+        *memory.states(model, config, layout),
+        *memory.domain_gradients(model, config, domains),
+        *memory.gathered(model, layout, has_teacher=False),
+        *memory.activations(model, config, layout, rows, length),
     ]
 
 

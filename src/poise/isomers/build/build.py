@@ -60,7 +60,7 @@ def beside(output: Path, what: str) -> Path:
 
 def pending(journal: Journal, problems: Sequence[SourceProblem], plan: Plan) -> list[Work]:
     """What the journal lacks."""
-    works = []
+    works: list[Work] = []
     for problem in problems:
         known = {domain: journal.outcomes.get((problem.id, domain)) for domain in plan.domains}
         done = {domain: outcome for domain, outcome in known.items() if outcome is not None}
