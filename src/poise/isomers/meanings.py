@@ -60,14 +60,8 @@ def read_answer(prompt: str, answer: str) -> Answer | None:
 def rewritten_answer(completion: str, prompt: str, answer: str, answer_text: str) -> str | None:
     """The logical answer of a completion to a rewritten problem, None where none can be read.
 
-    Choice: a wrong name has no logical answer that other domains know of, so that it is returned
-    as it stands.
-
-    Args:
-        completion: Ends with a line ``Answer: TEXT``.
-        prompt: The problem.
-        answer: The right answer in logical terms.
-        answer_text: It in the words of the problem's domain.
+    The right answer is given in logical terms and in the words of the domain. Choice: a wrong name
+    has no logical answer that other domains know of, so that it is returned as it stands.
     """
     _, marked, rest = completion.rpartition(MARKER)
     text = _first_line(rest) if marked else ""

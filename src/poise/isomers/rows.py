@@ -70,11 +70,8 @@ def isomer_tests(
 ) -> list[Row]:
     """The named test sets as rows, with their name in the column ``test``.
 
-    Args:
+    Args as `generate_isomers`, but for:
         count: Sets in each test.
-        seed: Any integer.
-        split: The split to draw from.
-        families: Some of `families.FAMILIES`, by default all.
         depths: Those of training; the test ``deeper`` adds 2 to each.
         cue_strength: Probability with which the cue was right in training; None if there was
             none: then there is none here either.
@@ -127,20 +124,10 @@ def load_isomers(
 ) -> Dataset:
     """Generate isomer sets as a data set with a row per problem.
 
-    Args:
-        families: Some of the families, also as text with commas between them; by default all.
-        split: ``train``, ``validation`` or ``test``.
-        count: How many sets; with `tests`, in each test.
-        seed: Any integer.
-        depths: Reasoning steps, each as often.
-        domains: In whose words; with `tests` those of training.
-        cue_strength: Probability that the surface cue points to the right answer; None for no
-            cue.
-        phrasings: ``seen`` or ``unseen``; `tests` have their own.
+    Args and errors as `generate_isomers`, with `tests` as `isomer_tests`, but for:
+        families: Also as text with commas between them.
+        cue_strength: Probability that the cue points to the right answer; None for no cue.
         tests: True for all test sets of `isomer_tests`, or the names of some.
-
-    Raises:
-        ValueError: as `generate_isomers` and `isomer_tests`.
     """
     from datasets import Dataset
 
@@ -179,13 +166,13 @@ def some_isomers(
     Raises:
         ValueError: a domain that no row has, or a count beyond the sets that there are.
     """
-    known = sorted({row["domain"] for row in rows})
+    kept = list(rows)
     if domains is not None:
-        check_some("domains", domains, known)
-    kept = [row for row in rows if domains is None or row["domain"] in domains]
-    sets = group_rows(kept)
+        check_some("domains", domains, sorted({row["domain"] for row in rows}))
+        kept = [row for row in rows if row["domain"] in domains]
     if count is None:
         return kept
+    sets = group_rows(kept)
     if not 1 <= count <= len(sets):
         raise ValueError(
             f"count: expected 1 to {len(sets)}, the isomer sets there are, found {count}"

@@ -80,14 +80,8 @@ def review(
 
     It is kept if the answer survives and the reasoning reaches it, the quantities and relations
     survive, and its wording is not that of another domain, nor that of the source where this is
-    known to be in another domain.
-
-    Args:
-        problem: The source.
-        domain: Domain of the version.
-        version: The version.
-        others: Domain -> prompt of what is kept of this problem already.
-        max_overlap, slack: As in `Plan`.
+    known to be in another domain. `others` are the prompts that are kept already, by domain;
+    `max_overlap` and `slack` are as in `Plan`.
     """
     asked, prompt = problem.prompt, version.prompt
     answer = answer_fault(problem.answer, asked, version)

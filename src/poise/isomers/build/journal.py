@@ -17,16 +17,10 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one problem in one domain.
+    """What came of the problem `id` in one domain.
 
-    Args:
-        id: The problem's id.
-        domain: The domain.
-        kept: Whether the version is kept.
-        attempts: Replies of the teacher that it took; 0 for a source that is taken as it is.
-        prompt, completion, answer_text: The version, empty if it is not kept.
-        reason: Why it is not kept, else empty.
-        reply: The teacher's last reply if it is not kept, else empty.
+    `attempts` counts replies; it is 0 for a source that is taken as it is. A version that is not
+    kept has a reason and the teacher's last reply, one that is kept has all else.
     """
 
     id: str

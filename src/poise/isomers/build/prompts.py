@@ -43,13 +43,9 @@ class MalformedReply(ValueError):
 
 @dataclass(frozen=True)
 class Version:
-    """A problem as the teacher rewrote it.
+    """A problem as the teacher rewrote it, with the steps of its solution and the answer.
 
-    Args:
-        prompt: The rewritten problem.
-        reasoning: The steps, without the answer's line.
-        answer: The final answer.
-        names: Name in the source -> name in the version, where the answer is a name.
+    Where the answer is a name, `names` maps those of the source to those of the version.
     """
 
     prompt: str
@@ -74,11 +70,8 @@ def make_messages(
 ) -> Messages:
     """The conversation that asks for one version.
 
-    Args:
-        problem: What to rewrite.
-        domain: In whose words.
-        others: Prompts of the same problem in other domains, whose wording is not to be shared.
-        failed: The last attempt at this, with what was wrong.
+    It shows `others`, prompts of the same problem in other domains, whose wording is not to be
+    shared, and the last attempt that failed.
     """
     parts = [f"Domain: {domain}", f"Source problem:\n{problem.prompt}"]
     if problem.solution:

@@ -47,13 +47,7 @@ def rewrite_everywhere(
 
     Each is compared with those before it, so that what is kept does not depend on how many
     problems are under way. Choice: where the problem's own domain is asked for and it brings its
-    solution, it is taken as it is, and comes first.
-
-    Args:
-        problem: The source.
-        plan: What is wanted.
-        teacher: Whom to ask.
-        done: Domain -> what is finished.
+    solution, it is taken as it is, and comes first. `done` is what is finished, by domain.
 
     Yields:
         Each outcome, and whether the teacher gave an answer at all.

@@ -31,12 +31,9 @@ class RefusedRequest(TeacherError):
 
 
 class Teacher(Protocol):
-    """Whoever answers a conversation. `complete` is called from several threads.
+    """Whoever answers a conversation. `complete` is called from `concurrency` threads.
 
-    Attributes:
-        name: What the journal calls it.
-        concurrency: How many calls may be under way at a time.
-        sampling: Settings that shape the replies; a journal is continued with the same only.
+    A journal keeps name and `sampling`, which shape the replies, and goes on with the same only.
     """
 
     name: str
@@ -56,9 +53,9 @@ class Teacher(Protocol):
 class EndpointTeacher:
     """An OpenAI-compatible endpoint, asked by the ``openai`` client.
 
-    The client tries failures that pass (429, 5xx, timeouts, dropped connections) again, with
-    growing waits or those of ``Retry-After``; an unreadable reply is asked for again too. The key
-    is kept in memory alone, and cut out of all that the endpoint says.
+    The client tries again what may pass (429, 5xx, timeouts, dropped connections), with growing
+    waits or those of ``Retry-After``; we do so with an unreadable reply. The key is kept in memory
+    alone, and cut out of all that the endpoint says.
 
     Args:
         model: The endpoint's name of the model.
@@ -160,13 +157,11 @@ class EndpointTeacher:
             request.headers["Authorization"] = f"Bearer {self._key}"
 
     def _status_error(self, error: openai.APIStatusError) -> TeacherError:
-        status = error.status_code
+        status, hint = error.status_code, _HINTS.get(error.status_code, "check the settings")
         said = " ".join(self._clean(error.response.text).split())[:_MOST_SHOWN]
         kind = RefusedRequest if status in _REFUSED else TeacherError
-        return kind(
-            f"{self.base_url} answered HTTP {status}"
-            f"{f' ({said})' if said else ''}; {_HINTS.get(status, 'check the settings')}"
-        )
+        shown = f" ({said})" if said else ""
+        return kind(f"{self.base_url} answered HTTP {status}{shown}; {hint}")
 
     def _cause(self, error: openai.APIConnectionError) -> str:
         cause = error.__cause__ or error
@@ -177,11 +172,7 @@ class EndpointTeacher:
 
 
 class Turns:
-    """Starts of requests, spaced evenly over the threads that share them.
-
-    Args:
-        per_minute: Most starts in a minute, None for no bound.
-    """
+    """Starts of requests, spaced evenly over the threads that share them; None for no bound."""
 
     def __init__(self, per_minute: float | None = None) -> None:
         self.interval = 60.0 / per_minute if per_minute else 0.0
@@ -202,7 +193,7 @@ def read_key(variable: str) -> str | None:
     """The key in an environment variable, None if `variable` is empty.
 
     Raises:
-        ValueError: the variable is not set, or its value cannot be a key; the value is not shown.
+        ValueError: it is not set, or cannot be a key; the value is not shown.
     """
     if not variable:
         return None
