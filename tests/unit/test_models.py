@@ -152,13 +152,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path, file: str, found: s
         resolve_model(str(tmp_path))
 
 
-def test_a_file_is_not_a_model_folder(tmp_path: Path) -> None:
-    file = tmp_path / "model.safetensors"
-    file.write_text("")
-    with pytest.raises(ModelError, match="found no config"):
-        resolve_model(str(file))
-
-
 def test_a_folded_head_sees_contiguous_hidden_states_and_gives_the_same_logits() -> None:
     torch.manual_seed(0)
     config = LlamaConfig(

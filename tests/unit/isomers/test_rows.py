@@ -11,7 +11,6 @@ import datasets
 import pytest
 
 from poise.data import load_questions
-from poise.isomers.answers import isomer_reward
 from poise.isomers.cues import Cue
 from poise.isomers.forms import DOMAINS, HELD_OUT_DOMAINS, TRAIN_DOMAINS, Row
 from poise.isomers.generate import generate_isomers
@@ -114,11 +113,6 @@ def test_after_training_in_every_domain_none_is_unseen() -> None:
         isomer_tests(2, domains=["lwa"], tests=["unseen_domains"])
 
 
-def test_unknown_tests_are_refused() -> None:
-    with pytest.raises(ValueError, match="tests: expected some of in_distribution"):
-        isomer_tests(4, tests=["deepest"])
-
-
 def test_isomers_load_by_name() -> None:
     table = load_questions("isomers:ordering, rates", "test", count=6, seed=1, cue_strength=1.0)
     assert len(table) == 6 * len(TRAIN_DOMAINS)
@@ -181,9 +175,3 @@ def test_a_set_may_lack_a_domain_but_must_be_sound(tmp_path: Path) -> None:
         ValueError, match=r"sets\.jsonl: .* found faults \(1\): row 12, set .*wrong end"
     ):
         load_questions(str(path))
-
-
-def test_an_answer_outside_its_meanings_is_refused() -> None:
-    [row, *_] = generate_isomers(1)
-    with pytest.raises(ValueError, match="expected an answer among its meanings"):
-        isomer_reward.check_rows([row | {"answer": "e9"}])

@@ -28,10 +28,6 @@ def outcomes(path: Path) -> list[Outcome]:
         return list(journal.outcomes.values())
 
 
-def test_outcomes_come_back(path: Path) -> None:
-    assert outcomes(path) == [KEPT, REJECTED]
-
-
 def test_an_outcome_is_on_disk_before_the_journal_is_closed(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.jsonl", SETTINGS)
     journal.write(KEPT)
@@ -66,10 +62,6 @@ def test_other_settings_are_refused_by_name(path: Path) -> None:
     with pytest.raises(ValueError, match="sampling None, now"):
         Journal(path, {**SETTINGS, "sampling": {}})
     assert path.read_bytes() == before
-
-
-def test_settings_are_compared_as_json_knows_them(path: Path) -> None:
-    Journal(path, {**SETTINGS, "domains": ("law", "science")}).__exit__()
 
 
 @pytest.mark.parametrize("line", ["{}", "[]", "no json", '{"format": "poise-isomer-journal"}'])

@@ -79,15 +79,6 @@ def test_a_failing_model_fails_every_caller(path: str, monkeypatch: pytest.Monke
             teacher.complete(say("a"))
 
 
-@pytest.mark.parametrize("temperature", [None, 0.7])
-def test_it_samples_as_it_is_told(path: str, temperature: float | None) -> None:
-    teacher = load(path, temperature=temperature)
-    assert isinstance(teacher.complete(say("add")), str)
-    assert teacher.sampling == {"max_tokens": 8} | (
-        {} if temperature is None else {"temperature": temperature}
-    )
-
-
 def test_what_is_no_teacher_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="local:none: expected a language model"):
         LocalTeacher(str(tmp_path), "local:none")
