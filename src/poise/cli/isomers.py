@@ -110,15 +110,11 @@ def _rows(arguments: GenerateArguments) -> list[Row]:
         )
     strength = 0.9 if strength is None else strength
     if arguments.tests:
-        for flag, found, allowed in (
-            ("cue", cue, ("off", "train")),
-            ("phrasings", arguments.phrasings, ("seen",)),
-        ):
-            if found not in allowed:
-                raise ValueError(
-                    f"--{flag}: expected {' or '.join(map(repr, allowed))}, that of training, with "
-                    f"--tests, which have their own; found {found!r}"
-                )
+        if cue not in ("off", "train") or arguments.phrasings != "seen":
+            raise ValueError(
+                "--tests: expected --cue 'off' or 'train', that of training, and --phrasings "
+                f"'seen', as tests have their own; found {cue!r} and {arguments.phrasings!r}"
+            )
         trained = None if cue == "off" else strength
         split = arguments.split or "test"
         return isomer_tests(count, seed, split, *forms, trained, domains=domains)
