@@ -55,7 +55,7 @@ def resolve_model(name: str | None = None) -> str:
     elif _HUB_ID.fullmatch(name):
         return name
     else:
-        found = "no such folder; leave the model out to use the embedded one"
+        found = "no existing folder; leave the model out to use the embedded one"
     raise ModelError(
         f"Expected a model: a local folder, a hub id like 'org/name', or 'default'. For {name!r} "
         f"found {found}."

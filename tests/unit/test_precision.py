@@ -80,21 +80,9 @@ def test_a_named_dtype_is_kept_and_warned_of_once(
     assert len(caplog.records) == 1
 
 
-def test_a_dtype_that_is_a_little_slower_is_nobodys_business(
-    processor: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    processor(90.0, 30.0)
-    precision.pick_dtype("bfloat16", CPU)
-    assert not caplog.records
-
-
 def test_other_names_are_refused() -> None:
     with pytest.raises(ValueError, match="dtype: expected one of auto, float32, bfloat16"):
         precision.pick_dtype("float64", CPU)
-
-
-def test_a_named_device_is_kept() -> None:
-    assert precision.pick_device("cpu") == CPU
 
 
 def test_both_speeds_are_measured_and_said_once(

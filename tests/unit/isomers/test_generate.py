@@ -12,7 +12,6 @@ from poise.isomers.cues import KINDS, Cue
 from poise.isomers.families import FAMILIES
 from poise.isomers.forms import DOMAINS, HELD_OUT_DOMAINS, TRAIN_DOMAINS, Family, Form
 from poise.isomers.generate import draw_forms, generate_isomers
-from poise.isomers.rows import isomer_tests
 
 from .classifiers import shown_options
 
@@ -64,11 +63,6 @@ def test_a_domain_has_a_mark_of_its_own_or_the_one_that_is_chosen(
             assert place == look % len(shown) and shown[place] == option
         else:
             assert shown[place] == look.format(x=option)
-
-
-def test_a_chosen_mark_is_in_the_tests_too() -> None:
-    [row, *_] = isomer_tests(1, domains=["law"], marks={"law": "unit"})
-    assert "(1 unit)" in row["prompt"]
 
 
 @pytest.mark.parametrize(

@@ -46,24 +46,6 @@ def test_numbers_stay_below_one_hundred_at_shallow_depths(family: Family) -> Non
         assert not form.answer.isdigit() or int(form.answer) < 100
 
 
-@pytest.mark.slow
-@EACH
-def test_no_option_is_a_number_that_the_facts_state(family: Family) -> None:
-    for phrasing, domain in enumerate(DOMAINS[:3]):
-        for form, story in stories(family, domain, phrasing):
-            if form.answer.isdigit():
-                told = set(re.findall(r"\d+", " ".join(story.facts)))
-                assert not told & set(form.options), story
-
-
-def test_a_part_has_no_option_above_its_whole() -> None:
-    for form in forms(counting.FAMILY, 2):
-        whole = form.data["given"].get("total", 1000)
-        assert all(int(option) < whole for option in form.options), form
-    for form in forms(two_unknowns.FAMILY, 1):
-        assert all(int(option) < form.data["total"] for option in form.options), form
-
-
 def test_the_place_of_mention_of_a_holder_says_nothing() -> None:
     rng, drawn = random.Random(3), []
     while len(drawn) < DRAWS:

@@ -63,12 +63,6 @@ def test_a_bad_version_is_rejected_with_the_reason_and_its_set_left_out(
     assert build.lines(".rejects")[0]["attempts"] == 2 and build.lines(".rejects")[0]["reply"]
 
 
-def test_a_set_with_enough_domains_is_written(build: Build) -> None:
-    assert build.run(only(1, "law", "no"), min_domains=1).sets == 3
-    assert [r["domain"] for r in build.lines() if r["isomer_id"] == "p1"] == ["medicine"]
-    assert set(build.rejects()) == {("p1", "law")}
-
-
 def test_the_teacher_may_mend_what_it_is_told_of(build: Build) -> None:
     def mood(endpoint: Endpoint, asked: Asked) -> Reply | None:
         return None if asked.is_retry else Reply(rewritten(asked, answer="7"))
@@ -128,14 +122,6 @@ def test_an_endpoint_that_refuses_everything_stops_the_build_and_spoils_nothing(
         build.run(lambda endpoint, asked: Reply(status=400, raw="no such size"), concurrency=1)
     assert len(build.lines(".journal")) == 1
     assert build.run(lambda endpoint, asked: None).sets == 3
-
-
-def test_a_finished_build_asks_nothing_again(build: Build) -> None:
-    build.run(only(1, "law", "no"))
-    first, asked = build.output.read_bytes(), len(build.endpoint.asked)
-    build.output.unlink()
-    build.run()
-    assert build.output.read_bytes() == first and len(build.endpoint.asked) == asked
 
 
 def test_an_endpoint_that_fails_for_good_stops_the_build_and_the_next_run_goes_on(

@@ -77,9 +77,3 @@ def test_a_damaged_line_is_named(path: Path, line: str) -> None:
     path.write_text("\n".join([lines[0], line, *lines[1:]]) + "\n")
     with pytest.raises(ValueError, match=r"journal\.jsonl, line 2: expected an outcome"):
         Journal(path, SETTINGS)
-
-
-def test_a_pair_that_stands_twice_counts_once(path: Path) -> None:
-    text = path.read_text()
-    path.write_text(text + text.splitlines()[1] + "\n")
-    assert outcomes(path) == [KEPT, REJECTED]
