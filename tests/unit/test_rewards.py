@@ -50,6 +50,10 @@ def test_what_is_no_answer_or_not_a_single_one_is_none(text):
     assert extract_answer(text) is None
 
 
+def test_letters_in_tags_may_be_small():
+    assert extract_answer("<answer>b</answer>") == "B"
+
+
 OPTIONS = ["iron", "neon", "12 kg", "sodium chloride"]
 
 
@@ -128,6 +132,11 @@ def test_options_answered_by_text_are_rewarded_and_named_in_the_feedback():
     ]  # fmt: skip
     assert multiple_choice_reward(completions, **columns) == [1.0, 0.0, 0.0, 1.0, 0.0]
     assert "letter" not in NO_ANSWER
+
+
+def test_a_row_without_options_is_answered_by_letters():
+    columns = {"answer": ["B", "B"], "options": [None, OPTIONS]}
+    assert multiple_choice_reward(["neon", "neon"], **columns) == [0.0, 1.0]
 
 
 def test_chat_completions_are_read_from_what_the_assistant_said():
