@@ -44,7 +44,7 @@ from measure import Peak, can_measure_memory, in_own_process, in_turns, peak_bey
 from poise.iga.adapters import find_adapters
 from poise.iga.mask import Scratch, masked_mean
 from poise.iga.settings import IGA
-from poise.machine import DTYPES
+from poise.precision import DTYPES
 
 SIDES = ("plain", "weight", "factor", "torchjd", "torchjd_serial", "opacus")
 PACKAGES = {"torchjd": "torchjd", "torchjd_serial": "torchjd", "opacus": "opacus"}

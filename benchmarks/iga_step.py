@@ -42,8 +42,8 @@ from poise.iga.adapters import find_adapters
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
 from poise.iga.settings import IGA
-from poise.machine import DTYPES, pick_dtype
 from poise.models import resolve_model
+from poise.precision import DTYPES, pick_dtype
 from tests.equivalence.iga_reference import reference_gradients, require_base_gradients
 
 SIDES = ("plain", "weight", "factor", "direction", "reference")

@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.table import Table
 
 from measure import Peak, Ratio, can_measure_memory, in_own_process, in_turns, peak_beyond, ratio
-from poise.machine import DTYPES
+from poise.precision import DTYPES
 from sdpo_side import SIDES, Setting, Side
 
 RATIOS = {

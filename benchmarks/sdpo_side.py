@@ -20,8 +20,8 @@ from transformers.utils import logging
 from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
 
 from poise import PGPOConfig, PGPOTrainer
-from poise.machine import pick_dtype
 from poise.models import resolve_model
+from poise.precision import pick_dtype
 
 logging.disable_progress_bar()
 # TRL still uses transformers' old names for activation checkpointing.

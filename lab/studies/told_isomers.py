@@ -98,7 +98,7 @@ def _rows(config: dict[str, Any], tests: bool = False) -> Any:
 def _arguments(config: dict[str, Any], folder: str) -> Any:
     import torch
 
-    from poise.isomers.model import TRAIN_DOMAINS
+    from poise.isomers.forms import TRAIN_DOMAINS
 
     return iga_config(
         config,

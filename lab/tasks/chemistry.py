@@ -9,16 +9,16 @@ the same thing among other options.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import cycle
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poise.data.load import DEFAULT_COUNT, register
-from poise.data.prompts import get_style, render_all
-from poise.question import LETTERS, Letter, Question
+from poise.data.prompts import STYLES, PromptStyle, get_style
+from poise.rewards import LETTERS
 from poise.splits import check_split, stable_split
 
 if TYPE_CHECKING:
@@ -32,6 +32,40 @@ MAX_TRIES = 2000
 def things(text: str) -> tuple[str, ...]:
     """Split a list of names, which may have several words each."""
     return tuple(text.split(", "))
+
+
+@dataclass(frozen=True)
+class Question:
+    """Four options, one of them right.
+
+    Args:
+        id: Unique name of the question, options in this order included.
+        template: Name of its category.
+        stem: The question itself, without its options.
+        options: Four different texts, in the order A, B, C, D.
+        answer: Letter of the right option.
+        fact: What makes it right.
+    """
+
+    id: str
+    template: str
+    stem: str
+    options: tuple[str, ...]
+    answer: str
+    fact: str
+
+    @property
+    def right_option(self) -> str:
+        """The text of the right option."""
+        return self.options[LETTERS.index(self.answer)]
+
+
+def bare_prompt(stem: str, options: Sequence[str]) -> str:
+    """As the style ``short``, without an example: the model has the form of an answer to learn."""
+    return f"Options: {', '.join(options)}\nQuestion: {stem}\nAnswer:"
+
+
+STYLES["bare"] = PromptStyle(bare_prompt, STYLES["short"].reference)
 
 
 @dataclass(frozen=True)
@@ -149,8 +183,21 @@ def load(
 
     if rest not in ("", "chemistry"):
         raise ValueError(f"science: expected the domain chemistry or none, found {rest!r}")
-    get_style(style)
-    return Dataset.from_list(render_all(generate(count, split, seed), style))
+    form = get_style(style)
+    return Dataset.from_list([_row(question, form) for question in generate(count, split, seed)])
+
+
+def _row(question: Question, form: PromptStyle) -> dict[str, Any]:
+    return {
+        "id": question.id,
+        "domain": "chemistry",
+        "level": 0,
+        "template": question.template,
+        "prompt": form.prompt(question.stem, question.options),
+        "answer": question.answer,
+        "options": list(question.options),
+        "privileged_context": form.reference(question.fact, question.answer, question.right_option),
+    }
 
 
 def generate(count: int = 100, split: str = "train", seed: int = 0) -> list[Question]:
@@ -202,22 +249,17 @@ def _draw(category: Category, quota: int, split: str, rng: Random) -> list[tuple
     return list(found.values())
 
 
-def _question(
-    category: Category, options: tuple[str, ...], letter: Letter, rng: Random
-) -> Question:
+def _question(category: Category, options: tuple[str, ...], letter: str, rng: Random) -> Question:
     right, *others = options
     rng.shuffle(others)
     others.insert(LETTERS.index(letter), right)
     stem = f"Which of these {category.asks}?"
     digest = hashlib.sha256("\n".join([stem, *others]).encode()).hexdigest()[:10]
-    first, second, third, fourth = others
     return Question(
         id=f"chemistry-{category.name}-{digest}",
-        domain="chemistry",
         template=category.name,
-        level=0,
         stem=stem,
-        options=(first, second, third, fourth),
+        options=tuple(others),
         answer=letter,
-        solution=f"{right.capitalize()} {category.asks}.\nAnswer: {letter}",
+        fact=f"{right.capitalize()} {category.asks}.",
     )

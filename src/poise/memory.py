@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
@@ -39,15 +39,9 @@ _TILES, _TRL, _TRL_TOPK = 10, 14, 6
 _LIVE = 1_000_000_000  # DeepSpeed's stage3_max_live_parameters
 
 
-@dataclass(frozen=True)
-class Part:
-    """Something that takes memory on each GPU.
-
-    Args:
-        name: what it is.
-        bytes: how much, of the rank that has most.
-        when: "always", while "rollouts" are made, or in "training" passes.
-    """
+class Part(NamedTuple):
+    """Something that takes memory on each GPU: bytes of the rank that has most, "always", while
+    "rollouts" are made, or in "training" passes."""
 
     name: str
     bytes: int
@@ -56,15 +50,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a run's tensors lie.
-
-    Args:
-        engine: a key of `SHARDED`.
-        ranks: one or more.
-        compute: in what products are, the model's own precision or autocast's.
+    """Where a run's tensors lie: an engine of `SHARDED`, its ranks, and in what products are, the
+    model's own precision or autocast's.
 
     Raises:
-        ValueError: an unknown engine, no rank.
+        ValueError: an unknown engine.
     """
 
     engine: str = "ddp"
@@ -74,8 +64,6 @@ class Layout:
     def __post_init__(self) -> None:
         if self.engine not in SHARDED:
             raise ValueError(f"engine: expected one of {', '.join(SHARDED)}, found {self.engine!r}")
-        if self.ranks < 1:
-            raise ValueError(f"ranks: expected 1 or more, found {self.ranks}")
 
     def share(self, tensor: Tensor, of: str) -> int:
         """Bytes of a tensor on the rank that has most: FSDP2 deals out rows, ZeRO elements."""
@@ -97,13 +85,7 @@ def size(tensor: Tensor) -> int:
 
 
 def meta_model(path: str, dtype: torch.dtype, peft_config: Any = None) -> Any:
-    """The model of a configuration, its adapters put on, on the meta device.
-
-    Args:
-        path: a folder with config.json, or a hub id.
-        dtype: of its weights.
-        peft_config: of PEFT, or None.
-    """
+    """The model of a folder or hub id, its adapters put on, on the meta device."""
     config = AutoConfig.from_pretrained(path)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
@@ -116,10 +98,7 @@ def meta_model(path: str, dtype: torch.dtype, peft_config: Any = None) -> Any:
 def states(model: Any, args: Any, layout: Layout) -> list[Part]:
     """Weights, gradients, optimizer: what the engine makes of a model that is loaded.
 
-    Args:
-        model: on the meta device; it is changed as the engine changes it.
-        args: the trainer's.
-        layout: where things lie.
+    The model is on the meta device, and is changed as the engine changes it.
     """
     masters = _prepare(model, layout)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -191,12 +170,9 @@ def _copies(model: Any, layout: Layout) -> Part:
 
 
 def teacher_states(model: Any, args: Any, layout: Layout) -> list[Part]:
-    """The teacher of PGPO's arguments, as `TeacherMixin` makes it; before `states`.
+    """The teacher of a PGPOConfig, as `TeacherMixin` makes it; before `states`.
 
-    Args:
-        model: on the meta device; an adapter may be put on it.
-        args: a PGPOConfig.
-        layout: where things lie.
+    An adapter may be put on the model.
     """
     kind, is_lora = args.teacher_model_kind, isinstance(model, PeftModel)
     changes = kind == "ema" or args.teacher_refresh != "never"
@@ -209,11 +185,11 @@ def teacher_states(model: Any, args: Any, layout: Layout) -> list[Part]:
     copy = copy_as_teacher(model)
     if layout.engine in ("zero1", "zero2") and layout.is_mixed:
         copy.to(layout.compute)  # as the engine casts the student
-    teacher: Any = None
+    averages: Iterable[Tensor] = []
     if kind == "ema":
         teacher = EMATeacher(model, copy, args.teacher_update_rate, args.teacher_sync_steps)
+        averages = teacher._averages().values()
     weights = sum(layout.share(p, "teacher") for p in copy.parameters())
-    averages = [] if teacher is None else teacher._averages().values()
     return [
         Part("teacher", weights + sum(map(size, copy.buffers()))),
         Part("teacher's float32 averages", sum(layout.share(a, "teacher") for a in averages)),
@@ -225,18 +201,16 @@ def gathered(model: Any, layout: Layout, has_teacher: bool) -> list[Part]:
     numbers = [p.numel() for p in model.parameters()]
     width = layout.compute.itemsize
     if layout.engine == "zero3":
-        name = f"gathered weights, at most {_LIVE:,}"
-        return [Part(name, width * min(_LIVE, sum(numbers)))]
+        return [Part(f"gathered weights, at most {_LIVE:,}", width * min(_LIVE, sum(numbers)))]
     if layout.engine != "fsdp2" or layout.ranks == 1:
         return []
     layer = max(_numbers(layer.parameters()) for layer in _layers(model))
     ends = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
-    parts = [
-        Part("gathered: two layers, embeddings and head", width * (2 * layer + _numbers(ends)))
-    ]
+    whole = width * (2 * layer + _numbers(ends))
+    parts = [Part("gathered: two layers, embeddings and head", whole)]
     if has_teacher:
-        head = model.get_output_embeddings().weight
-        parts.append(Part("gathered: the teacher's head", width * head.numel(), TRAINING))
+        head = width * model.get_output_embeddings().weight.numel()
+        parts.append(Part("gathered: the teacher's head", head, TRAINING))
     if any(param.requires_grad for param in ends):
         own = width * (layer + _numbers(ends))
         parts.append(Part("gradients of a layer, embeddings and head", own, TRAINING))
@@ -277,9 +251,8 @@ def rollouts(model: Any, args: Any, layout: Layout) -> list[Part]:
     rows = args.per_device_train_batch_size * args.steps_per_generation
     tokens = rows * ((args.max_prompt_length or 0) + args.max_completion_length)
     token = 2 * config.num_hidden_layers * heads * width * layout.compute.itemsize
-    name = f"keys and values of {rows} rollouts"
     return [
-        Part(name, tokens * token, ROLLOUTS),
+        Part(f"keys and values of {rows} rollouts", tokens * token, ROLLOUTS),
         Part("their logits", 2 * rows * config.vocab_size * 4, ROLLOUTS),
     ]
 
@@ -349,10 +322,8 @@ def domain_gradients(model: Any, args: Any, domains: int) -> list[Part]:
     if args.iga_method == "erm":
         return []
     if args.iga_method != "iga" or args.iga_space == "factor":
-        times = 1
-        if args.iga_method == "iga" and args.iga_applied_to == "update":
-            times = 2  # running sums as well
-        return [Part(f"gradients of {domains} domains", times * domains * factors * 4)]
+        has_sums = args.iga_method == "iga" and args.iga_applied_to == "update"  # running ones
+        return [Part(f"gradients of {domains} domains", (1 + has_sums) * domains * factors * 4)]
     if args.iga_space == "direction":
         numbers = 0
         for adapter in adapters:
@@ -361,13 +332,8 @@ def domain_gradients(model: Any, args: Any, domains: int) -> list[Part]:
             numbers += 2 * 2 * domains * (inputs + 1) + directions * (inputs + outputs)
         return [Part(f"input sums and directions of {domains} domains", 4 * numbers)]
     largest = max(a.down.weight.shape[1] * a.up.weight.shape[0] for a in adapters)
-    return [
-        Part(
-            f"{domains} gradients of one layer, mean, variance and tile",
-            (domains + 3) * largest * 4,
-            TRAINING,
-        )
-    ]
+    name = f"{domains} gradients of one layer, mean, variance and tile"
+    return [Part(name, (domains + 3) * largest * 4, TRAINING)]
 
 
 def _layers(model: Any) -> list[nn.Module]:

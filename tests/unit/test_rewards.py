@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poise.question import LETTERS
 from poise.rewards import (
+    LETTERS,
     NO_ANSWER,
     completion_text,
     extract_answer,
@@ -163,8 +163,8 @@ def test_the_hosts_other_columns_are_let_through():
             "row 1: expected an answer among A, B, found 'C'",
         ),
         (["B", "42"], {"options": [None, None]}, "row 1: expected an answer among A, B, C, D"),
-        (["B"], {}, "expected 2 answers, one for each completion, found 1"),
-        (["B", "B"], {"options": [["x", "y"]]}, "found 2 and 1 lists of options"),
+        (["B"], {}, "argument 2 is shorter"),
+        (["B", "B"], {"options": [["x", "y"]]}, "argument 3 is shorter"),
     ],
 )
 def test_answers_outside_the_options_name_the_row(answer, columns, message):

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..isomers.forms import TRAIN_DOMAINS
 from ..isomers.generate import DEPTHS
-from ..isomers.model import TRAIN_DOMAINS
 from .arguments import CommandParser, option
 
 if TYPE_CHECKING:
@@ -418,7 +418,7 @@ def ask_all(
     from ..evaluate.load import check_target
     from ..evaluate.scoring import scorer_of
     from ..evaluate.vllm import check_vllm
-    from ..machine import pick_device, pick_dtype
+    from ..precision import pick_device, pick_dtype
 
     greedy = arguments.temperature == 0.0
     if greedy and arguments.k > 1:

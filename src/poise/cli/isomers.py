@@ -14,11 +14,11 @@ from .main import dispatch
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..isomers.rows import Row
+    from ..isomers.forms import Row
 
 SUBCOMMANDS = {
     "generate": ("make isomer sets from a seed, without a model", "poise.cli.isomers:generate"),
-    "build": ("have a teacher retell your own problems", "poise.cli.isomers_build:main"),
+    "build": ("have a teacher rewrite your own problems", "poise.cli.isomers_build:main"),
     "validate": ("list the faults of files, by line and set", "poise.cli.isomers:validate"),
     "show": ("print sets, their domains side by side", "poise.cli.isomers:show"),
 }
@@ -85,19 +85,19 @@ def generate(argv: list[str]) -> int:
         raise ValueError(
             f"{arguments.output}: expected a new file, found one; give --overwrite to replace it"
         )
-    from ..isomers.rows import write_isomers
+    from ..rows import write_jsonl
 
-    # All is generated before the file is opened, so that a refusal leaves no half of a file.
     rows = _rows(arguments)
-    print(f"{write_isomers(arguments.output, rows)} problems written to {arguments.output}")
+    write_jsonl(arguments.output, rows)
+    print(f"{len(rows)} problems written to {arguments.output}")
     return 0
 
 
 def _rows(arguments: GenerateArguments) -> list[Row]:
     from ..isomers.cues import Cue
+    from ..isomers.forms import TRAIN_DOMAINS
     from ..isomers.generate import generate_isomers
-    from ..isomers.model import TRAIN_DOMAINS
-    from ..isomers.rows import isomer_tests, to_rows
+    from ..isomers.rows import isomer_tests
 
     count, seed = arguments.count, arguments.seed
     cue, strength = arguments.cue, arguments.cue_strength
@@ -110,15 +110,11 @@ def _rows(arguments: GenerateArguments) -> list[Row]:
         )
     strength = 0.9 if strength is None else strength
     if arguments.tests:
-        for flag, found, allowed in (
-            ("cue", cue, ("off", "train")),
-            ("phrasings", arguments.phrasings, ("seen",)),
-        ):
-            if found not in allowed:
-                raise ValueError(
-                    f"--{flag}: expected {' or '.join(map(repr, allowed))}, that of training, with "
-                    f"--tests, which have their own; found {found!r}"
-                )
+        if cue not in ("off", "train") or arguments.phrasings != "seen":
+            raise ValueError(
+                "--tests: expected --cue 'off' or 'train', that of training, and --phrasings "
+                f"'seen', as tests have their own; found {cue!r} and {arguments.phrasings!r}"
+            )
         trained = None if cue == "off" else strength
         split = arguments.split or "test"
         return isomer_tests(count, seed, split, *forms, trained, domains=domains)
@@ -128,18 +124,12 @@ def _rows(arguments: GenerateArguments) -> list[Row]:
             "two domains or more",
             file=sys.stderr,
         )
+    split = arguments.split or "train"
     kind: Any = cue
-    sets = generate_isomers(
-        count,
-        arguments.split or "train",
-        seed,
-        *forms,
-        domains,
-        Cue(kind, strength),
-        arguments.phrasings,
+    return generate_isomers(
+        *(count, split, seed, *forms, domains, Cue(kind, strength), arguments.phrasings),
         progress=count >= _MANY,
     )
-    return to_rows(sets)
 
 
 def validate(argv: list[str]) -> int:

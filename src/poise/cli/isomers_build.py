@@ -1,22 +1,25 @@
-"""`poise isomers build`: a user's own problems, retold in several domains by a teacher."""
+"""`poise isomers build`: a user's own problems, rewritten in several domains by a teacher."""
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..isomers.model import TRAIN_DOMAINS
+from ..isomers.forms import TRAIN_DOMAINS
 from .arguments import CommandParser, option
 
 if TYPE_CHECKING:
-    from ..isomers.build import EndpointTeacher, LocalTeacher, Summary
+    from ..isomers.build.build import Summary
+    from ..isomers.build.local import LocalTeacher
+    from ..isomers.build.teachers import EndpointTeacher
 
 
 @dataclass
 class BuildArguments:
-    """What to retell, by whom, and what is kept."""
+    """What to rewrite, by whom, and what is kept."""
 
     problems: str | None = option(
         None,
@@ -30,7 +33,7 @@ class BuildArguments:
     )
     teacher: str | None = option(
         None,
-        "Who retells: 'endpoint:MODEL' for an OpenAI-compatible endpoint, or 'local:MODEL' for a "
+        "Who rewrites: 'endpoint:MODEL' for an OpenAI-compatible endpoint, or 'local:MODEL' for a "
         "folder, a hub id or 'default'.",
     )
     base_url: str = option("https://api.openai.com/v1", "Address of the endpoint.")
@@ -65,7 +68,7 @@ def main(argv: list[str]) -> int:
     parser = CommandParser(
         BuildArguments,
         prog="poise isomers build",
-        description="Have a teacher retell your problems in several domains. A retelling is kept "
+        description="Have a teacher rewrite your problems in several domains. A version is kept "
         "only if answer, quantities and relations survive and no two domains share their wording. "
         "An interrupted build goes on when the same command is run again.",
     )
@@ -76,9 +79,47 @@ def main(argv: list[str]) -> int:
     try:
         summary = build(arguments)
     except KeyboardInterrupt:
-        print("\nFinished retellings are kept; the same command goes on.", file=sys.stderr)
+        print("\nFinished versions are kept; the same command goes on.", file=sys.stderr)
         raise
     return _show(summary, arguments)
+
+
+# Argument -> its least value.
+_LEAST = {
+    "attempts": 1,
+    "slack": 0,
+    "temperature": 0,
+    "max_tokens": 1,
+    "concurrency": 1,
+    "retries": 0,
+}
+
+
+def _check_ranges(arguments: BuildArguments) -> None:
+    """Refuse values outside their range.
+
+    Raises:
+        ValueError: the argument is named.
+    """
+    for name, least in _LEAST.items():
+        value = getattr(arguments, name)
+        if value is not None and not least <= value < math.inf:
+            raise ValueError(f"{name}: expected {least} or more, found {value!r}")
+    for name in ("timeout", "requests_per_minute"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name}: expected a number above 0, found {value!r}")
+    if not 0 <= arguments.max_overlap <= 1:
+        raise ValueError(
+            f"max_overlap: expected a value in [0, 1], found {arguments.max_overlap!r}"
+        )
+    names, wanted = arguments.domains, arguments.min_domains
+    if not names or not all(name.strip() for name in names) or len(set(names)) != len(names):
+        raise ValueError(f"domains: expected different names, found {list(names)}")
+    if wanted is not None and not 1 <= wanted <= len(names):
+        raise ValueError(
+            f"min_domains: expected 1 to {len(names)}, the number of domains, found {wanted}"
+        )
 
 
 def build(arguments: BuildArguments) -> Summary:
@@ -90,11 +131,19 @@ def build(arguments: BuildArguments) -> Summary:
         TeacherError: the teacher cannot be asked; what is finished is in the journal.
     """
     # Imported late, so that --help needs no HTTP library.
-    from ..isomers import build as builder
-    from ..isomers.build.build import beside, missing
+    from ..isomers.build.build import beside, open_journal, pending, rewrite_all, write_sets
+    from ..isomers.build.problems import read_problems
+    from ..isomers.build.rewrite import Plan
+    from ..isomers.build.teachers import EndpointTeacher
 
-    limits = builder.Limits(arguments.max_overlap, arguments.slack)
-    plan = builder.Plan(tuple(arguments.domains), arguments.attempts, limits, arguments.min_domains)
+    _check_ranges(arguments)
+    plan = Plan(
+        tuple(arguments.domains),
+        arguments.attempts,
+        arguments.max_overlap,
+        arguments.slack,
+        arguments.min_domains,
+    )
     source, output = _files(arguments)
     journal_path = beside(output, "journal")
     if output.exists() and not journal_path.exists() and not arguments.overwrite:
@@ -102,16 +151,16 @@ def build(arguments: BuildArguments) -> Summary:
             f"output: expected a new file or one with its journal, found {output} alone; give "
             "another, or replace it (--overwrite)"
         )
-    problems = builder.read_problems(source)
+    problems = read_problems(source)
     teacher = _make_teacher(arguments)
     if arguments.overwrite:
         journal_path.unlink(missing_ok=True)
-    with builder.open_journal(output, problems, plan, teacher) as journal:
-        if missing(journal, problems, plan):
-            if isinstance(teacher, builder.EndpointTeacher):
-                teacher.check()
-            builder.tell_all(journal, problems, plan, teacher)
-        return builder.finish(journal, problems, plan, output)
+    with open_journal(output, problems, plan, teacher) as journal:
+        works = pending(journal, problems, plan)
+        if works and isinstance(teacher, EndpointTeacher):
+            teacher.check()
+        rewrite_all(journal, works, plan, teacher)
+        return write_sets(journal, problems, plan, output)
 
 
 def _files(arguments: BuildArguments) -> tuple[Path, Path]:
@@ -131,15 +180,15 @@ def _make_teacher(arguments: BuildArguments) -> EndpointTeacher | LocalTeacher:
     """The teacher of a command line.
 
     Raises:
-        ValueError: an unknown kind, no model, no key, a setting outside its range.
+        ValueError: an unknown kind, no model, no key.
     """
-    from ..isomers.build import EndpointTeacher, LocalTeacher
-    from ..isomers.build.teachers import read_key
+    from ..isomers.build.local import LocalTeacher
+    from ..isomers.build.teachers import EndpointTeacher, read_key
     from ..models import resolve_model
 
     kind, _, model = (arguments.teacher or "").partition(":")
     if kind == "local":
-        return LocalTeacher.load(
+        return LocalTeacher(
             resolve_model(model or None),
             f"local:{model or 'default'}",
             arguments.device,
@@ -148,17 +197,10 @@ def _make_teacher(arguments: BuildArguments) -> EndpointTeacher | LocalTeacher:
             concurrency=arguments.concurrency,
         )
     if kind == "endpoint" and model:
-        return EndpointTeacher(
-            model,
-            arguments.base_url,
-            read_key(arguments.api_key_env),
-            temperature=arguments.temperature,
-            max_tokens=arguments.max_tokens,
-            timeout=arguments.timeout,
-            retries=arguments.retries,
-            requests_per_minute=arguments.requests_per_minute,
-            concurrency=arguments.concurrency,
-        )
+        names = ("temperature", "max_tokens", "timeout", "retries", "requests_per_minute")
+        settings = {name: getattr(arguments, name) for name in (*names, "concurrency")}
+        key = read_key(arguments.api_key_env)
+        return EndpointTeacher(model, arguments.base_url, key, **settings)
     raise ValueError(
         "teacher: expected 'endpoint:MODEL' or 'local:MODEL', found "
         f"{arguments.teacher!r}; for example --teacher local:default"

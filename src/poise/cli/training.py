@@ -13,8 +13,8 @@ from transformers import ProgressCallback
 from trl import ModelConfig, get_quantization_config
 
 from ..data.load import load_questions
-from ..machine import warn_if_slow, weights_dtype
 from ..models import resolve_model
+from ..precision import warn_if_slow, weights_dtype
 from ..trl.logs import (
     METRICS,
     changed_settings,

@@ -27,8 +27,8 @@ KINDS: dict[str, Source] = {}
 def register(kind: str) -> Callable[[Source], Source]:
     """Decorator: adds a source that `load_questions` knows as `kind` or `kind:rest`.
 
-    A source takes what follows the colon (or ""), the split, and the options that it knows, by
-    their names, and returns rows with a column `prompt`.
+    A source takes what follows the colon (or ""), the split, and the options that it knows by
+    name. It returns rows with a column `prompt`.
     """
 
     def add(load: Source) -> Source:
@@ -62,7 +62,7 @@ def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
             what the source itself knows.
 
     Raises:
-        ValueError, FileNotFoundError, ImportError: If the name, an option or a row is wrong.
+        ValueError, FileNotFoundError, ImportError: The name, an option or a row is wrong.
     """
     kind, _, rest = name.partition(":")
     if kind in KINDS:
@@ -107,8 +107,8 @@ def _sciknoweval(
     style: str = "chat",
     reference: bool = False,
 ) -> Dataset:
-    table = load_sciknoweval(None, split, _listed(rest) or None, style, reference)
-    return _some(table, count, seed)
+    domains = [part.strip() for part in rest.split(",") if part.strip()] or None
+    return _some(load_sciknoweval(None, split, domains, style, reference), count, seed)
 
 
 register("reasoning_gym")(load_reasoning_gym)
@@ -175,10 +175,7 @@ def _isomer_sets(
     seed: int,
     domains: Sequence[str] | None,
 ) -> Dataset:
-    """Rows of `count` whole sets; those that name their options are checked against them.
-
-    Own rows may have completions of any form, which the trainer looks at, not this.
-    """
+    """Rows of `count` whole sets. Own rows without options may end as they like."""
     from datasets import Dataset
 
     if any("options" in row for row in rows):
@@ -186,12 +183,7 @@ def _isomer_sets(
     return Dataset.from_list(some_isomers(rows, count, seed, domains))
 
 
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _some(table: Dataset, count: int | None, seed: int) -> Dataset:
-    """Draw rows; the rest of the table stays out."""
     if count is None:
         return table
     if not 1 <= count <= len(table):

@@ -1,21 +1,19 @@
-"""From a question to the row that a trainer reads.
+"""How a question is put to a model: what the student sees, and what the teacher sees beside it.
 
-A style is two small functions: what the student sees, and what the teacher sees beside it.
-Add one with ``STYLES[name] = PromptStyle(...)``.
+Add a style with ``STYLES[name] = PromptStyle(...)``.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ..question import LETTERS, Letter, Question
+from ..rewards import LETTERS
 
 Prompt = str | list[dict[str, str]]
-Row = dict[str, Any]
 
+CLOSING = "Please reason step by step."
 CHAT_SYSTEM = """
 Given a question and four options, please select the right answer. \
 Respond in the following format:
@@ -63,34 +61,34 @@ class PromptStyle:
     """
 
     prompt: Callable[[str, Sequence[str]], Prompt]
-    reference: Callable[[str, Letter, str], str]
+    reference: Callable[[str, str, str], str]
 
 
-def chat_prompt(stem: str, options: Sequence[str]) -> Prompt:
+def chat_prompt(stem: str, options: Sequence[str]) -> list[dict[str, str]]:
     """System and user messages in the manner of SciKnowEval; the answer goes into tags."""
     lines = [f"{letter}: {text}" for letter, text in zip(LETTERS, options, strict=False)]
-    user = "\n".join([stem, "", *lines, "Please reason step by step."])
+    user = "\n".join([stem, "", *lines, CLOSING])
     return [{"role": "system", "content": CHAT_SYSTEM}, {"role": "user", "content": user}]
 
 
-def chat_reference(steps: str, letter: Letter, option: str) -> str:
+def chat_reference(steps: str, letter: str, option: str) -> str:
     """The solution in the tags that `chat_prompt` asks for."""
     reasoning = f"<reasoning>\n{steps}\n</reasoning>\n" if steps else ""
     return f"{reasoning}<answer>\n{letter}\n</answer>"
 
 
-def plain_prompt(stem: str, options: Sequence[str]) -> Prompt:
+def plain_prompt(stem: str, options: Sequence[str]) -> str:
     """Raw text that a small base-like model continues with ``" B"``."""
     lines = [f"{letter}) {text}" for letter, text in zip(LETTERS, options, strict=False)]
     return PLAIN_EXAMPLE + "\n".join([f"Question: {stem}", *lines, "Answer:"])
 
 
-def plain_reference(steps: str, letter: Letter, option: str) -> str:
+def plain_reference(steps: str, letter: str, option: str) -> str:
     """The solution with ``Answer: B`` as its last line."""
     return f"{steps}\nAnswer: {letter}".lstrip()
 
 
-def short_prompt(stem: str, options: Sequence[str]) -> Prompt:
+def short_prompt(stem: str, options: Sequence[str]) -> str:
     """Raw text without letters, which a model continues with the text of an option.
 
     For models too small to bind letters to options. The question stands between the options and
@@ -99,25 +97,15 @@ def short_prompt(stem: str, options: Sequence[str]) -> Prompt:
     return f"{SHORT_EXAMPLE}Options: {', '.join(options)}\nQuestion: {stem}\nAnswer:"
 
 
-def short_reference(steps: str, letter: Letter, option: str) -> str:
-    """The text of the right option and nothing else.
-
-    It is short enough to be copied; what it is, the teacher's template has to say (TRL's
-    ``reprompt_template`` and ``feedback_template``).
-    """
+def short_reference(steps: str, letter: str, option: str) -> str:
+    """The right option alone, short enough to copy; TRL's templates say what it is."""
     return option
-
-
-def bare_prompt(stem: str, options: Sequence[str]) -> Prompt:
-    """As `short_prompt`, without an example: the model has the form of an answer to learn too."""
-    return f"Options: {', '.join(options)}\nQuestion: {stem}\nAnswer:"
 
 
 STYLES: dict[str, PromptStyle] = {
     "chat": PromptStyle(chat_prompt, chat_reference),
     "plain": PromptStyle(plain_prompt, plain_reference),
     "short": PromptStyle(short_prompt, short_reference),
-    "bare": PromptStyle(bare_prompt, short_reference),
 }
 
 
@@ -125,38 +113,10 @@ def get_style(name: str) -> PromptStyle:
     """A style by its name.
 
     Raises:
-        ValueError: If there is no such style.
+        ValueError: There is no such style.
     """
     if name not in STYLES:
         near = difflib.get_close_matches(name, STYLES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"style: expected one of {', '.join(STYLES)}, found {name!r}{hint}")
     return STYLES[name]
-
-
-def render(question: Question, style: str = "chat") -> Row:
-    """Render one question as a dataset row.
-
-    Returns:
-        ``id, domain, level, template, prompt, answer, options, privileged_context``.
-
-    Raises:
-        ValueError: If the style is unknown.
-    """
-    form = get_style(style)
-    steps = question.solution.removesuffix(f"Answer: {question.answer}").rstrip()
-    return {
-        "id": question.id,
-        "domain": question.domain,
-        "level": question.level,
-        "template": question.template,
-        "prompt": form.prompt(question.stem, question.options),
-        "answer": question.answer,
-        "options": list(question.options),
-        "privileged_context": form.reference(steps, question.answer, question.right_option),
-    }
-
-
-def render_all(questions: Iterable[Question], style: str = "chat") -> list[Row]:
-    """`render` over many questions, in their order."""
-    return [render(question, style) for question in questions]

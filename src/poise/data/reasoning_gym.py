@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any
 from ..rewards import Completion, completion_text, tagged_answer
 from ..rows import check_dataset
 from ..splits import check_split, stable_fraction, stable_split
-from .prompts import Prompt, Row, get_style
+from .prompts import Prompt, get_style
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-INSTALL = "pip install 'poise[reasoning-gym]'"
 # Entries of a task's pool; fixed, because what an entry is may depend on the size.
 POOL = 10_000
-
 SYSTEM = """Think about the question step by step. \
 Then give the final answer, and nothing else, between <answer> and </answer>."""
 
@@ -53,9 +51,8 @@ def load_reasoning_gym(
         ``task_settings``, and ``answer`` if every question has a single one.
 
     Raises:
-        ImportError: If Reasoning Gym is not installed.
-        ValueError: On an unknown task, split, style or setting, or if the task has too few
-            different questions.
+        ImportError: Reasoning Gym is not installed.
+        ValueError: An unknown task, split, style or setting, or too few different questions.
     """
     from datasets import Dataset
 
@@ -83,12 +80,12 @@ def reasoning_gym_reward(
     The answer is what stands in the last ``<answer>`` tags, or else behind the last ``Answer:``,
     or else all of the text.
     """
-    rows = zip(completions, task, task_seed, task_index, task_settings, strict=True)
     rewards = []
-    for completion, name, seed, index, settings in rows:
-        pool = _pool(name, seed, settings)
-        answer = final_answer(completion_text(completion))
-        rewards.append(float(pool.score_answer(answer, entry=pool[index])))
+    for completion, index, *pool in zip(
+        completions, task_index, task, task_seed, task_settings, strict=True
+    ):
+        entries, answer = _pool(*pool), final_answer(completion_text(completion))
+        rewards.append(float(entries.score_answer(answer, entry=entries[index])))
     return rewards
 
 
@@ -98,7 +95,9 @@ def final_answer(text: str) -> str:
     return (text.rpartition("Answer:")[2] if tagged is None else tagged).strip()
 
 
-def _rows(task: str, split: str, count: int, seed: int, style: str, settings: str) -> Iterator[Row]:
+def _rows(
+    task: str, split: str, count: int, seed: int, style: str, settings: str
+) -> Iterator[dict[str, Any]]:
     # Neighbouring seeds of a task share entries (an entry's own seed is seed + index).
     task_seed = int(stable_fraction(f"reasoning_gym|{task}|{seed}") * 2**31)
     pool, seen = _pool(task, task_seed, settings), set()
@@ -111,7 +110,7 @@ def _rows(task: str, split: str, count: int, seed: int, style: str, settings: st
         yield {
             "id": f"{task}-{task_seed}-{index}",
             "domain": task,
-            "prompt": _prompt(question, style),
+            "prompt": _prompt(question.strip(), style),
             "answer": entry["answer"],
             "task": task,
             "task_seed": task_seed,
@@ -128,8 +127,8 @@ def _rows(task: str, split: str, count: int, seed: int, style: str, settings: st
 
 def _prompt(question: str, style: str) -> Prompt:
     if style in ("plain", "short"):
-        return f"Question: {question.strip()}\nAnswer:"
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question.strip()}]
+        return f"Question: {question}\nAnswer:"
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
 
 
 @lru_cache(maxsize=8)
@@ -140,7 +139,7 @@ def _pool(task: str, seed: int, settings: str) -> Any:
     except ImportError:
         raise ImportError(
             f"reasoning_gym:{task} needs the package reasoning-gym, which is not installed; "
-            f"install it with: {INSTALL}"
+            "install it with: pip install 'poise[reasoning-gym]'"
         ) from None
     if task not in DATASETS:
         near = difflib.get_close_matches(task, DATASETS, n=3)

@@ -11,30 +11,31 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..question import LETTERS
-from ..rewards import check_rows
+from ..rewards import LETTERS, check_rows
 from ..rows import check_columns, check_dataset, check_some, read_jsonl
 from ..splits import check_split, stable_split
-from .prompts import CHAT_SYSTEM, Row, get_style
+from .prompts import CHAT_SYSTEM, CLOSING, chat_prompt, get_style
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+Row = dict[str, Any]
+
 HUB_ID = "hicai-zju/SciKnowEval"
-# Our names of the domains -> theirs.
+HUB_COLUMNS = ("domain", "details", "type", "question", "choices", "answerKey")
+# Their names of the domains -> ours.
 HUB_DOMAINS = {
-    "biology": "Biology",
-    "chemistry": "Chemistry",
-    "materials": "Material",
-    "physics": "Physics",
+    "Biology": "biology",
+    "Chemistry": "chemistry",
+    "Material": "materials",
+    "Physics": "physics",
 }
 HUB_TYPES = ("mcq-4-choices", "mcq-2-choices")
 LOCAL_COLUMNS = ("prompt", "answer", "domain", "id")
 
 _OPTION = re.compile(r"^([A-D]): (.*)$", re.MULTILINE)
-_CLOSING = "Please reason step by step."
 
 
 def load_sciknoweval(
@@ -62,8 +63,8 @@ def load_sciknoweval(
         ``privileged_context``.
 
     Raises:
-        FileNotFoundError: If there is no such file or folder.
-        ValueError: On an unknown split, domain or style, or rows that are not such questions.
+        FileNotFoundError: There is no such file or folder.
+        ValueError: An unknown split, domain or style, or rows that are not such questions.
     """
     from datasets import Dataset
 
@@ -73,7 +74,7 @@ def load_sciknoweval(
         check_some("domains", domains, sorted({row["domain"] for row in rows}))
         rows = [row for row in rows if row["domain"] in domains]
     name = HUB_ID if source is None else str(source)
-    check_dataset(rows, ("prompt", "answer", "options"), filled=("prompt", "answer"), name=name)
+    check_dataset(rows, filled=("prompt", "answer"), name=name)
     check_rows(rows, f"{name}, ")
     return Dataset.from_list([_render(row, style, reference) for row in rows])
 
@@ -85,10 +86,10 @@ def is_sciknoweval(rows: Sequence[Row]) -> bool:
 
 
 def split_files(source: str | Path, split: str) -> list[Path]:
-    """List the files of a split: the file itself, or those of a folder.
+    """The files of a split: the file itself, or those of a folder.
 
     Raises:
-        FileNotFoundError: If there are none; the splits that there are, are named.
+        FileNotFoundError: There are none; the splits that there are, are named.
     """
     source = Path(source).expanduser()
     if source.is_file():
@@ -112,17 +113,17 @@ def parse_question(prompt: str) -> tuple[str, list[str]]:
     The last block of lines ``A: ...`` to ``D: ...`` (or to ``B: ...``) counts.
 
     Raises:
-        ValueError: If there are no such lines.
+        ValueError: There are no such lines.
     """
-    text = prompt.removesuffix(_CLOSING).rstrip()
+    text = prompt.removesuffix(CLOSING).rstrip()
     found = list(_OPTION.finditer(text))
     starts = [index for index, match in enumerate(found) if match[1] == "A"]
     block = found[starts[-1] :] if starts else []
-    letters = [match[1] for match in block]
-    if len(block) < 2 or letters != list(LETTERS[: len(block)]):
+    letters = tuple(match[1] for match in block)
+    if len(block) < 2 or letters != LETTERS[: len(block)]:
         raise ValueError(
-            "expected options in lines 'A: ...', 'B: ...', found "
-            f"{letters or 'none'} in {prompt[-200:]!r}"
+            f"expected options in lines 'A: ...', 'B: ...', found {', '.join(letters) or 'none'} "
+            f"in {prompt[-200:]!r}"
         )
     ends = [match.start() for match in block[1:]] + [len(text)]
     options = [text[match.start(2) : end].strip() for match, end in zip(block, ends, strict=True)]
@@ -138,11 +139,14 @@ def _local_rows(source: str | Path, split: str) -> Iterator[Row]:
                 stem, options = parse_question(row["prompt"])
             except (KeyError, AttributeError, ValueError) as error:
                 raise ValueError(f"{path}, row {number}: {error}") from None
+            named = {"id": f"{path.stem}-{number}", "domain": path.parent.name} | row
             yield {
-                "id": str(row.get("id", f"{path.stem}-{number}")),
-                "domain": str(row.get("domain", path.parent.name)),
-                "system": row.get("system", CHAT_SYSTEM),
-                "prompt": row["prompt"],
+                "id": str(named["id"]),
+                "domain": str(named["domain"]),
+                "prompt": [
+                    {"role": "system", "content": row.get("system", CHAT_SYSTEM)},
+                    {"role": "user", "content": row["prompt"]},
+                ],
                 "stem": stem,
                 "options": options,
                 "answer": row.get("answer"),
@@ -152,25 +156,21 @@ def _local_rows(source: str | Path, split: str) -> Iterator[Row]:
 def _hub_rows(split: str) -> Iterator[Row]:
     import datasets
 
-    ours = {theirs: own for own, theirs in HUB_DOMAINS.items()}
     # The hub's only split is called "test"; ours are cut from it.
     table = datasets.load_dataset(HUB_ID, split="test")
-    required = ("domain", "details", "type", "question", "choices", "answerKey")
-    check_columns(table.column_names, required, HUB_ID)
+    check_columns(table.column_names, HUB_COLUMNS, HUB_ID)
     for row in table:
-        wanted = row["domain"] in ours and row["type"] in HUB_TYPES
+        wanted = row["domain"] in HUB_DOMAINS and row["type"] in HUB_TYPES
         if not wanted or (row["details"] or {}).get("level") != "L3":
             continue
-        stem, choices = row["question"].strip(), row["choices"]
+        stem, options = row["question"].strip(), [str(text) for text in row["choices"]["text"]]
         if stable_split(f"sciknoweval|{stem}") != split:
             continue
-        domain, options = ours[row["domain"]], [str(text) for text in choices["text"]]
-        lines = [f"{label}: {text}" for label, text in zip(LETTERS, options, strict=False)]
-        prompt = "\n".join([stem, "", *lines, _CLOSING])
+        domain, prompt = HUB_DOMAINS[row["domain"]], chat_prompt(stem, options)
+        digest = hashlib.sha256(prompt[1]["content"].encode()).hexdigest()[:10]
         yield {
-            "id": f"{domain}-{hashlib.sha256(prompt.encode()).hexdigest()[:10]}",
+            "id": f"{domain}-{digest}",
             "domain": domain,
-            "system": CHAT_SYSTEM,
             "prompt": prompt,
             "stem": stem,
             "options": options,
@@ -179,15 +179,10 @@ def _hub_rows(split: str) -> Iterator[Row]:
 
 
 def _render(row: Row, style: str, reference: bool) -> Row:
-    form = get_style(style)
-    rendered = {column: row[column] for column in ("id", "domain", "answer", "options")}
-    rendered["prompt"] = [
-        {"role": "system", "content": row["system"]},
-        {"role": "user", "content": row["prompt"]},
-    ]
+    form, stem = get_style(style), row.pop("stem")
     if style != "chat":
-        rendered["prompt"] = form.prompt(row["stem"], row["options"])
+        row["prompt"] = form.prompt(stem, row["options"])
     if reference:
         right = row["options"][LETTERS.index(row["answer"])]
-        rendered["privileged_context"] = form.reference("", row["answer"], right)
-    return rendered
+        row["privileged_context"] = form.reference("", row["answer"], right)
+    return row

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig, StoppingCriteriaList, StopStringCriteria
 
 from ..isomers.answers import MARKER, before_answer
-from ..reading import CACHE, read_once, repeated
+from ..prompt_cache import CACHE, read_once, repeated
 from .records import Place, QuestionRecord, RecordWriter
 from .scoring import Row, Score
 

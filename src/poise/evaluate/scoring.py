@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..data.reasoning_gym import final_answer, reasoning_gym_reward
 from ..isomers.answers import logical_answer
-from ..isomers.meanings import told_answer
+from ..isomers.meanings import rewritten_answer
 from ..rewards import extract_answer
 
 Row = Mapping[str, Any]
@@ -45,7 +45,7 @@ def score_isomer(row: Row, text: str) -> Scored:
     if row.get("meanings"):
         found = logical_answer(text, row["options"], row["meanings"])
     else:
-        found = told_answer(text, plain(row["prompt"]), row["answer"], row["answer_text"])
+        found = rewritten_answer(text, plain(row["prompt"]), row["answer"], row["answer_text"])
     return Scored(found, float(found == row["answer"]))
 
 

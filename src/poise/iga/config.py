@@ -9,8 +9,8 @@ from typing import Any
 
 from trl import SFTConfig
 
-from ..machine import settle_precision
 from ..optimizers import refuse_steps_in_backward
+from ..precision import settle_precision
 from .baselines import BASELINES, Baseline, make_baseline
 from .domains import WEIGHTS
 from .method import Aggregator, require

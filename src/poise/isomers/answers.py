@@ -70,13 +70,8 @@ def match_option(answer: str, options: Sequence[str]) -> int | None:
 def logical_answer(text: str, options: Sequence[str], meanings: Sequence[str]) -> str | None:
     """The logical answer of a completion, None where none can be read.
 
-    Args:
-        text: The completion.
-        options: The options in the words of the problem's domain.
-        meanings: The logical answer that each option stands for.
-
     Raises:
-        ValueError: options and meanings differ in number.
+        ValueError: the options in the domain's words and their logical meanings differ in number.
     """
     if len(options) != len(meanings):
         raise ValueError(
@@ -121,16 +116,13 @@ def check_meanings(rows: Iterable[Mapping[str, Any]]) -> None:
 isomer_reward.check_rows = check_meanings  # type: ignore[attr-defined]
 
 
-def _same_text(answer: str, option: str) -> bool:
-    return _plain(answer) == _plain(option)
-
-
-def _plain(text: str) -> str:
-    return " ".join(_folded(text).split()).strip(_AROUND)
-
-
 def _folded(text: str) -> str:
     return text.casefold().replace("−", "-")
+
+
+def _same_text(answer: str, option: str) -> bool:
+    first, second = (" ".join(_folded(x).split()).strip(_AROUND) for x in (answer, option))
+    return first == second
 
 
 def _words(text: str) -> list[str]:
@@ -143,8 +135,8 @@ def _same_words(answer: str, option: str) -> bool:
 
 
 def _same_number(answer: str, option: str) -> bool:
-    first, second = _number(answer), _number(option)
-    return first is not None and first == second
+    first = _number(answer)
+    return first is not None and first == _number(option)
 
 
 def _number(text: str) -> float | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from .model import Form
+from .forms import Form
 
 Mode = Literal["off", "train", "random", "reversed"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -68,17 +68,13 @@ class Cue:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"cue: expected one of {', '.join(MODES)}, found {self.mode!r}")
-        if isinstance(self.strength, bool) or not 0 <= self.strength <= 1:
+        if not 0 <= self.strength <= 1:
             raise ValueError(f"cue strength: expected a number in [0, 1], found {self.strength!r}")
         if not set(self.marks) <= set(MARKS) or not set(self.marks.values()) <= set(KINDS):
             raise ValueError(
                 f"cue marks: expected domains among {', '.join(MARKS)}, each with one of "
                 f"{', '.join(KINDS)}, found {dict(self.marks)!r}"
             )
-
-    def mark(self, domain: str) -> int | str:
-        """The place or the look of the marked option in a domain."""
-        return KINDS[{**MARKS, **self.marks}[domain]]
 
     def target(self, form: Form, rng: random.Random) -> str | None:
         """The logical answer to point to, None if the cue is off."""
@@ -90,32 +86,27 @@ class Cue:
             return form.answer
         return rng.choice([option for option in form.options if option != form.answer])
 
+    def list_options(
+        self, form: Form, names: Mapping[str, str], domain: str, rng: random.Random
+    ) -> tuple[str | None, list[str], list[str]]:
+        """Options in random order, the one that the cue points to in its place or with its mark.
 
-def list_options(
-    form: Form,
-    names: Mapping[str, str],
-    mark: int | str,
-    target: str | None,
-    rng: random.Random,
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Options in random order, the one that the cue points to in its place or with its mark.
+        Args:
+            form: The form whose options are listed.
+            names: Logical option -> its text.
+            domain: In whose manner they are marked.
+            rng: Draws to what the cue points, and the order.
 
-    Args:
-        form: The form whose options are listed.
-        names: Logical option -> its text.
-        mark: A value of `KINDS`.
-        target: Logical option to point to, None for no mark.
-        rng: Draws the order.
-
-    Returns:
-        The logical options in the order of presentation, and their texts as they are shown.
-    """
-    order = rng.sample(form.options, len(form.options))
-    look = "{x}"
-    if isinstance(mark, str):
-        look = mark
-    elif target is not None:
-        order.remove(target)
-        order.insert(0 if mark == 0 else len(order), target)
-    shown = (look.format(x=names[o]) if o == target else names[o] for o in order)
-    return tuple(order), tuple(shown)
+        Returns:
+            The logical option that the cue points to, the logical options in the order of
+            presentation, and their texts as they are shown.
+        """
+        target = self.target(form, rng)
+        order = rng.sample(form.options, len(form.options))
+        mark = KINDS[{**MARKS, **self.marks}[domain]]
+        if isinstance(mark, int) and target is not None:
+            order.remove(target)
+            order.insert(0 if mark == 0 else len(order), target)
+        look = mark if isinstance(mark, str) else "{x}"
+        shown = [look.format(x=names[o]) if o == target else names[o] for o in order]
+        return target, order, shown

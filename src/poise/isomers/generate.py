@@ -12,9 +12,10 @@ from rich.progress import track
 
 from ..rows import check_some
 from ..splits import check_split, stable_split
-from .cues import Cue, list_options
+from .answers import MARKER
+from .cues import Cue
 from .families import FAMILIES, get_families
-from .model import DOMAINS, TRAIN_DOMAINS, Family, Form, IsomerSet, Problem, Story
+from .forms import DOMAINS, TRAIN_DOMAINS, Family, Form, Row
 
 Part = TypeVar("Part")
 PHRASINGS = ("seen", "unseen")
@@ -34,7 +35,7 @@ def generate_isomers(
     cue: Cue | None = None,
     phrasings: str = "seen",
     progress: bool = False,
-) -> list[IsomerSet]:
+) -> list[Row]:
     """Make isomer sets; the same arguments give the same ones on every machine.
 
     No form occurs twice, and none of one split occurs in another under any seed: a hash of its
@@ -52,6 +53,9 @@ def generate_isomers(
             never use.
         progress: Whether to show a bar.
 
+    Returns:
+        A row for each problem, set by set, with the columns `rows.COLUMNS`.
+
     Raises:
         ValueError: a wrong argument, or a family that has no more different forms of that depth
             in this split.
@@ -65,7 +69,7 @@ def generate_isomers(
     check_split(split)
     forms = draw_forms(count, split, seed, get_families(families), depths)
     shown = track(forms, "Isomer sets", disable=not progress)
-    return [render_form(form, domains, phrasings, cue, seed) for form in shown]
+    return [row for form in shown for row in _render(form, domains, phrasings, cue or Cue(), seed)]
 
 
 def draw_forms(
@@ -127,72 +131,43 @@ def form_key(form: Form) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_prompt(facts: Sequence[str], options: Sequence[str], question: str) -> str:
-    """What the student reads: facts, options, question, and the word that begins the reasoning."""
-    return f"{' '.join(facts)}\nOptions: {', '.join(options)}\nQuestion: {question}\nReasoning:"
+def write_completion(reasoning: str, answer: str) -> str:
+    """What the student is trained to write."""
+    return f" {reasoning}\n{MARKER} {answer}"
 
 
-def write_problem(
-    form: Form, story: Story, domain: str, phrasing: int, cue: Cue, rng: random.Random
-) -> Problem:
-    """A story as a problem. `rng` draws the order of options and what the cue points to.
-
-    Raises:
-        ValueError: two options have the same text.
-    """
-    if len({story.names[option] for option in form.options}) < len(form.options):
-        raise ValueError(
-            f"{form.family} in {domain}: expected options with different texts, found "
-            f"{[story.names[option] for option in form.options]}"
-        )
-    target = cue.target(form, rng)
-    meanings, shown = list_options(form, story.names, cue.mark(domain), target, rng)
-    return Problem(
-        domain=domain,
-        prompt=write_prompt(story.facts, shown, story.question),
-        reasoning=" ".join(story.steps),
-        answer_text=story.names[form.answer],
-        options=tuple(story.names[option] for option in meanings),
-        meanings=meanings,
-        phrasing=phrasing,
-        cue=target,
-    )
-
-
-def render_form(
-    form: Form,
-    domains: Sequence[str],
-    phrasings: str = "seen",
-    cue: Cue | None = None,
-    seed: int = 0,
-) -> IsomerSet:
-    """Render a form in each domain.
+def _render(form: Form, domains: Sequence[str], phrasings: str, cue: Cue, seed: int) -> list[Row]:
+    """The rows of a form.
 
     Names, numbers of phrasing and the like depend on the form, the domain and the seed alone,
     not on the cue: with another cue the same story has another list of options.
-
-    Args:
-        form: What to render.
-        domains: In whose words.
-        phrasings: ``"seen"``: any but the last of each domain; ``"unseen"``: the last.
-        cue: The shortcut, none by default.
-        seed: Any integer.
     """
-    cue = cue or Cue()
     family, key = FAMILIES[form.family], form_key(form)
-    problems = []
+    rows = []
     for domain in domains:
         rng = random.Random(f"poise isomers story {seed} {key} {domain}")
         last = family.phrasings - 1
         phrasing = last if phrasings == "unseen" else rng.randrange(last)
         story = family.render(form, domain, phrasing, rng)
         rng = random.Random(f"poise isomers options {seed} {key} {domain} {cue.mode}")
-        problems.append(write_problem(form, story, domain, phrasing, cue, rng))
-    return IsomerSet(
-        isomer_id=f"{form.family}-{form.depth}-{key[:12]}",
-        family=form.family,
-        depth=form.depth,
-        form=form.data,
-        answer=form.answer,
-        problems=tuple(problems),
-    )
+        target, meanings, shown = cue.list_options(form, story.names, domain, rng)
+        right = story.names[form.answer]
+        facts, options = " ".join(story.facts), ", ".join(shown)
+        rows.append(
+            {
+                "isomer_id": f"{form.family}-{form.depth}-{key[:12]}",
+                "domain": domain,
+                "prompt": f"{facts}\nOptions: {options}\nQuestion: {story.question}\nReasoning:",
+                "completion": write_completion(" ".join(story.steps), right),
+                "answer": form.answer,
+                "answer_text": right,
+                "options": [story.names[option] for option in meanings],
+                "meanings": meanings,
+                "family": form.family,
+                "depth": form.depth,
+                "form": json.dumps(form.data, sort_keys=True),
+                "phrasing": phrasing,
+                "cue": target,
+            }
+        )
+    return rows

@@ -8,9 +8,9 @@ own (``third`` and ``3rd`` are ``#3``). English words only.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from fractions import Fraction
+from unicodedata import normalize
 
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
@@ -24,6 +24,7 @@ CARDINALS = {word: value for value, word in enumerate(_SMALL.split())} | {
     word: 20 + 10 * place for place, word in enumerate(_TENS.split())
 }
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+_SPELT = frozenset({*CARDINALS, *SCALES})
 ORDINALS = {word: value for value, word in enumerate(_ORDINALS.split())} | {"twentieth": 20}
 _DENOMINATORS = {word: value for word, value in ORDINALS.items() if value > 2} | {
     "half": 2,
@@ -45,6 +46,7 @@ _TOKEN = re.compile(
     r"(?:/(?P<under>\d{1,40}))?(?P<place>(?:st|nd|rd|th)\b)?"
     r"|(?P<percent>%|per\s?cent\b)|(?P<word>[a-z]+)|(?P<break>[^\s-])"
 )
+_SIGN = re.compile("[¼-¾⅐-⅞↉]")
 _LATEX = re.compile(r"\\d?frac\{(\d+)\}\{(\d+)\}")
 
 
@@ -95,7 +97,8 @@ class _Reader:
         value = self._cardinal()
         if value is None:
             return self._lone_word()
-        if isinstance(value, int) and self.word() in ORDINALS and self.is_tens(value):
+        is_tens = isinstance(value, int) and value % 10 == 0 and value % 100 >= 20
+        if is_tens and self.word() in ORDINALS:
             self.place += 1  # twenty-fifth
             return f"#{value + ORDINALS[self.word(-1)]}"
         return str(self._percent(self._rest(Fraction(value))))
@@ -104,10 +107,6 @@ class _Reader:
         """The word at a distance, empty where there is none."""
         place = self.place + ahead
         return (self.tokens[place]["word"] or "") if 0 <= place < len(self.tokens) else ""
-
-    @staticmethod
-    def is_tens(value: int) -> bool:
-        return value % 10 == 0 and value % 100 >= 20
 
     def _cardinal(self) -> int | Fraction | None:
         """Digits, or words from `zero` to billions; an int only if it came in words."""
@@ -123,9 +122,7 @@ class _Reader:
                 value *= SCALES[self.word()]
                 self.place += 1
             return value
-        if self.word() not in CARDINALS and self.word() not in SCALES:
-            return None
-        return self._in_words()
+        return self._in_words() if self.word() in _SPELT else None
 
     def _in_words(self) -> int:
         total, current, room = 0, 0, 10**12
@@ -203,14 +200,4 @@ def _fraction(token: re.Match[str]) -> Fraction:
 def _plain(text: str) -> str:
     """Small letters, plain minus signs, and fractions as ``3/4``."""
     text = _LATEX.sub(r" \1/\2", text).replace("−", "-").replace("{,}", ",").replace("\\%", "%")
-    if not text.isascii():
-        text = "".join(_spelt(sign) for sign in text)
-    return text.lower()
-
-
-def _spelt(sign: str) -> str:
-    """A sign like ½ as `` 1/2``, any other as it is."""
-    if not unicodedata.decomposition(sign).startswith("<fraction>"):
-        return sign
-    value = Fraction(unicodedata.numeric(sign)).limit_denominator(100)
-    return f" {value.numerator}/{value.denominator}"
+    return _SIGN.sub(lambda m: f" {normalize('NFKC', m[0])}".replace("⁄", "/"), text).lower()

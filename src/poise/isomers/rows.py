@@ -1,23 +1,19 @@
-"""Isomer sets as rows, one per problem: test sets, data sets and files of JSON lines."""
+"""Isomer sets as rows, one per problem: their columns, test sets and data sets."""
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..rows import check_some
-from .cues import Cue
+from .cues import Cue, Mode
+from .forms import DOMAINS, TRAIN_DOMAINS, Row
 from .generate import DEPTHS, generate_isomers
-from .model import DOMAINS, TRAIN_DOMAINS, IsomerSet, Problem
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Row = dict[str, Any]
 # Column -> the type of its values in JSON. The first four make a data set of isomers; the others
 # are needed to score it by logic.
 COLUMNS: Mapping[str, type | tuple[type, ...]] = {
@@ -38,18 +34,11 @@ COLUMNS: Mapping[str, type | tuple[type, ...]] = {
 REQUIRED = ("isomer_id", "domain", "prompt", "completion")
 
 
-@dataclass(frozen=True)
-class Preset:
-    """How a test set differs from training.
+class Preset(NamedTuple):
+    """How a test set differs from training: by the cue's mode, other domains, other phrasings, or
+    so many reasoning steps more."""
 
-    Args:
-        mode: Mode of the cue.
-        unseen_domains: Whether it is in the words of the other domains.
-        phrasings: ``"seen"`` or ``"unseen"``.
-        deeper: Reasoning steps beyond those of training.
-    """
-
-    mode: Any
+    mode: Mode
     unseen_domains: bool = False
     phrasings: str = "seen"
     deeper: int = 0
@@ -81,11 +70,8 @@ def isomer_tests(
 ) -> list[Row]:
     """The named test sets as rows, with their name in the column ``test``.
 
-    Args:
+    Args as `generate_isomers`, but for:
         count: Sets in each test.
-        seed: Any integer.
-        split: The split to draw from.
-        families: Some of `families.FAMILIES`, by default all.
         depths: Those of training; the test ``deeper`` adds 2 to each.
         cue_strength: Probability with which the cue was right in training; None if there was
             none: then there is none here either.
@@ -120,32 +106,9 @@ def isomer_tests(
         deeper = tuple(depth + preset.deeper for depth in depths)
         cue = Cue() if cue_strength is None else Cue(preset.mode, cue_strength, marks or {})
         words = unseen if preset.unseen_domains else domains
-        sets = generate_isomers(count, split, seed, families, deeper, words, cue, preset.phrasings)
-        rows += to_rows(sets, test=name)
+        found = generate_isomers(count, split, seed, families, deeper, words, cue, preset.phrasings)
+        rows += [row | {"test": name} for row in found]
     return rows
-
-
-def to_rows(sets: Iterable[IsomerSet], **columns: Any) -> list[Row]:
-    """One row per problem; `columns` are added to each."""
-    return [_row(one, problem) | columns for one in sets for problem in one.problems]
-
-
-def _row(one: IsomerSet, problem: Problem) -> Row:
-    return {
-        "isomer_id": one.isomer_id,
-        "domain": problem.domain,
-        "prompt": problem.prompt,
-        "completion": problem.completion,
-        "answer": one.answer,
-        "answer_text": problem.answer_text,
-        "options": list(problem.options),
-        "meanings": list(problem.meanings),
-        "family": one.family,
-        "depth": one.depth,
-        "form": json.dumps(one.form, sort_keys=True),
-        "phrasing": problem.phrasing,
-        "cue": problem.cue,
-    }
 
 
 def load_isomers(
@@ -161,20 +124,10 @@ def load_isomers(
 ) -> Dataset:
     """Generate isomer sets as a data set with a row per problem.
 
-    Args:
-        families: Some of the families, also as text with commas between them; by default all.
-        split: ``train``, ``validation`` or ``test``.
-        count: How many sets; with `tests`, in each test.
-        seed: Any integer.
-        depths: Reasoning steps, each as often.
-        domains: In whose words; with `tests` those of training.
-        cue_strength: Probability that the surface cue points to the right answer; None for no
-            cue.
-        phrasings: ``seen`` or ``unseen``; `tests` have their own.
+    Args and errors as `generate_isomers`, with `tests` as `isomer_tests`, but for:
+        families: Also as text with commas between them.
+        cue_strength: Probability that the cue points to the right answer; None for no cue.
         tests: True for all test sets of `isomer_tests`, or the names of some.
-
-    Raises:
-        ValueError: as `generate_isomers` and `isomer_tests`.
     """
     from datasets import Dataset
 
@@ -185,8 +138,8 @@ def load_isomers(
         rows = isomer_tests(count, seed, split, families, depths, cue_strength, names, domains)
         return Dataset.from_list(rows)
     cue = Cue() if cue_strength is None else Cue("train", cue_strength)
-    sets = generate_isomers(count, split, seed, families, depths, domains, cue, phrasings)
-    return Dataset.from_list(to_rows(sets))
+    rows = generate_isomers(count, split, seed, families, depths, domains, cue, phrasings)
+    return Dataset.from_list(rows)
 
 
 def group_rows(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
@@ -213,28 +166,16 @@ def some_isomers(
     Raises:
         ValueError: a domain that no row has, or a count beyond the sets that there are.
     """
-    known = sorted({row["domain"] for row in rows})
+    kept = list(rows)
     if domains is not None:
-        check_some("domains", domains, known)
-    kept = [row for row in rows if domains is None or row["domain"] in domains]
-    sets = group_rows(kept)
+        check_some("domains", domains, sorted({row["domain"] for row in rows}))
+        kept = [row for row in rows if row["domain"] in domains]
     if count is None:
         return kept
+    sets = group_rows(kept)
     if not 1 <= count <= len(sets):
         raise ValueError(
             f"count: expected 1 to {len(sets)}, the isomer sets there are, found {count}"
         )
     drawn = random.Random(f"poise isomers some {seed}").sample(list(sets), count)
     return [row for key in drawn for row in sets[key]]
-
-
-def write_isomers(path: str | Path, rows: Iterable[Row]) -> int:
-    """Write rows as JSON lines, in folders that are made if need be; returns how many."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count = 0
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            count += 1
-    return count

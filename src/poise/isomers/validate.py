@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..rows import read_numbered
 from .answers import MARKER
-from .rows import COLUMNS, REQUIRED, Row
+from .forms import Row
+from .rows import COLUMNS, REQUIRED
 
 Source = str | Path | Sequence[Mapping[str, Any]]
-SetKey = tuple[str, str, str]
 _FILLED = (*REQUIRED, "answer", "answer_text", "family", "form")
 # Column -> the fault of a set whose rows differ in it.
 _SHARED = {
@@ -23,45 +22,41 @@ _SHARED = {
     "family": "families differ",
     "depth": "depths differ",
 }
-# A set may lack a domain: the mean over domains is over those that are there.
-_TOLERATED = "missing domain"
 _SHOWN = 3
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """One thing that is wrong.
 
     Args:
         file: Name of the file, or what rows without a file are called.
-        line: Line of the file, or number of the row, from 1; None for the file as a whole.
+        line: Line of the file, or number of the row, from 1.
         isomer_id: The set, None if the row names none.
         kind: What is wrong, in a word or two, such as ``"missing domain"``.
         text: What was expected and what was found.
     """
 
     file: str
-    line: int | None
+    line: int
     isomer_id: str | None
     kind: str
     text: str
 
     def __str__(self) -> str:
-        line = "" if self.line is None else f", line {self.line}"
         one = "" if self.isomer_id is None else f", set {self.isomer_id}"
-        return f"{self.file}{line}{one}: {self.kind}: {self.text}"
+        return f"{self.file}, line {self.line}{one}: {self.kind}: {self.text}"
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """A row and where it stands."""
 
     file: str
     line: int
-    row: Mapping[str, Any] = field(repr=False)
+    row: Mapping[str, Any]
 
-    def fault(self, kind: str, text: str) -> Fault:
+    def fault(self, kind: str, expected: str, found: Any) -> Fault:
         name = self.row.get("isomer_id")
+        text = f"expected {expected}, found {found}"
         return Fault(self.file, self.line, name if isinstance(name, str) else None, kind, text)
 
     def text(self, column: str) -> str:
@@ -70,12 +65,13 @@ class _Place:
         return "" if value is None else str(value)
 
     @property
-    def key(self) -> SetKey:
-        """The set of the row: its file, its test and its id."""
-        return self.file, self.text("test"), self.text("isomer_id")
+    def test(self) -> tuple[str, str]:
+        return self.file, self.text("test")
 
-    def __str__(self) -> str:
-        return f"{self.file}, line {self.line} (set {self.text('isomer_id')})"
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The set of the row: its file, its test and its id."""
+        return *self.test, self.text("isomer_id")
 
 
 def validate_isomers(*sources: Source) -> list[Fault]:
@@ -87,43 +83,42 @@ def validate_isomers(*sources: Source) -> list[Fault]:
             distinguished by ``isomer_id`` and, where it is there, by the column ``test``.
 
     Returns:
-        The faults; empty if all is well. Rows that cannot be read, lack a column or have a value
-        of the wrong type are named, and not checked further.
+        The faults; empty if all is well. Rows that lack a column or have a value of the wrong
+        type are named, and not checked further.
 
     Raises:
         FileNotFoundError: a file does not exist.
-        ValueError: no source at all.
+        ValueError: no source at all, one without rows, or a line that is no JSON object.
     """
     if not sources:
         raise ValueError("isomers: expected at least one file or list of rows, found none")
     faults: list[Fault] = []
     sound: list[_Place] = []
     for number, source in enumerate(sources, start=1):
-        places = _read(source, number, faults)
-        columns = {column for place in places for column in place.row if column in COLUMNS}
+        places = _read(source, number)
+        columns = {column for place in places for column in place.row} & COLUMNS.keys()
         for place in places:
-            found = list(_of_types(place, columns))
-            faults += found
-            if not found:
-                faults += _of_row(place)
+            mistyped = list(_of_types(place, columns))
+            faults += mistyped or _of_row(place)
+            if not mistyped:
                 sound.append(place)
-    sets: dict[SetKey, list[_Place]] = {}
+    sets: dict[tuple[str, str, str], list[_Place]] = {}
     for place in sound:
         sets.setdefault(place.key, []).append(place)
-    faults += _missing_domains(sets)
+    faults += _missing_domains(sets.values())
     for members in sets.values():
         faults += _of_set(members)
     faults += _shared(sound)
-    return sorted(faults, key=lambda fault: (fault.file, fault.line or 0))
+    return sorted(faults, key=lambda fault: (fault.file, fault.line))
 
 
 def check_isomers(rows: Sequence[Row], name: str = "isomers") -> None:
-    """Check rows before training; a set may lack a domain.
+    """Check rows before training; a set may lack a domain, as the mean is over those there.
 
     Raises:
         ValueError: they have faults; the first are named, with the way to see all.
     """
-    faults = [fault for fault in validate_isomers(rows) if fault.kind != _TOLERATED]
+    faults = [fault for fault in validate_isomers(rows) if fault.kind != "missing domain"]
     if faults:
         shown = "; ".join(str(fault).replace("rows, line", "row", 1) for fault in faults[:_SHOWN])
         raise ValueError(
@@ -132,33 +127,13 @@ def check_isomers(rows: Sequence[Row], name: str = "isomers") -> None:
         )
 
 
-def _read(source: Source, number: int, faults: list[Fault]) -> list[_Place]:
-    """The rows of a source; lines that are none are added to the faults."""
-    before = len(faults)
-    if not isinstance(source, str | Path):
-        name = "rows" if number == 1 else f"rows {number}"
-        places = [_Place(name, line, row) for line, row in enumerate(source, start=1)]
-    else:
-        name, path, places = str(source), Path(source), []
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: expected a .jsonl file, found no file there")
-        for line, raw in enumerate(path.read_bytes().splitlines(), start=1):
-            if not raw.strip():
-                continue
-            kind, found = "not an object", ""
-            try:
-                row = json.loads(raw.decode())
-                found = type(row).__name__
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                row, kind, found = None, "unreadable", f"text that cannot be read ({error})"
-            if isinstance(row, dict):
-                places.append(_Place(name, line, row))
-            else:
-                text = f"expected a JSON object, found {found}"
-                faults.append(Fault(name, line, None, kind, text))
-    if not places and len(faults) == before:
-        faults.append(Fault(name, None, None, "no rows", "expected at least one row, found none"))
-    return places
+def _read(source: Source, number: int) -> list[_Place]:
+    if isinstance(source, str | Path):
+        return [_Place(str(source), line, row) for line, row in read_numbered(source)]
+    name = "rows" if number == 1 else f"rows {number}"
+    if not source:
+        raise ValueError(f"{name}: expected at least one row, found none")
+    return [_Place(name, line, row) for line, row in enumerate(source, start=1)]
 
 
 def _of_types(place: _Place, columns: set[str]) -> Iterator[Fault]:
@@ -167,7 +142,7 @@ def _of_types(place: _Place, columns: set[str]) -> Iterator[Fault]:
         if column not in place.row:
             if column in columns or column in REQUIRED:
                 found = ", ".join(map(str, place.row)) or "no columns"
-                yield place.fault("missing column", f"expected a column {column}, found {found}")
+                yield place.fault("missing column", f"a column {column}", found)
             continue
         value = place.row[column]
         fits = isinstance(value, kind) and not isinstance(value, bool)
@@ -176,73 +151,66 @@ def _of_types(place: _Place, columns: set[str]) -> Iterator[Fault]:
         if not fits:
             kinds = kind if isinstance(kind, tuple) else (kind,)
             expected = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
-            text = f"expected {column} of type {expected}, found {value!r}"
-            yield place.fault("wrong type", text)
+            yield place.fault("wrong type", f"{column} of type {expected}", repr(value))
 
 
 def _of_row(place: _Place) -> Iterator[Fault]:
+    row = place.row
     for column in _FILLED:
-        if column in place.row and not place.text(column).strip():
-            yield place.fault("empty", f"expected a filled {column}, found a blank one")
-    if "form" in place.row:
-        yield from _of_form(place)
-    if "options" in place.row and "meanings" in place.row:
+        if column in row and not place.text(column).strip():
+            yield place.fault("empty", f"a filled {column}", "a blank one")
+    if "form" in row and not _is_object(place.text("form")):
+        yield place.fault("unreadable form", "a JSON object", repr(place.text("form")[:40]))
+    if "options" in row and "meanings" in row:
         yield from _of_options(place)
     if MARKER in place.text("prompt"):
-        yield place.fault("leaked answer", f"expected a prompt without {MARKER!r}, found one")
+        yield place.fault("leaked answer", f"a prompt without {MARKER!r}", "one")
     completion, right = place.text("completion"), place.text("answer_text")
     head, found, tail = completion.rpartition(MARKER)
     if not found or not tail.strip() or (right and tail != f" {right}"):
         expected = f"{MARKER} {right or '...'}"
-        yield place.fault("wrong ending", f"expected {expected!r}, found {completion[-40:]!r}")
+        yield place.fault("wrong ending", repr(expected), repr(completion[-40:]))
     elif not head.strip():
-        yield place.fault("no reasoning", "expected steps before the answer, found none")
+        yield place.fault("no reasoning", "steps before the answer", "none")
 
 
-def _of_form(place: _Place) -> Iterator[Fault]:
+def _is_object(text: str) -> bool:
     try:
-        form = json.loads(place.text("form"))
+        return isinstance(json.loads(text), dict)
     except json.JSONDecodeError:
-        form = None
-    if not isinstance(form, dict):
-        found = place.text("form")[:40]
-        yield place.fault("unreadable form", f"expected a JSON object, found {found!r}")
+        return False
 
 
 def _of_options(place: _Place) -> Iterator[Fault]:
     row, options, meanings = place.row, place.row["options"], place.row["meanings"]
     if len(options) != len(meanings):
-        text = f"expected as many, found {len(options)} and {len(meanings)}"
-        yield place.fault("options and meanings", text)
+        yield place.fault("options and meanings", "as many", f"{len(options)} and {len(meanings)}")
         return
     for name, values in (("option", options), ("meaning", meanings)):
-        for value, times in Counter(values).items():
-            if times > 1:
-                text = f"expected each {name} once, found {value!r} {times} times"
-                yield place.fault("repeated option", text)
-    offered = f"expected one of {', '.join(meanings)}, found "
+        if len(set(values)) != len(values):
+            yield place.fault("repeated option", f"each {name} once", values)
+    offered = f"one of {', '.join(meanings)}"
     if "answer" in row and row["answer"] not in meanings:
-        yield place.fault("answer not offered", f"{offered}{row['answer']!r}")
+        yield place.fault("answer not offered", offered, repr(row["answer"]))
     elif "answer" in row and "answer_text" in row:
         right = options[meanings.index(row["answer"])]
         if row["answer_text"] != right:
-            text = f"expected {right!r}, found {row['answer_text']!r}"
-            yield place.fault("wrong answer text", text)
+            yield place.fault("wrong answer text", repr(right), repr(row["answer_text"]))
     if row.get("cue") is not None and row["cue"] not in meanings:
-        yield place.fault("unknown cue", f"{offered}{row['cue']!r}")
+        yield place.fault("unknown cue", offered, repr(row["cue"]))
 
 
-def _missing_domains(sets: Mapping[SetKey, Sequence[_Place]]) -> Iterator[Fault]:
+def _missing_domains(sets: Collection[Sequence[_Place]]) -> Iterator[Fault]:
     """Domains that other sets of the same file and test have."""
     known: dict[tuple[str, str], dict[str, None]] = {}
-    for (file, test, _), members in sets.items():
-        known.setdefault((file, test), {}).update((m.text("domain"), None) for m in members)
-    for (file, test, _), members in sets.items():
-        there = {member.text("domain") for member in members}
-        lacking = [domain for domain in known[file, test] if domain not in there]
+    for members in sets:
+        known.setdefault(members[0].test, {}).update((m.text("domain"), None) for m in members)
+    for members in sets:
+        domains, there = known[members[0].test], {member.text("domain") for member in members}
+        lacking = [domain for domain in domains if domain not in there]
         if lacking:
-            text = f"expected {', '.join(known[file, test])}, found no {', '.join(lacking)}"
-            yield members[0].fault("missing domain", text)
+            found = f"no {', '.join(lacking)}"
+            yield members[0].fault("missing domain", ", ".join(domains), found)
 
 
 def _of_set(members: Sequence[_Place]) -> Iterator[Fault]:
@@ -251,10 +219,10 @@ def _of_set(members: Sequence[_Place]) -> Iterator[Fault]:
     for member in members[1:]:
         for column, kind in _SHARED.items():
             if member.row.get(column) != first.row.get(column):
-                text = f"expected {first.text(column)!r} as on line {first.line}, found "
-                yield member.fault(kind, text + repr(member.text(column)))
-    yield from _repeats(members, lambda m: m.text("domain"), "repeated domain", "domain")
-    yield from _repeats(members, _wording, "same wording", "wording")
+                expected = f"{first.text(column)!r} as on line {first.line}"
+                yield member.fault(kind, expected, repr(member.text(column)))
+    yield from _repeats(members, lambda m: m.text("domain"), "domain")
+    yield from _repeats(members, _wording, "wording")
 
 
 def _wording(place: _Place) -> str:
@@ -262,15 +230,14 @@ def _wording(place: _Place) -> str:
 
 
 def _repeats(
-    places: Sequence[_Place], key: Callable[[_Place], str], kind: str, what: str
+    places: Sequence[_Place], value: Callable[[_Place], str], what: str
 ) -> Iterator[Fault]:
     seen: dict[str, _Place] = {}
+    kind = {"domain": "repeated domain", "wording": "same wording"}[what]
     for place in places:
-        before = seen.setdefault(key(place), place)
+        before = seen.setdefault(value(place), place)
         if before is not place:
-            shown = f" {key(place)!r}" if what == "domain" else ""
-            text = f"expected each {what} once, found{shown} that of line {before.line} again"
-            yield place.fault(kind, text)
+            yield place.fault(kind, f"each {what} once", f"that of line {before.line} again")
 
 
 def _shared(places: Sequence[_Place]) -> Iterator[Fault]:
@@ -278,28 +245,28 @@ def _shared(places: Sequence[_Place]) -> Iterator[Fault]:
     known: dict[tuple[str, ...], list[_Place]] = {}
     for place in places:
         keys = [
-            ("prompt", "duplicate problem", "a new prompt", place.text("prompt")),
-            ("id", "reused id", "one form per id", place.text("isomer_id")),
+            ("duplicate problem", "a new prompt", place.text("prompt")),
+            ("reused id", "one form per id", place.text("isomer_id")),
         ]
         if "form" in place.row:
-            form = (place.text("family"), place.text("form"))
-            keys.append(("form", "duplicate form", "a new form", repr(form)))
-        for what, kind, expected, value in keys:
-            before = known.setdefault((what, value), [])
+            keys.append(("duplicate form", "a new form", place.text("family") + place.text("form")))
+        for kind, expected, value in keys:
+            before = known.setdefault((kind, value), [])
             if all(other.key != place.key for other in before):
                 before.append(place)
-            clash = next((other for other in before if _clash(what, other, place)), None)
+            clash = next((other for other in before if _clash(kind, other, place)), None)
             if clash is not None:
-                yield place.fault(kind, f"expected {expected}, found that of {clash}")
+                found = f"that of {clash.file}, line {clash.line} (set {clash.text('isomer_id')})"
+                yield place.fault(kind, expected, found)
 
 
-def _clash(what: str, first: _Place, second: _Place) -> bool:
+def _clash(kind: str, first: _Place, second: _Place) -> bool:
     """Whether two places must not share it: two files nothing, sets of a test no form or prompt.
 
     Two tests of a file have the same sets, so there an id may stand for the same form only.
     """
     if first.file != second.file:
         return True
-    if first.text("test") != second.text("test"):
-        return what == "id" and first.row.get("form") != second.row.get("form")
+    if first.test != second.test:
+        return kind == "reused id" and first.row.get("form") != second.row.get("form")
     return first.key != second.key

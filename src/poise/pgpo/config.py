@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..loss.terms import TOKEN_WEIGHTS, MovedTarget
-from ..machine import settle_precision
 from ..optimizers import refuse_steps_in_backward
+from ..precision import settle_precision
 from ..trl.contract import SDPOConfig
 from .distance import DistanceControl
 from .refresh import REFRESHES, RefreshGate, RefreshOnce

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.data_utils import is_conversational
 
-from ..reading import generate
+from ..prompt_cache import generate
 from ..trl.contract import SDPOTrainer
 from .reward_functions import (
     TextReward,

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as write_checkpoi
 from transformers import TrainerCallback
 
 from ..loss.heads import SplitModel, split_causal_lm
-from ..reading import hidden_states
+from ..prompt_cache import hidden_states
 from ..sharding import fill, gather, local, parameters_by_name, read_inside, reshard, whole
 from ..trl.checkpoints import TEACHER, TEACHER_SHARDS
 from ..trl.contract import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from poise import machine
+from poise import precision
 from poise.cli import pgpo
 from poise.cli.training import add_model_arguments
 from poise.trl.logs import changed_settings, write_run_description
@@ -28,7 +28,7 @@ def test_a_model_is_loaded_in_what_the_machine_is_quick_in(
     flags: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here one that is quick in bfloat16; what is trained is in float32 all the same."""
-    monkeypatch.setattr(machine, "has_fast_bfloat16", lambda device: True)
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: True)
     parser = pgpo.make_parser()
     _, config, model = parser.parse_args_and_config(
         ["--use_cpu", "true", "--output_dir", str(tmp_path), *flags]
@@ -42,7 +42,7 @@ def test_a_run_goes_on_in_its_precision_on_another_machine(
     began_quick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def arguments(is_quick: bool, *flags: str) -> dict[str, Any]:
-        monkeypatch.setattr(machine, "has_fast_bfloat16", lambda device: is_quick)
+        monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: is_quick)
         words = ["--use_cpu", "true", "--use_peft", "--output_dir", str(tmp_path), *flags]
         _, config, model = pgpo.make_parser().parse_args_and_config(words)
         add_model_arguments(config, model)

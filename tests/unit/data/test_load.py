@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +71,10 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", [{"promt": "x"}])
     with pytest.raises(ValueError, match=r"x\.jsonl: expected a column 'prompt'.*'promt'"):
         load_questions(str(path))
-    path.write_text(json.dumps({"prompt": "x"}) + "\n{")
-    with pytest.raises(ValueError, match=r"x\.jsonl, line 2"):
-        load_questions(str(path))
+    path.write_text('{"prompt": "x"}')
+    for count in (0, 2):
+        with pytest.raises(ValueError, match=f"count: expected 1 to 1, .* found {count}"):
+            load_questions(str(path), count=count)
 
 
 @pytest.mark.parametrize(
@@ -106,13 +105,6 @@ def test_wrong_names_and_options_are_named(
         load_questions(name, **options)
 
 
-def test_a_count_beyond_the_rows_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.jsonl", [{"prompt": "x"}])
-    for count in (0, 2):
-        with pytest.raises(ValueError, match=f"count: expected 1 to 1, .* found {count}"):
-            load_questions(str(path), count=count)
-
-
 def test_sciknoweval_comes_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     table = datasets.Dataset.from_list([{"prompt": "x", "answer": "A"}])
     seen: list[Any] = []
@@ -137,23 +129,6 @@ def test_another_name_is_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) 
 def test_a_hub_data_set_that_cannot_be_had_says_what_was_expected() -> None:
     with pytest.raises(ValueError, match=r"data set 'scence': expected 'facts', .*found none"):
         load_questions("scence")
-
-
-def test_a_hub_data_set_without_prompts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = datasets.Dataset.from_list([{"question": "x"}])
-    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: table)
-    with pytest.raises(ValueError, match="me/sums: expected a column 'prompt', found 'question'"):
-        load_questions("me/sums")
-
-
-def test_importing_the_package_is_light() -> None:
-    code = (
-        "import sys, poise.data, poise.data.load, poise.rows;"
-        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'trl'} & set(sys.modules);"
-        "sys.exit(', '.join(heavy) or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_kinds_and_default_count_are_documented() -> None:

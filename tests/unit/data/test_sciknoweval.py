@@ -50,15 +50,9 @@ def test_a_folder_gives_all_domains_of_a_split_as_chat(folder: Path) -> None:
     ]
     assert (row["answer"], row["domain"]) == ("B", "physics")
     assert row["options"] == ["1 N", "2 N", "3 N", "4 N"]
-
-
-def test_a_file_is_taken_whole(folder: Path) -> None:
+    # A file is taken whole, and a folder may be flat.
     assert load_sciknoweval(folder / "physics" / "test.jsonl", "train")["id"] == ["physics-4"]
-
-
-def test_a_flat_folder_works_too(tmp_path: Path) -> None:
-    write(tmp_path / "validation.jsonl", [question(1)])
-    assert load_sciknoweval(tmp_path, "validation")["id"] == ["physics-1"]
+    assert load_sciknoweval(folder / "physics", "test")["id"] == ["physics-4"]
 
 
 def test_domains_can_be_chosen(folder: Path) -> None:
@@ -166,11 +160,6 @@ def test_the_hubs_rows_become_ours_in_three_disjoint_splits(hub: list[dict[str, 
     assert user.endswith("which force?\n\nA: 1\nB: 2\nC: 3\nD: 4\nPlease reason step by step.")
 
 
-def test_the_hubs_answers_can_be_told_to_the_teacher(hub: list[dict[str, Any]]) -> None:
-    table = load_sciknoweval(None, "train", style="short", reference=True)
-    assert set(table["privileged_context"]) == {"3"}
-
-
 def test_the_same_question_with_other_options_stays_in_its_split(hub: list[dict[str, Any]]) -> None:
     changed = [hub_row(n, choices={"text": ["9", "8"], "label": ["A", "B"]}, type="mcq-2-choices",
                        answerKey="A") for n in range(60)]  # fmt: skip
@@ -187,8 +176,3 @@ def test_a_hub_that_has_changed_names_the_column(hub: list[dict[str, Any]]) -> N
         ValueError, match=r"expected a column 'answerKey'.*did you mean 'answer_key'"
     ):
         load_sciknoweval(None, "train")
-
-
-def test_an_unknown_split_of_the_hub_is_refused(hub: list[dict[str, Any]]) -> None:
-    with pytest.raises(ValueError, match="split: expected one of train, validation, test"):
-        load_sciknoweval(None, "dev")

@@ -243,7 +243,7 @@ def test_a_beginning_that_prompts_share_is_read_once(
     embeddings.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].numel()))
     shared, tokens = drawn(), sum(read)
     read.clear()
-    monkeypatch.setattr("poise.reading._read_beginning", lambda *_: None)
+    monkeypatch.setattr("poise.prompt_cache._read_beginning", lambda *_: None)
     assert drawn() == shared
     if name != "window":  # of which a part is kept: read again
         assert sum(read) - tokens == 3 * 8  # four rows, of which eight columns are read as one row

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poise.isomers.model import Problem
+from poise.isomers.forms import Row
 
 MARKS = ("said", "recorded", '"', "#")
 VOCABULARY = 300
@@ -23,24 +23,21 @@ def bag_of_words(prompts: Sequence[str]) -> Tensor:
     return torch.tensor([[float(bag[word]) for word, _ in frequent] for bag in bags])
 
 
-def shown_options(problem: Problem) -> list[str]:
+def shown_options(row: Row) -> list[str]:
     """The options as the prompt lists them."""
-    [line] = re.findall(r"^Options: (.*)$", problem.prompt, re.MULTILINE)
+    [line] = re.findall(r"^Options: (.*)$", row["prompt"], re.MULTILINE)
     return list(line.split(", "))
 
 
-def marks(problems: Sequence[Problem]) -> Tensor:
-    """Which mark each option bears, (problems, 4 * marks)."""
-    rows = []
-    for problem in problems:
-        shown = (shown_options(problem) + [""] * 4)[:4]
-        rows.append([float(mark in option) for option in shown for mark in MARKS])
-    return torch.tensor(rows)
+def marks(rows: Sequence[Row]) -> Tensor:
+    """Which mark each option bears, (rows, 4 * marks)."""
+    listed = [(shown_options(row) + [""] * 4)[:4] for row in rows]
+    return torch.tensor([[float(mark in o) for o in shown for mark in MARKS] for shown in listed])
 
 
-def answer_places(problems: Sequence[Problem]) -> Tensor:
+def answer_places(rows: Sequence[Row]) -> Tensor:
     """Where in the list the right answer stands."""
-    return torch.tensor([p.options.index(p.answer_text) for p in problems])
+    return torch.tensor([row["options"].index(row["answer_text"]) for row in rows])
 
 
 def predict(features: Tensor, labels: Tensor, new: Tensor) -> Tensor:

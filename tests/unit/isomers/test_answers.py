@@ -114,6 +114,8 @@ def test_rewards_are_given_for_the_meaning() -> None:
     assert isomer_reward(texts, ["e0"] * 3, **columns, domain=["law"] * 3) == [1.0, 0.0, 0.0]
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         isomer_reward(texts, ["e0"], **columns)
+    with pytest.raises(ValueError, match="expected an answer among its meanings 'e1', found 'e9'"):
+        isomer_reward.check_rows([{"answer": "e9", "meanings": ["e1"]}])
 
 
 def test_the_text_before_the_answer_ends_with_its_marker() -> None:

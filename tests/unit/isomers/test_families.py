@@ -7,23 +7,18 @@ import random
 import re
 from collections import Counter
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from scipy import stats
 
-from poise.isomers.families import FAMILIES, get_families
+from poise.isomers.families import FAMILIES, words
 from poise.isomers.families.syllogism import solve
-from poise.isomers.families.words import (
-    an,
-    check_words,
-    counted,
-    draw_names,
-    every,
-    plural,
-    read_words,
-)
+from poise.isomers.families.words import an, counted, every, plural, read_words
+from poise.isomers.forms import DOMAINS, Form, way
 from poise.isomers.generate import form_key
-from poise.isomers.model import DOMAINS, Form
 from tests.grids import grid
 
 from .solvers import SOLVERS, solve_by_crowds
@@ -42,17 +37,9 @@ P_VALUE = 1e-4
 
 
 @cache
-def drawn(name: str, depth: int, count: int = 150) -> tuple[Form, ...]:
+def drawn(name: str, depth: int, count: int = 100) -> tuple[Form, ...]:
     rng = random.Random(f"{name} {depth}")
     return tuple(FAMILIES[name].draw(rng, depth) for _ in range(count))
-
-
-def test_there_are_eight_families_of_depths_one_to_four_and_three_phrasings() -> None:
-    assert len(FAMILIES) >= 8 and set(SOLVERS) == set(FAMILIES)
-    for name, family in FAMILIES.items():
-        assert family.name == name
-        assert {1, 2, 3, 4} <= set(family.depths)
-        assert family.phrasings >= 3
 
 
 @pytest.mark.parametrize(("name", "depth"), CASES)
@@ -61,7 +48,10 @@ def test_an_independent_solver_agrees(name: str, depth: int) -> None:
         assert SOLVERS[name](form.data) == form.answer, form
         assert (form.family, form.depth) == (name, depth)
         assert json.loads(json.dumps(form.data)) == form.data
-        assert 3 <= len(form.options) <= 4 and form.answer in form.options
+        assert 3 <= len(form.options) == len(set(form.options)) <= 4
+        assert form.answer in form.options
+        if form.answer.isdigit():
+            assert all(2 <= int(option) < 1000 for option in form.options)
 
 
 @pytest.mark.parametrize(("name", "domain", "phrasing"), TELLINGS)
@@ -69,7 +59,7 @@ def test_tellings_are_whole_english_sentences_that_reach_the_answer(
     name: str, domain: str, phrasing: int
 ) -> None:
     family, rng = FAMILIES[name], random.Random(f"{name} {domain} {phrasing}")
-    for form in (form for depth in family.depths for form in drawn(name, depth)[:20]):
+    for form in (form for depth in family.depths for form in drawn(name, depth)[:12]):
         story = family.render(form, domain, phrasing, rng)
         assert set(story.names) >= set(form.options)
         assert len({story.names[option] for option in form.options}) == len(form.options)
@@ -81,13 +71,6 @@ def test_tellings_are_whole_english_sentences_that_reach_the_answer(
             assert not re.search(r"[{}|\n]|  |\.\.|\ba [aeio]\w|\ban [b-df-gj-np-tv-z]", text), text
             assert not re.search(r"\b([a-z]+) \1\b", text), text
             assert not re.search(r"(?<![\d/*+-] )\b1 (?!of\b|m[gL]\b|k[gm]\b)\w+s\b", text), text
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_telling_depends_on_the_random_numbers_alone(name: str) -> None:
-    family, form = FAMILIES[name], drawn(name, 2)[0]
-    first, again = (family.render(form, "law", 0, random.Random(3)) for _ in range(2))
-    assert first == again
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -104,9 +87,9 @@ def test_reasoning_is_terse(name: str) -> None:
     assert max(lengths) <= 90
 
 
-@pytest.mark.parametrize(("name", "depth"), [case for case in DEEP if case[0] in LOGIC])
+@pytest.mark.parametrize(("name", "depth"), [(name, depth) for name in LOGIC for depth in (1, 2)])
 def test_logical_answers_are_balanced(name: str, depth: int) -> None:
-    forms = drawn(name, depth, 600)
+    forms = drawn(name, depth, 400)
     if "unknown" in forms[0].options:
         counts = Counter(form.answer for form in forms)
         assert stats.chisquare(list(counts.values())).pvalue > P_VALUE, counts
@@ -151,19 +134,6 @@ def test_syllogisms_are_solved_as_by_all_their_models(may_be_empty: bool) -> Non
         assert solve(facts, query, may_be_empty) == expected, (facts, query)
 
 
-def test_syllogisms_do_not_hang_on_whether_sets_may_be_empty() -> None:
-    for form in drawn("syllogism", 2):
-        facts, query = form.data["facts"], form.data["query"]
-        assert {solve(facts, query, may_be_empty=empty) for empty in (True, False)} == {form.answer}
-
-
-def test_every_syllogism_has_the_same_quantifiers() -> None:
-    for depth in (1, 3):
-        for form in drawn("syllogism", depth):
-            kinds = sorted(kind for kind, _, _ in form.data["facts"])
-            assert kinds == ["all"] * (depth + 1) + ["no", "some"]
-
-
 def test_no_two_domains_share_a_name() -> None:
     for kind in ("names", "choices"):
         table = read_words("names", kind)
@@ -171,21 +141,11 @@ def test_no_two_domains_share_a_name() -> None:
         assert max(counts.values()) == 1
 
 
-def test_too_many_names_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"law: expected at most .* names to be asked for, found 99"
-    ):
-        draw_names("law", 99, random.Random(0))
-
-
-def test_families_are_chosen_by_name() -> None:
-    assert [family.name for family in get_families(["rates", "ordering"])] == ["rates", "ordering"]
-    assert len(get_families()) == len(FAMILIES)
-    for wrong in (["orderings"], [], "ordering"):
-        with pytest.raises(ValueError, match="families: expected some of ordering"):
-            get_families(wrong)
-    with pytest.raises(ValueError, match="expected each one once"):
-        get_families(["rates", "rates"])
+def test_the_only_way_through_a_tree_is_found() -> None:
+    pairs = [(3, 1), (0, 1), (4, 3), (2, 1)]
+    assert way(pairs, 0, 4) == [1, 0, 2] and way(pairs, 2, 2) == []
+    with pytest.raises(ValueError, match="join 0 and 9"):
+        way(pairs, 0, 9)
 
 
 def test_nouns_take_their_number_and_article() -> None:
@@ -197,27 +157,28 @@ def test_nouns_take_their_number_and_article() -> None:
     assert [an("electron"), an("proton")] == ["an electron", "a proton"]
 
 
-FORM = {"say": "{a} beats {b}", "things": ["one", "another"], "ways": [{"ask": "who?"}]}
-WORDS = {"say": "{b} loses", "things": ["x", "y", "z"], "ways": [{"ask": "Who?"}] * 3}
+FILES = Path(words.__file__).parent.glob("*.yaml")
+SECTIONS = [(f.stem, name) for f in sorted(FILES) for name in yaml.safe_load(f.read_bytes())]
+PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({}, None),
-        ({"say": "{c} wins"}, r"words, say: expected text .*\['a', 'b'\], found '{c} wins'"),
-        ({"say": " "}, "words, say: expected text"),
-        ({"say": True}, "words, say: expected text"),
-        ({"things": ["x"]}, "words, things: expected a list of 2 or more"),
-        ({"things": ["x", "y", "{a}"]}, "words, things, 3: expected text"),
-        ({"ways": [{"ask": "Who?"}] * 2}, "words, ways: expected 3 phrasings"),
-        ({"ways": [{"ask": "Who?"}] * 2 + [{}]}, r"words, ways, 3: expected the keys \['ask'\]"),
-        ({"more": "x"}, "words: expected the keys"),
-    ],
-)
-def test_words_are_what_their_form_says(change: dict[str, object], message: str | None) -> None:
-    if message is None:
-        check_words(WORDS, FORM, "words")
+@pytest.mark.parametrize(("file", "section"), SECTIONS)
+def test_words_are_what_their_form_says(file: str, section: str) -> None:
+    form = words.read_file(file)[section]["form"]
+    check(read_words(file, section), dict.fromkeys(DOMAINS, form), f"{file}.yaml: {section}")
+
+
+def check(found: Any, form: Any, where: str) -> None:
+    """Compare words with their form, as `words` says."""
+    assert isinstance(found, type(form)), where
+    if isinstance(form, str):
+        known = set(PLACEHOLDER.findall(form))
+        assert found.strip() and set(PLACEHOLDER.findall(found)) <= known, where
+    elif isinstance(form, dict):
+        assert set(found) == set(form), where
+        for key, inner in form.items():
+            check(found[key], inner, f"{where}, {key}")
     else:
-        with pytest.raises(ValueError, match=message):
-            check_words(WORDS | change, FORM, "words")
+        assert len(found) == 3 if isinstance(form[0], dict) else len(found) >= len(form), where
+        for place, part in enumerate(found):
+            check(part, form[min(place, len(form) - 1)], f"{where}, {place + 1}")

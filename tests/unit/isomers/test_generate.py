@@ -10,9 +10,8 @@ import pytest
 
 from poise.isomers.cues import KINDS, Cue
 from poise.isomers.families import FAMILIES
-from poise.isomers.generate import draw_forms, generate_isomers, render_form
-from poise.isomers.model import DOMAINS, HELD_OUT_DOMAINS, TRAIN_DOMAINS, Family, Form, Story
-from poise.isomers.rows import isomer_tests
+from poise.isomers.forms import DOMAINS, HELD_OUT_DOMAINS, TRAIN_DOMAINS, Family, Form
+from poise.isomers.generate import draw_forms, generate_isomers
 
 from .classifiers import shown_options
 
@@ -24,7 +23,7 @@ def test_the_same_arguments_give_the_same_sets() -> None:
 
 
 def test_families_and_depths_are_balanced() -> None:
-    counts = Counter((s.family, s.depth) for s in generate_isomers(163))
+    counts = Counter((r["family"], r["depth"]) for r in generate_isomers(163, domains=["law"]))
     assert set(counts) == {(name, depth) for name in FAMILIES for depth in (1, 2)}
     assert set(counts.values()) == {10, 11}
 
@@ -32,53 +31,38 @@ def test_families_and_depths_are_balanced() -> None:
 def test_another_cue_leaves_the_stories_alone() -> None:
     plain = generate_isomers(30, seed=2)
     for mode in ("train", "random", "reversed"):
-        cued = generate_isomers(30, seed=2, cue=Cue(mode))
-        for one, other in zip(plain, cued, strict=True):
-            for p, q in zip(one.problems, other.problems, strict=True):
-                assert p.prompt.split("\nOptions")[0] == q.prompt.split("\nOptions")[0]
-                assert p.completion == q.completion
-                assert q.cue in q.meanings
+        for one, other in zip(plain, generate_isomers(30, seed=2, cue=Cue(mode)), strict=True):
+            assert one["prompt"].split("\nOptions")[0] == other["prompt"].split("\nOptions")[0]
+            assert one["completion"] == other["completion"]
+            assert other["cue"] in other["meanings"]
 
 
-def test_each_domain_has_a_mark_of_its_own() -> None:
-    for one in generate_isomers(40, domains=DOMAINS, cue=Cue("random")):
-        told = {p.domain: p for p in one.problems}
-        for domain, problem in told.items():
-            place, shown = problem.meanings.index(str(problem.cue)), shown_options(problem)
-            option = problem.options[place]
-            expected = {
-                "mathematics": option,
-                "medicine": option,
-                "law": f"the said {option}",
-                "science": f"{option} (as recorded)",
-                "logistics": f'"{option}"',
-                "sports": f"{option} #7",
-            }
-            assert shown[place] == expected[domain]
-            assert shown[:place] + shown[place + 1 :] == [o for o in problem.options if o != option]
-        assert told["mathematics"].meanings[0] == told["mathematics"].cue
-        assert told["medicine"].meanings[-1] == told["medicine"].cue
+# Domain -> the kind of its mark.
+OWN = {
+    "mathematics": "first",
+    "medicine": "last",
+    "law": "word",
+    "science": "remark",
+    "logistics": "quotes",
+    "sports": "number",
+}
 
 
-def test_a_domain_can_have_a_mark_of_another_kind() -> None:
-    told = {
-        kind: generate_isomers(30, domains=["law"], cue=Cue("random", marks={"law": kind}))
-        for kind in KINDS
-    }
-    for kind, sets in told.items():
-        for problem in (one.problems[0] for one in sets):
-            place, shown = problem.meanings.index(str(problem.cue)), shown_options(problem)
-            look = KINDS[kind]
-            if isinstance(look, int):
-                assert place == look % len(shown) and shown == list(problem.options)
-            else:
-                assert shown[place] == look.format(x=problem.options[place])
-                assert len(shown[place]) > len(problem.options[place])
-                if kind == "length":
-                    assert shown[place] == max(shown, key=len)
-    assert "(1 unit)" in told["unit"][0].problems[0].prompt
-    [row, *_] = isomer_tests(1, domains=["law"], marks={"law": "unit"})
-    assert "(1 unit)" in row["prompt"]
+@pytest.mark.parametrize(
+    ("domain", "kind", "marks"),
+    [*((d, kind, {}) for d, kind in OWN.items()), *(("law", k, {"law": k}) for k in KINDS)],
+)
+def test_a_domain_has_a_mark_of_its_own_or_the_one_that_is_chosen(
+    domain: str, kind: str, marks: dict[str, str]
+) -> None:
+    for row in generate_isomers(24, domains=[domain], cue=Cue("random", marks=marks)):
+        place, shown, look = row["meanings"].index(row["cue"]), shown_options(row), KINDS[kind]
+        option, others = row["options"][place], shown[:place] + shown[place + 1 :]
+        assert others == [o for o in row["options"] if o != option]
+        if isinstance(look, int):
+            assert place == look % len(shown) and shown[place] == option
+        else:
+            assert shown[place] == look.format(x=option)
 
 
 @pytest.mark.parametrize(
@@ -86,9 +70,9 @@ def test_a_domain_can_have_a_mark_of_another_kind() -> None:
     [
         ({"mode": "on"}, "cue: expected one of off, train, random, reversed, found 'on'"),
         ({"mode": "train", "strength": 1.1}, r"cue strength: expected a number in \[0, 1\]"),
+        ({"mode": "train", "strength": -0.1}, r"cue strength: expected a number in \[0, 1\]"),
         ({"marks": {"law": "hat"}}, r"cue marks: expected domains among .* found \{'law': 'hat'\}"),
         ({"marks": {"art": "unit"}}, "cue marks: expected domains among mathematics"),
-        ({"mode": "train", "strength": -0.1}, r"cue strength: expected a number in \[0, 1\]"),
     ],
 )
 def test_wrong_cues_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -102,8 +86,9 @@ def test_wrong_cues_are_refused(settings: dict[str, Any], message: str) -> None:
         ({"count": 0}, "count: expected at least 1, found 0"),
         ({"split": "dev"}, "split: expected one of train"),
         ({"families": ["rate"]}, "families: expected some of ordering"),
+        ({"families": []}, "families: expected some of ordering"),
         ({"depths": (9,)}, "depths: expected some of"),
-        ({"depths": ()}, "depths: expected some of"),
+        ({"depths": (5,)}, r"depths: expected some of \[1, 2, 3, 4\] for the family"),
         ({"depths": (1, 1)}, "depths: expected each one once"),
         ({"domains": ["art"]}, "domains: expected some of"),
         ({"domains": "law"}, "domains: expected some of"),
@@ -112,36 +97,19 @@ def test_wrong_cues_are_refused(settings: dict[str, Any], message: str) -> None:
 )
 def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        generate_isomers(**{"count": 4} | options)
-
-
-def draw_coin(rng: random.Random, depth: int) -> Form:
-    side = rng.choice(("yes", "no"))
-    return Form("coin", depth, {"side": side}, side, ("no", "yes"))
-
-
-def render_coin(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-    return Story(("A coin fell.",), "How?", ("So.",), dict.fromkeys(form.options, "same"))
-
-
-# A family with two forms.
-COIN = Family("coin", draw_coin, render_coin, range(1, 2))
+        generate_isomers(**{"count": 8} | options)
 
 
 def test_a_family_that_runs_out_of_forms_says_so() -> None:
+    def draw_coin(rng: random.Random, depth: int) -> Form:
+        side = rng.choice(("yes", "no"))
+        return Form("coin", depth, {"side": side}, side, ("no", "yes"))
+
+    coin = Family("coin", draw_coin, lambda *_: pytest.fail("rendered"))
     with pytest.raises(ValueError, match=r"expected 3 different forms of family coin and depth 1"):
-        draw_forms(3, "train", 0, [COIN], [1])
-    with pytest.raises(ValueError, match=r"depths: expected some of \[1\] for the family coin"):
-        draw_forms(3, "train", 0, [COIN], [2])
+        draw_forms(3, "train", 0, [coin], [1])
 
 
-def test_options_with_one_text_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poise.isomers.generate.FAMILIES", {"coin": COIN})
-    with pytest.raises(ValueError, match="coin in law: expected options with different texts"):
-        render_form(COIN.draw(random.Random(0), 1), ["law"])
-
-
-def test_domains_are_told_as_asked() -> None:
-    [one] = generate_isomers(1, domains=HELD_OUT_DOMAINS)
-    assert tuple(p.domain for p in one.problems) == HELD_OUT_DOMAINS
-    assert tuple(p.domain for p in generate_isomers(1)[0].problems) == TRAIN_DOMAINS
+@pytest.mark.parametrize("domains", [TRAIN_DOMAINS, HELD_OUT_DOMAINS, DOMAINS])
+def test_a_set_has_a_row_for_each_domain(domains: tuple[str, ...]) -> None:
+    assert tuple(row["domain"] for row in generate_isomers(1, domains=domains)) == domains

@@ -58,7 +58,7 @@ def test_the_numbers_alone_do_not_tell_the_answer(name: str, depth: int) -> None
     assert odd < ODDEST
 
 
-@pytest.mark.parametrize("shortcut", ["rank 0", "rank 3", "nearest", "central"])
+@pytest.mark.parametrize("shortcut", ["rank 0", "central"])
 def test_a_planted_shortcut_of_five_points_is_found(shortcut: str) -> None:
     options, right = drawn("state_changes", 2)
     noise = np.random.default_rng(0).random(options.shape)

@@ -11,21 +11,12 @@ import datasets
 import pytest
 
 from poise.data import load_questions
-from poise.isomers.answers import isomer_reward
 from poise.isomers.cues import Cue
+from poise.isomers.forms import DOMAINS, HELD_OUT_DOMAINS, TRAIN_DOMAINS, Row
 from poise.isomers.generate import generate_isomers
-from poise.isomers.model import DOMAINS, HELD_OUT_DOMAINS, TRAIN_DOMAINS
-from poise.isomers.rows import (
-    COLUMNS,
-    TESTS,
-    Row,
-    group_rows,
-    isomer_tests,
-    to_rows,
-    write_isomers,
-)
+from poise.isomers.rows import COLUMNS, TESTS, group_rows, isomer_tests
 from poise.isomers.validate import validate_isomers
-from poise.rows import check_dataset, read_jsonl
+from poise.rows import check_dataset, read_jsonl, write_jsonl
 
 COUNT = 32
 
@@ -40,24 +31,14 @@ def of(rows: list[Row], name: str) -> list[Row]:
 
 
 def test_rows_and_files_keep_everything(tmp_path: Path) -> None:
-    sets = generate_isomers(16, domains=DOMAINS, cue=Cue("train", 0.5))
-    rows = to_rows(sets)
-    assert len(rows) == 96 and all(tuple(row) == tuple(COLUMNS) for row in rows)
+    rows = generate_isomers(8, domains=DOMAINS, cue=Cue("train", 0.5))
+    assert len(rows) == 48 and all(tuple(row) == tuple(COLUMNS) for row in rows)
     path = tmp_path / "new" / "sets.jsonl"
-    assert write_isomers(path, rows) == 96
+    write_jsonl(path, rows)
     assert read_jsonl(path) == rows
     assert validate_isomers(path) == []
-
-
-def test_datasets_loads_the_file(tmp_path: Path) -> None:
-    rows = to_rows(generate_isomers(8, cue=Cue("random")))
-    write_isomers(tmp_path / "sets.jsonl", rows)
-    table = datasets.load_dataset(
-        "json",
-        data_files=str(tmp_path / "sets.jsonl"),
-        split="train",
-        cache_dir=str(tmp_path / "cache"),
-    )
+    files, cache = str(path), str(tmp_path / "cache")
+    table = datasets.load_dataset("json", data_files=files, split="train", cache_dir=cache)
     assert table.to_list() == rows
     check_dataset(table)
 
@@ -99,7 +80,7 @@ def test_tests_ask_the_same_forms(tests: list[Row]) -> None:
 
 
 def test_tests_share_nothing_with_training(tests: list[Row]) -> None:
-    train = to_rows(generate_isomers(200, seed=3, depths=(1, 2, 3, 4)))
+    train = generate_isomers(200, seed=3, depths=(1, 2, 3, 4))
     assert validate_isomers(train, tests) == []
     assert not {r["isomer_id"] for r in train} & {r["isomer_id"] for r in tests}
 
@@ -132,11 +113,6 @@ def test_after_training_in_every_domain_none_is_unseen() -> None:
         isomer_tests(2, domains=["lwa"], tests=["unseen_domains"])
 
 
-def test_unknown_tests_are_refused() -> None:
-    with pytest.raises(ValueError, match="tests: expected some of in_distribution"):
-        isomer_tests(4, tests=["deepest"])
-
-
 def test_isomers_load_by_name() -> None:
     table = load_questions("isomers:ordering, rates", "test", count=6, seed=1, cue_strength=1.0)
     assert len(table) == 6 * len(TRAIN_DOMAINS)
@@ -147,15 +123,12 @@ def test_isomers_load_by_name() -> None:
     assert set(deep["depth"]) == {3} and set(deep["domain"]) == {"law", "sports"}
     asked = load_questions("isomers", "test", count=8, tests=["deeper"], cue_strength=0.9)
     assert set(asked["test"]) == {"deeper"}
-    assert set(load_questions("isomers", count=8, tests=True, cue_strength=0.9)["test"]) == set(
-        TESTS
-    )
 
 
 def test_a_file_of_isomers_loads_in_whole_sets(tmp_path: Path) -> None:
     path = tmp_path / "sets.jsonl"
-    rows = to_rows(generate_isomers(10))
-    write_isomers(path, rows)
+    rows = generate_isomers(10)
+    write_jsonl(path, rows)
     assert load_questions(str(path)).to_list() == rows
     some = load_questions(str(path), count=3, seed=2).to_list()
     assert [len(members) for members in group_rows(some).values()] == [4, 4, 4]
@@ -169,15 +142,12 @@ def test_a_file_of_isomers_loads_in_whole_sets(tmp_path: Path) -> None:
 
 
 def test_isomers_of_the_hub_load_in_whole_sound_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = to_rows(generate_isomers(10))
+    rows = generate_isomers(10)
     table = datasets.Dataset.from_list(rows)
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: table)
     assert load_questions("me/isomers").to_list() == rows
-    some = load_questions("me/isomers", count=3, seed=2).to_list()
-    assert [len(members) for members in group_rows(some).values()] == [4, 4, 4]
-    assert set(load_questions("me/isomers", domains=["law"])["domain"]) == {"law"}
-    with pytest.raises(ValueError, match="count: expected 1 to 10, the isomer sets there are"):
-        load_questions("me/isomers", count=11)
+    some = load_questions("me/isomers", count=3, domains=["law"]).to_list()
+    assert [len(members) for members in group_rows(some).values()] == [1, 1, 1]
     table = datasets.Dataset.from_list([rows[0] | {"completion": "Answer: perhaps"}, *rows[1:]])
     with pytest.raises(
         ValueError, match=r"me/isomers: expected sound .* found faults \(1\): row 1"
@@ -190,8 +160,8 @@ def test_isomers_of_the_hub_load_in_whole_sound_sets(monkeypatch: pytest.MonkeyP
 
 def test_a_set_may_lack_a_domain_but_must_be_sound(tmp_path: Path) -> None:
     path = tmp_path / "sets.jsonl"
-    rows = to_rows(generate_isomers(3))
-    write_isomers(path, rows[1:])
+    rows = generate_isomers(3)
+    write_jsonl(path, rows[1:])
     assert len(load_questions(str(path))) == 11
     spoiled: list[dict[str, Any]] = [*rows[1:], rows[0] | {"completion": "Answer: perhaps"}]
     path.write_text("\n".join(map(json.dumps, spoiled)))
@@ -199,9 +169,3 @@ def test_a_set_may_lack_a_domain_but_must_be_sound(tmp_path: Path) -> None:
         ValueError, match=r"sets\.jsonl: .* found faults \(1\): row 12, set .*wrong end"
     ):
         load_questions(str(path))
-
-
-def test_an_answer_outside_its_meanings_is_refused() -> None:
-    [row, *_] = to_rows(generate_isomers(1))
-    with pytest.raises(ValueError, match="expected an answer among its meanings"):
-        isomer_reward.check_rows([row | {"answer": "e9"}])

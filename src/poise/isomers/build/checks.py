@@ -1,23 +1,21 @@
-"""Whether a retelling is kept: its answer, quantities and relations stay, its wording does not.
+"""Whether a version is kept: its answer, quantities and relations stay, its wording does not.
 
 Choice: the comparison of texts is ours, for English. It counts the quantities
 (`quantities.quantities`) and, by kind, the words that compare, condition, quantify, negate or
-order. It is a sieve for faults, not a proof: a retelling that swaps two people passes.
+order. It is a sieve for faults, not a proof: a version that swaps two people passes.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ..answers import MARKER
-from ..meanings import answer_fault, mentions, read_answer
+from ..meanings import Answer, bare, mentions, read_answer, read_options
 from ..quantities import NUMBER_WORDS, numbers, quantities
 from .problems import SourceProblem
-from .prompts import Retelling
+from .prompts import Version
 
 # Kind -> words and phrases. The longest phrase that fits is read, so that the "more" in "no more
 # than" is no "more".
@@ -70,71 +68,89 @@ _WORD = re.compile(r"[^\W\d_]+")
 _MARK = re.compile(r"(?m)(?:^|(?<=\s))\(?[A-H][).]\s")
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How much a retelling may depart from its source, and how near it may come to its siblings.
-
-    Args:
-        max_overlap: Highest Jaccard index of the content words of two domains. Choice: 0.3, which
-            leaves room for the words of a question that every domain needs.
-        slack: Most words of one kind of relation by which the counts may differ.
-
-    Raises:
-        ValueError: a value outside its range.
-    """
-
-    max_overlap: float = 0.3
-    slack: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_overlap <= 1 or math.isnan(self.max_overlap):
-            raise ValueError(f"max_overlap: expected a value in [0, 1], found {self.max_overlap!r}")
-        if self.slack < 0:
-            raise ValueError(f"slack: expected 0 or more, found {self.slack!r}")
-
-
 def review(
     problem: SourceProblem,
     domain: str,
-    version: Retelling,
+    version: Version,
     others: Mapping[str, str],
-    limits: Limits,
+    max_overlap: float,
+    slack: int,
 ) -> list[str]:
-    """What is wrong with a retelling; empty if it is kept.
+    """What is wrong with a version; empty if it is kept.
 
     It is kept if the answer survives and the reasoning reaches it, the quantities and relations
     survive, and its wording is not that of another domain, nor that of the source where this is
-    known to be in another domain.
-
-    Args:
-        problem: The source.
-        domain: Domain of the retelling.
-        version: The retelling.
-        others: Domain -> prompt of what is kept of this problem already.
-        limits: How near and how far.
+    known to be in another domain. `others` are the prompts that are kept already, by domain;
+    `max_overlap` and `slack` are as in `Plan`.
     """
     asked, prompt = problem.prompt, version.prompt
-    answer = answer_fault(problem.answer, asked, prompt, version.answer, version.names)
+    answer = answer_fault(problem.answer, asked, version)
     faults = [answer] if answer else []
     if not faults and not _reaches(problem, version):
         faults.append(f"the reasoning never names the answer {version.answer!r}")
     if MARKER in prompt:
         faults.append(f"expected a prompt without {MARKER!r}, which announces the answer")
     faults += quantity_faults(asked, prompt)
-    faults += relation_faults(asked, prompt, limits.slack)
+    faults += relation_faults(asked, prompt, slack)
     if problem.domain is not None and problem.domain != domain:
         others = {f"the source ({problem.domain})": asked, **others}
     for name, other in others.items():
         share = overlap(prompt, other)
-        if share > limits.max_overlap:
+        if share > max_overlap:
             faults.append(
                 f"it shares {share:.0%} of its content words with {name}, at most "
-                f"{limits.max_overlap:.0%} may be shared"
+                f"{max_overlap:.0%} may be shared"
             )
     return faults
 
 
-def _reaches(problem: SourceProblem, version: Retelling) -> bool:
+def answer_fault(source: Answer, asked: str, version: Version) -> str | None:
+    """Why a version's answer is not the source's, None if it is.
+
+    Choice: the right option stands in the same place, a truth word is the same, a number has the
+    same value. For a name the version says which name stands for which.
+    """
+    prompt, answer = version.prompt, version.answer
+    if source.kind == "name":
+        return _name_fault(source, asked, version)
+    if source.kind == "option":
+        count, found_count = len(read_options(asked)), len(read_options(prompt))
+        if found_count != count:
+            return (
+                f"expected {count} options in the source's order and form, found "
+                f"{found_count or 'none'}"
+            )
+    found = read_answer(prompt, answer)
+    if found is None or (found.kind, found.logical) != (source.kind, source.logical):
+        shown = "none that can be read" if found is None else _meaning(found)
+        return f"expected the answer {_meaning(source)}, found {answer!r}, {shown}"
+    return None
+
+
+def _name_fault(source: Answer, asked: str, version: Version) -> str | None:
+    names = version.names
+    mapped = {bare(old): bare(new) for old, new in names.items()}
+    if mapped.get(bare(source.text)) != bare(version.answer):
+        return (
+            f"expected `names` to map {source.text!r}, the source's answer, to the new answer "
+            f"{version.answer!r}, found {dict(names)}"
+        )
+    if len(set(mapped.values())) != len(mapped):
+        return f"expected different names to stay different, found {dict(names)}"
+    absent = [old for old in names if not mentions(asked, old)]
+    absent += [new for new in names.values() if not mentions(version.prompt, new)]
+    if absent:
+        return f"expected names that the problems mention, found {absent[0]!r} in `names`"
+    return None
+
+
+def _meaning(answer: Answer) -> str:
+    if answer.kind == "option":
+        return f"that is option {int(answer.logical[1:]) + 1}"
+    return repr(answer.logical)
+
+
+def _reaches(problem: SourceProblem, version: Version) -> bool:
     """Whether the reasoning names the answer; a truth word may be said in many ways."""
     if problem.answer.kind == "truth":
         return True
@@ -165,7 +181,7 @@ def relations(text: str) -> Counter[str]:
 
 
 def quantity_faults(source: str, version: str) -> list[str]:
-    """Why the quantities of a retelling are not those of its source; empty if they are.
+    """Why the quantities of a version are not those of its source; empty if they are.
 
     Choice: every quantity must be stated at least as often as in the source, and a quantity may
     be repeated, but none may be new: a new number changes the problem or betrays the answer.
@@ -177,7 +193,7 @@ def quantity_faults(source: str, version: str) -> list[str]:
 
 
 def relation_faults(source: str, version: str, slack: int = 1) -> list[str]:
-    """Why the relations of a retelling are not those of its source; empty if they are.
+    """Why the relations of a version are not those of its source; empty if they are.
 
     Choice: a kind that the source has must stay and no kind may be added. Where both have it, the
     counts may differ by `slack` words, since the same thing can be said twice.

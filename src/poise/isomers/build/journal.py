@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self, TextIO
+
+from ...rows import json_line
 
 FORMAT = "poise-isomer-journal"
 VERSION = 1
 
 
-class JournalError(ValueError):
-    """A journal is damaged, or was begun with other settings."""
-
-
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one problem in one domain.
+    """What came of the problem `id` in one domain.
 
-    Args:
-        id: The problem's id.
-        domain: The domain.
-        kept: Whether the retelling is kept.
-        attempts: Replies of the teacher that it took; 0 for a source that is taken as it is.
-        prompt, completion, answer_text: The retelling, empty if it is not kept.
-        reason: Why it is not kept, else empty.
-        reply: The teacher's last reply if it is not kept, else empty.
+    `attempts` counts replies; it is 0 for a source that is taken as it is. A version that is not
+    kept has a reason and the teacher's last reply, one that is kept has all else.
     """
 
     id: str
@@ -52,7 +44,7 @@ class Journal:
         settings: What shapes the outcomes, as plain JSON values.
 
     Raises:
-        JournalError: the journal was begun with other settings (they are named), is of another
+        ValueError: the journal was begun with other settings (they are named), is of another
             format, or a line is damaged.
     """
 
@@ -63,7 +55,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not self.outcomes:
             header = {"format": FORMAT, "version": VERSION, "settings": dict(settings)}
-            path.write_text(_line(header), encoding="utf-8")
+            path.write_text(json_line(header), encoding="utf-8")
         else:
             os.truncate(path, size)
         self._file: TextIO = path.open("a", encoding="utf-8")
@@ -76,7 +68,7 @@ class Journal:
 
     def write(self, outcome: Outcome) -> None:
         """Add an outcome; it is on disk when this returns."""
-        self._file.write(_line(asdict(outcome)))
+        self._file.write(json_line(asdict(outcome)))
         self._file.flush()
         os.fsync(self._file.fileno())
         self.outcomes[outcome.id, outcome.domain] = outcome
@@ -89,13 +81,11 @@ class Journal:
         if not rest:
             return 0  # nothing but, at most, a header
         self._check_header(first, settings)
-        known = {field.name for field in fields(Outcome)}
         for number, line in enumerate(rest, start=2):
             try:
-                row = json.loads(line)
-                outcome = Outcome(**{name: row[name] for name in known if name in row})
+                outcome = Outcome(**json.loads(line))
             except (ValueError, TypeError):
-                raise JournalError(
+                raise ValueError(
                     f"{self.path}, line {number}: expected an outcome, found unreadable text; "
                     "remove the line, whose work is then done again, or start anew (--overwrite)"
                 ) from None
@@ -109,7 +99,7 @@ class Journal:
         except (ValueError, KeyError, TypeError):
             found = None
         if not isinstance(found, dict) or header.get("version") != VERSION:
-            raise JournalError(
+            raise ValueError(
                 f"{self.path}: expected the journal of a build in its version {VERSION}, found "
                 "another file; give another --output, or start anew (--overwrite)"
             )
@@ -118,22 +108,7 @@ class Journal:
         other = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
         if other:
             shown = ", ".join(f"{n} {found.get(n)!r}, now {wanted.get(n)!r}" for n in other)
-            raise JournalError(
+            raise ValueError(
                 f"{self.path}: the build was begun with other settings ({shown}); give the same, "
                 "another --output, or start anew (--overwrite)"
             )
-
-
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON lines under a name that appears only when they are complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines(map(_line, rows))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"

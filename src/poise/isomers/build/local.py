@@ -6,10 +6,10 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any, Self
+from typing import Any
 
 from .prompts import Messages
-from .teachers import RefusedRequest, TeacherError, check_sampling
+from .teachers import RefusedRequest
 
 
 class LocalTeacher:
@@ -18,58 +18,47 @@ class LocalTeacher:
     Threads that ask while the model is busy are answered together, in one batch.
 
     Args:
-        model: A causal language model of transformers, in evaluation mode.
-        tokenizer: Its tokenizer, with a chat template.
+        path: A folder or hub id.
         name: What the journal calls it.
+        device: Where it runs, by default an accelerator if there is one.
         temperature: 0 is greedy; None leaves sampling to the model's generation config.
         max_tokens: Longest reply in tokens.
         concurrency: Most conversations in one batch.
 
     Raises:
-        ValueError: the tokenizer has no chat template, or a setting is outside its range.
+        ValueError: it cannot be loaded, or its tokenizer has no chat template.
     """
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        path: str,
         name: str = "local",
+        device: str | None = None,
         *,
         temperature: float | None = None,
         max_tokens: int = 1024,
         concurrency: int = 4,
     ) -> None:
-        if not tokenizer.chat_template:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from ...precision import pick_device
+
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+            model = AutoModelForCausalLM.from_pretrained(path, dtype="auto", use_safetensors=True)
+        except (OSError, ValueError, ImportError) as error:
+            raise ValueError(f"{name}: expected a language model, found none ({error})") from error
+        if not self.tokenizer.chat_template:
             raise ValueError(
                 f"{name}: expected a model with a chat template, found none; use an "
                 "instruction-tuned one"
             )
-        self.sampling = check_sampling(temperature, max_tokens, concurrency)
-        self.model, self.tokenizer, self.name = model, tokenizer, name
-        self.temperature, self.max_tokens = temperature, max_tokens
-        self.concurrency = concurrency
+        self.model: Any = model.to(pick_device(device)).eval()
+        given = {"temperature": temperature, "max_tokens": max_tokens}
+        self.sampling = {key: value for key, value in given.items() if value is not None}
+        self.name, self.max_tokens, self.concurrency = name, max_tokens, concurrency
         self._waiting: deque[tuple[Messages, Future[str]]] = deque()
         self._turn = threading.Lock()
-
-    @classmethod
-    def load(cls, path: str, name: str, device: str | None = None, **settings: Any) -> Self:
-        """The model of a folder or hub id, on the named device, else an accelerator if any.
-
-        Raises:
-            ValueError: it cannot be loaded, or as the constructor.
-        """
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        place = torch.device(device) if device else torch.accelerator.current_accelerator(True)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
-                path, dtype="auto", use_safetensors=True, trust_remote_code=False
-            )
-        except (OSError, ValueError, ImportError) as error:
-            raise ValueError(f"{name}: expected a language model, found none ({error})") from error
-        return cls(model.to(place or "cpu").eval(), tokenizer, name, **settings)
 
     def complete(self, messages: Messages) -> str:
         """As `Teacher.complete`."""
@@ -90,13 +79,13 @@ class LocalTeacher:
         """
         import torch
 
-        texts = [
-            self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-            for turns in conversations
-        ]
-        batch = self.tokenizer(
-            texts, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt"
-        )
+        batch = self.tokenizer.apply_chat_template(
+            list(conversations),
+            add_generation_prompt=True,
+            padding=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(self.model.device)
         length = batch["input_ids"].shape[1]
         room = (getattr(self.model.config, "max_position_embeddings", None) or 10**9) - length
         if room < 1:
@@ -106,8 +95,8 @@ class LocalTeacher:
             )
         with torch.inference_mode():
             output = self.model.generate(
-                input_ids=batch["input_ids"].to(self.model.device),
-                attention_mask=batch["attention_mask"].to(self.model.device),
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
                 max_new_tokens=min(self.max_tokens, room),
                 pad_token_id=self.tokenizer.pad_token_id,
                 **self._drawing(),
@@ -118,22 +107,21 @@ class LocalTeacher:
         return replies
 
     def _drawing(self) -> dict[str, Any]:
-        if self.temperature is None:
+        temperature = self.sampling.get("temperature")
+        if temperature is None:
             return {}
-        if self.temperature == 0:
+        if temperature == 0:
             return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        return {"do_sample": True, "temperature": self.temperature}
+        return {"do_sample": True, "temperature": temperature}
 
     def _answer(self, batch: Sequence[tuple[Messages, Future[str]]]) -> None:
         try:
             replies = self.complete_many([messages for messages, _ in batch])
-        except TeacherError as error:
-            if len(batch) > 1:  # only the longest is to blame
-                for item in batch:
+        except BaseException as error:
+            if isinstance(error, RefusedRequest) and len(batch) > 1:
+                for item in batch:  # only the longest is to blame
                     self._answer([item])
                 return
-            batch[0][1].set_exception(error)
-        except BaseException as error:
             for _, future in batch:
                 future.set_exception(error)
         else:

@@ -22,7 +22,7 @@ _END = re.compile(r"\n?\s*(?:Answer:|####)[^\n]*\s*\Z")
 
 @dataclass(frozen=True)
 class SourceProblem:
-    """A problem to retell.
+    """A problem to rewrite.
 
     Args:
         id: Unique name, which its isomer set keeps.

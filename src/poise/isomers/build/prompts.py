@@ -42,14 +42,10 @@ class MalformedReply(ValueError):
 
 
 @dataclass(frozen=True)
-class Retelling:
-    """A problem as the teacher retold it.
+class Version:
+    """A problem as the teacher rewrote it, with the steps of its solution and the answer.
 
-    Args:
-        prompt: The retold problem.
-        reasoning: The steps, without the answer's line.
-        answer: The final answer.
-        names: Name in the source -> name in the retelling, where the answer is a name.
+    Where the answer is a name, `names` maps those of the source to those of the version.
     """
 
     prompt: str
@@ -72,13 +68,10 @@ def make_messages(
     others: Sequence[str] = (),
     failed: Failed | None = None,
 ) -> Messages:
-    """The conversation that asks for one retelling.
+    """The conversation that asks for one version.
 
-    Args:
-        problem: What to retell.
-        domain: In whose words.
-        others: Prompts of the same problem in other domains, whose wording is not to be shared.
-        failed: The last attempt at this, with what was wrong.
+    It shows `others`, prompts of the same problem in other domains, whose wording is not to be
+    shared, and the last attempt that failed.
     """
     parts = [f"Domain: {domain}", f"Source problem:\n{problem.prompt}"]
     if problem.solution:
@@ -101,7 +94,7 @@ def make_messages(
     return messages
 
 
-def parse_reply(text: str) -> Retelling:
+def parse_reply(text: str) -> Version:
     """Read the teacher's reply.
 
     Thoughts in ``<think>`` tags, code fences and words around the object are passed over.
@@ -117,7 +110,7 @@ def parse_reply(text: str) -> Retelling:
     if not reasoning:
         raise MalformedReply("expected steps in 'reasoning', found the answer alone")
     answer = re.sub(r"(?i)^answer:\s*", "", _field(row, "answer"))
-    return Retelling(_field(row, "prompt"), reasoning, " ".join(answer.split()), names)
+    return Version(_field(row, "prompt"), reasoning, " ".join(answer.split()), names)
 
 
 def _find_object(text: str) -> dict[str, Any]:

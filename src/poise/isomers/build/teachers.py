@@ -1,4 +1,4 @@
-"""Who retells: an OpenAI-compatible endpoint, or whoever has `complete` and `name`."""
+"""Who rewrites: an OpenAI-compatible endpoint, or whoever has `complete` and `name`."""
 
 from __future__ import annotations
 
@@ -31,12 +31,9 @@ class RefusedRequest(TeacherError):
 
 
 class Teacher(Protocol):
-    """Whoever answers a conversation. `complete` is called from several threads.
+    """Whoever answers a conversation. `complete` is called from `concurrency` threads.
 
-    Attributes:
-        name: What the journal calls it.
-        concurrency: How many calls may be under way at a time.
-        sampling: Settings that shape the replies; a journal is continued with the same only.
+    A journal keeps name and `sampling`, which shape the replies, and goes on with the same only.
     """
 
     name: str
@@ -56,22 +53,23 @@ class Teacher(Protocol):
 class EndpointTeacher:
     """An OpenAI-compatible endpoint, asked by the ``openai`` client.
 
-    The client tries failures that pass (429, 5xx, timeouts, dropped connections) again, with
-    growing waits or those of ``Retry-After``; an unreadable reply is asked for again too. The key
-    is kept in memory alone, and cut out of all that the endpoint says.
+    The client tries again what may pass (429, 5xx, timeouts, dropped connections), with growing
+    waits or those of ``Retry-After``; we do so with an unreadable reply. The key is kept in memory
+    alone, and cut out of all that the endpoint says.
 
     Args:
         model: The endpoint's name of the model.
         base_url: Where it is, up to and with ``/v1``.
         key: The key, None for an endpoint that wants none.
-        temperature, max_tokens: Sampling; None leaves it to the endpoint.
+        sampling: Settings of a request, as ``temperature`` and ``max_tokens``; those that are None
+            are left to the endpoint.
         timeout: Seconds to wait for a reply.
         retries: Most further attempts of one request.
         requests_per_minute: Most requests in a minute, attempts included; None for no bound.
         concurrency: Most requests under way at a time.
 
     Raises:
-        ValueError: a setting outside its range, or an address with a user, a password or a query.
+        ValueError: an address with a user, a password or a query.
     """
 
     def __init__(
@@ -80,18 +78,13 @@ class EndpointTeacher:
         base_url: str = OPENAI,
         key: str | None = None,
         *,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
         timeout: float = 120.0,
         retries: int = 6,
         requests_per_minute: float | None = None,
         concurrency: int = 4,
+        **sampling: float | None,
     ) -> None:
-        self.sampling = check_sampling(temperature, max_tokens, concurrency)
-        if not 0 < timeout < float("inf"):
-            raise ValueError(f"timeout: expected a number above 0, found {timeout!r}")
-        if retries < 0:
-            raise ValueError(f"retries: expected 0 or more, found {retries!r}")
+        self.sampling = {name: value for name, value in sampling.items() if value is not None}
         self.name, self.model, self.base_url = f"endpoint:{model}", model, _check_url(base_url)
         self.concurrency, self.retries = concurrency, retries
         self._key, self._turns = key, Turns(requests_per_minute)
@@ -164,13 +157,11 @@ class EndpointTeacher:
             request.headers["Authorization"] = f"Bearer {self._key}"
 
     def _status_error(self, error: openai.APIStatusError) -> TeacherError:
-        status = error.status_code
+        status, hint = error.status_code, _HINTS.get(error.status_code, "check the settings")
         said = " ".join(self._clean(error.response.text).split())[:_MOST_SHOWN]
         kind = RefusedRequest if status in _REFUSED else TeacherError
-        return kind(
-            f"{self.base_url} answered HTTP {status}"
-            f"{f' ({said})' if said else ''}; {_HINTS.get(status, 'check the settings')}"
-        )
+        shown = f" ({said})" if said else ""
+        return kind(f"{self.base_url} answered HTTP {status}{shown}; {hint}")
 
     def _cause(self, error: openai.APIConnectionError) -> str:
         cause = error.__cause__ or error
@@ -181,20 +172,9 @@ class EndpointTeacher:
 
 
 class Turns:
-    """Starts of requests, spaced evenly over the threads that share them.
-
-    Args:
-        per_minute: Most starts in a minute, None for no bound.
-
-    Raises:
-        ValueError: a rate that is not above 0.
-    """
+    """Starts of requests, spaced evenly over the threads that share them; None for no bound."""
 
     def __init__(self, per_minute: float | None = None) -> None:
-        if per_minute is not None and not per_minute > 0:
-            raise ValueError(
-                f"requests_per_minute: expected a number above 0, found {per_minute!r}"
-            )
         self.interval = 60.0 / per_minute if per_minute else 0.0
         self._lock = threading.Lock()
         self._next = 0.0
@@ -209,28 +189,11 @@ class Turns:
             time.sleep(start - now)
 
 
-def check_sampling(
-    temperature: float | None, max_tokens: int | None, concurrency: int
-) -> dict[str, float]:
-    """The settings of sampling that are given.
-
-    Raises:
-        ValueError: a setting outside its range.
-    """
-    if temperature is not None and not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature: expected 0 or more, found {temperature!r}")
-    for name, value in (("max_tokens", max_tokens), ("concurrency", concurrency)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}: expected 1 or more, found {value!r}")
-    given = {"temperature": temperature, "max_tokens": max_tokens}
-    return {name: value for name, value in given.items() if value is not None}
-
-
 def read_key(variable: str) -> str | None:
     """The key in an environment variable, None if `variable` is empty.
 
     Raises:
-        ValueError: the variable is not set, or its value cannot be a key; the value is not shown.
+        ValueError: it is not set, or cannot be a key; the value is not shown.
     """
     if not variable:
         return None

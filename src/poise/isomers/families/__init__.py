@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from ...rows import check_some
-from ..model import Family
+from ..forms import Family
 from . import (
     branching,
     counting,

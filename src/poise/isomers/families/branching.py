@@ -16,7 +16,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from ..model import Family, Form, Story
+from ..forms import Family, Form, Story
 from .words import draw_names, read_words, sentence
 
 LOWEST, HIGHEST, NEAREST = 11, 95, 3

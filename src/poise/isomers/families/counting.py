@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..model import Family, Form, Story
+from ..forms import Family, Form, Story
 from .number_options import Draft, draw_form
 from .words import fill, read_words
 
@@ -96,13 +96,25 @@ def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
 
 
 def _attempt(rng: random.Random, kind: Kind, number: int) -> Draft | None:
-    counts = _counts(rng, kind.sets)
-    given = {key: counts[key] for key in kind.given}
-    if min(*given.values(), *(counts[key] for key, _ in kind.steps)) < 2:
+    most, things = 24 if kind.sets == 2 else 12, range(kind.sets)
+    who = [have for size in range(kind.sets + 1) for have in itertools.combinations(things, size)]
+    people = {have: rng.randint(1, most) for have in who}
+    given = {key: sum(people[h] for h in who if _is_counted(key, h)) for key in kind.given}
+    counts = dict(given)
+    for key, terms in kind.steps:
+        counts[key], _ = _sum(terms, counts)
+    if min(counts.values()) < 2:
         return None
     asked = kind.steps[-1][0]
     data = {"sets": kind.sets, "given": given, "asked": asked, "kind": number}
     return Draft(data, counts[asked], set(given.values()), _bound(asked, given))
+
+
+def _is_counted(key: str, have: tuple[int, ...]) -> bool:
+    """Whether a key counts those who have exactly these things."""
+    if key.isdigit():
+        return set(map(int, key)) <= set(have)
+    return {"total": True, "any": bool(have), "none": not have}[key]
 
 
 def _bound(asked: str, given: Mapping[str, int]) -> int:
@@ -113,27 +125,6 @@ def _bound(asked: str, given: Mapping[str, int]) -> int:
     elif asked == "only":
         wholes.add("0")
     return min([given[key] for key in wholes if key in given], default=1000)
-
-
-def _counts(rng: random.Random, sets: int) -> dict[str, int]:
-    """Random people, and all that can be counted of them."""
-    most = 24 if sets == 2 else 12
-    who = [have for size in range(sets + 1) for have in itertools.combinations(range(sets), size)]
-    people = {have: rng.randint(1, most) for have in who}
-
-    def having(*things: int) -> int:
-        return sum(n for have, n in people.items() if set(things) <= set(have))
-
-    counts = {"".join(map(str, have)): having(*have) for have in who if have}
-    total = having()
-    one = sum(n for have, n in people.items() if len(have) == 1)
-    singles = sum(n for key, n in counts.items() if len(key) == 1)
-    pairs = sum(n for key, n in counts.items() if len(key) == 2)
-    return counts | {
-        "total": total, "none": people[()], "any": total - people[()], "one": one,
-        "only": people[0,], "singles": singles, "pairs": pairs,
-        "other": people[1,], "rest": abs(total - singles), "twice": total - singles + pairs,
-    }  # fmt: skip
 
 
 def _sum(terms: str, counts: Mapping[str, int]) -> tuple[int, str]:

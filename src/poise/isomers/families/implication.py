@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
-from ..model import Family, Form, Story, by_mention
+from ..forms import Family, Form, Story, by_mention, way
 from .words import read_words, sentence
 
 Literal = tuple[int, bool]
@@ -92,40 +93,18 @@ def _not(literal: Literal) -> Literal:
     return literal[0], not literal[1]
 
 
-def _chain(
-    rules: Sequence[Sequence[Sequence[int | bool]]], given: Sequence[int | bool], query: int
-) -> list[Literal]:
-    """Literals on the way from the given to the query, as far as the rules lead.
-
-    In a tree there is one way, so it suffices to look at each pair of neighbours on it.
-    """
-    implied: dict[Literal, list[Literal]] = {}
-    ways: dict[int, list[int]] = {}
-    for (p, x), (q, y) in rules:
-        first, second = (int(p), bool(x)), (int(q), bool(y))
-        implied.setdefault(first, []).append(second)
-        implied.setdefault(_not(second), []).append(_not(first))
-        ways.setdefault(first[0], []).append(second[0])
-        ways.setdefault(second[0], []).append(first[0])
-    way = _way(ways, int(given[0]), query)
-    chain: list[Literal] = [(int(given[0]), bool(given[1]))]
-    for atom in way[1:]:
-        following = [literal for literal in implied.get(chain[-1], []) if literal[0] == atom]
-        if not following:
+def _chain(rules: Sequence[Any], given: Sequence[Any], query: int) -> list[Literal]:
+    """Literals on the way from the given to the query, as far as the rules lead."""
+    chain: list[Literal] = [(given[0], given[1])]
+    for place in way([(p, q) for (p, _), (q, _) in rules], given[0], query):
+        (p, x), (q, y) = rules[place]
+        if chain[-1] == (p, x):
+            chain.append((q, y))
+        elif chain[-1] == (q, not y):
+            chain.append((p, not x))
+        else:
             break
-        chain.append(following[0])
     return chain
-
-
-def _way(ways: dict[int, list[int]], start: int, end: int) -> list[int]:
-    """The only way through a tree."""
-    open_ways = [[start]]
-    while open_ways:
-        way = open_ways.pop()
-        if way[-1] == end:
-            return way
-        open_ways += [[*way, atom] for atom in ways[way[-1]] if atom not in way]
-    raise ValueError(f"expected statements that rules connect, found {start} and {end} apart")
 
 
 FAMILY = Family("implication", draw, render)

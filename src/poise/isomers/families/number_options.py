@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from ..model import Form
+from ..forms import Form
 
 COUNT = 4
 SMALLEST = 2  # 1 would need a singular, 0 a "none"
@@ -20,12 +20,8 @@ MISSES = 40
 class Draft:
     """A drawn form before its options.
 
-    Args:
-        data: The form's data.
-        answer: The right answer.
-        given: Numbers that the facts state; no option is one of them, so that an option is
-            neither chosen nor dismissed for having been read before.
-        below: What all options must be less than, as a part is less than its whole.
+    No option is one of the numbers that the facts state (`given`), so that none is chosen or
+    dismissed for having been read before. All are less than `below`, as a part than its whole.
     """
 
     data: dict[str, Any]

@@ -13,11 +13,11 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Mapping, Sequence
+from graphlib import TopologicalSorter
+from typing import Any
 
-from ..model import Family, Form, Story, by_mention
+from ..forms import Family, Form, Story, by_mention
 from .words import ORDINALS, draw_names, read_words, sentence
-
-Fact = tuple[int, int, str]
 
 
 def draw(rng: random.Random, depth: int) -> Form:
@@ -25,7 +25,8 @@ def draw(rng: random.Random, depth: int) -> Form:
     count = depth + 3
     pairs = list(itertools.pairwise(range(count)))
     if rng.random() < 0.7:
-        pairs.append(rng.choice(_distant(count)))
+        distant = [(a, b) for a, b in itertools.combinations(range(count), 2) if b - a > 1]
+        pairs.append(rng.choice(distant))
     rng.shuffle(pairs)
     facts = [(a, b, "more") if rng.random() < 0.5 else (b, a, "less") for a, b in pairs]
     number = by_mention(entity for a, b, _ in facts for entity in (a, b))
@@ -51,7 +52,7 @@ def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """Reasoning: neighbours in their order, the whole order, the k-th of it."""
     words, data = read_words("ordering")[domain][phrasing], form.data
     names = draw_names(domain, data["count"], rng)
-    order = _sorted(data["count"], data["facts"])
+    order = _sorted(data["facts"])
     rank = _rank(words, data["rank"], data["end"])
     neighbours = [f"{names[a]} > {names[b]}" for a, b in itertools.pairwise(order)]
     row = ", ".join(names[entity] for entity in order)
@@ -69,20 +70,13 @@ def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     )
 
 
-def _distant(count: int) -> list[tuple[int, int]]:
-    return [(a, b) for a, b in itertools.combinations(range(count), 2) if b - a > 1]
-
-
-def _sorted(count: int, facts: Sequence[Sequence[int | str]]) -> list[int]:
-    """Entities from the most to the least: by how many each one exceeds, in the end."""
-    above: dict[int, set[int]] = {entity: set() for entity in range(count)}
+def _sorted(facts: Sequence[Sequence[Any]]) -> list[int]:
+    """Entities from the most to the least."""
+    order: TopologicalSorter[int] = TopologicalSorter()
     for a, b, kind in facts:
-        high, low = (int(a), int(b)) if kind == "more" else (int(b), int(a))
-        above[high].add(low)
-    for _ in range(count):
-        for lower in above.values():
-            lower.update(*[above[entity] for entity in lower])
-    return sorted(above, key=lambda entity: -len(above[entity]))
+        high, low = (a, b) if kind == "more" else (b, a)
+        order.add(low, high)
+    return list(order.static_order())
 
 
 def _rank(words: Mapping[str, str], rank: int, end: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from ..model import Family, Form, Story
+from ..forms import Family, Form, Story
 from .number_options import Draft, draw_form
 from .words import counted, every, fill, plural, read_words
 

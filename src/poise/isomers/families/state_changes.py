@@ -11,7 +11,7 @@ import itertools
 import random
 from typing import Any
 
-from ..model import Family, Form, Story
+from ..forms import Family, Form, Story
 from .number_options import Draft, draw_form
 from .words import draw_names, fill, read_words
 

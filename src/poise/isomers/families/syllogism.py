@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from ..model import Family, Form, Story, by_mention
+from ..forms import Family, Form, Story, by_mention, way
 from .words import read_words, sentence
 
 # A quantifier with the sets that it joins: ("all", 0, 1) says that all of 0 are 1.
@@ -127,20 +127,6 @@ def _fact(rng: random.Random, kind: str, a: int, b: int) -> Fact:
     return (kind, a, b) if rng.random() < FORWARD else (kind, b, a)
 
 
-def _links(facts: Sequence[Fact], query: Fact) -> list[Fact]:
-    """The statements from the first set of the query to the last, in the order of the chain."""
-    ways: list[list[Fact]] = [[]]
-    while ways:
-        way = ways.pop()
-        end = query[1]
-        for _, a, b in way:
-            end = b if a == end else a
-        if end == query[2]:
-            return way
-        ways += [[*way, fact] for fact in facts if end in fact[1:] and fact not in way]
-    raise ValueError(f"expected statements that join the sets of {query}, found none")
-
-
 def _relations(chain: Sequence[Fact], start: int) -> list[tuple[str | None, int]]:
     """What holds between the first set and each next one; None once nothing follows."""
     found: list[tuple[str | None, int]] = []
@@ -168,7 +154,8 @@ def _steps(facts: Sequence[Fact], query: Fact, nouns: str, names: Sequence[str])
         verb = "are not" if kind == "some not" else "are"
         return f"{kind.split()[0]} {names[a]} {nouns} {verb} {names[b]}"
 
-    chain = _links(facts, query)
+    places = way([(a, b) for _, a, b in facts], query[1], query[2])
+    chain = [facts[place] for place in places]
     steps = []
     for number, (fact, (held, end)) in enumerate(
         zip(chain, _relations(chain, query[1]), strict=True)

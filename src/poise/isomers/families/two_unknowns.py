@@ -12,7 +12,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from ..model import Family, Form, Story
+from ..forms import Family, Form, Story
 from .number_options import Draft, draw_form
 from .words import an, fill, plural, read_words, singular
 

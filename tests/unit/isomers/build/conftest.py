@@ -9,15 +9,10 @@ from typing import Any
 
 import pytest
 
-from poise.isomers.build import (
-    EndpointTeacher,
-    Plan,
-    Summary,
-    finish,
-    open_journal,
-    read_problems,
-    tell_all,
-)
+from poise.isomers.build.build import Summary, open_journal, pending, rewrite_all, write_sets
+from poise.isomers.build.problems import read_problems
+from poise.isomers.build.rewrite import Plan
+from poise.isomers.build.teachers import EndpointTeacher
 
 from .endpoint import KEY, Asked, Endpoint, Mood, Reply, running_endpoint, source_row
 
@@ -38,8 +33,8 @@ class Build:
         problems = read_problems(self.path)
         teacher = EndpointTeacher("m", self.endpoint.url, KEY, retries=1, concurrency=concurrency)
         with open_journal(self.output, problems, wanted, teacher) as journal:
-            tell_all(journal, problems, wanted, teacher)
-            return finish(journal, problems, wanted, self.output)
+            rewrite_all(journal, pending(journal, problems, wanted), wanted, teacher)
+            return write_sets(journal, problems, wanted, self.output)
 
     def lines(self, what: str = "") -> list[dict[str, Any]]:
         path = self.output.with_name(f"isomers{what}.jsonl")

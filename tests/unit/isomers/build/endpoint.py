@@ -1,4 +1,4 @@
-"""A local OpenAI-compatible server with a teacher that retells, and moods in which it does not."""
+"""A local OpenAI-compatible server with a teacher that rewrites, and moods in which it does not."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Asked:
         return self.each - 3, self.domain
 
 
-def retold(asked: Asked, **changes: Any) -> str:
+def rewritten(asked: Asked, **changes: Any) -> str:
     """A faithful reply, in words that belong to the domain alone."""
     own, n, m = asked.domain.replace(" ", ""), asked.each, asked.boxes
     reply = {
@@ -99,7 +99,7 @@ class Endpoint:
         try:
             if reply is not None and reply.delay:
                 self.gate.wait(reply.delay)
-            return reply or Reply(retold(asked))
+            return reply or Reply(rewritten(asked))
         finally:
             with self._lock:
                 self._at_once -= 1

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from poise.evaluate.scoring import scorer_of
-from poise.isomers.build import JournalError, Limits, Plan, TeacherError
+from poise.isomers.build.teachers import TeacherError
 from poise.isomers.validate import validate_isomers
 
 from .conftest import DOMAINS, Build, only
-from .endpoint import Asked, Endpoint, Reply, retold, source_row
+from .endpoint import Asked, Endpoint, Reply, rewritten, source_row
 
 
-def test_faithful_retellings_become_sets_that_datasets_loads(build: Build, tmp_path: Path) -> None:
+def test_faithful_versions_become_sets_that_datasets_loads(build: Build, tmp_path: Path) -> None:
     from datasets import load_dataset
 
     summary = build.run()
@@ -45,13 +45,13 @@ def test_faithful_retellings_become_sets_that_datasets_loads(build: Build, tmp_p
     ("reply", "reason"),
     [
         ("I would rather not.", "one complete JSON object"),
-        (lambda asked: retold(asked, answer="7"), "expected the answer '28'"),
-        (lambda asked: retold(asked).replace("Every lawist has 4", "Every lawist has 6"), "4"),
-        (lambda asked: retold(asked).replace("If", "When"), "'if'"),
-        (lambda asked: retold(asked, reasoning="Clear."), "never names the answer"),
+        (lambda asked: rewritten(asked, answer="7"), "expected the answer '28'"),
+        (lambda asked: rewritten(asked).replace("Every lawist has 4", "Every lawist has 6"), "4"),
+        (lambda asked: rewritten(asked).replace("If", "When"), "'if'"),
+        (lambda asked: rewritten(asked, reasoning="Clear."), "never names the answer"),
     ],
 )
-def test_a_bad_retelling_is_rejected_with_the_reason_and_its_set_left_out(
+def test_a_bad_version_is_rejected_with_the_reason_and_its_set_left_out(
     build: Build, reply: Any, reason: str
 ) -> None:
     summary = build.run(only(1, "law", reply))
@@ -63,15 +63,9 @@ def test_a_bad_retelling_is_rejected_with_the_reason_and_its_set_left_out(
     assert build.lines(".rejects")[0]["attempts"] == 2 and build.lines(".rejects")[0]["reply"]
 
 
-def test_a_set_with_enough_domains_is_written(build: Build) -> None:
-    assert build.run(only(1, "law", "no"), min_domains=1).sets == 3
-    assert [r["domain"] for r in build.lines() if r["isomer_id"] == "p1"] == ["medicine"]
-    assert set(build.rejects()) == {("p1", "law")}
-
-
 def test_the_teacher_may_mend_what_it_is_told_of(build: Build) -> None:
     def mood(endpoint: Endpoint, asked: Asked) -> Reply | None:
-        return None if asked.is_retry else Reply(retold(asked, answer="7"))
+        return None if asked.is_retry else Reply(rewritten(asked, answer="7"))
 
     assert build.run(mood).sets == 3
     assert len(build.endpoint.asked) == 12
@@ -81,7 +75,7 @@ def test_the_teacher_may_mend_what_it_is_told_of(build: Build) -> None:
 
 def test_two_domains_in_the_same_words_are_not_kept(build: Build) -> None:
     def mood(endpoint: Endpoint, asked: Asked) -> Reply:
-        return Reply(retold(asked).replace("medicine", "law"))
+        return Reply(rewritten(asked).replace("medicine", "law"))
 
     assert build.run(mood).rejected == {"medicine": 3}
     assert "with law, at most 30%" in build.rejects()["p0", "medicine"]
@@ -90,18 +84,15 @@ def test_two_domains_in_the_same_words_are_not_kept(build: Build) -> None:
 
 def test_what_is_kept_does_not_depend_on_how_many_are_under_way(build: Build) -> None:
     def mood(endpoint: Endpoint, asked: Asked) -> Reply:
-        return Reply(retold(asked).replace("medicine", "law" if asked.each == 4 else "ward"))
+        text = rewritten(asked).replace("medicine", "law" if asked.each == 4 else "ward")
+        return Reply(text, delay=0.05)
 
     build.run(mood, concurrency=1)
     one = build.output.read_bytes()
     build.output.with_name("isomers.journal.jsonl").unlink()
-    build.run(mood, concurrency=5)
-    assert build.output.read_bytes() == one
-
-
-def test_no_more_requests_are_under_way_than_allowed(build: Build) -> None:
-    build.run(lambda endpoint, asked: Reply(retold(asked), delay=0.05), concurrency=2)
-    assert build.endpoint.most_at_once == 2
+    assert build.endpoint.most_at_once == 1
+    build.run(mood, concurrency=2)
+    assert build.output.read_bytes() == one and build.endpoint.most_at_once == 2
 
 
 def test_a_problem_told_in_a_wanted_domain_is_taken_as_it_is(build: Build) -> None:
@@ -133,30 +124,6 @@ def test_an_endpoint_that_refuses_everything_stops_the_build_and_spoils_nothing(
     assert build.run(lambda endpoint, asked: None).sets == 3
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"domains": ()}, "domains: expected different names"),
-        ({"domains": ("law", "law")}, "domains: expected different names"),
-        ({"domains": ("law", " ")}, "domains: expected different names"),
-        ({"attempts": 0}, "attempts: expected 1 or more"),
-        ({"min_domains": 5}, "min_domains: expected 1 to 4, the number of domains, found 5"),
-        ({"min_domains": 0}, "min_domains: expected 1 to 4"),
-    ],
-)
-def test_a_plan_outside_its_range_is_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Plan(**settings)
-
-
-def test_a_finished_build_asks_nothing_again(build: Build) -> None:
-    build.run(only(1, "law", "no"))
-    first, asked = build.output.read_bytes(), len(build.endpoint.asked)
-    build.output.unlink()
-    build.run()
-    assert build.output.read_bytes() == first and len(build.endpoint.asked) == asked
-
-
 def test_an_endpoint_that_fails_for_good_stops_the_build_and_the_next_run_goes_on(
     build: Build,
 ) -> None:
@@ -175,8 +142,8 @@ def test_an_endpoint_that_fails_for_good_stops_the_build_and_the_next_run_goes_o
 def test_what_is_under_way_when_another_fails_is_kept(build: Build) -> None:
     def mood(endpoint: Endpoint, asked: Asked) -> Reply:
         if asked.pair[0] == 0:
-            return Reply(status=404, delay=1.0)  # by then the others are under way
-        return Reply(retold(asked), delay=1.5)
+            return Reply(status=404, delay=0.5)  # by then the others are under way
+        return Reply(rewritten(asked), delay=0.8)
 
     with pytest.raises(TeacherError, match="HTTP 404"):
         build.run(mood, concurrency=3)
@@ -185,27 +152,16 @@ def test_what_is_under_way_when_another_fails_is_kept(build: Build) -> None:
     )] == [("p1", "law"), ("p2", "law")]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("change", "name"),
-    [
-        ({"domains": ("law", "science")}, "domains"),
-        ({"attempts": 3}, "attempts"),
-        ({"limits": Limits(slack=2)}, "slack"),
-        ({"limits": Limits(max_overlap=0.5)}, "max_overlap"),
-    ],
-)
-def test_a_journal_of_other_settings_is_refused(
-    build: Build, change: dict[str, Any], name: str
-) -> None:
+def test_a_journal_of_other_settings_or_problems_is_refused(build: Build) -> None:
     build.run()
     asked = len(build.endpoint.asked)
-    with pytest.raises(JournalError, match=rf"begun with other settings \({name}"):
-        build.run(**change)
-    assert len(build.endpoint.asked) == asked
-
-
-def test_a_journal_of_other_problems_is_refused(build: Build) -> None:
-    build.run()
+    changes: dict[str, Any] = {
+        "domains": ("law", "science"), "attempts": 3, "slack": 2, "max_overlap": 0.5,
+    }  # fmt: skip
+    for name, value in changes.items():
+        with pytest.raises(ValueError, match=rf"begun with other settings \({name}"):
+            build.run(**{name: value})
     build.path.write_text(json.dumps(source_row(5)) + "\n")
-    with pytest.raises(JournalError, match=r"other settings \(problems"):
+    with pytest.raises(ValueError, match=r"other settings \(problems"):
         build.run()
+    assert len(build.endpoint.asked) == asked

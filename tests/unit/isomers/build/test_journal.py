@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from poise.isomers.build.journal import Journal, JournalError, Outcome, write_lines
+from poise.isomers.build.journal import Journal, Outcome
 
 SETTINGS = {"teacher": "endpoint:m", "domains": ["law", "science"], "slack": 1}
 KEPT = Outcome("p1", "law", True, 2, "How many?", " 5.\nAnswer: 5", "5")
@@ -26,10 +26,6 @@ def path(tmp_path: Path) -> Path:
 def outcomes(path: Path) -> list[Outcome]:
     with Journal(path, SETTINGS) as journal:
         return list(journal.outcomes.values())
-
-
-def test_outcomes_come_back(path: Path) -> None:
-    assert outcomes(path) == [KEPT, REJECTED]
 
 
 def test_an_outcome_is_on_disk_before_the_journal_is_closed(tmp_path: Path) -> None:
@@ -60,22 +56,18 @@ def test_a_journal_without_outcomes_is_begun_anew(path: Path) -> None:
 
 def test_other_settings_are_refused_by_name(path: Path) -> None:
     before = path.read_bytes()
-    with pytest.raises(JournalError, match=r"slack 1, now 2.*--overwrite") as error:
+    with pytest.raises(ValueError, match=r"slack 1, now 2.*--overwrite") as error:
         Journal(path, {**SETTINGS, "slack": 2})
     assert "teacher" not in str(error.value)
-    with pytest.raises(JournalError, match="sampling None, now"):
+    with pytest.raises(ValueError, match="sampling None, now"):
         Journal(path, {**SETTINGS, "sampling": {}})
     assert path.read_bytes() == before
-
-
-def test_settings_are_compared_as_json_knows_them(path: Path) -> None:
-    Journal(path, {**SETTINGS, "domains": ("law", "science")}).__exit__()
 
 
 @pytest.mark.parametrize("line", ["{}", "[]", "no json", '{"format": "poise-isomer-journal"}'])
 def test_another_file_is_refused(path: Path, line: str) -> None:
     path.write_text(f"{line}\n{line}\n")
-    with pytest.raises(JournalError, match="expected the journal of a build"):
+    with pytest.raises(ValueError, match="expected the journal of a build"):
         Journal(path, SETTINGS)
 
 
@@ -83,27 +75,5 @@ def test_another_file_is_refused(path: Path, line: str) -> None:
 def test_a_damaged_line_is_named(path: Path, line: str) -> None:
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], line, *lines[1:]]) + "\n")
-    with pytest.raises(JournalError, match=r"journal\.jsonl, line 2: expected an outcome"):
+    with pytest.raises(ValueError, match=r"journal\.jsonl, line 2: expected an outcome"):
         Journal(path, SETTINGS)
-
-
-def test_a_pair_that_stands_twice_counts_once(path: Path) -> None:
-    text = path.read_text()
-    path.write_text(text + text.splitlines()[1] + "\n")
-    assert outcomes(path) == [KEPT, REJECTED]
-
-
-def test_lines_appear_under_their_name_only_when_complete(tmp_path: Path) -> None:
-    path = tmp_path / "out.jsonl"
-    path.write_text("old")
-
-    def rows():  # type: ignore[no-untyped-def]
-        yield {"a": "ä"}
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        write_lines(path, rows())
-    assert path.read_text() == "old"
-    write_lines(path, [{"a": "ä"}])
-    assert path.read_text() == '{"a": "ä"}\n'
-    assert list(tmp_path.iterdir()) == [path]

@@ -10,14 +10,14 @@ from poise.isomers.build.problems import SourceProblem
 from poise.isomers.build.prompts import (
     Failed,
     MalformedReply,
-    Retelling,
+    Version,
     make_messages,
     parse_reply,
 )
 from poise.isomers.meanings import read_answer
 
 REPLY = {"prompt": "How many {deeds}?", "reasoning": "2 and 3 is 5.", "answer": "5"}
-READ = Retelling("How many {deeds}?", "2 and 3 is 5.", "5")
+READ = Version("How many {deeds}?", "2 and 3 is 5.", "5")
 
 
 def problem(prompt: str = "How many?", answer: str = "5", solution: str = "") -> SourceProblem:

@@ -57,10 +57,9 @@ def test_the_environment_of_the_client_stays_here(
     assert sent.isdisjoint({"openai-organization", "openai-project", "x-private"})
 
 
-def test_settings_that_are_left_out_are_not_sent(endpoint: Endpoint) -> None:
+def test_what_is_left_out_is_not_sent(endpoint: Endpoint) -> None:
     endpoint.key = None
-    asker = teacher(endpoint, key=None)
-    asker.complete(MESSAGES)
+    teacher(endpoint, key=None, temperature=None).complete(MESSAGES)
     assert set(endpoint.asked[0].body) == {"model", "messages"}
     assert "Authorization" not in endpoint.asked[0].headers
 
@@ -68,7 +67,6 @@ def test_settings_that_are_left_out_are_not_sent(endpoint: Endpoint) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        Reply(status=500),
         Reply(status=503, headers={"Retry-After": "nonsense"}),
         Reply(status=429),
         Reply(status=408),
@@ -131,9 +129,6 @@ def test_turns_are_spaced_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waits == [2, 4]
     Turns().wait()
     assert waits == [2, 4]
-    for rate in (0, -1, float("nan")):
-        with pytest.raises(ValueError, match="requests_per_minute"):
-            Turns(rate)
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -199,14 +194,6 @@ def test_an_address_must_be_one_without_secrets(url: str) -> None:
     with pytest.raises(ValueError, match="base_url: expected an address") as error:
         EndpointTeacher("m", url)
     assert "pw9" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "setting", [{"timeout": 0}, {"timeout": float("inf")}, {"retries": -1}, {"concurrency": 0}]
-)
-def test_a_setting_outside_its_range_is_named(setting: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(setting))}: expected"):
-        EndpointTeacher("m", "http://localhost/v1", **setting)
 
 
 def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from lab.tasks.chemistry import CATEGORIES, generate, load
-from poise.question import LETTERS, Question
+from lab.tasks.chemistry import CATEGORIES, Question, generate, load
+from poise.rewards import LETTERS
 from poise.splits import SPLITS
 
 # Who belongs to two categories, by hand: any other double entry is a slip. "<": all of them.
@@ -82,15 +82,13 @@ def test_articles_fit_and_no_name_echoes_its_category() -> None:
         assert not [name for name in names if any(word in name for word in words)]
 
 
-def test_one_option_is_in_the_category_none_is_doubtful_and_the_solution_is_the_fact() -> None:
+def test_one_option_is_in_the_category_none_is_doubtful_and_the_fact_is_true() -> None:
     categories = {f"Which of these {c.asks}?": c for c in CATEGORIES}
     for question in sample():
         category = categories[question.stem]
         assert set(question.options) & set(category.members) == {question.right_option}
         assert not set(question.options) & set(category.doubtful)
-        fact, answer = question.solution.split("\n")
-        assert fact == f"{question.right_option.capitalize()} {category.asks}."
-        assert answer == f"Answer: {question.answer}"
+        assert question.fact == f"{question.right_option.capitalize()} {category.asks}."
 
 
 def test_there_are_a_thousand_questions_and_splits_share_none_under_any_seed() -> None:

@@ -36,11 +36,7 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def pick_dtype(name: str = "auto", device: str | torch.device | None = None) -> torch.dtype:
-    """The named dtype, which is kept, with a warning where it crawls; or for "auto" the quick one.
-
-    Args:
-        name: One of `DTYPES`.
-        device: Where it is computed, by default as `pick_device` has it.
+    """The named one of `DTYPES`, with a warning where it crawls; for "auto" the quick one.
 
     Raises:
         ValueError: another name.
@@ -64,8 +60,7 @@ def has_fast_bfloat16(device: str | torch.device | None = None) -> bool:
     if device.type == "cpu":
         if any(int(os.environ.get(name, 1)) > 1 for name in _RANKS):
             return False
-        speeds = measured_speeds()
-        return speeds["bfloat16"] > _WORTHWHILE * speeds["float32"]
+        return _pays(measured_speeds())
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return _can_multiply(device)
@@ -81,15 +76,11 @@ def _can_multiply(device: torch.device) -> bool:
         return False
 
 
+@cache
 def warn_if_slow(dtype: torch.dtype, device: str | torch.device | None = None) -> None:
     """Warn once if the device computes in another dtype over five times faster."""
-    _warn_if_slow(dtype, pick_device(device).type)
-
-
-@cache
-def _warn_if_slow(dtype: torch.dtype, device: str) -> None:
     name = str(dtype).removeprefix("torch.")
-    if device == "cpu" and dtype in (torch.float32, torch.bfloat16):
+    if pick_device(device).type == "cpu" and dtype in (torch.float32, torch.bfloat16):
         speeds = measured_speeds()
         best = max(speeds, key=lambda other: speeds[other])
         if speeds[best] > _CRAWLS * speeds[name]:
@@ -106,9 +97,6 @@ def settle_precision(arguments: Any) -> None:
     """Decide what training arguments leave open: `bf16`, and `use_cpu` without an accelerator.
 
     TRL's own default is bf16 wherever it runs, and an error where it has no accelerator.
-
-    Args:
-        arguments: transformers' training arguments before their checks, changed in place.
     """
     device = _training_device(arguments.use_cpu)
     arguments.use_cpu = device.type == "cpu"
@@ -133,10 +121,6 @@ def weights_dtype(arguments: Any, is_frozen: bool) -> str:
 
     Trained weights are float32, since most updates are below bfloat16's rounding; autocast makes
     the products quick. Frozen ones, under adapters, are in the products' own precision.
-
-    Args:
-        arguments: Training arguments, settled.
-        is_frozen: Whether adapters alone are trained.
     """
     if is_frozen and arguments.bf16:
         return "bfloat16"
@@ -152,28 +136,27 @@ def measured_speeds() -> dict[str, float]:
         return {name: found[name] for name in ("float32", "bfloat16")}
     except (KeyError, ValueError):
         pass  # nobody has measured
-    speeds = _measure()
-    os.environ[MEASURED] = " ".join(f"{name}={speed:.4g}" for name, speed in speeds.items())
-    quick = "bfloat16" if speeds["bfloat16"] > _WORTHWHILE * speeds["float32"] else "float32"
-    logger.info(
-        "This processor computes float32 at %.3g GFLOP/s a core and bfloat16 at %.3g; `auto` is %s "
-        "on it.",
-        *(speeds["float32"], speeds["bfloat16"], quick),
-    )
-    return speeds
-
-
-def _measure() -> dict[str, float]:
     # One thread: several would wait for each other where other work is going on.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return {
+        speeds = {
             name: 2e-9 * _ROWS * _INNER * _OUTER / _shortest_time(getattr(torch, name))
             for name in ("float32", "bfloat16")
         }
     finally:
         torch.set_num_threads(threads)
+    os.environ[MEASURED] = " ".join(f"{name}={speed:.4g}" for name, speed in speeds.items())
+    logger.info(
+        "This processor computes float32 at %.3g GFLOP/s a core and bfloat16 at %.3g; `auto` is %s "
+        "on it.",
+        *(*speeds.values(), "bfloat16" if _pays(speeds) else "float32"),
+    )
+    return speeds
+
+
+def _pays(speeds: dict[str, float]) -> bool:
+    return speeds["bfloat16"] > _WORTHWHILE * speeds["float32"]
 
 
 def _shortest_time(dtype: torch.dtype) -> float:

@@ -35,8 +35,7 @@ def read_once(
 
     Args:
         model: A causal language model of transformers, or a PEFT model around one.
-        ids: (B, T) prompts.
-        mask: (B, T) ones on tokens, zeros on padding.
+        ids, mask: (B, T) prompts, and ones on their tokens, zeros on padding.
         whole: Read all but the last token, as pays for several samples a prompt; else only what
             all prompts begin with, where that is long enough.
         generate: The model's own, where another stands in its place.
@@ -74,14 +73,8 @@ def hidden_states(model: Any, backbone: Any, ids: Tensor, mask: Tensor, keep: in
     """Hidden states that predict the last `keep` tokens, (B, keep, H), without a gradient.
 
     What the rows hold before those tokens is read once for rows that are equal in it. None where no
-    two rows are, or the model keeps something else.
-
-    Args:
-        model: As `read_once` takes it.
-        backbone: The part of it without the head.
-        ids: (B, T) left-padded rows.
-        mask: (B, T) ones on tokens, zeros on padding.
-        keep: Tokens.
+    two rows are, or the model keeps something else. Arguments as `read_once`; `backbone` is the
+    model without its head.
     """
     cache = _read_rows(model, ids[:, :-keep], mask[:, :-keep], model.generate)
     if cache is None:

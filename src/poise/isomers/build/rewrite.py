@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from ..forms import TRAIN_DOMAINS
+from ..generate import write_completion
 from ..meanings import read_answer
-from ..model import TRAIN_DOMAINS, Problem
-from .checks import Limits, review
+from .checks import review
 from .journal import Outcome
 from .problems import SourceProblem
-from .prompts import Failed, MalformedReply, Retelling, make_messages, parse_reply
+from .prompts import Failed, MalformedReply, Version, make_messages, parse_reply
 from .teachers import RefusedRequest, Teacher
 
 
@@ -21,29 +22,17 @@ class Plan:
     Args:
         domains: In whose words; any names.
         attempts: Most replies of the teacher for one problem in one domain.
-        limits: What is kept.
+        max_overlap: Highest Jaccard index of the content words of two domains. Choice: 0.3, which
+            leaves room for the words of a question that every domain needs.
+        slack: Most words of one kind of relation by which the counts may differ.
         min_domains: Domains that a set must survive in to be written, None for all of them.
-
-    Raises:
-        ValueError: a value outside its range, or an empty or repeated domain.
     """
 
     domains: tuple[str, ...] = TRAIN_DOMAINS
     attempts: int = 3
-    limits: Limits = field(default_factory=Limits)
+    max_overlap: float = 0.3
+    slack: int = 1
     min_domains: int | None = None
-
-    def __post_init__(self) -> None:
-        names = self.domains
-        if not names or not all(n.strip() for n in names) or len(set(names)) != len(names):
-            raise ValueError(f"domains: expected different names, found {list(names)}")
-        if self.attempts < 1:
-            raise ValueError(f"attempts: expected 1 or more, found {self.attempts!r}")
-        if self.min_domains is not None and not 1 <= self.min_domains <= len(names):
-            raise ValueError(
-                f"min_domains: expected 1 to {len(names)}, the number of domains, found "
-                f"{self.min_domains!r}"
-            )
 
     @property
     def least(self) -> int:
@@ -51,20 +40,14 @@ class Plan:
         return len(self.domains) if self.min_domains is None else self.min_domains
 
 
-def tell_everywhere(
+def rewrite_everywhere(
     problem: SourceProblem, plan: Plan, teacher: Teacher, done: Mapping[str, Outcome]
 ) -> Iterator[tuple[Outcome, bool]]:
-    """Retell a problem in the domains that are missing, one after the other.
+    """Rewrite a problem in the domains that are missing, one after the other.
 
     Each is compared with those before it, so that what is kept does not depend on how many
     problems are under way. Choice: where the problem's own domain is asked for and it brings its
-    solution, it is taken as it is, and comes first.
-
-    Args:
-        problem: The source.
-        plan: What is wanted.
-        teacher: Whom to ask.
-        done: Domain -> what is finished.
+    solution, it is taken as it is, and comes first. `done` is what is finished, by domain.
 
     Yields:
         Each outcome, and whether the teacher gave an answer at all.
@@ -77,16 +60,16 @@ def tell_everywhere(
         if domain in done:
             continue
         if domain == problem.domain and problem.solution:
-            source = Retelling(problem.prompt, problem.solution, problem.answer.text)
+            source = Version(problem.prompt, problem.solution, problem.answer.text)
             outcome, answered = _kept(problem, domain, source, 0), False
         else:
-            outcome, answered = _retell(problem, domain, plan, teacher, kept)
+            outcome, answered = _rewrite(problem, domain, plan, teacher, kept)
         if outcome.kept:
             kept[domain] = outcome.prompt
         yield outcome, answered
 
 
-def _retell(
+def _rewrite(
     problem: SourceProblem, domain: str, plan: Plan, teacher: Teacher, others: Mapping[str, str]
 ) -> tuple[Outcome, bool]:
     failed: Failed | None = None
@@ -98,21 +81,19 @@ def _retell(
             return Outcome(problem.id, domain, False, attempt, reason=str(error)), attempt > 1
         try:
             version = parse_reply(reply)
-            faults = review(problem, domain, version, others, plan.limits)
+            faults = review(problem, domain, version, others, plan.max_overlap, plan.slack)
         except MalformedReply as error:
             faults = [str(error)]
         if not faults:
             return _kept(problem, domain, version, attempt), True
         failed = Failed(reply, "; ".join(faults))
     assert failed is not None  # there is at least one attempt
-    return Outcome(
-        problem.id, domain, False, plan.attempts, reason=failed.reason, reply=failed.reply
-    ), True
+    return Outcome(problem.id, domain, False, plan.attempts, **vars(failed)), True
 
 
-def _kept(problem: SourceProblem, domain: str, version: Retelling, attempts: int) -> Outcome:
+def _kept(problem: SourceProblem, domain: str, version: Version, attempts: int) -> Outcome:
     prompt, answer = version.prompt, read_answer(version.prompt, version.answer)
     # An option by its words, not by its letter.
     text = answer.text if answer is not None and answer.kind == "option" else version.answer
-    completion = Problem(domain, prompt, version.reasoning, text, (), ()).completion
+    completion = write_completion(version.reasoning, text)
     return Outcome(problem.id, domain, True, attempts, prompt, completion, text)
