@@ -13,8 +13,8 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging
 
-from ..evaluate.ask import default_layer
 from ..evaluate.isomers import centered, set_distance
+from ..evaluate.represent import default_layer
 from ..iga.config import IGAConfig
 from .ranking import OUT_OF_DISTRIBUTION, Row
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,17 +12,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from poise.evaluate.ask import (
-    Prepared,
-    default_layer,
-    has_reference,
-    places_of,
-    prepare,
-    reading_settings,
-    represent,
-)
+from poise.evaluate.ask import prepare
 from poise.evaluate.isomers import logical_consistency
-from poise.evaluate.records import Representations
+from poise.evaluate.records import RecordError, Representations, beside
+from poise.evaluate.represent import default_layer, kept_or_read, places_of, represent
 from tests.tiny import tiny_tokenizer
 
 from .constructed import header
@@ -109,19 +104,36 @@ def test_problems_are_placed_by_set_domain_and_test(tokenizer: Any) -> None:
     assert (first.test, second.test) == ("deeper", None)
 
 
-def test_only_isomers_with_a_reference_can_be_read() -> None:
-    isomer = Prepared(ROWS[0], "", [])
-    assert has_reference([isomer])
-    assert not has_reference([isomer, Prepared({"prompt": "p", "completion": "c"}, "", [])])
-    assert not has_reference([Prepared(ROWS[0] | {"completion": None}, "", [])])
+def test_what_was_kept_is_used_again_only_for_the_same(
+    model: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    sampling = {"dtype": "float32"}
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
 
+    def kept(rows: list[dict[str, Any]], reader: Any = model, **header_of: Any) -> Any:
+        questions = prepare(rows, tokenizer)
+        return kept_or_read(
+            reader, tokenizer, questions, header(sampling=sampling), files, **header_of
+        )
 
-def test_the_layer_is_two_thirds_up_unless_named(model: Any) -> None:
-    assert default_layer(model) == reading_settings(model, None)["layer"] == 1
-    assert reading_settings(model, 0)["layer"] == 0
+    for unread in ({"prompt": "p", "completion": "c"}, ROWS[0] | {"completion": None}):
+        assert kept([*ROWS[1:], unread]) is None
+    assert list(tmp_path.iterdir()) == []
+    found = kept(ROWS)
+    assert found.header.sampling["layer"] == default_layer(model) == 1
+    assert found.header.sampling["dtype"] == "float32"
+    np.testing.assert_array_equal(found.vectors, read(model, tokenizer, ROWS))
+    beside(files[1]).unlink()
+    stub = SimpleNamespace(config=model.config)  # has no forward: to call it would fail
+    np.testing.assert_array_equal(kept(ROWS, stub).vectors, found.vectors)
+    assert beside(files[1]).is_file()
+    with pytest.raises(RecordError, match=r"'layer': 0.*--overwrite"):
+        kept(ROWS, layer=0)
+    with pytest.raises(RecordError, match=r"'problems': 4.*'others'"):
+        kept(ROWS[:4])
     for layer in (-1, 3):
         with pytest.raises(ValueError, match=rf"layer: expected 0 .* to 2 .*, found {layer}"):
-            reading_settings(model, layer)
+            kept(ROWS, layer=layer)
 
 
 def test_bad_input_is_refused(model: Any, tokenizer: Any) -> None:
@@ -129,8 +141,6 @@ def test_bad_input_is_refused(model: Any, tokenizer: Any) -> None:
         read(model, tokenizer, [ROWS[0] | {"completion": "so it is"}])
     with pytest.raises(ValueError, match=r"'s0/law': prompt and reference have \d+ tokens"):
         read(model, tokenizer, [ROWS[0] | {"prompt": "x" * 256}])
-    with pytest.raises(ValueError, match="batch_size: expected 1 or more"):
-        read(model, tokenizer, ROWS, batch_size=0)
 
 
 def test_chat_prompts_are_read_as_they_were_rendered(model: Any) -> None:
