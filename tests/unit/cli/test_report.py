@@ -46,8 +46,3 @@ def test_a_folder_that_is_no_run_is_one_line(
     assert error.count("\n") == 1
     assert main(["report", str(tmp_path / "none")]) == 2
     assert "expected a run folder" in capsys.readouterr().err
-
-
-def test_no_run_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report"]) == 2
-    assert "required: RUN" in capsys.readouterr().err
