@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import page, specification, tables
+from lab import markdown, specification, tables
 from lab.results import Results
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ def test_a_table_is_what_its_results_give(folder: Path) -> None:
     experiment = specification.load(folder)
     records, damaged = Results(folder).read()
     assert damaged == []
-    found = page.markdown(experiment, records, tables.build(experiment, records))
+    found = markdown.page(experiment, records, tables.build(experiment, records))
     assert found == (folder / "table.md").read_text(encoding="utf-8"), (
         f"python -m lab table {experiment.name}"
     )

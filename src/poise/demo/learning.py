@@ -40,8 +40,8 @@ def learn(
         prepare: what to do with the trainer before it trains.
 
     Returns:
-        The curve's figures; `reliance`, accuracy with the cue minus that with the cue reversed; and
-        `train_loss`.
+        The curve's figures, `train_loss`, and `reliance`: accuracy with the cue minus that with the
+        cue reversed.
     """
     from peft import LoraConfig
 

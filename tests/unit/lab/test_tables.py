@@ -11,7 +11,7 @@ import pytest
 
 from lab import tables
 from lab.experiment import Experiment, Run
-from lab.page import title
+from lab.markdown import title
 
 from .toys import toy
 

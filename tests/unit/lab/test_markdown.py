@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab import figure, page, tables
+from lab import figure, markdown, tables
 from lab.experiment import Experiment
 
 from .toys import toy
@@ -90,7 +90,7 @@ def records_of(experiment: Experiment) -> dict[str, Any]:
 def test_the_page_says_this(tmp_path: Path) -> None:
     experiment = experiment_of(tmp_path)
     records = records_of(experiment)
-    assert page.markdown(experiment, records, tables.build(experiment, records)) == PAGE
+    assert markdown.page(experiment, records, tables.build(experiment, records)) == PAGE
 
 
 def test_a_method_is_compared_with_its_partner_by_name(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_method_is_compared_with_its_partner_by_name(tmp_path: Path) -> None:
     assert shifted.comparison.mean == pytest.approx(
         np.mean([shifted.values[seed] - other.values[seed] for seed in other.values])
     )
-    text = page.markdown(experiment, records, sections)
+    text = markdown.page(experiment, records, sections)
     assert "Differences are to plain, where no other is named, paired" in text
     assert "(2 seeds) to other |" in text and "to plain |" not in text
     assert experiment.plot is not None
@@ -127,7 +127,7 @@ def test_a_method_that_lacks_a_figure_leaves_table_and_drawing_whole(tmp_path: P
         if run.place["method"] == "shifted" and run.key in records:
             del records[run.key]["figures"]["cost"]
     sections = tables.build(experiment, records)
-    text = page.markdown(experiment, records, sections)
+    text = markdown.page(experiment, records, sections)
     assert "| 1 | shifted | 0 | missing |" in text and "| 1 | D(p\\|q) | 3 | 0.00200" in text
     written = []
     for _ in range(2):  # the same results give the same file
@@ -229,6 +229,6 @@ def test_a_column_may_name_the_method_to_compare_with(tmp_path: Path) -> None:
     assert found is not None and to_other is not None
     shifted, other = named[2].values, named[1].values
     assert found.mean == pytest.approx(np.mean([shifted[s] - other[s] for s in other]))
-    text = page.markdown(experiment, records_of(experiment), sections)
+    text = markdown.page(experiment, records_of(experiment), sections)
     assert "## to other (score)" in text and "to plain |" not in text
     assert text.count(" to other |") == 2
