@@ -155,15 +155,6 @@ def test_the_figure_shows_means_and_intervals_by_panel(tmp_path: Path) -> None:
     np.testing.assert_allclose(bars.get_segments()[0], [[1, 0], [1, 20 + half]], atol=1e-9)
 
 
-def test_a_figure_may_draw_some_of_the_methods(tmp_path: Path) -> None:
-    plot = {"x": "x", "y": "score", "methods": "shifted"}
-    experiment = experiment_of(tmp_path, figure=plot)
-    sections = tables.build(experiment, records_of(experiment))
-    assert experiment.plot is not None and experiment.plot.methods == ("shifted",)
-    (axes,) = figure.draw(experiment, experiment.plot, sections).axes
-    assert [container.get_label() for container in axes.containers] == ["shifted"]
-
-
 def test_other_axes_make_panels_and_words_are_placed_in_their_order(tmp_path: Path) -> None:
     experiment = experiment_of(
         tmp_path,
@@ -179,13 +170,12 @@ def test_other_axes_make_panels_and_words_are_placed_in_their_order(tmp_path: Pa
     assert labels == ["small", "large"] and drawn.axes[0].get_yscale() == "log"
 
 
-@pytest.mark.parametrize("axis", ["x", None])
-def test_what_has_no_results_yet_leaves_its_panel_empty(tmp_path: Path, axis: str | None) -> None:
+def test_what_has_no_results_yet_leaves_its_panel_empty(tmp_path: Path) -> None:
     experiment = experiment_of(
         tmp_path,
         grid={"x": [1, 2], "size": ["small", "large"]},
         table={"score": {"compare": False}},
-        figure={"y": "score", "log": ["y"]} | ({"x": axis} if axis else {}),
+        figure={"y": "score", "log": ["y"], "x": "x", "methods": "shifted"},
     )
     runs = [run for run in experiment.runs() if run.place["size"] == "small"]
     records = {run.key: {"figures": {"score": 1.0}} for run in runs}

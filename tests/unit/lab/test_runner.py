@@ -160,15 +160,15 @@ def test_two_processes_share_the_runs_and_tear_no_line(tmp_path: Path) -> None:
     folder, log = tmp_path / "toy", tmp_path / "log"
     log.mkdir()
     # No run ends before two have begun, so both processes take part.
-    experiment = toy(folder, seeds=20, fixed={"log": str(log), "together": 2})
+    experiment = toy(folder, seeds=8, fixed={"log": str(log), "together": 2})
     both = [process(folder) for _ in range(2)]
     printed = [other.communicate()[0].splitlines() for other in both]
     assert [other.returncode for other in both] == [0, 0]
-    assert len(lines(experiment)) == 40 and runner.missing(experiment) == []
+    assert len(lines(experiment)) == 16 and runner.missing(experiment) == []
     assert Results(folder).read()[1] == []
-    assert set(starts(log).values()) == {1} and len(starts(log)) == 40
+    assert set(starts(log).values()) == {1} and len(starts(log)) == 16
     done = [sum(line.startswith("done") for line in text) for text in printed]
-    assert sum(done) == 40 and min(done) >= 1
+    assert sum(done) == 16 and min(done) >= 1
 
 
 @pytest.mark.slow

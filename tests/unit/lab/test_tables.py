@@ -81,13 +81,6 @@ def test_missing_runs_and_missing_values_leave_the_seeds_that_there_are(tmp_path
     assert (shifted.comparison.seeds, shifted.comparison.corrected) == (1, None)
 
 
-def test_lines_of_other_settings_do_not_count(tmp_path: Path) -> None:
-    old = toy(tmp_path, fixed={"power": 9})
-    experiment = toy(tmp_path)
-    (section,) = tables.build(experiment, records(old, lambda run: {"score": 1.0}))
-    assert [row.mean for row in section.rows] == [None, None]
-
-
 @pytest.mark.parametrize(("by", "expected"), [("mean", 7 / 3), ("max", 4.0)])
 def test_an_axis_is_reduced_for_each_seed(tmp_path: Path, by: str, expected: float) -> None:
     experiment = toy(

@@ -191,22 +191,3 @@ def test_grpo_refuses_what_would_have_no_effect_on_it() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             collapse.check(GRPO | setting)
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"lab": "chess"}, "lab: expected one of sorting, cipher, found 'chess'"),
-        ({"reward": "share"}, "reward: expected whole with lab sorting and trainer pgpo"),
-        ({"reward": "share", "lab": "cipher"}, "reward: expected whole with lab cipher"),
-        ({"control": "other"}, "control: expected one of mean_step, shuffled"),
-        ({"steps": 0}, "steps: expected a whole number"),
-        ({"steps": 4}, r"test_every: expected a divisor of steps \(4\), found 3"),
-        ({"sensitivity": -1.0}, "sensitivity"),
-        ({"sensitvity": 1.0}, "sensitvity"),
-    ],
-)
-def test_settings_are_checked_before_anything_runs(setting: Any, message: str) -> None:
-    collapse.check(CONFIG)
-    with pytest.raises(ValueError, match=message):
-        collapse.check(CONFIG | setting)
