@@ -93,7 +93,7 @@ def engine_of(arguments: Any) -> Engine:
     }
     kind = next((kind for kind, flag in kinds.items() if flag), None)
     kind = kind or getattr(file, "distributed_type", None)
-    given = getattr(arguments, "nondefault", set())
+    given: set[str] = getattr(arguments, "nondefault", set())
     settings = vars(arguments) | {
         name: value for name, value in _sections(file).items() if name not in given
     }

@@ -129,16 +129,9 @@ def read_records(path: str | Path) -> Evaluation:
     lines, notes, size = read_lines(path)
     if not lines:
         raise RecordError(f"{path}: expected a header in the first line, found no complete line")
-    first = lines[0]
-    if first.pop("format", None) != FORMAT:
-        raise RecordError(f"{path}:1: expected a header with format {FORMAT!r}, found another file")
-    if (version := first.pop("version", None)) != VERSION:
-        raise RecordError(
-            f"{path}:1: expected format version {VERSION}, found {version!r}; "
-            "read it with the Poise that wrote it, or evaluate again"
-        )
+    _check_format(f"{path}:1", lines[0], FORMAT)
     with _named(f"{path}:1: damaged header"):
-        header = Header(**first)
+        header = Header(**{k: v for k, v in lines[0].items() if k not in ("format", "version")})
     questions: dict[str, QuestionRecord] = {}
     for number, line in enumerate(lines[1:], start=2):
         with _named(f"{path}:{number}: damaged question"):
@@ -147,6 +140,15 @@ def read_records(path: str | Path) -> Evaluation:
             raise RecordError(f"{path}:{number}: question {question.id!r} is there twice")
         questions[question.id] = question
     return Evaluation(header, tuple(questions.values()), notes, size)
+
+
+def _check_format(where: str, found: Mapping[str, Any], expected: str) -> None:
+    kind, version = found.get("format"), found.get("version")
+    if kind != expected or str(version) != str(VERSION):
+        raise RecordError(
+            f"{where}: expected format {expected!r}, version {VERSION}, found {kind!r}, version "
+            f"{version!r}; read it with the Poise that wrote it, or evaluate again"
+        )
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...], int]:
@@ -288,12 +290,7 @@ def read_representations(path: str | Path) -> Representations:
     with _named(f"{path}: damaged representations"):
         with safe_open(path, framework="numpy") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
-            found = metadata.get("format"), metadata.get("version")
-            if found != (VECTORS_FORMAT, str(VERSION)):
-                raise RecordError(
-                    f"{path}: expected format {VECTORS_FORMAT!r}, version {VERSION}, found "
-                    f"{found[0]!r}, version {found[1]!r}; evaluate again with this Poise"
-                )
+            _check_format(str(path), metadata, VECTORS_FORMAT)
             vectors = file.get_tensor("vectors")
         header = Header(**json.loads(metadata["header"]))
         places = tuple(Place(**item) for item in json.loads(metadata["places"]))

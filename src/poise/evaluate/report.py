@@ -109,7 +109,9 @@ def write_report(runs: Sequence[Run], output: str | Path) -> Path:
 def render_report(runs: Sequence[Run]) -> str:
     """The page of one or more runs as text."""
     results = [_result(run, runs[0]) for run in runs]
-    tests = [tuple(map(outcomes, run.answers, run.representations)) for run in runs]
+    before, after = (
+        [outcomes(run.answers[side], run.representations[side]) for run in runs] for side in (0, 1)
+    )
     configs = [(run.name, run.config) for run in runs]
     curves = [
         ("Accuracy on unseen questions", plots.draw_accuracy(runs)),
@@ -123,8 +125,8 @@ def render_report(runs: Sequence[Run]) -> str:
         repeated=changes_over_seeds(configs, [result.difference for result in results]),
         domains=[row for run in runs for row in _groups(run, lambda q: q.domain)],
         levels=[row for run in runs for row in _groups(run, lambda q: q.level)],
-        tests=_test_rows(runs, tests),
-        seeds=outcomes_over_seeds(configs, [after for _, after in tests]),
+        tests=_test_rows(runs, before, after),
+        seeds=outcomes_over_seeds(configs, after),
         measures=MEASURES,
         mean=MEAN,
         curves=[(title, picture) for title, picture in curves if picture],
@@ -191,15 +193,17 @@ def _groups(run: Run, key: Callable[[QuestionRecord], str | int | None]) -> list
 
 
 def _test_rows(
-    runs: Sequence[Run], found: Sequence[tuple[dict[str, Outcome], dict[str, Outcome]]]
+    runs: Sequence[Run],
+    before: Sequence[dict[str, Outcome]],
+    after: Sequence[dict[str, Outcome]],
 ) -> list[Row]:
     """Every test, with the runs below one another; empty where no run has tests."""
     rows: list[Row] = []
-    for run, (before, after) in zip(runs, found, strict=True):
+    for run, first, second in zip(runs, before, after, strict=True):
         change = differences(*run.answers)
         other = {} if run is runs[0] else differences(runs[0].answers[1], run.answers[1])
-        for name in dict.fromkeys([*after, *before]):
-            sides = before.get(name), after.get(name)
+        for name in dict.fromkeys([*second, *first]):
+            sides = first.get(name), second.get(name)
             sets = max(outcome.sets for outcome in sides if outcome is not None)
             rows.append(Row(run.name, name, sets, *sides, change.get(name), other.get(name)))
     # The mean comes last; otherwise as they are first met.
