@@ -13,10 +13,6 @@ ROOT = Path(__file__).parents[2]
 RESULTS = sorted({file.parent for file in (ROOT / "experiments").glob("*/results.jsonl*")})
 
 
-def test_there_are_results() -> None:
-    assert RESULTS
-
-
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
 def test_a_table_is_what_its_results_give(folder: Path) -> None:
     experiment = specification.load(folder)

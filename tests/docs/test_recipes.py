@@ -63,13 +63,6 @@ def test_the_trainers_configuration_reads_it(file: Path, tmp_path: Path) -> None
     assert config.output_dir == str(tmp_path)
 
 
-def test_a_misspelt_key_fails(tmp_path: Path) -> None:
-    wrong = tmp_path / "wrong.yaml"
-    wrong.write_text(RUNS[0].read_text().replace("save_steps:", "save_stepz:"))
-    with pytest.raises(ValueError, match="did you mean --save_steps"):
-        engine.parse(pgpo.make_parser(), ["--config", str(wrong), "--use_cpu", "true"])
-
-
 @pytest.mark.parametrize(("place", "command", "words"), commands())
 def test_the_commands_in_comments_parse(
     place: str, command: str, words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

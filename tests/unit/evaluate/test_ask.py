@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    DynamicCache,
     GPT2Config,
     LlamaForCausalLM,
     MistralConfig,
@@ -110,18 +108,6 @@ def test_a_stop_text_at_the_very_end_counts(model: Any, tokenizer: Any) -> None:
     assert found == Completion(free[:place], place + 1, finished=True)
 
 
-def test_each_prompt_has_its_own_samples(model: Any, tokenizer: Any) -> None:
-    sampling = Sampling(k=5, temperature=1.0, max_new_tokens=8)
-    torch.manual_seed(0)
-    found = complete(model, tokenizer, PROMPTS, sampling)
-    assert [len(row) for row in found] == [5, 5, 5]
-    assert all(len({c.text for c in row}) > 1 for row in found)
-    sharp = Sampling(k=5, temperature=1e-6, max_new_tokens=8)
-    found = complete(model, tokenizer, PROMPTS, sharp)
-    expected = [{c.text} for c in greedy(model, tokenizer, 8)]
-    assert [{c.text for c in row} for row in found] == expected
-
-
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.6)])
 def test_tokens_are_drawn_with_temperature_and_nucleus_and_nothing_else(
     model: Any, tokenizer: Any, temperature: float, top_p: float
@@ -183,25 +169,6 @@ def test_prompts_that_are_read_once_give_the_samples_of_prompts_that_are_read_k_
     assert {shape[0] for shape in reads} == {3, 6, 12}
     monkeypatch.setattr("poise.evaluate.ask.read_once", lambda *_, **__: None)
     assert drawn(PROMPTS) == once
-
-
-@pytest.mark.parametrize(("k", "copies"), [(1, 0), (2, 0), (5, 2)])
-def test_what_was_read_is_copied_only_for_samples_that_come_later(
-    k: int, copies: int, model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copied: list[Any] = []
-    original = copy.deepcopy
-
-    def counted(value: Any, *memo: Any) -> Any:
-        if isinstance(value, DynamicCache):
-            copied.append(value)
-        return original(value, *memo)
-
-    monkeypatch.setattr(copy, "deepcopy", counted)
-    prompts = [[*range(3, 13), *prompt] for prompt in PROMPTS]
-    sampling = Sampling(k=k, temperature=1.0, max_new_tokens=3)
-    complete(model, tokenizer, prompts, sampling, most_rows=2)
-    assert len(copied) == copies
 
 
 def test_a_prompt_of_one_token_beside_longer_ones(model: Any, tokenizer: Any) -> None:

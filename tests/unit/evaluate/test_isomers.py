@@ -83,15 +83,6 @@ def test_a_shift_that_a_domain_adds_to_its_problems_counts() -> None:
     assert scores[2] == pytest.approx(0.5, abs=0.15)
 
 
-def test_standardising_gives_small_dimensions_an_equal_voice() -> None:
-    rng = np.random.default_rng(4)
-    # The large dimension holds the logic, the small ones hold noise.
-    logic = np.repeat(rng.normal(size=(60, 1, 1)), 4, axis=1)
-    sets = list(np.concatenate([logic, 0.001 * rng.normal(size=(60, 4, 15))], axis=2))
-    assert score(sets, "mean") < 0.01
-    assert score(sets, "standard") > 0.5
-
-
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), center=st.sampled_from(CENTERS))
 def test_order_scale_and_rotation_change_nothing(seed: int, center: str) -> None:

@@ -74,15 +74,6 @@ def test_the_running_mean_keeps_level_and_slope_and_tames_noise() -> None:
     assert plots.smooth([1.0, 2.0]) is None
 
 
-def test_extreme_values_are_drawn_without_complaint(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "r")
-    lines = [{"step": 10 * i, "grad_norm": 10.0 ** (i - 8), "loss": -1e30} for i in range(1, 16)]
-    lines.append({"step": 200, "grad_norm": 0.0, "loss": 1e30})
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for title in ("Gradient norm", "Loss"):
-        svg(plots.draw(panel(title), [read_run(folder)]))
-
-
 def test_the_panels_are_those_of_the_methods_that_ran(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,13 +46,6 @@ def test_a_series_keeps_the_last_value_of_a_step_and_finite_values_only(tmp_path
     )
 
 
-def test_whatever_a_run_lacks_is_empty(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").touch()
-    run = read_run(tmp_path)
-    assert (run.config, run.versions, run.metrics) == ({}, {}, ())
-    assert (run.before, run.after, run.last_step) == (None, None, 0)
-
-
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [("{oops", "expected a JSON object"), ('{"loss": 1}', "number 'step'"), ("[]", "found list")],

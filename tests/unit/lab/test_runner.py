@@ -50,15 +50,6 @@ def test_a_line_says_what_ran_where_and_with_what(tmp_path: Path) -> None:
     assert first["seconds"] >= 0 and first["time"].endswith("+00:00")
 
 
-def test_only_what_is_missing_runs(tmp_path: Path) -> None:
-    assert len(run_missing(toy(tmp_path, seeds=1))) == 2
-    more = toy(tmp_path, seeds=2)
-    assert [run.place["seed"] for run in runner.missing(more)] == [2, 2]
-    assert len(run_missing(more)) == 2
-    assert runner.missing(more) == []
-    assert [line["config"]["seed"] for line in lines(more)] == [1, 1, 2, 2]
-
-
 def test_what_a_study_writes_into_its_settings_changes_no_key(tmp_path: Path) -> None:
     experiment = toy(tmp_path, seeds=1, fixed={"nested": {"a": 1}})
     run_missing(experiment)

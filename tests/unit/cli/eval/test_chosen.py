@@ -9,7 +9,13 @@ import pytest
 import yaml
 
 from poise.cli.eval import EvalArguments
-from poise.cli.eval_questions import GENERATED_COUNTS, choose_dataset, cut_references, select
+from poise.cli.eval_questions import (
+    GENERATED_COUNTS,
+    choose_dataset,
+    choose_template,
+    cut_references,
+    select,
+)
 
 from .test_isomers import isomer_rows
 
@@ -81,6 +87,18 @@ def test_runs_that_were_trained_on_other_isomers_are_not_compared(
         choose_dataset(arguments, runs)
     own = EvalArguments(dataset_name="isomers", **{name: value})
     assert choose_dataset(own, runs)[1][name] == value
+
+
+def test_models_think_as_in_training_unless_told_otherwise(tmp_path: Path) -> None:
+    trained = {"chat_template_kwargs": {"enable_thinking": True, "hint": "x"}}
+    plain, thinks = run(tmp_path / "a", {}, {}), run(tmp_path / "b", {}, trained)
+    arguments, not_so = EvalArguments(), EvalArguments(thinking=False)
+    assert choose_template(arguments, []) == {"enable_thinking": False}
+    assert choose_template(EvalArguments(thinking=True), [plain]) == {"enable_thinking": True}
+    assert choose_template(arguments, [thinks]) == {"enable_thinking": True, "hint": "x"}
+    assert choose_template(not_so, [thinks]) == {"enable_thinking": False, "hint": "x"}
+    with pytest.raises(ValueError, match="different chat_template_kwargs"):
+        choose_template(arguments, [plain, thinks])
 
 
 def test_a_limit_is_spread_evenly_and_keeps_isomer_sets_whole() -> None:

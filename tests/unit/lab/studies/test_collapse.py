@@ -9,7 +9,6 @@ import pytest
 
 from lab.studies import collapse
 from lab.tasks import cipher, sorting
-from poise.pgpo.viscosity import ViscosityState
 
 CONFIG: dict[str, Any] = {
     "method": "pgpo",
@@ -106,14 +105,6 @@ def test_the_scheduled_shuffle_leaves_the_warm_up_as_it_is(monkeypatch: pytest.M
     assert found[:2] == used[:2] and sorted(found) == sorted(used) and found != used
 
 
-def test_multipliers_that_are_too_few_go_on_after_the_warm_up() -> None:
-    replayed, state, found = collapse._Replayed([2.0, 0.3, 0.2], again=1), ViscosityState(), []
-    for _ in range(6):
-        rho, state = replayed.step(0.1, state)
-        found.append(rho)
-    assert found == [2.0, 0.3, 0.2, 0.3, 0.2, 0.3]
-
-
 def test_steps_that_distil_nothing_do_not_count_in_the_mean_multiplier() -> None:
     # No sibling can succeed: there is nothing to learn from, and no signal.
     figures = collapse.run(CONFIG | {"success_reward_threshold": 2.0})
@@ -175,12 +166,6 @@ def test_grpo_sees_numbers_alone(reward: str) -> None:
     numbers = collapse._numbers({"lab": "cipher", "reward": reward})
     found = numbers(prompts=["", ""], completions=attempts, answer=[right, right])
     assert found == [1.0, pytest.approx(5 / 6) if reward == "share" else 0.0]
-
-
-def test_grpo_runs_in_the_task_of_feedback() -> None:
-    collapse.check(GRPO | {"lab": "cipher", "reward": "share"})
-    for reward in ("whole", "share"):
-        assert len(collapse.run(GRPO | {"lab": "cipher", "reward": reward})["rewards"]) == 3
 
 
 def test_grpo_refuses_what_would_have_no_effect_on_it() -> None:
