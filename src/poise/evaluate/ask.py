@@ -149,8 +149,7 @@ def ask_questions(
     """Sample all questions that the records lack, batch by batch, with a progress bar.
 
     Args:
-        model: As `draw` takes it.
-        tokenizer: Its tokenizer.
+        model, tokenizer: As `draw` takes them.
         questions: From `prepare`.
         writer: Open records; what they hold is skipped.
         score: From `scoring.scorer_of`.
@@ -159,7 +158,7 @@ def ask_questions(
         batch_size: Most completions in flight at a time.
         label: What the progress bar says.
         tell: Is called with how many of how many questions have been answered.
-        draw: `complete`, or another of its signature.
+        draw: By default `complete`.
 
     Raises:
         ValueError: The records hold a question of this id with another prompt, or batch_size is
@@ -226,8 +225,7 @@ class Completion:
     finished: bool
 
 
-Draw = Callable[..., list[list[Completion]]]
-"""Draws completions as `complete` does."""
+Draw = Callable[..., list[list[Completion]]]  # as `complete`
 
 
 def _record(question: Prepared, completions: Sequence[Completion], score: Score) -> QuestionRecord:
@@ -264,8 +262,8 @@ def complete(
     """Completions of a batch of prompts, k each.
 
     Args:
-        model: A causal language model in evaluation mode. What its generation config says of
-            sampling holds where `sampling` is silent; `load.load` leaves nothing of that in it.
+        model: A causal language model in evaluation mode, from `load.load`: what its generation
+            config says of sampling would hold where `sampling` is silent.
         tokenizer: Its tokenizer.
         prompts: Token ids of each prompt.
         sampling: How to draw.
@@ -303,17 +301,15 @@ def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 
 def _left_padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    tensors = [torch.tensor(row) for row in rows]
-    return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side="left")
+    return pad_sequence(list(map(torch.tensor, rows)), True, value, padding_side="left")
 
 
 def _generation_config(sampling: Sampling, ends: list[int], pad: int) -> GenerationConfig:
     greedy = sampling.temperature == 0.0
-    draw = {} if greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    draw = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
     return GenerationConfig(
         do_sample=not greedy,
-        **draw,
-        top_k=0,
+        **({} if greedy else draw),
         max_new_tokens=sampling.max_new_tokens,
         eos_token_id=ends or None,
         pad_token_id=pad,

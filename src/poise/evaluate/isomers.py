@@ -61,16 +61,11 @@ def logical_consistency(found: Representations, center: str = DEFAULT_CENTER) ->
 
     Choice: the abstract gives the name and "a measure of representational invariance across
     isomers", no formula; ours is read where the answer is decided (`represent.represent`).
-    Choice: vectors are centred by their mean over all problems that are scored together. Hidden
-    states share a few huge dimensions, so that without centring every model looks consistent; with
-    it, unrelated problems lie at a distance of about 1, and collapse onto one direction earns
-    nothing. The mean is over all domains: a shift that a domain adds to all of its problems counts.
+    Choice: vectors are centred by their mean over all problems that are scored together, of all
+    domains. Hidden states share a few huge dimensions, so that without it every model looks
+    consistent; with it, unrelated problems lie about 1 apart, and a domain's shift counts.
     Choice: dimensions keep their own scales, as the model reads them; "standard" also divides each
     by its standard deviation, which gives noise in small dimensions an equal voice.
-
-    Args:
-        found: Representations, e.g. those of one test (`Representations.of_test`).
-        center: "mean", "standard" or "none".
 
     Raises:
         ValueError: Another center, a domain twice in a set, or no set with two domains.

@@ -110,11 +110,10 @@ def represent(
 ) -> NDArray[np.float32]:
     """Hidden state at the end of ``Answer:``, one a problem, shape (problems, width).
 
-    Choice: the model reads the prompt and the reference completion up to and including
-    ``Answer:``, so that every model is read at the same place after the same reasoning; after its
-    own, the score would mix what it holds with what it happened to write.
-    Choice: the last token alone, without pooling. There the answer is decided and nowhere else,
-    and a mean over tokens would mostly say which words were read.
+    Choice: after the reference completion up to ``Answer:``: all models are read at the same
+    place after the same reasoning; their own would mix what they hold with what they wrote.
+    Choice: the last token alone. There the answer is decided; a mean over tokens would mostly say
+    which words were read.
 
     Args:
         model: A causal language model in evaluation mode, an adapter in it or not.

@@ -11,7 +11,7 @@ from tests.unit.evaluate.constructed import write_run
 
 
 def test_one_run_keeps_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = write_run(tmp_path / "r")
+    folder = write_run(tmp_path / "r", steps=0)
     assert main(["report", str(folder)]) == 0
     assert capsys.readouterr().out == f"Report written to {folder / 'report.html'}\n"
     assert "<h1>r</h1>" in (folder / "report.html").read_text()
