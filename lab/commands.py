@@ -111,7 +111,7 @@ def table(argv: list[str]) -> int:
     (arguments,) = parser.parse_args_and_config(argv)
     from rich.markdown import Markdown
 
-    from . import figure, page, specification, tables
+    from . import figure, markdown, specification, tables
     from .results import Results
 
     experiment = specification.load(specification.find(arguments.name))
@@ -128,7 +128,7 @@ def table(argv: list[str]) -> int:
     if all(done):
         results.compress()
     sections = tables.build(experiment, records)
-    text = page.markdown(experiment, records, sections)
+    text = markdown.page(experiment, records, sections)
     _console().print(Markdown(text))
     folder = Path(arguments.output or experiment.folder)
     folder.mkdir(parents=True, exist_ok=True)

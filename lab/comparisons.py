@@ -16,21 +16,13 @@ _EQUAL = 1e-12  # differences closer than this, relative to the values, differ b
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method minus its partner, on the seeds that both have.
+    """A method minus its partner, on the seeds that both have."""
 
-    Args:
-        seeds: How many those are.
-        mean: Of the differences.
-        interval: Of the mean, 95 %; None with fewer than two seeds.
-        p_value: Of the paired test, uncorrected; None with fewer than two seeds.
-        corrected: The same by Holm's correction; None until `holm` has seen all of them.
-    """
-
-    seeds: int
+    seeds: int  # how many those are
     mean: float
-    interval: Interval | None
-    p_value: float | None
-    corrected: float | None = None
+    interval: Interval | None  # 95 %; None with fewer than two seeds
+    p_value: float | None  # uncorrected; likewise
+    corrected: float | None = None  # by Holm's correction, once `holm` has seen all of them
 
 
 def interval_of(values: Sequence[float], is_rate: bool = False) -> Interval | None:
@@ -50,12 +42,7 @@ def interval_of(values: Sequence[float], is_rate: bool = False) -> Interval | No
 
 
 def compare(baseline: Mapping[int, float], method: Mapping[int, float]) -> Comparison | None:
-    """Difference by seed, with Student's paired test; None if no seed is in both.
-
-    Args:
-        baseline: Seed -> value.
-        method: Likewise.
-    """
+    """Difference by seed (seed -> value), with Student's paired test; None if none is in both."""
     seeds = sorted(set(baseline) & set(method))
     if not seeds:
         return None

@@ -15,17 +15,11 @@ METHOD, SEED = "method", "seed"  # settings of a run that the harness sets
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a study.
-
-    Args:
-        study: Its name.
-        place: Method, axes' values and seed: where in the grid it stands.
-        config: All settings, those of `place` among them.
-    """
+    """One run of a study."""
 
     study: str
-    place: Mapping[str, Any]
-    config: Mapping[str, Any]
+    place: Mapping[str, Any]  # method, axes' values and seed: where in the grid it stands
+    config: Mapping[str, Any]  # all settings, those of `place` among them
 
     @property
     def key(self) -> str:
@@ -67,69 +61,42 @@ class Column:
 
 @dataclass(frozen=True)
 class Rule:
-    """What has to hold of a task before methods are compared on it.
+    """What has to hold of a task before methods are compared on it: bounds of a figure's mean."""
 
-    Args:
-        method: Whose runs are looked at.
-        figure: Its mean over all of them,
-        at_least, at_most: its bounds; one or both.
-    """
-
-    method: str
+    method: str  # whose runs are looked at
     figure: str
     at_least: float | None = None
-    at_most: float | None = None
+    at_most: float | None = None  # one or both
 
 
 @dataclass(frozen=True)
 class Plot:
-    """The figure: one line a method, one panel for each `y` and each value of the other axes.
+    """The figure: one line a method, one panel for each `y` and each value of the other axes."""
 
-    Args:
-        y: Names of figures, all of them in the table.
-        x: An axis; None puts the methods side by side.
-        log: The axes, of "x" and "y", that are logarithmic.
-        methods: Those that are drawn; by default all.
-    """
-
-    y: tuple[str, ...]
-    x: str | None = None
-    log: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
+    y: tuple[str, ...]  # names of figures, all of them in the table
+    x: str | None = None  # an axis; None puts the methods side by side
+    log: tuple[str, ...] = ()  # the axes, of "x" and "y", that are logarithmic
+    methods: tuple[str, ...] = ()  # those that are drawn; by default all
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What varies, and what is shown; see `specification.load`.
+    """What varies, and what is shown; see `specification.load`."""
 
-    Args:
-        folder: Where it lives, with its results.
-        study: Name of a module in `studies`.
-        methods: Name -> its settings.
-        seeds: In the order in which they run.
-        table: Figure -> how it is shown.
-        fixed: Settings of all runs; a method's own go before them.
-        grid: Axis -> its values, beside methods and seeds.
-        baseline: The method with which the others are compared.
-        partners: Method -> another one with which it is compared instead.
-        plot: The figure.
-        validity: What has to hold before methods are compared.
-    """
-
-    folder: Path
-    study: str
-    methods: Mapping[str, Mapping[str, Any]]
-    seeds: tuple[int, ...]
-    table: Mapping[str, Column]
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    baseline: str | None = None
-    partners: Mapping[str, str] = field(default_factory=dict)
+    folder: Path  # where it lives, with its results
+    study: str  # name of a module in `studies`
+    methods: Mapping[str, Mapping[str, Any]]  # name -> its settings
+    seeds: tuple[int, ...]  # in the order in which they run
+    table: Mapping[str, Column]  # figure -> how it is shown
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # of all runs; a method's go before them
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # axis -> its values
+    baseline: str | None = None  # the method with which the others are compared
+    partners: Mapping[str, str] = field(default_factory=dict)  # method -> another, instead of it
     plot: Plot | None = None
     validity: tuple[Rule, ...] = ()
 
     def partner(self, method: str, column: Column) -> str | None:
-        """With which method it is compared in a column; None for that one, or without any."""
+        """With which method it is compared in a column, if with any."""
         if column.compare is False:
             return None
         usual = self.partners.get(method, self.baseline)

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from poise.evaluate.measures import shown
-from poise.evaluate.plots import COLOURS
+from poise.evaluate.plots import COLOURS, dress
 
 from .comparisons import Comparison
 from .experiment import Experiment, Plot
@@ -52,9 +51,7 @@ def draw(experiment: Experiment, plot: Plot, sections: Sequence[Section]) -> Fig
     methods = plot.methods or tuple(experiment.methods)
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=_size(methods, plot, columns, lines))
-    figure.set_layout_engine("constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=_size(methods, plot, columns, lines), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False, sharey=plot.x is None)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
@@ -110,7 +107,7 @@ def _side_by_side(
     if compared:
         axes.axvline(0, color="#888888", linewidth=1)
         label = f"{section.name},\n{'points' if unit == 100 else 'difference'} to {baseline}"
-    _dress(axes)
+    dress(axes)
     axes.set_xlabel(label, fontsize=9)
     if "y" in plot.log and not compared and any(point.mean for point in points):
         axes.set_xscale("log", nonpositive="clip")
@@ -152,7 +149,7 @@ def _curves(
         )
         if labels:
             axes.set_xticks(range(len(labels)), labels)
-    _dress(axes)
+    dress(axes)
     axes.set_xlabel(plot.x or "", fontsize=9)
     axes.set_ylabel(f"{section.name}, %" if section.column.percent else section.name, fontsize=9)
     if section.column.percent:  # intervals may go beyond what a rate can be
@@ -174,10 +171,3 @@ def _places(
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return [float(row.axes[position]) for row in rows], []
     return [float(values.index(row.axes[position])) for row in rows], [shown(v) for v in values]
-
-
-def _dress(axes: Axes) -> None:
-    axes.tick_params(labelsize=8.5)
-    axes.grid(color="#e4e4e4", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -33,20 +33,12 @@ PATIENCE = 3  # runs in a row whose processes are killed, after which nothing mo
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one run.
-
-    Args:
-        run: Which.
-        status: "done"; "failed", which leaves no line; or "elsewhere": another process has done it
-            or is at it.
-        seconds: How long it took.
-        error: The traceback of a run that failed, or what is known of one that was killed.
-    """
+    """What came of one run: "elsewhere" is one that another process has done or is at."""
 
     run: Run
     status: Literal["done", "failed", "elsewhere"]
     seconds: float = 0.0
-    error: str = ""
+    error: str = ""  # the traceback of one that failed, or what is known of one that was killed
 
 
 def missing(experiment: Experiment) -> list[Run]:
@@ -82,8 +74,6 @@ def run_all(
     Those that a validity rule looks at come first. If it does not hold then, no other is begun.
 
     Args:
-        experiment: Whose runs they are.
-        runs: Which, in this order.
         limit: End after this number of runs that were done or failed here.
         jobs: Processes at once; with 1 the runs are done in this process.
 

@@ -174,16 +174,18 @@ def _fields(cls: type, settings: Any, where: str) -> Any:
     for name, hint in get_type_hints(cls).items():
         if name not in settings:
             continue
+        value, kinds = settings[name], (hint, *get_args(hint))
         # Literal["a"] | None: the choices are two levels down.
-        choices = [c for part in get_args(hint) for c in get_args(part) or [part]]
-        choices = [c for c in choices if isinstance(c, str)]
-        expected = ", ".join(map(repr, choices))
-        if choices and settings[name] not in choices:
-            raise ValueError(
-                f"{where}: {name}: expected one of {expected}, found {settings[name]!r}"
-            )
-        if hint is bool and not isinstance(settings[name], bool):
-            raise ValueError(f"{where}: {name}: expected true or false, found {settings[name]!r}")
+        choices = [c for part in kinds for c in get_args(part) if isinstance(c, str)]
+        if choices and value not in choices:
+            expected = f"one of {', '.join(map(repr, choices))}"
+        elif hint is bool and not isinstance(value, bool):
+            expected = "true or false"
+        elif float in kinds and (not isinstance(value, int | float) or isinstance(value, bool)):
+            expected = "a number"
+        else:
+            continue
+        raise ValueError(f"{where}: {name}: expected {expected}, found {value!r}")
     return cls(**settings)
 
 
@@ -204,19 +206,13 @@ def _rules(found: Any, methods: Mapping[str, Any]) -> tuple[Rule, ...]:
     if not isinstance(found, list):
         raise ValueError(f"validity: expected a list of rules, found {found!r}")
     for settings in found:
-        _known(settings, [field.name for field in fields(Rule)], "validity")
-        _known([settings.get("method")], methods, "validity: method")
-        given = [settings.get(name) for name in ("at_least", "at_most")]
-        bounds = [bound for bound in given if bound is not None]
-        if not isinstance(settings.get("figure"), str) or not bounds:
+        if not settings.get("figure") or not {"at_least", "at_most"} & set(settings):
             raise ValueError(
                 "validity: expected method, figure, and at_least or at_most, found "
                 f"{', '.join(settings)}"
             )
-        for bound in bounds:
-            if not isinstance(bound, int | float) or isinstance(bound, bool):
-                raise ValueError(f"validity: expected a number as a bound, found {bound!r}")
-    return tuple(Rule(**settings) for settings in found)
+        _known([settings.get("method")], methods, "validity: method")
+    return tuple(_fields(Rule, settings, "validity") for settings in found)
 
 
 def _seeds(found: Any) -> tuple[int, ...]:

@@ -25,23 +25,14 @@ Reduction = Callable[[Sequence[Any], Sequence[float], int], float]  # of x, y an
 
 @dataclass(frozen=True)
 class Row:
-    """One method at one place of the grid.
+    """One method at one place of the grid."""
 
-    Args:
-        axes: The axes' values.
-        method: Its name.
-        values: By seed.
-        interval: 95 % over seeds; None with fewer than two.
-        partner: The method with which it is compared, mostly the baseline, if there is one.
-        comparison: With that; None if no seed has both.
-    """
-
-    axes: tuple[Any, ...]
+    axes: tuple[Any, ...]  # their values
     method: str
-    values: Mapping[int, float]
-    interval: Interval | None
-    partner: str | None = None
-    comparison: Comparison | None = None
+    values: Mapping[int, float]  # by seed
+    interval: Interval | None  # 95 % over seeds; None with fewer than two
+    partner: str | None = None  # the method with which it is compared
+    comparison: Comparison | None = None  # with that; None if no seed has both
 
     @property
     def mean(self) -> float | None:
@@ -51,14 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """One figure: a row for each method at each place of the grid.
-
-    Args:
-        name: Of the figure.
-        column: How it is shown.
-        axes: Names of the axes that the rows have.
-        rows: The methods of one place stand together.
-    """
+    """One figure: a row for each method at each place of the grid, those of a place together."""
 
     name: str
     column: Column
@@ -69,11 +53,8 @@ class Section:
 def build(experiment: Experiment, records: Mapping[str, Record]) -> list[Section]:
     """A section for each figure of the table, all comparisons corrected together.
 
-    Where a validity rule does not hold, nothing is compared.
-
-    Args:
-        experiment: Says what is shown.
-        records: Result lines by key; those of other settings do not count.
+    Where a validity rule does not hold, nothing is compared. Records of other settings do not
+    count.
 
     Raises:
         ValueError: no line has a figure that the table names, or it is no number.

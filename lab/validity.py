@@ -12,17 +12,11 @@ from .results import Record
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a rule.
-
-    Args:
-        rule: Which.
-        mean: Of the figure over the runs that are done; None without any.
-        missing: Runs that are not.
-    """
+    """What came of a rule."""
 
     rule: Rule
-    mean: float | None
-    missing: int
+    mean: float | None  # of the figure over the runs that are done
+    missing: int  # runs that are not
 
     @property
     def holds(self) -> bool:

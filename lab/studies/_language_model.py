@@ -12,16 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from poise.evaluate.ask import (
-    Sampling,
-    ask_questions,
-    default_layer,
-    places_of,
-    prepare,
-    represent,
-)
+from poise.evaluate.ask import Sampling, ask_questions, prepare
 from poise.evaluate.measures import average
 from poise.evaluate.records import Header, QuestionRecord, RecordWriter, Representations
+from poise.evaluate.represent import default_layer, places_of, represent
 from poise.evaluate.scoring import Row, scorer_of
 from poise.models import fold_output_head, resolve_model
 

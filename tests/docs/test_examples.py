@@ -20,10 +20,6 @@ def _examples() -> list[tuple[str, str]]:
     ]
 
 
-def test_there_are_examples() -> None:
-    assert len(_examples()) >= 2
-
-
 @pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
 @pytest.mark.parametrize(("place", "code"), _examples(), ids=[place for place, _ in _examples()])
 def test_example_runs(

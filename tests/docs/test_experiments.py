@@ -6,15 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import page, specification, tables
+from lab import markdown, specification, tables
 from lab.results import Results
 
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted({file.parent for file in (ROOT / "experiments").glob("*/results.jsonl*")})
-
-
-def test_there_are_results() -> None:
-    assert RESULTS
 
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
@@ -22,7 +18,7 @@ def test_a_table_is_what_its_results_give(folder: Path) -> None:
     experiment = specification.load(folder)
     records, damaged = Results(folder).read()
     assert damaged == []
-    found = page.markdown(experiment, records, tables.build(experiment, records))
+    found = markdown.page(experiment, records, tables.build(experiment, records))
     assert found == (folder / "table.md").read_text(encoding="utf-8"), (
         f"python -m lab table {experiment.name}"
     )

@@ -121,7 +121,7 @@ def test_data_and_isomers_load_without_torch() -> None:
 
 
 # These load models and sample from them; all else in `evaluate` reads saved records.
-SAMPLERS = {"ask", "load", "vllm"}
+SAMPLERS = {"ask", "load", "represent", "vllm"}
 
 
 def test_what_reads_saved_records_needs_no_models() -> None:

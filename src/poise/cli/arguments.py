@@ -47,19 +47,15 @@ class CommandParser(TrlParser):
     def parse_args_and_config(
         self, args: Iterable[str] | None = None, *rest: Any, **options: Any
     ) -> tuple[Any, ...]:
-        """As TRL's.
-
-        Raises:
-            ValueError: an unknown flag (unless those are asked for), a value of the wrong type, a
-                missing or damaged configuration file.
-        """
+        """As TRL's. Raises: ValueError, where command line or file is wrong, or a flag unknown
+        (unless those are asked for)."""
         words: list[str] = []
         for word in self.with_new_names(args or ()):
             words += word.split("=", 1) if word.startswith("--config=") else [word]
-        if "--config" in words and words.index("--config") + 1 == len(words):
-            raise ValueError("--config: expected a YAML file after it, found nothing")
-        if "--config" in words and not Path(file := words[words.index("--config") + 1]).is_file():
-            raise ValueError(f"--config: expected a YAML file, found none at {file}")
+        if "--config" in words:
+            file = [*words, ""][words.index("--config") + 1]
+            if not Path(file).is_file():
+                raise ValueError(f"--config: expected a YAML file, found none at {file!r}")
         if options.get("return_remaining_strings") or rest:
             return super().parse_args_and_config(words, *rest, **options)
         *parsed, from_file, from_line = super().parse_args_and_config(
@@ -77,12 +73,7 @@ class CommandParser(TrlParser):
     def with_new_names(
         self, words: Iterable[str], others: Mapping[str, str] | None = None
     ) -> list[str]:
-        """The command line with new names for old ones, and one warning for each.
-
-        Args:
-            words: the command line.
-            others: old names beside `OLD_NAMES`, which this command may still know.
-        """
+        """The command line with new names for old ones, `others` too, and one warning for each."""
         found = []
         for word in words:
             flag, sign, value = word.partition("=")

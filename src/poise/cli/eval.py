@@ -7,37 +7,23 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..isomers.forms import TRAIN_DOMAINS
-from ..isomers.generate import DEPTHS
 from .arguments import CommandParser, option
 
 if TYPE_CHECKING:
     import torch
 
-    from ..evaluate.ask import Prepared, Sampling
+    from ..evaluate.ask import Sampling
     from ..evaluate.load import Target
     from ..evaluate.records import Evaluation, Header, Representations
-    from ..evaluate.scoring import Score
+    from ..evaluate.scoring import Row, Score
 
-Row = Mapping[str, Any]
 DEFAULT_FOLDER = "evaluations"
-DEFAULT_DATASET = "facts"
-# Questions, if they are made: an interval of about 7 points either way. Of isomers, sets in each
-# test: some 20 problems for each.
-GENERATED_COUNTS = {"reasoning_gym": 200, "isomers": 50}
-# Setting of generated isomers -> where a run keeps that of its training.
-_ISOMER_KEYS = {
-    "depths": "script.depths",
-    "domains": "config.iga_domains",
-    "cue_strength": "script.cue_strength",
-}
-_ISOMER_DEFAULTS = {"depths": DEPTHS, "domains": TRAIN_DOMAINS}
 
 
 @dataclass
@@ -160,17 +146,21 @@ def main(argv: list[str]) -> int:
 
 @dataclass(frozen=True)
 class Step:
-    """One model to ask.
+    """One model to ask."""
 
-    Args:
-        name: What tables call it.
-        target: The model.
-        files: Where its records go; the first is written, the others are made equal to it.
-    """
-
-    name: str
+    name: str  # what tables call it
     target: Target
-    files: tuple[Path, ...]
+    files: tuple[Path, ...]  # of its records; the others are made equal to the first
+
+
+@dataclass(frozen=True)
+class Result:
+    """A model that was asked, its records, and what it held in mind where it was read."""
+
+    step: Step
+    evaluation: Evaluation
+    representations: Representations | None
+    center: str
 
 
 def make_steps(arguments: EvalArguments) -> list[Step]:
@@ -230,132 +220,54 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return result
 
 
-def choose_dataset(arguments: EvalArguments, steps: Sequence[Step]) -> tuple[str, dict[str, Any]]:
-    """Name and options of the questions; what is left open is as in the first compared run.
+def ask_all(
+    steps: Sequence[Step], arguments: EvalArguments, tell: Callable[[int, int], None] | None = None
+) -> list[Result]:
+    """Ask these models, and keep their answers.
+
+    Args:
+        steps: The models.
+        arguments: What to ask, and how.
+        tell: Is called with how many of how many questions a model has answered.
 
     Raises:
-        ValueError: Isomers are generated, and the compared runs were trained on different ones.
+        ValueError: Senseless settings, models or questions; records of another evaluation.
     """
-    script = _section(next(iter(_configs(steps)), {}), "script.")
-    dataset = arguments.dataset_name or script.get("dataset_name") or DEFAULT_DATASET
-    if dataset != script.get("dataset_name"):
-        script = {}
-    options = {
-        "style": _first(arguments.style, script.get("style")),
-        "seed": _first(arguments.question_seed, script.get("question_seed")),
-        "count": _first(arguments.count, GENERATED_COUNTS.get(_kind(dataset))),
-        **(_isomer_options(arguments, steps) if _kind(dataset) == "isomers" else {}),
-    }
-    return dataset, {name: value for name, value in options.items() if value is not None}
+    from ..data.load import load_questions
+    from ..evaluate.ask import Sampling
+    from ..evaluate.isomers import check_center
+    from ..evaluate.load import check_target
+    from ..evaluate.scoring import scorer_of
+    from ..evaluate.vllm import check_vllm
+    from ..precision import pick_device, pick_dtype
+    from .eval_questions import choose_dataset, choose_template, select
 
-
-def _isomer_options(arguments: EvalArguments, steps: Sequence[Step]) -> dict[str, Any]:
-    """The tests, with all else as in the runs' own training: they say what lies beyond it."""
-    trained = [
-        config
-        for config in _configs(steps)
-        if _kind(config.get("script.dataset_name") or "") == "isomers"
-    ]
-    options: dict[str, Any] = {"tests": arguments.tests or True}
-    for name, key in _ISOMER_KEYS.items():
-        own, found = getattr(arguments, name), [config.get(key) for config in trained]
-        if own is None and len({_comparable(name, value) for value in found}) > 1:
-            said = "; ".join(str(_first(value, "default")) for value in found)
-            raise ValueError(
-                f"the compared runs were trained on isomers of different {name} ({said}); "
-                f"compare them one by one, or say which to ask for (--{name})"
-            )
-        options[name] = _first(own, found[0] if found else None)
-    return options
-
-
-def _comparable(name: str, value: Any) -> Any:
-    """A setting of generated isomers with its default put in, without an order."""
-    value = _first(value, _ISOMER_DEFAULTS.get(name))
-    return frozenset(value) if isinstance(value, Sequence) else value
-
-
-def choose_template(arguments: EvalArguments, steps: Sequence[Step]) -> dict[str, Any]:
-    """Arguments of chat templates: as in training, unless `--thinking` says otherwise.
-
-    Raises:
-        ValueError: The compared runs were trained with different ones.
-    """
-    own = {} if arguments.thinking is None else {"enable_thinking": arguments.thinking}
-    templates = [
-        {"enable_thinking": False} | _section(config, "config.chat_template_kwargs.") | own
-        for config in _configs(steps) or [{}]
-    ]
-    for template in templates:
-        if template != templates[0]:
-            raise ValueError(
-                f"the compared runs were trained with different chat_template_kwargs "
-                f"({templates[0]}, {template}); compare them one by one"
-            )
-    return templates[0]
-
-
-def _configs(steps: Sequence[Step]) -> list[dict[str, Any]]:
-    from ..evaluate.runs import read_config
-
-    return [read_config(step.target.run) for step in steps if step.target.run is not None]
-
-
-def _kind(dataset: str) -> str:
-    return dataset.partition(":")[0]
-
-
-def _section(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {k.removeprefix(prefix): v for k, v in config.items() if k.startswith(prefix)}
-
-
-def _first(own: Any, inherited: Any) -> Any:
-    return inherited if own is None else own
-
-
-def select(rows: Sequence[Row], limit: int | None, tests: Sequence[str] | None = None) -> list[Row]:
-    """At most `limit` rows of these tests, spread evenly; isomer sets stay whole.
-
-    Raises:
-        ValueError: limit is below 1 or the size of an isomer set, or leaves a whole test out; an
-            unknown test.
-    """
-    known = list(dict.fromkeys(row.get("test") for row in rows))
-    if unknown := [test for test in tests or () if test not in known]:
-        raise ValueError(f"tests: expected some of {known}, found {unknown[0]!r}")
-    rows = [row for row in rows if tests is None or row.get("test") in tests]
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit: expected 1 or more, found {limit}")
-    if limit is None or limit >= len(rows):
-        return list(rows)
-    sets: dict[Any, list[Row]] = {}
-    for place, row in enumerate(rows):
-        isomer = row.get("isomer_id")
-        sets.setdefault(place if isomer is None else (row.get("test"), isomer), []).append(row)
-    whole = list(sets.values())
-    for count in range(min(limit, len(whole)), 0, -1):
-        chosen = [row for i in range(count) for row in whole[i * len(whole) // count]]
-        if len(chosen) <= limit:
-            break
-    else:
-        raise ValueError(f"limit: expected {len(whole[0])} or more, one isomer set, found {limit}")
-    asked = dict.fromkeys(row.get("test") for row in rows)
-    if lost := [test for test in asked if test not in {row.get("test") for row in chosen}]:
-        raise ValueError(
-            f"limit: expected room for an isomer set of each test, found {limit}, which leaves "
-            f"out {', '.join(map(str, lost))}; raise it, or name the tests to ask (--tests)"
-        )
-    return chosen
-
-
-@dataclass(frozen=True)
-class Result:
-    """A model that was asked, its records, and what it held in mind where it was read."""
-
-    step: Step
-    evaluation: Evaluation
-    representations: Representations | None
-    center: str
+    greedy = arguments.temperature == 0.0
+    if greedy and arguments.k > 1:
+        print("poise eval: temperature 0 is greedy, so k is 1", file=sys.stderr)
+    sampling = Sampling(
+        k=1 if greedy else arguments.k,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        max_new_tokens=arguments.max_new_tokens,
+        # A shell hands over a backslash and an n.
+        stop=tuple(text.replace("\\n", "\n") for text in arguments.stop),
+    )
+    check_center(arguments.center)
+    device = pick_device(arguments.device)
+    dtype = pick_dtype(arguments.dtype, device)
+    runs = [step.target.run for step in steps if step.target.run is not None]
+    dataset, options = choose_dataset(arguments, runs)
+    questions = list(load_questions(dataset, arguments.split, **options))
+    rows = select(questions, arguments.limit, arguments.tests)
+    scorer = scorer_of(rows, dataset)
+    template = choose_template(arguments, runs)
+    plan = _Plan(arguments, sampling, device, dtype, dataset, options, template, rows, scorer)
+    for step in steps:  # before the first one is asked, which takes long
+        check_target(step.target)
+    if arguments.use_vllm:
+        check_vllm([step.target for step in steps], arguments.device)
+    return [_ask_one(step, plan, step is steps[0], tell) for step in steps]
 
 
 @dataclass(frozen=True)
@@ -399,54 +311,6 @@ class _Plan:
         )
 
 
-def ask_all(
-    steps: Sequence[Step], arguments: EvalArguments, tell: Callable[[int, int], None] | None = None
-) -> list[Result]:
-    """Ask these models, and keep their answers.
-
-    Args:
-        steps: The models.
-        arguments: What to ask, and how.
-        tell: Is called with how many of how many questions a model has answered.
-
-    Raises:
-        ValueError: Senseless settings, models or questions; records of another evaluation.
-    """
-    from ..data.load import load_questions
-    from ..evaluate.ask import Sampling
-    from ..evaluate.isomers import check_center
-    from ..evaluate.load import check_target
-    from ..evaluate.scoring import scorer_of
-    from ..evaluate.vllm import check_vllm
-    from ..precision import pick_device, pick_dtype
-
-    greedy = arguments.temperature == 0.0
-    if greedy and arguments.k > 1:
-        print("poise eval: temperature 0 is greedy, so k is 1", file=sys.stderr)
-    sampling = Sampling(
-        k=1 if greedy else arguments.k,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        max_new_tokens=arguments.max_new_tokens,
-        # A shell hands over a backslash and an n.
-        stop=tuple(text.replace("\\n", "\n") for text in arguments.stop),
-    )
-    check_center(arguments.center)
-    device = pick_device(arguments.device)
-    dtype = pick_dtype(arguments.dtype, device)
-    dataset, options = choose_dataset(arguments, steps)
-    questions = list(load_questions(dataset, arguments.split, **options))
-    rows = select(questions, arguments.limit, arguments.tests)
-    scorer = scorer_of(rows, dataset)
-    template = choose_template(arguments, steps)
-    plan = _Plan(arguments, sampling, device, dtype, dataset, options, template, rows, scorer)
-    for step in steps:  # before the first one is asked, which takes long
-        check_target(step.target)
-    if arguments.use_vllm:
-        check_vllm([step.target for step in steps], arguments.device)
-    return [_ask_one(step, plan, step is steps[0], tell) for step in steps]
-
-
 def _ask_one(
     step: Step, plan: _Plan, warns: bool, tell: Callable[[int, int], None] | None
 ) -> Result:
@@ -454,6 +318,8 @@ def _ask_one(
     from ..evaluate.ask import Draw, ask_questions, complete, prepare
     from ..evaluate.load import load
     from ..evaluate.records import RecordWriter, beside, read_records
+    from ..evaluate.represent import kept_or_read
+    from .eval_questions import cut_references
     from .quiet import hide_bars_of_files
 
     arguments, header = plan.arguments, plan.header(step.target)
@@ -470,7 +336,10 @@ def _ask_one(
     longest = getattr(model.config, "max_position_embeddings", None)
     room = None if longest is None else longest - new
     questions = prepare(plan.rows, tokenizer, room=room, template=plan.template)
-    representations = _read(model, tokenizer, questions, step, header, arguments)
+    representations = None
+    if arguments.consistency:
+        reading = (header, step.files, arguments.layer, f"{step.name}: reading")
+        representations = kept_or_read(model, tokenizer, questions, *reading)
     asked: Any = nullcontext(model)
     draw: Draw = complete
     if arguments.use_vllm:
@@ -495,66 +364,3 @@ def _ask_one(
     for copy in copies:
         copy.write([record for id, record in writer.done.items() if id not in copy.done])
     return Result(step, read_records(writer.path), representations, arguments.center)
-
-
-def _read(
-    model: Any,
-    tokenizer: Any,
-    questions: Sequence[Prepared],
-    step: Step,
-    header: Header,
-    arguments: EvalArguments,
-) -> Representations | None:
-    """The model's representations, from the files where they are kept; None without isomers."""
-    from ..evaluate.ask import has_reference, places_of, reading_settings, represent
-    from ..evaluate.records import (
-        Representations,
-        beside,
-        kept_representations,
-        write_representations,
-    )
-
-    if not arguments.consistency or not has_reference(questions):
-        return None
-    how = reading_settings(model, arguments.layer)
-    header = replace(header, sampling=how | {"dtype": header.sampling["dtype"]}, seed=0)
-    places = places_of(questions)
-    kept = {file: kept_representations(file, header, places) for file in map(beside, step.files)}
-    found = next(filter(None, kept.values()), None)
-    if found is None:
-        label = f"{step.name}: reading"
-        vectors = represent(model, tokenizer, questions, layer=how["layer"], label=label)
-        found = Representations(header, places, vectors)
-    for file, there in kept.items():
-        if there is None:
-            write_representations(file, found)
-    return found
-
-
-def cut_references(rows: Sequence[Row], tokenizer: Any, max_new_tokens: int) -> str | None:
-    """One line on the isomers whose reference completions are too long, None if there are none.
-
-    Args:
-        rows: Questions; those without ``isomer_id`` or without ``completion`` are not looked at.
-        tokenizer: The model's.
-        max_new_tokens: Longest completion in tokens.
-    """
-    from ..evaluate.scoring import plain
-
-    seen, longer, longest = Counter[str](), Counter[str](), 0
-    for row in rows:
-        if not row.get("isomer_id") or not row.get("completion"):
-            continue
-        text = plain(row["completion"])
-        length = len(tokenizer(text, add_special_tokens=False)["input_ids"])
-        test = row.get("test") or "all"
-        seen[test] += 1
-        longer[test] += length > max_new_tokens
-        longest = max(longest, length)
-    if longest <= max_new_tokens:
-        return None
-    shares = ", ".join(f"{test} {n} of {seen[test]}" for test, n in longer.items() if n)
-    return (
-        f"reference completions are longer than max_new_tokens ({max_new_tokens}): {shares}; "
-        f"answers may be cut, the longest takes {longest} (--max_new_tokens)"
-    )

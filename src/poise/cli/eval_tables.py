@@ -19,7 +19,6 @@ from ..evaluate.isomers import (
     differences,
     has_pairs,
     logical_consistency,
-    measures_over_seeds,
     outcomes,
     title_of,
 )
@@ -33,20 +32,18 @@ from ..evaluate.measures import (
     points,
     summarise,
 )
-from ..evaluate.runs import over_seeds, read_config
-from ..evaluate.statistics import Difference, Interval, run_interval
+from ..evaluate.runs import read_config
+from ..evaluate.seeds import changes_over_seeds, outcomes_over_seeds
 from .eval import Result
 
 _WIDTH = 120  # of tables in a file or a pipe, where there is no terminal to fit
-
-Seeds = list[tuple[tuple[str, ...], Interval]]
-TestSeeds = list[tuple[tuple[str, ...], dict[str, dict[str, Interval]]]]
 
 
 def show_json(results: Sequence[Result]) -> None:
     """Print one object: settings, each model's measures, each difference to the first."""
     header = results[0].evaluation.header
-    tests = _outcomes(results)
+    tests, runs = _outcomes(results), _settings(results)
+    changes = [compare(*_sides(results[0], result)) for result in results[1:]]
     found = {
         "dataset": header.dataset,
         "split": header.split,
@@ -56,8 +53,12 @@ def show_json(results: Sequence[Result]) -> None:
         "evaluations": list(map(_evaluation_as_json, results, tests)),
         "differences": [_difference_as_json(results[0], result) for result in results[1:]],
         "between": [_difference_as_json(results[1], result) for result in results[2:]],
-        "over_runs": [{"runs": runs, "interval": x} for runs, x in _over_runs(results)],
-        "over_seeds": [{"runs": runs, "tests": x} for runs, x in _tests_over(results, tests)],
+        "over_runs": [
+            {"runs": names, "interval": x} for names, x in changes_over_seeds(runs[1:], changes)
+        ],
+        "over_seeds": [
+            {"runs": names, "tests": x} for names, x in outcomes_over_seeds(runs, tests)
+        ],
     }
     print(json.dumps(found, ensure_ascii=False, default=asdict))
 
@@ -84,37 +85,22 @@ def _evaluation_as_json(result: Result, tests: dict[str, Outcome]) -> dict[str, 
 
 def _difference_as_json(first: Result, second: Result) -> dict[str, Any]:
     """A difference of all questions, and test by test where there are tests."""
-    sides = first.evaluation.questions, second.evaluation.questions
+    sides = _sides(first, second)
     tests = differences(*sides)
     names = {"from": first.step.name, "to": second.step.name}
     return {**names, **asdict(compare(*sides)), **({"tests": tests} if tests else {})}
+
+
+def _sides(first: Result, second: Result) -> tuple[Any, Any]:
+    return first.evaluation.questions, second.evaluation.questions
 
 
 def _outcomes(results: Sequence[Result]) -> list[dict[str, Outcome]]:
     return [outcomes(r.evaluation.questions, r.representations, r.center) for r in results]
 
 
-def _against_first(results: Sequence[Result]) -> list[Difference]:
-    """Each of the others against the first."""
-    first = results[0].evaluation.questions
-    return [compare(first, result.evaluation.questions) for result in results[1:]]
-
-
-def _over_runs(results: Sequence[Result]) -> Seeds:
-    """The compared runs that repeat one setting: the mean of what training changed."""
-    groups = over_seeds(*_settings(results[1:]), _against_first(results))
-    return [(names, run_interval([d.interval.mean for d in found])) for names, found in groups]
-
-
-def _tests_over(results: Sequence[Result], found: Sequence[dict[str, Outcome]]) -> TestSeeds:
-    """Likewise, test by test."""
-    groups = over_seeds(*_settings(results), found)
-    return [(names, measures_over_seeds(runs)) for names, runs in groups]
-
-
-def _settings(results: Sequence[Result]) -> tuple[list[str], list[dict[str, Any]]]:
-    steps = [result.step for result in results]
-    return [step.name for step in steps], [read_config(step.target.run) for step in steps]
+def _settings(results: Sequence[Result]) -> list[tuple[str, dict[str, Any]]]:
+    return [(result.step.name, read_config(result.step.target.run)) for result in results]
 
 
 def show_tables(results: Sequence[Result], console: Console | None = None) -> None:
@@ -122,25 +108,26 @@ def show_tables(results: Sequence[Result], console: Console | None = None) -> No
     console = console or Console()
     if not console.is_terminal:
         console = Console(file=console.file, width=_WIDTH)
-    header = results[0].evaluation.header
+    header, names = results[0].evaluation.header, [result.step.name for result in results]
     how = described({**header.sampling, "seed": header.seed})
     console.print(f"\n{header.dataset}, {header.split} split · {how}\n", markup=False)
     console.print(_accuracy_table(results))
     groups = [group_by(result.evaluation.questions, lambda q: q.domain) for result in results]
     if len(groups[0]) > 1:
-        table = _table("avg@k by domain, %", "domain", [result.step.name for result in results])
-        for domain in groups[0]:
-            table.add_row(str(domain), *(percent(average_interval(g[domain])) for g in groups))
-        console.print(table)
+        rows = {
+            str(domain): [percent(average_interval(group[domain])) for group in groups]
+            for domain in groups[0]
+        }
+        console.print(_table("avg@k by domain, %", "domain", names, rows.items()))
     _show_tests(results, console)
-    for result, difference in zip(results[1:], _against_first(results), strict=True):
+    changes = [compare(*_sides(results[0], result)) for result in results[1:]]
+    for name, change in zip(names[1:], changes, strict=True):
         console.print(
-            f"[bold]{result.step.name} - {results[0].step.name}: "
-            f"{points(difference.interval)}[/bold] percentage points of avg@k "
-            f"({p_value(difference.p_value)}, {difference.questions} questions)",
+            f"[bold]{name} - {names[0]}: {points(change.interval)}[/bold] percentage points of "
+            f"avg@k ({p_value(change.p_value)}, {change.questions} questions)",
             highlight=False,
         )
-    for runs, interval in _over_runs(results):
+    for runs, interval in changes_over_seeds(_settings(results[1:]), changes):
         console.print(
             f"[bold]Mean of {len(runs)} runs that differ in their seeds: "
             f"{points(interval)}[/bold] percentage points (t-interval over {', '.join(runs)})",
@@ -156,10 +143,8 @@ def _accuracy_table(results: Sequence[Result]) -> Table:
     summaries = [summarise(result.evaluation.questions) for result in results]
     k = summaries[0].k
     columns = (f"avg@{k}", f"pass@{k}", f"maj@{k}", "answer found", "ended itself", "tokens")
-    table = _table("Accuracy, %", "model", columns)
-    for result, summary in zip(results, summaries, strict=True):
-        table.add_row(
-            result.step.name,
+    rows = [
+        (
             f"[bold]{percent(summary.average)}[/bold]",
             percent(summary.passed),
             percent(summary.majority),
@@ -167,7 +152,10 @@ def _accuracy_table(results: Sequence[Result]) -> Table:
             f"{100 * summary.finished:.1f}",
             f"{summary.length:.1f}",
         )
-    return table
+        for summary in summaries
+    ]
+    names = [result.step.name for result in results]
+    return _table("Accuracy, %", "model", columns, zip(names, rows, strict=True))
 
 
 def _show_tests(results: Sequence[Result], console: Console) -> None:
@@ -180,21 +168,22 @@ def _show_tests(results: Sequence[Result], console: Console) -> None:
     for measure in MEASURES:
         rows = {test: [measure.cell(one.get(test)) for one in found] for test in tests}
         if any(cell != NONE for cells in rows.values() for cell in cells):
-            console.print(_test_table(measure.title, names, rows))
+            console.print(_table(measure.title, "test", names, rows.items()))
     pairs = [(results[0], result) for result in results[1:]]
     pairs += [(results[1], result) for result in results[2:]]
     if pairs:
-        changes = [differences(a.evaluation.questions, b.evaluation.questions) for a, b in pairs]
+        changes = [differences(*_sides(*pair)) for pair in pairs]
         rows = {
             test: [points(c[test].interval) if test in c else NONE for c in changes]
             for test in tests
         }
         columns = [f"{b.step.name} - {a.step.name}" for a, b in pairs]
-        console.print(_test_table("Paired differences of avg@k, points", columns, rows))
-    for runs, seeds in _tests_over(results, found):
+        console.print(_table("Paired differences of avg@k, points", "test", columns, rows.items()))
+    for runs, seeds in outcomes_over_seeds(_settings(results), found):
         title = f"Means of {len(runs)} seeds, t-intervals: {', '.join(runs)}"
         rows = {test: [m.text(x.get(m.name)) for m in MEASURES] for test, x in seeds.items()}
-        console.print(_test_table(title, [measure.title for measure in MEASURES], rows))
+        titles = [measure.title for measure in MEASURES]
+        console.print(_table(title, "test", titles, rows.items()))
     console.print(
         "By test: the unit is the isomer set; the mean gives each test out of distribution one "
         "voice. Disagreement and distance: lower is better.",
@@ -202,19 +191,17 @@ def _show_tests(results: Sequence[Result], console: Console) -> None:
     )
 
 
-def _test_table(title: str, columns: Sequence[str], rows: dict[str, list[str]]) -> Table:
-    """A row a test; the mean over tests stands apart from them."""
-    table = _table(title, "test", columns)
-    for test, cells in rows.items():
-        if test == MEAN:
-            table.add_section()
-        table.add_row(title_of(test), *cells, style="bold" if test == MEAN else None)
-    return table
-
-
-def _table(title: str, first: str, columns: Iterable[str]) -> Table:
+def _table(
+    title: str, first: str, columns: Iterable[str], rows: Iterable[tuple[str, Sequence[str]]]
+) -> Table:
+    """A row for each name; the mean over tests stands apart from them."""
     table = Table(title=title, title_justify="left")
     table.add_column(first)
     for column in columns:
         table.add_column(column, justify="right")
+    for name, cells in rows:
+        if is_mean := first == "test" and name == MEAN:
+            table.add_section()
+        shown = title_of(name) if first == "test" else name
+        table.add_row(shown, *cells, style="bold" if is_mean else None)
     return table

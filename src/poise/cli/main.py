@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def dispatch(
     argv: list[str], commands: Commands, prog: str, about: str, kind: str = "subcommand"
 ) -> int:
-    """Run the command that the first word names.
+    """Run the command that the first word names; returns its exit status, 2 without a word.
 
     Args:
         argv: the words of the command line.
@@ -79,9 +79,6 @@ def dispatch(
         prog: what to type before the command.
         about: what `--help` says before it lists the commands.
         kind: what help and errors call a command.
-
-    Returns:
-        The exit status: the command's, 2 without a word.
 
     Raises:
         ValueError: there is no such command.
@@ -108,10 +105,8 @@ def dispatch(
 def guard(command: str, run: Callable[[], int]) -> int:
     """Run a command; a user's mistake becomes one line and the exit status 2.
 
-    An error of Poise's own may have another status. The end of another rank has, and is not told
-    where a launcher names that rank.
-
-    With `POISE_DEBUG` in the environment it keeps its traceback.
+    The end of another rank has another status, and is not told where a launcher names that rank.
+    With `POISE_DEBUG` in the environment an error keeps its traceback.
     """
     be_quiet()
     try:
@@ -130,12 +125,9 @@ def guard(command: str, run: Callable[[], int]) -> int:
 
 
 def _is_users_error(error: BaseException) -> bool:
-    """Whether the message alone tells the user what to do, so that a traceback would only hide it.
-
-    That is so for what Poise itself raises as ValueError, FileNotFoundError or ImportError, for
-    everything that is wrong with the command line or its configuration file, and for a file that
-    the system refuses. Anything else is a bug, and its traceback is wanted.
-    """
+    """Whether the message alone tells the user what to do: what Poise itself raises, what is wrong
+    with the command line or its configuration file, a file that the system refuses. Anything else
+    is a bug, and its traceback is wanted."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if any(frame.f_code.co_name == "parse_args_and_config" for frame in frames):
         return True

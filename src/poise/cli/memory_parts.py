@@ -13,7 +13,7 @@ from .. import memory
 from ..isomers.forms import TRAIN_DOMAINS
 from ..memory import Layout, Part
 from ..trl.preflight import find_model
-from . import iga, launch, pgpo
+from . import engine, iga, pgpo
 from .training import add_model_arguments
 
 _GIB = 2**30
@@ -40,10 +40,10 @@ def count(argv: Sequence[str]) -> tuple[list[Part], Layout]:
     logging.getLogger("poise.precision").setLevel(logging.ERROR)
     parser = pgpo.make_parser() if method == "pgpo" else iga.make_parser(words)
     parser.set_defaults(bf16=True)
-    (script, config, named), flags = launch.parse(parser, parser.with_new_names(words))
+    (script, config, named), flags = engine.parse(parser, parser.with_new_names(words))
     if named.load_in_4bit or named.load_in_8bit:
         raise ValueError("expected a base that is not quantised, which alone is counted")
-    layout = _layout(launch.engine_of(launch.parse_flags([*flags, "--module", method])), config)
+    layout = _layout(engine.engine_of(engine.parse_flags([*flags, "--module", method])), config)
     add_model_arguments(config, named)
     dtype = getattr(torch, config.model_init_kwargs["dtype"])
     if not config.bf16 and not config.fp16:
@@ -55,14 +55,14 @@ def count(argv: Sequence[str]) -> tuple[list[Part], Layout]:
     return _of_iga(model, config, layout, _domains(script, config)), layout
 
 
-def _layout(engine: launch.Engine, config: Any) -> Layout:
-    if engine.offloads:
+def _layout(asked: engine.Engine, config: Any) -> Layout:
+    if asked.offloads:
         raise ValueError(
             "expected everything on the GPU, found an engine that keeps a part of it in "
             "the CPU's memory (offload), which is not counted"
         )
     compute = torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else torch.float32
-    return Layout(engine.kind, engine.processes or 1, compute)
+    return Layout(asked.kind, asked.processes or 1, compute)
 
 
 def _domains(script: Any, config: Any) -> int:

@@ -23,7 +23,7 @@ from ..trl.logs import (
     write_run_description,
 )
 from ..trl.manifest import AUTO, is_to_begin, latest, refuse_used_folder
-from . import launch
+from . import engine, launch
 from .arguments import OLD_NAMES, CommandParser
 from .quiet import hide_bars_of_files
 
@@ -76,13 +76,13 @@ def run_command(
     """Runs a training command; several processes go through accelerate's launcher.
 
     Args:
-        module: the command's, which the launcher starts.
-        parser: the command's.
+        module: what the launcher starts.
+        parser: of the command.
         make_trainer: from script, config and model arguments to a trainer.
         argv: the command line after the command's name.
     """
     argv = parser.with_new_names(argv)
-    (script, config, model), launch_flags = launch.parse(parser, argv)
+    (script, config, model), launch_flags = engine.parse(parser, argv)
     check_arguments(script, config)
     if launch.needs_launcher(launch_flags):
         try:
@@ -124,14 +124,7 @@ def load_dataset(script: Any, **options: Any) -> Any:
 def run_training(
     make_trainer: Callable[..., Trainer], script: Any, config: Any, model: ModelConfig
 ) -> Trainer:
-    """Trains, and leaves adapter or model, metrics, configuration and card in the run folder.
-
-    Args:
-        make_trainer: from the three to a trainer.
-        script: the command's own arguments, with `dataset_name`.
-        config: the trainer's arguments.
-        model: TRL's arguments of the model.
-    """
+    """Trains, and leaves adapter or model, metrics, configuration and card in the run folder."""
     folder = Path(config.output_dir)
     resume = _as_resume(config.resume_from_checkpoint, folder)
     name, dataset = model.model_name_or_path or "default", script.dataset_name

@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
         jobs.append(Job(f"isomers, seed {one}", f"{_TWO}:learn_isomers", learning, cost=40.0))
     asked = {"runs": list(runs.values()), "seed": seed}
     jobs.append(Job("before training", f"{_ONE}:ask_before", asked, cost=35.0))
-    with screen() as show:
+    with screen(jobs) as show:
         run_jobs(jobs, log, show)
     from .report import write_demo_report  # matplotlib and more, only now
 

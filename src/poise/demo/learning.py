@@ -13,8 +13,8 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging
 
-from ..evaluate.ask import default_layer
 from ..evaluate.isomers import centered, set_distance
+from ..evaluate.represent import default_layer
 from ..iga.config import IGAConfig
 from .ranking import OUT_OF_DISTRIBUTION, Row
 
@@ -40,8 +40,8 @@ def learn(
         prepare: what to do with the trainer before it trains.
 
     Returns:
-        The curve's figures; `reliance`, accuracy with the cue minus that with the cue reversed; and
-        `train_loss`.
+        The curve's figures, `train_loss`, and `reliance`: accuracy with the cue minus that with the
+        cue reversed.
     """
     from peft import LoraConfig
 

@@ -11,19 +11,18 @@ import multiprocessing
 import os
 import pkgutil
 import queue
-import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..threads import usable_cores, use_free_cores
 
 Tell = Callable[[float, str], None]
+Show = Callable[[str, float, str], None]  # of a job's name, its share that is done, what it says
 _WORKERS = 2  # each holds the model; more would need more memory than small machines have
-_PATIENCE = 0.2  # seconds between two looks at the jobs
-_TRUST = 20.0  # seconds after which the pace so far counts as much as the expected one
+_PATIENCE = 0.2  # seconds between two looks at the processes
 
 
 class JobError(ValueError):
@@ -32,55 +31,16 @@ class JobError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """A piece of work.
+    """A piece of work."""
 
-    Args:
-        name: What the screen calls it.
-        work: A function, as "module:name".
-        arguments: Its arguments by name, beside `tell`.
-        cost: About how many seconds of a core it takes on a small machine.
-    """
-
-    name: str
-    work: str
-    arguments: dict[str, Any]
-    cost: float
+    name: str  # what the screen calls it
+    work: str  # a function, as "module:name"
+    arguments: dict[str, Any]  # beside `tell`
+    cost: float  # about how many seconds of a core it takes on a small machine
 
 
-@dataclass
-class State:
-    """How far the jobs are: share and last word of each that has begun."""
-
-    jobs: Sequence[Job]
-    workers: int
-    started: float = field(default_factory=time.monotonic)
-    shares: dict[str, float] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def total(self) -> float:
-        """Seconds of a core for all of the jobs."""
-        return sum(job.cost for job in self.jobs)
-
-    @property
-    def share(self) -> float:
-        """The whole's share that is done, by cost; 1.0 when every job has ended."""
-        return sum(job.cost * self.shares.get(job.name, 0.0) for job in self.jobs) / self.total
-
-    @property
-    def running(self) -> list[str]:
-        """Names of jobs that have begun and not ended."""
-        return [name for name, share in self.shares.items() if share < 1.0]
-
-    def seconds_left(self) -> float:
-        """By the pace so far, which counts the more the longer it has been seen."""
-        elapsed = time.monotonic() - self.started
-        pace = (self.share * self.total + self.workers * _TRUST) / (elapsed + _TRUST)
-        return (1.0 - self.share) * self.total / pace
-
-
-def run_jobs(jobs: Sequence[Job], log: Path, show: Callable[[State], None]) -> None:
-    """Run the jobs, the first ones first; `show` is called several times a second.
+def run_jobs(jobs: Sequence[Job], log: Path, show: Show) -> None:
+    """Run the jobs, the first ones first.
 
     Raises:
         JobError: a job failed, or its process was ended.
@@ -91,41 +51,38 @@ def run_jobs(jobs: Sequence[Job], log: Path, show: Callable[[State], None]) -> N
     waiting, said = context.Queue(), context.Queue()
     for job in [*jobs, *[None] * workers]:
         waiting.put(job)
-    state = State(jobs, workers)
     processes = [
         context.Process(target=_work, args=(waiting, said, str(log)), daemon=True)
         for _ in range(workers)
     ]
+    shares: dict[str, float] = {}
     try:
         for process in processes:
             process.start()
-        while state.share < 1.0:
-            _listen(said, state, processes, log)
-            show(state)
+        while sum(shares.values()) < len(jobs):
+            try:
+                name, share, text = said.get(timeout=_PATIENCE)
+            except queue.Empty:
+                if any(process.exitcode for process in processes):
+                    running = ", ".join(name for name, share in shares.items() if share < 1.0)
+                    raise JobError(
+                        f"a process ended by itself while it did {running}; is there memory "
+                        f"left? Its output is in {log}"
+                    ) from None
+                continue
+            if share is None:
+                raise JobError(f"{name}: {text} (output in {log})")
+            shares[name] = share
+            show(name, share, text)
     finally:
         for process in processes:
             if process.pid is not None:
-                if state.share < 1.0:
+                if sum(shares.values()) < len(jobs):
                     process.terminate()
                 process.join()
         for channel in (waiting, said):
             channel.close()
             channel.join_thread()
-
-
-def _listen(said: Any, state: State, processes: Sequence[Any], log: Path) -> None:
-    try:
-        name, share, text = said.get(timeout=_PATIENCE)
-    except queue.Empty:
-        if any(process.exitcode for process in processes):
-            raise JobError(
-                f"a process ended by itself while it did {', '.join(state.running)}; is there "
-                f"memory left? Its output is in {log}"
-            ) from None
-        return
-    if share is None:
-        raise JobError(f"{name}: {text} (output in {log})")
-    state.shares[name], state.texts[name] = share, text
 
 
 def _work(waiting: Any, said: Any, log: str) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import poise
@@ -153,7 +152,6 @@ def _draw_tests(
 
 def _axes(rows: float, label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7.4, 1.15 + 0.55 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_xlim(0, 105)
     axes.set_xlabel(label, fontsize=9.5)

@@ -3,49 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
-from .pool import State
+from .pool import Job, Show
 
 _EVERY = 10.0  # seconds between two lines
+_WHOLE = "whole demo"
 
 
 @contextmanager
-def screen(console: Console | None = None) -> Iterator[Callable[[State], None]]:
-    """What brings the screen up to date with a `State`."""
+def screen(jobs: Sequence[Job], console: Console | None = None) -> Iterator[Show]:
+    """What brings the screen up to date, as `run_jobs` calls it."""
     console = console or Console()
     columns = (
         *(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30)),
-        TextColumn("{task.fields[text]}"),
+        *(TextColumn("{task.fields[text]}"), TimeRemainingColumn()),
     )
-    tasks: dict[str, TaskID] = {}
+    costs = {job.name: job.cost for job in jobs}
+    shares: dict[str, float] = {}
     last = -_EVERY
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, speed_estimate_period=120
+    ) as bars:
+        whole = bars.add_task(_WHOLE, total=sum(costs.values()), text="")
+        tasks = {name: bars.add_task(name, total=1.0, text="", visible=False) for name in costs}
 
-    def show_bars(state: State) -> None:
-        rows = {name: (share, state.texts[name]) for name, share in state.shares.items()}
-        for name, (share, text) in (rows | {"whole demo": (state.share, _summary(state))}).items():
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=1.0, text=text)
-            bars.update(tasks[name], completed=share, text=text)
+        def show(name: str, share: float, text: str) -> None:
+            nonlocal last
+            shares[name] = share
+            done = sum(costs[job] * share for job, share in shares.items())
+            percent = f"{100 * done / sum(costs.values()):.0f} %"
+            bars.update(tasks[name], completed=share, text=text, visible=True)
+            bars.update(whole, completed=done, text=percent)
+            if not console.is_terminal and time.monotonic() - last >= _EVERY:
+                last = time.monotonic()
+                console.print(f"{percent}  {name}: {text}", highlight=False, soft_wrap=True)
 
-    def show_line(state: State) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _EVERY:
-            last = time.monotonic()
-            running = "; ".join(f"{name}: {state.texts[name]}" for name in state.running)
-            console.print(f"{_summary(state)}  {running}", highlight=False, soft_wrap=True)
-
-    if console.is_terminal:
-        with Progress(*columns, console=console) as bars:
-            yield show_bars
-    else:
-        yield show_line
-
-
-def _summary(state: State) -> str:
-    minutes, seconds = divmod(round(state.seconds_left()), 60)
-    return f"{100 * state.share:.0f} %, about {minutes}:{seconds:02d} left"
+        yield show

@@ -1,9 +1,7 @@
-"""What models answer, and what they hold in mind where they answer.
+"""What models answer: each question is asked k times, by transformers' `generate`.
 
-Each question is asked k times by transformers' `generate`. The records of an interrupted
-evaluation are continued: batches are formed from all questions, in an order that depends on nothing
-else, and each is seeded by its own questions, so that the rest comes out as it would have without
-the interruption.
+Batches are formed from all questions, in an order that depends on nothing else, and each is seeded
+by its own questions: an evaluation that was interrupted goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -15,17 +13,14 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import GenerationConfig, StoppingCriteriaList, StopStringCriteria
 
-from ..isomers.answers import MARKER, before_answer
 from ..prompt_cache import CACHE, read_once, repeated
-from .records import Place, QuestionRecord, RecordWriter
+from .records import QuestionRecord, RecordWriter
 from .scoring import Row, Score
 
 
@@ -35,22 +30,15 @@ class Sampling:
 
     Choice: the defaults of k, temperature and top_p are those of the paper's validation.
 
-    Args:
-        k: Samples per question.
-        temperature: 0 is greedy.
-        top_p: Least mass of the likeliest tokens to draw from.
-        max_new_tokens: Longest completion in tokens.
-        stop: Texts that end a completion; it is cut before the first of them.
-
     Raises:
         ValueError: A value outside its range, or several samples where all would be equal.
     """
 
-    k: int = 16
-    temperature: float = 0.6
-    top_p: float = 0.95
+    k: int = 16  # samples per question
+    temperature: float = 0.6  # 0 is greedy
+    top_p: float = 0.95  # least mass of the likeliest tokens to draw from
     max_new_tokens: int = 512
-    stop: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()  # texts that end a completion, which is cut before the first
 
     def __post_init__(self) -> None:
         for name in ("k", "max_new_tokens"):
@@ -161,17 +149,16 @@ def ask_questions(
     """Sample all questions that the records lack, batch by batch, with a progress bar.
 
     Args:
-        model: As `draw` takes it.
-        tokenizer: Its tokenizer.
+        model, tokenizer: As `draw` takes them.
         questions: From `prepare`.
         writer: Open records; what they hold is skipped.
-        score: (row, completion) -> answer that was found, and its reward.
+        score: From `scoring.scorer_of`.
         sampling: How to draw.
         seed: Of the samples.
         batch_size: Most completions in flight at a time.
         label: What the progress bar says.
         tell: Is called with how many of how many questions have been answered.
-        draw: `complete`, or another of its signature.
+        draw: By default `complete`.
 
     Raises:
         ValueError: The records hold a question of this id with another prompt, or batch_size is
@@ -186,8 +173,10 @@ def ask_questions(
                 "the questions have changed: choose another output folder, or overwrite it "
                 "(--overwrite)"
             )
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected 1 or more, found {batch_size}")
     draw = draw or complete
-    batches = _batches(questions, max(1, batch_size // sampling.k), batch_size)
+    batches = _batches(questions, max(1, batch_size // sampling.k))
     progress = tqdm(
         total=len(questions), initial=len(writer.done), desc=label, unit="question", leave=False
     )
@@ -211,19 +200,11 @@ def ask_questions(
                 tell(len(writer.done), len(questions))
 
 
-def _batches(
-    questions: Sequence[Prepared], size: int, batch_size: int
-) -> Iterator[Sequence[Prepared]]:
+def _batches(questions: Sequence[Prepared], size: int) -> Iterator[Sequence[Prepared]]:
     """Neighbours in length together, so that little is padding; the longest first, so that what
     does not fit into memory shows at once."""
-    _check_batch_size(batch_size)
     order = sorted(questions, key=lambda q: (-len(q.tokens), q.row["id"]))
     return (order[i : i + size] for i in range(0, len(order), size))
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected 1 or more, found {batch_size}")
 
 
 @contextmanager
@@ -244,8 +225,7 @@ class Completion:
     finished: bool
 
 
-Draw = Callable[..., list[list[Completion]]]
-"""Draws completions as `complete` does."""
+Draw = Callable[..., list[list[Completion]]]  # as `complete`
 
 
 def _record(question: Prepared, completions: Sequence[Completion], score: Score) -> QuestionRecord:
@@ -282,8 +262,8 @@ def complete(
     """Completions of a batch of prompts, k each.
 
     Args:
-        model: A causal language model in evaluation mode. What its generation config says of
-            sampling holds where `sampling` is silent; `load.load` leaves nothing of that in it.
+        model: A causal language model in evaluation mode, from `load.load`: what its generation
+            config says of sampling would hold where `sampling` is silent.
         tokenizer: Its tokenizer.
         prompts: Token ids of each prompt.
         sampling: How to draw.
@@ -321,17 +301,15 @@ def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 
 def _left_padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    tensors = [torch.tensor(row) for row in rows]
-    return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side="left")
+    return pad_sequence(list(map(torch.tensor, rows)), True, value, padding_side="left")
 
 
 def _generation_config(sampling: Sampling, ends: list[int], pad: int) -> GenerationConfig:
     greedy = sampling.temperature == 0.0
-    draw = {} if greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    draw = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
     return GenerationConfig(
         do_sample=not greedy,
-        **draw,
-        top_k=0,
+        **({} if greedy else draw),
         max_new_tokens=sampling.max_new_tokens,
         eos_token_id=ends or None,
         pad_token_id=pad,
@@ -354,118 +332,3 @@ def completion_of(
     cuts = [place for stop in sampling.stop if (place := text.find(stop)) >= 0]
     finished = bool(cuts) or length < sampling.max_new_tokens
     return Completion(text[: min(cuts)] if cuts else text, length, finished)
-
-
-def has_reference(questions: Sequence[Prepared]) -> bool:
-    """Whether all are isomers with a reference completion to read the model at."""
-    return all(q.row.get("isomer_id") and q.row.get("completion") for q in questions)
-
-
-def places_of(questions: Sequence[Prepared]) -> tuple[Place, ...]:
-    """Which problem each row of `represent` belongs to."""
-    rows = (q.row for q in questions)
-    return tuple(
-        Place(r["id"], str(r["isomer_id"]), r.get("domain") or "all", r.get("test")) for r in rows
-    )
-
-
-def default_layer(model: Any) -> int:
-    """Two thirds of the way up: block 20 of 30.
-
-    Choice: the last layers turn a decision into words, and the right word differs between domains
-    by construction, so that the most consistent model would score badly there; the first layers
-    hold the words that were read. What a model knows apart from these words lies between, above
-    the middle.
-
-    Source: Wendler et al., Do Llamas Work in English? (2024); Skean et al., Layer by Layer (2025).
-    """
-    return round(2 * int(model.config.num_hidden_layers) / 3)
-
-
-def reading_settings(model: Any, layer: int | None) -> dict[str, Any]:
-    """What shapes representations, for their header.
-
-    Raises:
-        ValueError: The model has no such layer.
-    """
-    layers = int(model.config.num_hidden_layers)
-    chosen = default_layer(model) if layer is None else layer
-    if not 0 <= chosen <= layers:
-        raise ValueError(
-            f"layer: expected 0 (embeddings) to {layers} (the last block), found {chosen}"
-        )
-    return {"layer": chosen, "position": f"last token of {MARKER!r}, reference reasoning"}
-
-
-@torch.inference_mode()
-def represent(
-    model: Any,
-    tokenizer: Any,
-    questions: Sequence[Prepared],
-    *,
-    layer: int,
-    batch_size: int = 8,
-    label: str = "reading",
-) -> NDArray[np.float32]:
-    """Hidden state at the end of ``Answer:``, one a problem, shape (problems, width).
-
-    Choice: the model reads the prompt and the reference completion up to and including
-    ``Answer:``, so that every model is read at the same place after the same reasoning; after its
-    own, the score would mix what it holds with what it happened to write.
-    Choice: the last token alone, without pooling. There the answer is decided and nowhere else,
-    and a mean over tokens would mostly say which words were read.
-
-    Args:
-        model: A causal language model in evaluation mode, an adapter in it or not.
-        tokenizer: Its tokenizer.
-        questions: From `prepare`, with a row that holds ``completion``.
-        layer: Output of this block, counted from 1; 0 is the embeddings. Of the last block it is
-            what the head reads, after the final norm.
-        batch_size: Problems at a time; it changes speed and rounding only.
-        label: What the progress bar says.
-
-    Raises:
-        ValueError: A completion without ``Answer:``, a text that is longer than the model can
-            read, or a batch_size below 1.
-    """
-    _check_batch_size(batch_size)
-    rows = [_tokens_to_answer(question, tokenizer, model) for question in questions]
-    # The model without its head, whose logits nobody needs.
-    backbone = (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
-    # Neighbours in length, so that little is padding.
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    found: dict[int, NDArray[np.float32]] = {}
-    with tqdm(total=len(rows), desc=label, unit="problem", leave=False) as progress:
-        for first in range(0, len(order), batch_size):
-            batch = order[first : first + batch_size]
-            states = _last_states(backbone, [rows[i] for i in batch], layer)
-            found |= dict(zip(batch, states, strict=True))
-            progress.update(len(batch))
-    return np.stack([found[i] for i in range(len(rows))])
-
-
-def _tokens_to_answer(question: Prepared, tokenizer: Any, model: Any) -> Tensor:
-    text = question.text + before_answer(question.row["completion"])
-    # What the template has rendered holds its special tokens already.
-    special = isinstance(question.row["prompt"], str)
-    ids = tokenizer(text, add_special_tokens=special)["input_ids"]
-    longest = getattr(model.config, "max_position_embeddings", None)
-    if longest is not None and len(ids) > longest:
-        raise ValueError(
-            f"question {question.row['id']!r}: prompt and reference have {len(ids)} tokens, and "
-            f"the model reads at most {longest}"
-        )
-    return torch.tensor(ids)
-
-
-def _last_states(backbone: Any, rows: list[Tensor], layer: int) -> NDArray[np.float32]:
-    # Padding follows the text, so that it moves no position and no token looks at it.
-    ids = pad_sequence(rows, batch_first=True).to(backbone.device)
-    ends = torch.tensor([len(row) for row in rows], device=ids.device)
-    mask = (torch.arange(ids.shape[1], device=ids.device) < ends[:, None]).long()
-    states = backbone(
-        input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False
-    ).hidden_states[layer]
-    last = states[torch.arange(len(rows), device=ids.device), ends - 1]
-    result: NDArray[np.float32] = last.float().cpu().numpy()
-    return result

@@ -1,10 +1,9 @@
 """Logical isomers: is a model right, the same inside, and the same in its answers, in every domain?
 
 The unit of evidence is the isomer set, not the problem: versions of one logical form stand or fall
-together, so that a set with four domains is not four independent questions. Both scores of
-consistency are 0 for a model that the domain does not touch, and lower is better. Neither asks
-whether the model is right: a model that always says the same is consistent. Read them beside
-accuracy.
+together. Both scores of consistency are 0 for a model that the domain does not touch, and lower is
+better. Neither asks whether the model is right: one that always says the same is consistent. Read
+them beside accuracy.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from .statistics import (
     mean_difference,
     mean_interval,
     mean_of,
-    run_interval,
 )
 
 Vectors = NDArray[np.float64]
@@ -44,12 +42,9 @@ NONE = "–"
 
 @dataclass(frozen=True)
 class Consistency:
-    """A score with what it rests on.
+    """A score with its 95 % interval over isomer sets, and how many sets it rests on.
 
-    Args:
-        score: Mean over isomer sets with its 95 % interval over sets.
-        sets: Number of sets.
-        left_out: Sets with one domain only, which have nothing to compare.
+    Sets with one domain have nothing to compare, and are left out.
     """
 
     score: Interval
@@ -57,9 +52,7 @@ class Consistency:
     left_out: int
 
 
-def logical_consistency(
-    found: Representations, center: str = DEFAULT_CENTER, seed: int = 0
-) -> Consistency:
+def logical_consistency(found: Representations, center: str = DEFAULT_CENTER) -> Consistency:
     """Logical Consistency Score: mean cosine distance between the domains of an isomer set.
 
     ``S = mean_sets mean_{i < j} (1 - cos(u_i, u_j))``, u_i = h_i - mean(h): 0 where all domains of
@@ -67,28 +60,20 @@ def logical_consistency(
     most 2.
 
     Choice: the abstract gives the name and "a measure of representational invariance across
-    isomers", no formula; ours is read where the answer is decided (`ask.represent`).
-    Choice: vectors are centred by their mean over all problems that are scored together. Hidden
-    states of language models share a few huge dimensions, so that without centring any two
-    sentences have a cosine near 1 and every model looks consistent; with it, unrelated problems
-    lie at a distance of about 1 in every model, and collapse onto one direction earns nothing.
-    The mean is over all domains: a shift that a domain adds to all of its problems is a failure
-    of invariance, and counts.
-    Choice: dimensions keep their own scales, as the model itself reads them; "standard" also
-    divides each by its standard deviation, which gives noise in small dimensions an equal voice.
-
-    Args:
-        found: Representations, e.g. those of one test (`Representations.of_test`).
-        center: "mean", "standard" or "none".
-        seed: Of the interval's bootstrap.
+    isomers", no formula; ours is read where the answer is decided (`represent.represent`).
+    Choice: vectors are centred by their mean over all problems that are scored together, of all
+    domains. Hidden states share a few huge dimensions, so that without it every model looks
+    consistent; with it, unrelated problems lie about 1 apart, and a domain's shift counts.
+    Choice: dimensions keep their own scales, as the model reads them; "standard" also divides each
+    by its standard deviation, which gives noise in small dimensions an equal voice.
 
     Raises:
         ValueError: Another center, a domain twice in a set, or no set with two domains.
     """
-    return _consistency(_distances(found, center), found.places, HIGHEST_DISTANCE, seed)
+    return _consistency(_distances(found, center), found.places, HIGHEST_DISTANCE)
 
 
-def answer_disagreement(questions: Questions, seed: int = 0) -> Consistency:
+def answer_disagreement(questions: Questions) -> Consistency:
     """The behavioural twin: how seldom two domains of a set get the same logical answer.
 
     ``D = mean_sets mean_{i < j} (1 - sum_a p_i(a) p_j(a))`` with p_i(a) the share of the samples
@@ -96,23 +81,18 @@ def answer_disagreement(questions: Questions, seed: int = 0) -> Consistency:
     in the other disagree. No answer agrees with nothing, not even with no answer.
 
     With k samples a model that is unsure disagrees with itself; greedy samples (k = 1) leave only
-    the difference between domains.
-
-    Args:
-        questions: Records of isomers; others are not counted.
-        seed: Of the interval's bootstrap.
+    the difference between domains. Questions that are no isomers do not count.
 
     Raises:
         ValueError: A domain twice in a set, or no set with two domains.
     """
-    return _consistency(_disagreements(questions), questions, 1.0, seed)
+    return _consistency(_disagreements(questions), questions, 1.0)
 
 
 def _consistency(
     scores: Mapping[SetKey, float],
     problems: Iterable[Place | QuestionRecord],
     highest: float,
-    seed: int,
 ) -> Consistency:
     sets = len(_rows_by_set(problems))
     if not scores:
@@ -120,17 +100,13 @@ def _consistency(
             f"consistency: expected isomer sets with two domains or more, found {sets} sets with "
             "one domain only"
         )
-    score = mean_interval(list(scores.values()), seed, highest)
+    score = mean_interval(list(scores.values()), highest)
     return Consistency(score, len(scores), sets - len(scores))
 
 
 def has_pairs(questions: Questions) -> bool:
     """Whether some isomer set has two domains or more."""
-    domains = defaultdict(set)
-    for question in questions:
-        if question.isomer_id is not None:
-            domains[question.test, question.isomer_id].add(question.domain)
-    return any(len(names) > 1 for names in domains.values())
+    return any(len(rows) > 1 for rows in _rows_by_set(questions).values())
 
 
 def _distances(found: Representations, center: str = DEFAULT_CENTER) -> dict[SetKey, float]:
@@ -209,30 +185,20 @@ def set_distance(vectors: Vectors) -> float:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One test of one model; the mean over the tests out of distribution has this form too.
-
-    Args:
-        sets: Number of isomer sets.
-        questions: Number of problems.
-        accuracy: avg@k with a 95 % interval over sets.
-        worst_domain: The domain with the lowest accuracy (of the mean: with its test).
-        worst: Its accuracy. The lowest of several estimates lies somewhat below the truth.
-        disagreement: Answer disagreement, None where no set has two domains.
-        consistency: Logical Consistency Score, None without representations.
-    """
+    """One test of one model; the mean over the tests out of distribution has this form too."""
 
     sets: int
     questions: int
-    accuracy: Interval
-    worst_domain: str
-    worst: Interval
-    disagreement: Interval | None
-    consistency: Interval | None
+    accuracy: Interval  # avg@k, over sets
+    worst_domain: str  # the one with the lowest accuracy (of the mean: with its test)
+    worst: Interval  # its accuracy, which as the lowest of several lies somewhat below the truth
+    disagreement: Interval | None  # None where no set has two domains
+    consistency: Interval | None  # None without representations
 
 
 @dataclass(frozen=True)
 class _Scores:
-    """Scores of the sets of one test; no disagreement or distance where none is known."""
+    """Of the sets of one test; no disagreement or distance where none is known."""
 
     accuracy: SetScores
     disagreement: SetScores
@@ -243,17 +209,11 @@ def outcomes(
     questions: Questions,
     representations: Representations | None = None,
     center: str = DEFAULT_CENTER,
-    seed: int = 0,
 ) -> dict[str, Outcome]:
     """Every test, in distribution first, and last the mean over the tests out of distribution.
 
-    Choice: the mean gives each test one voice, however many questions it has.
-
-    Args:
-        questions: Records; those without a test are not counted.
-        representations: Of the same evaluation.
-        center: As `logical_consistency` takes it; each test is centred by itself.
-        seed: Of the intervals' bootstraps.
+    Choice: the mean gives each test one voice, however many questions it has; each test's
+    representations are centred by themselves. Questions without a test do not count.
     """
     found: dict[str, Outcome] = {}
     scores: dict[str, _Scores] = {}
@@ -266,30 +226,30 @@ def outcomes(
             {name: x for (_, name), x in distances.items()},
         )
         domains = {
-            str(name): average_interval(members, seed)
+            str(name): average_interval(members)
             for name, members in group_by(group, lambda q: q.domain).items()
         }
         worst = min(domains, key=lambda name: domains[name].mean)
-        found[test] = _outcome([scores[test]], len(group), worst, domains[worst], seed)
+        found[test] = _outcome([scores[test]], len(group), worst, domains[worst])
     out = [test for test in OUT_OF_DISTRIBUTION if test in found]
     if out:
         worst = min(out, key=lambda test: found[test].worst.mean)
         name = f"{found[worst].worst_domain}, {worst}"
         asked = sum(found[test].questions for test in out)
         parts = [scores[test] for test in out]
-        found[MEAN] = _outcome(parts, asked, name, found[worst].worst, seed)
+        found[MEAN] = _outcome(parts, asked, name, found[worst].worst)
     return found
 
 
 def _outcome(
-    tests: Sequence[_Scores], questions: int, worst_domain: str, worst: Interval, seed: int
+    tests: Sequence[_Scores], questions: int, worst_domain: str, worst: Interval
 ) -> Outcome:
     def mean(scores: Sequence[SetScores], highest: float = 1.0) -> Interval | None:
         # A mean over fewer tests would be compared with one over all.
         if not all(scores):
             return None
         weights, groups = independent_groups(scores)
-        intervals = [mean_interval(list(group.values()), seed, highest) for group in groups]
+        intervals = [mean_interval(list(group.values()), highest) for group in groups]
         return mean_of(intervals, weights)
 
     accuracy = mean([test.accuracy for test in tests])
@@ -321,10 +281,9 @@ def _accuracy_by_set(questions: Questions) -> SetScores:
 def independent_groups(tests: Sequence[SetScores]) -> tuple[list[float], list[SetScores]]:
     """The mean over tests, taken apart into means over groups that share no isomer set.
 
-    Several tests may ask the same logical forms in other words, so that they are no independent
-    evidence. Sets that belong to the same tests form a group; a set's value is the mean of its
-    scores in them, weighted so that each test has one voice. The weighted mean of the groups'
-    means is the mean of the tests' means.
+    Tests that ask the same logical forms in other words are no independent evidence. Sets of the
+    same tests form a group; a set's value is the mean of its scores in them, weighted so that each
+    test has one voice. The weighted mean of the groups' means is that of the tests' means.
 
     Returns:
         Weights that sum to 1, and the values of each group by set.
@@ -340,7 +299,7 @@ def independent_groups(tests: Sequence[SetScores]) -> tuple[list[float], list[Se
     return weights, list(groups.values())
 
 
-def differences(before: Questions, after: Questions, seed: int = 0) -> dict[str, Difference]:
+def differences(before: Questions, after: Questions) -> dict[str, Difference]:
     """Paired differences of avg@k for every test that both have, and of the mean out of
     distribution; `Difference.questions` counts isomer sets.
 
@@ -358,7 +317,7 @@ def differences(before: Questions, after: Questions, seed: int = 0) -> dict[str,
         weights, first = independent_groups([sides[test][0] for test in tests])
         _, second = independent_groups([sides[test][1] for test in tests])
         values = [[np.array([*g.values()]) for g in groups] for groups in (first, second)]
-        return mean_difference(list(zip(*values, strict=True)), weights, seed=seed)
+        return mean_difference(list(zip(*values, strict=True)), weights)
 
     found = {test: difference([test]) for test in sides}
     out = [test for test in OUT_OF_DISTRIBUTION if test in sides]
@@ -367,20 +326,13 @@ def differences(before: Questions, after: Questions, seed: int = 0) -> dict[str,
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure of an `Outcome` as people read it.
-
-    Args:
-        name: The field of `Outcome`.
-        title: What tables call it.
-        show: Writes its interval down.
-    """
+    """A measure of an `Outcome` as people read it: its field, its title, how it is written."""
 
     name: str
     title: str
     show: Callable[[Interval], str] = percent
 
     def text(self, interval: Interval | None) -> str:
-        """The interval in words."""
         return NONE if interval is None else self.show(interval)
 
     def cell(self, outcome: Outcome | None) -> str:
@@ -407,16 +359,3 @@ MEASURES = (
 def title_of(test: str) -> str:
     """A test's name as people read it."""
     return "mean out of distribution" if test == MEAN else test.replace("_", " ")
-
-
-def measures_over_seeds(runs: Sequence[Mapping[str, Outcome]]) -> dict[str, dict[str, Interval]]:
-    """Every test that all runs have: measure -> mean with its 95 % t-interval over runs."""
-    result: dict[str, dict[str, Interval]] = {}
-    for test in (name for name in runs[0] if all(name in run for run in runs)):
-        result[test] = {}
-        for measure in MEASURES:
-            found = [getattr(run[test], measure.name) for run in runs]
-            if None not in found:
-                means = [interval.mean for interval in found]
-                result[test][measure.name] = run_interval(means)
-    return result

@@ -22,19 +22,12 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 @dataclass(frozen=True)
 class Target:
-    """A model to evaluate.
+    """A model to evaluate."""
 
-    Args:
-        model: Local path or hub id of the base model.
-        adapter: Folder of a PEFT adapter upon it, or None.
-        name: What tables call it.
-        run: The run folder that it comes from, or None.
-    """
-
-    model: str
-    adapter: str | None
-    name: str
-    run: Path | None = None
+    model: str  # local path or hub id of the base model
+    adapter: str | None  # folder of a PEFT adapter upon it
+    name: str  # what tables call it
+    run: Path | None = None  # the run folder that it comes from
 
 
 def find_target(name: str | None, *, adapter: str | None = None, base: str | None = None) -> Target:
@@ -72,13 +65,11 @@ def find_target(name: str | None, *, adapter: str | None = None, base: str | Non
 
 
 def _find_adapter(folder: Path) -> Path | None:
-    """The adapter in a folder or in its ``adapter`` subfolder, or None."""
     places = (folder, folder / "adapter")
     return next((place for place in places if (place / ADAPTER).is_file()), None)
 
 
 def _base_of(adapter: Path) -> str:
-    """The base model that an adapter names."""
     try:
         name = json.loads((adapter / ADAPTER).read_text()).get("base_model_name_or_path")
     except (ValueError, AttributeError) as error:
@@ -107,11 +98,7 @@ def fingerprint(target: Target) -> str | None:
 
 
 def check_target(target: Target) -> None:
-    """Find out early what `load` would find out: whether model and adapter's weights are there.
-
-    Raises:
-        ValueError: They are not.
-    """
+    """Raises: ValueError, where model or adapter's weights are not there, as `load` would later."""
     from transformers import AutoConfig
 
     try:
@@ -175,7 +162,7 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
 
 
 def _resize_vocabulary(model: Any, weights: Path) -> None:
-    """Gives a model the tokens that were added to it before its adapter was trained."""
+    """Gives a model the tokens that it had when its adapter was trained."""
     embeddings = model.get_input_embeddings()
     name = next(name for name, module in model.named_modules() if module is embeddings)
     with safe_open(weights, "pt") as file:

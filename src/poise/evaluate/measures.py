@@ -1,7 +1,7 @@
 """Accuracy measures over saved records, what changed between two, and how people read them.
 
-They read records only, never a model. A measure of one question is a number in [0, 1]; that of an
-evaluation is its mean over questions, with a 95 % interval.
+A measure of one question is a number in [0, 1]; that of an evaluation is its mean over questions,
+with a 95 % interval.
 """
 
 from __future__ import annotations
@@ -68,32 +68,20 @@ def group_by(
 
 @dataclass(frozen=True)
 class Summary:
-    """An evaluation in numbers, all rates in [0, 1] with 95 % intervals over questions.
+    """An evaluation in numbers, all rates in [0, 1] with 95 % intervals over questions."""
 
-    Args:
-        questions: How many.
-        k: Samples per question.
-        average: avg@k.
-        passed: pass@k.
-        majority: maj@k.
-        format: Share of samples with an answer.
-        passes: pass@j for j = 1, 2, 4, ... up to k.
-        finished: Share of samples that ended by themselves.
-        length: Mean length of a sample in tokens.
-    """
-
-    questions: int
-    k: int
-    average: Interval
-    passed: Interval
-    majority: Interval
-    format: Interval
-    passes: dict[int, float]
-    finished: float
-    length: float
+    questions: int  # how many
+    k: int  # samples per question
+    average: Interval  # avg@k
+    passed: Interval  # pass@k
+    majority: Interval  # maj@k
+    format: Interval  # share of samples with an answer
+    passes: dict[int, float]  # pass@j for j = 1, 2, 4, ... up to k
+    finished: float  # share of samples that ended by themselves
+    length: float  # mean length of a sample in tokens
 
 
-def summarise(questions: Questions, seed: int = 0) -> Summary:
+def summarise(questions: Questions) -> Summary:
     """All measures of an evaluation; its k is what every question reaches.
 
     Raises:
@@ -106,10 +94,10 @@ def summarise(questions: Questions, seed: int = 0) -> Summary:
     return Summary(
         questions=len(questions),
         k=k,
-        average=average_interval(questions, seed),
-        passed=mean_interval([pass_at(k, q) for q in questions], seed),
-        majority=mean_interval([majority(q) for q in questions], seed),
-        format=mean_interval(found, seed),
+        average=average_interval(questions),
+        passed=mean_interval([pass_at(k, q) for q in questions]),
+        majority=mean_interval([majority(q) for q in questions]),
+        format=mean_interval(found),
         passes={
             j: fmean(pass_at(j, q) for q in questions)
             for j in sorted({2**i for i in range(k.bit_length())} | {k})
@@ -119,12 +107,12 @@ def summarise(questions: Questions, seed: int = 0) -> Summary:
     )
 
 
-def average_interval(questions: Questions, seed: int = 0) -> Interval:
+def average_interval(questions: Questions) -> Interval:
     """avg@k with its interval."""
-    return mean_interval([average(question) for question in questions], seed)
+    return mean_interval([average(question) for question in questions])
 
 
-def compare(before: Questions, after: Questions, seed: int = 0) -> Difference:
+def compare(before: Questions, after: Questions) -> Difference:
     """Paired difference of avg@k, after minus before, on the questions that both have.
 
     Raises:
@@ -136,7 +124,7 @@ def compare(before: Questions, after: Questions, seed: int = 0) -> Difference:
             "paired difference: expected the same questions before and after, found none in common"
         )
     first, second = ([average(pair[side]) for pair in pairs] for side in (0, 1))
-    return paired_difference(first, second, seed)
+    return paired_difference(first, second)
 
 
 def common(before: Questions, after: Questions) -> list[tuple[QuestionRecord, QuestionRecord]]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -32,29 +31,17 @@ _WIDE = 30.0  # ratio of largest to smallest value above which an axis is logari
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture.
-
-    Args:
-        title: What it shows.
-        unit: Label of the vertical axis.
-        lines: Its quantities: the name in the legend, and the log keys that may hold it.
-        method: The method that logs it, as the first part of its log keys; empty for any.
-        neutral: Value that means "no effect", drawn as a thin line.
-        rate: Whether values lie in [0, 1].
-        steep: Whether the axis may become logarithmic.
-        noisy: Whether a running mean helps the eye; a schedule is drawn as it is.
-        by_colour: Whether colours tell quantities apart, as for the many of one run.
-    """
+    """One picture."""
 
     title: str
-    unit: str
-    lines: Mapping[str, tuple[str, ...]]
-    method: str = ""
-    neutral: float | None = None
-    rate: bool = False
-    steep: bool = False
-    noisy: bool = True
-    by_colour: bool = False
+    unit: str  # label of the vertical axis
+    lines: Mapping[str, tuple[str, ...]]  # name in the legend -> log keys that may hold it
+    method: str = ""  # that logs it, as the first part of its log keys; empty for any
+    neutral: float | None = None  # value that means "no effect", drawn as a thin line
+    rate: bool = False  # whether values lie in [0, 1]
+    steep: bool = False  # whether the axis may become logarithmic
+    noisy: bool = True  # whether a running mean helps; a schedule is drawn as it is
+    by_colour: bool = False  # whether colours tell quantities apart, as for the many of one run
 
 
 def _panel(title: str, unit: str, *keys: str, method: str = "", **look: Any) -> Panel:
@@ -198,18 +185,22 @@ def _curve(
 
 def _make_axes(title: str, unit: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5.6, 3.3), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title, **_TITLE)
     axes.set_xlabel("optimizer step", fontsize=9)
     axes.set_ylabel(unit, fontsize=9)
-    axes.tick_params(labelsize=8.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    axes.ticklabel_format(axis="y", scilimits=(-3, 4))
+    dress(axes)
+    return figure, axes
+
+
+def dress(axes: Axes) -> None:
+    """Small labels, a pale grid below what is drawn, no frame."""
+    axes.tick_params(labelsize=8.5)
     axes.grid(color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.ticklabel_format(axis="y", scilimits=(-3, 4))
-    return figure, axes
 
 
 def _colour(place: int) -> str:
@@ -262,7 +253,6 @@ def draw_layers(run: Run) -> str | None:
     most = max(len(kinds) for kinds, _ in maps.values())
     rows = (len(maps) + 1) // 2
     figure = Figure(figsize=(11.6, rows * (1.3 + 0.24 * most)), layout="constrained")
-    FigureCanvasAgg(figure)
     for place, (name, (kinds, values)) in enumerate(maps.items(), start=1):
         axes = figure.add_subplot(rows, 2, place)
         title, low, high = LAYER_STATISTICS[name]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -35,32 +35,19 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What was run.
+    """What was run."""
 
-    Args:
-        model: Name or path of the model.
-        dataset: Name or path of the questions.
-        split: Which part of them.
-        sampling: k, temperature, top_p, max_new_tokens and whatever else shapes the samples; of
-            representations, layer and position.
-        seed: Seed of the samples.
-        adapter: Folder of the PEFT adapter, None without one.
-        weights: Fingerprint of the weight files, so that a file is never continued with a model
-            that was trained further in the meantime; None where there are none on this machine.
-        selection: Which questions of the split (limit, domains, ...).
-        versions: Versions of the software.
-        created: When the file was begun, ISO 8601 in UTC.
-    """
-
-    model: str
-    dataset: str
+    model: str  # name or path
+    dataset: str  # name or path of the questions
     split: str
-    sampling: Mapping[str, Any]
-    seed: int
-    adapter: str | None = None
+    sampling: Mapping[str, Any]  # whatever shapes samples; of representations, layer and position
+    seed: int  # of the samples
+    adapter: str | None = None  # folder of the PEFT adapter
+    # Fingerprint of the weight files, so that a file is never continued with a model that was
+    # trained further in the meantime; None where there are none on this machine.
     weights: str | None = None
-    selection: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
+    selection: Mapping[str, Any] = field(default_factory=dict)  # limit, domains, ...
+    versions: Mapping[str, str] = field(default_factory=dict)  # of the software
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def conflicts(self, other: Header) -> list[str]:
@@ -71,13 +58,8 @@ class Header:
     def check_continues(self, path: Path, found: Header, **others: tuple[Any, Any]) -> None:
         """Check that what is in a file belongs to this evaluation.
 
-        Args:
-            path: The file.
-            found: Its header.
-            others: What else must agree: now, and in the file.
-
         Raises:
-            RecordError: Something differs.
+            RecordError: Its header differs, or one of the `others`, pairs of now and in the file.
         """
         names = self.conflicts(found)
         pairs = {name: (getattr(self, name), getattr(found, name)) for name in names} | others
@@ -93,36 +75,22 @@ class Header:
 class QuestionRecord:
     """One question and its k sampled completions.
 
-    Args:
-        id: Unique name of the question.
-        domain: Field of science.
-        answer: The right answer.
-        prompt: The prompt as text, as the model read it.
-        completions: The k samples.
-        extracted: The answer found in each sample, None where there is none.
-        rewards: Score of each sample in [0, 1].
-        lengths: Length of each sample in tokens.
-        finished: Whether each sample ended by itself, not by the token limit.
-        level: Difficulty, None where the questions have none.
-        isomer_id: The set of logical isomers that it belongs to, None for other questions.
-        test: Which of several tests asks it, None where there is one only.
-
     Raises:
         ValueError: No samples, or not the same number of each.
     """
 
     id: str
     domain: str
-    answer: str
-    prompt: str
+    answer: str  # the right one
+    prompt: str  # as the model read it
     completions: tuple[str, ...]
-    extracted: tuple[str | None, ...]
-    rewards: tuple[float, ...]
-    lengths: tuple[int, ...]
-    finished: tuple[bool, ...]
-    level: int | None = None
-    isomer_id: str | None = None
-    test: str | None = None
+    extracted: tuple[str | None, ...]  # the answer found in each sample
+    rewards: tuple[float, ...]  # in [0, 1]
+    lengths: tuple[int, ...]  # in tokens
+    finished: tuple[bool, ...]  # whether each ended by itself, not by the token limit
+    level: int | None = None  # of difficulty
+    isomer_id: str | None = None  # the set of logical isomers that it belongs to
+    test: str | None = None  # which of several tests asks it
 
     def __post_init__(self) -> None:
         sizes = {name: len(getattr(self, name)) for name in _PER_SAMPLE}
@@ -138,19 +106,12 @@ class QuestionRecord:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A file's content.
-
-    Args:
-        header: What was run.
-        questions: The questions in the order of the file.
-        notes: What a reader should know, e.g. a half-written last line that was left out.
-        size: Bytes of the file that hold complete lines.
-    """
+    """A file's content."""
 
     header: Header
-    questions: tuple[QuestionRecord, ...]
-    notes: tuple[str, ...] = ()
-    size: int = 0
+    questions: tuple[QuestionRecord, ...]  # in the order of the file
+    notes: tuple[str, ...] = ()  # what a reader should know, e.g. that a last line was left out
+    size: int = 0  # bytes of the file that hold complete lines
 
 
 def read_records(path: str | Path) -> Evaluation:
@@ -168,16 +129,9 @@ def read_records(path: str | Path) -> Evaluation:
     lines, notes, size = read_lines(path)
     if not lines:
         raise RecordError(f"{path}: expected a header in the first line, found no complete line")
-    first = lines[0]
-    if first.pop("format", None) != FORMAT:
-        raise RecordError(f"{path}:1: expected a header with format {FORMAT!r}, found another file")
-    if (version := first.pop("version", None)) != VERSION:
-        raise RecordError(
-            f"{path}:1: expected format version {VERSION}, found {version!r}; "
-            "read it with the Poise that wrote it, or evaluate again"
-        )
+    _check_format(f"{path}:1", lines[0], FORMAT)
     with _named(f"{path}:1: damaged header"):
-        header = Header(**first)
+        header = Header(**{k: v for k, v in lines[0].items() if k not in ("format", "version")})
     questions: dict[str, QuestionRecord] = {}
     for number, line in enumerate(lines[1:], start=2):
         with _named(f"{path}:{number}: damaged question"):
@@ -186,6 +140,15 @@ def read_records(path: str | Path) -> Evaluation:
             raise RecordError(f"{path}:{number}: question {question.id!r} is there twice")
         questions[question.id] = question
     return Evaluation(header, tuple(questions.values()), notes, size)
+
+
+def _check_format(where: str, found: Mapping[str, Any], expected: str) -> None:
+    kind, version = found.get("format"), found.get("version")
+    if kind != expected or str(version) != str(VERSION):
+        raise RecordError(
+            f"{where}: expected format {expected!r}, version {VERSION}, found {kind!r}, version "
+            f"{version!r}; read it with the Poise that wrote it, or evaluate again"
+        )
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...], int]:
@@ -202,11 +165,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...], int]:
 
 
 def read_object(text: bytes, where: str) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        RecordError: It is none.
-    """
+    """A JSON object. Raises: RecordError, for anything else."""
     try:
         item = json.loads(text)
     except ValueError as error:
@@ -230,11 +189,7 @@ def _named(what: str) -> Iterator[None]:
 
 
 class RecordWriter:
-    """Appends questions to an evaluation file, new or interrupted.
-
-    Args:
-        path: The file; its folder is made where it is missing.
-        header: What is run now.
+    """Appends questions to an evaluation file, new or interrupted; makes its folder.
 
     Raises:
         RecordError: The file exists and was made with other settings, or is damaged.
@@ -265,14 +220,7 @@ class RecordWriter:
 
 @dataclass(frozen=True)
 class Place:
-    """Which problem a vector belongs to.
-
-    Args:
-        id: Unique name of the problem.
-        isomer_id: Its isomer set.
-        domain: The domain of its words.
-        test: Which of several tests asks it, None where there is one only.
-    """
+    """Which problem a vector belongs to."""
 
     id: str
     isomer_id: str
@@ -284,18 +232,13 @@ class Place:
 class Representations:
     """Vectors of a model, one a problem.
 
-    Args:
-        header: What was run; ``sampling`` says layer and position.
-        places: The problems, in the order of the rows.
-        vectors: Shape (problems, width), float32.
-
     Raises:
         ValueError: Places and rows differ in number, or a value is not finite.
     """
 
     header: Header
-    places: tuple[Place, ...]
-    vectors: NDArray[np.float32]
+    places: tuple[Place, ...]  # in the order of the rows
+    vectors: NDArray[np.float32]  # shape (problems, width)
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or len(self.vectors) != len(self.places):
@@ -347,29 +290,8 @@ def read_representations(path: str | Path) -> Representations:
     with _named(f"{path}: damaged representations"):
         with safe_open(path, framework="numpy") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
-            found = metadata.get("format"), metadata.get("version")
-            if found != (VECTORS_FORMAT, str(VERSION)):
-                raise RecordError(
-                    f"{path}: expected format {VECTORS_FORMAT!r}, version {VERSION}, found "
-                    f"{found[0]!r}, version {found[1]!r}; evaluate again with this Poise"
-                )
+            _check_format(str(path), metadata, VECTORS_FORMAT)
             vectors = file.get_tensor("vectors")
         header = Header(**json.loads(metadata["header"]))
         places = tuple(Place(**item) for item in json.loads(metadata["places"]))
         return Representations(header, places, vectors)
-
-
-def kept_representations(
-    path: Path, header: Header, places: Sequence[Place]
-) -> Representations | None:
-    """What is at `path`, if it is of these problems and this header; None where nothing is.
-
-    Raises:
-        RecordError: It was made with other settings or of other problems.
-    """
-    if not path.is_file():
-        return None
-    found = read_representations(path)
-    others = {} if found.places == tuple(places) else {"problems": (len(places), "others")}
-    header.check_continues(path, found.header, **others)
-    return found

@@ -9,22 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import jinja2
 
 import poise
 
 from . import plots
-from .isomers import (
-    MEAN,
-    MEASURES,
-    Outcome,
-    differences,
-    measures_over_seeds,
-    outcomes,
-    title_of,
-)
+from .isomers import MEAN, MEASURES, Outcome, differences, outcomes, title_of
 from .measures import (
     Questions,
     Summary,
@@ -40,20 +31,19 @@ from .measures import (
     summarise,
 )
 from .records import QuestionRecord
-from .runs import NAMES, Run, over_seeds
-from .statistics import Difference, Interval, run_interval
+from .runs import NAMES, Run
+from .seeds import changes_over_seeds, outcomes_over_seeds
+from .statistics import Difference, Interval
 
-T = TypeVar("T", Interval, Outcome)
 _UNKNOWN = "–"
 SAMPLES = 6  # questions whose completions are shown for each run
 
 
 @dataclass(frozen=True)
 class Result:
-    """Accuracy of one run, before and after, and after against the first run's after.
+    """Accuracy of one run before and after, and after against the first run's; None is missing.
 
-    What is missing is None. `unlike` names what the evaluations before and after do not share,
-    so that their difference has another cause than training too.
+    In what is `unlike`, the evaluations before and after differ beside the model.
     """
 
     run: Run
@@ -65,24 +55,21 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Row(Generic[T]):
-    """One run in one group of questions or one test, with its accuracy or its measures.
-
-    `size` is the number of questions, or of isomer sets. What was not asked is None.
-    """
+class Row:
+    """One run in a group of `size` questions, by accuracy, or in a test of `size` isomer sets."""
 
     run: str
     name: str
     size: int
-    before: T | None
-    after: T | None
+    before: Interval | Outcome | None
+    after: Interval | Outcome | None
     difference: Difference | None
     against_first: Difference | None = None
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting of all runs, with whether they differ in it."""
+    """A setting of all runs, and whether they differ in it."""
 
     name: str
     values: tuple[str, ...]
@@ -98,7 +85,6 @@ class Sample:
 
     @property
     def question(self) -> QuestionRecord:
-        """The question itself."""
         found = self.after or self.before
         assert found is not None  # `choose_samples` makes none without records
         return found
@@ -112,12 +98,7 @@ class Sample:
 
 
 def write_report(runs: Sequence[Run], output: str | Path) -> Path:
-    """Write the page; its folder is made where it is missing.
-
-    Raises:
-        ValueError: There are no runs.
-        OSError: The file cannot be written.
-    """
+    """Write the page; its folder is made where it is missing."""
     path = Path(output)
     page = render_report(runs)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,17 +107,12 @@ def write_report(runs: Sequence[Run], output: str | Path) -> Path:
 
 
 def render_report(runs: Sequence[Run]) -> str:
-    """The page as text.
-
-    Raises:
-        ValueError: There are no runs.
-    """
-    if not runs:
-        raise ValueError("report: expected one or more runs, found none")
+    """The page of one or more runs as text."""
     results = [_result(run, runs[0]) for run in runs]
-    changes = [result.difference for result in results]
-    tests = [_outcomes(run) for run in runs]
-    names, configs = [run.name for run in runs], [run.config for run in runs]
+    before, after = (
+        [outcomes(run.answers[side], run.representations[side]) for run in runs] for side in (0, 1)
+    )
+    configs = [(run.name, run.config) for run in runs]
     curves = [
         ("Accuracy on unseen questions", plots.draw_accuracy(runs)),
         *((panel.title, plots.draw(panel, [run])) for run, panel in plots.domain_losses(runs)),
@@ -146,17 +122,11 @@ def render_report(runs: Sequence[Run]) -> str:
     return template.render(
         runs=runs,
         results=results,
-        repeated=[
-            (group, run_interval([change.interval.mean for change in found]))
-            for group, found in over_seeds(names, configs, changes)
-        ],
+        repeated=changes_over_seeds(configs, [result.difference for result in results]),
         domains=[row for run in runs for row in _groups(run, lambda q: q.domain)],
         levels=[row for run in runs for row in _groups(run, lambda q: q.level)],
-        tests=_test_rows(runs, tests),
-        seeds=[
-            (group, measures_over_seeds(found))
-            for group, found in over_seeds(names, configs, [after for _, after in tests])
-        ],
+        tests=_test_rows(runs, before, after),
+        seeds=outcomes_over_seeds(configs, after),
         measures=MEASURES,
         mean=MEAN,
         curves=[(title, picture) for title, picture in curves if picture],
@@ -186,7 +156,6 @@ def environment(package: str) -> jinja2.Environment:
 
 def _result(run: Run, first: Run) -> Result:
     before, after = run.answers
-    the_point = {"adapter", "weights", "model"}
     unlike = run.before.header.conflicts(run.after.header) if run.before and run.after else []
     return Result(
         run,
@@ -194,7 +163,7 @@ def _result(run: Run, first: Run) -> Result:
         summarise(after) if after else None,
         _difference(before, after),
         None if run is first else _difference(first.answers[1], after),
-        tuple(name for name in unlike if name not in the_point),
+        tuple(name for name in unlike if name not in ("adapter", "weights", "model")),
     )
 
 
@@ -203,10 +172,10 @@ def _difference(before: Questions, after: Questions) -> Difference | None:
     return compare(before, after) if are_paired else None
 
 
-def _groups(run: Run, key: Callable[[QuestionRecord], str | int | None]) -> list[Row[Interval]]:
+def _groups(run: Run, key: Callable[[QuestionRecord], str | int | None]) -> list[Row]:
     """Accuracy by a property of the questions; empty where all share it."""
     before, after = (group_by(questions, key) for questions in run.answers)
-    rows: list[Row[Interval]] = []
+    rows: list[Row] = []
     for name in dict.fromkeys([*before, *after]):
         first, second = before.get(name, []), after.get(name, [])
         rows.append(
@@ -223,22 +192,18 @@ def _groups(run: Run, key: Callable[[QuestionRecord], str | int | None]) -> list
     return rows if len(rows) > 1 else []
 
 
-def _outcomes(run: Run) -> tuple[dict[str, Outcome], dict[str, Outcome]]:
-    """The tests before and after training."""
-    (before, after), (first, second) = run.answers, run.representations
-    return outcomes(before, first), outcomes(after, second)
-
-
 def _test_rows(
-    runs: Sequence[Run], found: Sequence[tuple[dict[str, Outcome], dict[str, Outcome]]]
-) -> list[Row[Outcome]]:
+    runs: Sequence[Run],
+    before: Sequence[dict[str, Outcome]],
+    after: Sequence[dict[str, Outcome]],
+) -> list[Row]:
     """Every test, with the runs below one another; empty where no run has tests."""
-    rows: list[Row[Outcome]] = []
-    for run, (before, after) in zip(runs, found, strict=True):
+    rows: list[Row] = []
+    for run, first, second in zip(runs, before, after, strict=True):
         change = differences(*run.answers)
         other = {} if run is runs[0] else differences(runs[0].answers[1], run.answers[1])
-        for name in dict.fromkeys([*after, *before]):
-            sides = before.get(name), after.get(name)
+        for name in dict.fromkeys([*second, *first]):
+            sides = first.get(name), second.get(name)
             sets = max(outcome.sets for outcome in sides if outcome is not None)
             rows.append(Row(run.name, name, sets, *sides, change.get(name), other.get(name)))
     # The mean comes last; otherwise as they are first met.

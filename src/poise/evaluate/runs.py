@@ -14,12 +14,11 @@ A run may lack any of them, but not all.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
@@ -35,7 +34,6 @@ from .records import (
     read_representations,
 )
 
-T = TypeVar("T")
 CONFIG = "config.yaml"
 VERSIONS = "versions.json"
 METRICS = "metrics.jsonl"
@@ -45,8 +43,6 @@ LAYERS = "layers.jsonl"
 
 # Settings that differ between any two runs and say nothing about them.
 NAMES = ("output_dir", "run_name", "logging_dir", "resume_from_checkpoint")
-_SEEDS = ("seed", "data_seed", "question_seed")
-_LEAST = 3  # runs that an interval over seeds is worth writing for
 # What settings were called in 0.1, by section.
 _RENAMED: Mapping[str, Mapping[str, str]] = {
     "script": {
@@ -65,30 +61,18 @@ LayerStep = Mapping[str, Mapping[str, float]]  # layer -> statistic -> value
 
 @dataclass(frozen=True)
 class Run:
-    """A training run.
+    """A training run."""
 
-    Args:
-        name: What the report calls it.
-        path: Its folder.
-        config: Settings, sections flattened to dotted names.
-        versions: Versions of the software, and when it started.
-        metrics: Logged steps in order.
-        before: Evaluation before training, or None.
-        after: Evaluation after training, or None.
-        notes: What a reader should know, e.g. a half-written last line.
-        layers: Statistics of each layer at the logged steps: layer -> statistic -> value.
-        representations: What models held in mind before and after, None where they were not read.
-    """
-
-    name: str
+    name: str  # what the report calls it
     path: Path
-    config: Mapping[str, Any]
-    versions: Mapping[str, str]
-    metrics: tuple[Mapping[str, Any], ...]
+    config: Mapping[str, Any]  # settings, sections flattened to dotted names
+    versions: Mapping[str, str]  # of the software, and when it started
+    metrics: tuple[Mapping[str, Any], ...]  # logged steps in order
     before: Evaluation | None
     after: Evaluation | None
-    notes: tuple[str, ...] = ()
-    layers: tuple[LayerStep, ...] = ()
+    notes: tuple[str, ...] = ()  # what a reader should know, e.g. a half-written last line
+    layers: tuple[LayerStep, ...] = ()  # at the logged steps
+    # What models held in mind before and after, None where they were not read.
     representations: tuple[Representations | None, Representations | None] = (None, None)
 
     @property
@@ -198,39 +182,6 @@ def read_config(folder: str | Path | None) -> dict[str, Any]:
     return _flatten(config)
 
 
-def over_seeds(
-    names: Sequence[str],
-    configs: Sequence[Mapping[str, Any]],
-    found: Sequence[T | None],
-) -> list[tuple[tuple[str, ...], list[T]]]:
-    """Groups of three or more runs that repeat one setting with different seeds.
-
-    Args:
-        names: Of the runs.
-        configs: Their settings, as `Run.config`; runs without any are left out.
-        found: What each has found; runs with nothing are left out.
-
-    Returns:
-        Of each group the runs' names, and what they have found.
-    """
-    groups: dict[str, dict[str, int]] = {}
-    for place, (config, one) in enumerate(zip(configs, found, strict=True)):
-        if not config or not one:
-            continue
-        parts: tuple[dict[str, Any], dict[str, Any]] = {}, {}
-        for name, value in sorted(config.items()):
-            if (last := name.rpartition(".")[2]) not in NAMES:
-                parts[last in _SEEDS][name] = value
-        setting, seeds = (json.dumps(part, default=str) for part in parts)
-        # A run that was made twice is no second piece of evidence.
-        groups.setdefault(setting, {}).setdefault(seeds, place)
-    return [
-        (tuple(names[i] for i in group.values()), [x for i in group.values() if (x := found[i])])
-        for group in groups.values()
-        if len(group) >= _LEAST
-    ]
-
-
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in config.items():
@@ -264,5 +215,5 @@ def _layer_step(path: Path, number: int, line: Mapping[str, Any]) -> LayerStep:
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether a logged value is a number that can be drawn."""
+    """Whether a logged value can be drawn."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -39,8 +39,8 @@ def score_reasoning_gym(row: Row, text: str) -> Scored:
 def score_isomer(row: Row, text: str) -> Scored:
     """1 for the right logical answer, in the words of the problem's domain.
 
-    Options are matched where the row lists them with their meanings; the answer to a problem that
-    a teacher rewrote is read as what it means to the problem.
+    An answer is matched with the row's options and their meanings; in a problem that a teacher
+    rewrote, it is read as what it means to the problem.
     """
     if row.get("meanings"):
         found = logical_answer(text, row["options"], row["meanings"])
@@ -59,7 +59,7 @@ def scorer_of(rows: Sequence[Row], name: str = "dataset") -> Score:
 
     Raises:
         ValueError: A row has neither a right answer nor a task that knows it; an isomer's right
-            answer is none of its options' meanings, or is there in no words.
+            answer is none of its options' meanings, or has no words.
     """
     if all("task_index" in row for row in rows):
         return score_reasoning_gym
@@ -67,29 +67,18 @@ def scorer_of(rows: Sequence[Row], name: str = "dataset") -> Score:
     rewritten = ("isomer_id", "answer_text", "answer")
     are_isomers = all(row.get("meanings") or all(map(row.get, rewritten)) for row in rows)
     for index, row in enumerate(rows):
-        if (fault := _fault(row, are_isomers)) is not None:
-            raise ValueError(f"{name}, row {index}: {fault}")
+        answer, expected = row.get("answer"), None
+        if are_isomers:
+            if row.get("meanings") and answer not in row["meanings"]:
+                meanings = ", ".join(map(str, row["meanings"]))
+                expected = f"an answer among the meanings of its options, {meanings}"
+        elif not answer:
+            expected = "the right letter in a column 'answer'"
+        elif row.get("isomer_id") and not re.fullmatch("[A-Z]", str(answer)):
+            expected = (
+                "an isomer's right letter, or beside its answer in logical terms either 'options' "
+                "and 'meanings' or 'answer_text'"
+            )
+        if expected:
+            raise ValueError(f"{name}, row {index}: expected {expected}; found {answer!r}")
     return score_isomer if are_isomers else score_multiple_choice
-
-
-def _fault(row: Row, is_isomer: bool) -> str | None:
-    """Why the row's completions cannot be scored, None if they can."""
-    answer = row.get("answer")
-    if is_isomer:
-        if not row.get("meanings") or answer in row["meanings"]:
-            return None
-        return (
-            "expected an answer among the meanings of its options, "
-            f"{', '.join(map(str, row['meanings']))}; found {answer!r}"
-        )
-    if not answer:
-        return (
-            f"expected the right letter in a column 'answer', found {answer!r}; questions without "
-            "it cannot be evaluated"
-        )
-    if row.get("isomer_id") and not re.fullmatch("[A-Z]", str(answer)):
-        return (
-            "expected an isomer's right letter, or beside its answer in logical terms either "
-            f"'options' and 'meanings' or 'answer_text'; found the answer {answer!r} alone"
-        )
-    return None

@@ -20,18 +20,15 @@ Values = NDArray[np.float64]
 CONFIDENCE = 0.95
 RESAMPLES = 9999
 _BATCH = 1000  # resamples held in memory at a time
+_SEED = 0
 _EQUAL = 1e-12  # values closer than this differ by rounding alone
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % confidence interval.
+    """An estimate with the ends of its 95 % confidence interval.
 
-    Args:
-        mean: The estimate.
-        low: Lower end.
-        high: Upper end.
-        method: How the interval was made: "wilson", "bca", "constant", "t" or "mover".
+    `method` says how it was made: "wilson", "bca", "constant", "t" or "mover".
     """
 
     mean: float
@@ -42,12 +39,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference, after minus before.
+    """A paired difference, after minus before, over a number of questions.
 
-    Args:
-        interval: Mean difference with its interval.
-        p_value: Two-sided, of the null hypothesis that before and after are exchangeable.
-        questions: Number of pairs.
+    `p_value` is two-sided, of the null hypothesis that before and after are exchangeable.
     """
 
     interval: Interval
@@ -55,17 +49,11 @@ class Difference:
     questions: int
 
 
-def mean_interval(values: ArrayLike, seed: int = 0, highest: float = 1.0) -> Interval:
+def mean_interval(values: ArrayLike, highest: float = 1.0) -> Interval:
     """Mean of values in [0, highest], one a question, with its confidence interval.
 
-    Ends of the range only (k = 1): Wilson's score interval. Otherwise the bias-corrected and
-    accelerated bootstrap (BCa) over questions. All values equal, where a bootstrap would claim
-    certainty: see `_bootstrap`.
-
-    Args:
-        values: Shape (questions,).
-        seed: Of the bootstrap.
-        highest: End of the range.
+    Where all values are ends of the range (k = 1): Wilson's score interval. Else the bias-corrected
+    and accelerated bootstrap (BCa) over questions; for equal values see `_bootstrap`.
 
     Raises:
         ValueError: No value, or a value outside the range.
@@ -77,21 +65,19 @@ def mean_interval(values: ArrayLike, seed: int = 0, highest: float = 1.0) -> Int
         low, high = _wilson(int(sample.sum()), len(sample))
         found = Interval(float(sample.mean()), low, high, "wilson")
     else:
-        found = _bootstrap(sample, 0.0, seed)
+        found = _bootstrap(sample, 0.0)
     mean, low, high = (highest * x for x in (found.mean, found.low, found.high))
     return Interval(mean, low, high, found.method)
 
 
-def paired_difference(before: ArrayLike, after: ArrayLike, seed: int = 0) -> Difference:
+def paired_difference(before: ArrayLike, after: ArrayLike) -> Difference:
     """Mean of after - before on the same questions, with interval and p-value.
 
     The interval is the BCa bootstrap over questions; the p-value comes from a permutation test
     that swaps before and after within questions (exact where there are few questions).
 
     Args:
-        before: Values in [0, 1], shape (questions,).
-        after: Likewise, same questions in the same order.
-        seed: Of bootstrap and permutations.
+        before, after: Values in [0, 1] of the same questions, shape (questions,).
 
     Raises:
         ValueError: Different or zero numbers of questions, a value outside [0, 1].
@@ -102,8 +88,8 @@ def paired_difference(before: ArrayLike, after: ArrayLike, seed: int = 0) -> Dif
             f"paired difference: expected as many values before as after, "
             f"found {len(first)} and {len(second)}"
         )
-    interval = _bootstrap(second - first, -1.0, seed)
-    return Difference(interval, _permutation_p(first, second, seed), len(first))
+    interval = _bootstrap(second - first, -1.0)
+    return Difference(interval, _permutation_p(first, second), len(first))
 
 
 def mean_of(intervals: Sequence[Interval], weights: Sequence[float]) -> Interval:
@@ -112,12 +98,8 @@ def mean_of(intervals: Sequence[Interval], weights: Sequence[float]) -> Interval
     ``mean - low = sqrt(sum_i (w_i (mean_i - low_i))^2)``, and likewise above: as variances add,
     but lopsided intervals stay lopsided. One estimate keeps its own interval.
 
-    Args:
-        intervals: One or more, from different questions.
-        weights: Of each; they sum to 1.
-
     Raises:
-        ValueError: There are none, or the weights are not theirs.
+        ValueError: There are none, or not as many weights, or these do not sum to 1.
 
     Source: Zou and Donner, Statistics in Medicine 27 (2008), variance estimates recovery (MOVER).
     """
@@ -135,20 +117,13 @@ def mean_of(intervals: Sequence[Interval], weights: Sequence[float]) -> Interval
     return Interval(mean, mean - low, mean + high, "mover")
 
 
-def mean_difference(
-    pairs: Sequence[tuple[Values, Values]], weights: Sequence[float], seed: int = 0
-) -> Difference:
-    """Weighted mean of the paired differences of independent groups of questions.
-
-    Args:
-        pairs: Values before and after of each group, as `paired_difference` takes them.
-        weights: Of each; they sum to 1.
-        seed: Of bootstrap and permutations.
+def mean_difference(pairs: Sequence[tuple[Values, Values]], weights: Sequence[float]) -> Difference:
+    """Weighted mean of the paired differences (before, after) of independent groups of questions.
 
     Raises:
         ValueError: As `mean_of` and `paired_difference`.
     """
-    parts = [paired_difference(*pair, seed) for pair in pairs]
+    parts = [paired_difference(*pair) for pair in pairs]
     interval = mean_of([part.interval for part in parts], weights)
     if len(parts) == 1:
         return parts[0]
@@ -158,16 +133,11 @@ def mean_difference(
         for side in (0, 1)
     )
     questions = sum(part.questions for part in parts)
-    return Difference(interval, _permutation_p(first, second, seed), questions)
+    return Difference(interval, _permutation_p(first, second), questions)
 
 
 def run_interval(values: ArrayLike) -> Interval:
     """Mean of one value a run, with Student's t-interval: what another seed would bring.
-
-    Here the unit is the run, not the question: n - 1 degrees of freedom for n runs.
-
-    Args:
-        values: Shape (runs,), e.g. the paired difference of each.
 
     Raises:
         ValueError: Fewer than two values, or a value that is not finite.
@@ -191,12 +161,12 @@ def _checked(sample: Values) -> Values:
     return np.clip(sample, 0.0, 1.0)
 
 
-def _bootstrap(sample: Values, lowest: float, seed: int) -> Interval:
+def _bootstrap(sample: Values, lowest: float) -> Interval:
     """BCa interval of values in [lowest, 1].
 
-    Choice: n equal values leave room for a share u of other questions, Wilson's upper end for
-    none seen among n, and these may lie anywhere in the range: from value - u (value - lowest) to
-    value + u (1 - value). For zeros or ones this is Wilson's interval itself.
+    Choice: n equal values leave room for a share u of others, Wilson's upper end for none seen
+    among n, anywhere in the range: from value - u (value - lowest) to value + u (1 - value). For
+    zeros or ones this is Wilson's interval itself.
     """
     if np.ptp(sample) <= _EQUAL:
         value, (_, other) = float(sample[0]), _wilson(0, len(sample))
@@ -209,7 +179,7 @@ def _bootstrap(sample: Values, lowest: float, seed: int) -> Interval:
         batch=_BATCH,
         confidence_level=CONFIDENCE,
         method="BCa",
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(_SEED),
     ).confidence_interval
     return Interval(float(sample.mean()), float(ends.low), float(ends.high), "bca")
 
@@ -219,7 +189,7 @@ def _wilson(successes: int, n: int) -> tuple[float, float]:
     return float(ends.low), float(ends.high)
 
 
-def _permutation_p(before: Values, after: Values, seed: int) -> float:
+def _permutation_p(before: Values, after: Values) -> float:
     if len(before) < 2 or np.abs(after - before).max() <= _EQUAL:
         return 1.0  # one pair, or equal ones, can tell nothing
     test = stats.permutation_test(
@@ -229,6 +199,6 @@ def _permutation_p(before: Values, after: Values, seed: int) -> float:
         vectorized=True,
         n_resamples=RESAMPLES,
         batch=_BATCH,
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(_SEED),
     )
     return float(test.pvalue)

@@ -38,21 +38,15 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of which vLLM takes one as the l
 
 @dataclass(frozen=True)
 class Engine:
-    """A model that vLLM has loaded.
+    """A model that vLLM has loaded."""
 
-    Args:
-        llm: vLLM's `LLM`.
-        generation_config: of the model: its end tokens are read.
-        adapter: vLLM's request for it, or None.
-    """
-
-    llm: Any
-    generation_config: Any
-    adapter: Any = None
+    llm: Any  # vLLM's
+    generation_config: Any  # of the model: its end tokens are read
+    adapter: Any = None  # vLLM's request for it
 
 
 def check_vllm(targets: Sequence[Target], device: str | None) -> None:
-    """Finds out early what `loaded` would find out.
+    """Refuses before anything is loaded.
 
     Raises:
         ModuleNotFoundError: vLLM is not installed.
@@ -71,10 +65,10 @@ def check_vllm(targets: Sequence[Target], device: str | None) -> None:
 
 
 def _rank(adapter: Path) -> int:
-    """The largest rank that vLLM has to be told.
+    """vLLM's largest rank for an adapter.
 
     Raises:
-        ValueError: what the adapter has beside plain LoRA on layers between embeddings and head.
+        ValueError: it is not plain LoRA on layers between embeddings and head.
     """
     settings = json.loads((adapter / ADAPTER).read_text(encoding="utf-8"))
     odd = [n for n, plain in _PLAIN.items() if settings.get(n, plain[0]) not in plain]
@@ -97,8 +91,8 @@ def loaded(
 ) -> Iterator[Engine]:
     """The model in vLLM, which gives its memory back in the end.
 
-    Choice: an adapter stays apart, as vLLM has it: merged into bfloat16 weights, small changes
-    would be rounded away.
+    Choice: an adapter stays apart: merged into bfloat16 weights, small changes would be rounded
+    away.
 
     Args:
         target: what to load.
@@ -149,15 +143,7 @@ def complete(
     sampling: Sampling,
     most_rows: int | None = None,
 ) -> list[list[Completion]]:
-    """Completions of a batch of prompts, k each.
-
-    Args:
-        model: from `loaded`.
-        tokenizer: its tokenizer, which decodes as `ask.complete` does.
-        prompts: token ids of each prompt.
-        sampling: how to draw. Each prompt has a seed of its own, from torch's generator.
-        most_rows: is vLLM's own to choose.
-    """
+    """As `ask.complete`; vLLM chooses `most_rows`. Each prompt's seed is of torch's generator."""
     from vllm import SamplingParams
 
     ends = stop_tokens(model, tokenizer)

@@ -44,13 +44,6 @@ def test_defaults_are_not_shared(parser: CommandParser) -> None:
     assert Settings().levels is not Settings().levels
 
 
-def test_help_prints(parser: CommandParser, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        parser.parse_args_and_config(["--help"])
-    assert stop.value.code == 0
-    assert "A rate of 50 %" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -60,6 +53,7 @@ def test_help_prints(parser: CommandParser, capsys: pytest.CaptureFixture[str]) 
         (["stray"], "unknown argument 'stray'"),
         (["--rate", "fast"], r"argument --rate: invalid float value: 'fast' \(see poise test"),
         (["--config"], "--config: expected a YAML file"),
+        (["--dataset", "x"], "unknown argument '--dataset'"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(
@@ -67,13 +61,6 @@ def test_a_wrong_command_line_is_one_line(
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         parser.parse_args_and_config(words)
-
-
-def test_a_wrong_key_in_the_file_is_named(parser: CommandParser, tmp_path: Path) -> None:
-    file = tmp_path / "x.yaml"
-    file.write_text("naem: x\n")
-    with pytest.raises(ValueError, match=r"unknown argument '--naem'; did you mean --name"):
-        parser.parse_args_and_config(["--config", str(file)])
 
 
 @dataclass
@@ -96,16 +83,6 @@ def test_old_names_are_taken_with_one_warning_each(
         assert found == Renamed(expected, "train")
         (line,) = caplog.messages
         assert line == "--dataset is --dataset_name now; its old name goes with the next release"
-
-
-def test_what_a_command_does_not_know_by_any_name_stays_unknown(parser: CommandParser) -> None:
-    with pytest.raises(ValueError, match="unknown argument '--dataset'"):
-        parser.parse_args_and_config(["--dataset", "x"])
-
-
-def test_unknown_words_are_handed_over_when_asked_for(parser: CommandParser) -> None:
-    _, rest = parser.parse_args_and_config(["--num_processes", "2"], return_remaining_strings=True)
-    assert rest == ["--num_processes", "2"]
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from accelerate.commands import launch as accelerates
 
-from poise.cli import launch, pgpo
-from tests.grids import grid
+from poise.cli import engine, launch, pgpo
 
 FSDP2 = """
 compute_environment: LOCAL_MACHINE
@@ -48,8 +48,10 @@ def test_accelerates_own_flag_for_cpus_starts_several_too(launched: list[Any]) -
     assert launched[0].training_script_args == ["--use_cpu", "true"]
 
 
-@pytest.mark.parametrize("kind", ["NO", "MULTI_CPU", "MULTI_GPU"])
-@pytest.mark.parametrize("on_cpu", ["true", "false"])
+@pytest.mark.parametrize(
+    ("kind", "on_cpu"),
+    [("NO", "true"), ("NO", "false"), ("MULTI_CPU", "true"), ("MULTI_GPU", "false")],
+)
 def test_a_file_never_starts_fewer_than_are_asked_for(
     kind: str, on_cpu: str, launched: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +84,7 @@ def test_more_processes_than_accelerators_are_refused(
 def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight, and DeepSpeed."""
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
-    monkeypatch.setattr(launch, "find_spec", lambda name: name)
+    monkeypatch.setattr(engine, "find_spec", lambda name: name)
 
 
 def config(tmp_path: Path, text: str) -> str:
@@ -128,14 +130,14 @@ def test_flags_win_over_the_file(
 ) -> None:
     file = config(tmp_path, ZERO3)
     words = [file if word == "FILE" else word for word in flags]
-    engine = launch.engine_of(launch.parse_flags([*words, "--module", "m"]))
-    assert (engine.kind, engine.processes, engine.offloads) == expected
-    if engine.processes:
+    asked = engine.engine_of(engine.parse_flags([*words, "--module", "m"]))
+    assert (asked.kind, asked.processes, asked.offloads) == expected
+    if asked.processes:
         assert launch.launch("m", words, []) == 0
         arguments = merged(launched[0])
-        assert arguments.use_deepspeed == engine.kind.startswith("zero")
+        assert arguments.use_deepspeed == asked.kind.startswith("zero")
         if arguments.use_deepspeed:
-            assert f"zero{arguments.zero_stage or 2}" == engine.kind
+            assert f"zero{arguments.zero_stage or 2}" == asked.kind
 
 
 @pytest.mark.parametrize(
@@ -174,42 +176,52 @@ def test_what_cannot_be_started_says_why(
     ],
 )
 def test_a_wrong_configuration_is_refused(wrong: str, message: str, tmp_path: Path) -> None:
-    flags = launch.parse_flags(["--config_file", config(tmp_path, wrong), "--module", "m"])
+    flags = engine.parse_flags(["--config_file", config(tmp_path, wrong), "--module", "m"])
     with pytest.raises(ValueError, match=message):
-        launch.engine_of(flags)
+        engine.engine_of(flags)
 
 
 @pytest.mark.usefixtures("launched")
 def test_a_missing_deepspeed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
-    monkeypatch.setattr(launch, "find_spec", lambda name: None)
+    monkeypatch.setattr(engine, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="deepspeed is not installed; run pip install deepspeed"):
         launch.launch("m", ["--use_deepspeed"], [])
 
 
 def test_a_flag_of_neither_is_refused() -> None:
     with pytest.raises(ValueError, match="--fsdp_versionn"):
-        launch.parse(pgpo.make_parser(), ["--use_cpu", "true", "--fsdp_versionn", "2"])
+        engine.parse(pgpo.make_parser(), ["--use_cpu", "true", "--fsdp_versionn", "2"])
 
 
-ENDS = [
-    ("kill", "rank 1 was killed by SIGKILL (memory may have run out)"),
-    ("raise", "rank 1 ended with status 1, its own message is above,"),
-    ("lose", "a rank ended, whose own message is above,"),
-]
+def test_a_rank_that_ends_takes_the_others_down() -> None:
+    flags = ["--num_processes", "2", "--main_process_port", "0"]
+    with pytest.raises(launch.RankFailedError) as raised:
+        launch.launch("tests.unit.cli.failing_rank", flags, [], is_on_cpu=True)
+    assert str(raised.value) == "rank 1 was killed by SIGKILL (memory may have run out)"
 
 
 @pytest.mark.parametrize(
-    ("end", "named"),
-    grid(ENDS, ENDS[:1]),
+    ("ends", "named"),
+    [
+        ({1: 1, 0: -15}, "rank 1 ended with status 1, its own message is above,"),
+        ({0: launch.LOST_RANK, 1: 1}, "rank 1 ended with status 1, its own message is above,"),
+        ({1: launch.LOST_RANK, 0: -15}, "a rank ended, whose own message is above,"),
+        ({1: launch.USERS_MISTAKE, 0: -15}, None),  # a rank has said it
+    ],
 )
-def test_a_rank_that_ends_takes_the_others_down(end: str, named: str, tmp_path: Path) -> None:
-    flags = ["--num_processes", "2", "--main_process_port", "0"]
+def test_the_rank_that_ended_first_by_itself_is_named(
+    ends: dict[int, int], named: str | None
+) -> None:
+    """Ranks with their exit codes, in the order of their ends."""
+    failures = {
+        rank: SimpleNamespace(exitcode=code, timestamp=time)
+        for time, (rank, code) in enumerate(ends.items())
+    }
+    error: Any = SimpleNamespace(failures=failures)
+    if named is None:
+        assert launch._what_ended(error) == 2
+        return
     with pytest.raises(launch.RankFailedError) as raised:
-        launch.launch("tests.unit.cli.failing_rank", flags, [end], is_on_cpu=True)
+        launch._what_ended(error)
     assert str(raised.value) == named
-
-
-def test_a_users_mistake_that_a_rank_has_named_is_not_told_twice() -> None:
-    flags = ["--num_processes", "2", "--main_process_port", "0"]
-    assert launch.launch("tests.unit.cli.failing_rank", flags, ["mistake"], is_on_cpu=True) == 2

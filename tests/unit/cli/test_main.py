@@ -8,7 +8,6 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -35,14 +34,8 @@ def test_help_names_every_command(flag: str, capsys: pytest.CaptureFixture[str])
     printed = capsys.readouterr().out
     assert all(f"\n  {name} " in printed for name in COMMANDS)
     assert set(COMMANDS) == {"demo", "pgpo", "iga", "eval", "memory", "report", "isomers"}
-
-
-def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"poise {poise.__version__}\n"
-
-
-def test_no_command_prints_the_usage_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "usage: poise COMMAND" in capsys.readouterr().err
 
@@ -124,28 +117,21 @@ def test_a_command_gets_its_arguments_and_gives_the_exit_status(
     ["ValueError('bad\\n  input')", "ImportError('bad input')", "FileNotFoundError('bad input')"],
 )
 def test_our_errors_are_one_line_without_traceback(
-    command: Callable[[str], None], capsys: pytest.CaptureFixture[str], error: str
+    command: Callable[[str], None],
+    capsys: pytest.CaptureFixture[str],
+    error: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     command(f"raise {error}")
     assert main(["report"]) == 2
     assert capsys.readouterr().err == "poise report: bad input\n"
-
-
-def test_a_file_that_the_system_refuses_is_one_line(
-    command: Callable[[str], None], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    command(f"from pathlib import Path\nPath({str(tmp_path / 'none')!r}).read_text()")
+    monkeypatch.setenv("POISE_DEBUG", "1")
+    with pytest.raises(Exception, match="bad"):
+        main(["report"])
+    monkeypatch.delenv("POISE_DEBUG")
+    command("open('/none/such')")  # a file that the system refuses
     assert main(["report"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_the_traceback_shows_when_asked_for(
-    command: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command("raise ValueError('bad input')")
-    monkeypatch.setenv("POISE_DEBUG", "1")
-    with pytest.raises(ValueError, match="bad input"):
-        main(["report"])
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_run_leaves_everything_in_its_folder(run: Any, folder: Path) -> None:
+def test_a_run_leaves_everything_in_its_folder(
+    run: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run() == 0
     left = {path.name for path in folder.iterdir()}
     assert left >= {
@@ -73,12 +75,12 @@ def test_a_run_leaves_everything_in_its_folder(run: Any, folder: Path) -> None:
         json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()
     ]
     assert steps[-1] == 2
-
-
-def test_a_run_goes_on_with_the_same_settings_and_more_steps(run: Any, folder: Path) -> None:
-    assert run() == 0
-    assert run(resume_from_checkpoint="true", max_steps=3) == 0
-    assert (folder / "checkpoint-3").is_dir()
+    # A folder holds one run.
+    capsys.readouterr()
+    assert run() == 2
+    assert "holds the checkpoints of a run" in capsys.readouterr().err
+    assert run(resume_from_checkpoint="true", seed=7) == 2
+    assert "other settings (seed: 42 -> 7)" in capsys.readouterr().err
 
 
 def test_auto_begins_a_run_and_goes_on_with_it(run: Any, folder: Path) -> None:
@@ -90,6 +92,8 @@ def test_auto_begins_a_run_and_goes_on_with_it(run: Any, folder: Path) -> None:
     ]
     assert set(steps) == {1, 2}
     assert run(resume_from_checkpoint="auto", seed=7) == 2  # of another run
+    assert run(resume_from_checkpoint="true", max_steps=3) == 0
+    assert (folder / "checkpoint-3").is_dir()
 
 
 def test_auto_begins_where_a_run_was_killed_before_its_first_checkpoint(
@@ -124,15 +128,6 @@ def test_a_rank_that_ends_is_named_with_the_step_and_how_to_go_on(
     )
 
 
-def test_a_folder_holds_one_run(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run() == 0
-    capsys.readouterr()
-    assert run() == 2
-    assert "holds the checkpoints of a run" in capsys.readouterr().err
-    assert run(resume_from_checkpoint="true", seed=7) == 2
-    assert "other settings (seed: 42 -> 7)" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -147,6 +142,7 @@ def test_a_folder_holds_one_run(run: Any, capsys: pytest.CaptureFixture[str]) ->
         ({"dataset_name": "science:alchemy"}, "alchemy"),
         ({"resume_from_checkpoint": "true"}, "cannot resume"),
         ({"sensitivty": 1}, "did you mean --sensitivity?"),
+        ({"num_processes": 0}, "--num_processes: expected at least 1, found 0"),
     ],
 )
 def test_a_users_mistake_is_one_line(
@@ -180,19 +176,3 @@ def test_a_run_of_old_names_goes_on_under_the_new_ones(
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     assert run(resume_from_checkpoint="true", max_steps=3, count=13) == 2
     assert "other settings (questions: 12 -> 13)" in capsys.readouterr().err
-
-
-def test_unreadable_data_names_file_and_line(
-    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = tmp_path / "rows.jsonl"
-    data.write_text('{"prompt": "x", "answer": "A"}\n{"prompt": \n')
-    assert run(dataset_name=data) == 2
-    error = capsys.readouterr().err
-    assert "rows.jsonl" in error
-    assert "line 2" in error
-
-
-def test_no_processes_are_refused(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(num_processes=0) == 2
-    assert "--num_processes: expected at least 1, found 0" in capsys.readouterr().err

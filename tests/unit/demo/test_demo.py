@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from poise.demo.pool import Job, JobError, State, run_jobs
+from poise.demo.pool import Job, JobError, run_jobs
 from poise.demo.report import write_demo_report
 from poise.demo.screen import screen
-from poise.evaluate.records import Header, QuestionRecord, RecordWriter
+from tests.unit.evaluate.constructed import question, write_evaluation
 
 
 def job(work: str, name: str = "job", **arguments: Any) -> Job:
@@ -24,11 +24,12 @@ def job(work: str, name: str = "job", **arguments: Any) -> Job:
 def test_jobs_are_done_and_what_they_print_is_in_the_log(tmp_path: Path) -> None:
     paths = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
     jobs = [job("write", path.name, path=str(path)) for path in paths]
-    states: list[float] = []
-    run_jobs(jobs, tmp_path / "log.txt", lambda state: states.append(state.share))
+    said: list[tuple[str, float]] = []
+    run_jobs(jobs, tmp_path / "log.txt", lambda name, share, text: said.append((name, share)))
     assert [path.read_text() for path in paths] == ["written"] * 3
     assert (tmp_path / "log.txt").read_text().count("said by a job") == 3
-    assert states[-1] == 1.0 and states == sorted(states)
+    for path in paths:
+        assert [share for name, share in said if name == path.name] == [0.0, 0.5, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -38,29 +39,20 @@ def test_a_job_that_fails_is_an_error_that_names_the_log(
     tmp_path: Path, work: str, complaint: str
 ) -> None:
     with pytest.raises(JobError, match=rf"{complaint}.*log\.txt"):
-        run_jobs([job(work)], tmp_path / "log.txt", lambda state: None)
-
-
-def test_the_time_left_follows_the_pace() -> None:
-    state = State([Job("a", "write", {}, cost=1e6), Job("b", "write", {}, cost=3e6)], workers=2)
-    state.shares |= {"a": 1.0, "b": 1 / 3}
-    assert state.share == 0.5 and state.running == ["b"]
-    state.started -= 1e6
-    assert state.seconds_left() == pytest.approx(1e6, rel=1e-3)
+        run_jobs([job(work)], tmp_path / "log.txt", lambda *said: None)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_screen_names_the_jobs(tmp_path: Path, terminal: bool) -> None:
-    state = State([job("write", "a"), job("write", "b")], workers=2)
-    state.shares["a"], state.texts["a"] = 0.5, "step 3 of 6"
+    jobs = [job("write", "a"), job("write", "b")]
     with (
         (tmp_path / "screen").open("w") as file,
-        screen(Console(file=file, force_terminal=terminal, width=100)) as show,
+        screen(jobs, Console(file=file, force_terminal=terminal, width=100)) as show,
     ):
-        show(state)
-        show(state)
+        show("a", 0.5, "step 3 of 6")
+        show("a", 0.5, "step 3 of 6")
     said = (tmp_path / "screen").read_text()
-    assert "25 %, about" in said and "step 3 of 6" in said and "b:" not in said
+    assert "25 %" in said and "step 3 of 6" in said and "b" not in said
     if not terminal:
         assert said.count("25 %") == 1  # a line now and then
 
@@ -76,39 +68,18 @@ def test_help_is_the_demos_and_needs_no_torch() -> None:
 
 
 def records(run: Path, name: str, right: int) -> None:
-    """Of ten questions so many are right."""
+    """Ten questions, of which so many are right."""
     sampling = {"k": 1, "dtype": "float32"}
-    header = Header(
-        model="m",
-        adapter=None,
-        weights=None,
-        dataset="science",
-        split="test",
-        selection={},
-        sampling=sampling,
-        seed=0,
-        versions={},
-    )
-    (run / "evaluation").mkdir(parents=True, exist_ok=True)
-    RecordWriter(run / f"evaluation/{name}.jsonl", header).write(
-        [
-            QuestionRecord(
-                id=str(i),
-                domain="chemistry",
-                level=0,
-                isomer_id=None,
-                test=None,
-                answer="A",
-                prompt="Options: xenon, zinc\nQuestion: Which is a <gas>?\nAnswer:",
-                completions=(" xenon" if i < right else " zinc",),
-                extracted=("A" if i < right else "B",),
-                rewards=(float(i < right),),
-                lengths=(2,),
-                finished=(True,),
-            )
-            for i in range(10)
-        ]
-    )
+    questions = [
+        question(
+            str(i),
+            "A" if i < right else "B",
+            prompt="Options: xenon, zinc\nQuestion: Which is a <gas>?\nAnswer:",
+            completions=(" xenon" if i < right else " zinc",),
+        )
+        for i in range(10)
+    ]
+    write_evaluation(run / f"evaluation/{name}.jsonl", questions, sampling=sampling)
 
 
 def test_the_page_says_what_was_shown_and_what_was_not(tmp_path: Path) -> None:

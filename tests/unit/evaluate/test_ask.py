@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    DynamicCache,
     GPT2Config,
     LlamaForCausalLM,
     MistralConfig,
@@ -110,18 +108,6 @@ def test_a_stop_text_at_the_very_end_counts(model: Any, tokenizer: Any) -> None:
     assert found == Completion(free[:place], place + 1, finished=True)
 
 
-def test_each_prompt_has_its_own_samples(model: Any, tokenizer: Any) -> None:
-    sampling = Sampling(k=5, temperature=1.0, max_new_tokens=8)
-    torch.manual_seed(0)
-    found = complete(model, tokenizer, PROMPTS, sampling)
-    assert [len(row) for row in found] == [5, 5, 5]
-    assert all(len({c.text for c in row}) > 1 for row in found)
-    sharp = Sampling(k=5, temperature=1e-6, max_new_tokens=8)
-    found = complete(model, tokenizer, PROMPTS, sharp)
-    expected = [{c.text} for c in greedy(model, tokenizer, 8)]
-    assert [{c.text for c in row} for row in found] == expected
-
-
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.6)])
 def test_tokens_are_drawn_with_temperature_and_nucleus_and_nothing_else(
     model: Any, tokenizer: Any, temperature: float, top_p: float
@@ -183,25 +169,6 @@ def test_prompts_that_are_read_once_give_the_samples_of_prompts_that_are_read_k_
     assert {shape[0] for shape in reads} == {3, 6, 12}
     monkeypatch.setattr("poise.evaluate.ask.read_once", lambda *_, **__: None)
     assert drawn(PROMPTS) == once
-
-
-@pytest.mark.parametrize(("k", "copies"), [(1, 0), (2, 0), (5, 2)])
-def test_what_was_read_is_copied_only_for_samples_that_come_later(
-    k: int, copies: int, model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copied: list[Any] = []
-    original = copy.deepcopy
-
-    def counted(value: Any, *memo: Any) -> Any:
-        if isinstance(value, DynamicCache):
-            copied.append(value)
-        return original(value, *memo)
-
-    monkeypatch.setattr(copy, "deepcopy", counted)
-    prompts = [[*range(3, 13), *prompt] for prompt in PROMPTS]
-    sampling = Sampling(k=k, temperature=1.0, max_new_tokens=3)
-    complete(model, tokenizer, prompts, sampling, most_rows=2)
-    assert len(copied) == copies
 
 
 def test_a_prompt_of_one_token_beside_longer_ones(model: Any, tokenizer: Any) -> None:
@@ -287,7 +254,7 @@ def asker(tiny_model_path: str, tmp_path: Path) -> Asker:
     return Asker(tiny_model_path, tmp_path)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 8, 64])
+@pytest.mark.parametrize("batch_size", [3, 8])
 def test_every_question_is_recorded_with_its_samples_and_scores(
     asker: Asker, batch_size: int
 ) -> None:
@@ -314,50 +281,30 @@ def test_seed_and_batches_alone_decide_the_samples(asker: Asker) -> None:
     assert asker("c", seed=2, batch_size=8) != first
 
 
-def test_the_caller_keeps_its_random_numbers(asker: Asker) -> None:
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    asker()
-    assert torch.equal(torch.rand(3), expected)
-
-
-@pytest.mark.parametrize("lines", [1, 2, 4, 7])
+@pytest.mark.parametrize("lines", [1, 4])
 def test_an_interrupted_evaluation_ends_as_if_it_had_not_been(asker: Asker, lines: int) -> None:
+    torch.manual_seed(5)
+    number = torch.rand(1)
+    torch.manual_seed(5)
     expected = asker(batch_size=8)
+    assert torch.rand(1) == number  # the caller keeps its random numbers
     path = asker.folder / "a"
     whole = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(whole[:lines]) + whole[lines][:20])
     assert asker(batch_size=8) == expected
     assert path.read_bytes().splitlines(keepends=True) == whole
-
-
-def test_a_finished_evaluation_asks_the_model_nothing(asker: Asker) -> None:
-    expected = asker()
     stub = torch.nn.Module()  # has no forward: to call it would fail
     stub.generation_config = asker.model.generation_config
-    assert asker(model=stub) == expected
-
-
-def test_records_of_other_questions_are_not_continued(asker: Asker) -> None:
-    asker()
+    assert asker(batch_size=8, model=stub) == expected
     with pytest.raises(ValueError, match=r"'q1' has another prompt.*--overwrite"):
         asker(rows=[row | {"prompt": "y="} for row in ROWS])
-
-
-def test_greedy_takes_one_sample_a_question(asker: Asker) -> None:
-    sampling = Sampling(k=1, temperature=0.0, max_new_tokens=10)
-    one = asker(sampling=sampling, seed=1)
-    assert one == asker("b", sampling=sampling, seed=2)
-    assert all(len(record.completions) == 1 for record in one.values())
-
-
-def test_a_batch_of_nothing_is_refused(asker: Asker) -> None:
     with pytest.raises(ValueError, match="batch_size: expected 1 or more, found 0"):
-        asker(batch_size=0)
+        asker("b", batch_size=0)
 
 
 def test_isomers_are_called_by_set_domain_and_test_and_keep_them(asker: Asker) -> None:
+    rows = [{"prompt": "a=", "answer": "e"}, {"prompt": "b=", "answer": "e"}]
+    assert set(asker("by place", rows=rows)) == {"row-0", "row-1"}
     row = {"isomer_id": "s1", "domain": "law", "test": "reversed", "depth": 3, "answer": "e"}
     rows = [row | {"prompt": "x="}, row | {"prompt": "y=", "domain": "science", "test": None}]
     records = asker(rows=rows)
@@ -381,11 +328,6 @@ def test_chat_messages_go_through_the_chat_template(tokenizer: Any) -> None:
     assert prepare(rows, own, template=said)[0].text == "user:u\na:no:x"
     with pytest.raises(ValueError, match="no chat template"):
         prepare(rows, tiny_tokenizer(chat=False))
-
-
-def test_questions_without_a_name_are_called_by_their_place(tokenizer: Any) -> None:
-    rows = [{"prompt": "a=", "answer": "a"}, {"prompt": "b=", "answer": "b"}]
-    assert [question.row["id"] for question in prepare(rows, tokenizer)] == ["row-0", "row-1"]
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,12 @@ from poise.evaluate.isomers import (
     differences,
     independent_groups,
     logical_consistency,
-    measures_over_seeds,
     outcomes,
     set_distance,
     title_of,
 )
 from poise.evaluate.records import Place, QuestionRecord, Representations
-from poise.evaluate.statistics import Interval, mean_interval, paired_difference, run_interval
+from poise.evaluate.statistics import Interval, mean_interval, paired_difference
 
 from .constructed import DOMAINS, header, question
 
@@ -84,15 +83,6 @@ def test_a_shift_that_a_domain_adds_to_its_problems_counts() -> None:
     assert scores[2] == pytest.approx(0.5, abs=0.15)
 
 
-def test_standardising_gives_small_dimensions_an_equal_voice() -> None:
-    rng = np.random.default_rng(4)
-    # The large dimension holds the logic, the small ones hold noise.
-    logic = np.repeat(rng.normal(size=(60, 1, 1)), 4, axis=1)
-    sets = list(np.concatenate([logic, 0.001 * rng.normal(size=(60, 4, 15))], axis=2))
-    assert score(sets, "mean") < 0.01
-    assert score(sets, "standard") > 0.5
-
-
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), center=st.sampled_from(CENTERS))
 def test_order_scale_and_rotation_change_nothing(seed: int, center: str) -> None:
@@ -125,12 +115,6 @@ def test_sets_of_one_domain_are_left_out_and_counted() -> None:
     assert (found.score.mean, found.sets, found.left_out) == (pytest.approx(1.0), 1, 1)
     with pytest.raises(ValueError, match="two domains or more, found 2 sets with one domain"):
         logical_consistency(representations([[[1, 0]], [[5, 5]]]))
-
-
-def test_the_interval_is_over_sets_and_holds_the_score() -> None:
-    rng = np.random.default_rng(7)
-    found = logical_consistency(representations(list(rng.normal(size=(40, 3, 4)))), "none")
-    assert found.score.low < found.score.mean < found.score.high < 2.0
 
 
 def test_a_set_of_one_name_in_two_tests_is_two_sets() -> None:
@@ -175,12 +159,6 @@ def test_disagreement_is_the_share_of_pairs(by_domain: Any, expected: float) -> 
     assert answer_disagreement(answers(*by_domain)[::-1]) == found
 
 
-def test_questions_without_a_set_say_nothing_about_consistency() -> None:
-    with pytest.raises(ValueError, match="two domains or more, found 0 sets"):
-        answer_disagreement([question("q", "A")])
-    assert answer_disagreement([question("q", "B"), *answers(*"AA")]).score.mean == 0.0
-
-
 def sets(test: str, *words: str) -> list[QuestionRecord]:
     """Isomer sets of one test; each word holds the answers in the domains, A is right."""
     return [
@@ -198,6 +176,8 @@ def vectors_of(records: Sequence[QuestionRecord], vectors: ArrayLike) -> Represe
 def test_accuracy_and_worst_domain_are_those_of_the_test() -> None:
     found = outcomes([*sets("in_distribution", "AAB", "AAA"), *sets("reversed", "BBA", "BAB")])
     assert list(found) == ["in_distribution", "reversed", MEAN]
+    assert list(outcomes(sets("in_distribution", "AAA"))) == ["in_distribution"]
+    assert outcomes([question("q", "A")]) == {}
     first = found["in_distribution"]
     assert (first.sets, first.questions) == (2, 6)
     assert first.accuracy.mean == pytest.approx(5 / 6)
@@ -246,11 +226,6 @@ def test_groups_that_share_no_set_have_the_mean_of_the_tests() -> None:
     found = sum(w * np.mean(list(g.values())) for w, g in zip(weights, groups, strict=True))
     assert found == pytest.approx(expected)
     assert all(0.0 <= value <= 1.0 for group in groups for value in group.values())
-
-
-def test_tests_in_distribution_alone_have_no_mean_out_of_it() -> None:
-    assert list(outcomes(sets("in_distribution", "AAA"))) == ["in_distribution"]
-    assert outcomes([question("q", "A")]) == {}
 
 
 def test_representations_are_centred_test_by_test() -> None:
@@ -302,15 +277,6 @@ def test_questions_that_only_one_evaluation_has_are_left_out_of_the_difference()
     changed = [question("deeper0/law", "A", "B", domain="law", isomer_id="s", test="deeper")]
     with pytest.raises(ValueError, match="has the answer 'A' before and 'B' after"):
         differences(sets("deeper", "A"), changed)
-
-
-def test_measures_over_seeds_are_those_that_all_runs_have() -> None:
-    found = measures_over_seeds([outcomes(sets("deeper", x)) for x in ("AAA", "AAB", "ABB")])
-    assert found["deeper"]["accuracy"] == run_interval([1, 2 / 3, 1 / 3])
-    assert found[MEAN]["disagreement"] == run_interval([0, 2 / 3, 2 / 3])
-    assert "consistency" not in found["deeper"]
-    runs = [outcomes(sets(test, "AAA")) for test in ("deeper", "reversed")]
-    assert list(measures_over_seeds(runs)) == [MEAN]
 
 
 def test_measures_are_written_with_interval_and_domain() -> None:

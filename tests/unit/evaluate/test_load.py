@@ -45,35 +45,25 @@ def logits(target: Target, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return result
 
 
-def test_a_model_folder_is_a_model(tiny_model_path: str) -> None:
-    found = find_target(tiny_model_path)
-    assert (found.model, found.adapter, found.run) == (tiny_model_path, None, None)
-
-
-def test_an_adapter_folder_brings_its_base_model(adapter: Path, tiny_model_path: str) -> None:
-    found = find_target(str(adapter))
-    assert (found.model, found.adapter, found.name) == (tiny_model_path, str(adapter), "lora")
-
-
-def test_the_base_can_be_named_for_an_adapter(
+def test_a_name_stands_for_a_model_an_adapter_or_a_run(
     adapter: Path, tmp_path: Path, tiny_model_path: str
 ) -> None:
+    found = find_target(tiny_model_path)
+    assert (found.model, found.adapter, found.run) == (tiny_model_path, None, None)
+    found = find_target(str(adapter))
+    assert (found.model, found.adapter, found.name) == (tiny_model_path, str(adapter), "lora")
     moved = shutil.copytree(tiny_model_path, tmp_path / "moved")
     assert find_target(str(adapter), base=str(moved)).model == str(moved)
     assert find_target(str(moved), adapter=str(adapter)).model == str(moved)
     assert find_target(None, adapter=str(adapter)).model == tiny_model_path
-
-
-def test_a_run_folder_is_known_by_its_metrics(adapter: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(adapter, tmp_path / "run")
-    assert find_target(str(run)).run is None
+    run = shutil.copytree(adapter, tmp_path / "run" / "adapter").parent
+    assert find_target(str(run)) == Target(tiny_model_path, str(run / "adapter"), "run")
     (run / "metrics.jsonl").touch()
     assert find_target(str(run)).run == run
-
-
-def test_an_adapter_is_found_in_the_subfolder_adapter(adapter: Path, tmp_path: Path) -> None:
-    shutil.copytree(adapter, tmp_path / "run" / "adapter")
-    assert find_target(str(tmp_path / "run")).adapter == str(tmp_path / "run" / "adapter")
+    config = json.loads((run / "adapter" / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "org/name"
+    (run / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    assert find_target(str(run)).model == "org/name"
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.2)])
@@ -140,8 +130,6 @@ def test_the_fingerprint_follows_the_weights(
 
 
 def test_an_adapter_for_another_model_is_refused(adapter: Path, tmp_path: Path) -> None:
-    from tests.tiny import save_tiny_model
-
     wide = save_tiny_model(tmp_path / "wide", hidden_size=64, intermediate_size=48)
     with pytest.raises(ValueError, match="does not fit the model"):
         load(find_target(str(adapter), base=wide), torch.float32, CPU)
@@ -173,14 +161,8 @@ def test_what_is_no_model_or_adapter_is_refused(tmp_path: Path) -> None:
         find_target(str(tmp_path))
     with pytest.raises(FileNotFoundError, match="expected a folder with adapter_config"):
         find_target(None, adapter=str(tmp_path))
-
-
-def test_the_adapters_base_is_read_from_its_configuration(adapter: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(adapter, tmp_path / "copy")
-    config: dict[str, Any] = json.loads((copy / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = "org/name"
-    (copy / "adapter_config.json").write_text(json.dumps(config))
-    assert find_target(str(copy)).model == "org/name"
+    with pytest.raises(FileNotFoundError, match="expected a run folder, an adapter or a model"):
+        find_target(str(tmp_path / "nothere"))
 
 
 @pytest.mark.parametrize("with_adapter", [False, True])
@@ -202,8 +184,3 @@ def test_a_models_own_habits_of_sampling_shape_no_sample(
     share = sum(sample.text == likeliest for sample in samples) / 300
     assert abs(share - float(p.max())) < 4.5 * (0.25 / 300) ** 0.5
     assert float(p.max()) < 0.8
-
-
-def test_a_mistyped_folder_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="expected a run folder, an adapter or a model"):
-        find_target(str(tmp_path / "nothere"))

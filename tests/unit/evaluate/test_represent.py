@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,17 +12,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from poise.evaluate.ask import (
-    Prepared,
-    default_layer,
-    has_reference,
-    places_of,
-    prepare,
-    reading_settings,
-    represent,
-)
-from poise.evaluate.isomers import logical_consistency
-from poise.evaluate.records import Representations
+from poise.evaluate.ask import prepare
+from poise.evaluate.records import RecordError, beside
+from poise.evaluate.represent import default_layer, kept_or_read, places_of, represent
 from tests.tiny import tiny_tokenizer
 
 from .constructed import header
@@ -67,13 +61,6 @@ def test_the_vector_is_the_hidden_state_at_the_end_of_answer(model: Any, tokeniz
         np.testing.assert_allclose(turned, found, rtol=1e-4, atol=1e-5)
 
 
-def test_the_answer_itself_is_not_read(model: Any, tokenizer: Any) -> None:
-    rows = [row("s", "law", "same", answer) for answer in ("x", "another one")]
-    rows[1]["domain"] = "science"
-    first, second = read(model, tokenizer, rows)
-    np.testing.assert_array_equal(first, second)
-
-
 def test_an_adapter_is_read_through(tiny_model_path: str, tokenizer: Any) -> None:
     base = AutoModelForCausalLM.from_pretrained(tiny_model_path).eval()
     plain = read(base, tokenizer, ROWS)
@@ -89,19 +76,6 @@ def test_an_adapter_is_read_through(tiny_model_path: str, tokenizer: Any) -> Non
     np.testing.assert_allclose(merged, changed, rtol=1e-3, atol=1e-4)
 
 
-def test_a_set_in_equal_words_scores_zero_and_in_other_words_more(
-    model: Any, tokenizer: Any
-) -> None:
-    def score(rows: list[dict[str, Any]]) -> float:
-        places = places_of(prepare(rows, tokenizer))
-        found = Representations(header(), places, read(model, tokenizer, rows))
-        return logical_consistency(found).score.mean
-
-    equal = [row(f"s{i}", d, "abcdef"[i] * 3) for i in range(3) for d in ("law", "science")]
-    assert score(equal) == pytest.approx(0.0, abs=1e-6)
-    assert score(ROWS) > 0.05
-
-
 def test_problems_are_placed_by_set_domain_and_test(tokenizer: Any) -> None:
     questions = prepare([ROWS[0] | {"test": "deeper"}, ROWS[1]], tokenizer)
     first, second = places_of(questions)
@@ -109,19 +83,36 @@ def test_problems_are_placed_by_set_domain_and_test(tokenizer: Any) -> None:
     assert (first.test, second.test) == ("deeper", None)
 
 
-def test_only_isomers_with_a_reference_can_be_read() -> None:
-    isomer = Prepared(ROWS[0], "", [])
-    assert has_reference([isomer])
-    assert not has_reference([isomer, Prepared({"prompt": "p", "completion": "c"}, "", [])])
-    assert not has_reference([Prepared(ROWS[0] | {"completion": None}, "", [])])
+def test_what_was_kept_is_used_again_only_for_the_same(
+    model: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    sampling = {"dtype": "float32"}
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
 
+    def kept(rows: list[dict[str, Any]], reader: Any = model, **header_of: Any) -> Any:
+        questions = prepare(rows, tokenizer)
+        return kept_or_read(
+            reader, tokenizer, questions, header(sampling=sampling), files, **header_of
+        )
 
-def test_the_layer_is_two_thirds_up_unless_named(model: Any) -> None:
-    assert default_layer(model) == reading_settings(model, None)["layer"] == 1
-    assert reading_settings(model, 0)["layer"] == 0
+    for unread in ({"prompt": "p", "completion": "c"}, ROWS[0] | {"completion": None}):
+        assert kept([*ROWS[1:], unread]) is None
+    assert list(tmp_path.iterdir()) == []
+    found = kept(ROWS)
+    assert found.header.sampling["layer"] == default_layer(model) == 1
+    assert found.header.sampling["dtype"] == "float32"
+    np.testing.assert_array_equal(found.vectors, read(model, tokenizer, ROWS))
+    beside(files[1]).unlink()
+    stub = SimpleNamespace(config=model.config)  # has no forward: to call it would fail
+    np.testing.assert_array_equal(kept(ROWS, stub).vectors, found.vectors)
+    assert beside(files[1]).is_file()
+    with pytest.raises(RecordError, match=r"'layer': 0.*--overwrite"):
+        kept(ROWS, layer=0)
+    with pytest.raises(RecordError, match=r"'problems': 4.*'others'"):
+        kept(ROWS[:4])
     for layer in (-1, 3):
         with pytest.raises(ValueError, match=rf"layer: expected 0 .* to 2 .*, found {layer}"):
-            reading_settings(model, layer)
+            kept(ROWS, layer=layer)
 
 
 def test_bad_input_is_refused(model: Any, tokenizer: Any) -> None:
@@ -129,8 +120,6 @@ def test_bad_input_is_refused(model: Any, tokenizer: Any) -> None:
         read(model, tokenizer, [ROWS[0] | {"completion": "so it is"}])
     with pytest.raises(ValueError, match=r"'s0/law': prompt and reference have \d+ tokens"):
         read(model, tokenizer, [ROWS[0] | {"prompt": "x" * 256}])
-    with pytest.raises(ValueError, match="batch_size: expected 1 or more"):
-        read(model, tokenizer, ROWS, batch_size=0)
 
 
 def test_chat_prompts_are_read_as_they_were_rendered(model: Any) -> None:

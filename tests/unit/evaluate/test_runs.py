@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from poise.evaluate.records import RecordError
-from poise.evaluate.runs import over_seeds, read_config, read_run, read_runs
+from poise.evaluate.runs import read_config, read_run, read_runs
 
 from .constructed import AFTER, BEFORE, write_iga_run, write_run
 
@@ -44,22 +44,6 @@ def test_a_series_keeps_the_last_value_of_a_step_and_finite_values_only(tmp_path
     assert run.notes == (
         f"{folder / 'metrics.jsonl'}: 1 logged values are not finite and are not drawn",
     )
-
-
-def test_whatever_a_run_lacks_is_empty(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").touch()
-    run = read_run(tmp_path)
-    assert (run.config, run.versions, run.metrics) == ({}, {}, ())
-    assert (run.before, run.after, run.last_step) == (None, None, 0)
-
-
-def test_a_half_written_last_step_is_left_out_and_reported(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "r", steps=3)
-    with (folder / "metrics.jsonl").open("a") as stream:
-        stream.write('{"step": 4, "lo')
-    run = read_run(folder)
-    assert run.last_step == 3
-    assert run.notes == (f"{folder / 'metrics.jsonl'}:4: left out, the line is half-written",)
 
 
 @pytest.mark.parametrize(
@@ -109,28 +93,6 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "r"
     with pytest.raises(RecordError, match="given twice"):
         read_runs([folder, folder / ".." / "r"])
-
-
-def settings(seed: int, **others: object) -> dict[str, object]:
-    return {"config.seed": seed, "config.output_dir": f"runs/{seed}", "config.rate": 1.0} | others
-
-
-def groups(runs: list[dict[str, object]]) -> list[tuple[str, ...]]:
-    return [names for names, _ in over_seeds("abcdefg", runs, list(range(1, len(runs) + 1)))]
-
-
-def test_runs_that_differ_in_seeds_and_names_alone_repeat_one_setting() -> None:
-    runs = [settings(0), settings(7, **{"config.rate": 2.0}), settings(1), settings(2)]
-    assert over_seeds("abcd", runs, [5, 6, 7, 8]) == [(("a", "c", "d"), [5, 7, 8])]
-    assert groups(runs[:3]) == []
-    assert over_seeds("abcd", runs, [None, 6, 7, 8]) == []
-    assert over_seeds("abcd", [{}, *runs[1:]], [5, 6, 7, 8]) == []
-    other = [settings(0, **{"config.rate": 3.0, "script.question_seed": i}) for i in range(3)]
-    assert groups([*runs, *other]) == [("a", "c", "d"), ("e", "f", "g")]
-    # A run that was made twice counts once.
-    again = settings(0, **{"config.output_dir": "elsewhere"})
-    assert groups([settings(0), again, settings(1)]) == []
-    assert groups([settings(0), again, settings(1), settings(2)]) == [("a", "c", "d")]
 
 
 def test_settings_of_0_1_are_read_under_their_names_of_today(tmp_path: Path) -> None:

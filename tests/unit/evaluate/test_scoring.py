@@ -17,20 +17,13 @@ from poise.isomers.rows import isomer_tests
 from poise.rewards import multiple_choice_reward
 
 
-@pytest.mark.parametrize(
-    ("text", "answer", "reward"),
-    [
-        ("<answer>B</answer>", "B", 1.0),
-        ("Answer: C", "C", 0.0),
-        ("no idea", None, 0.0),
-        ("", None, 0.0),
-    ],
-)
-def test_a_multiple_choice_answer_is_its_letter(
-    text: str, answer: str | None, reward: float
-) -> None:
-    assert score_multiple_choice({"answer": "B"}, text) == (answer, reward)
-    assert multiple_choice_reward([text], ["B"]) == [reward]
+def test_a_multiple_choice_answer_is_its_letter() -> None:
+    row = {"answer": "B"}
+    said = {"<answer>B</answer>": "B", "Answer: C": "C", "no idea": None, "": None}
+    for text, answer in said.items():
+        reward = float(answer == "B")
+        assert score_multiple_choice(row, text) == (answer, reward)
+        assert multiple_choice_reward([text], ["B"]) == [reward]
 
 
 def test_an_option_may_be_answered_by_its_text() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -36,6 +35,12 @@ def test_an_experiment_is_run_listed_and_shown(
     assert "toy: 0 of 4 runs are done\n" in printed
     assert "3/3 method plain, seed 2: done in " in printed
     assert "toy: 3 of 4 runs are done, 0 failed\n" in printed
+    assert main(["table", str(folder), "--output", "out/here"]) == 0
+    assert Path("out/here/table.md").read_text().startswith("# toy\n")
+    assert not (folder / "table.md").exists()  # and an unfinished one keeps its plain lines
+    (*_, line) = (folder / "results.jsonl").read_text().splitlines()
+    assert json.loads(line)["config"] == {"method": "plain", "seed": 2}
+    capsys.readouterr()
     assert main(["list"]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if " toy " in line)
     assert [part.strip() for part in row.split("│")[1:-1]] == ["toy", "toy", "4", "3", "1"]
@@ -50,20 +55,9 @@ def test_an_experiment_is_run_listed_and_shown(
     names = {file.name for file in folder.iterdir() if file.is_file()}
     assert names == {"experiment.yaml", "results.jsonl.xz", "table.md", "figure.png"}
     assert main(["table", NAME]) == 0
-
-
-def test_an_unfinished_experiment_keeps_its_plain_lines(folder: Path) -> None:
-    assert main(["run", NAME, "--limit", "3"]) == 0
-    assert main(["table", NAME]) == 0
-    (*_, line) = (folder / "results.jsonl").read_text().splitlines()
-    assert json.loads(line)["config"] == {"method": "plain", "seed": 2}
-
-
-def test_a_table_can_go_elsewhere(folder: Path, tmp_path: Path) -> None:
-    assert main(["run", NAME]) == 0
-    assert main(["table", str(folder), "--output", "out/here"]) == 0
-    assert (tmp_path / "out/here/table.md").read_text().startswith("# toy\n")
-    assert not (folder / "table.md").exists()
+    write(folder, seeds=[7])
+    assert main(["table", NAME]) == 2
+    assert "found none; 4 lines are of other settings; see" in capsys.readouterr().err
 
 
 def test_a_failed_run_is_shown_and_so_is_the_exit_status(
@@ -112,16 +106,6 @@ def test_a_mistake_is_one_line(
     assert not (folder / "results.jsonl").exists()
 
 
-def test_lines_of_other_settings_are_counted(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["run", NAME]) == 0
-    write(folder, seeds=[7])
-    assert main(["table", NAME]) == 2
-    error = capsys.readouterr().err
-    assert re.search(r"found none; \d+ lines are of other settings; see", error)
-
-
 def test_an_experiment_that_cannot_be_read_does_not_hide_the_others(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,13 +113,6 @@ def test_an_experiment_that_cannot_be_read_does_not_hide_the_others(
     assert main(["list"]) == 2
     printed = " ".join(capsys.readouterr().out.split())
     assert "│ toy │" in printed.replace("  ", " ") and "one n for 1 to n; found 0" in printed
-
-
-def test_help_names_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == 0
-    printed = capsys.readouterr().out
-    assert all(f"\n  {name} " in printed for name in ("run", "table", "list"))
-    assert main([]) == 2
 
 
 def test_the_old_command_names_the_new_one(

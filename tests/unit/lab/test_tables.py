@@ -11,7 +11,7 @@ import pytest
 
 from lab import tables
 from lab.experiment import Experiment, Run
-from lab.page import title
+from lab.markdown import title
 
 from .toys import toy
 
@@ -79,13 +79,6 @@ def test_missing_runs_and_missing_values_leave_the_seeds_that_there_are(tmp_path
     assert (plain.values, shifted.values) == ({2: 2.0, 3: 3.0}, {2: 2.0})
     assert shifted.interval is None and shifted.comparison is not None
     assert (shifted.comparison.seeds, shifted.comparison.corrected) == (1, None)
-
-
-def test_lines_of_other_settings_do_not_count(tmp_path: Path) -> None:
-    old = toy(tmp_path, fixed={"power": 9})
-    experiment = toy(tmp_path)
-    (section,) = tables.build(experiment, records(old, lambda run: {"score": 1.0}))
-    assert [row.mean for row in section.rows] == [None, None]
 
 
 @pytest.mark.parametrize(("by", "expected"), [("mean", 7 / 3), ("max", 4.0)])

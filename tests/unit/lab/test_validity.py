@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab import page, runner, tables, validity
+from lab import markdown, runner, tables, validity
 from lab.results import Results
 from lab.specification import ExperimentError
 
@@ -28,7 +28,7 @@ def test_the_runs_of_a_rule_come_first_and_the_others_follow_where_it_holds(tmp_
     records, _ = Results(made.folder).read()
     sections = tables.build(made, records)
     assert tables.comparisons(sections) == 2
-    assert "Validity rule: holds. score of oracle: expected at least 5" in page.markdown(
+    assert "Validity rule: holds. score of oracle: expected at least 5" in markdown.page(
         made, records, sections
     )
 
@@ -42,7 +42,7 @@ def test_where_it_does_not_hold_nothing_else_is_run_or_compared(tmp_path: Path) 
     records, _ = Results(made.folder).read()
     sections = tables.build(made, records)
     assert tables.comparisons(sections) == 0
-    assert "does NOT hold" in page.markdown(made, records, sections)
+    assert "does NOT hold" in markdown.page(made, records, sections)
 
 
 def test_a_rule_without_all_its_runs_does_not_hold(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_rule_without_all_its_runs_does_not_hold(tmp_path: Path) -> None:
     [
         ({"method": "none", "figure": "score", "at_least": 1}, "none"),
         ({"method": "oracle", "figure": "score"}, "at_least or at_most"),
-        ({"method": "oracle", "figure": "score", "at_least": "1"}, "a number as a bound"),
+        ({"method": "oracle", "figure": "score", "at_least": "1"}, "at_least: expected a number"),
         ({"method": "oracle", "figure": "score", "atleast": 1}, "atleast"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from poise.cli.main import main
+from poise.evaluate import statistics
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -27,7 +28,8 @@ def call(
     tmp_path: Path,
     few: list[str],
 ) -> Call:
-    """Runs `poise eval` in an empty folder, with few and short samples."""
+    """Runs `poise eval` in an empty folder, with few and short samples, and rough intervals."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 199)
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str | Path) -> tuple[int, str, str]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from tokenizers import decoders
 
-from poise.cli.eval import EvalArguments, Step, choose_dataset
+from poise.cli.eval import EvalArguments
 from poise.cli.main import main
-from poise.evaluate.load import Target
 from poise.evaluate.measures import average, compare
 from poise.evaluate.records import read_records
 from poise.evaluate.runs import read_run
@@ -64,6 +62,12 @@ def test_before_and_after_come_from_one_call_and_stay_in_the_run(
     assert difference["interval"]["mean"] == expected.interval.mean
     assert run.before.questions != run.after.questions
     assert difference["p_value"] == expected.p_value
+    status, out, _ = call("--compare", run_path, "--dataset_name", questions_path)
+    assert status == 0
+    for text in ("avg@4", "pass@4", "answer found", "before", "after", "biology", "physics"):
+        assert text in out
+    assert "after - before:" in out and "percentage points" in out
+    assert "12 questions" in out and "after.jsonl" in out
 
 
 def test_several_runs_are_compared_with_one_model(
@@ -77,29 +81,11 @@ def test_several_runs_are_compared_with_one_model(
     assert first.before == second.before and first.before is not None
     assert first.after != second.after
     assert len(found["differences"]) == 2
-
-
-def test_models_and_adapters_without_a_run_are_kept_in_the_output_folder(
-    call: Call, letters_path: str, questions_path: Path, run_path: Path, tmp_path: Path
-) -> None:
-    found = ask(
-        call,
-        *("--model", letters_path, "--adapter", run_path, "--dataset_name", questions_path),
-        *("--compare", letters_path, "--output_dir", "kept"),
-    )
+    # Without a run they are kept in the output folder.
+    words = ("--model", letters_path, "--adapter", run_path, "--dataset_name", questions_path)
+    found = ask(call, *words, "--compare", letters_path, "--output_dir", "kept")
     assert [e["adapter"] for e in found["evaluations"]] == [str(run_path), None]
     assert {file.name for file in (tmp_path / "kept").iterdir()} == {"before.jsonl", "after.jsonl"}
-
-
-def test_tables_show_accuracy_domains_and_the_difference(
-    call: Call, questions_path: Path, run_path: Path
-) -> None:
-    status, out, _ = call("--compare", run_path, "--dataset_name", questions_path)
-    assert status == 0
-    for text in ("avg@4", "pass@4", "answer found", "before", "after", "biology", "physics"):
-        assert text in out
-    assert "after - before:" in out and "percentage points" in out
-    assert "12 questions" in out and "after.jsonl" in out
 
 
 def test_an_evaluation_that_is_there_is_not_made_again_unless_asked(
@@ -153,45 +139,6 @@ def test_the_questions_are_those_of_the_run_unless_named(
     assert found["evaluations"][0]["questions"] == 8
 
 
-@pytest.mark.parametrize("old", [True, False])
-def test_generated_questions_are_made_as_in_training(tmp_path: Path, old: bool) -> None:
-    name = "reasoning_gym:leg_counting"
-    script = {"dataset" if old else "dataset_name": name, "style": "plain", "question_seed": 4}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"script": script}))
-    steps = [Step("after", Target("m", None, "m", tmp_path), ())]
-    expected = {"style": "plain", "seed": 4, "count": 200}
-    assert choose_dataset(EvalArguments(), steps) == (name, expected)
-    assert choose_dataset(EvalArguments(dataset_name="facts"), steps) == ("facts", {})
-
-
-def test_models_think_as_in_training_unless_told_otherwise(
-    call: Call, questions_path: Path, run_path: Path
-) -> None:
-    def asked(*words: str | Path) -> Any:
-        words = ("--compare", run_path, "--dataset_name", questions_path, "--overwrite", *words)
-        return ask(call, *words)["sampling"]["chat_template_kwargs"]
-
-    assert asked() == {"enable_thinking": False}
-    assert asked("--thinking") == {"enable_thinking": True}
-    trained = {"chat_template_kwargs": {"enable_thinking": True, "hint": "x"}}
-    (run_path / "config.yaml").write_text(yaml.safe_dump({"config": trained}))
-    assert asked() == {"enable_thinking": True, "hint": "x"}
-    assert asked("--thinking", "false") == {"enable_thinking": False, "hint": "x"}
-
-
-def test_runs_that_were_prompted_differently_are_compared_one_by_one(
-    call: Call, letters_path: str, questions_path: Path, run_path: Path, tmp_path: Path
-) -> None:
-    other = save_letter_adapter(tmp_path / "other", letters_path, seed=2)
-    (other / "metrics.jsonl").touch()
-    trained = {"chat_template_kwargs": {"enable_thinking": True}}
-    (other / "config.yaml").write_text(yaml.safe_dump({"config": trained}))
-    words = ("--compare", run_path, other, "--dataset_name", questions_path)
-    status, _, err = call(*words)
-    assert status == 2 and "different chat_template_kwargs" in err
-    assert len(ask(call, *words, "--thinking", "false")["evaluations"]) == 3
-
-
 def test_a_completion_may_end_with_its_line(call: Call, tmp_path: Path) -> None:
     folder = Path(save_tiny_model(tmp_path / "tiny"))
     tokenizer = tiny_tokenizer()
@@ -199,43 +146,23 @@ def test_a_completion_may_end_with_its_line(call: Call, tmp_path: Path) -> None:
     tokenizer.save_pretrained(folder)
     (tmp_path / "q.jsonl").write_text('{"id": "q", "prompt": "q:", "answer": "A"}\n')
     words = ("--model", folder, "--dataset_name", "q.jsonl", "--k", "64", "--max_new_tokens", "8")
-    ask(call, *words, "--output_dir", "free")
     found = ask(call, *words, "--output_dir", "cut", "--stop", "\\n")
     assert found["sampling"]["stop"] == ["\n"]
-    free, cut = (
-        read_records(tmp_path / name / "tiny.jsonl").questions[0].completions
-        for name in ("free", "cut")
-    )
-    assert any("\n" in text for text in free)
-    assert not any("\n" in text for text in cut)
-
-
-def test_a_limit_is_spread_evenly(
-    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
-) -> None:
-    ask(call, "--model", letters_path, "--dataset_name", questions_path, "--limit", "4")
-    records = read_records(tmp_path / "evaluations" / "base.jsonl")
-    assert {q.id for q in records.questions} == {"q0", "q3", "q6", "q9"}
+    (record,) = read_records(tmp_path / "cut" / "tiny.jsonl").questions
+    assert any(n < 8 for n in record.lengths) and not any("\n" in x for x in record.completions)
 
 
 def test_temperature_zero_takes_one_sample(
     call: Call, letters_path: str, questions_path: Path
 ) -> None:
     words = ("--model", letters_path, "--dataset_name", questions_path, "--temperature", "0")
-    status, out, err = call(*words, "--json")
+    status, out, err = call(*words, "--thinking", "--json")
     assert status == 0 and "so k is 1" in err
-    (evaluation,) = json.loads(out)["evaluations"]
+    found = json.loads(out)
+    (evaluation,) = found["evaluations"]
+    assert found["sampling"]["chat_template_kwargs"] == {"enable_thinking": True}
     assert evaluation["k"] == 1
     assert evaluation["average"]["method"] == "wilson"
-
-
-def test_settings_may_stand_in_a_file_and_flags_override_them(
-    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
-) -> None:
-    settings = {"model": letters_path, "dataset_name": str(questions_path), "seed": 3, "limit": 2}
-    (tmp_path / "x.yaml").write_text(yaml.safe_dump(settings))
-    found = ask(call, "--config", tmp_path / "x.yaml", "--limit", "3")
-    assert (found["seed"], found["selection"]) == (3, {"limit": 3})
 
 
 def test_help_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,9 +181,6 @@ def test_help_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         (["--adapter", "nowhere"], "expected a folder with adapter_config.json at nowhere"),
         (["--dataset_name", "none.jsonl"], "none.jsonl"),
         (["--k", "0"], "k: expected a whole number"),
-        (["--temperature", "-1"], "temperature: expected 0 or more"),
-        (["--top_p", "2"], "top_p: expected"),
-        (["--stop", ""], "stop: expected texts that are not empty"),
         (["--limit", "0"], "limit: expected 1 or more"),
         (["--batch_size", "0"], "batch_size: expected 1 or more"),
         (["--dtype", "int4"], "dtype: expected one of"),
@@ -273,11 +197,10 @@ def test_a_mistake_is_one_line(
     assert last.startswith("poise eval: ") and complaint in last
 
 
-@pytest.mark.parametrize("other", ["no-such-model", "org/no-such-model"])
 def test_a_compared_model_that_is_not_there_is_found_out_before_any_is_asked(
-    call: Call, letters_path: str, questions_path: Path, tmp_path: Path, other: str
+    call: Call, letters_path: str, questions_path: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "records"
+    folder, other = tmp_path / "records", "org/no-such-model"
     words = ("--model", letters_path, "--dataset_name", questions_path, "--compare", other)
     status, _, err = call(*words, "--output_dir", folder)
     assert status == 2 and other in err.strip().splitlines()[-1]
@@ -295,14 +218,6 @@ def test_adapters_of_different_models_need_the_model_named(
     status, _, err = call(*words)
     assert status == 2 and "different models" in err and "--model" in err
     assert len(ask(call, *words, "--model", letters_path)["evaluations"]) == 3
-
-
-def test_questions_without_answers_are_refused(
-    call: Call, letters_path: str, tmp_path: Path
-) -> None:
-    (tmp_path / "x.jsonl").write_text('{"prompt": "Question: A"}\n')
-    status, _, err = call("--model", letters_path, "--dataset_name", tmp_path / "x.jsonl")
-    assert status == 2 and "row 0: expected the right letter" in err
 
 
 def test_questions_without_an_answer_are_refused_before_anything_is_lost(

@@ -9,7 +9,6 @@ import pytest
 
 from lab.studies import collapse
 from lab.tasks import cipher, sorting
-from poise.pgpo.viscosity import ViscosityState
 
 CONFIG: dict[str, Any] = {
     "method": "pgpo",
@@ -106,14 +105,6 @@ def test_the_scheduled_shuffle_leaves_the_warm_up_as_it_is(monkeypatch: pytest.M
     assert found[:2] == used[:2] and sorted(found) == sorted(used) and found != used
 
 
-def test_multipliers_that_are_too_few_go_on_after_the_warm_up() -> None:
-    replayed, state, found = collapse._Replayed([2.0, 0.3, 0.2], again=1), ViscosityState(), []
-    for _ in range(6):
-        rho, state = replayed.step(0.1, state)
-        found.append(rho)
-    assert found == [2.0, 0.3, 0.2, 0.3, 0.2, 0.3]
-
-
 def test_steps_that_distil_nothing_do_not_count_in_the_mean_multiplier() -> None:
     # No sibling can succeed: there is nothing to learn from, and no signal.
     figures = collapse.run(CONFIG | {"success_reward_threshold": 2.0})
@@ -177,12 +168,6 @@ def test_grpo_sees_numbers_alone(reward: str) -> None:
     assert found == [1.0, pytest.approx(5 / 6) if reward == "share" else 0.0]
 
 
-def test_grpo_runs_in_the_task_of_feedback() -> None:
-    collapse.check(GRPO | {"lab": "cipher", "reward": "share"})
-    for reward in ("whole", "share"):
-        assert len(collapse.run(GRPO | {"lab": "cipher", "reward": reward})["rewards"]) == 3
-
-
 def test_grpo_refuses_what_would_have_no_effect_on_it() -> None:
     collapse.check(GRPO)
     for setting, message in (
@@ -191,22 +176,3 @@ def test_grpo_refuses_what_would_have_no_effect_on_it() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             collapse.check(GRPO | setting)
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"lab": "chess"}, "lab: expected one of sorting, cipher, found 'chess'"),
-        ({"reward": "share"}, "reward: expected whole with lab sorting and trainer pgpo"),
-        ({"reward": "share", "lab": "cipher"}, "reward: expected whole with lab cipher"),
-        ({"control": "other"}, "control: expected one of mean_step, shuffled"),
-        ({"steps": 0}, "steps: expected a whole number"),
-        ({"steps": 4}, r"test_every: expected a divisor of steps \(4\), found 3"),
-        ({"sensitivity": -1.0}, "sensitivity"),
-        ({"sensitvity": 1.0}, "sensitvity"),
-    ],
-)
-def test_settings_are_checked_before_anything_runs(setting: Any, message: str) -> None:
-    collapse.check(CONFIG)
-    with pytest.raises(ValueError, match=message):
-        collapse.check(CONFIG | setting)

@@ -20,11 +20,6 @@ def test_rates_are_those_of_the_trainer_s_schedule(tmp_path: Path) -> None:
     assert rates(args) == [1.0, 0.75, 0.5, 0.25]
 
 
-def test_the_mean_moves_as_far_as_the_steps_did() -> None:
-    assert scheduled_mean([2.0, 1.0, 0.5], [0.0, 0.5, 1.0]) == pytest.approx(1.0 / 1.5)
-    assert scheduled_mean([2.0, 3.0], [0.0, 0.0]) == 1.0
-
-
 def test_a_shuffle_keeps_what_each_rate_had() -> None:
     multipliers, steps = [float(i) for i in range(40)], [0.0, 0.5, 1.0, 0.5] + [1.0] * 36
     shuffled = scheduled_shuffle(multipliers, steps, random.Random(3))

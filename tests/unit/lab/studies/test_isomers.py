@@ -56,27 +56,6 @@ def test_another_algorithm_learns_something_else() -> None:
     assert plain["train_loss"] and plain["curve"] != isomers.run(CONFIG)["curve"]
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"domains": 7}, "domains: expected at most 6"),
-        ({"strength": 1.5}, "strength: expected a number"),
-        ({"sequences": True}, "sequences: expected a whole number"),
-        ({"sequences": 8}, "sequences: expected a multiple of the 3 domains, found 8"),
-        ({"tau": -1.0}, "tau"),
-        ({"taau": 1.0}, "taau"),
-        ({"train_strength": 2.0}, "train_strength: expected a number"),
-        ({"cue": "smell"}, "cue: expected one of place, spelling"),
-        ({"control": "none"}, "control: expected one of"),
-        ({"control": "random directions"}, "are of space 'direction'"),
-    ],
-)
-def test_settings_are_checked_before_anything_runs(setting: Any, message: str) -> None:
-    isomers.check(CONFIG)
-    with pytest.raises(ValueError, match=message):
-        isomers.check(CONFIG | setting)
-
-
 def test_an_oracle_is_tested_with_a_cue_that_it_never_saw() -> None:
     figures = isomers.run(CONFIG | {"algorithm": "erm", "train_strength": None})
     plain = isomers.run(CONFIG | {"algorithm": "erm"})

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from lab.studies import largest
 from lab.tasks.largest import TESTS
 from tests.tiny import save_tiny_model
@@ -45,19 +43,3 @@ def test_a_run_has_the_figures_of_every_test(tmp_path: Path) -> None:
     ):
         losses.append(largest.run(config | change)["train_loss"])
     assert len({tuple(loss) for loss in losses}) == len(losses)
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"steps": 0}, "steps: expected a whole number"),
-        ({"test_every": 3}, "test_every: expected a divisor"),
-        ({"strength": 2.0}, "strength"),
-        ({"control": "all"}, "control: expected one of"),
-        ({"taau": 1.0}, "taau"),
-    ],
-)
-def test_settings_are_checked_before_anything_runs(setting: Any, message: str) -> None:
-    largest.check(CONFIG)
-    with pytest.raises(ValueError, match=message):
-        largest.check(CONFIG | setting)

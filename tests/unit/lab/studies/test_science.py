@@ -82,23 +82,3 @@ def test_questions_that_are_not_there_are_said(
 
 def _no_hub(*_: Any, **__: Any) -> None:
     raise ConnectionError("no network")
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"domain": "history"}, "domain: expected one of biology"),
-        ({"part": "train"}, "part: expected one of validation, test"),
-        ({"steps": -1}, "steps: expected a whole number"),
-        ({"learning_rate": None}, "learning_rate"),
-        ({"learning_rate": -1.0}, "learning_rate: expected a number above 0, found -1.0"),
-        ({"rollouts": 1}, "rollouts: expected at least 2 a question, found 1"),
-        ({"samples": 0}, "samples: expected a whole number"),
-        ({"temperature": 0.0}, "temperature 0 is greedy"),
-        ({"sensitivty": 1.0}, "sensitivty"),
-    ],
-)
-def test_settings_are_checked_before_anything_runs(setting: Any, message: str) -> None:
-    science.check(CONFIG)
-    with pytest.raises(ValueError, match=message):
-        science.check(CONFIG | setting)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from lab.studies import told_isomers
 from tests.tiny import save_tiny_model
 
@@ -37,19 +35,3 @@ def test_a_run_has_the_figures_of_every_test(tmp_path: Path) -> None:
     assert len(figures["train_loss"]) == 2
     assert told_isomers.run(config) == figures
     assert told_isomers.run(config | {"algorithm": "erm"}) != figures
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"steps": 0}, "steps: expected a whole number"),
-        ({"families": ["implicatoin"]}, "implicatoin"),
-        ({"strength": 2.0}, "strength"),
-        ({"tau": -1.0}, "tau"),
-        ({"taau": 1.0}, "taau"),
-    ],
-)
-def test_settings_are_checked_before_anything_runs(setting: Any, message: str) -> None:
-    told_isomers.check(CONFIG)
-    with pytest.raises(ValueError, match=message):
-        told_isomers.check(CONFIG | setting)

@@ -98,8 +98,3 @@ def test_the_teachers_prompt_has_the_form_that_reading_was_learned_in(
         solution="", feedback=feedback, prompt=question
     )
     assert shown == prompt
-
-
-def test_no_sibling_is_shown() -> None:
-    assert cipher.TEMPLATES["include_environment_feedback"]
-    assert not cipher.TEMPLATES["use_successful_as_teacher"]

@@ -27,10 +27,6 @@ def test_an_answer_is_the_sorted_list() -> None:
         assert row["answer"].split() == sorted(digits)
 
 
-def test_the_reward_is_for_the_whole_list() -> None:
-    assert sorting.reward(["1 2 3", "1 3 2", "1 2", ""], ["1 2 3"] * 4) == [1.0, 0.0, 0.0, 0.0]
-
-
 @pytest.mark.parametrize(("copies", "six"), [(False, 0.0), (True, 0.02)])
 def test_a_shown_solution_is_copied_and_not_sorted(copies: bool, six: float) -> None:
     lessons = sorting._Lessons(make_tokenizer([*"0123456789", "S", "Q", "="]), 1)

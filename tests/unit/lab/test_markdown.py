@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab import figure, page, tables
+from lab import figure, markdown, tables
 from lab.experiment import Experiment
 
 from .toys import toy
@@ -90,7 +90,7 @@ def records_of(experiment: Experiment) -> dict[str, Any]:
 def test_the_page_says_this(tmp_path: Path) -> None:
     experiment = experiment_of(tmp_path)
     records = records_of(experiment)
-    assert page.markdown(experiment, records, tables.build(experiment, records)) == PAGE
+    assert markdown.page(experiment, records, tables.build(experiment, records)) == PAGE
 
 
 def test_a_method_is_compared_with_its_partner_by_name(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_method_is_compared_with_its_partner_by_name(tmp_path: Path) -> None:
     assert shifted.comparison.mean == pytest.approx(
         np.mean([shifted.values[seed] - other.values[seed] for seed in other.values])
     )
-    text = page.markdown(experiment, records, sections)
+    text = markdown.page(experiment, records, sections)
     assert "Differences are to plain, where no other is named, paired" in text
     assert "(2 seeds) to other |" in text and "to plain |" not in text
     assert experiment.plot is not None
@@ -127,7 +127,7 @@ def test_a_method_that_lacks_a_figure_leaves_table_and_drawing_whole(tmp_path: P
         if run.place["method"] == "shifted" and run.key in records:
             del records[run.key]["figures"]["cost"]
     sections = tables.build(experiment, records)
-    text = page.markdown(experiment, records, sections)
+    text = markdown.page(experiment, records, sections)
     assert "| 1 | shifted | 0 | missing |" in text and "| 1 | D(p\\|q) | 3 | 0.00200" in text
     written = []
     for _ in range(2):  # the same results give the same file
@@ -155,15 +155,6 @@ def test_the_figure_shows_means_and_intervals_by_panel(tmp_path: Path) -> None:
     np.testing.assert_allclose(bars.get_segments()[0], [[1, 0], [1, 20 + half]], atol=1e-9)
 
 
-def test_a_figure_may_draw_some_of_the_methods(tmp_path: Path) -> None:
-    plot = {"x": "x", "y": "score", "methods": "shifted"}
-    experiment = experiment_of(tmp_path, figure=plot)
-    sections = tables.build(experiment, records_of(experiment))
-    assert experiment.plot is not None and experiment.plot.methods == ("shifted",)
-    (axes,) = figure.draw(experiment, experiment.plot, sections).axes
-    assert [container.get_label() for container in axes.containers] == ["shifted"]
-
-
 def test_other_axes_make_panels_and_words_are_placed_in_their_order(tmp_path: Path) -> None:
     experiment = experiment_of(
         tmp_path,
@@ -179,13 +170,12 @@ def test_other_axes_make_panels_and_words_are_placed_in_their_order(tmp_path: Pa
     assert labels == ["small", "large"] and drawn.axes[0].get_yscale() == "log"
 
 
-@pytest.mark.parametrize("axis", ["x", None])
-def test_what_has_no_results_yet_leaves_its_panel_empty(tmp_path: Path, axis: str | None) -> None:
+def test_what_has_no_results_yet_leaves_its_panel_empty(tmp_path: Path) -> None:
     experiment = experiment_of(
         tmp_path,
         grid={"x": [1, 2], "size": ["small", "large"]},
         table={"score": {"compare": False}},
-        figure={"y": "score", "log": ["y"]} | ({"x": axis} if axis else {}),
+        figure={"y": "score", "log": ["y"], "x": "x", "methods": "shifted"},
     )
     runs = [run for run in experiment.runs() if run.place["size"] == "small"]
     records = {run.key: {"figures": {"score": 1.0}} for run in runs}
@@ -229,6 +219,6 @@ def test_a_column_may_name_the_method_to_compare_with(tmp_path: Path) -> None:
     assert found is not None and to_other is not None
     shifted, other = named[2].values, named[1].values
     assert found.mean == pytest.approx(np.mean([shifted[s] - other[s] for s in other]))
-    text = page.markdown(experiment, records_of(experiment), sections)
+    text = markdown.page(experiment, records_of(experiment), sections)
     assert "## to other (score)" in text and "to plain |" not in text
     assert text.count(" to other |") == 2

@@ -18,20 +18,18 @@ SIGNIFICANT = 0.05
 _LISTED = 20  # missing runs that are named
 
 
-def markdown(
-    experiment: Experiment, records: Mapping[str, Record], sections: Sequence[Section]
-) -> str:
+def page(experiment: Experiment, records: Mapping[str, Record], sections: Sequence[Section]) -> str:
     """The page that stands beside the results."""
-    parts = [f"# {experiment.name}", *introduction(experiment, records, sections)]
+    parts = [f"# {experiment.name}", *_introduction(experiment, records, sections)]
     for section in sections:
-        header, rows = cells(experiment, section)
+        header, rows = _cells(experiment, section)
         numbers = len(section.axes) + 1
         rule = ["---" if i < numbers else "---:" for i in range(len(header))]
         parts += [f"## {title(section)}", "\n".join(map(_line, [header, rule, *rows]))]
-    return "\n\n".join([*parts, *ran_on(experiment, records)]) + "\n"
+    return "\n\n".join([*parts, *_ran_on(experiment, records)]) + "\n"
 
 
-def introduction(
+def _introduction(
     experiment: Experiment, records: Mapping[str, Record], sections: Sequence[Section]
 ) -> list[str]:
     """How much is done, what is missing, and how the numbers are to be read."""
@@ -62,7 +60,7 @@ def introduction(
     return paragraphs
 
 
-def ran_on(experiment: Experiment, records: Mapping[str, Record]) -> list[str]:
+def _ran_on(experiment: Experiment, records: Mapping[str, Record]) -> list[str]:
     """Machines and versions of the runs that are shown, and the time that they took."""
     mine = [records[run.key] for run in experiment.runs() if run.key in records]
     if not mine:
@@ -88,7 +86,7 @@ def title(section: Section) -> str:
     return f"{section.name}{unit}{made}{better}"
 
 
-def cells(experiment: Experiment, section: Section) -> tuple[list[str], list[list[str]]]:
+def _cells(experiment: Experiment, section: Section) -> tuple[list[str], list[list[str]]]:
     """Header and rows as text; a significant difference is in asterisks."""
     header = [*section.axes, "method", "seeds", "mean"]
     compared = any(row.comparison for row in section.rows)
