@@ -25,7 +25,7 @@ HEADER = Header(model="", dataset="", split="", sampling={}, seed=0)  # nothing 
 def make_trainer(
     trainer_class: Any, config: dict[str, Any], args: Any, rows: Any, **more: Any
 ) -> Any:
-    """A trainer of the run's model, with LoRA on all linear layers.
+    """A trainer of the run's model, with LoRA on all linear layers, or on `lora_layers`.
 
     Args:
         trainer_class: `PGPOTrainer` or `IGATrainer`.
@@ -46,7 +46,9 @@ def make_trainer(
         model=resolve_model(config.get("model")),
         args=args,
         train_dataset=rows,
-        peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"),
+        peft_config=LoraConfig(
+            r=rank, lora_alpha=2 * rank, target_modules=config.get("lora_layers", "all-linear")
+        ),
         **more,
     )
     quieten(trainer)

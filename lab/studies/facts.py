@@ -6,7 +6,8 @@ shows, greedily. The facts in them are those of training, among other options.
 
 Settings of a run: `model`, as `models.resolve_model` takes it; `questions` to train on and
 `test_questions`; `steps`, 0 for the model as it is; `prompts` and `rollouts` a step; `lora_rank`;
-`new_tokens` of an answer; and any argument of `PGPOConfig`.
+`lora_layers`, PEFT's pattern of modules, all linear ones without it; `new_tokens` of an answer; and
+any argument of `PGPOConfig`.
 
 Figures: accuracy, the share of answers that name an option, rewards and multipliers.
 """
@@ -18,8 +19,9 @@ from typing import Any
 from ._settings import require_arguments, require_counts
 from .science import arguments, train_and_ask
 
-OWN = ("questions", "test_questions")
-COUNTS = ("seed", *OWN, "prompts", "rollouts", "lora_rank", "new_tokens")
+SIZES = ("questions", "test_questions")
+OWN = (*SIZES, "lora_layers")
+COUNTS = ("seed", *SIZES, "prompts", "rollouts", "lora_rank", "new_tokens")
 
 
 def check(config: dict[str, Any]) -> None:
