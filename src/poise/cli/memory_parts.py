@@ -33,11 +33,19 @@ def count(argv: Sequence[str]) -> tuple[list[Part], Layout]:
         ValueError: another command, what the command refuses, and what cannot be counted: a
             quantised base, weights in the CPU's memory, domains that nobody names.
     """
-    method, *words = argv
+    # What this machine is quick in says nothing of the one that is to train.
+    speeds = logging.getLogger("poise.precision")
+    level = speeds.level
+    speeds.setLevel(logging.ERROR)
+    try:
+        return _count(*argv)
+    finally:
+        speeds.setLevel(level)
+
+
+def _count(method: str, *words: str) -> tuple[list[Part], Layout]:
     if method not in ("pgpo", "iga"):
         raise ValueError(f"expected pgpo or iga, found {method!r}")
-    # What this machine is quick in says nothing of the one that is to train.
-    logging.getLogger("poise.precision").setLevel(logging.ERROR)
     parser = pgpo.make_parser() if method == "pgpo" else iga.make_parser(words)
     parser.set_defaults(bf16=True)
     (script, config, named), flags = engine.parse(parser, parser.with_new_names(words))
