@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,12 @@ def choose_dataset(arguments: EvalArguments, runs: Sequence[Path]) -> tuple[str,
     dataset = arguments.dataset_name or script.get("dataset_name") or DEFAULT_DATASET
     if dataset != script.get("dataset_name"):
         script = {}
+    elif dataset.endswith(".jsonl"):
+        print(
+            f"poise eval: {dataset} is the file of the training and has no test split, so these "
+            "are the questions that were trained on; name others by --dataset_name",
+            file=sys.stderr,
+        )
     options = {
         "style": _first(arguments.style, script.get("style")),
         "seed": _first(arguments.question_seed, script.get("question_seed")),

@@ -139,6 +139,15 @@ def test_the_questions_are_those_of_the_run_unless_named(
     assert found["evaluations"][0]["questions"] == 8
 
 
+def test_the_file_of_the_training_is_no_test(
+    call: Call, questions_path: Path, run_path: Path
+) -> None:
+    script = {"dataset_name": str(questions_path)}
+    (run_path / "config.yaml").write_text(yaml.safe_dump({"script": script}))
+    _, _, said = call("--compare", run_path, "--limit", "2")
+    assert "are the questions that were trained on" in said
+
+
 def test_a_completion_may_end_with_its_line(call: Call, tmp_path: Path) -> None:
     folder = Path(save_tiny_model(tmp_path / "tiny"))
     tokenizer = tiny_tokenizer()
