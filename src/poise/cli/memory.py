@@ -7,7 +7,8 @@ _USAGE = """usage: poise memory pgpo|iga [--flags] [--config FILE.yaml]
 Count what `poise pgpo` or `poise iga` with the same flags needs on each GPU: weights, gradients,
 the optimizer's state, the teacher, the loss's tensors, layers' activations, rollouts. Nothing is
 loaded but the model's configuration, and no GPU is needed. Flags of `accelerate launch`, such as
---num_processes 8 or --accelerate_config FILE, say where things lie.
+--num_processes 8 or --accelerate_config FILE, say where things lie. No data are read: for IGA on
+your own file also name the domains by --iga_domains.
 
   poise memory pgpo --config examples/pgpo_paper.yaml \\
     --accelerate_config examples/engines/fsdp2.yaml --num_processes 8
