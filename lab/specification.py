@@ -206,7 +206,10 @@ def _rules(found: Any, methods: Mapping[str, Any]) -> tuple[Rule, ...]:
     if not isinstance(found, list):
         raise ValueError(f"validity: expected a list of rules, found {found!r}")
     for settings in found:
-        if not settings.get("figure") or not {"at_least", "at_most"} & set(settings):
+        settings = _mapping(settings, "validity")
+        _known(settings, [field.name for field in fields(Rule)], "validity")
+        is_named = isinstance(settings.get("figure"), str)
+        if not is_named or not {"at_least", "at_most"} & set(settings):
             raise ValueError(
                 "validity: expected method, figure, and at_least or at_most, found "
                 f"{', '.join(settings)}"

@@ -54,7 +54,7 @@ class Layout:
     model's own precision or autocast's.
 
     Raises:
-        ValueError: an unknown engine.
+        ValueError: an unknown engine, or fewer ranks than one.
     """
 
     engine: str = "ddp"
@@ -64,6 +64,8 @@ class Layout:
     def __post_init__(self) -> None:
         if self.engine not in SHARDED:
             raise ValueError(f"engine: expected one of {', '.join(SHARDED)}, found {self.engine!r}")
+        if self.ranks < 1:
+            raise ValueError(f"ranks: expected 1 or more, found {self.ranks}")
 
     def share(self, tensor: Tensor, of: str) -> int:
         """Bytes of a tensor on the rank that has most: FSDP2 deals out rows, ZeRO elements."""

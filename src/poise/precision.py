@@ -76,11 +76,15 @@ def _can_multiply(device: torch.device) -> bool:
         return False
 
 
-@cache
 def warn_if_slow(dtype: torch.dtype, device: str | torch.device | None = None) -> None:
     """Warn once if the device computes in another dtype over five times faster."""
+    _warn_if_slow(dtype, pick_device(device).type)
+
+
+@cache
+def _warn_if_slow(dtype: torch.dtype, device: str) -> None:
     name = str(dtype).removeprefix("torch.")
-    if pick_device(device).type == "cpu" and dtype in (torch.float32, torch.bfloat16):
+    if device == "cpu" and dtype in (torch.float32, torch.bfloat16):
         speeds = measured_speeds()
         best = max(speeds, key=lambda other: speeds[other])
         if speeds[best] > _CRAWLS * speeds[name]:

@@ -117,36 +117,50 @@ def read_numbered(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
         FileNotFoundError: there is no such file.
         ValueError: a line is not a JSON object (file and line are named), or there is none.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a .jsonl file, found no file there")
     rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode())
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(
-                f"{path}, line {number}: expected one JSON object in UTF-8, found unreadable "
-                f"text ({error}); fix or remove the line"
-            ) from None
-        if not isinstance(row, dict):
-            raise ValueError(
-                f'{path}, line {number}: expected a JSON object like {{"prompt": ...}}, found '
-                f"{type(row).__name__}"
-            )
+    for number, row in read_lines(path):
+        if isinstance(row, str):
+            raise ValueError(f"{path}, line {number}: {row}")
         rows.append((number, row))
     if not rows:
         raise ValueError(f"{path}: expected at least one line with a JSON object, found none")
     return rows
 
 
+def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Each line's number, and its row, or a sentence on what it is in place of one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a .jsonl file, found no file there")
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode())
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            found = f"unreadable text ({error}); fix or remove the line"
+            yield number, f"expected one JSON object in UTF-8, found {found}"
+            continue
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            found = type(row).__name__
+            yield number, f'expected a JSON object like {{"prompt": ...}}, found {found}'
+
+
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write JSON lines, in folders that are made if need be, under a name that appears only when
     they are complete."""
-    path = Path(path)
+    path = Path(path).resolve()  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():  # a device
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(json_line(row) for row in rows)
+        return
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(json_line(row) for row in rows)

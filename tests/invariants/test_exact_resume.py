@@ -55,7 +55,7 @@ def _last_step(metrics: Path) -> int:
 
 
 CASES = [(name, lora) for name in SETTINGS for lora in (False, True)]
-QUICK = [("ema", True), ("distance", False)]
+QUICK = [("ema", True), ("distance", False), ("ema, four steps a generation", False)]
 
 
 @pytest.mark.parametrize(("name", "lora"), grid(CASES, QUICK))

@@ -210,3 +210,22 @@ def test_a_run_that_is_braked_at_every_step_for_want_of_a_signal_is_warned_of(
     assert _history(trainer, "pgpo/effective_learning_rate") == [0.02 * rate for rate in rates]
     told = [r for r in caplog.records if "For 2 steps in a row the signal" in r.message]
     assert len(told) == 1 and "(now 0.02 of it)" in told[0].message
+
+
+@pytest.mark.parametrize(
+    ("setting", "is_told"),
+    [
+        ({}, False),  # a tenth of three steps is none
+        ({"warmup_steps": 0}, True),
+        ({"lr_scheduler_type": "constant", "warmup_steps": 2}, True),  # a schedule that ignores it
+        ({"warmup_steps": 2}, False),
+    ],
+)
+def test_a_brake_without_a_warm_up_is_warned_of(
+    make_trainer: Make, caplog: pytest.LogCaptureFixture, setting: dict[str, Any], is_told: bool
+) -> None:
+    brake = {"sensitivity": 6.0, "rho_min": 0.002, "signal_estimator": "kl"}
+    reference = {"signal_reference": "initial", "signal_reference_steps": 2}
+    make_trainer(**brake | reference | setting).train()
+    told = [r for r in caplog.records if "The learning rate has no warm-up" in r.message]
+    assert len(told) == is_told

@@ -41,6 +41,12 @@ def states(model: Any, args: Any, layout: Layout) -> dict[str, int]:
     return found | {"moments": moments}
 
 
+@pytest.mark.parametrize("ranks", [0, -2])
+def test_fewer_ranks_than_one_are_refused(ranks: int) -> None:
+    with pytest.raises(ValueError, match=f"ranks: expected 1 or more, found {ranks}"):
+        Layout("fsdp2", ranks)
+
+
 @pytest.mark.parametrize(
     ("settings", "lora", "dtype"),
     [

@@ -21,11 +21,11 @@ def processor(monkeypatch: pytest.MonkeyPatch) -> Any:
     def be(float32: float, bfloat16: float) -> None:
         monkeypatch.setenv(precision.MEASURED, f"float32={float32} bfloat16={bfloat16}")
         precision.measured_speeds.cache_clear()
-        precision.warn_if_slow.cache_clear()
+        precision._warn_if_slow.cache_clear()
 
     yield be
     precision.measured_speeds.cache_clear()
-    precision.warn_if_slow.cache_clear()
+    precision._warn_if_slow.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def test_cuda_needs_bfloat16_of_its_own(
         return including_emulation or is_native
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
-    precision.warn_if_slow.cache_clear()
+    precision._warn_if_slow.cache_clear()
     device = torch.device("cuda")
     assert precision.pick_dtype(device=device) is (torch.bfloat16 if is_native else torch.float32)
     assert precision.pick_dtype("bfloat16", device) is torch.bfloat16
     assert bool(caplog.records) is not is_native
-    precision.warn_if_slow.cache_clear()
+    precision._warn_if_slow.cache_clear()
 
 
 def test_a_named_dtype_is_kept_and_warned_of_once(

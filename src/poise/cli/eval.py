@@ -49,9 +49,7 @@ class EvalArguments:
     count: int | None = option(
         None, "How many questions; None means 200 where they are generated, else all."
     )
-    style: str | None = option(
-        None, "Form of generated prompts: 'chat', 'plain', 'short' or 'bare'."
-    )
+    style: str | None = option(None, "Form of generated prompts: 'chat', 'plain' or 'short'.")
     question_seed: int | None = option(None, "Seed of generated questions.")
     limit: int | None = option(
         None, "Ask at most this many questions, spread evenly over the data set."

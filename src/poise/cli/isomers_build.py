@@ -109,17 +109,6 @@ def _check_ranges(arguments: BuildArguments) -> None:
         value = getattr(arguments, name)
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"{name}: expected a number above 0, found {value!r}")
-    if not 0 <= arguments.max_overlap <= 1:
-        raise ValueError(
-            f"max_overlap: expected a value in [0, 1], found {arguments.max_overlap!r}"
-        )
-    names, wanted = arguments.domains, arguments.min_domains
-    if not names or not all(name.strip() for name in names) or len(set(names)) != len(names):
-        raise ValueError(f"domains: expected different names, found {list(names)}")
-    if wanted is not None and not 1 <= wanted <= len(names):
-        raise ValueError(
-            f"min_domains: expected 1 to {len(names)}, the number of domains, found {wanted}"
-        )
 
 
 def build(arguments: BuildArguments) -> Summary:

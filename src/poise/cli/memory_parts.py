@@ -70,7 +70,7 @@ def _layout(asked: engine.Engine, config: Any) -> Layout:
             "the CPU's memory (offload), which is not counted"
         )
     compute = torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else torch.float32
-    return Layout(asked.kind, asked.processes or 1, compute)
+    return Layout(asked.kind, 1 if asked.processes is None else asked.processes, compute)
 
 
 def _domains(script: Any, config: Any) -> int:

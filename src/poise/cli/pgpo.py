@@ -40,8 +40,8 @@ class PGPOScriptArguments:
     count: int | None = option(None, "How many questions; None takes the data set's own number.")
     style: str = option(
         "chat",
-        "Form of prompts: 'chat', 'plain' (letters), 'short' (answers by an option's text, for "
-        "the smallest models) or 'bare' (the same without an example).",
+        "Form of prompts: 'chat', 'plain' (letters) or 'short' (answers by an option's text, for "
+        "the smallest models).",
     )
     question_seed: int = option(0, "Seed of generated questions.")
     reference: bool = option(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..rows import read_numbered
+from ..rows import read_lines
 from .answers import MARKER
 from .forms import Row
 from .rows import COLUMNS, REQUIRED
@@ -88,14 +88,14 @@ def validate_isomers(*sources: Source) -> list[Fault]:
 
     Raises:
         FileNotFoundError: a file does not exist.
-        ValueError: no source at all, one without rows, or a line that is no JSON object.
+        ValueError: no source at all, or one without rows.
     """
     if not sources:
         raise ValueError("isomers: expected at least one file or list of rows, found none")
     faults: list[Fault] = []
     sound: list[_Place] = []
     for number, source in enumerate(sources, start=1):
-        places = _read(source, number)
+        places = _read(source, number, faults)
         columns = {column for place in places for column in place.row} & COLUMNS.keys()
         for place in places:
             mistyped = list(_of_types(place, columns))
@@ -127,9 +127,18 @@ def check_isomers(rows: Sequence[Row], name: str = "isomers") -> None:
         )
 
 
-def _read(source: Source, number: int) -> list[_Place]:
+def _read(source: Source, number: int, faults: list[Fault]) -> list[_Place]:
+    """The rows of a source; lines that are none are added to the faults."""
     if isinstance(source, str | Path):
-        return [_Place(str(source), line, row) for line, row in read_numbered(source)]
+        name, lines = str(source), list(read_lines(source))
+        if not lines:
+            raise ValueError(f"{name}: expected at least one row, found none")
+        faults += [
+            Fault(name, line, None, "unreadable", row)
+            for line, row in lines
+            if isinstance(row, str)
+        ]
+        return [_Place(name, line, row) for line, row in lines if not isinstance(row, str)]
     name = "rows" if number == 1 else f"rows {number}"
     if not source:
         raise ValueError(f"{name}: expected at least one row, found none")

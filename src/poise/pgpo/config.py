@@ -396,6 +396,13 @@ def _refuse_conflicts(args: Any) -> None:
         value = getattr(args, name)
         if is_on(value) and (unmet := "; ".join(_unmet(args, needed))):
             raise ValueError(f"{name}={value!r} {why}: {unmet}; set it so, or change {name}")
+    scales = args.multiplier == "distance" or args.viscosity().sensitivity != 0
+    if scales and args.optim.startswith("schedule_free"):
+        raise ValueError(
+            f"optim={args.optim.value!r} evaluates and saves other weights than it trains, for "
+            "which a multiplier of its step does not hold; choose another, such as "
+            "'adamw_torch', or multiplier='none'"
+        )
     if args.has_policy_term and args.beta != 0:
         raise ValueError(
             f"beta={args.beta} asks for a KL to a reference model, which TRL's SDPO does not "

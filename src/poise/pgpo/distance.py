@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..loss.divergence import log_ratio, relative_entropy
 from ..loss.tiled import tiled_log_probs, tiled_token_logps
+from .viscosity import is_number
 
 REACH = 2.0  # the most by which the scale changes from one step to the next
 
@@ -84,7 +85,7 @@ class DistanceControl:
     def __post_init__(self) -> None:
         for name in ("target", "first", "rho_min", "rho_max", "signal_share"):
             value = getattr(self, name)
-            if not (0 < value < math.inf if value is not None else name == "signal_share"):
+            if not (name == "signal_share" if value is None else is_number(value) and value > 0):
                 raise ValueError(f"{name} must be positive and finite, got {value!r}")
         if not self.rho_min <= self.first <= self.rho_max:
             raise ValueError(

@@ -233,7 +233,9 @@ class StepScale:
             self._saved_params = [(p, p.detach().clone()) for p in params if p.requires_grad]
 
     def _warn_of_untold_steps(self) -> None:
-        self._untold = self._untold + 1 if self._has_distance and self.policy is None else 0
+        if not self._has_distance or self.policy is not None:
+            return
+        self._untold += 1
         if self._untold == _UNTOLD:
             warnings.warn(
                 f"StepScale was not told how far the last {_UNTOLD} steps moved the policy, so it "

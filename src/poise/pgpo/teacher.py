@@ -58,8 +58,12 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
             raise ValueError(
                 "the teacher is a copy of the student, which is refreshed or has an adapter that "
                 "changes the model already; expected full training or LoRA factors alone, found "
-                "other weights too; train so, or set teacher_refresh='never' and "
-                "teacher_from_student=False, with which it is the model without adapters"
+                "other weights too; train so, or set teacher_refresh='never'"
+                + (
+                    " and teacher_from_student=False, with which it is the model without adapters"
+                    if starts_changed
+                    else ""
+                )
             )
         # Under FSDP TRL adds its adapter to shards, which fails.
         is_ours = args.teacher_from_student or args.exact_resume or self.is_fsdp_enabled

@@ -23,7 +23,7 @@ from ..models import fold_output_head
 from ..sharding import read_inside
 from ..trl import checkpoints
 from ..trl.contract import SDPOTrainer
-from ..trl.guards import CollapseMonitor, NonFiniteGuard
+from ..trl.guards import CollapseMonitor, NonFiniteGuard, WarmupCheck
 from ..trl.logs import MetricsLog
 from ..trl.rounding import RoundingCheck
 from .config import PGPOConfig
@@ -125,7 +125,7 @@ class PGPOTrainer(  # type: ignore[misc]
         self._wrap_reward_functions()
         if args.check_rewards:
             self._check_reward_functions(row)
-        for callback in (_StepEnd(self), RoundingCheck(), MetricsLog()):
+        for callback in (_StepEnd(self), WarmupCheck(), RoundingCheck(), MetricsLog()):
             self.add_callback(callback)
 
     def create_optimizer(self, model: Any = None) -> Any:

@@ -10,14 +10,20 @@ from typing import Any, Literal, get_args
 SignalReference = Literal["none", "initial", "running"]
 REFERENCES: tuple[str, ...] = get_args(SignalReference)
 
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, which a switch is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "sensitivity": ("at least 0", lambda v: 0 <= v < math.inf),
-    "rho_min": ("in (0, 1]", lambda v: 0 < v <= 1),
-    "rho_max": ("at least 1", lambda v: 1 <= v < math.inf),
+    "sensitivity": ("at least 0", lambda v: is_number(v) and v >= 0),
+    "rho_min": ("in (0, 1]", lambda v: is_number(v) and 0 < v <= 1),
+    "rho_max": ("at least 1", lambda v: is_number(v) and v >= 1),
     "reference": (f"one of {REFERENCES}", lambda v: v in REFERENCES),
     "reference_steps": ("a whole number of at least 1", lambda v: isinstance(v, int) and v >= 1),
-    "reference_decay": ("in [0, 1]", lambda v: 0 <= v <= 1),
-    "prior_reference": ("positive or None", lambda v: v is None or 0 < v < math.inf),
+    "reference_decay": ("in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1),
+    "prior_reference": ("positive or None", lambda v: v is None or (is_number(v) and v > 0)),
 }
 # A reference at or below zero has no ratio. Far below any signal that a model gives (1e-2 nats).
 REFERENCE_FLOOR = 1e-6

@@ -83,9 +83,6 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         """Restores what `_save_state` has written."""
         raise NotImplementedError
 
-    def _check_checkpoint(self, checkpoint: Path) -> None:
-        """Raises ValueError for a checkpoint that lacks what this run is to restore."""
-
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> Any:
@@ -106,7 +103,6 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
                 manifest.refuse_used_folder(run)
             if checkpoint is not None:
                 self._refuse_of_another_kind(checkpoint)
-                self._check_checkpoint(checkpoint)
             self._has_trained = True
             resume_from_checkpoint = None if checkpoint is None else str(checkpoint)
         elif resume_from_checkpoint == manifest.AUTO:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from transformers import TrainerCallback
+
+logger = logging.getLogger(__name__)
 
 
 class NonFiniteTrainingError(RuntimeError):
@@ -43,6 +48,31 @@ class NonFiniteGuard:
                 f"loss or gradient was not finite in {self.consecutive} steps in a row, the last "
                 f"at step {step}; no such step changed the weights. The last checkpoint is {last}. "
                 "Lower the learning rate or rho_max, or check the rewards and the data"
+            )
+
+
+class WarmupCheck(TrainerCallback):  # type: ignore[misc]
+    """Warns where a brake's first steps, which become its reference, go at the full learning rate.
+
+    Choice: ours. In `experiments/collapse_warmup` a run without a warm-up kept 62 % accuracy over
+    four learning rates where one with a warm-up of 20 steps kept 81 %.
+    """
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any
+    ) -> None:
+        outlives = state.global_step == 0 and state.max_steps > args.signal_reference_steps
+        is_too_short = args.warmup_steps > 0 and args.get_warmup_steps(state.max_steps) == 0
+        if not args.brakes_from_first_steps or not outlives or is_too_short:
+            return
+        # A schedule sets the first rate when it is made, and keeps the one that it was given.
+        groups = optimizer.param_groups
+        if all(group["lr"] >= group.get("initial_lr", group["lr"]) for group in groups):
+            logger.warning(
+                "The learning rate has no warm-up, and PGPO hardly brakes before it has steps to "
+                "measure others against: at a large rate a run may collapse in them. Leave "
+                "warmup_steps out (a tenth of the steps), or set it to 20; the schedule 'constant' "
+                "ignores it."
             )
 
 
@@ -112,8 +142,9 @@ class CollapseMonitor:
         Figures of other names are left out.
         """
         sentences = []
-        for name in values.keys() & self.bands.keys():
-            value, band = values[name], self.bands[name]
+        for name, band in self.bands.items():
+            if (value := values.get(name)) is None:
+                continue
             usual = band.mean
             if band.update(value):
                 sentences.append(

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "poise_manifest.json"
 AUTO = "auto"
 _BEGUN = f"{MANIFEST}.tmp"  # a checkpoint of Poise that is being written
-_FORMAT, _DIGEST = 2, "xxh3_128"  # a change of any file of a checkpoint is another format
+_FORMAT, _DIGEST = 3, "xxh3_128"  # a change of any file of a checkpoint is another format
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 

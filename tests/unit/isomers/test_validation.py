@@ -199,6 +199,20 @@ def test_a_set_that_is_reworded_in_another_file_is_found() -> None:
     assert leaks(rows, bare) == {"reused id"}
 
 
+def test_lines_that_are_no_rows_are_faults_among_others(tmp_path: Path) -> None:
+    path, rows = tmp_path / "sets.jsonl", sound()
+    rows[0]["prompt"] += " Answer: (A)"
+    write_jsonl(path, rows)
+    with path.open("a") as file:
+        file.write("not json\n[1]\n")
+    found = validate_isomers(path)
+    assert [fault.line for fault in found if fault.kind == "unreadable"] == [
+        len(rows) + 1,
+        len(rows) + 2,
+    ]
+    assert any(fault.line == 1 for fault in found)
+
+
 def test_a_missing_file_and_no_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.jsonl: expected a \.jsonl file"):
         validate_isomers(tmp_path / "none.jsonl")

@@ -169,6 +169,8 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         "expected signal_reference='none'",
     ),
     "a teacher's server": ({"use_teacher_server": True}, "expected tiled_loss=False"),
+    "a schedule-free optimizer": ({"optim": "schedule_free_radam"}, "saves other weights than it"),
+    "a distance that is a word": ({"target_distance": "far"}, "target_distance must be positive"),
     "weights alone": ({"save_only_model": True}, "expected exact_resume=False"),
 }
 
@@ -185,6 +187,7 @@ def test_optimizers_that_nothing_of_poise_goes_through_are_the_hosts_business(
 ) -> None:
     off = {"multiplier": "none", "normalize_by_distilled": False, "skip_nonfinite_steps": False}
     make_config(optim="adalomo", **off)
+    make_config(optim="schedule_free_adamw", multiplier="none")
 
 
 def test_the_users_own_optimizer_that_steps_inside_the_backward(make: Callable[..., Any]) -> None:

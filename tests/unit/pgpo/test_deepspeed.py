@@ -259,6 +259,11 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"gradient_clipping": 0.5},
         {},
     ),
+    "compute_grad_norm": ({"zero_optimization": {"compute_grad_norm": False}}, {}),
+    "super_offload": (
+        {"zero_optimization": {"offload_optimizer": {"device": "cpu", "super_offload": True}}},
+        {},
+    ),
     "zenflow": ({"zero_optimization": {"zenflow": {"topk_ratio": 0.1}}}, {}),
     "tensor_parallel.autotp_size=2": ({"tensor_parallel": {"autotp_size": 2}}, {}),
     "ratio=0.5": ({"zero_optimization": {"offload_optimizer": {"ratio": 0.5}}}, {}),

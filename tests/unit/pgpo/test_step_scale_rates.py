@@ -154,3 +154,10 @@ def test_close_takes_the_hooks_off() -> None:
     scale.close()
     assert all(map(torch.equal, take_step(optimizer, params), plain_change()))
     scale.close()  # twice does no harm
+
+
+def test_decay_in_one_group_alone_is_found_and_refused() -> None:
+    first, second = parameters()
+    groups = [{"params": [first]}, {"params": [second], "weight_decay": 0.1}]
+    with pytest.raises(ValueError, match="Adam adds weight decay"):
+        StepScale(optim.Adam(groups), LAW)

@@ -162,6 +162,9 @@ def test_the_state_survives_json(law: Viscosity, values: list[float], cut: int) 
     [
         ({"sensitivity": -0.1}, "sensitivity must be at least 0, got -0.1"),
         ({"sensitivity": math.nan}, "sensitivity must be at least 0, got nan"),
+        ({"sensitivity": "high"}, "sensitivity must be at least 0, got 'high'"),
+        ({"sensitivity": True}, "sensitivity must be at least 0, got True"),
+        ({"rho_max": None}, "rho_max must be at least 1, got None"),
         ({"rho_min": 0.0}, r"rho_min must be in \(0, 1\], got 0.0"),
         ({"rho_min": 1.5}, r"rho_min must be in \(0, 1\], got 1.5"),
         ({"rho_max": 0.5, "rho_min": 0.1}, "rho_max must be at least 1, got 0.5"),

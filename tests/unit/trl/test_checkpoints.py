@@ -72,7 +72,7 @@ def _manifest_is_a_folder(folder: Path) -> None:
 
 
 def _later_format(folder: Path) -> None:
-    (folder / MANIFEST).write_text('{"format": 3, "entries": []}')
+    (folder / MANIFEST).write_text('{"format": 4, "entries": []}')
 
 
 def _truncated(folder: Path) -> None:
@@ -93,7 +93,7 @@ DAMAGES: dict[Callable[[Path], None], str] = {
     _half_manifest: rf"checkpoint-20/{MANIFEST} is unreadable: JSONDecodeError",
     _manifest_with_a_changed_key: rf"checkpoint-20/{MANIFEST} is unreadable: KeyError",
     _manifest_is_a_folder: rf"checkpoint-20/{MANIFEST} is unreadable: IsADirectoryError",
-    _later_format: rf"checkpoint-20/{MANIFEST} has format 3, expected 2",
+    _later_format: rf"checkpoint-20/{MANIFEST} has format 4, expected 3",
     _truncated: r"checkpoint-20/model.safetensors has 2047 bytes, expected 2048",
     _flipped: r"checkpoint-20/model.safetensors does not have the content that was written",
     _missing: r"checkpoint-20/trainer_state.json is missing",

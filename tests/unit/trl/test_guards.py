@@ -117,3 +117,11 @@ def test_the_monitors_state_survives_json() -> None:
     assert [resumed.update({"reward": value}) for value in figures[cut:]] == sentences[cut:]
     assert any(sentences[cut:])
     assert resumed.state_dict() == whole.state_dict()
+
+
+def test_a_good_step_between_starts_the_count_again() -> None:
+    guard = NonFiniteGuard(limit=1)
+    for step in range(10):
+        guard.skipped(step, None)
+        guard.good()
+    assert (guard.total, guard.consecutive) == (10, 0)

@@ -26,6 +26,9 @@ class Plan:
             leaves room for the words of a question that every domain needs.
         slack: Most words of one kind of relation by which the counts may differ.
         min_domains: Domains that a set must survive in to be written, None for all of them.
+
+    Raises:
+        ValueError: one outside its range.
     """
 
     domains: tuple[str, ...] = TRAIN_DOMAINS
@@ -33,6 +36,20 @@ class Plan:
     max_overlap: float = 0.3
     slack: int = 1
     min_domains: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("attempts", 1), ("slack", 0)):
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"{name}: expected {least} or more, found {value!r}")
+        if not 0 <= self.max_overlap <= 1:
+            raise ValueError(f"max_overlap: expected a value in [0, 1], found {self.max_overlap!r}")
+        names, wanted = self.domains, self.min_domains
+        if not names or not all(name.strip() for name in names) or len(set(names)) != len(names):
+            raise ValueError(f"domains: expected different names, found {list(names)}")
+        if wanted is not None and not 1 <= wanted <= len(names):
+            raise ValueError(
+                f"min_domains: expected 1 to {len(names)}, the number of domains, found {wanted}"
+            )
 
     @property
     def least(self) -> int:

@@ -61,8 +61,7 @@ class EndpointTeacher:
         model: The endpoint's name of the model.
         base_url: Where it is, up to and with ``/v1``.
         key: The key, None for an endpoint that wants none.
-        sampling: Settings of a request, as ``temperature`` and ``max_tokens``; those that are None
-            are left to the endpoint.
+        temperature, max_tokens: Of a request; None leaves them to the endpoint.
         timeout: Seconds to wait for a reply.
         retries: Most further attempts of one request.
         requests_per_minute: Most requests in a minute, attempts included; None for no bound.
@@ -82,8 +81,12 @@ class EndpointTeacher:
         retries: int = 6,
         requests_per_minute: float | None = None,
         concurrency: int = 4,
-        **sampling: float | None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
     ) -> None:
+        if concurrency < 1:
+            raise ValueError(f"concurrency: expected 1 or more, found {concurrency}")
+        sampling = {"temperature": temperature, "max_tokens": max_tokens}
         self.sampling = {name: value for name, value in sampling.items() if value is not None}
         self.name, self.model, self.base_url = f"endpoint:{model}", model, _check_url(base_url)
         self.concurrency, self.retries = concurrency, retries
