@@ -77,10 +77,22 @@ class Bypassed(Toy):
     """As fused kernels: the factors of one layer are read, and their modules passed over."""
 
     def body(self, x: Tensor) -> Tensor:
+        return self.other(torch.tanh(self.bypass(x)))
+
+    def bypass(self, x: Tensor) -> Tensor:
         layer: Any = self.inner
         down, up = (part["default"].weight for part in (layer.lora_A, layer.lora_B))
-        inner = layer.base_layer(x) + x @ down.T @ up.T * layer.scaling["default"]
-        return self.other(torch.tanh(inner))
+        inner: Tensor = layer.base_layer(x) + x @ down.T @ up.T * layer.scaling["default"]
+        return inner
+
+
+class BypassedInPart(Bypassed):
+    """The layer is called in one segment and passed over in another, each with its own backward."""
+
+    def body(self, x: Tensor) -> Tensor:
+        x = checkpoint(self.bypass, x.detach().requires_grad_(), use_reentrant=True)
+        called: Tensor = checkpoint(lambda y: self.other(self.inner(y)), x, use_reentrant=True)
+        return called
 
 
 class Flat(Toy):

@@ -284,6 +284,17 @@ def test_ranks_that_hold_the_same_rows_count_once(method: IGA, tmp_path: Path) -
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "FSDP1": ({}, {"version": 1, "sync_module_states": False}, "cannot run under FSDP1"),
     "rank 0 alone loads": ({}, {"cpu_ram_efficient_loading": True}, "set it to False"),
+    "retraction": (
+        {
+            "iga_space": "weight",
+            "iga_update": "retraction",
+            "optim": "sgd",
+            "weight_decay": 0.0,
+            "max_grad_norm": 0.0,
+        },
+        {},
+        "retraction",
+    ),
     "offloaded": ({}, {"cpu_offload": True}, "with FSDP's cpu_offload"),
 }
 

@@ -235,12 +235,16 @@ class Pass:
         def arrive(part: int, gradient: Tensor) -> Tensor:
             if is_seen:
                 return replace(part, gradient)
-            self._unseen.append((layer, gradient.any()))
+            self.expect_none(layer, gradient)
             return gradient
 
         self._tap(first, last, use)
         for part, module in enumerate(modules):
             self._hook_gradient(module, partial(arrive, part))
+
+    def expect_none(self, layer: str, gradient: Tensor) -> None:
+        """Takes note of a gradient whose inputs were not seen; `collect` raises if it is not 0."""
+        self._unseen.append((layer, gradient.any()))
 
     def _tap(self, first: nn.Module, last: nn.Module, sink: Sink) -> None:
         waiting: list[Tensor] = []  # inputs of paths that have begun; they do not nest

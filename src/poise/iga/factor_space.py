@@ -199,6 +199,8 @@ class _Factor:
                 for (domain, unit), part in zip(watched.units.items(), parts, strict=True):
                     own[domain].add_(part, alpha=unit * counts[domain])
                 pairs.clear()
+            else:
+                watched.expect_none(self.name, gradient)
             return gradient  # `finish` writes another
 
         watched.watch(self.name, self.source, self.module, (self.module,), pairs.append, add)

@@ -64,6 +64,8 @@ def check_before_loading(
         _check_adapter(model, host.get("peft_config"))
         own, kind = host.get("optimizers", (None, None))[0], host.get("optimizer_cls_and_kwargs")
         refuse_steps_in_backward(own or (kind and kind[0]), GRADIENTS)
+        if args.iga_update == "retraction" and own is None and kind is None:
+            _check_named_sgd(args)
     _check_evaluation_rows(eval_dataset, args)
     check_output_folder(Path(args.output_dir))
     return (find_model(model, args) if isinstance(model, str) else model), domains
@@ -190,6 +192,14 @@ def _check_adapter(model: Any, peft_config: Any) -> None:
         raise ValueError(
             f"peft_config: expected plain LoRA, found {found}; IGA is built for LoRA on linear "
             "layers, so pass LoraConfig(...) without variants"
+        )
+
+
+def _check_named_sgd(args: IGAConfig) -> None:
+    if args.optim != "sgd" or args.weight_decay:
+        raise ValueError(
+            "iga_update='retraction' needs plain SGD: set optim='sgd' and weight_decay=0 (found "
+            f"{args.optim.value!r} and {args.weight_decay}), or iga_update='chain'"
         )
 
 

@@ -87,9 +87,11 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
 
     def _kind_of_checkpoint(self) -> dict[str, Any]:
         """Another method's state would be taken for the run's own."""
-        is_iga = self.args.iga_method == "iga" and self.engine is not None
-        names = ("iga_method", "iga_space", "iga_applied_to") if is_iga else ("iga_method",)
-        return super()._kind_of_checkpoint() | {name: getattr(self.args, name) for name in names}
+        kind = super()._kind_of_checkpoint() | {"iga_method": self.args.iga_method}
+        if self.args.iga_method == "iga":
+            kind["iga_space"] = "neutral" if self.engine is None else self.args.iga_space
+            kind["iga_applied_to"] = self.args.iga_applied_to
+        return kind
 
     def _save_state(self, folder: Path) -> None:
         rank, engine = self.accelerator.process_index, self.engine

@@ -76,6 +76,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
     ) -> None:
         args = IGAConfig("iga-output") if args is None else args
         model, self.domains = check_before_loading(model, args, train_dataset, eval_dataset, host)
+        host["callbacks"] = list(host.get("callbacks") or ())
         self._prepare_state(args)
         self._micro_batch: DomainBatch | None = None
         self._has_sets = False
@@ -111,6 +112,11 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
             raise ValueError(
                 "IGATrainer cannot run with FSDP's cpu_offload, with which the step's gradients "
                 "lie on another device than what the layers saw; set it to false in fsdp_config"
+            )
+        if plugin is not None and self.args.iga_update == "retraction":
+            raise ValueError(
+                "iga_update='retraction' needs whole factors, which FSDP shards; use "
+                "iga_update='chain', or no FSDP"
             )
         if self.args.needs_engine and self.aux_loss_enabled:
             raise ValueError(
@@ -220,7 +226,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         if objective is not None:
             objective.verify(inputs["input_ids"])
         (loss,) = loss_inside(model, work) if is_inside else work()
-        return loss
+        return (loss, seen[-1]) if return_outputs else loss
 
     def _loss_of(self, outputs: Any, labels: Any, batch: DomainBatch, items: Any) -> Any:
         """share * sum_k w_k L_k, or share * objective; its backward is transformers'."""

@@ -117,6 +117,7 @@ class _Layer:
     def attach(self, watched: Pass, scratch: Scratch, statistics: RunningMeans) -> None:
         pairs: list[Pair] = []
         results: list[Factors] = []
+        given: set[int] = set()
 
         def replace(part: int, gradient: Tensor) -> Tensor:
             # Both factors' hooks run after the last use of the layer has been seen.
@@ -125,6 +126,10 @@ class _Layer:
                     raise RuntimeError(_IN_PARTS.format(self.name))
                 results.append(self._align(pairs, watched, scratch, statistics))
                 pairs.clear()
+            elif part in given:
+                watched.expect_none(self.name, gradient)
+                return gradient
+            given.add(part)
             return results[0][part].to(gradient)
 
         a = self._adapter

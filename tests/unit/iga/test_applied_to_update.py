@@ -178,3 +178,38 @@ def test_a_step_that_is_skipped_leaves_no_trace() -> None:
                 engine._space._pending = infinite, [0, 1, 2], 3
         ends.append(values(model))
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+def test_two_optimizers_are_followed_and_one_only_once() -> None:
+    model = toy()
+    engine = GradientEngine(model, MASK)
+    first = optim.SGD([a.down.weight for a in engine.adapters], lr=0.1)
+    second = optim.SGD([a.up.weight for a in engine.adapters], lr=0.1)
+    for optimizer in (first, second, first):
+        engine.follow(optimizer)
+    assert [len(o._optimizer_step_pre_hooks) for o in (first, second)] == [1, 1]
+    whole = toy()
+    other = GradientEngine(whole, MASK)
+    both = optim.SGD(trained(whole), lr=0.1)
+    other.follow(both)
+    for batch in BATCHES[:3]:
+        engine_step(engine, model, [batch])
+        first.step()
+        second.step()
+        engine_step(other, whole, [batch])
+        both.step()
+    for a, b in zip(factors(engine), factors(other), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
+
+
+def test_a_domain_that_stays_away_is_forgotten() -> None:
+    model = toy()
+    engine = GradientEngine(model, MASK)
+    optimizer = optim.SGD(trained(model), lr=0.0)
+    engine.follow(optimizer)
+    engine_step(engine, model, BATCHES[:1])
+    optimizer.step()
+    for _ in range(80):
+        engine_step(engine, model, [Batch.of([1, 1], number=3, seed=1)])
+        optimizer.step()
+    assert [steps > 1e-3 for steps in engine.state_dict()["steps"].tolist()] == [False, True, False]

@@ -13,7 +13,7 @@ from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
 from poise.iga.settings import IGA
 from tests.equivalence.iga_models import toy
-from tests.equivalence.iga_toys import Bypassed, Routed, Unused
+from tests.equivalence.iga_toys import Bypassed, BypassedInPart, Routed, Unused
 
 from .engine_steps import BATCH, OTHER, count_hooks, every_space, take_step
 
@@ -94,6 +94,14 @@ def test_a_layer_whose_modules_are_passed_over_is_refused_by_name(method: IGA) -
     with pytest.raises(RuntimeError, match=r"inner.*: expected its inputs before its gradient"):
         take_step(engine, model)
     assert count_hooks(model) == 0
+
+
+@pytest.mark.parametrize("space", ["factor", "weight"])
+def test_a_layer_that_is_passed_over_in_one_segment_is_refused(space: Any) -> None:
+    model = toy(BypassedInPart)
+    engine = GradientEngine(model, IGA(space=space))
+    with pytest.raises(RuntimeError, match="expected its inputs before its gradient"):
+        take_step(engine, model)
 
 
 @every_space

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from transformers import LlamaForCausalLM
 
 from poise import IGATrainer
-from tests.tiny import DOMAINS
+from tests.tiny import DOMAINS, tiny_isomers
 
 
 def _lines(folder: Path, file: str) -> list[dict[str, Any]]:
@@ -63,3 +63,19 @@ def test_the_adapter_loads_in_plain_peft(
         with loaded.disable_adapter():
             assert not torch.equal(loaded(input_ids=ids).logits, expected)
     assert torch.equal(found, expected)
+
+
+def test_evaluation_is_the_hosts(make_iga_config: Callable[..., Any], tiny_model_path: str) -> None:
+    rows = tiny_isomers(4)
+    trainer = IGATrainer(
+        tiny_model_path,
+        make_iga_config(eval_strategy="steps", eval_steps=2, per_device_eval_batch_size=3),
+        train_dataset=tiny_isomers(),
+        eval_dataset=rows,
+        peft_config=LoraConfig(r=2, target_modules="all-linear"),
+    )
+    trainer.train()
+    line, _ = (line for line in trainer.state.log_history if "eval_loss" in line)
+    assert line["step"] == 2
+    assert line["eval_loss"] > 0
+    assert not any(name.startswith("eval_iga") for name in line)
