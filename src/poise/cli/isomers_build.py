@@ -84,19 +84,12 @@ def main(argv: list[str]) -> int:
     return _show(summary, arguments)
 
 
-# Argument -> its least value.
-_LEAST = {
-    "attempts": 1,
-    "slack": 0,
-    "temperature": 0,
-    "max_tokens": 1,
-    "concurrency": 1,
-    "retries": 0,
-}
+# Argument of a teacher -> its least value.
+_LEAST = {"temperature": 0, "max_tokens": 1, "concurrency": 1, "retries": 0}
 
 
-def _check_ranges(arguments: BuildArguments) -> None:
-    """Refuse values outside their range.
+def _check_teacher(arguments: BuildArguments) -> None:
+    """Refuse settings of a teacher outside their range; `Plan` checks the others.
 
     Raises:
         ValueError: the argument is named.
@@ -125,7 +118,7 @@ def build(arguments: BuildArguments) -> Summary:
     from ..isomers.build.rewrite import Plan
     from ..isomers.build.teachers import EndpointTeacher
 
-    _check_ranges(arguments)
+    _check_teacher(arguments)
     plan = Plan(
         tuple(arguments.domains),
         arguments.attempts,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -13,6 +12,15 @@ from ..optimizers import refuse_steps_in_backward
 from ..precision import settle_precision
 from ..trl.contract import SDPOConfig
 from .distance import DistanceControl
+from .ranges import (
+    AT_LEAST_0,
+    POSITIVE,
+    POSITIVE_OR_NONE,
+    Expected,
+    check_ranges,
+    number,
+    whole,
+)
 from .refresh import REFRESHES, RefreshGate, RefreshOnce
 from .signal import ESTIMATORS
 from .viscosity import Viscosity
@@ -27,25 +35,20 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "routing": (True, False, None),
 }
 
-# What a value must be, in words and as a test.
-Expected = tuple[str, Callable[[Any], bool]]
-_POSITIVE: Expected = ("positive", lambda v: isinstance(v, (int, float)) and 0 < v < math.inf)
-_AT_LEAST_0: Expected = ("at least 0", lambda v: v >= 0)
-
 # `Viscosity` checks its own.
 _RANGES: dict[str, Expected] = {
-    "target_distance": _POSITIVE,
-    "distance_signal_share": ("positive or None", lambda v: v is None or _POSITIVE[1](v)),
-    "distance_share": ("in (0, 1]", lambda v: 0 < v <= 1),
-    "distance_tokens": ("a whole number of at least 1", lambda v: isinstance(v, int) and v >= 1),
-    "loss_tile_tokens": ("at least 1 or None", lambda v: v is None or v >= 1),
-    "token_weight_beta": _POSITIVE,
-    "target_mix": ("in [0, 1)", lambda v: 0 <= v < 1),
-    "target_mix_beta": _POSITIVE,
-    "teacher_refresh_at": ("in (0, 1)", lambda v: 0 < v < 1),
-    "teacher_refresh_window": ("at least 2", lambda v: v >= 2),
-    "max_resamples": _AT_LEAST_0,
-    "max_nonfinite_steps": _AT_LEAST_0,
+    "target_distance": POSITIVE,
+    "distance_signal_share": POSITIVE_OR_NONE,
+    "distance_share": number("in (0, 1]", lambda v: 0 < v <= 1),
+    "distance_tokens": whole(1),
+    "loss_tile_tokens": number("at least 1", lambda v: v >= 1, or_none=True),
+    "token_weight_beta": POSITIVE,
+    "target_mix": number("in [0, 1)", lambda v: 0 <= v < 1),
+    "target_mix_beta": POSITIVE,
+    "teacher_refresh_at": number("in (0, 1)", lambda v: 0 < v < 1),
+    "teacher_refresh_window": number("at least 2", lambda v: v >= 2),
+    "max_resamples": AT_LEAST_0,
+    "max_nonfinite_steps": AT_LEAST_0,
 }
 
 _PURE = {"tiled_loss": True, "distillation_weight": 1.0}
@@ -270,9 +273,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         for name, known in _CHOICES.items():
             if (found := getattr(self, name)) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {found!r}")
-        for name, (expected, is_inside) in _RANGES.items():
-            if not is_inside(found := getattr(self, name)):
-                raise ValueError(f"{name} must be {expected}, got {found!r}")
+        check_ranges(self, _RANGES)
         self.viscosity()
         if self.warmup_steps is None:
             self.warmup_steps = 0.1 if self.brakes_from_first_steps else 0
@@ -283,6 +284,10 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
             self.routing = self.multiplier == "distance" and not any(_unmet(self, _ROUTED))
         self.check_optimizer(self.optim)
         _refuse_conflicts(self)
+
+    @property
+    def _scales_steps(self) -> bool:
+        return self.multiplier == "distance" or self.viscosity().sensitivity != 0
 
     @property
     def has_policy_term(self) -> bool:
@@ -347,8 +352,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         Raises:
             ValueError: it steps inside the backward.
         """
-        scales = self.multiplier == "distance" or self.viscosity().sensitivity != 0
-        if scales or self.normalize_by_distilled or self.skip_nonfinite_steps:
+        if self._scales_steps or self.normalize_by_distilled or self.skip_nonfinite_steps:
             refuse_steps_in_backward(
                 optimizer,
                 "PGPO's multiplier, mean over the distilled and skipping of steps (multiplier, "
@@ -396,8 +400,7 @@ def _refuse_conflicts(args: Any) -> None:
         value = getattr(args, name)
         if is_on(value) and (unmet := "; ".join(_unmet(args, needed))):
             raise ValueError(f"{name}={value!r} {why}: {unmet}; set it so, or change {name}")
-    scales = args.multiplier == "distance" or args.viscosity().sensitivity != 0
-    if scales and args.optim.startswith("schedule_free"):
+    if args._scales_steps and args.optim.startswith("schedule_free"):
         raise ValueError(
             f"optim={args.optim.value!r} evaluates and saves other weights than it trains, for "
             "which a multiplier of its step does not hold; choose another, such as "

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..loss.divergence import log_ratio, relative_entropy
 from ..loss.tiled import tiled_log_probs, tiled_token_logps
-from .viscosity import is_number
+from .ranges import POSITIVE, POSITIVE_OR_NONE, check_ranges
 
 REACH = 2.0  # the most by which the scale changes from one step to the next
 
@@ -83,10 +83,8 @@ class DistanceControl:
     afterwards: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("target", "first", "rho_min", "rho_max", "signal_share"):
-            value = getattr(self, name)
-            if not (name == "signal_share" if value is None else is_number(value) and value > 0):
-                raise ValueError(f"{name} must be positive and finite, got {value!r}")
+        positive = dict.fromkeys(("target", "first", "rho_min", "rho_max"), POSITIVE)
+        check_ranges(self, positive | {"signal_share": POSITIVE_OR_NONE})
         if not self.rho_min <= self.first <= self.rho_max:
             raise ValueError(
                 "first must lie between rho_min and rho_max, got "

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
+
+from .ranges import AT_LEAST_0, POSITIVE_OR_NONE, Expected, check_ranges, number, whole
 
 SignalReference = Literal["none", "initial", "running"]
 REFERENCES: tuple[str, ...] = get_args(SignalReference)
 
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a finite number, which a switch is not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "sensitivity": ("at least 0", lambda v: is_number(v) and v >= 0),
-    "rho_min": ("in (0, 1]", lambda v: is_number(v) and 0 < v <= 1),
-    "rho_max": ("at least 1", lambda v: is_number(v) and v >= 1),
+_RANGES: dict[str, Expected] = {
+    "sensitivity": AT_LEAST_0,
+    "rho_min": number("in (0, 1]", lambda v: 0 < v <= 1),
+    "rho_max": number("at least 1", lambda v: v >= 1),
     "reference": (f"one of {REFERENCES}", lambda v: v in REFERENCES),
-    "reference_steps": ("a whole number of at least 1", lambda v: isinstance(v, int) and v >= 1),
-    "reference_decay": ("in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1),
-    "prior_reference": ("positive or None", lambda v: v is None or (is_number(v) and v > 0)),
+    "reference_steps": whole(1),
+    "reference_decay": number("in [0, 1]", lambda v: 0 <= v <= 1),
+    "prior_reference": POSITIVE_OR_NONE,
 }
 # A reference at or below zero has no ratio. Far below any signal that a model gives (1e-2 nats).
 REFERENCE_FLOOR = 1e-6
@@ -83,9 +78,7 @@ class Viscosity:
     prior_reference: float | None = None
 
     def __post_init__(self) -> None:
-        for name, (expected, fits) in _RANGES.items():
-            if not fits(value := getattr(self, name)):
-                raise ValueError(f"{name} must be {expected}, got {value!r}")
+        check_ranges(self, _RANGES)
 
     def init(self) -> ViscosityState:
         """The state before the first step."""
