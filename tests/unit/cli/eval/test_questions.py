@@ -15,6 +15,7 @@ from poise.cli.main import main
 from poise.evaluate.measures import average, compare
 from poise.evaluate.records import read_records
 from poise.evaluate.runs import read_run
+from poise.precision import pick_dtype
 from tests.tiny import save_tiny_model, tiny_tokenizer
 from tests.unit.cli.conftest import letter_model, letter_tokenizer, save_letter_adapter
 
@@ -40,7 +41,7 @@ def test_one_model_is_evaluated(
         "max_new_tokens": 3,
         "stop": [],
         "chat_template_kwargs": {"enable_thinking": False},
-        "dtype": "float32",
+        "dtype": str(pick_dtype()).removeprefix("torch."),
         "batch_size": 64,
     }
     assert found["differences"] == []
