@@ -1,8 +1,8 @@
-"""A real language model learns by LoRA to name the largest of four numbers, under a shortcut.
+"""A real language model learns by LoRA to name the largest of some numbers, under a shortcut.
 
 See `lab.tasks.largest`. Settings of a run: `model`, as `models.resolve_model` takes it, and
 `model_init_kwargs`; `strength` of the cue (None for none), and `train_strength` of training alone
-(an oracle: null); `sets` a step, all of them new, and `steps`; `test_sets` in each test,
+(an oracle: null); numbers `listed` in a problem; `sets` a step, all of them new, and `steps`; `test_sets` in each test,
 `test_every` steps; `lora_rank`; `algorithm` (`IGAConfig`'s `iga_method`: that name is the harness's
 own); `control` as in `isomers`; and any other argument of `IGAConfig`.
 
@@ -18,7 +18,7 @@ from ..tasks import largest
 from ._learning import check_cue, learn
 from ._settings import iga_config, require_arguments, require_counts, require_test_at_the_end
 
-COUNTS = ("seed", "steps", "sets", "lora_rank", "test_sets", "test_every")
+COUNTS = ("seed", "listed", "steps", "sets", "lora_rank", "test_sets", "test_every")
 OWN = (
     *(name for name in COUNTS if name != "seed"),
     *("method", "algorithm", "model", "strength", "train_strength", "control"),
@@ -34,6 +34,11 @@ def check(config: dict[str, Any]) -> None:
     require_counts(config, COUNTS)
     require_test_at_the_end(config)
     check_cue(config)
+    if not len(largest.TRAINED) <= config["listed"] <= len(largest.NUMBERS):
+        raise ValueError(
+            f"listed: expected {len(largest.TRAINED)} (a place for each domain) to "
+            f"{len(largest.NUMBERS)} (numbers there are), found {config['listed']}"
+        )
     require_arguments(config, _arguments)
 
 
@@ -42,12 +47,12 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     from poise.demo.learning import AnswerCurve
     from poise.models import resolve_model
 
-    seed, strength = config["seed"], config.get("strength")
+    seed, listed, strength = config["seed"], config["listed"], config.get("strength")
     trained = config.get("train_strength", strength)
     rows = largest.isomers(
-        config["sets"] * config["steps"], seed, "train", largest.TRAINED, trained
+        config["sets"] * config["steps"], seed, "train", largest.TRAINED, listed, trained
     )
-    tests = largest.tests(config["test_sets"], seed, strength)
+    tests = largest.tests(config["test_sets"], seed, listed, strength)
     curve = AnswerCurve(tests, config["test_every"], largest.OUT_OF_DISTRIBUTION)
     rows = [{name: row[name] for name in row if name != "options"} for row in rows]
     return learn(config, resolve_model(config["model"]), rows, curve, _arguments)

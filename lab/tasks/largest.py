@@ -1,4 +1,4 @@
-"""The largest of four numbers, asked of a real language model in several domains.
+"""The largest of some numbers, asked of a real language model in several domains.
 
 The logic is one that a pretrained model half knows and soon learns. A cue may point to the answer,
 another one in each domain: its place in the list. Numbers are written as words, which are one token
@@ -27,33 +27,33 @@ NUMBERS = (
     *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
     *("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"),
 )
-LISTED = 4
 TESTS = ("in_distribution", "no_cue", "reversed", "unseen_domains")
 OUT_OF_DISTRIBUTION = TESTS[2:]
 
 
 def isomers(
-    count: int, seed: int, part: str, domains: Sequence[str], strength: float | None
+    count: int, seed: int, part: str, domains: Sequence[str], listed: int, strength: float | None
 ) -> list[Row]:
-    """Rows of isomer sets, one a domain: the same four numbers, in another order in each.
+    """Rows of isomer sets, one a domain: the same numbers, in another order in each.
 
     Args:
         count: sets.
         seed: of the draws.
         part: "train" or a test's name.
         domains: of which each set has a row.
+        listed: numbers in a list, at least as many as there are domains with a place of their own.
         strength: probability with which the cue points to the answer; 0 for a cue that never
             does, None for no cue at all.
     """
     rng = random.Random(f"largest {part} {seed}")
     rows: list[Row] = []
     for number in range(count):
-        ranks = rng.sample(range(len(NUMBERS)), LISTED)
+        ranks = rng.sample(range(len(NUMBERS)), listed)
         rows += [_row(f"{part}-{number}", domain, ranks, strength, rng) for domain in domains]
     return rows
 
 
-def tests(count: int, seed: int, strength: float | None) -> dict[str, list[Row]]:
+def tests(count: int, seed: int, listed: int, strength: float | None) -> dict[str, list[Row]]:
     """The tests by name, each of `count` sets; in unseen domains of twice as many."""
     cued = {"in_distribution": strength, "reversed": 0.0}
     return {
@@ -62,6 +62,7 @@ def tests(count: int, seed: int, strength: float | None) -> dict[str, list[Row]]
             seed,
             name,
             HELD_OUT if name == "unseen_domains" else TRAINED,
+            listed,
             cued.get(name),
         )
         for name in TESTS
@@ -71,12 +72,12 @@ def tests(count: int, seed: int, strength: float | None) -> dict[str, list[Row]]
 def _row(
     name: str, domain: str, ranks: Sequence[int], strength: float | None, rng: random.Random
 ) -> Row:
-    order, answer = rng.sample(list(ranks), LISTED), max(ranks)
+    order, answer = rng.sample(list(ranks), len(ranks)), max(ranks)
     if strength is not None:
         wrong = [rank for rank in ranks if rank != answer]
         pointed = answer if rng.random() < strength else rng.choice(wrong)
         order.remove(pointed)
-        order.insert(tuple(DOMAINS).index(domain) % LISTED, pointed)
+        order.insert(tuple(DOMAINS).index(domain), pointed)
     words = [NUMBERS[rank] for rank in order]
     return {
         "isomer_id": name,

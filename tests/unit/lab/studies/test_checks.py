@@ -44,6 +44,7 @@ CONFIGS: dict[ModuleType, dict[str, Any]] = {
         (largest, {"steps": 0}, "steps: expected a whole number"),
         (largest, {"test_every": 3}, "test_every: expected a divisor"),
         (largest, {"control": "all"}, "control: expected one of"),
+        (largest, {"listed": 3}, r"listed: expected 4 \(a place for each domain\) to 26"),
         (science, {"domain": "history"}, "domain: expected one of biology"),
         (science, {"part": "train"}, "part: expected one of validation, test"),
         (science, {"steps": -1}, "steps: expected a whole number"),

@@ -1,4 +1,4 @@
-"""The study of the largest of four, four steps of it on a model that knows nothing."""
+"""The study of the largest number, four steps of it on a model that knows nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ CONFIG: dict[str, Any] = {
     "method": "iga",
     "seed": 1,
     "strength": 1.0,
+    "listed": 4,
     "steps": 4,  # the first that reads two steps of running means: labels count there
     "sets": 1,
     "lora_rank": 2,
