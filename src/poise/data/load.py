@@ -175,11 +175,10 @@ def _isomer_sets(
     seed: int,
     domains: Sequence[str] | None,
 ) -> Dataset:
-    """Rows of `count` whole sets. Own rows without options may end as they like."""
+    """Rows of `count` whole sets."""
     from datasets import Dataset
 
-    if any("options" in row for row in rows):
-        check_isomers(rows, source)
+    check_isomers(rows, source)
     return Dataset.from_list(some_isomers(rows, count, seed, domains))
 
 
