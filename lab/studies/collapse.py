@@ -104,7 +104,7 @@ def _controlled(config: dict[str, Any], control: str) -> dict[str, Any]:
     scheduled = control == "scheduled_mean_step"
     mean = _controls.scheduled_mean(used, rates) if scheduled else statistics.fmean(used)
     rate = config["learning_rate"] * mean
-    return _train(config | {"learning_rate": rate, "multiplier": "none"})
+    return _train(config | {"learning_rate": rate, "multiplier": "none", "sensitivity": 0.0})
 
 
 def _train(

@@ -45,13 +45,15 @@ def resolve_model(name: str | None = None) -> str:
     """
     if name is None or name in EMBEDDED_NAMES:
         return str(default_model_path())
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if (folder / "config.json").is_file():
         return str(folder)
     if (folder / "adapter_config.json").is_file():
         found = "an adapter; merge it into its base model first, or give the base model"
     elif folder.exists():
         found = "no config.json there; give a folder written by `save_pretrained`"
+    elif is_in_a_folder(name):
+        found = f"nothing in the folder {folder.parent} (a hub id begins with no folder's name)"
     elif _HUB_ID.fullmatch(name):
         return name
     else:
@@ -60,6 +62,18 @@ def resolve_model(name: str | None = None) -> str:
         f"Expected a model: a local folder, a hub id like 'org/name', or 'default'. For {name!r} "
         f"found {found}."
     )
+
+
+def expanded(name: str | Path) -> Path:
+    """A path, with a home folder in the place of its ``~``."""
+    return Path(os.path.expanduser(name))  # pathlib's own raises for unknown users
+
+
+def is_in_a_folder(name: str) -> bool:
+    """Whether a name says where to look in a folder that is there: no hub, which would be asked
+    for long, has it."""
+    folder = expanded(name)
+    return folder.parent != Path() and folder.parent.is_dir()
 
 
 def default_model_path() -> Path:

@@ -69,8 +69,10 @@ def checked_rows(
                     f"{name}, row {index}: expected a filled {column!r}, found "
                     f"{row.get(column)!r}; fix or remove the row"
                 )
-        if fault := _prompt_fault(row.get("prompt")):
-            raise ValueError(f"{name}, row {index}: expected {fault}")
+        if fault := text_fault(
+            row, [c for c in ("prompt", "completion") if c in (*filled, "prompt")]
+        ):
+            raise ValueError(f"{name}, row {index}: {fault}")
         yield row
 
 
@@ -180,13 +182,44 @@ def _is_empty(value: Any) -> bool:
     return value is None or (hasattr(value, "__len__") and len(value) == 0)
 
 
-def _prompt_fault(prompt: Any) -> str | None:
-    """A prompt is text, or messages of text of which the last says something."""
-    if prompt is None or isinstance(prompt, str):
+def text_of(value: Any) -> str:
+    """A prompt or completion as text, if need be from its messages."""
+    if not isinstance(value, list):
+        return "" if value is None else str(value)
+    return "\n".join(_content(turn) for turn in value)
+
+
+def text_fault(row: Mapping[str, Any], columns: Sequence[str]) -> str | None:
+    """What is wrong with a row's prompt or completion, None for nothing.
+
+    Each is text, or messages of text of which the last says something; both are of one kind.
+    """
+    values = {column: row[column] for column in columns if row.get(column) is not None}
+    for column, value in values.items():
+        if fault := _fault(column, value):
+            return f"expected {fault}"
+    if len({isinstance(value, str) for value in values.values()}) > 1:
+        kinds = " and ".join("text" if isinstance(v, str) else "messages" for v in values.values())
+        return (
+            f"expected {' and '.join(values)} both as text or both as messages, found {kinds}; "
+            "write both alike"
+        )
+    return None
+
+
+def _content(turn: Mapping[str, Any]) -> str:
+    content = turn.get("content")
+    if isinstance(content, list):
+        return "".join(part.get("text") or "" for part in content)
+    return content or ""
+
+
+def _fault(column: str, value: Any) -> str | None:
+    if isinstance(value, str):
         return None
-    if not isinstance(prompt, list) or not all(isinstance(turn, dict) for turn in prompt):
-        return f"a prompt that is text or a list of messages, found {type(prompt).__name__}"
-    for turn in prompt:
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        return f"a {column} that is text or a list of messages, found {type(value).__name__}"
+    for turn in value:
         if not isinstance(turn.get("role"), str):
             found = _listed(turn) or "neither"
             return f"messages with 'role' and 'content', found one with {found}; add its role"
@@ -196,11 +229,8 @@ def _prompt_fault(prompt: Any) -> str | None:
                 return (
                     f"messages of text, found a part of type {kind!r}; Poise trains on text alone"
                 )
-    content = prompt[-1].get("content")
-    if isinstance(content, list):
-        content = "".join(part.get("text") or "" for part in content)
-    if _is_empty(content):
-        return "a filled prompt, found a last message without content; fix or remove the row"
+    if not value or _is_empty(_content(value[-1])):
+        return f"a filled {column}, found a last message without content; fix or remove the row"
     return None
 
 

@@ -16,7 +16,7 @@ from poise.iga.engine import GradientEngine
 from poise.iga.settings import IGA
 from tests.equivalence.iga_gradients import Batch, Gradients, difference, engine_step, named
 from tests.equivalence.iga_models import SMALL
-from tests.equivalence.iga_reference import combined
+from tests.equivalence.iga_reference import combined, to_factors
 
 bnb = pytest.importorskip("bitsandbytes")
 TARGETS = ["q_proj", "v_proj", "up_proj", "down_proj"]
@@ -106,3 +106,21 @@ def test_masks_equal_one_backward_pass_for_each_domain(method: str, bits: int) -
     model = quantised(bits)
     found = engine_step(GradientEngine(model, METHODS[method]), model, [BATCH])
     assert difference(found, expected_of(model, BATCH, METHODS[method])) < 1e-10
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_directions_equal_their_formula(bits: int) -> None:
+    """G (I - P P^T), P the directions in which the domains' mean inputs differed a step ago."""
+    model, before = quantised(bits), Batch.of([1, 1, 3, 0, 2, 0], number=4, seed=2)
+    engine = GradientEngine(model, IGA(space="direction"))
+    engine_step(engine, model, [before])
+    found = engine_step(engine, model, [BATCH])
+    inputs, seen = [x.detach() for x in Seen(model, before).inputs], Seen(model, BATCH)
+    loss = (DomainBatch(BATCH.domains, BATCH.counts).weights() * seen.losses).sum()
+    expected = []
+    for adapter, x, gradient in zip(seen.adapters, inputs, seen.gradients(loss), strict=True):
+        means = [x[before.domains == k].flatten(0, 1).mean(0) for k in range(before.number)]
+        differences = torch.stack([mean - means[0] for mean in means[1:]])
+        projector = torch.linalg.pinv(differences, rtol=1e-12) @ differences
+        expected.append(to_factors(adapter, gradient - gradient @ projector))
+    assert difference(found, named(seen.adapters, expected)) < 1e-10

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from poise import IGATrainer, PGPOTrainer
 from poise.trl.checkpoints import CheckpointWriteError, LostRankError
 from poise.trl.manifest import MANIFEST, verify
-from tests.processes import start_ranks
+from tests.processes import run_ranks, start_ranks
 from tests.tiny import tiny_dataset, tiny_isomers, vowel_reward
 
 SAVED: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 1}
@@ -115,6 +115,69 @@ def test_a_checkpoint_of_another_kind_is_refused(
     path.write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=f"it was written with {name} {other}, this run has"):
         make().train(resume_from_checkpoint=True)
+
+
+def _lose(checkpoint: Path, name: str) -> None:
+    """A file that another machine has, and so its manifest, not this one."""
+    (checkpoint / name).unlink()
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
+    del manifest["files"][name]
+    (checkpoint / MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "name", ["poise_rollouts_0.safetensors", "poise_state.json", "poise_log_0.json"]
+)
+def test_a_file_that_is_not_on_this_disk_is_named(
+    name: str, tmp_path: Path, make: Callable[..., Any]
+) -> None:
+    make(max_steps=1).train()
+    _lose(tmp_path / "run" / "checkpoint-1", name)
+    with pytest.raises(ValueError, match=rf"checkpoint-1: expected {name} \(rank 0\) there on"):
+        make().train(resume_from_checkpoint=True)
+
+
+def test_a_file_of_iga_that_is_not_on_this_disk_is_named(
+    tmp_path: Path, make_iga_config: Callable[..., Any], tiny_model_path: str
+) -> None:
+    def make_iga() -> IGATrainer:
+        return IGATrainer(
+            model=tiny_model_path,
+            args=make_iga_config(**SAVED, max_steps=1),
+            train_dataset=tiny_isomers(),
+            peft_config=LoraConfig(r=2, target_modules="all-linear"),
+        )
+
+    make_iga().train()
+    for name in ("poise_state_0.json", "poise_warm_starts_0.safetensors"):
+        _lose(tmp_path / "run" / "checkpoint-1", name)
+    with pytest.raises(
+        ValueError, match=r"poise_state_0.json \(rank 0\), poise_warm_starts_0.*\(rank 0\) there"
+    ):
+        make_iga().train(resume_from_checkpoint=True)
+
+
+def _train_to_a_checkpoint(model: str, folder: Path, resume: bool) -> None:
+    from poise import PGPOConfig
+    from tests.tiny import BRAKE, RUN
+
+    args = PGPOConfig(output_dir=str(folder), max_steps=1 + resume, **RUN | BRAKE | SAVED)
+    trainer = PGPOTrainer(
+        model=model, reward_funcs=vowel_reward, args=args, train_dataset=tiny_dataset()
+    )
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+    except ValueError as error:
+        (folder / f"error-{os.environ['RANK']}").write_text(f"{error}")
+
+
+def test_what_one_rank_lacks_stops_all_of_them(tmp_path: Path, tiny_model_path: str) -> None:
+    run_ranks(2, _train_to_a_checkpoint, tiny_model_path, tmp_path, False)
+    _lose(tmp_path / "checkpoint-1", "poise_rollouts_1.safetensors")
+    run_ranks(2, _train_to_a_checkpoint, tiny_model_path, tmp_path, True)
+    for rank in (0, 1):
+        text = (tmp_path / f"error-{rank}").read_text()
+        assert "expected poise_rollouts_1.safetensors (rank 1) there on the disk" in text
 
 
 def test_iga_refuses_a_checkpoint_of_pgpo(

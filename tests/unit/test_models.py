@@ -11,6 +11,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from poise import models
+from poise.data.load import load_questions
+from poise.evaluate.load import find_target
 from poise.models import ModelError, default_model_path, fold_output_head, resolve_model
 
 needs_wheel = pytest.mark.skipif(
@@ -140,6 +142,31 @@ def test_a_model_folder_and_a_hub_id_pass_through(tmp_path: Path) -> None:
 def test_a_name_that_is_no_model_is_refused(name: str) -> None:
     with pytest.raises(ModelError, match="Expected a model"):
         resolve_model(name)
+
+
+def test_a_name_in_a_folder_that_is_there_is_no_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/x", "~/no such model", "~no-such-user/x"):
+        with pytest.raises(ModelError, match="found no"):
+            resolve_model(name)
+        with pytest.raises((ModelError, FileNotFoundError), match="found no"):
+            find_target(name)
+        with pytest.raises(FileNotFoundError, match="found neither"):
+            load_questions(name)
+
+
+def test_a_model_in_the_home_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "~/base"}')
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_target("~").adapter == find_target(None, adapter="~").adapter == str(tmp_path)
+    assert find_target("~").model == resolve_model("~/base") == str(tmp_path / "base")
 
 
 @pytest.mark.parametrize(

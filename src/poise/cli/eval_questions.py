@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluate.runs import read_config
-from ..evaluate.scoring import Row, plain
+from ..evaluate.scoring import Row
 from ..isomers.forms import TRAIN_DOMAINS
 from ..isomers.generate import DEPTHS
+from ..rows import text_of
 from .eval import EvalArguments
 
 DEFAULT_DATASET = "facts"
@@ -145,7 +146,7 @@ def cut_references(rows: Sequence[Row], tokenizer: Any, max_new_tokens: int) -> 
     for row in rows:
         if not row.get("isomer_id") or not row.get("completion"):
             continue
-        text = plain(row["completion"])
+        text = text_of(row["completion"])
         length = len(tokenizer(text, add_special_tokens=False)["input_ids"])
         test = row.get("test") or "all"
         seen[test] += 1

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SUBCOMMANDS = {
     "generate": ("make isomer sets from a seed, without a model", "poise.cli.isomers:generate"),
     "build": ("have a teacher rewrite your own problems", "poise.cli.isomers_build:main"),
-    "validate": ("list the faults of files, by line and set", "poise.cli.isomers:validate"),
+    "validate": ("list faults and doubts of files, by line and set", "poise.cli.isomers:validate"),
     "show": ("print sets, their domains side by side", "poise.cli.isomers:show"),
 }
 _MANY = 1000  # sets from which on a progress bar is worth its line
@@ -133,26 +133,30 @@ def _rows(arguments: GenerateArguments) -> list[Row]:
 
 
 def validate(argv: list[str]) -> int:
-    """List the faults of files; returns 2 if there are any."""
+    """List the faults and warnings of files; returns 2 if there are faults."""
     parser = CommandParser(
         prog="poise isomers validate",
-        description="Find faults of isomer sets. Several files are also compared with each other, "
-        "as training and test sets must share nothing.",
+        description="Find faults of isomer sets, and warn of what is doubtful. Several files are "
+        "also compared with each other, as training and test sets must share nothing.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="A .jsonl file.")
-    parser.add_argument("--limit", type=int, default=50, help="Most faults to list.")
+    parser.add_argument("--limit", type=int, default=50, help="Most lines to list.")
     (arguments,) = parser.parse_args_and_config(argv)
     _check_positive("limit", arguments.limit)
     from ..isomers.validate import validate_isomers
 
     # From a configuration file one file may come as plain text.
     files = [arguments.files] if isinstance(arguments.files, str) else arguments.files
-    faults = validate_isomers(*files)
-    for fault in faults[: arguments.limit]:
+    # Faults before warnings, which may be many.
+    found = sorted(validate_isomers(*files), key=lambda fault: fault.is_doubtful)
+    for fault in found[: arguments.limit]:
         print(fault)
-    if len(faults) > arguments.limit:
-        print(f"... and {len(faults) - arguments.limit} more")
-    print(f"Faults found: {len(faults)}" if faults else f"No faults in {', '.join(files)}")
+    if len(found) > arguments.limit:
+        print(f"... and {len(found) - arguments.limit} more")
+    warnings = sum(fault.is_doubtful for fault in found)
+    faults = len(found) - warnings
+    total = f"Faults found: {faults}" if faults else f"No faults in {', '.join(files)}"
+    print(f"{total}, warnings: {warnings}" if warnings else total)
     return 2 if faults else 0
 
 

@@ -134,7 +134,7 @@ def run_training(
     if resume:
         _check_settings(folder, script, config=config, model=model)
     else:
-        refuse_used_folder(folder)
+        refuse_used_folder(folder, of_command=True)
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(TrainingProgress())
     write_run_description(folder, trainer, script=script, config=config, model=model)

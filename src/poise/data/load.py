@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..isomers.rows import is_isomers, load_isomers, some_isomers
 from ..isomers.validate import check_isomers
+from ..models import is_in_a_folder
 from ..rows import check_dataset, read_jsonl
 from .reasoning_gym import load_reasoning_gym
 from .sciknoweval import is_sciknoweval, load_sciknoweval, split_files
@@ -69,7 +70,8 @@ def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
         load, what = KINDS[kind], rest
     else:
         is_path = name.endswith(".jsonl") or name.startswith((".", "/", "~"))
-        load, what = (_local if is_path or Path(name).exists() else _hub), name
+        is_path = is_path or Path(name).exists() or is_in_a_folder(name)
+        load, what = (_local if is_path else _hub), name
     parameters = inspect.signature(load).parameters
     known = list(parameters)[2:]
     unknown = [option for option in options if option not in known]
@@ -175,11 +177,10 @@ def _isomer_sets(
     seed: int,
     domains: Sequence[str] | None,
 ) -> Dataset:
-    """Rows of `count` whole sets. Own rows without options may end as they like."""
+    """Rows of `count` whole sets."""
     from datasets import Dataset
 
-    if any("options" in row for row in rows):
-        check_isomers(rows, source)
+    check_isomers(rows, source)
     return Dataset.from_list(some_isomers(rows, count, seed, domains))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..models import expanded
 from ..rewards import LETTERS, check_rows
 from ..rows import check_columns, check_dataset, check_some, read_jsonl
 from ..splits import check_split, stable_split
@@ -91,7 +92,7 @@ def split_files(source: str | Path, split: str) -> list[Path]:
     Raises:
         FileNotFoundError: There are none; the splits that there are, are named.
     """
-    source = Path(source).expanduser()
+    source = expanded(source)
     if source.is_file():
         return [source]
     if not source.is_dir():

@@ -25,12 +25,14 @@ _WHOLE = "whole demo"
 def screen(jobs: Sequence[Job], console: Console | None = None) -> Iterator[Show]:
     """What brings the screen up to date, as `run_jobs` calls it."""
     console = console or Console()
+    remaining = TimeRemainingColumn()
     columns = (
         *(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30)),
-        *(TextColumn("{task.fields[text]}"), TimeRemainingColumn()),
+        *(TextColumn("{task.fields[text]}"), remaining),
     )
     costs = {job.name: job.cost for job in jobs}
     shares: dict[str, float] = {}
+    said: dict[str, str] = {}  # by the jobs that run
     last = -_EVERY
     with Progress(
         *columns, console=console, disable=not console.is_terminal, speed_estimate_period=120
@@ -40,13 +42,17 @@ def screen(jobs: Sequence[Job], console: Console | None = None) -> Iterator[Show
 
         def show(name: str, share: float, text: str) -> None:
             nonlocal last
-            shares[name] = share
+            shares[name], said[name] = share, f"{name}: {text}"
             done = sum(costs[job] * share for job, share in shares.items())
             percent = f"{100 * done / sum(costs.values()):.0f} %"
             bars.update(tasks[name], completed=share, text=text, visible=True)
             bars.update(whole, completed=done, text=percent)
             if not console.is_terminal and time.monotonic() - last >= _EVERY:
                 last = time.monotonic()
-                console.print(f"{percent}  {name}: {text}", highlight=False, soft_wrap=True)
+                left = remaining.render(bars.tasks[whole]).plain
+                line = f"{percent}, {left} left  {'; '.join(said.values())}"
+                console.print(line, highlight=False, soft_wrap=True)
+            if share == 1.0:
+                del said[name]
 
         yield show

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..models import fold_output_head, resolve_model
+from ..models import expanded, fold_output_head, is_in_a_folder, resolve_model
 
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -44,19 +44,18 @@ def find_target(name: str | None, *, adapter: str | None = None, base: str | Non
         ValueError: The name is no model.
     """
     if adapter is not None:
-        if (found := _find_adapter(Path(adapter))) is None:
+        if (found := _find_adapter(expanded(adapter))) is None:
             raise FileNotFoundError(
                 f"adapter: expected a folder with {ADAPTER} at {adapter}, found none"
             )
         return Target(resolve_model(name or _base_of(found)), str(found), _label(adapter))
     if name is None:
         return Target(resolve_model(None), None, "default")
-    folder = Path(name)
+    folder = expanded(name)
     run = folder if (folder / "metrics.jsonl").is_file() else None
     if (found := _find_adapter(folder)) is not None:
         return Target(resolve_model(base or _base_of(found)), str(found), _label(name), run)
-    # Nothing there, but in a folder that is: no hub id, which would be asked for much later.
-    if not folder.exists() and folder.parent != Path() and folder.parent.is_dir():
+    if not folder.exists() and is_in_a_folder(name):
         raise FileNotFoundError(
             f"expected a run folder, an adapter or a model at {folder}, found nothing there; give "
             "a folder that exists, or a hub id"

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from ..isomers.answers import MARKER, before_answer
+from ..rows import text_of
 from .ask import Prepared
 from .records import (
     Header,
@@ -144,7 +145,7 @@ def represent(
 
 
 def _tokens_to_answer(question: Prepared, tokenizer: Any, model: Any) -> Tensor:
-    text = question.text + before_answer(question.row["completion"])
+    text = question.text + before_answer(text_of(question.row["completion"]))
     # What the template has rendered holds its special tokens already.
     special = isinstance(question.row["prompt"], str)
     ids = tokenizer(text, add_special_tokens=special)["input_ids"]

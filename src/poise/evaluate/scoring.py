@@ -10,6 +10,7 @@ from ..data.reasoning_gym import final_answer, reasoning_gym_reward
 from ..isomers.answers import logical_answer
 from ..isomers.meanings import rewritten_answer
 from ..rewards import extract_answer
+from ..rows import text_of
 
 Row = Mapping[str, Any]
 
@@ -45,13 +46,8 @@ def score_isomer(row: Row, text: str) -> Scored:
     if row.get("meanings"):
         found = logical_answer(text, row["options"], row["meanings"])
     else:
-        found = rewritten_answer(text, plain(row["prompt"]), row["answer"], row["answer_text"])
+        found = rewritten_answer(text, text_of(row["prompt"]), row["answer"], row["answer_text"])
     return Scored(found, float(found == row["answer"]))
-
-
-def plain(text: Any) -> str:
-    """A prompt or completion as text, if need be from its chat messages."""
-    return text if isinstance(text, str) else "\n".join(turn["content"] for turn in text)
 
 
 def scorer_of(rows: Sequence[Row], name: str = "dataset") -> Score:

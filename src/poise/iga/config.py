@@ -11,6 +11,7 @@ from trl import SFTConfig
 
 from ..optimizers import refuse_steps_in_backward
 from ..precision import settle_precision
+from ..trl.preflight import check_json
 from .baselines import BASELINES, Baseline, make_baseline
 from .domains import WEIGHTS
 from .method import Aggregator, require
@@ -162,6 +163,7 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         self._take_old_names()
+        check_json(self)
         settle_precision(self)
         super().__post_init__()
         self._check_values()

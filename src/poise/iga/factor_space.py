@@ -313,6 +313,12 @@ class MaskedSteps(FactorSpace):
         return {"running": (None, size), "steps": (None,)}
 
     def _take(self, state: dict[str, Tensor]) -> None:
-        if state:
-            self._running = state["running"].to(self._weights[0].device)
-            self._steps = state["steps"].tolist()
+        found = {name: len(tensor) for name, tensor in state.items()}
+        if found and not (len(found) == 2 and found["running"] == found["steps"]):
+            raise ValueError(
+                "state: expected 'running' and 'steps' of as many domains, found "
+                f"{', '.join(f'{name!r} of {count}' for name, count in found.items())}; it is a "
+                "part of one, or of several"
+            )
+        self._running = state["running"].to(self._weights[0].device) if found else None
+        self._steps = state["steps"].tolist() if found else []

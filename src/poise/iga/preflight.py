@@ -49,7 +49,10 @@ def check_before_loading(
         )
     for name, reason in (
         ("compute_loss_func", "domains are compared by the loss of each domain"),
-        ("formatting_func", "write prompt and completion as they are to be read"),
+        (
+            "formatting_func",
+            "write prompt and completion as they are to be read (train_dataset.map)",
+        ),
     ):
         if host.get(name) is not None:
             raise ValueError(f"{name} does not work with IGA: {reason}; leave it out")
@@ -85,7 +88,8 @@ def check_isomer_rows(rows: Any, domains: Sequence[str] | None = None) -> tuple[
     if not isinstance(rows, Dataset):
         raise TypeError(
             f"train_dataset must be a datasets.Dataset with isomer sets, got {type(rows).__name__};"
-            " a stream cannot be grouped into sets, so load it whole"
+            " make one (Dataset.from_list(rows)); a stream cannot be grouped into sets, so load it "
+            "whole (Dataset.from_list(list(stream)))"
         )
     images = {"image", "images"} & set(rows.column_names)
     if images:

@@ -104,6 +104,9 @@ class IGAStateMixin(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
         }
         resume.save_json(folder / resume.state_file(rank), state)
 
+    def _state_files(self, rank: int) -> tuple[str, ...]:
+        return resume.state_file(rank), resume.warm_starts_file(rank)
+
     def _load_state(self, folder: Path) -> None:
         rank = self.accelerator.process_index
         state = resume.load_json(folder / resume.state_file(rank))

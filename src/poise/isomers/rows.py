@@ -14,13 +14,13 @@ from .generate import DEPTHS, generate_isomers
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Column -> the type of its values in JSON. The first four make a data set of isomers; the others
-# are needed to score it by logic.
+# Column -> the type of its values in JSON. The first four make a data set of isomers (a prompt and
+# a completion may be messages); the others are needed to score it by logic, from `options`.
 COLUMNS: Mapping[str, type | tuple[type, ...]] = {
-    "isomer_id": str,
-    "domain": str,
-    "prompt": str,
-    "completion": str,
+    "isomer_id": (str, int),
+    "domain": (str, int),
+    "prompt": (str, list),
+    "completion": (str, list),
     "answer": str,
     "answer_text": str,
     "options": list,

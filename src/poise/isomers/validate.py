@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..rows import read_lines
+from ..rows import read_lines, text_fault, text_of
 from .answers import MARKER
 from .forms import Row
 from .rows import COLUMNS, REQUIRED
@@ -22,11 +22,19 @@ _SHARED = {
     "family": "families differ",
     "depth": "depths differ",
 }
+_TEXT = ("prompt", "completion")
+# Kinds that `IGATrainer` refuses, or that make a test worthless.
+_REFUSED = ("missing column", "wrong type", "wrong text", "empty", "repeated domain", "reused id")
+# Kinds that are doubtful, and no fault.
+_DOUBTFUL = (
+    *("missing domain", "leaked answer", "same wording"),
+    *("duplicate problem", "duplicate form"),  # in one file
+)
 _SHOWN = 3
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong.
+    """One thing that is wrong, or doubtful: that can be trained on, and may be meant so.
 
     Args:
         file: Name of the file, or what rows without a file are called.
@@ -34,6 +42,7 @@ class Fault(NamedTuple):
         isomer_id: The set, None if the row names none.
         kind: What is wrong, in a word or two, such as ``"missing domain"``.
         text: What was expected and what was found.
+        is_doubtful: Whether it is a warning alone.
     """
 
     file: str
@@ -41,10 +50,12 @@ class Fault(NamedTuple):
     isomer_id: str | None
     kind: str
     text: str
+    is_doubtful: bool = False
 
     def __str__(self) -> str:
         one = "" if self.isomer_id is None else f", set {self.isomer_id}"
-        return f"{self.file}, line {self.line}{one}: {self.kind}: {self.text}"
+        kind = f"warning: {self.kind}" if self.is_doubtful else self.kind
+        return f"{self.file}, line {self.line}{one}: {kind}: {self.text}"
 
 
 class _Place(NamedTuple):
@@ -54,15 +65,29 @@ class _Place(NamedTuple):
     line: int
     row: Mapping[str, Any]
 
-    def fault(self, kind: str, expected: str, found: Any) -> Fault:
+    def fault(self, kind: str, expected: str, found: Any, is_refused: bool = False) -> Fault:
+        """A fault, or a warning: without options no logic is scored, so none need be sound."""
+        is_sound = kind in _REFUSED or is_refused or (self.is_scored and kind not in _DOUBTFUL)
+        return self._fault(kind, f"expected {expected}, found {found}", not is_sound)
+
+    def text_fault(self) -> Fault | None:
+        """A prompt or completion that cannot be trained on."""
+        text = text_fault(self.row, _TEXT)
+        return None if text is None else self._fault("wrong text", text)
+
+    def _fault(self, kind: str, text: str, is_doubtful: bool = False) -> Fault:
         name = self.row.get("isomer_id")
-        text = f"expected {expected}, found {found}"
-        return Fault(self.file, self.line, name if isinstance(name, str) else None, kind, text)
+        isomer = str(name) if isinstance(name, str | int) else None
+        return Fault(self.file, self.line, isomer, kind, text, is_doubtful)
 
     def text(self, column: str) -> str:
         """A column's value as text, empty if it is not there."""
-        value = self.row.get(column)
-        return "" if value is None else str(value)
+        return text_of(self.row.get(column))
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the row is scored by its logic."""
+        return "options" in self.row
 
     @property
     def test(self) -> tuple[str, str]:
@@ -83,8 +108,9 @@ def validate_isomers(*sources: Source) -> list[Fault]:
             distinguished by ``isomer_id`` and, where it is there, by the column ``test``.
 
     Returns:
-        The faults; empty if all is well. Rows that lack a column or have a value of the wrong
-        type are named, and not checked further.
+        The faults and warnings; empty if all is well. `IGATrainer` takes a file without faults,
+        and rows without ``options`` that it takes have none. Rows that lack a column or have a
+        value of the wrong type are named, and not checked further.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -97,6 +123,8 @@ def validate_isomers(*sources: Source) -> list[Fault]:
     for number, source in enumerate(sources, start=1):
         places = _read(source, number, faults)
         columns = {column for place in places for column in place.row} & COLUMNS.keys()
+        if "options" not in columns:
+            columns = set(REQUIRED)
         for place in places:
             mistyped = list(_of_types(place, columns))
             faults += mistyped or _of_row(place)
@@ -113,12 +141,12 @@ def validate_isomers(*sources: Source) -> list[Fault]:
 
 
 def check_isomers(rows: Sequence[Row], name: str = "isomers") -> None:
-    """Check rows before training; a set may lack a domain, as the mean is over those there.
+    """Check rows before training.
 
     Raises:
         ValueError: they have faults; the first are named, with the way to see all.
     """
-    faults = [fault for fault in validate_isomers(rows) if fault.kind != "missing domain"]
+    faults = [fault for fault in validate_isomers(rows) if not fault.is_doubtful]
     if faults:
         shown = "; ".join(str(fault).replace("rows, line", "row", 1) for fault in faults[:_SHOWN])
         raise ValueError(
@@ -148,27 +176,30 @@ def _read(source: Source, number: int, faults: list[Fault]) -> list[_Place]:
 def _of_types(place: _Place, columns: set[str]) -> Iterator[Fault]:
     """Columns that are missing or of a wrong type."""
     for column, kind in COLUMNS.items():
+        if column not in columns and column not in REQUIRED:
+            continue
         if column not in place.row:
-            if column in columns or column in REQUIRED:
-                found = ", ".join(map(str, place.row)) or "no columns"
-                yield place.fault("missing column", f"a column {column}", found)
+            found = ", ".join(map(str, place.row)) or "no columns"
+            yield place.fault("missing column", f"a column {column}", found)
             continue
         value = place.row[column]
         fits = isinstance(value, kind) and not isinstance(value, bool)
-        if isinstance(value, list):
+        if isinstance(value, list) and column not in _TEXT:
             fits = fits and all(isinstance(part, str) for part in value)
         if not fits:
             kinds = kind if isinstance(kind, tuple) else (kind,)
             expected = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
             yield place.fault("wrong type", f"{column} of type {expected}", repr(value))
+    if fault := place.text_fault():
+        yield fault
 
 
 def _of_row(place: _Place) -> Iterator[Fault]:
     row = place.row
-    for column in _FILLED:
+    for column in _FILLED if place.is_scored else REQUIRED:
         if column in row and not place.text(column).strip():
             yield place.fault("empty", f"a filled {column}", "a blank one")
-    if "form" in row and not _is_object(place.text("form")):
+    if place.is_scored and "form" in row and not _is_object(place.text("form")):
         yield place.fault("unreadable form", "a JSON object", repr(place.text("form")[:40]))
     if "options" in row and "meanings" in row:
         yield from _of_options(place)
@@ -266,7 +297,7 @@ def _shared(places: Sequence[_Place]) -> Iterator[Fault]:
             clash = next((other for other in before if _clash(kind, other, place)), None)
             if clash is not None:
                 found = f"that of {clash.file}, line {clash.line} (set {clash.text('isomer_id')})"
-                yield place.fault(kind, expected, found)
+                yield place.fault(kind, expected, found, is_refused=clash.file != place.file)
 
 
 def _clash(kind: str, first: _Place, second: _Place) -> bool:

@@ -11,6 +11,7 @@ from ..loss.terms import TOKEN_WEIGHTS, MovedTarget
 from ..optimizers import refuse_steps_in_backward
 from ..precision import settle_precision
 from ..trl.contract import SDPOConfig
+from ..trl.preflight import check_json
 from .distance import DistanceControl
 from .ranges import (
     AT_LEAST_0,
@@ -260,7 +261,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         """
         form: dict[str, Any] = {
             "multiplier": "information",
-            "sensitivity": 1.0,
+            "sensitivity": 0.0 if settings.get("multiplier") == "none" else 1.0,
             "rho_min": 1.0,
             "signal_estimator": "entropy",
             "signal_reference": "none",
@@ -269,6 +270,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         return cls(*args, **(form | settings))
 
     def __post_init__(self) -> None:
+        check_json(self)
         settle_precision(self)
         for name, known in _CHOICES.items():
             if (found := getattr(self, name)) not in known:
@@ -373,6 +375,11 @@ def _without_effect(args: Any) -> Iterator[str]:
                     f"{name}={found!r} has no effect with multiplier={args.multiplier!r}; set "
                     f"multiplier='distance', or leave {name} out"
                 )
+    if args.multiplier == "none" and args.sensitivity != 0:
+        yield (
+            f"sensitivity={args.sensitivity!r} has no effect with multiplier='none'; set "
+            "multiplier='information' or 'distance', or leave sensitivity out"
+        )
     if args.multiplier == "information" and args.sensitivity == 0:
         yield (
             "multiplier='information' with sensitivity=0 is a multiplier of 1; set sensitivity "
@@ -389,6 +396,8 @@ def _unmet(args: Any, needed: dict[str, Any]) -> Iterator[str]:
     """Of what other arguments must be, what they are not."""
     for name, expected in needed.items():
         found = getattr(args, name)
+        if (name, expected) == ("multiplier", "none") and not args._scales_steps:
+            continue  # a multiplier of 1 by another name
         words, fits = expected if isinstance(expected, tuple) else (None, None)
         if not (fits(found) if fits else found == expected):
             what = f"{name} {words}" if words else f"{name}={expected!r}"

@@ -156,6 +156,10 @@ def policy_distance(old: Tensor, new: Tensor, mask: Tensor | None = None) -> Dis
 
     Raises:
         ValueError: the shapes differ, or are neither.
+
+    Choice: that they are log-probabilities is not checked, as the host would wait for the device at
+    every step. Of logits, which add up to no probability of 1, the result means nothing; take their
+    `log_softmax(-1)` first.
     """
     if old.shape != new.shape or old.ndim not in (1, 2):
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import math
 import struct
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 
 class RewardCheckError(RuntimeError):
@@ -96,6 +99,7 @@ class TextReward:
         self._function = function
         self._deliver = deliver
         self._name = getattr(function, "__name__", type(function).__name__)
+        self._has_warned = False
 
     def __call__(
         self, prompts: list[Any], completions: list[Any], **columns: Any
@@ -103,7 +107,17 @@ class TextReward:
         output = self._function(prompts=prompts, completions=completions, **columns)
         rewards, texts = split_rewards(self._name, output, len(completions))
         self._deliver(texts)
+        self._warn_of_nan(rewards)
         return rewards
+
+    def _warn_of_nan(self, rewards: list[float | None]) -> None:
+        if not self._has_warned and any(r is not None and math.isnan(r) for r in rewards):
+            self._has_warned = True
+            logger.warning(
+                "Reward function %r returned nan, which counts as None does: this completion has "
+                "no reward of this function. Return None to say so, else mend the function.",
+                self._name,
+            )
 
     def check(self, **columns: Any) -> None:
         """Calls the function and looks at what it returns; delivers nothing.

@@ -70,7 +70,7 @@ class StepScale:
     Args:
         optimizer: a torch optimizer (not a wrapper of one).
         viscosity: the law from signal to factor; by default none, a factor of 1.
-        distance: the law from distance to multiplier; by default none.
+        distance: the law from distance to multiplier; by default none. One of the two is needed.
         policy: log-probabilities of some of the step's tokens, (N, V) or (N,) of those that were
             sampled, under the model as it is; the same tokens at both calls. It is called without
             gradients. None where this rank has none. By default the loop calls `moved`.
@@ -79,10 +79,11 @@ class StepScale:
 
     Raises:
         TypeError: not a torch optimizer, or one without step hooks (torchao's CPU offloading).
-        ValueError: a correction afterwards without a `policy`; weight decay that enters the moments
-            (an L2 penalty, as in Adam or SGD with momentum) and is not to be scaled; an optimizer
-            that steps inside the backward (LOMO, layer-wise ones), or that keeps other weights than
-            it trains (schedule-free ones).
+        ValueError: neither law, a `policy` without distance control, or a correction afterwards
+            without a `policy`; an optimizer that has a `StepScale` already; weight decay that
+            enters the moments (an L2 penalty, as in Adam or SGD with momentum) and is not to be
+            scaled; an optimizer that steps inside the backward (LOMO, layer-wise ones), or that
+            keeps other weights than it trains (schedule-free ones).
 
     Reference: PGPO (arXiv 2606.03620), the update for SGD and for adaptive optimizers.
     Choice: the paper does not say what becomes of weight decay; it keeps its size unless asked.
@@ -91,7 +92,7 @@ class StepScale:
     def __init__(
         self,
         optimizer: Optimizer,
-        viscosity: Viscosity = Viscosity(sensitivity=0.0),  # noqa: B008 (frozen)
+        viscosity: Viscosity | None = None,
         *,
         distance: DistanceControl | None = None,
         policy: Callable[[], Tensor | None] | None = None,
@@ -108,6 +109,23 @@ class StepScale:
                 f"{type(optimizer).__name__} runs no step hooks, by which StepScale multiplies; "
                 "choose an optimizer that does, such as torch.optim.AdamW"
             )
+        hooks = vars(optimizer)["_optimizer_step_pre_hooks"].values()
+        if any(isinstance(getattr(hook, "__self__", None), StepScale) for hook in hooks):
+            raise ValueError(
+                f"this {type(optimizer).__name__} has a StepScale already, and would be multiplied "
+                "twice; close() that one first"
+            )
+        if viscosity is None and distance is None:
+            raise ValueError(
+                "StepScale needs a law to scale steps by, found none: pass distance="
+                "DistanceControl(...), or a Viscosity(sensitivity=...)"
+            )
+        if policy is not None and distance is None:
+            raise ValueError(
+                "policy= measures for distance control, found none: pass distance="
+                "DistanceControl(...), or leave policy out"
+            )
+        viscosity = viscosity or Viscosity(sensitivity=0.0)
         if viscosity.sensitivity != 0 or distance is not None:
             refuse_out_of_reach(optimizer)
             if not scale_weight_decay:

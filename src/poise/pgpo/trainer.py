@@ -371,6 +371,9 @@ class PGPOTrainer(  # type: ignore[misc]
         }
         checkpoints.save_json(folder / checkpoints.STATE, state)
 
+    def _state_files(self, rank: int) -> tuple[str, ...]:
+        return checkpoints.STATE, checkpoints.rollouts_file(rank)
+
     def _load_state(self, folder: Path) -> None:
         state = checkpoints.load_json(folder / checkpoints.STATE)
         self._step = state["step"]

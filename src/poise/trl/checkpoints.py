@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -83,6 +83,10 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         """Restores what `_save_state` has written."""
         raise NotImplementedError
 
+    def _state_files(self, rank: int) -> tuple[str, ...]:
+        """Names of the files that `_load_state` reads on a rank."""
+        raise NotImplementedError
+
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> Any:
@@ -92,17 +96,15 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
 
         Raises:
             ValueError: nothing to resume from, the named checkpoint is damaged, was written by
-                another method, engine or number of ranks, or lacks what this run is to restore, or
-                a new run would start in the folder of another.
+                another method, engine or number of ranks, or lacks what this run is to restore (on
+                the disk of any rank), or a new run would start in the folder of another.
             LostRankError: another rank has ended.
         """
         run = Path(self.args.output_dir)
         if self.args.exact_resume:
             checkpoint = self._agree_on_resume(resume_from_checkpoint, run)
-            if checkpoint is None and not self._has_trained:
-                manifest.refuse_used_folder(run)
             if checkpoint is not None:
-                self._refuse_of_another_kind(checkpoint)
+                self._refuse_missing_files(checkpoint)
             self._has_trained = True
             resume_from_checkpoint = None if checkpoint is None else str(checkpoint)
         elif resume_from_checkpoint == manifest.AUTO:
@@ -116,6 +118,10 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         if self.accelerator.is_main_process:
             try:
                 choice = [manifest.resolve_resume(resume, run)]
+                if choice[0] is not None:
+                    self._refuse_of_another_kind(choice[0])
+                elif not self._has_trained:
+                    manifest.refuse_used_folder(run)
             except ValueError as error:
                 choice = [error]
         (found,) = broadcast_object_list(choice)
@@ -144,6 +150,18 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
                     f"run has {name} {value}; resume as it was written, or start a new run in "
                     "another output_dir"
                 )
+
+    def _refuse_missing_files(self, checkpoint: Path) -> None:
+        """The manifest is of the main process's disk; every rank looks at its own."""
+        rank = self.accelerator.process_index
+        names = (*self._state_files(rank), log_file(rank))
+        missing = [f"{n} (rank {rank})" for n in names if not (checkpoint / n).is_file()]
+        if missing := gather_object(missing):
+            raise ValueError(
+                f"cannot resume from {checkpoint}: expected {', '.join(missing)} there on the disk "
+                "of that rank, found none; copy the files to it, or resume from a checkpoint that "
+                "is whole on all machines"
+            )
 
     @contextmanager
     def _naming_lost_ranks(self) -> Iterator[None]:

@@ -196,12 +196,16 @@ def resolve_resume(resume: bool | str | None, run: Path) -> Path | None:
     return folder
 
 
-def refuse_used_folder(run: Path) -> None:
-    """Raises ValueError for a folder with a checkpoint: two runs' would lie side by side."""
+def refuse_used_folder(run: Path, *, of_command: bool = False) -> None:
+    """Raises ValueError for a folder with a checkpoint: two runs' would lie side by side. It names
+    arguments, or a command's flags."""
     if (checkpoint := latest(run)) is not None:
+        resume, output = "resume_from_checkpoint=True", "output_dir"
+        if of_command:
+            resume, output = f"--resume_from_checkpoint {AUTO}", "--output_dir"
         raise ValueError(
-            f"{run} holds the checkpoints of a run ({checkpoint.name}); go on with it by "
-            "resume_from_checkpoint=True, or choose another output_dir"
+            f"{run} holds the checkpoints of a run ({checkpoint.name}); go on with it by {resume}, "
+            f"or choose another {output}"
         )
 
 

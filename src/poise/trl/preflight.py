@@ -5,6 +5,7 @@ A model lies whole on one device, as torch runs it uncompiled. What is refused i
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,21 @@ def find_model(name: str, args: Any) -> str:
             "answer goes on where the prompt ends"
         )
     return path
+
+
+def check_json(args: Any) -> None:
+    """Refuses an argument whose value is to be JSON, as on the command line, and is none."""
+    for name in args._VALID_DICT_FIELDS:
+        value = getattr(args, name)
+        if not isinstance(value, str) or not value.startswith("{"):
+            continue
+        try:
+            json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{name}: expected a mapping in JSON, such as '{{\"name\": 1}}', found {value!r} "
+                f"({error})"
+            ) from None
 
 
 def check_map_style(rows: Any, name: str) -> None:

@@ -84,7 +84,9 @@ def test_a_run_goes_on_with_the_same_settings_and_more_steps(
     assert (folder / "checkpoint-3").is_dir()
     capsys.readouterr()
     assert run(iga_space="weight") == 2
-    assert "holds the checkpoints of a run" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "holds the checkpoints of a run" in error
+    assert "by --resume_from_checkpoint auto, or choose another --output_dir" in error
     assert run(iga_space="weight", resume_from_checkpoint="true", tau=2) == 2
     assert "other settings (tau: 1.0 -> 2.0)" in capsys.readouterr().err
 

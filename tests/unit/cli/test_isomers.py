@@ -77,10 +77,17 @@ def test_faults_are_listed_and_fail(sets: Path, capsys: pytest.CaptureFixture[st
     assert run("validate", sets) == 2
     printed = capsys.readouterr().out
     assert f"{sets}, line 2, set {rows[1]['isomer_id']}: empty: expected a filled prompt" in printed
-    assert f"{sets}, line 21, set {rows[20]['isomer_id']}: missing domain" in printed
-    assert printed.endswith("Faults found: 4\n")
+    assert f"{sets}, line 21, set {rows[20]['isomer_id']}: warning: missing domain" in printed
+    assert printed.endswith("Faults found: 3, warnings: 1\n")
     assert run("validate", sets, "--limit", 1) == 2
     assert "... and 3 more" in capsys.readouterr().out
+
+
+def test_warnings_alone_do_not_fail(sets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets.write_text("\n".join(map(json.dumps, read(sets)[:-1])))
+    capsys.readouterr()
+    assert run("validate", sets) == 0
+    assert capsys.readouterr().out.endswith(f"No faults in {sets}, warnings: 1\n")
 
 
 def test_sets_are_shown_side_by_side(sets: Path, capsys: pytest.CaptureFixture[str]) -> None:

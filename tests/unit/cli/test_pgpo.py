@@ -78,7 +78,9 @@ def test_a_run_leaves_everything_in_its_folder(
     # A folder holds one run.
     capsys.readouterr()
     assert run() == 2
-    assert "holds the checkpoints of a run" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "holds the checkpoints of a run" in error
+    assert "by --resume_from_checkpoint auto, or choose another --output_dir" in error
     assert run(resume_from_checkpoint="true", seed=7) == 2
     assert "other settings (seed: 42 -> 7)" in capsys.readouterr().err
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +57,30 @@ def test_the_screen_names_the_jobs(tmp_path: Path, terminal: bool) -> None:
     assert "25 %" in said and "step 3 of 6" in said and "b" not in said
     if not terminal:
         assert said.count("25 %") == 1  # a line now and then
+
+
+def test_lines_without_a_terminal_name_what_runs_and_the_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(0, 20.0)
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    jobs = [job("write", name) for name in "abc"]
+    with (tmp_path / "screen").open("w") as file, screen(jobs, Console(file=file)) as show:
+        show("a", 0.0, "starting")
+        show("b", 0.5, "step 1 of 2")
+        show("a", 0.5, "step 2 of 4")
+        show("b", 1.0, "done")
+        show("c", 0.1, "starting")
+    lines = [line.partition(" left  ") for line in (tmp_path / "screen").read_text().splitlines()]
+    assert [names for _, _, names in lines] == [
+        "a: starting",
+        "a: starting; b: step 1 of 2",
+        "a: step 2 of 4; b: step 1 of 2",
+        "a: step 2 of 4; b: done",
+        "a: step 2 of 4; c: starting",
+    ]
+    assert lines[0][0] == "0 %, -:--:--"
+    assert re.fullmatch(r"53 %, 0:0\d:\d\d", lines[-1][0])
 
 
 def test_help_is_the_demos_and_needs_no_torch() -> None:

@@ -213,3 +213,25 @@ def test_a_domain_that_stays_away_is_forgotten() -> None:
         engine_step(engine, model, [Batch.of([1, 1], number=3, seed=1)])
         optimizer.step()
     assert [steps > 1e-3 for steps in engine.state_dict()["steps"].tolist()] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [
+        (lambda state: {"running": state["running"]}, "'running' of 3"),
+        (lambda state: {"steps": state["steps"]}, "'steps' of 3"),
+        (lambda state: state | {"steps": state["steps"][:2]}, "'running' of 3, 'steps' of 2"),
+    ],
+)
+def test_a_part_of_a_masks_state_is_refused(part: Any, found: str) -> None:
+    model = toy()
+    engine = GradientEngine(model, MASK)
+    optimizer = optim.AdamW(trained(model), lr=1e-2)
+    engine.follow(optimizer)
+    engine_step(engine, model, [BATCHES[0]])
+    optimizer.step()
+    state = engine.state_dict()
+    with pytest.raises(ValueError, match=f"of as many domains, found {found};"):
+        engine.load_state_dict(part(state))
+    engine.load_state_dict({})  # of a run that has not begun
+    assert engine.state_dict() == {}

@@ -107,6 +107,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"method": "sgd"}, "iga_method: expected one of iga, erm, .*found 'sgd'"),
     ({"method_options": {"tau": 1}}, "expected none for iga_method 'iga'"),
+    ({"method_options": "{tau: 1}"}, r"iga_method_options: .*JSON.*found '\{tau: 1\}' \(Expecting"),
+    ({"lr_scheduler_kwargs": "{a}"}, r"lr_scheduler_kwargs: expected a mapping in JSON"),
     ({"method": "irm", "method_options": "3"}, "expected a mapping .*found '3'"),
     ({"method": "irm", "method_options": {"threshold": 1}}, "'threshold'"),
     ({"method": "and_mask", "tau": 2.0}, "tau=2.0 belongs to iga_method 'iga'"),

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
+from poise.data.load import load_questions
+from poise.iga.preflight import check_isomer_rows
 from poise.isomers.forms import Row
 from poise.isomers.generate import generate_isomers
 from poise.isomers.rows import REQUIRED, isomer_tests
@@ -153,7 +156,72 @@ def test_a_planted_fault_is_found_in_its_place(
     assert str(found[0]).startswith(f"{path}, line {line}")
     if "isomer_id" in rows[line - 1]:
         assert found[0].isomer_id == rows[line - 1]["isomer_id"]
-        assert f"set {found[0].isomer_id}: {kind}: " in str(found[0])
+        assert f"{kind}: " in str(found[0]).partition(f"set {found[0].isomer_id}: ")[2]
+
+
+def own(**changes: object) -> list[Row]:
+    """One's own rows: two sets in two domains, without options."""
+    rows: list[Row] = [
+        {"isomer_id": name, "domain": domain, "prompt": f"{name}, {domain}?", "completion": " 3"}
+        for name in "ab"
+        for domain in ("law", "sport")
+    ]
+    rows[2].update(changes)
+    return rows
+
+
+def talk(text: str, role: str = "user") -> list[Row]:
+    return [{"role": role, "content": text}]
+
+
+TALKS = [row | {name: talk(row[name]) for name in ("prompt", "completion")} for row in own()]
+# Own rows, and of which kind their faults and warnings are.
+ACCEPTED: dict[str, tuple[list[Row], set[str]]] = {
+    "messages": (TALKS, set()),
+    "a leak in messages": (
+        [r | {"prompt": talk("Answer: 3")} for r in TALKS[:1]],
+        {"leaked answer"},
+    ),
+    "numbers as ids": ([row | {"isomer_id": ord(row["isomer_id"])} for row in own()], set()),
+    "a set without a domain": (own()[:3], {"missing domain"}),
+    "a leaked answer": (own(prompt="Answer: 3?"), {"leaked answer"}),
+    "another order of letters": (own(answer="B"), {"answers disagree"}),
+    "a column of one's own": (own(form="a table", depth="low"), {"forms differ", "depths differ"}),
+}
+REFUSED: dict[str, tuple[list[Row], str]] = {
+    "a turn without a role": (own(prompt=[{"content": "x"}], completion=talk("y")), "wrong text"),
+    "an empty turn": (own(prompt=talk("x"), completion=talk(" ")), "wrong text"),
+    "no turn": (own(prompt=[], completion=talk("y")), "wrong text"),
+    "text and messages": ([row | {"completion": talk("y")} for row in own()], "wrong text"),
+    "an empty completion": (own(completion=" "), "empty"),
+    "no domain": (own(domain=""), "empty"),
+    "a domain twice": (own(domain="sport"), "repeated domain"),
+}
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_what_the_trainer_takes_has_no_fault(case: str, tmp_path: Path) -> None:
+    rows, doubts = ACCEPTED[case]
+    assert check_isomer_rows(Dataset.from_list(rows))
+    found = validate_isomers(rows)
+    assert {fault.kind for fault in found} - {"wrong ending"} == doubts
+    assert all(fault.is_doubtful and ": warning: " in str(fault) for fault in found)
+    write_jsonl(tmp_path / "own.jsonl", rows)
+    assert (
+        load_questions(str(tmp_path / "own.jsonl")).to_list() == Dataset.from_list(rows).to_list()
+    )
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_the_trainer_refuses_is_a_fault(case: str, tmp_path: Path) -> None:
+    rows, kind = REFUSED[case]
+    assert kind in {fault.kind for fault in validate_isomers(rows) if not fault.is_doubtful}
+    write_jsonl(tmp_path / "own.jsonl", rows)
+    with pytest.raises(ValueError, match=f"found faults .*: {kind}: "):
+        load_questions(str(tmp_path / "own.jsonl"))
+    if all(type(row["prompt"]) is type(rows[0]["prompt"]) for row in rows):  # else no data set
+        with pytest.raises(ValueError, match="expected"):
+            check_isomer_rows(Dataset.from_list(rows))
 
 
 def test_files_are_compared_with_each_other(tmp_path: Path) -> None:
@@ -171,6 +239,7 @@ def test_files_are_compared_with_each_other(tmp_path: Path) -> None:
     assert set(found) == {"reused id", "duplicate problem"}
     assert found["duplicate problem"].file == str(first)
     assert f"{second}, line 6" in found["duplicate problem"].text
+    assert not any(fault.is_doubtful for fault in found.values())
 
 
 def leaks(first: list[Row], second: list[Row]) -> set[str]:

@@ -158,6 +158,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         {"optim": "galore_adamw_layerwise", "multiplier": "none"},
         "galore_adamw_layerwise steps inside the backward, past .*normalize_by_distilled",
     ),
+    "broken JSON": (
+        {"model_init_kwargs": "{dtype}"},
+        "model_init_kwargs: expected a mapping in JSON",
+    ),
     "negative limit": ({"max_nonfinite_steps": -1}, "max_nonfinite_steps must be at least 0"),
     "a refreshed teacher of TRL's": (
         {"teacher_refresh": "once", "teacher_model_kind": "ema", "teacher_from_student": False},

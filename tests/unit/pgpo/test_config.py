@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from poise import PGPOConfig
 
 
 def test_a_brake_has_a_warm_up_of_a_tenth_rounded_down(make_config: Callable[..., Any]) -> None:
@@ -35,6 +38,7 @@ def test_without_a_brake_on_the_first_steps_the_warm_up_is_the_hosts(
     ("settings", "named"),
     [
         ({"multiplier": "none", "target_distance": 0.01}, "target_distance=0.01 has no effect"),
+        ({"multiplier": "none", "sensitivity": 1.0}, "sensitivity=1.0 has no effect"),
         ({"multiplier": "information", "correct_steps": True}, "correct_steps=True has no effect"),
         ({"multiplier": "information", "sensitivity": 0.0}, "a multiplier of 1"),
         ({"multiplier": "distance", "beta": 0.1}, "turns off routing"),
@@ -45,3 +49,25 @@ def test_an_argument_without_effect_is_named(
 ) -> None:
     with pytest.warns(UserWarning, match=named):
         make_config(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"distillation_weight": 0.0},
+        {"use_teacher_server": True, "tiled_loss": False},
+    ],
+)
+def test_a_multiplier_of_1_needs_no_signal_whatever_it_is_called(
+    settings: dict[str, Any], make_config: Callable[..., Any]
+) -> None:
+    with pytest.warns(UserWarning, match="a multiplier of 1"):
+        make_config(multiplier="information", sensitivity=0.0, **settings)
+    make_config(multiplier="none", **settings)
+    with pytest.raises(ValueError, match="expected multiplier='none', found 'information'"):
+        make_config(multiplier="information", sensitivity=1.0, **settings)
+
+
+def test_the_papers_form_without_a_multiplier_is_silent(tmp_path: Path) -> None:
+    config = PGPOConfig.paper(str(tmp_path), multiplier="none", use_cpu=True)
+    assert (config.sensitivity, config.signal_estimator) == (0.0, "entropy")

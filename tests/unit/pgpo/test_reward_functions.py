@@ -56,6 +56,14 @@ def test_a_reward_that_is_not_a_number_passes_as_the_hosts_no_opinion() -> None:
     assert reward is not None and math.isnan(reward)
 
 
+def test_a_reward_that_is_not_a_number_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    scores: Any = iter([[0.0, None], [math.nan, 1.0], [math.nan, math.nan]])
+    reward = TextReward(lambda prompts, completions: next(scores), lambda texts: None)
+    for warnings in (0, 1, 1):
+        reward(["p", "q"], ["a", "b"])
+        assert caplog.text.count("'<lambda>' returned nan, which counts as None") == warnings
+
+
 @pytest.mark.parametrize(("output", "got"), [([], 0), ([1.0] * 3, 3), (torch.zeros(3), 3)])
 def test_another_length_is_refused(output: list[float], got: int) -> None:
     message = rf"'f' must return one entry per completion, expected 2, got {got}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import PartialState
 from accelerate.logging import MultiProcessAdapter
 from torch import Tensor, nn
 
@@ -201,6 +202,28 @@ def test_a_rollout_without_a_reward_has_none_and_no_advantage() -> None:
     assert metrics["self_distillation/reward_min"] == [0.0]
 
 
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), 1e39])
+def test_an_infinite_reward_is_refused_where_it_weighs(value: float) -> None:
+    def broken(completions: list[str], **columns: Any) -> list[float]:
+        return [value] + [0.0] * (len(completions) - 1)
+
+    trainer = _trainer([["g", "n", "b", "g"]] * 2, [_by_text, broken])
+    with pytest.raises(ValueError, match=r"reward functions broken: expected finite rewards"):
+        trainer._prepare_training_batch(_inputs())
+    trainer.reward_weights = torch.tensor([1.0, 0.0])
+    assert trainer._prepare_training_batch(_inputs())["advantages"].isfinite().all()
+
+
+def test_rewards_that_are_not_numbers_are_none() -> None:
+    def broken(completions: list[str], **columns: Any) -> list[float]:
+        return [float("nan")] * len(completions)
+
+    trainer = _trainer([["g", "n", "b", "g"]], [broken])
+    batch = trainer._prepare_training_batch(_inputs())
+    assert trainer.rollout_unscored.all() and batch["rewards"].isnan().all()
+    assert batch["advantages"].tolist() == [0.0] * 4
+
+
 def test_one_function_that_weighs_gives_a_reward() -> None:
     def nobody(completions: list[str], **columns: Any) -> list[None]:
         return [None] * len(completions)
@@ -257,6 +280,7 @@ def test_an_end_that_a_chat_template_writes_stays() -> None:
 
 
 def test_a_prompt_that_is_cut_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    PartialState()  # which the logger asks for
     MultiProcessAdapter.warning_once.cache_clear()
     trainer = _trainer([])
     trainer.eos_token_ids, trainer.max_prompt_length = [1], 3

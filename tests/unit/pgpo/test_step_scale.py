@@ -141,3 +141,22 @@ def test_a_wrapped_optimizer_is_refused_with_a_way_out() -> None:
     wrapped = Accelerator(cpu=True).prepare(optim.SGD(parameters(), lr=0.1))
     with pytest.raises(TypeError, match="of a wrapper, pass the optimizer inside"):
         StepScale(wrapped, LAW)
+
+
+def test_one_optimizer_has_one_scale() -> None:
+    params, optimizer, scale = scaled_sgd()
+    with pytest.raises(ValueError, match=r"this SGD has a StepScale already.*close\(\) that one"):
+        StepScale(optimizer, LAW)
+    scale.observe(signal(3.0))
+    assert_close(take_step(optimizer, params), times(3.0, plain_change()))
+    scale.close()
+    StepScale(optimizer, LAW).observe(signal(2.0))
+    assert_close(take_step(optimizer, params), times(2.0, plain_change()))
+
+
+def test_a_scale_without_a_law_is_refused() -> None:
+    optimizer = optim.SGD(parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="needs a law to scale steps by, found none"):
+        StepScale(optimizer)
+    with pytest.raises(ValueError, match="policy= measures for distance control, found none"):
+        StepScale(optimizer, LAW, policy=lambda: None)

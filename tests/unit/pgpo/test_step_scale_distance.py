@@ -18,6 +18,7 @@ from poise.pgpo.viscosity import Viscosity
 from .optimizer_steps import SignSteps, signal
 
 TARGET = 0.002
+NO_LAW = Viscosity(sensitivity=0.0)
 
 
 class Policy:
@@ -30,7 +31,7 @@ class Policy:
         weight = torch.randn(7, 5, dtype=torch.float64, generator=generator)
         self.weight = nn.Parameter(0.1 * weight)
         self.optimizer = make([self.weight], lr=rate)
-        self.scale = StepScale(self.optimizer, **options)
+        self.scale = StepScale(self.optimizer, **{"viscosity": NO_LAW} | options)
 
     def log_probs(self) -> Tensor:
         return (self.inputs @ self.weight.T).log_softmax(-1)

@@ -54,3 +54,15 @@ def test_conversations_are_trained_and_evaluated_on(make: Callable[..., IGATrain
     trainer.train()
     assert trainer.state.global_step == 3
     assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test_evaluation_rows_of_which_nothing_is_left_are_an_error(
+    make: Callable[..., IGATrainer],
+) -> None:
+    rows = tiny_isomers(3)
+    long = rows.map(lambda row: {"prompt": 64 * "a"}, remove_columns=["isomer_id", "domain"])
+    with pytest.raises(ValueError, match="eval data: no row has a completion within max_length=48"):
+        make(rows, {"eval_dataset": long}, max_length=48)
+    both = {"short": rows, "long": long}
+    with pytest.raises(ValueError, match="long data: no row has a completion within max_length=48"):
+        make(rows, {"eval_dataset": both}, max_length=48)
