@@ -14,7 +14,7 @@ from trl import SFTTrainer
 
 from ..sharding import gather, is_sharded, loss_inside
 from ..trl.logs import MetricsLog
-from ..trl.preflight import refuse_other_shards, refuse_spread_model
+from ..trl.preflight import keep_differentiable, refuse_other_shards, refuse_spread_model
 from ..trl.rounding import RoundingCheck
 from .batches import DOMAIN, IsomerCollator, IsomerSets, tell_lost_rows, with_one_end
 from .config import IGAConfig
@@ -101,6 +101,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
 
     def _refuse_unsupported(self) -> None:
         refuse_spread_model(self.model)
+        keep_differentiable(self.model)
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise ValueError(
                 "IGATrainer cannot run under DeepSpeed, whose engine takes gradients over inside "
