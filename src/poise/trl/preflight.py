@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import is_compiled_module
+from accelerate.utils import DistributedType, is_compiled_module
 from torch.distributed.tensor import DTensor
 from torch.utils.data import IterableDataset
 from transformers import AutoConfig
@@ -139,9 +139,9 @@ def refuse_other_shards(accelerator: Any, trainer: str) -> None:
     """Refuses what shards a model otherwise than FSDP2 does, or loads it on one rank alone."""
     if accelerator.parallelism_config is not None:
         raise ValueError(
-            f"{trainer} cannot run with a parallelism_config (sequence, context or tensor "
-            "parallelism), which deals a sequence or the vocabulary to several ranks; leave it "
-            "out, and use DDP or FSDP2"
+            f"{trainer} cannot run with a parallelism_config (HSDP; sequence, context or tensor "
+            "parallelism), under which no step was compared with one rank's; leave it out, and use "
+            "DDP or FSDP2"
         )
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if plugin is None:
@@ -155,6 +155,16 @@ def refuse_other_shards(accelerator: Any, trainer: str) -> None:
         raise ValueError(
             f"{trainer} copies or extends the model before it is sharded, and with "
             "cpu_ram_efficient_loading one rank alone has its weights; set it to False"
+        )
+
+
+def refuse_shards_of_eight_bits(accelerator: Any, model: Any) -> None:
+    """Refuses a base of 8 bits under FSDP2, whose shards lack the scales that lie beside them."""
+    is_fsdp = accelerator.distributed_type == DistributedType.FSDP
+    if is_fsdp and getattr(model, "is_loaded_in_8bit", False):
+        raise ValueError(
+            "FSDP2 cannot shard a base of 8 bits, whose scales bitsandbytes keeps in its weights; "
+            "use load_in_4bit, or DDP"
         )
 
 
