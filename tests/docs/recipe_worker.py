@@ -14,18 +14,28 @@ from tests import engines
 from tests.tiny import RUN, tiny_dataset, vowel_reward
 
 
-def start(environment: dict[str, str], model: str, folder: Path) -> None:
+def start(
+    environment: dict[str, str],
+    model: str,
+    folder: Path,
+    resume: Any = None,
+    settings: dict[str, Any] | None = None,
+) -> None:
     """One step on a tiny model in the environment that the launcher makes; writes what ran."""
     os.environ |= environment
     if environment.get("ACCELERATE_USE_FSDP") == "true":
         engines.use_fsdp()
+    if environment.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        engines.use_deepspeed()
     trainer = PGPOTrainer(
         model=model,
         reward_funcs=vowel_reward,
-        args=PGPOConfig(output_dir=str(folder / "run"), max_steps=1, **RUN),
+        args=PGPOConfig(
+            **RUN | {"output_dir": str(folder / "run"), "max_steps": 1} | (settings or {})
+        ),
         train_dataset=tiny_dataset(),
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(str(folder / "last"))
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     names = ("fsdp_version", "reshard_after_forward", "cpu_ram_efficient_loading")

@@ -9,12 +9,15 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 from poise.cli import engine, iga, pgpo
 from tests.grids import grid
@@ -95,7 +98,12 @@ def environment(name: str) -> dict[str, str]:
         "m",
     ]
     arguments, *_ = _validate_launch_command(engine.parse_flags(words))
-    made = prepare_multi_gpu_env(arguments)
+    if arguments.use_deepspeed:
+        fields = load_config_from_file(engine_file(name)).deepspeed_config
+        arguments.deepspeed_fields_from_accelerate_config = ",".join(fields)  # as launch_command
+        _, made = prepare_deepspeed_cmd_env(arguments)
+    else:
+        made = prepare_multi_gpu_env(arguments)
     return {key: value for key, value in made.items() if os.environ.get(key) != value}
 
 
@@ -115,6 +123,36 @@ def test_two_ranks_start(name: str, tiny_model_path: str, tmp_path: Path) -> Non
             "cpu_ram_efficient_loading": False,
         }
     assert (tmp_path / "last" / "model.safetensors").is_file()  # a whole model is left
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    find_spec("deepspeed") is None, reason="needs DeepSpeed: `uvx nox -s deepspeed`"
+)
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("name", ["zero2", "zero3"])
+def test_zero_starts_and_goes_on(
+    name: str, bf16: bool, tiny_model_path: str, tmp_path: Path
+) -> None:
+    """The flags are those of the command in the file's comment."""
+    (words,) = [words for place, _, words in commands() if place == f"{name}.yaml"]
+    flags = dict(zip(words[::2], words[1::2], strict=True))
+    settings = {
+        key.removeprefix("--"): yaml.safe_load(value)
+        for key, value in flags.items()
+        if key not in ("--accelerate_config", "--num_processes")
+    }
+    settings |= {"bf16": bf16, "save_strategy": "steps", "save_steps": 1}
+    for resume in (None, True):
+        steps = settings | {"max_steps": 2 if resume else 1}
+        run_ranks(2, start, environment(name), tiny_model_path, tmp_path, resume, steps)
+        for rank in "01":
+            found = json.loads((tmp_path / f"{rank}.json").read_text())
+            assert found["type"] == "DEEPSPEED" and found["processes"] == 2 and found["is_finite"]
+            assert found["precision"] == ("bf16" if bf16 else "no")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [line["step"] for line in map(json.loads, lines) if "loss" in line] == [1, 2]
+    assert (tmp_path / "last" / "model.safetensors").is_file()
 
 
 RUN_FLAGS = {

@@ -17,7 +17,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.fsdp import fully_shard
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
 
 from poise import PGPOConfig, PGPOTrainer
 from tests.engines import fsdp_settings, is_sharded, use_fsdp, whole_weights
@@ -325,3 +325,61 @@ def _given_in_shards(path: str, folder: str) -> None:
 
 def test_a_model_that_is_sharded_is_refused(tmp_path: Path, tiny_model_path: str) -> None:
     run_ranks(2, _given_in_shards, tiny_model_path, str(tmp_path))
+
+
+def _eight_bits(path: str, folder: str) -> None:
+    bits = BitsAndBytesConfig(load_in_8bit=True)
+    with pytest.raises(ValueError, match="cannot shard a base of 8 bits"):
+        _trainer(2, path, folder, LORA, model_init_kwargs={"quantization_config": bits})
+
+
+def test_a_base_of_eight_bits_is_refused(tmp_path: Path, tiny_model_path: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    run_ranks(2, _eight_bits, tiny_model_path, str(tmp_path))
+
+
+# QLoRA of 4 bits; a checkpoint of DDP.
+
+
+def _in_four_bits(ranks: int, path: str, folder: str) -> None:
+    bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
+    init = {"dtype": torch.float32, "quantization_config": bits}
+    trainer = _trainer(ranks, path, folder, EMA | LORA, optim="sgd", model_init_kwargs=init)
+    trainer.train()
+    assert is_sharded(trainer.model) == (ranks > 1)
+    assert any(type(module).__name__ == "Linear4bit" for module in trainer.model.modules())
+    weights = whole_weights(trainer.model)
+    if trainer.is_world_process_zero():
+        save_file({n: w for n, w in weights.items() if "lora_B" in n}, f"{folder}/weights")
+
+
+@pytest.mark.slow
+def test_a_base_of_four_bits_in_shards_is_that_of_one_rank(
+    tmp_path: Path, tiny_model_path: str
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    finish(_in_four_bits, 1, tiny_model_path, str(tmp_path / "one"))
+    run_ranks(2, _in_four_bits, 2, tiny_model_path, str(tmp_path / "two"))
+    one, two = (load_file(tmp_path / name / "weights") for name in ("one", "two"))
+    # A thousand float32 operations on the way to a gradient, four steps.
+    bound = 4e3 * torch.finfo(torch.float32).eps
+    assert any(weight.norm() > 0 for weight in one.values())
+    for name, weight in one.items():
+        assert (two[name] - weight).norm() <= bound * weight.norm(), name
+
+
+def _of_ddp(path: str, folder: str, is_sharded_now: bool) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    if is_sharded_now:
+        trainer = _trainer(2, path, folder, EMA, **settings)
+        with pytest.raises(ValueError, match=r"written with engine DDP, this run has engine FSDP"):
+            trainer.train(resume_from_checkpoint=True)
+        return
+    plain = PGPOConfig(folder, **RUN | EMA | settings)
+    PGPOTrainer(path, by_place, plain, tiny_dataset()).train()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_ddp_is_refused(tmp_path: Path, tiny_model_path: str) -> None:
+    for is_sharded_now in (False, True):
+        run_ranks(2, _of_ddp, tiny_model_path, str(tmp_path), is_sharded_now)

@@ -14,7 +14,12 @@ from trl import SFTTrainer
 
 from ..sharding import gather, is_sharded, loss_inside
 from ..trl.logs import MetricsLog
-from ..trl.preflight import refuse_other_shards, refuse_spread_model
+from ..trl.preflight import (
+    keep_differentiable,
+    refuse_other_shards,
+    refuse_shards_of_eight_bits,
+    refuse_spread_model,
+)
 from ..trl.rounding import RoundingCheck
 from .batches import (
     DOMAIN,
@@ -111,6 +116,8 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
 
     def _refuse_unsupported(self) -> None:
         refuse_spread_model(self.model)
+        keep_differentiable(self.model)
+        refuse_shards_of_eight_bits(self.accelerator, self.model)
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise ValueError(
                 "IGATrainer cannot run under DeepSpeed, whose engine takes gradients over inside "

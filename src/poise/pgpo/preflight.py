@@ -20,9 +20,11 @@ from ..trl.preflight import (
     check_map_style,
     check_output_folder,
     find_model,
+    keep_differentiable,
     refuse_compiled_model,
     refuse_data_parallel,
     refuse_sharded_model,
+    refuse_shards_of_eight_bits,
     refuse_spread_model,
 )
 from .config import PGPOConfig
@@ -194,6 +196,8 @@ def refuse_unsupported(trainer: Any) -> None:
     """Refuses what a loaded model is to run under, and a model that cannot be split."""
     args, accelerator = trainer.args, trainer.accelerator
     refuse_spread_model(trainer.model)
+    keep_differentiable(trainer.model)
+    refuse_shards_of_eight_bits(accelerator, trainer.model)
     if args.use_vllm and trainer.is_fsdp_enabled and is_peft_model(trainer.model):
         raise ValueError(
             "use_vllm hands a merged adapter over, and under FSDP2 TRL merges shards; use DDP, "

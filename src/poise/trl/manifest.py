@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,31 +55,36 @@ def write_manifest(checkpoint: Path, run: dict[str, Any] | None = None) -> None:
         run: what the checkpoint resumes with, by name (`written_by`).
     """
     manifest, temporary = checkpoint / MANIFEST, checkpoint / _BEGUN
-    files = {
-        path.relative_to(checkpoint).as_posix(): {
-            "bytes": path.stat().st_size,
-            _DIGEST: _digest(path, sync=True),
-        }
+    written = [
+        path
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file() and path not in (manifest, temporary)
-    }
+    ]
+    with ThreadPoolExecutor(1) as beside:  # which hashes while the disk is waited for
+        digests = beside.map(_digest, written)
+        for path in written:
+            _sync(path)
+        files = {
+            path.relative_to(checkpoint).as_posix(): {"bytes": path.stat().st_size, _DIGEST: digest}
+            for path, digest in zip(written, digests, strict=True)
+        }
     with temporary.open("w") as file:
         json.dump({"format": _FORMAT, "run": run or {}, "files": files}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(manifest)
-    for folder in (checkpoint, checkpoint.parent):
-        _sync_names(folder)
+    if os.name == "posix":  # elsewhere names cannot be brought to the disk alone
+        for folder in (checkpoint, checkpoint.parent):
+            _sync(folder)
 
 
-def _sync_names(folder: Path) -> None:
-    """Brings the names of a folder's files to the disk, where a system can do that alone."""
-    if os.name == "posix":
-        place = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(place)
-        finally:
-            os.close(place)
+def _sync(path: Path) -> None:
+    """Brings a file, or the names of a folder's files, to the disk."""
+    place = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(place)
+    finally:
+        os.close(place)
 
 
 def verify(checkpoint: Path) -> None:
@@ -244,9 +250,7 @@ def _checkpoints(run: Path) -> list[Path]:
     return [steps[step] for step in sorted(steps, reverse=True)]
 
 
-def _digest(path: Path, *, sync: bool = False) -> str:
-    """Digest of a file's content; with `sync`, of a file that is on the disk."""
+def _digest(path: Path) -> str:
+    """Digest of a file's content."""
     with path.open("rb") as file:
-        if sync:
-            os.fsync(file.fileno())
         return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import is_compiled_module
+from accelerate.utils import DistributedType, is_compiled_module
 from torch.distributed.tensor import DTensor
 from torch.utils.data import IterableDataset
 from transformers import AutoConfig
@@ -125,6 +125,23 @@ def refuse_spread_model(model: Any) -> None:
         )
 
 
+def keep_differentiable(model: Any) -> None:
+    """Keeps gradients flowing through bitsandbytes' layers of 4 bits after a pass without training.
+
+    On a CPU with AVX512-BF16 such a pass packs the weights for good, and what reads them then has
+    no gradient: layers below would be trained by a wrong one, without an error.
+    """
+    for name, module in model.named_modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+            state = getattr(module.weight, "quant_state", None)
+            if getattr(state, "packing_format_for_cpu", False):
+                raise ValueError(
+                    f"{name}: bitsandbytes has packed its weights for inference, expected weights "
+                    "that gradients flow through; load the model anew, and train before you run it"
+                )
+
+
 def refuse_sharded_model(model: Any) -> None:
     """Refuses a model that is sharded before a trainer shards it."""
     if any(isinstance(param, DTensor) for param in model.parameters()):
@@ -138,9 +155,9 @@ def refuse_other_shards(accelerator: Any, trainer: str) -> None:
     """Refuses what shards a model otherwise than FSDP2 does, or loads it on one rank alone."""
     if accelerator.parallelism_config is not None:
         raise ValueError(
-            f"{trainer} cannot run with a parallelism_config (sequence, context or tensor "
-            "parallelism), which deals a sequence or the vocabulary to several ranks; leave it "
-            "out, and use DDP or FSDP2"
+            f"{trainer} cannot run with a parallelism_config (HSDP; sequence, context or tensor "
+            "parallelism), under which no step was compared with one rank's; leave it out, and use "
+            "DDP or FSDP2"
         )
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if plugin is None:
@@ -154,6 +171,16 @@ def refuse_other_shards(accelerator: Any, trainer: str) -> None:
         raise ValueError(
             f"{trainer} copies or extends the model before it is sharded, and with "
             "cpu_ram_efficient_loading one rank alone has its weights; set it to False"
+        )
+
+
+def refuse_shards_of_eight_bits(accelerator: Any, model: Any) -> None:
+    """Refuses a base of 8 bits under FSDP2, whose shards lack the scales that lie beside them."""
+    is_fsdp = accelerator.distributed_type == DistributedType.FSDP
+    if is_fsdp and getattr(model, "is_loaded_in_8bit", False):
+        raise ValueError(
+            "FSDP2 cannot shard a base of 8 bits, whose scales bitsandbytes keeps in its weights; "
+            "use load_in_4bit, or DDP"
         )
 
 
