@@ -39,7 +39,7 @@ from transformers import AutoModelForCausalLM
 
 from measure import in_own_process, in_turns, ratio
 from poise.iga.adapters import find_adapters
-from poise.iga.domains import DomainBatch, token_groups
+from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
 from poise.iga.settings import IGA
 from poise.models import resolve_model
@@ -81,7 +81,7 @@ class Workload:
         counts = torch.bincount(self.domain, minlength=self.domains) * (self.ids.shape[1] - 1)
         predicting = torch.ones_like(self.ids, dtype=torch.bool)
         predicting[:, -1] = False
-        self.batch = DomainBatch(self.domain, counts, token_groups(predicting))
+        self.batch = DomainBatch(self.domain, counts, predicting=predicting)
 
     def losses(self) -> Tensor:
         """(K,) mean losses of the domains."""

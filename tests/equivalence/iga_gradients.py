@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from poise.iga.adapters import Adapter, find_adapters
-from poise.iga.domains import DomainBatch, token_groups
+from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
 from poise.iga.settings import IGA
 from tests.equivalence.iga_reference import base_weight, reference_gradients, require_base_gradients
@@ -52,11 +52,6 @@ class Batch:
         """Tokens before those with a loss."""
         return torch.cat([self.kept[:, 1:], torch.zeros_like(self.kept[:, :1])], 1)
 
-    def groups(self, number: int) -> Tensor:
-        """Two, the last of those; or three, of the others the words below the middle apart."""
-        is_shared = self.ids < VOCABULARY // 2 if number == 3 else None
-        return token_groups(self.predicting, is_shared)
-
     @property
     def counts(self) -> Tensor:
         tokens = self.kept.sum(1).double()
@@ -92,14 +87,14 @@ def engine_step(
     batches: Sequence[Batch],
     by_tokens: bool = False,
     shares: Sequence[float] | None = None,
-    groups: int = 1,
+    tells_predicting: bool = False,
 ) -> Gradients:
     """What the engine leaves in `.grad` after a step of some micro-batches."""
     model.zero_grad()
     shares = shares or [1 / len(batches)] * len(batches)
     for batch, share in zip(batches, shares, strict=True):
-        told = None if groups == 1 else batch.groups(groups)
-        with engine.collect(DomainBatch(batch.domains, batch.counts, told)):
+        predicting = batch.predicting if tells_predicting else None
+        with engine.collect(DomainBatch(batch.domains, batch.counts, predicting)):
             engine.backward(batch.losses(model), "tokens" if by_tokens else "equal", share)
     engine.finish()
     pairs = [

@@ -39,8 +39,8 @@ THIRD = Batch.of([2, 0, 1, 0, 2, 0], number=4, seed=3)
 class Oracle:
     """Sums of tokens by domain, projectors by a pseudo-inverse, gradients of whole weights."""
 
-    def __init__(self, model: Any, groups: int = 1) -> None:
-        self.groups = groups
+    def __init__(self, model: Any, tells_predicting: bool = False) -> None:
+        self.tells_predicting = tells_predicting
         self.twin = copy.deepcopy(model)
         if getattr(self.twin, "is_gradient_checkpointing", False):
             self.twin.gradient_checkpointing_disable()
@@ -97,11 +97,9 @@ class Oracle:
         old = self.sums.get(name, {})
         new = {k: (DECAY * s, DECAY * n) for k, (s, n) in old.items()}
         for x in uses:
-            is_known = self.groups > 1 and x.shape[1] == batch.ids.shape[1]
-            groups = x.new_zeros(x.shape[:2]).int()
-            if is_known:
-                groups = batch.groups(self.groups).int().argmax(1)
-            for key in product((0, 1, 2), set(batch.domains.tolist())):
+            is_known = self.tells_predicting and x.shape[1] == batch.ids.shape[1]
+            groups = batch.predicting.int() if is_known else x.new_zeros(x.shape[:2]).int()
+            for key in product((0, 1), set(batch.domains.tolist())):
                 tokens = x[(groups == key[0]) & (batch.domains == key[1])[:, None]]
                 if len(tokens):
                     total, count = new.get(key, (0.0, 0.0))
@@ -111,29 +109,27 @@ class Oracle:
     def _differences(self, name: str) -> Tensor | None:
         """Between the means of the domains, group by group."""
         parts = []
-        for group in (0, 1, 2):
+        for group in (0, 1):
             sums = self.sums.get(name, {}).items()
             own = [total / count for (g, _), (total, count) in sums if g == group]
             parts += [mean - own[0] for mean in own[1:]]
         return torch.stack(parts) if parts else None
 
 
-# With three groups of tokens only what is wide enough to have other directions, too.
-CASES = [(model, groups) for model in MODELS for groups in (1, 2)] + [("llama", 3)]
+CASES = [(model, tells) for model in MODELS for tells in (False, True)]
 # T5 takes as long as ten others.
-QUICK = [(model, 1) for model in MODELS if model != "t5: encoder and decoder"]
-QUICK += [(model, 2) for model in ("llama", "gpt2: transposed layers", "two lengths")]
-QUICK.append(("llama", 3))
+QUICK = [(model, False) for model in MODELS if model != "t5: encoder and decoder"]
+QUICK += [(model, True) for model in ("llama", "gpt2: transposed layers", "two lengths")]
 
 
-@pytest.mark.parametrize(("model", "groups"), grid(CASES, QUICK))
-def test_the_space_is_the_formula(model: str, groups: int, device: torch.device) -> None:
+@pytest.mark.parametrize(("model", "tells_predicting"), grid(CASES, QUICK))
+def test_the_space_is_the_formula(model: str, tells_predicting: bool, device: torch.device) -> None:
     built = MODELS[model]().to(device)
-    engine, oracle = GradientEngine(built, DIRECTIONS), Oracle(built, groups)
+    engine, oracle = GradientEngine(built, DIRECTIONS), Oracle(built, tells_predicting)
     with in_float64():
         for place, batch in enumerate((FIRST, SECOND, THIRD)):
             batch = batch.to(device)
-            found = engine_step(engine, built, [batch], groups=groups)
+            found = engine_step(engine, built, [batch], tells_predicting=tells_predicting)
             expected = oracle.step(batch)
             assert difference(found, expected) < 1e-10, place
 
@@ -243,11 +239,11 @@ def test_layers_of_one_input_have_its_sums_and_others_their_own() -> None:
 def test_a_run_is_of_one_kind_of_batches_and_of_one_model() -> None:
     model = toy()
     engine = GradientEngine(model, DIRECTIONS)
-    engine_step(engine, model, [FIRST], groups=2)
-    with pytest.raises(ValueError, match="as many domains and groups of tokens"):
+    engine_step(engine, model, [FIRST], tells_predicting=True)
+    with pytest.raises(ValueError, match="predicting for all of them or for none"):
         engine_step(engine, model, [SECOND])
-    with pytest.raises(ValueError, match="as many domains and groups of tokens"):
-        engine_step(engine, model, [Batch.of([1, 0], number=2)], groups=2)
+    with pytest.raises(ValueError, match="as many domains in every batch"):
+        engine_step(engine, model, [Batch.of([1, 0], number=2)], tells_predicting=True)
     with pytest.raises(ValueError, match="expected no such entry"):
         engine.load_state_dict({"nowhere": torch.zeros(1, 4, 9)})
     with pytest.raises(ValueError, match=r"expected shape \(None, None, 9\)"):
@@ -259,7 +255,7 @@ def test_more_directions_than_inputs_are_all_of_them() -> None:
     model, batch = toy(), Batch.of(list(range(12)), number=12)
     engine = GradientEngine(model, DIRECTIONS)
     for _ in range(2):
-        found = engine_step(engine, model, [batch], groups=2)
+        found = engine_step(engine, model, [batch], tells_predicting=True)
     assert all(float(gradient.norm()) < 1e-10 for gradient in found.values())
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -72,27 +71,6 @@ class IsomerSets(Dataset[list[Row]]):
     def sequences(self) -> int:
         """Rows of all sets together."""
         return len(self._rows)
-
-
-def shared_words(sets: IsomerSets, least: float = 0.5) -> torch.Tensor:
-    """(V,) bool, True for ids that all domains use about as often; false at the last, for the rest.
-
-    Choice: an id is, if the domain that uses it least has it at least half as often, by its share
-    of the domain's tokens, as the one that uses it most.
-    """
-    names = {name: number for number, name in enumerate(sets.domains)}
-    counts = np.zeros((len(names), 0))
-    for table in sets.rows.select_columns([DOMAIN, "input_ids"]).with_format("arrow").iter(1000):
-        domains = np.array([names[name] for name in table[DOMAIN].to_pylist()])
-        texts = table["input_ids"].combine_chunks()
-        ids = texts.flatten().to_numpy()
-        width = max(counts.shape[1], int(ids.max(initial=-1)) + 1)
-        counts = np.pad(counts, ((0, 0), (0, width - counts.shape[1])))
-        domains = np.repeat(domains, texts.value_lengths().to_numpy())
-        np.add.at(counts, (domains, ids), 1)
-    shares = counts / counts.sum(1, keepdims=True).clip(1)
-    low, high = shares.min(0), shares.max(0)
-    return torch.from_numpy(np.append((low > 0) & (low >= least * high), False))
 
 
 class IsomerCollator:

@@ -120,12 +120,6 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         "What mask or directions act on: 'gradient', or 'update', what the optimizer makes of it, "
         "so that an adaptive optimizer cannot undo them. Factor and direction space.",
     )
-    iga_token_groups: str = _option(
-        "predicting",
-        "Tokens whose inputs' means are kept apart, each group with directions of its own, in "
-        "direction space: 'predicting' (those at which the loss's tokens are predicted, and the "
-        "others) or 'shared' (of the others also the words that all domains use alike).",
-    )
     domain_weights: str = _option(
         "equal",
         "What domains weigh in the loss: 'equal' (mean of the domains' mean losses) or 'tokens' "
@@ -198,7 +192,6 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
     def _check_values(self) -> None:
         for name, values in (
             ("tau_schedule", ("constant", "linear")),
-            ("iga_token_groups", ("predicting", "shared")),
             ("domain_weights", WEIGHTS),
             ("exact_resume", (True, False)),
         ):
@@ -230,7 +223,7 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         unused: tuple[str, ...] = ()
         if self.iga_method != "iga":
             self.baseline()  # raises on unknown names and options, and values outside their range
-            unused = (*IGA_FIELDS.values(), *_SCHEDULE, "iga_token_groups")
+            unused = (*IGA_FIELDS.values(), *_SCHEDULE)
             reason = (
                 f"belongs to iga_method 'iga', found {self.iga_method!r}; leave it out (options of "
                 "other methods go into iga_method_options)"
@@ -244,8 +237,6 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
             self.iga()  # raises on values outside their range
             if self.iga_space == "direction":
                 unused, reason = _SCHEDULE, "shapes a mask, and iga_space 'direction' has none"
-            else:
-                unused, reason = ("iga_token_groups",), "belongs to iga_space 'direction'"
         for name in unused:
             if not self._is_default(name):
                 raise ValueError(f"{name}={getattr(self, name)!r} {reason}")

@@ -25,9 +25,9 @@ class DirectionSpace(Space):
 
     For a layer with inputs x let :math:`\mu_k` be their running mean over the tokens of domain k,
     and P an orthonormal basis of the differences of the :math:`\mu_k`: K - 1 directions for K
-    domains. Where `DomainBatch.groups` has G groups of tokens, each has means of its own, and P has
-    G (K - 1) directions: what the domains differ in where an answer is decided is not what they
-    differ in on average, nor at the words that all of them use (Choice).
+    domains. Where `DomainBatch.predicting` says at which tokens the loss's are predicted, these
+    and the others have means of their own, and P has 2 (K - 1) directions: what the domains differ
+    in where an answer is decided is not what they differ in on average (Choice).
     The gradient of the layer's matrix becomes :math:`G (I - P P^T)`, so
 
     .. math:: dA \leftarrow dA\,(I - P P^T), \qquad
@@ -308,15 +308,15 @@ class _Sums:
     def _in_groups(self, tokens: Tensor) -> Tensor:
         """(batch, groups, tokens), 1 where a token is of the group.
 
-        A layer that sees another number of tokens has them all in the first.
+        Groups are the others, and those at which something is predicted. A layer that sees another
+        number of tokens has them all in the first.
         """
-        groups = self._batch.groups
-        if groups is None:
+        predicting = self._batch.predicting
+        if predicting is None:
             return tokens[:, None]
-        if groups[:, 0].shape == tokens.shape:
-            return groups * tokens[:, None]
-        others = tokens.new_zeros(len(tokens), groups.shape[1] - 1, tokens.shape[1])
-        return torch.cat([tokens[:, None], others], 1)
+        is_known = predicting.shape == tokens.shape
+        chosen = tokens * predicting.to(tokens) if is_known else torch.zeros_like(tokens)
+        return torch.stack([tokens - chosen, chosen], 1)
 
 
 class _Step(NamedTuple):
@@ -373,13 +373,13 @@ class _Layer:
     @torch.no_grad()
     def _add(self, pair: Pair, watched: Pass, sums: _Sums) -> None:
         batch = watched.batch
-        groups = 1 if batch.groups is None else batch.groups.shape[1]
+        groups = 1 if batch.predicting is None else 2
         seen = self.running if self.step is None else self.step.inputs
         if seen is not None and seen.shape[:2] != (groups, len(batch.host.counts)):
             raise ValueError(
-                "expected as many domains and groups of tokens in every batch; found "
-                f"{len(batch.host.counts)} domains in {groups} groups after {seen.shape[1]} in "
-                f"{seen.shape[0]}"
+                "expected as many domains in every batch, and predicting for all of them or for "
+                f"none; found {len(batch.host.counts)} domains in {groups} groups of tokens after "
+                f"{seen.shape[1]} in {seen.shape[0]}"
             )
         inputs, removed = self.parts(groups, len(batch.host.counts))
         number = len(batch.host.domains)

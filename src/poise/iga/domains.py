@@ -37,22 +37,6 @@ def weighted_sum(weights: dict[int, float], losses: Tensor) -> Tensor:
     return torch.stack([weight * losses[k] for k, weight in weights.items()]).sum()
 
 
-def token_groups(is_predicting: Tensor, is_shared: Tensor | None = None) -> Tensor:
-    """(batch, G, tokens) bool, the groups of tokens whose inputs' means are kept apart.
-
-    They are the others, those with a shared word where these are told, and those at which the
-    loss's tokens are predicted: mostly the tokens before them.
-
-    Args:
-        is_predicting: (batch, tokens).
-        is_shared: (batch, tokens), where a word stands that all domains use; see `shared_words`.
-    """
-    if is_shared is None:
-        return torch.stack([~is_predicting, is_predicting], 1)
-    is_shared = is_shared & ~is_predicting
-    return torch.stack([~is_predicting & ~is_shared, is_shared, is_predicting], 1)
-
-
 class OnHost(NamedTuple):
     """Domains of the sequences, and loss tokens of the domains, as plain numbers."""
 
@@ -69,8 +53,8 @@ class DomainBatch:
     Args:
         domains: (batch,) domain of each sequence, 0 to K - 1, on the model's device.
         counts: (K,) numbers n_k of loss tokens (or of whatever the domain's mean is over).
-        groups: (batch, G, tokens), each token in one of G groups, whose inputs' means the direction
-            space keeps apart; `token_groups` makes those of the trainer. None is one group.
+        predicting: (batch, tokens), at which tokens the loss's are predicted: mostly the tokens
+            before them. The direction space keeps their inputs' means apart from the others'.
 
     Raises:
         ValueError: no sequence, other shapes, a domain outside 0 to K - 1, a domain with tokens and
@@ -79,7 +63,7 @@ class DomainBatch:
 
     domains: Tensor
     counts: Tensor
-    groups: Tensor | None = None
+    predicting: Tensor | None = None
 
     def __post_init__(self) -> None:
         domains, counts = self.domains, self.counts

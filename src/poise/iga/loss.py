@@ -10,24 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from ..loss.heads import SplitModel, split_causal_lm, verify_split
-from .domains import DomainBatch, Weights, token_groups
+from .domains import DomainBatch, Weights
 from .method import DomainTokens, Evidence, Objective
 
 
-def describe(
-    labels: Tensor, domains: Tensor, number: int, is_shared: Tensor | None = None
-) -> DomainBatch:
+def describe(labels: Tensor, domains: Tensor, number: int) -> DomainBatch:
     """What the loss and the engine have to know of a micro-batch, whose rows are of K domains.
 
     Labels are (batch, tokens), -100 where there is no loss; a row's first token is never predicted,
-    each other one at the token before it. `is_shared` is that of `token_groups`.
+    each other one at the token before it.
     """
     following = labels.roll(-1, 1)
     following[:, -1] = -100
     is_predicting = following != -100
     tokens = is_predicting.sum(1)
     counts = tokens.new_zeros(number).index_add_(0, domains.to(tokens.device), tokens)
-    return DomainBatch(domains, counts, token_groups(is_predicting, is_shared))
+    return DomainBatch(domains, counts, is_predicting)
 
 
 class Share(NamedTuple):

@@ -21,14 +21,7 @@ from ..trl.preflight import (
     refuse_spread_model,
 )
 from ..trl.rounding import RoundingCheck
-from .batches import (
-    DOMAIN,
-    IsomerCollator,
-    IsomerSets,
-    shared_words,
-    tell_lost_rows,
-    with_one_end,
-)
+from .batches import DOMAIN, IsomerCollator, IsomerSets, tell_lost_rows, with_one_end
 from .config import IGAConfig
 from .domains import DomainBatch, weigh_domains, weighted_sum
 from .engine import GradientEngine
@@ -91,7 +84,6 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         host["callbacks"] = list(host.get("callbacks") or ())
         self._prepare_state(args)
         self._micro_batch: DomainBatch | None = None
-        self._shared_words: Any = None
         self._has_sets = False
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **host
@@ -107,8 +99,6 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         if args.needs_engine:
             method = baseline if isinstance(baseline, Aggregator) else args.iga()
             self.engine = GradientEngine(self.model, method, seed=args.seed)
-        if args.iga_token_groups == "shared":
-            self._shared_words = shared_words(self.train_dataset).to(self.accelerator.device)
         if isinstance(baseline, Objective):
             self._objective = DomainObjective(
                 baseline, self.model, args.domain_weights, self.accelerator.autocast
@@ -204,12 +194,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         inputs = dict(inputs)
         domains = inputs.pop(DOMAIN)
-        is_shared, words = None, self._shared_words
-        if words is not None:
-            is_shared = words[inputs["input_ids"].clamp(max=len(words) - 1)]
-        self._micro_batch = batch = describe(
-            inputs["labels"], domains, len(self.domains), is_shared
-        )
+        self._micro_batch = batch = describe(inputs["labels"], domains, len(self.domains))
         watched: Any = nullcontext()
         if self.engine is not None and batch.present:
             watched = self.engine.collect(batch, self.args.tau_at(self.state.global_step))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from poise.iga.batches import IsomerCollator, IsomerSets, shared_words
+from poise.iga.batches import IsomerCollator, IsomerSets
 
 ROWS = [
     ("a", "law", [1, 2]),
@@ -58,16 +58,3 @@ def test_sets_and_their_rows_can_be_looked_at(sets: IsomerSets) -> None:
     assert sets["domain"] == sets.rows["domain"]
     assert sets.column_names == sets.rows.column_names
     assert {"isomer_id", "note", "labels"} <= set(sets.column_names)
-
-
-def test_shared_words_are_those_that_all_domains_use_alike() -> None:
-    """Of shares 1/4 and 1/2 (id 0), 1/4 and 1/8 (1), 1/4 and 0 (2), 0 and 3/8 (4)."""
-    texts = {"law": [[0, 1, 2, 3], [0, 1, 2, 3]], "sport": [[0, 0, 0, 0], [1, 4, 4, 4]]}
-    rows = [
-        {"isomer_id": str(i), "domain": domain, "input_ids": ids, "labels": ids}
-        for domain, own in texts.items()
-        for i, ids in enumerate(own)
-    ]
-    sets = IsomerSets(Dataset.from_list(rows), ("law", "sport"))
-    assert shared_words(sets).tolist() == [True, True, False, False, False, False]
-    assert not shared_words(sets, least=0.6).any()

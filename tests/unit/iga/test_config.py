@@ -89,15 +89,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tau_schedule": "cosine"}, "tau_schedule: expected one of"),
     ({"tau_warmup_steps": 2.5}, "tau_warmup_steps: expected a whole number"),
     ({"tau_schedule": "linear", "tau_warmup_steps": 0}, "tau_warmup_steps: .* of 1 or more"),
-    ({"iga_token_groups": "all"}, "iga_token_groups: expected one of predicting, shared"),
-    (
-        {"space": "factor", "iga_token_groups": "shared"},
-        "iga_token_groups='shared' belongs to iga_space 'direction'",
-    ),
-    (
-        {"method": "erm", "iga_token_groups": "shared"},
-        "iga_token_groups='shared' belongs to iga_method 'iga'",
-    ),
     ({"domain_weights": "rows"}, "domain_weights: expected one of equal"),
     ({"exact_resume": "no"}, "exact_resume: expected one of True, False"),
     ({"save_only_model": True}, "set exact_resume=False"),

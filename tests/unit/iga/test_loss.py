@@ -51,16 +51,6 @@ def test_tokens_with_a_loss_are_counted_by_domain_without_the_first() -> None:
 
 def test_a_loss_token_is_predicted_at_the_one_before_it() -> None:
     labels = torch.tensor([[-100, -100, 5, 6], [7, -100, -100, 8], [-100, -100, -100, -100]])
-    groups = describe(labels, torch.zeros(3, dtype=torch.long), 1).groups
-    assert groups is not None
-    others, predicting = groups.int().unbind(1)
-    assert predicting.tolist() == [[0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    assert torch.equal(others, 1 - predicting)
-
-
-def test_shared_words_are_a_group_where_nothing_is_predicted() -> None:
-    labels = torch.tensor([[-100, -100, 5, 6]])
-    is_shared = torch.tensor([[True, True, False, False]])
-    groups = describe(labels, torch.zeros(1, dtype=torch.long), 1, is_shared).groups
-    assert groups is not None
-    assert groups.int().tolist() == [[[0, 0, 0, 1], [1, 0, 0, 0], [0, 1, 1, 0]]]
+    predicting = describe(labels, torch.zeros(3, dtype=torch.long), 1).predicting
+    assert predicting is not None
+    assert predicting.int().tolist() == [[0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]

@@ -137,22 +137,3 @@ def test_an_adapter_that_changes_after_the_trainer_was_made_is_noticed(
     change(trainer.model)
     with pytest.raises(RuntimeError, match="an adapter was added, removed"):
         trainer.train()
-
-
-@pytest.mark.usefixtures("float64", "device")
-def test_shared_words_have_directions_of_their_own(make: Callable[..., IGATrainer]) -> None:
-    """Which words are shared is the data's, so micro-batches are one batch."""
-    setting = BARE | IN_ORDER | {"space": "direction", "domain_weights": "tokens", "max_steps": 3}
-    whole = setting | {"per_device_train_batch_size": 12}
-    parts = setting | {"per_device_train_batch_size": 6, "gradient_accumulation_steps": 2}
-    shared = {"iga_token_groups": "shared"}
-    one, two, other = (make(**s) for s in (whole | shared, parts | shared, whole))
-    after, again, plain = (train(trainer) for trainer in (one, two, other))
-    assert one.engine is not None
-    assert other.engine is not None
-    for name, sums in one.engine.state_dict().items():
-        assert (sums.shape[0], other.engine.state_dict()[name].shape[0]) == (3, 2)
-        assert (sums[..., -1] > 0).all()  # each group has tokens of each domain
-    differences = {n: (p - again[n]).norm() / p.norm() for n, p in after.items()}
-    assert max(differences.values()) <= ROUNDING
-    assert max((p - plain[n]).norm() / p.norm() for n, p in after.items()) > 100 * ROUNDING
