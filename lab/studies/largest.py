@@ -2,11 +2,11 @@
 
 See `lab.tasks.largest`. Settings of a run: `model`, as `models.resolve_model` takes it, and
 `model_init_kwargs`; `strength` of the cue (None for none), and `train_strength` of training alone
-(an oracle: null); numbers `listed` in a problem; `sets` a step, all of them new, and `steps`; `test_sets` in each test,
-`test_every` steps; `lora_rank`; `algorithm` (`IGAConfig`'s `iga_method`: that name is the harness's
-own); `control` as in `isomers`; and any other argument of `IGAConfig`.
+(an oracle: null); numbers `listed` in a problem; `sets` a step, all of them new, and `steps`;
+`test_sets` in each test, `test_every` steps; `lora_rank`; `algorithm` (`IGAConfig`'s `iga_method`:
+that name is the harness's own); `control` as in `isomers`; any other argument of `IGAConfig`.
 
-Figures by test: accuracy among the four listed numbers, that of the worst domain, the Logical
+Figures by test: accuracy among the listed numbers, that of the worst domain, the Logical
 Consistency Score where the answer is decided; `reliance` as in `isomers`.
 """
 

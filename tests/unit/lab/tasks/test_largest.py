@@ -8,7 +8,6 @@ from lab.tasks import largest
 from lab.tasks.largest import HELD_OUT, NUMBERS, TRAINED, isomers
 from poise.demo.ranking import Row
 
-
 LISTED = 6
 
 
