@@ -1,26 +1,39 @@
 """Models that FSDP2 has sharded: gathered unit by unit while their forward runs, and whole nowhere.
 
-Everything here leaves other models as they are.
+A rank holds some rows of each parameter. Everything here leaves other models as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from accelerate.utils import fsdp2_canonicalize_names
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
+
+if dist.is_available():
+    from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
 Result = TypeVar("Result")
 _ENTRY = "_poise_inside_forward"
 
 
-def is_sharded(model: nn.Module) -> bool:
-    """Whether FSDP2 has the model."""
-    return isinstance(model, FSDPModule)
+def is_sharded(module: nn.Module) -> bool:
+    """Whether the module is a unit of FSDP2's, which gathers its parameters for its forward and
+    backward; of a whole model, whether FSDP2 has it."""
+    return dist.is_available() and isinstance(module, FSDPModule)
+
+
+def is_shard(tensor: Tensor) -> bool:
+    """Whether it lies on the ranks in parts. Its shape is that of the whole."""
+    return dist.is_available() and isinstance(tensor, DTensor)
+
+
+def number_of_ranks() -> int:
+    """Ranks that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 # While a model runs.
@@ -82,22 +95,25 @@ def gather(model: nn.Module, part: nn.Module) -> None:
     Raises:
         ValueError: the part is several units.
     """
-    if any(isinstance(module, FSDPModule) for module in part.modules() if module is not part):
+    if any(is_sharded(module) for module in part.modules() if module is not part):
         raise ValueError(
             f"FSDP2 shards a part of {type(part).__name__} as a unit of its own, expected all of "
             "it in one, which is gathered for the tiles of the loss; set the fsdp_config's "
             "auto_wrap_policy to TRANSFORMER_BASED_WRAP"
         )
-    for unit in model.modules():
-        if isinstance(unit, FSDPModule) and any(module is part for module in unit.modules()):
+    for unit in _units(model):
+        if any(module is part for module in unit.modules()):
             unit.unshard()
 
 
 def reshard(model: nn.Module) -> None:
     """Frees what is gathered of a model."""
-    for unit in model.modules():
-        if isinstance(unit, FSDPModule):
-            unit.reshard()
+    for unit in _units(model):
+        unit.reshard()
+
+
+def _units(model: nn.Module) -> list[Any]:
+    return [module for module in model.modules() if is_sharded(module)]
 
 
 def past_hooks(module: nn.Module) -> Callable[..., Any]:
@@ -106,30 +122,85 @@ def past_hooks(module: nn.Module) -> Callable[..., Any]:
     The hooks would take each of several calls for a use of its own, and a gradient that is taken on
     the spot for the backward.
     """
-    return module.forward if isinstance(module, FSDPModule) else module
+    return module.forward if is_sharded(module) else module
+
+
+def units_of(model: nn.Module) -> dict[nn.Module, nn.Module]:
+    """The unit that gathers each module's parameters: the nearest above, or itself."""
+    units: dict[nn.Module, nn.Module] = {}
+
+    def walk(module: nn.Module, unit: nn.Module | None) -> None:
+        unit = module if is_sharded(module) else unit
+        if unit is not None:
+            units[module] = unit
+        for child in module.children():
+            walk(child, unit)
+
+    walk(model, None)
+    return units
 
 
 # While it rests.
 
 
-def parameters_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters at rest, of a sharded model its shards; names without what Accelerate puts
-    around layers."""
-    reshard(model)
-    named: dict[str, nn.Parameter] = fsdp2_canonicalize_names(dict(model.named_parameters()))
-    return named
-
-
 def local(tensor: Any) -> Tensor:
-    """A shard's own memory; a whole tensor itself."""
-    own: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    """A shard's own rows, in the same memory, or a whole tensor itself; without history."""
+    tensor = tensor.detach()
+    own: Tensor = tensor.to_local() if is_shard(tensor) else tensor
     return own
+
+
+def own_rows(parameter: Any) -> slice:
+    """Which rows `local` has.
+
+    Raises:
+        ValueError: it is not sharded by rows.
+    """
+    start, rows = 0, parameter.shape[0]
+    if not is_shard(parameter):
+        return slice(start, rows)
+    mesh = parameter.device_mesh
+    for dim, placement in enumerate(parameter.placements):
+        if placement.is_replicate():
+            continue
+        if not placement.is_shard(0):
+            raise ValueError(
+                f"expected LoRA factors that are sharded by rows, found {placement}; leave "
+                "shard_placement_fn out"
+            )
+        # As torch.chunk: the last parts may be smaller, or empty.
+        part = -(-rows // mesh.size(dim))
+        first = min(part * mesh.get_local_rank(dim), rows)
+        start, rows = start + first, min(part, rows - first)
+    return slice(start, start + rows)
+
+
+def among_zeros(rows: Tensor, parameter: Any) -> Tensor:
+    """The rows that belong to `local(parameter)` among zeros for the others, as a part of a sum."""
+    if not is_shard(parameter):
+        return rows
+    whole = rows.new_zeros(parameter.shape[0], rows.shape[1])
+    mesh, placements = parameter.device_mesh, parameter.placements
+    copies = (mesh.get_local_rank(d) for d, p in enumerate(placements) if p.is_replicate())
+    if not any(copies):  # the first of those that hold the same rows
+        whole[own_rows(parameter)] = rows
+    return whole
+
+
+def add_up(parts: Sequence[Tensor]) -> None:
+    """Sums over ranks, in place, all of them at once."""
+    if not parts:
+        return
+    flat = torch.cat([part.flatten() for part in parts])
+    dist.all_reduce(flat)
+    for part, total in zip(parts, torch.split(flat, [p.numel() for p in parts]), strict=True):
+        part.copy_(total.view_as(part))
 
 
 def whole(tensor: Any) -> Tensor:
     """A tensor of which each rank holds a shard, gathered; every rank calls this."""
     gathered = tensor
-    if isinstance(tensor, DTensor):
+    if is_shard(tensor):
         on_device: Any = tensor.to(tensor.device_mesh.device_type)  # shards may wait on the CPU
         gathered = on_device.full_tensor()
     own: Tensor = gathered
@@ -139,7 +210,7 @@ def whole(tensor: Any) -> Tensor:
 @torch.no_grad()
 def fill(tensor: Any, values: Tensor) -> None:
     """Copies values into a tensor, into a shard its part of them, which every rank has whole."""
-    if isinstance(tensor, DTensor):
+    if is_shard(tensor):
         mesh = tensor.device_mesh
         values = distribute_tensor(
             values.to(mesh.device_type), mesh, tensor.placements, src_data_rank=None

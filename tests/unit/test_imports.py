@@ -92,7 +92,7 @@ PARTS = {
     "pgpo": ("signal", "ranges", "viscosity", "distance", "reward_functions", "step_scale"),
     "iga": (
         *("mask", "domains", "engine", "settings", "method", "statistics", "adapters"),
-        *("spaces", "direction_space", "factor_space", "weight_space", "shards", "baselines"),
+        *("spaces", "direction_space", "factor_space", "weight_space", "baselines"),
     ),
     "loss": ("divergence", "tiled", "terms"),
 }
@@ -100,7 +100,7 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
 
 def test_the_parts_import_torch_alone() -> None:
-    places, ours = ["optimizers.py"], ["poise.optimizers"]
+    places, ours = ["optimizers.py", "sharding.py"], ["poise.optimizers", "poise.sharding"]
     for room, names in PARTS.items():
         for name in names:
             is_folder = (PACKAGE / room / name).is_dir()

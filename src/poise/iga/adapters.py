@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from .shards import is_unit
+from ..sharding import is_sharded
 
 # PEFT's LoRA on linear layers: y = base(x) + s B(A(dropout(x))), by their modules. They are not
 # imported: most need a library of their own.
@@ -128,7 +128,7 @@ def _adapters_of(path: str, layer: Any) -> Iterator[Adapter]:
     for name in layer.active_adapters:
         if not _is_trained(layer, name):
             continue
-        kind = type(layer).__mro__[2] if is_unit(layer) else type(layer)  # under FSDP2's own
+        kind = type(layer).__mro__[2] if is_sharded(layer) else type(layer)  # under FSDP2's own
         if f"{kind.__module__}.{kind.__name__}" not in LINEAR:
             raise UnsupportedAdapter(
                 f"{path}: expected LoRA on a linear layer, found {kind.__module__}."

@@ -10,10 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..sharding import add_up, among_zeros, is_shard, local, number_of_ranks, own_rows
 from .adapters import Adapter
 from .domains import Pair, Pass
 from .mask import accumulation_dtype, widest_dtype
-from .shards import add_up, among_zeros, is_shard, local, number_of_ranks, own_rows
 from .spaces import Shape, Space
 
 DECAY = 0.9  # of the running sums, a step

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from .shards import units_of
+from ..sharding import units_of
 
 Weights = Literal["equal", "tokens"]
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)

@@ -9,12 +9,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..sharding import add_up, is_shard, local, number_of_ranks, own_rows
 from .adapters import Adapter
 from .domains import Pair, Pass, Weights, weigh_domains
 from .mask import Moments, Scratch, domain_gradients, masked_mean, widest_dtype
 from .method import Aggregator
 from .settings import IGA
-from .shards import add_up, is_shard, local, number_of_ranks, own_rows
 from .spaces import Shape, Space
 
 DECAY = 0.9  # of the running sums, a step

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..sharding import number_of_ranks
 from .adapters import Adapter, Factors, UnsupportedAdapter
 from .domains import Pair, Pass
 from .mask import Scratch, domain_gradients, masked_mean
 from .settings import IGA
-from .shards import number_of_ranks
 from .spaces import Shape, Space
 from .statistics import RunningMeans
 

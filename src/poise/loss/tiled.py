@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any
 
 import torch
@@ -354,40 +353,34 @@ class _Gradients:
     """
 
     def __init__(self, hidden: Tensor, parameters: Sequence[Tensor]) -> None:
-        self._parameters = list(parameters)
+        self._parameters = parameters
         self._hidden = torch.zeros_like(hidden) if hidden.requires_grad else None
-        self._sums: list[Tensor | None] = [None] * len(parameters)
-        self._is_first = True
+        self._sums: dict[int, Tensor] = {}  # by the parameter's place
+        self._has_tiles = False
 
     def add(self, rows: Tensor, hidden: Tensor, objective: Tensor) -> None:
         """Add a tile's gradient: its places [n], hidden states [n, H] (a leaf), part of the sum."""
-        inputs = [hidden, *self._parameters] if hidden.requires_grad else self._parameters
-        if self._is_first:
+        inputs = [*([hidden] if hidden.requires_grad else []), *self._parameters]
+        if not self._has_tiles:
             _refuse_undeclared(objective, inputs)
-        self._is_first = False
+        self._has_tiles = True
         gradients = list(torch.autograd.grad(objective, inputs, allow_unused=True))
-        if self._hidden is not None:
-            tile = gradients.pop(0)
-            if tile is not None:
-                self._hidden[rows] = tile
+        if self._hidden is not None and (tile := gradients.pop(0)) is not None:
+            self._hidden[rows] = tile
         for place, gradient in enumerate(gradients):
             if gradient is not None:
-                total = self._sums[place]
-                if total is None:
-                    total = torch.zeros_like(gradient, dtype=working_dtype(gradient))
-                    self._sums[place] = total
-                total += gradient
+                if place not in self._sums:
+                    wide = working_dtype(gradient)
+                    self._sums[place] = torch.zeros_like(gradient, dtype=wide)
+                self._sums[place] += gradient
 
     def total(self) -> tuple[Tensor | None, ...]:
         """The gradients of hidden states and parameters, None where nothing reached a tensor; zeros
         if there was no tile, so that a rank with an empty mask takes part in the reduction."""
-        if self._is_first:
-            return (self._hidden, *(torch.zeros_like(p) for p in self._parameters))
-        sums = (
-            None if total is None else total.to(parameter.dtype)
-            for total, parameter in zip(self._sums, self._parameters, strict=True)
-        )
-        return (self._hidden, *sums)
+        if not self._has_tiles:
+            return (self._hidden, *map(torch.zeros_like, self._parameters))
+        sums = [(self._sums.get(place), p.dtype) for place, p in enumerate(self._parameters)]
+        return (self._hidden, *(None if total is None else total.to(d) for total, d in sums))
 
 
 def _refuse_undeclared(objective: Tensor, inputs: Sequence[Tensor]) -> None:
@@ -431,20 +424,19 @@ class _Pass:
     """One walk over the kept tokens: values, and gradients where they are wanted."""
 
     hidden: Tensor
-    parameters: Sequence[Tensor]
-    differentiate: bool
     teacher_hidden: Tensor
     student_head: Head
     teacher_head: Head
     tokens: Tensor
     weights: Tensor
-    old_logps: Tensor | None
-    clip: float | None
     divergence: Divergence
     target: MovedTarget | None
     policy: PolicyTerm | None
     temperature: float
+    old_logps: Tensor | None
+    clip: float | None
     tile_tokens: int | None
+    parameters: Sequence[Tensor] | None  # whose gradient is taken; None for no gradient
 
     def __post_init__(self) -> None:
         self.statistics = TiledStatistics.zeros(self.hidden)
@@ -460,21 +452,17 @@ class _Pass:
         self.walk = _Walk(rows, self.tokens, self.temperature, self.tile_tokens)
         self.scale = _power_of_two_scale(sizes[rows])
         self.scaled_loss = self.scale.new_zeros(())
-        self.gradients = _Gradients(self.hidden, self.parameters) if self.differentiate else None
+        self.gradients = None
+        if self.parameters is not None:
+            self.gradients = _Gradients(self.hidden, self.parameters)
         for tile in self.walk.tiles(distilled):
             self._distill(tile)
         for tile in self.walk.tiles(alone):
             self._reinforce(tile)
 
-    def values(self) -> tuple[Tensor, ...]:
-        """The fields of :class:`DistillationOutput`, in their order."""
-        statistics = (getattr(self.statistics, field.name) for field in fields(TiledStatistics))
-        return (*statistics, self.scaled_loss * self.scale, self.per_token_loss)
-
     def _distill(self, rows: Tensor) -> None:
         """A tile whose tokens are distilled, and may have a policy term as well."""
-        with torch.no_grad():
-            log_t = self.walk.log_probs(self.teacher_head, self.teacher_hidden[rows])
+        log_t = self.walk.log_probs(self.teacher_head, self.teacher_hidden[rows])
         with self._differentiated(rows) as (hidden, log_s):
             tokens = self.walk.tokens(rows)
             target = log_t if self.target is None else self.target.log_probs(log_s.detach(), log_t)
@@ -503,8 +491,8 @@ class _Pass:
         hidden = self.hidden[rows].detach()
         # Outer hooks (activations offloaded to the host, say) are not for a graph of one tile.
         no_outer_hooks = saved_tensors_hooks(Tensor.detach, lambda tensor: tensor)
-        with torch.set_grad_enabled(self.differentiate), no_outer_hooks:
-            hidden.requires_grad_(self.differentiate and self.hidden.requires_grad)
+        with torch.set_grad_enabled(self.gradients is not None), no_outer_hooks:
+            hidden.requires_grad_(self.gradients is not None and self.hidden.requires_grad)
             yield hidden, self.walk.log_probs(self.student_head, hidden)
 
     def _policy_objective(self, rows: Tensor, log_s: Tensor) -> Tensor:
@@ -518,25 +506,20 @@ class _Pass:
         self.scaled_loss += objective.detach()
 
 
-class _TiledLoss(torch.autograd.Function):
-    """Differentiates in the forward, scales what it kept in the backward."""
+class _WithGradients(torch.autograd.Function):
+    """A loss whose gradients are there already: scales them in the backward."""
 
     @staticmethod
-    def forward(
-        ctx: Any, walk: Callable[..., _Pass], hidden: Tensor, *parameters: Tensor
-    ) -> tuple[Tensor, ...]:
-        done = walk(hidden, parameters, differentiate=True)
+    def forward(ctx: Any, done: _Pass, *inputs: Tensor) -> Tensor:
         assert done.gradients is not None
         ctx.save_for_backward(done.scale, *done.gradients.total())
-        *statistics, loss, per_token_loss = done.values()
-        ctx.mark_non_differentiable(*statistics, per_token_loss)
-        return (*statistics, loss, per_token_loss)
+        return done.scaled_loss * done.scale
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         scale, *kept = ctx.saved_tensors
-        factor = gradients[-2] * scale
+        factor = gradient * scale
         # In float32 at least: a loss scaler's factor does not fit into float16.
         return None, *(
             None if g is None else (g.to(working_dtype(g)) * factor).to(g.dtype) for g in kept
@@ -614,26 +597,31 @@ def tiled_distillation_loss(
             "clip bounds the ratio to the policy that sampled the tokens: expected its old_logps, "
             "found None. Pass them, or clip=None."
         )
-    walk = partial(
-        _Pass,
-        teacher_hidden=teacher_hidden.detach(),
-        student_head=student_head,
-        teacher_head=teacher_head,
-        tokens=tokens,
-        weights=weights,
-        old_logps=old_logps,
-        clip=clip,
-        divergence=divergence,
-        target=target,
-        policy=policy,
-        temperature=temperature,
-        tile_tokens=tile_tokens,
-    )
     if head_parameters is None and isinstance(student_head, nn.Module):
         head_parameters = list(student_head.parameters())
-    parameters = tuple(p for p in head_parameters or () if p.requires_grad)
-    if torch.is_grad_enabled() and (student_hidden.requires_grad or parameters):
-        apply: Any = _TiledLoss.apply
-        return DistillationOutput(*apply(walk, student_hidden, *parameters))
+    trained = [p for p in head_parameters or () if p.requires_grad]
+    differentiates = torch.is_grad_enabled() and (student_hidden.requires_grad or bool(trained))
     with torch.no_grad():
-        return DistillationOutput(*walk(student_hidden, parameters, differentiate=False).values())
+        done = _Pass(
+            student_hidden,
+            teacher_hidden,
+            student_head,
+            teacher_head,
+            tokens,
+            weights,
+            divergence,
+            target,
+            policy,
+            temperature,
+            old_logps,
+            clip,
+            tile_tokens,
+            trained if differentiates else None,
+        )
+        loss = done.scaled_loss * done.scale
+    if differentiates:
+        apply: Any = _WithGradients.apply
+        loss = apply(done, student_hidden, *trained)
+    return DistillationOutput(
+        **vars(done.statistics), loss=loss, per_token_loss=done.per_token_loss
+    )

@@ -11,7 +11,7 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from accelerate.utils import fsdp2_prepare_model, is_peft_model
+from accelerate.utils import fsdp2_canonicalize_names, fsdp2_prepare_model, is_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 
 from ..loss.heads import SplitModel, split_causal_lm
 from ..prompt_cache import hidden_states
-from ..sharding import fill, gather, local, parameters_by_name, read_inside, reshard, whole
+from ..sharding import fill, gather, local, read_inside, reshard, whole
 from ..trl.checkpoints import TEACHER, TEACHER_SHARDS
 from ..trl.contract import (
     SDPOTrainer,
@@ -245,6 +245,14 @@ def _is_of_adapter(name: str, adapter: str) -> bool:
     return name.endswith(f".{adapter}") or f".{adapter}." in name
 
 
+def _parameters_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters at rest, of a sharded model its shards; names without what Accelerate puts
+    around layers."""
+    reshard(model)
+    named: dict[str, nn.Parameter] = fsdp2_canonicalize_names(dict(model.named_parameters()))
+    return named
+
+
 def adapter_changes_model(model: nn.Module) -> bool:
     """Whether a LoRA model's trained adapters change what it computes, as trained ones do."""
     return any(
@@ -287,9 +295,9 @@ class Teacher:
     def _pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Teacher and student parameter by the teacher's name; of sharded models their shards,
         which lie alike."""
-        students = parameters_by_name(self._student)
+        students = _parameters_by_name(self._student)
         if self._teacher is not None:
-            return {n: (p, students[n]) for n, p in parameters_by_name(self._teacher).items()}
+            return {n: (p, students[n]) for n, p in _parameters_by_name(self._teacher).items()}
         adapter: Any = self._student.active_adapter  # type: ignore[attr-defined]
         return {
             name: (param, students[name.replace(f".{TEACHER_ADAPTER}", f".{adapter}")])
@@ -426,7 +434,7 @@ class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]
         averages = self._averages()
         for name, (teacher, student) in self._pairs().items():
             average = local(averages.get(name, teacher))
-            average.mul_(1.0 - self._rate).add_(local(student.detach()), alpha=self._rate)
+            average.mul_(1.0 - self._rate).add_(local(student), alpha=self._rate)
         self._round()
 
     def _round(self) -> None:
