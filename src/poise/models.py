@@ -53,7 +53,10 @@ def resolve_model(name: str | None = None) -> str:
     elif folder.exists():
         found = "no config.json there; give a folder written by `save_pretrained`"
     elif is_in_a_folder(name):
-        found = f"nothing in the folder {folder.parent} (a hub id begins with no folder's name)"
+        found = (
+            f"nothing of that name in the folder {folder.parent}, which goes before a hub's "
+            "organisation of the same name; for the hub's start elsewhere, or rename the folder"
+        )
     elif _HUB_ID.fullmatch(name):
         return name
     else:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..precision import keep_differentiable
 from .adapters import find_adapters
 from .direction_space import DirectionSpace
 from .domains import DomainBatch, Pass, Weights
@@ -56,6 +57,7 @@ class GradientEngine:
         self.method = method
         self._model = model
         self.adapters = find_adapters(model)
+        keep_differentiable(model)
         self._space: Space
         if isinstance(method, IGA) and method.space == "weight":
             self._space = WeightSpace(self.adapters, method, seed)

@@ -12,10 +12,10 @@ from datasets import Dataset
 from torch.distributed.fsdp import CPUOffloadPolicy
 from trl import SFTTrainer
 
+from ..precision import keep_differentiable
 from ..sharding import gather, is_sharded, loss_inside
 from ..trl.logs import MetricsLog
 from ..trl.preflight import (
-    keep_differentiable,
     refuse_other_shards,
     refuse_shards_of_eight_bits,
     refuse_spread_model,

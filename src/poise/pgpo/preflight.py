@@ -15,12 +15,12 @@ from datasets import Dataset
 from trl.data_utils import is_conversational
 
 from ..loss.heads import split_causal_lm
+from ..precision import keep_differentiable
 from ..rows import checked_rows
 from ..trl.preflight import (
     check_map_style,
     check_output_folder,
     find_model,
-    keep_differentiable,
     refuse_compiled_model,
     refuse_data_parallel,
     refuse_sharded_model,

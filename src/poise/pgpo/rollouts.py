@@ -84,8 +84,9 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
             inputs, prompts, completions, completion_ids_list
         )
         weighs = (self.reward_weights != 0).to(rewards.device)
-        if (rewards.isinf() & weighs).any():  # the same on all ranks
-            named = zip(self.reward_funcs, rewards.isinf().any(0).tolist(), strict=True)
+        is_infinite = (rewards.isinf() & weighs).any(0)  # the same on all ranks
+        if is_infinite.any():
+            named = zip(self.reward_funcs, is_infinite.tolist(), strict=True)
             names = [getattr(f, "__name__", type(f).__name__) for f, is_inf in named if is_inf]
             raise ValueError(
                 f"reward functions {', '.join(names)}: expected finite rewards (in float32), found "

@@ -122,10 +122,10 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
                     self._refuse_of_another_kind(choice[0])
                 elif not self._has_trained:
                     manifest.refuse_used_folder(run)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 choice = [error]
         (found,) = broadcast_object_list(choice)
-        if isinstance(found, ValueError):
+        if isinstance(found, ValueError | OSError):
             raise found
         return found
 

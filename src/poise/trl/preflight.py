@@ -125,23 +125,6 @@ def refuse_spread_model(model: Any) -> None:
         )
 
 
-def keep_differentiable(model: Any) -> None:
-    """Keeps gradients flowing through bitsandbytes' layers of 4 bits after a pass without training.
-
-    On a CPU with AVX512-BF16 such a pass packs the weights for good, and what reads them then has
-    no gradient: layers below would be trained by a wrong one, without an error.
-    """
-    for name, module in model.named_modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-            state = getattr(module.weight, "quant_state", None)
-            if getattr(state, "packing_format_for_cpu", False):
-                raise ValueError(
-                    f"{name}: bitsandbytes has packed its weights for inference, expected weights "
-                    "that gradients flow through; load the model anew, and train before you run it"
-                )
-
-
 def refuse_sharded_model(model: Any) -> None:
     """Refuses a model that is sharded before a trainer shards it."""
     if any(isinstance(param, DTensor) for param in model.parameters()):

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from poise import IGATrainer, PGPOTrainer
+from poise.iga.engine import GradientEngine
+from poise.iga.settings import IGA
 from tests.tiny import tiny_dataset, tiny_isomers, tiny_tokenizer, vowel_reward
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
@@ -53,6 +55,13 @@ def test_an_evaluation_packs_nothing(model: Any, make_iga_config: Callable[..., 
         peft_config=LORA,
     )
     trainer.evaluate()
+
+
+def test_an_engine_in_a_loop_of_ones_own_packs_nothing(model: Any) -> None:
+    adapted = get_peft_model(model, LORA)
+    GradientEngine(adapted, IGA(space="direction"))
+    with torch.no_grad():
+        adapted.eval()(torch.tensor([[3, 4, 5]]))
 
 
 def test_a_model_that_is_packed_is_refused(model: Any, make_config: Callable[..., Any]) -> None:
