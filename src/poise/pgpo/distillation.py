@@ -29,8 +29,8 @@ from ..loss.tiled import (
     tiled_token_logps,
     token_statistics,
 )
-from ..sharding import loss_inside, read_inside
-from ..trl.contract import ForwardRedirection, SDPOTrainer
+from ..sharding import read_inside
+from ..trl.contract import SDPOTrainer
 from .reward_functions import success_threshold
 
 logger = get_logger(__name__)
@@ -44,27 +44,6 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
     def _uses_tiled_loss(self) -> bool:
         # Weight 0 is the policy loss alone: nothing is distilled.
         return self.args.tiled_loss and self.args.distillation_weight > 0
-
-    def _tiled_loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        samples = len(inputs["completion_ids"])
-        batch = needed_part(inputs, self.args)
-        mask = batch["distilled_mask"]
-        teacher, teacher_hidden = self._teacher_hidden_states(batch)
-        teacher_hidden = in_all_rows(teacher_hidden, batch)
-        student = split_causal_lm(self.accelerator.unwrap_model(model))
-        self._verify_once(student, batch)
-        work: Any = partial(self._distill, student, teacher, samples)
-        if model is not student.model:
-            # Inside the forward of the wrapper (DDP), which so sees every use of its parameters,
-            # the head's included, and moves the inputs to the device of its module.
-            work = partial(ForwardRedirection(), model, student.model, work)
-        with self._teacher_head_gathered(teacher):
-            loss, output, policy_loss = loss_inside(model, partial(work, batch, teacher_hidden))
-        mode = "train" if model.training else "eval"
-        self._record_loss(mode, output.per_token_loss, mask, policy_loss)
-        self._record_sampler(mode, output.student_logps, batch)
-        self.observe_statistics(output.view_as(mask), batch, mask, samples, batch["loss_mask"])
-        return loss
 
     def _distill(
         self,

@@ -135,7 +135,9 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
                 break
             start = self.accelerator.process_index * len(completions)
             rows = failed[start : start + len(completions)].nonzero().flatten().tolist()
-            for row, ids in self._generate_again(prompt_ids, rows):
+            # A sharded model needs every rank's forward: one without failures generates for nobody.
+            _, again = super()._generate([prompt_ids[row] for row in rows or [0]])
+            for row, ids in zip(rows, again, strict=False):
                 completions[row] = ids
             self._scored = None  # on every rank: scoring gathers
         return prompts, completions
@@ -201,13 +203,6 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         mean = self.accelerator.gather(apart).mean().item()
         self._metrics[mode]["pgpo/sampler_log_ratio"].append(mean)
 
-    def _generate_again(
-        self, prompt_ids: list[list[int]], rows: list[int]
-    ) -> list[tuple[int, list[int]]]:
-        # A sharded model needs every rank's forward: one without failures generates for nobody.
-        _, completions = super()._generate([prompt_ids[row] for row in rows or [0]])
-        return list(zip(rows, completions, strict=False))
-
     def _prompts_without_success(self, completions: list[list[int]]) -> Tensor:
         """Which rows, over all ranks, belong to a group whose every reward is a failure: (N,) bool.
 
@@ -228,13 +223,13 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         """Rewards of all ranks, kept for TRL's call."""
         inputs = self._rollout_inputs or []
         prompts = [row["prompt"] for row in inputs]
-        completions = self._decode(completion_ids, chat=is_conversational({"prompt": prompts[0]}))
+        completions: list[Any] = self.processing_class.batch_decode(
+            completion_ids, skip_special_tokens=True
+        )
+        if is_conversational({"prompt": prompts[0]}):
+            completions = [[{"role": "assistant", "content": text}] for text in completions]
         self._scored = self._calculate_rewards(inputs, prompts, completions, completion_ids)
         return self._scored
-
-    def _decode(self, completion_ids: list[list[int]], chat: bool) -> list[Any]:
-        texts = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
-        return [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
 
     def _prepare_training_batch(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super()._prepare_training_batch(inputs)

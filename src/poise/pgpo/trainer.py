@@ -1,7 +1,7 @@
 """PGPO on TRL's SDPO trainer: the optimizer step, read downwards.
 
 Collect (`rollouts`), teach (`teacher_context`, `teacher`), loss (`distillation`) and signal of each
-micro-batch; then scale (`step_scale`), clip, step, log.
+micro-batch; then scale (`step_scale`), clip, step, log (`state`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,19 +19,19 @@ from transformers import TrainerCallback
 from ..loss.heads import evaluating, split_causal_lm
 from ..loss.tiled import TiledStatistics
 from ..models import fold_output_head
-from ..sharding import read_inside
-from ..trl import checkpoints
-from ..trl.contract import SDPOTrainer
-from ..trl.guards import CollapseMonitor, NonFiniteGuard, WarmupCheck
+from ..sharding import loss_inside, read_inside
+from ..trl.contract import ForwardRedirection, SDPOTrainer
+from ..trl.guards import WarmupCheck
 from ..trl.logs import MetricsLog
 from ..trl.rounding import RoundingCheck
 from .config import PGPOConfig
 from .deepspeed import DeepSpeedMixin
 from .distance import StepTokens
-from .distillation import DistillationMixin
+from .distillation import DistillationMixin, in_all_rows, needed_part
 from .preflight import check_before_loading, check_chat_template, refuse_unsupported
 from .rollouts import RolloutMixin
 from .signal import information_sum, token_information
+from .state import PGPOStateMixin
 from .step_scale import StepScale
 from .teacher import TeacherMixin
 from .teacher_context import RolloutTeacherContextBuilder
@@ -45,7 +44,7 @@ class PGPOTrainer(  # type: ignore[misc]
     TeacherMixin,
     DistillationMixin,
     DeepSpeedMixin,
-    checkpoints.CheckpointingMixin,
+    PGPOStateMixin,
     SDPOTrainer,
 ):
     """Trainer for Physics-Guided Policy Optimization.
@@ -77,7 +76,6 @@ class PGPOTrainer(  # type: ignore[misc]
     _tag_names = ["trl", "sdpo", "pgpo", "poise"]  # noqa: RUF012 (TRL's class attribute)
     _name = "PGPO"
     _paper = {"title": "Physics-Guided Policy Optimization", "id": "2606.03620"}  # noqa: RUF012
-    standstill_patience = 20  # steps in a row after which a brake that is not released is named
 
     def __init__(
         self,
@@ -97,12 +95,7 @@ class PGPOTrainer(  # type: ignore[misc]
             model, args, train_dataset, eval_dataset, reward_funcs, optimizers
         )
         args.check_optimizer(optimizers[0])
-        self.step_scale: Any = None  # a StepScale, made with the optimizer
-        self.nonfinite_guard = NonFiniteGuard(args.max_nonfinite_steps)
-        self.collapse_monitor = CollapseMonitor()
-        self._standing = 0  # steps in a row that the signal has cut to next to nothing
-        self._step_tokens: StepTokens | None = None
-        self._watched: dict[str, float] = {}
+        self._prepare_state(args)
         self._forget_step()
         super().__init__(
             model=model,
@@ -178,6 +171,27 @@ class PGPOTrainer(  # type: ignore[misc]
             self._step_losses.append(loss.detach().float())
             if self.is_deepspeed_enabled:
                 self._before_backward(loss, is_first=len(self._step_losses) == 1)
+        return loss
+
+    def _tiled_loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        samples = len(inputs["completion_ids"])
+        batch = needed_part(inputs, self.args)
+        mask = batch["distilled_mask"]
+        teacher, teacher_hidden = self._teacher_hidden_states(batch)
+        teacher_hidden = in_all_rows(teacher_hidden, batch)
+        student = split_causal_lm(self.accelerator.unwrap_model(model))
+        self._verify_once(student, batch)
+        work: Any = partial(self._distill, student, teacher, samples)
+        if model is not student.model:
+            # Inside the forward of the wrapper (DDP), which so sees every use of its parameters,
+            # the head's included, and moves the inputs to the device of its module.
+            work = partial(ForwardRedirection(), model, student.model, work)
+        with self._teacher_head_gathered(teacher):
+            loss, output, policy_loss = loss_inside(model, partial(work, batch, teacher_hidden))
+        mode = "train" if model.training else "eval"
+        self._record_loss(mode, output.per_token_loss, mask, policy_loss)
+        self._record_sampler(mode, output.student_logps, batch)
+        self.observe_statistics(output.view_as(mask), batch, mask, samples, batch["loss_mask"])
         return loss
 
     def observe_statistics(
@@ -303,102 +317,6 @@ class PGPOTrainer(  # type: ignore[misc]
         self._metrics["train"]["pgpo/teacher_refreshes"].append(self.teacher.rule.refreshes)
         if why is not None:
             logger.info("Step %d: the student becomes the teacher; %s.", step, why)
-
-    def _log_step(self) -> None:
-        record, metrics = self.step_scale.last, self._metrics["train"]
-        figures = {
-            "information_signal": record.signal,
-            "target_distance": record.asked,
-            "distance": record.moved,
-            "skipped_steps": self.nonfinite_guard.total,
-        }
-        if self._step_tokens is None or record.asked is not None:  # a step that was taken
-            rate = self._get_learning_rate() * record.multiplier
-            figures = {"multiplier": record.multiplier, "effective_learning_rate": rate} | figures
-        if record.signal is not None:
-            self._warn_of_standstill(record.factor)
-        if self.args.collapse_warning:
-            sentences = self.collapse_monitor.update(self._watched)
-            figures["collapse_warnings"] = len(sentences)
-            for sentence in sentences:
-                logger.warning("%s", sentence)
-        for name, value in figures.items():
-            if value is not None:
-                metrics[f"pgpo/{name}"].append(value)
-
-    def _warn_of_standstill(self, factor: float) -> None:
-        """Names a brake that is not released, once: the factor is at `rho_min`, as far as that is a
-        tenth at most, or at a hundredth, since exp(-alpha) may be above `rho_min` for good.
-
-        Choice: ours, as braking is. No braked run of `experiments/collapse_confirm`, healthy or
-        not, had more than 5 such steps in a row; those of `collapse_remedies` that stood still
-        have 80.
-        """
-        is_cut = factor <= min(max(self.args.rho_min, 0.01), 0.1)
-        self._standing = self._standing + 1 if is_cut else 0
-        if self._standing == self.standstill_patience:
-            logger.warning(
-                "For %d steps in a row the signal has cut the step to next to nothing "
-                "(now %.2g of it): the run hardly learns. If it has learned what its teacher "
-                "knows, stop it. Else look at what the teacher is shown (feedback, "
-                "demonstrations), lower sensitivity, or raise target_distance or the "
-                "learning rate.",
-                self._standing,
-                factor,
-            )
-
-    # A checkpoint: what TRL forgets in it.
-
-    _method = "pgpo"
-
-    def _save_state(self, folder: Path) -> None:
-        file = checkpoints.rollouts_file(self.accelerator.process_index)
-        checkpoints.save_rollouts(folder / file, self._buffered_inputs)
-        if self.teacher is not None:
-            plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
-            in_shards = plugin is not None and "SHARDED" in str(plugin.state_dict_type)
-            self.teacher.save(folder, in_shards=in_shards, keep=self.args.should_save)
-        if not self.args.should_save:
-            return
-        state = {
-            "step": self._step,
-            "multiplier": self.step_scale.state_dict(),
-            "skipped_steps": self.nonfinite_guard.total,
-            "standstill": self._standing,
-            "collapse": self.collapse_monitor.state_dict(),
-            "diagnostics": {mode: dict(c) for mode, c in self._diagnostic_counters.items()},
-            "teacher": None if self.teacher is None else self.teacher.progress(),
-        }
-        checkpoints.save_json(folder / checkpoints.STATE, state)
-
-    def _state_files(self, rank: int) -> tuple[str, ...]:
-        return checkpoints.STATE, checkpoints.rollouts_file(rank)
-
-    def _load_state(self, folder: Path) -> None:
-        state = checkpoints.load_json(folder / checkpoints.STATE)
-        self._step = state["step"]
-        self.step_scale.load_state_dict(state["multiplier"])
-        self.nonfinite_guard.total = state["skipped_steps"]
-        self._standing = state["standstill"]
-        self.collapse_monitor.load_state_dict(state["collapse"])
-        for mode, counters in state["diagnostics"].items():
-            self._diagnostic_counters[mode].update(counters)
-        file = checkpoints.rollouts_file(self.accelerator.process_index)
-        self._buffered_inputs = checkpoints.load_rollouts(folder / file, self.accelerator.device)
-        if self.teacher is not None:
-            self.teacher.load_progress(state["teacher"])
-            self.teacher.load(folder)
-
-    def _load_best_model(self) -> None:
-        """Transformers'; then the teacher of that step."""
-        super()._load_best_model()
-        if self.teacher is not None and self.args.exact_resume:
-            self.teacher.load(Path(self.state.best_model_checkpoint))
-        elif self.teacher is not None:
-            logger.warning(
-                "The model is that of the best step, its teacher that of the last one: "
-                "checkpoints hold no teacher with exact_resume=False."
-            )
 
 
 class _StepEnd(TrainerCallback):  # type: ignore[misc]
