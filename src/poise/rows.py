@@ -223,7 +223,10 @@ def _fault(column: str, value: Any) -> str | None:
         if not isinstance(turn.get("role"), str):
             found = _listed(turn) or "neither"
             return f"messages with 'role' and 'content', found one with {found}; add its role"
-        for part in turn["content"] if isinstance(turn.get("content"), list) else ():
+        content = turn.get("content")
+        if not isinstance(content, str | list | None):
+            return f"messages whose content is text, found {type(content).__name__}"
+        for part in content if isinstance(content, list) else ():
             kind = part.get("type") if isinstance(part, dict) else type(part).__name__
             if kind != "text":
                 return (

@@ -61,6 +61,10 @@ BAD: dict[str, tuple[Any, str]] = {
         [{"prompt": [{"role": "user", "content": ["x"]}]}],
         r"row 0: expected messages of text, found a part of type 'str'",
     ),
+    "a number for content": (
+        [{"prompt": [{"role": "user", "content": 5}]}],
+        r"row 0: expected messages whose content is text, found int",
+    ),
 }
 
 
