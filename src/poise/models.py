@@ -73,8 +73,11 @@ def expanded(name: str | Path) -> Path:
 
 
 def is_in_a_folder(name: str) -> bool:
-    """Whether a name says where to look in a folder that is there: no hub, which would be asked
-    for long, has it."""
+    """Whether a name says where to look in a folder that is there.
+
+    Choice: then no hub is asked, which takes long without a network, though an organisation there
+    may have the folder's name.
+    """
     folder = expanded(name)
     return folder.parent != Path() and folder.parent.is_dir()
 

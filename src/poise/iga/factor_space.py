@@ -317,8 +317,8 @@ class MaskedSteps(FactorSpace):
         if found and not (len(found) == 2 and found["running"] == found["steps"]):
             raise ValueError(
                 "state: expected 'running' and 'steps' of as many domains, found "
-                f"{', '.join(f'{name!r} of {count}' for name, count in found.items())}; it is a "
-                "part of one, or of several"
+                f"{', '.join(f'{name!r} of {count}' for name, count in found.items())}; give "
+                "the whole `state_dict()` of one engine"
             )
         self._running = state["running"].to(self._weights[0].device) if found else None
         self._steps = state["steps"].tolist() if found else []

@@ -87,7 +87,7 @@ class _Place(NamedTuple):
     @property
     def is_scored(self) -> bool:
         """Whether the row is scored by its logic."""
-        return "options" in self.row
+        return self.row.get("options") is not None
 
     @property
     def test(self) -> tuple[str, str]:
@@ -108,9 +108,9 @@ def validate_isomers(*sources: Source) -> list[Fault]:
             distinguished by ``isomer_id`` and, where it is there, by the column ``test``.
 
     Returns:
-        The faults and warnings; empty if all is well. `IGATrainer` takes a file without faults,
-        and rows without ``options`` that it takes have none. Rows that lack a column or have a
-        value of the wrong type are named, and not checked further.
+        The faults and warnings; empty if all is well. A warning is of what `IGATrainer` takes all
+        the same, rows without ``options`` alone. Rows that lack a column or have a value of the
+        wrong type are named, and not checked further.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -122,11 +122,11 @@ def validate_isomers(*sources: Source) -> list[Fault]:
     sound: list[_Place] = []
     for number, source in enumerate(sources, start=1):
         places = _read(source, number, faults)
-        columns = {column for place in places for column in place.row} & COLUMNS.keys()
-        if "options" not in columns:
-            columns = set(REQUIRED)
+        columns = set(REQUIRED)
+        if any(place.is_scored for place in places):
+            columns |= {column for place in places for column in place.row} & COLUMNS.keys()
         for place in places:
-            mistyped = list(_of_types(place, columns))
+            mistyped = list(_of_types(place, columns)) or list(_unlike(place, places[0]))
             faults += mistyped or _of_row(place)
             if not mistyped:
                 sound.append(place)
@@ -194,6 +194,15 @@ def _of_types(place: _Place, columns: set[str]) -> Iterator[Fault]:
         yield fault
 
 
+def _unlike(place: _Place, first: _Place) -> Iterator[Fault]:
+    """Columns of another type than in the first row, which no data set can hold."""
+    for column in REQUIRED:
+        own, other = (type(p.row.get(column)).__name__ for p in (place, first))
+        if own != other:
+            expected = f"{column} of type {other}, as in line {first.line}"
+            yield place.fault("wrong type", expected, own)
+
+
 def _of_row(place: _Place) -> Iterator[Fault]:
     row = place.row
     for column in _FILLED if place.is_scored else REQUIRED:
@@ -201,7 +210,7 @@ def _of_row(place: _Place) -> Iterator[Fault]:
             yield place.fault("empty", f"a filled {column}", "a blank one")
     if place.is_scored and "form" in row and not _is_object(place.text("form")):
         yield place.fault("unreadable form", "a JSON object", repr(place.text("form")[:40]))
-    if "options" in row and "meanings" in row:
+    if place.is_scored and "meanings" in row:
         yield from _of_options(place)
     if MARKER in place.text("prompt"):
         yield place.fault("leaked answer", f"a prompt without {MARKER!r}", "one")

@@ -179,7 +179,8 @@ class StepScale:
 
         Raises:
             TypeError: not a `DistanceSum`, as `policy_distance` returns.
-            ValueError: there is no distance control, or a `policy` that measures in its place.
+            ValueError: there is no distance control, or a `policy` that measures in its place; a
+                distance further below 0 than it was to be above it.
         """
         if self.distance is None or self.distance_state is None:
             raise ValueError("moved needs StepScale(..., distance=DistanceControl(...))")
@@ -332,6 +333,11 @@ class StepScale:
 
     def _record(self, moved: float | None) -> None:
         assert self.distance is not None and self.distance_state is not None
+        if moved is not None and moved < -self.distance.target:
+            raise ValueError(
+                f"expected a distance of 0 or more, found {moved:.3g} nats: what is measured is no "
+                "log-probability; take log_softmax(-1) of logits, in float32"
+            )
         self.distance_state = self.distance.moved(moved, self.distance_state)
         self.last = replace(self.last, moved=moved)
 

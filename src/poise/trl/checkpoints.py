@@ -96,8 +96,8 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
 
         Raises:
             ValueError: nothing to resume from, the named checkpoint is damaged, was written by
-                another method, engine or number of ranks, or lacks what this run is to restore (on
-                the disk of any rank), or a new run would start in the folder of another.
+                another method, engine or number of ranks, or lacks a file of this method on the
+                disk of a rank, or a new run would start in the folder of another.
             LostRankError: another rank has ended.
         """
         run = Path(self.args.output_dir)

@@ -51,7 +51,8 @@ class RoundingCheck(TrainerCallback):  # type: ignore[misc]
                 "A step of %.2g (learning rate x multiplier) is below the rounding of %.0f %% of "
                 "the trained weights (%s), which stay as they are. Keep trained weights in float32 "
                 "(dtype float32; with bf16=True products are in bfloat16 all the same), adapters "
-                "too (p.data = p.data.float()), or raise the learning rate.",
+                "too (p.data = p.data.float(); TRL makes those of a QLoRA bfloat16, whatever dtype "
+                "says), or raise the learning rate.",
                 rate * multiplier,
                 100 * share,
                 str(weight.dtype).removeprefix("torch."),

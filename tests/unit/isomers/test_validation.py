@@ -186,6 +186,7 @@ ACCEPTED: dict[str, tuple[list[Row], set[str]]] = {
     "a set without a domain": (own()[:3], {"missing domain"}),
     "a leaked answer": (own(prompt="Answer: 3?"), {"leaked answer"}),
     "another order of letters": (own(answer="B"), {"answers disagree"}),
+    "options that are none": (own(options=None), set()),
     "a column of one's own": (own(form="a table", depth="low"), {"forms differ", "depths differ"}),
 }
 REFUSED: dict[str, tuple[list[Row], str]] = {
@@ -193,6 +194,8 @@ REFUSED: dict[str, tuple[list[Row], str]] = {
     "an empty turn": (own(prompt=talk("x"), completion=talk(" ")), "wrong text"),
     "no turn": (own(prompt=[], completion=talk("y")), "wrong text"),
     "text and messages": ([row | {"completion": talk("y")} for row in own()], "wrong text"),
+    "ids of two kinds": ([*own()[:3], own()[3] | {"isomer_id": 1}], "wrong type"),
+    "rows of text and of messages": ([own()[0], *TALKS[1:]], "wrong type"),
     "an empty completion": (own(completion=" "), "empty"),
     "no domain": (own(domain=""), "empty"),
     "a domain twice": (own(domain="sport"), "repeated domain"),
@@ -219,7 +222,8 @@ def test_what_the_trainer_refuses_is_a_fault(case: str, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "own.jsonl", rows)
     with pytest.raises(ValueError, match=f"found faults .*: {kind}: "):
         load_questions(str(tmp_path / "own.jsonl"))
-    if all(type(row["prompt"]) is type(rows[0]["prompt"]) for row in rows):  # else no data set
+    kinds = {(type(row["prompt"]), type(row["isomer_id"])) for row in rows}
+    if len(kinds) == 1:  # else no data set
         with pytest.raises(ValueError, match="expected"):
             check_isomer_rows(Dataset.from_list(rows))
 

@@ -207,6 +207,26 @@ def test_a_loop_that_forgets_to_tell_is_warned_once() -> None:
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("asks", [False, True])
+def test_logits_in_the_place_of_log_probabilities_are_refused(asks: bool) -> None:
+    """Theirs grow with every step, and so would the multiplier."""
+    logits = nn.Parameter(torch.zeros(8, 4))
+    optimizer = optim.SGD([logits], lr=1.0)
+    scale = StepScale(
+        optimizer, distance=control(), policy=(lambda: logits.detach().clone()) if asks else None
+    )
+
+    def step() -> None:
+        before = logits.detach().clone()
+        logits.grad = torch.full_like(logits, -1.0)
+        optimizer.step()
+        if not asks:
+            scale.moved(policy_distance(before, logits))
+
+    with pytest.raises(ValueError, match=r"found -.* nats.*log_softmax\(-1\)"):
+        step()
+
+
 def test_moved_takes_what_policy_distance_returns() -> None:
     policy = Policy(optim.SGD, 0.1, distance=control())
     policy.step()
