@@ -7,21 +7,37 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
+def found(kind: str, folder: Path) -> Any:
+    """What the worker found."""
+    command = [sys.executable, "-m", "tests.with_vllm.worker", kind, str(folder)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads((folder / "found.json").read_text())
+
+
+def refuse_distances(apart: list[float]) -> None:
+    """In float32 vLLM's probabilities are the trainer's, so that its rollouts weigh one."""
+    assert len(apart) == 3
+    assert 0 < max(apart) < 1e-5
+
+
 @pytest.mark.vllm
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_after_training_vllms_greedy_tokens_are_the_students(kind: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.with_vllm.worker", kind, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    tokens = json.loads((tmp_path / "tokens.json").read_text())
+    tokens = found(kind, tmp_path)
     assert tokens["vllm"] == tokens["student"]
     assert tokens["student"] != tokens["before"]  # else the comparison would say nothing
-    # In float32 vLLM's probabilities are the trainer's, so that its rollouts weigh one.
-    assert len(tokens["apart"]) == 3
-    assert 0 < max(tokens["apart"]) < 1e-5
+    refuse_distances(tokens["apart"])
+
+
+@pytest.mark.vllm
+def test_a_servers_rollouts_are_the_policys(tmp_path: Path) -> None:
+    """As far as a CPU goes: weights of later steps are handed to a server by NCCL alone."""
+    refuse_distances(found("server", tmp_path)["apart"])

@@ -1,10 +1,17 @@
-"""PGPO with rollouts by vLLM, in a process of its own. Arguments: full or lora, and a folder."""
+"""PGPO with rollouts by vLLM, in a process of its own.
+
+Arguments: full or lora, or server, and a folder.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +47,7 @@ SETTINGS = RUN | {
 }
 LORA = {"r": 4, "target_modules": "all-linear"}
 NEW_TOKENS = 16
+SERVER = "--dtype float32 --enforce-eager --max-model-len 64 --logprobs-mode processed_logprobs"
 
 
 def keep_weights_as_they_are() -> None:
@@ -50,6 +58,26 @@ def keep_weights_as_they_are() -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     layers.dispatch_cpu_unquantized_gemm = dispatch
+
+
+@contextmanager
+def served(model: str, log: Path) -> Iterator[int]:
+    """The port of a vLLM server with this model, in a process of its own.
+
+    It takes weights on GPUs alone: on the CPU it keeps those that it has loaded.
+    """
+    vllm_generation.VLLMClient.init_communicator = lambda client, device: None
+    vllm_generation.VLLMGeneration.sync_weights = lambda generation: None
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    command += [*SERVER.split(), "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("w") as text, subprocess.Popen(command, stdout=text, stderr=text) as process:
+        try:
+            yield port
+        finally:
+            process.terminate()
 
 
 def vllms_tokens(trainer: Any, prompts: list[list[int]]) -> list[list[int]]:
@@ -76,30 +104,53 @@ def students_tokens(trainer: Any, prompts: list[list[int]]) -> list[list[int]]:
     return found
 
 
-def main(kind: str, folder: Path) -> None:
-    """Trains three steps; writes the tokens of both before and after, and of vLLM's last sync."""
-    torch.set_num_threads(1)
+def make_trainer(kind: str, folder: Path, **settings: Any) -> PGPOTrainer:
+    """Of the model in `folder/model`."""
+    return PGPOTrainer(
+        model=str(folder / "model"),
+        reward_funcs=vowel_reward,
+        args=PGPOConfig(output_dir=str(folder / "run"), **SETTINGS | settings),
+        train_dataset=tiny_dataset(),
+        peft_config=LoraConfig(**LORA) if kind == "lora" else None,
+    )
+
+
+def train(trainer: PGPOTrainer) -> list[float]:
+    """Trains three steps; how far vLLM's log-probabilities were from the policy's in each."""
+    trainer.train()
+    apart = [log.get("pgpo/sampler_log_ratio") for log in trainer.state.log_history]
+    return [value for value in apart if value is not None]
+
+
+def with_server(folder: Path) -> dict[str, Any]:
+    """Steps that do not move, so that the server has the policy without a hand-over."""
+    with served(str(folder / "model"), folder / "server.log") as port:
+        settings = {"vllm_mode": "server", "vllm_server_port": port, "learning_rate": 0.0}
+        return {"apart": train(make_trainer("full", folder, **settings))}
+
+
+def in_this_process(kind: str, folder: Path) -> dict[str, Any]:
+    """The student's greedy tokens before and after, and vLLM's after a last hand-over."""
     if not torch.cuda.is_available():
         keep_weights_as_they_are()
     eager = partial(vllm_generation.LLM, enforce_eager=True, dtype="float32")
     vllm_generation.LLM = eager
-    data = tiny_dataset()
-    trainer = PGPOTrainer(
-        model=save_tiny_model(folder / "model", **SHAPE),
-        reward_funcs=vowel_reward,
-        args=PGPOConfig(output_dir=str(folder / "run"), **SETTINGS),
-        train_dataset=data,
-        peft_config=LoraConfig(**LORA) if kind == "lora" else None,
-    )
-    prompts = trainer.processing_class(list(data["prompt"]))["input_ids"]
+    trainer = make_trainer(kind, folder)
+    prompts = trainer.processing_class(list(tiny_dataset()["prompt"]))["input_ids"]
     result: dict[str, Any] = {"before": students_tokens(trainer, prompts)}
-    trainer.train()
-    apart = [log.get("pgpo/sampler_log_ratio") for log in trainer.state.log_history]
-    result["apart"] = [value for value in apart if value is not None]
+    result["apart"] = train(trainer)
     trainer.vllm_generation.sync_weights()
     result["student"] = students_tokens(trainer, prompts)
     result["vllm"] = vllms_tokens(trainer, prompts)
-    (folder / "tokens.json").write_text(json.dumps(result))
+    return result
+
+
+def main(kind: str, folder: Path) -> None:
+    """Writes what was found into `folder/found.json`."""
+    torch.set_num_threads(1)
+    save_tiny_model(folder / "model", **SHAPE)
+    found = with_server(folder) if kind == "server" else in_this_process(kind, folder)
+    (folder / "found.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,8 @@ def test_lines_without_a_terminal_name_what_runs_and_the_time_left(
         show("a", 0.5, "step 2 of 4")
         show("b", 1.0, "done")
         show("c", 0.1, "starting")
-    lines = [line.partition(" left  ") for line in (tmp_path / "screen").read_text().splitlines()]
+    written = (tmp_path / "screen").read_text().split("\n")  # some versions of rich end it twice
+    lines = [line.partition(" left  ") for line in written if line]
     assert [names for _, _, names in lines] == [
         "a: starting",
         "a: starting; b: step 1 of 2",

@@ -28,8 +28,9 @@ def starts(folder: Path) -> dict[str, int]:
 
 
 def wait_for(path: Path) -> None:
+    """Waits until something is written into it."""
     until = time.monotonic() + 300
-    while not path.exists():
+    while not (path.exists() and path.stat().st_size):
         assert time.monotonic() < until, f"{path.name} never came"
         time.sleep(0.01)
 
