@@ -20,7 +20,7 @@ from ..trl.preflight import (
     refuse_shards_of_eight_bits,
     refuse_spread_model,
 )
-from ..trl.rounding import RoundingCheck
+from ..trl.rounding import RoundingCheck, precision_before_trl
 from .batches import DOMAIN, IsomerCollator, IsomerSets, tell_lost_rows, with_one_end
 from .config import IGAConfig
 from .domains import DomainBatch, weigh_domains, weighted_sum
@@ -85,9 +85,11 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         self._prepare_state(args)
         self._micro_batch: DomainBatch | None = None
         self._has_sets = False
+        undo_casts = precision_before_trl(model, host.get("peft_config"))
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **host
         )
+        undo_casts(self.model)
         self._refuse_unsupported()
         self.data_collator: Any = IsomerCollator(self.data_collator)
         self._prepare_method()
