@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,15 +36,14 @@ def model(tiny_model_path: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
 
 
-def _pgpo(model: Any, args: Any, lora: LoraConfig | None = LORA) -> PGPOTrainer:
-    return PGPOTrainer(
-        model, vowel_reward, args, tiny_dataset(), None, tiny_tokenizer(), peft_config=lora
-    )
+def _pgpo(model: Any, args: Any, lora: LoraConfig | None = LORA, **given: Any) -> PGPOTrainer:
+    rows, tokenizer = tiny_dataset(), tiny_tokenizer()
+    return PGPOTrainer(model, vowel_reward, args, rows, None, tokenizer, peft_config=lora, **given)
 
 
-def _iga(model: Any, args: Any, lora: LoraConfig | None = LORA) -> IGATrainer:
+def _iga(model: Any, args: Any, lora: LoraConfig | None = LORA, **given: Any) -> IGATrainer:
     rows, tokenizer = tiny_isomers(), tiny_tokenizer()
-    return IGATrainer(model, args, None, rows, rows, tokenizer, peft_config=lora)
+    return IGATrainer(model, args, None, rows, rows, tokenizer, peft_config=lora, **given)
 
 
 def test_rollouts_pack_nothing(model: Any, make_config: Callable[..., Any]) -> None:
@@ -78,10 +79,14 @@ def make(
     make_iga_config: Callable[..., Any],
 ) -> Callable[..., Any]:
     """Builds a trainer, whose products are in bfloat16."""
-    settings = {"bf16": True, "max_steps": 1, "learning_rate": 1e-5}
-    if request.param == "IGA":
-        return lambda *given: _iga(given[0], make_iga_config(**settings), *given[1:])
-    return lambda *given: _pgpo(given[0], make_config(**settings), *given[1:])
+    build, config = (_iga, make_iga_config) if request.param == "IGA" else (_pgpo, make_config)
+
+    def make(model: Any, lora: LoraConfig | None = LORA, **settings: Any) -> Any:
+        given = {name: settings.pop(name) for name in ("optimizers",) if name in settings}
+        run = {"bf16": True, "max_steps": 1, "learning_rate": 1e-5} | settings
+        return build(model, config(**run), lora, **given)
+
+    return make
 
 
 def _quantised(path: str, bits: int, dtype: torch.dtype = torch.float32) -> Any:
@@ -138,3 +143,44 @@ def test_a_trained_head_has_the_precision_of_its_inputs(
     assert {kind for n, kind in trained.items() if "lora_" in n} == {torch.float32}
     assert {kind for n, kind in trained.items() if "modules_to_save" in n} == {dtype}
     assert trainer.model(torch.tensor([[3, 4]])).logits.isfinite().all()
+
+
+SAVED = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-2}
+
+
+def _resumed(run: Callable[[], Any], folder: Path) -> None:
+    """A run that is cut after its first save, and gone on with, ends where it did, to the bit."""
+    whole, again = run(), run()
+    before = _adapters(again)
+    whole.train()
+    shutil.rmtree(folder / "checkpoint-4")
+    again.train(resume_from_checkpoint=True)
+    expected, found = _adapters(whole), _adapters(again)
+    for name, weight in expected.items():
+        assert found[name].dtype == before[name].dtype == weight.dtype, name
+        assert torch.equal(found[name], weight), name
+    assert any(not torch.equal(weight, before[n]) for n, weight in expected.items())
+
+
+def test_a_resumed_run_ends_where_the_whole_one_does(
+    make: Any, tiny_model_path: str, tmp_path: Path
+) -> None:
+    _resumed(lambda: make(_quantised(tiny_model_path, 4), **SAVED), tmp_path / "run")
+
+
+@pytest.mark.parametrize("has_own", [True, False], ids=["own optimizer", "its optimizer"])
+def test_so_does_one_of_adapters_in_bfloat16(
+    has_own: bool, make: Any, tiny_model_path: str, tmp_path: Path
+) -> None:
+    """PEFT would read them into new weights, in float32, which one's own optimizer has not."""
+
+    def run() -> Any:
+        torch.manual_seed(0)
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model_path), LORA)
+        trained = [param for param in model.parameters() if param.requires_grad]
+        for param in trained:
+            param.data = param.data.bfloat16()
+        own = {"optimizers": (torch.optim.AdamW(trained, lr=1e-2), None)} if has_own else {}
+        return make(model, None, **own, **SAVED)
+
+    _resumed(run, tmp_path / "run")
