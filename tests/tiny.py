@@ -62,11 +62,10 @@ def iga_run(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_four_bits(settings: dict[str, Any]) -> dict[str, Any]:
-    """A trainer's settings, with which it loads a base of 4 bits if `four_bits` is among them."""
+    """A trainer's settings; `four_bits` among them is what a base of 4 bits multiplies in."""
     settings = dict(settings)
-    if settings.pop("four_bits", False):
-        # As what is frozen, TRL would have the adapters in bfloat16.
-        bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+    if compute := settings.pop("four_bits", None):
+        bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=compute)
         settings["model_init_kwargs"] = {"dtype": torch.float32, "quantization_config": bits}
     return settings
 

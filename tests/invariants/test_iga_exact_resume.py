@@ -33,7 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "factor space, applied to the update": SAVED
     | {"space": "factor", "applied_to": "update", "per_device_train_batch_size": 6}
     | {"gradient_accumulation_steps": 2},
-    "direction space, four bits": SAVED | {"space": "direction", "four_bits": True},
+    "direction space, four bits": SAVED | {"space": "direction", "four_bits": torch.bfloat16},
     "factor space, by tokens": SAVED | {"space": "factor", "domain_weights": "tokens"},
 }
 
