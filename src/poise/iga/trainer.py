@@ -17,7 +17,7 @@ from ..sharding import gather, is_sharded, loss_inside
 from ..trl.logs import MetricsLog
 from ..trl.preflight import (
     refuse_other_shards,
-    refuse_shards_of_eight_bits,
+    refuse_quantised_shards,
     refuse_spread_model,
 )
 from ..trl.rounding import RoundingCheck, precision_before_trl
@@ -109,7 +109,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
     def _refuse_unsupported(self) -> None:
         refuse_spread_model(self.model)
         keep_differentiable(self.model)
-        refuse_shards_of_eight_bits(self.accelerator, self.model)
+        refuse_quantised_shards(self.accelerator, self.model, self.args)
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise ValueError(
                 "IGATrainer cannot run under DeepSpeed, whose engine takes gradients over inside "
