@@ -40,7 +40,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
     sum_k w_k L_k over the domains, and the gradients of the LoRA factors are those of
     `GradientEngine`. With `domain_weights="tokens"` and `iga_method="erm"` it is `SFTTrainer` on
     these batches, bit for bit; so is a neutral setting (`iga_space="weight"`, `tau=0`,
-    `projection="none"`).
+    `projection="none"`). On a quantised base its adapters are float32, not TRL's bfloat16.
 
     An objective is of each micro-batch and rank by itself, and its gradients are averaged.
     Statistics of layers are those of the main process.
