@@ -9,7 +9,12 @@ from typing import Any
 import torch
 from datasets import Dataset
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 CHARACTERS = string.ascii_lowercase + string.digits + " :=?.\n"
 # Settings of a trainer on the tiny model; what a test is about, it adds or replaces.
@@ -54,6 +59,15 @@ def iga_run(settings: dict[str, Any]) -> dict[str, Any]:
     settings = {f"iga_{n}" if n in OF_IGA else n: value for n, value in settings.items()}
     space = {"iga_space": "weight"} if settings.get("iga_method", "iga") == "iga" else {}
     return IGA_RUN | space | settings
+
+
+def in_four_bits(settings: dict[str, Any]) -> dict[str, Any]:
+    """A trainer's settings; `four_bits` among them is what a base of 4 bits multiplies in."""
+    settings = dict(settings)
+    if compute := settings.pop("four_bits", None):
+        bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=compute)
+        settings["model_init_kwargs"] = {"dtype": torch.float32, "quantization_config": bits}
+    return settings
 
 
 def tiny_tokenizer(*, chat: bool = True) -> PreTrainedTokenizerFast:

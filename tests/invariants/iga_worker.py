@@ -12,22 +12,22 @@ from transformers import TrainerCallback
 from poise import IGAConfig, IGATrainer
 from tests.engines import fsdp_settings, is_sharded, use_fsdp, whole_weights
 from tests.exact import in_float64
-from tests.tiny import EXACT, iga_run, tiny_isomers
+from tests.tiny import EXACT, iga_run, in_four_bits, tiny_isomers
 
 
 def make_trainer(model: str, folder: str, **settings: Any) -> IGATrainer:
     """A trainer of the tiny model on tiny isomers.
 
     Args:
-        settings: `IGAConfig`'s; `lora_dropout` and `lora`, of the adapter (None for none);
-            `dies_at`, the step at whose beginning the process ends.
+        settings: `IGAConfig`'s; `four_bits`, of the base; `lora_dropout` and `lora`, of the adapter
+            (None for none); `dies_at`, the step at whose beginning the process ends.
     """
     dropout, lora = settings.pop("lora_dropout", 0.1), settings.pop("lora", {})
     last = settings.pop("dies_at", None)
     every = {"r": 2, "target_modules": "all-linear", "lora_dropout": dropout}
     return IGATrainer(
         model=model,
-        args=IGAConfig(output_dir=folder, **iga_run(settings)),
+        args=IGAConfig(output_dir=folder, **iga_run(in_four_bits(settings))),
         train_dataset=tiny_isomers(),
         peft_config=None if lora is None else LoraConfig(**every | lora),
         callbacks=[] if last is None else [_Die(last)],

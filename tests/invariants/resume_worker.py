@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback
 
 from poise import PGPOConfig, PGPOTrainer
-from tests.tiny import BRAKE, RUN, tiny_dataset, vowel_reward
+from tests.tiny import BRAKE, RUN, in_four_bits, tiny_dataset, vowel_reward
 
 
 class _Hold(TrainerCallback):
@@ -50,7 +50,7 @@ def run(
     trainer = PGPOTrainer(
         model=model,
         reward_funcs=vowel_reward,
-        args=PGPOConfig(**RUN | BRAKE | own | settings),
+        args=PGPOConfig(**RUN | BRAKE | own | in_four_bits(settings)),
         train_dataset=tiny_dataset(),
         peft_config=LoraConfig(r=2, target_modules="all-linear") if lora else None,
         callbacks=None if hold_after is None else [_Hold(hold_after)],

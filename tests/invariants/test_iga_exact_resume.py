@@ -33,6 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "factor space, applied to the update": SAVED
     | {"space": "factor", "applied_to": "update", "per_device_train_batch_size": 6}
     | {"gradient_accumulation_steps": 2},
+    "direction space, four bits": SAVED | {"space": "direction", "four_bits": torch.bfloat16},
     "factor space, by tokens": SAVED | {"space": "factor", "domain_weights": "tokens"},
 }
 
@@ -65,6 +66,8 @@ def _assert_equal(one: Path, other: Path) -> None:
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(
     name: str, tmp_path: Path, tiny_model_path: str
 ) -> None:
+    if "bits" in name:
+        pytest.importorskip("bitsandbytes")
     settings, draw = SETTINGS[name], random.Random(name)
     whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
     finish(run, tiny_model_path, whole, settings)

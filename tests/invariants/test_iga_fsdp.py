@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from transformers import LlamaForCausalLM
+from transformers import BitsAndBytesConfig, LlamaForCausalLM
 
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
@@ -170,6 +170,7 @@ RESUMED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "weight space": ({"tau_schedule": "linear", "tau_warmup_steps": 9}, WHOLE),
     "weight space, in shards": ({}, IN_SHARDS),
     "weight space, checkpointed by FSDP": ({}, WHOLE | BY_FSDP["fsdp"]),
+    "direction space, four bits": (DIRECTION | {"four_bits": torch.float32}, IN_SHARDS),
     "group_dro": (_baseline("group_dro", step_size=0.5), WHOLE),
     "erm, full, in shards": (_baseline("erm") | FULL, IN_SHARDS),
 }
@@ -179,6 +180,8 @@ RESUMED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_a_killed_run_goes_on_as_if_it_had_not_been(
     case: str, tmp_path: Path, tiny_model_path: str
 ) -> None:
+    if "bits" in case:
+        pytest.importorskip("bitsandbytes")
     own, config = RESUMED[case]
     settings, folders = SAVED | own, [str(tmp_path / "whole"), str(tmp_path / "killed")]
     run_ranks(2, _run, tiny_model_path, folders[0], settings, config)
@@ -309,3 +312,22 @@ def _refused(model: str, folder: str, settings: Any, config: Any, message: str) 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_run_is_refused(case: str, tmp_path: Path, tiny_model_path: str) -> None:
     run_ranks(2, _refused, tiny_model_path, str(tmp_path), *REFUSED[case])
+
+
+QUANTISED: dict[str, tuple[dict[str, Any], str]] = {
+    "8 bits": ({"load_in_8bit": True}, "cannot shard a base of 8 bits"),
+    "4 bits, saved whole": ({"load_in_4bit": True}, "set SHARDED_STATE_DICT"),
+}
+
+
+def _quantised(model: str, folder: str, bits: dict[str, Any], message: str) -> None:
+    init = {"model_init_kwargs": {"quantization_config": BitsAndBytesConfig(**bits)}}
+    _refused(model, folder, init | {"save_strategy": "steps"}, WHOLE, message)
+
+
+@pytest.mark.parametrize("case", QUANTISED)
+def test_a_quantised_base_that_cannot_be_sharded_is_refused(
+    case: str, tmp_path: Path, tiny_model_path: str
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    run_ranks(2, _quantised, tiny_model_path, str(tmp_path), *QUANTISED[case])

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from poise.iga.domains import DomainBatch
 from tests.exact import ROUNDING, apart, in_float64
 from tests.grids import grid
-from tests.invariants.iga_worker import make_trainer, run_exactly
-from tests.processes import run_ranks
+from tests.invariants.iga_worker import make_trainer, run, run_exactly
+from tests.processes import finish, run_ranks
 from tests.tiny import EXACT
 
 # Sets in order: rank 0 has the first two of four, rank 1 the others. Every fourth lacks a domain.
@@ -67,6 +67,34 @@ def test_in_direction_space_two_ranks_equal_one(
     two = _two_ranks(exact_model_path, tmp_path / "two", settings)
     assert _distance(two, one) <= ROUNDING
     assert _distance(plain, one) > 1e-3
+
+
+def _train_in_four_bits(model: str, folder: str, settings: dict[str, Any]) -> None:
+    run(model, folder, settings | {"four_bits": torch.float32, "optim": "sgd"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("space", ["direction", "factor", "weight"])
+def test_on_a_base_of_four_bits_two_ranks_equal_one(
+    space: str, tmp_path: Path, tiny_model_path: str
+) -> None:
+    """In weight space, which masks what each rank has, a rank with two micro-batches."""
+    pytest.importorskip("bitsandbytes")
+    settings = SETTINGS | {"space": space, "domain_weights": "tokens", "max_steps": 5}
+    halved, alone = settings | {"per_device_train_batch_size": 6}, settings
+    if space == "weight":
+        halved |= {"projection": "exact"}
+        alone = halved | {"gradient_accumulation_steps": 2}
+    finish(_train_in_four_bits, tiny_model_path, str(tmp_path / "one"), alone)
+    run_ranks(2, _train_in_four_bits, tiny_model_path, str(tmp_path / "two"), halved)
+    one, two = (load_file(tmp_path / name / "final.safetensors") for name in ("one", "two"))
+    # A thousand float32 operations on the way to a gradient, five steps.
+    bound = 5e3 * torch.finfo(torch.float32).eps
+    for name, weight in one.items():
+        if "lora_" in name:
+            assert weight.dtype == torch.float32
+            assert (two[name] - weight).norm() <= bound * weight.norm(), name
+    assert any(bool(weight.any()) for name, weight in one.items() if "lora_B" in name)
 
 
 def test_pcgrad_on_two_ranks_equals_one(tmp_path: Path, exact_model_path: str) -> None:

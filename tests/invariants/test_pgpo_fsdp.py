@@ -327,15 +327,24 @@ def test_a_model_that_is_sharded_is_refused(tmp_path: Path, tiny_model_path: str
     run_ranks(2, _given_in_shards, tiny_model_path, str(tmp_path))
 
 
-def _eight_bits(path: str, folder: str) -> None:
-    bits = BitsAndBytesConfig(load_in_8bit=True)
-    with pytest.raises(ValueError, match="cannot shard a base of 8 bits"):
-        _trainer(2, path, folder, LORA, model_init_kwargs={"quantization_config": bits})
+QUANTISED: dict[str, tuple[dict[str, Any], str]] = {
+    "8 bits": ({"load_in_8bit": True}, "cannot shard a base of 8 bits"),
+    "4 bits, saved whole": ({"load_in_4bit": True}, "set SHARDED_STATE_DICT"),
+}
 
 
-def test_a_base_of_eight_bits_is_refused(tmp_path: Path, tiny_model_path: str) -> None:
+def _quantised(path: str, folder: str, bits: dict[str, Any], message: str) -> None:
+    init = {"quantization_config": BitsAndBytesConfig(**bits)}
+    with pytest.raises(ValueError, match=message):
+        _trainer(2, path, folder, LORA, model_init_kwargs=init, save_strategy="steps")
+
+
+@pytest.mark.parametrize("case", QUANTISED)
+def test_a_quantised_base_that_cannot_be_sharded_is_refused(
+    case: str, tmp_path: Path, tiny_model_path: str
+) -> None:
     pytest.importorskip("bitsandbytes")
-    run_ranks(2, _eight_bits, tiny_model_path, str(tmp_path))
+    run_ranks(2, _quantised, tiny_model_path, str(tmp_path), *QUANTISED[case])
 
 
 # QLoRA of 4 bits; a checkpoint of DDP.

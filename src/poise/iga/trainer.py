@@ -17,10 +17,10 @@ from ..sharding import gather, is_sharded, loss_inside
 from ..trl.logs import MetricsLog
 from ..trl.preflight import (
     refuse_other_shards,
-    refuse_shards_of_eight_bits,
+    refuse_quantised_shards,
     refuse_spread_model,
 )
-from ..trl.rounding import RoundingCheck
+from ..trl.rounding import RoundingCheck, precision_before_trl
 from .batches import DOMAIN, IsomerCollator, IsomerSets, tell_lost_rows, with_one_end
 from .config import IGAConfig
 from .domains import DomainBatch, weigh_domains, weighted_sum
@@ -40,7 +40,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
     sum_k w_k L_k over the domains, and the gradients of the LoRA factors are those of
     `GradientEngine`. With `domain_weights="tokens"` and `iga_method="erm"` it is `SFTTrainer` on
     these batches, bit for bit; so is a neutral setting (`iga_space="weight"`, `tau=0`,
-    `projection="none"`).
+    `projection="none"`). On a quantised base its adapters are float32, not TRL's bfloat16.
 
     An objective is of each micro-batch and rank by itself, and its gradients are averaged.
     Statistics of layers are those of the main process.
@@ -85,9 +85,11 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         self._prepare_state(args)
         self._micro_batch: DomainBatch | None = None
         self._has_sets = False
+        undo_casts = precision_before_trl(model, host.get("peft_config"))
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **host
         )
+        undo_casts(self.model)
         self._refuse_unsupported()
         self.data_collator: Any = IsomerCollator(self.data_collator)
         self._prepare_method()
@@ -107,7 +109,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
     def _refuse_unsupported(self) -> None:
         refuse_spread_model(self.model)
         keep_differentiable(self.model)
-        refuse_shards_of_eight_bits(self.accelerator, self.model)
+        refuse_quantised_shards(self.accelerator, self.model, self.args)
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise ValueError(
                 "IGATrainer cannot run under DeepSpeed, whose engine takes gradients over inside "

@@ -23,8 +23,8 @@ from ..trl.preflight import (
     find_model,
     refuse_compiled_model,
     refuse_data_parallel,
+    refuse_quantised_shards,
     refuse_sharded_model,
-    refuse_shards_of_eight_bits,
     refuse_spread_model,
 )
 from .config import PGPOConfig
@@ -197,7 +197,7 @@ def refuse_unsupported(trainer: Any) -> None:
     args, accelerator = trainer.args, trainer.accelerator
     refuse_spread_model(trainer.model)
     keep_differentiable(trainer.model)
-    refuse_shards_of_eight_bits(accelerator, trainer.model)
+    refuse_quantised_shards(accelerator, trainer.model, args)
     if args.use_vllm and trainer.is_fsdp_enabled and is_peft_model(trainer.model):
         raise ValueError(
             "use_vllm hands a merged adapter over, and under FSDP2 TRL merges shards; use DDP, "

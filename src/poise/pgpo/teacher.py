@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -39,11 +39,13 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
     """Chooses the teacher by the arguments, and asks it."""
 
     teacher: Teacher | None = None  # one that changes in a run, or that has its own adapter
+    _undo_casts: Callable[[Any], None]  # of TRL's, before the teacher is made of the student
 
     def _setup_teacher_model(self) -> None:
         """TRL's; but teachers start from the student in memory, change as the arguments say, and
         can be saved."""
         refuse_other_shards(self.accelerator, "PGPOTrainer")
+        self._undo_casts(self.model)
         args, kind = self.args, self.args.teacher_model_kind
         refreshes = args.teacher_refresh != "never"
         # With its adapters off, as TRL has a base teacher, such a student is another model.

@@ -23,7 +23,7 @@ from ..sharding import loss_inside, read_inside
 from ..trl.contract import ForwardRedirection, SDPOTrainer
 from ..trl.guards import WarmupCheck
 from ..trl.logs import MetricsLog
-from ..trl.rounding import RoundingCheck
+from ..trl.rounding import RoundingCheck, precision_before_trl
 from .config import PGPOConfig
 from .deepspeed import DeepSpeedMixin
 from .distance import StepTokens
@@ -97,6 +97,7 @@ class PGPOTrainer(  # type: ignore[misc]
         args.check_optimizer(optimizers[0])
         self._prepare_state(args)
         self._forget_step()
+        self._undo_casts = precision_before_trl(model, peft_config)
         super().__init__(
             model=model,
             reward_funcs=reward_funcs,

@@ -11,11 +11,17 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType, broadcast_object_list, gather_object
+from accelerate.utils import (
+    DistributedType,
+    broadcast_object_list,
+    gather_object,
+    is_peft_model,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -109,7 +115,7 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
             resume_from_checkpoint = None if checkpoint is None else str(checkpoint)
         elif resume_from_checkpoint == manifest.AUTO:
             resume_from_checkpoint = get_last_checkpoint(str(run)) if run.is_dir() else None
-        with self._naming_lost_ranks():
+        with self._naming_lost_ranks(), self._loading_adapters_in_place():
             return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _agree_on_resume(self, resume: str | bool | None, run: Path) -> Path | None:
@@ -176,6 +182,21 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
                 f"rank {rank} stopped at step {step} because another rank has ended, whose own "
                 f"message says why; {self._how_to_go_on()}"
             ) from error
+
+    @contextmanager
+    def _loading_adapters_in_place(self) -> Iterator[None]:
+        """Has PEFT read an adapter into the weights that are there. By default it puts float32 ones
+        in the place of bfloat16's, which a run that goes on would differ by, and of which an
+        optimizer that was made before knows nothing."""
+        model: Any = self.model
+        if not (self.args.exact_resume and is_peft_model(model)):
+            yield
+            return
+        model.load_adapter = partial(model.load_adapter, autocast_adapter_dtype=False)
+        try:
+            yield
+        finally:
+            del model.load_adapter
 
     def _how_to_go_on(self) -> str:
         checkpoint = self._last_checkpoint()

@@ -157,13 +157,23 @@ def refuse_other_shards(accelerator: Any, trainer: str) -> None:
         )
 
 
-def refuse_shards_of_eight_bits(accelerator: Any, model: Any) -> None:
-    """Refuses a base of 8 bits under FSDP2, whose shards lack the scales that lie beside them."""
-    is_fsdp = accelerator.distributed_type == DistributedType.FSDP
-    if is_fsdp and getattr(model, "is_loaded_in_8bit", False):
+def refuse_quantised_shards(accelerator: Any, model: Any, args: Any) -> None:
+    """Refuses under FSDP2 a base of 8 bits, whose shards lack the scales that lie beside them, and
+    checkpoints of one of 4 bits that nobody could resume from."""
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return
+    if getattr(model, "is_loaded_in_8bit", False):
         raise ValueError(
             "FSDP2 cannot shard a base of 8 bits, whose scales bitsandbytes keeps in its weights; "
             "use load_in_4bit, or DDP"
+        )
+    kind = accelerator.state.fsdp_plugin.state_dict_type.name
+    is_saved = args.save_strategy != "no"
+    if is_saved and kind == "FULL_STATE_DICT" and getattr(model, "is_loaded_in_4bit", False):
+        raise ValueError(
+            "FSDP2 cannot read a checkpoint with a base of 4 bits back with state_dict_type "
+            "FULL_STATE_DICT; set SHARDED_STATE_DICT (fsdp_config's state_dict_type, or "
+            "accelerate's fsdp_state_dict_type), or save_strategy='no'"
         )
 
 

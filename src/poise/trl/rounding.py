@@ -1,18 +1,53 @@
-"""A warning where steps are smaller than the rounding of the weights that they are to move."""
+"""Trained weights that small steps can move: in float32, and a warning where they are not."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from peft.functional import cast_adapter_dtype
 from torch import Tensor
 from transformers import TrainerCallback
 
 logger = logging.getLogger(__name__)
 
 _RATE_IS_NO_SIZE = ("sgd", "lbfgs", "lars")  # of a change: it is that of the gradient as well
+
+
+def precision_before_trl(model: Any, peft_config: Any) -> Callable[[Any], None]:
+    """Looks at a model before TRL does; returns what undoes TRL's casts to bfloat16 (of what is
+    trained on a quantised base), to be called before teacher, optimizer and shards are made of it.
+
+    Choice: an adapter that the trainer makes is float32, as PEFT's own are on any other base. What
+    is trained beside it (`modules_to_save`) is in its model's precision, since rollouts hand it
+    their hidden states as they are. An adapter that is handed over keeps the precision that it
+    comes in.
+
+    Args:
+        model: what the trainer is handed, a name or a model.
+        peft_config: of the adapter that it makes, or None.
+    """
+    is_made = peft_config is not None
+    given = [] if is_made or isinstance(model, str) else _trained(model)
+    weights = [(param, param.data) for param in given]
+
+    def undo(model: Any) -> None:
+        for param, weight in weights:
+            if param.dtype != weight.dtype:
+                param.data = weight.to(param.device)
+        weights.clear()  # else they would stay in memory beside their shards
+        if is_made:
+            cast_adapter_dtype(model, "default")
+            for param in filter(_is_coarse, _trained(model)):
+                param.data = param.data.to(model.dtype)
+
+    return undo
+
+
+def _trained(model: Any) -> list[Any]:
+    return [param for param in model.parameters() if param.requires_grad]
 
 
 class RoundingCheck(TrainerCallback):  # type: ignore[misc]
@@ -50,9 +85,9 @@ class RoundingCheck(TrainerCallback):  # type: ignore[misc]
             logger.warning(
                 "A step of %.2g (learning rate x multiplier) is below the rounding of %.0f %% of "
                 "the trained weights (%s), which stay as they are. Keep trained weights in float32 "
-                "(dtype float32; with bf16=True products are in bfloat16 all the same), adapters "
-                "too (p.data = p.data.float(); TRL makes those of a QLoRA bfloat16, whatever dtype "
-                "says), or raise the learning rate.",
+                "(dtype float32; with bf16=True products are in bfloat16 all the same), those of "
+                "an adapter that you made, too (p.data = p.data.float()), or raise the learning "
+                "rate.",
                 rate * multiplier,
                 100 * share,
                 str(weight.dtype).removeprefix("torch."),
@@ -69,8 +104,12 @@ def _coarse_weights(optimizer: Any) -> Iterator[tuple[Tensor, float]]:
             continue
         rate = float(group.get("initial_lr", group["lr"]))
         for p in group["params"]:
-            if p.requires_grad and p.is_floating_point() and _eps(p) > _eps(torch.float32):
+            if p.requires_grad and _is_coarse(p):
                 yield (p.to_local() if hasattr(p, "to_local") else p).detach(), rate
+
+
+def _is_coarse(param: Tensor) -> bool:
+    return param.is_floating_point() and _eps(param) > _eps(torch.float32)
 
 
 def _eps(of: Tensor | torch.dtype) -> float:
