@@ -15,6 +15,7 @@ from poise.cli.main import main
 from poise.data.load import load_questions
 from poise.evaluate.runs import read_run
 from poise.iga.baselines.vrex import VREx
+from poise.rows import write_jsonl
 
 FLAGS: dict[str, Any] = {
     "use_peft": "true",
@@ -91,16 +92,18 @@ def test_a_run_goes_on_with_the_same_settings_and_more_steps(
     assert "other settings (tau: 1.0 -> 2.0)" in capsys.readouterr().err
 
 
-def test_a_users_own_isomers_train_plain_fine_tuning_too(
+def test_a_users_own_isomers_train_and_evaluate_plain_fine_tuning_too(
     run: Any, folder: Path, tmp_path: Path
 ) -> None:
-    rows = load_questions("isomers:ordering", count=4)
-    file = tmp_path / "mine.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert run(dataset_name=file, count=None, iga_method="erm") == 0
+    for split in ("train", "test"):
+        rows = load_questions("isomers:ordering", split, count=4)
+        write_jsonl(tmp_path / "mine" / f"{split}.jsonl", rows)
+    own: dict[str, Any] = {"dataset_name": tmp_path / "mine", "count": None, "iga_method": "erm"}
+    assert run(**own, eval_strategy="epoch") == 0
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert "iga/loss/law" in metrics[0]
     assert "iga/mask_mean" not in metrics[0]
+    assert any("eval_loss" in line for line in metrics)
 
 
 def parse(*words: str) -> tuple[iga.IGAScriptArguments, IGAConfig, ModelConfig]:
