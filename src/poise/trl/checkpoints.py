@@ -55,6 +55,11 @@ def log_file(rank: int) -> str:
     return f"poise_log_{rank}.json"
 
 
+def rng_file(rank: int, ranks: int) -> str:
+    """Transformers', its random numbers."""
+    return f"rng_state_{rank}.pth" if ranks > 1 else "rng_state.pth"
+
+
 class CheckpointWriteError(OSError):
     """A checkpoint could not be written, for want of room most often."""
 
@@ -152,15 +157,17 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
                 )
 
     def _refuse_missing_files(self, checkpoint: Path) -> None:
-        """The manifest is of the main process's disk; every rank looks at its own."""
-        rank = self.accelerator.process_index
-        names = (*self._state_files(rank), log_file(rank))
-        missing = [f"{n} (rank {rank})" for n in names if not (checkpoint / n).is_file()]
-        if missing := gather_object(missing):
+        """The main process has read its own disk; every rank looks at its own, where transformers
+        passes over an optimizer or random numbers that are not there."""
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        own = (*self._state_files(rank), log_file(rank), rng_file(rank, ranks))
+        if missing := gather_object(
+            [f"{n} (rank {rank})" for n in manifest.lacking(checkpoint, own)]
+        ):
             raise ValueError(
                 f"cannot resume from {checkpoint}: expected {', '.join(missing)} there on the disk "
-                "of that rank, found none; copy the files to it, or resume from a checkpoint that "
-                "is whole on all machines"
+                "of that rank, found none or of another size; copy the files to it, or resume from "
+                "a checkpoint that is whole on all machines"
             )
 
     @contextmanager

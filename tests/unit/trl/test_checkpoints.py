@@ -25,6 +25,7 @@ from poise.trl.manifest import (
     MANIFEST,
     DamagedCheckpointError,
     begin_checkpoint,
+    lacking,
     newest_valid,
     resolve_resume,
     rotate,
@@ -123,6 +124,19 @@ def test_each_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], me
     damage(folder)
     with pytest.raises(DamagedCheckpointError, match=message):
         resolve_resume(str(folder), tmp_path)
+
+
+@each_damage
+def test_what_is_not_on_a_disk_is_listed_without_an_error(
+    tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    folder = _checkpoint(tmp_path, 20)
+    names = ("empty", "rng_state_1.pth")
+    assert lacking(folder, names) == ["rng_state_1.pth"]
+    damage(folder)
+    lost = MANIFEST if MANIFEST in message else message.split()[0].partition("/")[2]
+    expected = ["rng_state_1.pth"] if damage is _flipped else ["rng_state_1.pth", lost]
+    assert sorted(lacking(folder, names)) == sorted(expected)
 
 
 @each_damage
