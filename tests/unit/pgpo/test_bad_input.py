@@ -66,8 +66,13 @@ REWARDS: dict[str, tuple[Any, type[Exception], str]] = {
     ),
     "of a column that is not there": (
         _of_a_column,
+        ValueError,
+        r"train_dataset, for reward function '_of_a_column': expected a column 'target', found",
+    ),
+    "not of the columns that are there": (
+        lambda completions, prompts: [],
         RuntimeError,
-        r"missing .*'target'; it is called with prompts",
+        r"unexpected keyword argument .*; it is called with .*prompts, ",
     ),
 }
 
