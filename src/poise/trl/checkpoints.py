@@ -243,6 +243,15 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
                 self._metrics[mode].update(figures)
             self.add_callback(_PendingLoss(self, log))
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Transformers', but for a weight that shares its memory with one that was loaded: of tied
+        embeddings a checkpoint has one name alone."""
+        names = dict(self.model.named_parameters(remove_duplicate=False))
+        missing = set(load_result.missing_keys)
+        loaded = {id(weight) for name, weight in names.items() if name not in missing}
+        load_result.missing_keys[:] = [n for n in missing if id(names.get(n)) not in loaded]
+        super()._issue_warnings_after_load(load_result)
+
     def _pending_log(self) -> dict[str, Any]:
         """What was seen since the last log: TRL's figures, and the sum of the losses, this rank's
         and the mean over ranks, which TRL adds to the run's total."""
