@@ -14,23 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from poise.evaluate.ask import Sampling, complete, stop_tokens
 from poise.evaluate.load import Target, check_target, find_target, fingerprint, load
-from tests.tiny import save_tiny_model
+from tests.tiny import save_adapter, save_tiny_model
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 6, 7, 8]])
-
-
-def save_adapter(base: str, folder: Path, seed: int = 0) -> Path:
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base),
-        LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
-    )
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data = torch.randn(parameter.shape, generator=generator)
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
