@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import (
+    AutoModelForCausalLM,
     BitsAndBytesConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -113,6 +115,18 @@ def save_tiny_model(
     LlamaForCausalLM(tiny_config(**overrides)).to(dtype).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return str(folder)
+
+
+def save_adapter(base: str, folder: Path, seed: int = 0) -> Path:
+    """An adapter for a model's folder, with arbitrary, large weights."""
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+    model.save_pretrained(folder)
+    return folder
 
 
 def tiny_dataset(rows: int = 12) -> Dataset:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from poise import IGATrainer, PGPOTrainer
 from poise.trl.checkpoints import CheckpointWriteError, LostRankError
 from poise.trl.manifest import MANIFEST, verify
+from tests.invariants.iga_worker import make_trainer
 from tests.processes import run_ranks, start_ranks
 from tests.tiny import tiny_dataset, tiny_isomers, vowel_reward
 
@@ -157,27 +158,47 @@ def test_a_file_of_iga_that_is_not_on_this_disk_is_named(
         make_iga().train(resume_from_checkpoint=True)
 
 
-def _train_to_a_checkpoint(model: str, folder: Path, resume: bool) -> None:
+def _train_to_a_checkpoint(kind: str, model: str, folder: Path, resume: bool) -> None:
+    """Each rank with a disk of its own, as on two machines, if there is one."""
     from poise import PGPOConfig
     from tests.tiny import BRAKE, RUN
 
-    args = PGPOConfig(output_dir=str(folder), max_steps=1 + resume, **RUN | BRAKE | SAVED)
-    trainer = PGPOTrainer(
-        model=model, reward_funcs=vowel_reward, args=args, train_dataset=tiny_dataset()
-    )
+    own = folder / f"disk-{os.environ['RANK']}"
+    os.chdir(own if own.is_dir() else folder)
+    if kind == "pgpo":
+        args = PGPOConfig(output_dir="run", max_steps=1 + resume, **RUN | BRAKE | SAVED)
+        trainer: Any = PGPOTrainer(
+            model=model, reward_funcs=vowel_reward, args=args, train_dataset=tiny_dataset()
+        )
+    else:
+        trainer = make_trainer(model, "run", max_steps=1 + resume, **SAVED)
     try:
         trainer.train(resume_from_checkpoint=resume)
     except ValueError as error:
         (folder / f"error-{os.environ['RANK']}").write_text(f"{error}")
 
 
-def test_what_one_rank_lacks_stops_all_of_them(tmp_path: Path, tiny_model_path: str) -> None:
-    run_ranks(2, _train_to_a_checkpoint, tiny_model_path, tmp_path, False)
-    _lose(tmp_path / "checkpoint-1", "poise_rollouts_1.safetensors")
-    run_ranks(2, _train_to_a_checkpoint, tiny_model_path, tmp_path, True)
+@pytest.mark.parametrize("kind", ["pgpo", "iga"])
+def test_what_one_rank_lacks_stops_all_of_them(
+    kind: str, tmp_path: Path, tiny_model_path: str
+) -> None:
+    """Transformers goes on without an optimizer, a scheduler or random numbers, in silence."""
+    train = (2, _train_to_a_checkpoint, kind, tiny_model_path, tmp_path)
+    run_ranks(*train, False)
+    for rank in (0, 1):
+        shutil.copytree(tmp_path / "run", tmp_path / f"disk-{rank}" / "run")
+    other = tmp_path / "disk-1" / "run" / "checkpoint-1"
+    lost = ["optimizer.pt", "scheduler.pt", "poise_log_1.json"]
+    for name in lost:
+        (other / name).unlink()
+    _lose(other, "rng_state_1.pth")
+    os.truncate(other / "trainer_state.json", 1)
+    run_ranks(*train, True)
     for rank in (0, 1):
         text = (tmp_path / f"error-{rank}").read_text()
-        assert "expected poise_rollouts_1.safetensors (rank 1) there on the disk" in text
+        named = set(re.findall(r"(\S+) \(rank 1\)", text))
+        assert named == {*lost, "rng_state_1.pth", "trainer_state.json"}
+        assert "(rank 0)" not in text and "there on the disk of that rank" in text
 
 
 def test_iga_refuses_a_checkpoint_of_pgpo(

@@ -103,33 +103,30 @@ QUICK = [
 ]
 
 
+@pytest.fixture
+def run_both(
+    run_host: Callable[..., Any], make_config: Callable[..., Any], exact_model_path: str
+) -> Callable[..., tuple[Any, Any]]:
+    """PGPO's weights in a neutral setting, and the host's."""
+
+    def run(mode: str, teacher: str, lora: bool, **own: Any) -> tuple[Any, Any]:
+        settings = _settings(mode, teacher)
+        expected = run_host(settings, lora)
+        config = make_config(**own, **COMMON | settings, **MENDS_OFF)
+        return _train(PGPOTrainer, config, exact_model_path, lora), expected
+
+    return run
+
+
 @pytest.mark.parametrize(("mode", "teacher", "lora"), grid(CASES + HOST_ONLY_CASES, QUICK))
 def test_neutral_setting_with_the_hosts_loss_is_the_host_bit_for_bit(
-    mode: str,
-    teacher: str,
-    lora: bool,
-    run_host: Callable[..., Any],
-    make_config: Callable[..., Any],
-    exact_model_path: str,
+    mode: str, teacher: str, lora: bool, run_both: Callable[..., Any]
 ) -> None:
-    settings = _settings(mode, teacher)
-    expected = run_host(settings, lora)
-    config = make_config(tiled_loss=False, **COMMON | settings, **MENDS_OFF)
-    found = _train(PGPOTrainer, config, exact_model_path, lora)
-    assert same(found, expected)
+    assert same(*run_both(mode, teacher, lora, tiled_loss=False))
 
 
 @pytest.mark.parametrize(("mode", "teacher", "lora"), grid(CASES, QUICK))
 def test_neutral_setting_with_the_tiled_loss_is_the_host_within_rounding(
-    mode: str,
-    teacher: str,
-    lora: bool,
-    run_host: Callable[..., Any],
-    make_config: Callable[..., Any],
-    exact_model_path: str,
+    mode: str, teacher: str, lora: bool, run_both: Callable[..., Any]
 ) -> None:
-    settings = _settings(mode, teacher)
-    expected = run_host(settings, lora)
-    config = make_config(loss_tile_tokens=7, **COMMON | settings, **MENDS_OFF)
-    found = _train(PGPOTrainer, config, exact_model_path, lora)
-    assert apart(found, expected) <= ROUNDING
+    assert apart(*run_both(mode, teacher, lora, loss_tile_tokens=7)) <= ROUNDING

@@ -18,7 +18,7 @@ from .eval import EvalArguments
 DEFAULT_DATASET = "facts"
 # Questions, if they are made: an interval of about 7 points either way. Of isomers, sets in each
 # test: some 20 problems for each.
-GENERATED_COUNTS = {"reasoning_gym": 200, "isomers": 50}
+_GENERATED_COUNTS = {"reasoning_gym": 200, "isomers": 50}
 # Setting of generated isomers -> where a run keeps that of its training, and its default there.
 _ISOMER_SETTINGS: dict[str, tuple[str, Sequence[Any] | None]] = {
     "depths": ("script.depths", DEPTHS),
@@ -47,10 +47,15 @@ def choose_dataset(arguments: EvalArguments, runs: Sequence[Path]) -> tuple[str,
     options = {
         "style": _first(arguments.style, script.get("style")),
         "seed": _first(arguments.question_seed, script.get("question_seed")),
-        "count": _first(arguments.count, GENERATED_COUNTS.get(_kind(dataset))),
+        "count": _first(arguments.count, generated_count(dataset)),
         **(_isomer_options(arguments, configs) if _kind(dataset) == "isomers" else {}),
     }
     return dataset, {name: value for name, value in options.items() if value is not None}
+
+
+def generated_count(dataset: str) -> int | None:
+    """How many questions an evaluation has, of a data set that makes them; None for all."""
+    return _GENERATED_COUNTS.get(_kind(dataset))
 
 
 def _isomer_options(arguments: EvalArguments, configs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ..iga.config import OLD_NAMES, IGAConfig
 from ..iga.trainer import IGATrainer
 from ..models import EMBEDDED_NAMES, resolve_model
 from .arguments import CommandParser, option
-from .training import TrainingParser, add_model_arguments, load_dataset, run_command
+from .training import TrainingParser, add_model_arguments, load_datasets, run_command
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,9 @@ class IGAScriptArguments:
         "domain, prompt and completion.",
     )
     dataset_train_split: str = option("train", "Split of the data set.")
+    dataset_test_split: str | None = option(
+        None, "Split of evaluations, which --eval_strategy asks for; by default 'test'."
+    )
     count: int | None = option(None, "How many isomer sets; None takes the data set's own number.")
     question_seed: int = option(0, "Seed of generated or drawn sets.")
     depths: list[int] | None = option(None, "Reasoning steps of generated sets.")
@@ -100,13 +103,13 @@ def make_trainer(script: IGAScriptArguments, config: IGAConfig, model: ModelConf
             f"{' and '.join(given)}: expected generated sets ('{GENERATED}'), found the data set "
             f"{script.dataset_name!r}, which has its own; leave out what belongs to generated sets"
         )
-    dataset = load_dataset(script, **options)
+    rows = load_datasets(script, config, **options)
     add_model_arguments(config, model)
     return IGATrainer(
         model=resolve_model(model.model_name_or_path),
         args=config,
-        train_dataset=dataset,
         peft_config=get_peft_config(model),
+        **rows,
     )
 
 

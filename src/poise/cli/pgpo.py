@@ -17,7 +17,7 @@ from ..pgpo.config import PGPOConfig
 from ..pgpo.trainer import PGPOTrainer
 from ..rewards import multiple_choice_feedback_reward, multiple_choice_reward
 from .arguments import CommandParser, option
-from .training import TrainingParser, add_model_arguments, load_dataset, run_command
+from .training import TrainingParser, add_model_arguments, load_datasets, run_command
 
 REWARDS = {
     "multiple_choice": multiple_choice_reward,
@@ -37,6 +37,9 @@ class PGPOScriptArguments:
         "folder or .jsonl file, 'reasoning_gym:TASK', or a hub data set.",
     )
     dataset_train_split: str = option("train", "Split of the data set.")
+    dataset_test_split: str | None = option(
+        None, "Split of evaluations, which --eval_strategy asks for; by default 'test'."
+    )
     count: int | None = option(None, "How many questions; None takes the data set's own number.")
     style: str = option(
         "chat",
@@ -71,7 +74,7 @@ def make_trainer(
     script: PGPOScriptArguments, config: PGPOConfig, model: ModelConfig
 ) -> PGPOTrainer:
     """The trainer that the arguments describe."""
-    dataset = load_dataset(script, style=script.style, reference=script.reference or None)
+    rows = load_datasets(script, config, style=script.style, reference=script.reference or None)
     add_model_arguments(config, model)
     is_gym = script.dataset_name.startswith("reasoning_gym:")
     rewards = script.reward_funcs or ["reasoning_gym" if is_gym else "multiple_choice"]
@@ -79,8 +82,8 @@ def make_trainer(
         model=resolve_model(model.model_name_or_path),
         reward_funcs=[find_reward(name) for name in rewards],
         args=config,
-        train_dataset=dataset,
         peft_config=get_peft_config(model),
+        **rows,
     )
 
 

@@ -13,7 +13,7 @@ from transformers import ProgressCallback
 from trl import ModelConfig, get_quantization_config
 
 from ..data.load import load_questions
-from ..models import resolve_model
+from ..models import expanded, resolve_model
 from ..precision import warn_if_slow, weights_dtype
 from ..trl.logs import (
     METRICS,
@@ -25,6 +25,7 @@ from ..trl.logs import (
 from ..trl.manifest import AUTO, is_to_begin, latest, refuse_used_folder
 from . import engine, launch
 from .arguments import OLD_NAMES, CommandParser
+from .eval_questions import generated_count
 from .quiet import hide_bars_of_files
 
 Trainer = TypeVar("Trainer", bound=Any)
@@ -114,11 +115,36 @@ def check_arguments(script: Any, config: Any) -> None:
             raise ValueError(f"--{name}: expected more than 0, found {value}")
 
 
-def load_dataset(script: Any, **options: Any) -> Any:
-    """The rows to train on; `load_questions`' options that are None are its own defaults."""
-    options |= {"count": script.count, "seed": script.question_seed}
-    given = {name: value for name, value in options.items() if value is not None}
-    return load_questions(script.dataset_name, script.dataset_train_split, **given)
+def load_datasets(script: Any, config: Any, **options: Any) -> dict[str, Any]:
+    """The trainer's rows: to train on and, where the run evaluates, those of the test split.
+
+    Options that are None are `load_questions`' own defaults. `--count` is of training; an
+    evaluation has as many rows as `poise eval`.
+
+    Raises:
+        ValueError: what `load_questions` refuses; rows to evaluate on that are not there.
+    """
+    name, options = script.dataset_name, options | {"seed": script.question_seed}
+
+    def load(split: str, count: int | None) -> Any:
+        given = {k: v for k, v in (options | {"count": count}).items() if v is not None}
+        return load_questions(name, split, **given)
+
+    rows = {"train_dataset": load(script.dataset_train_split, script.count)}
+    if config.eval_strategy == "no" and not config.eval_on_start:
+        return rows
+    split = script.dataset_test_split or "test"
+    try:
+        if expanded(name).is_file():
+            raise ValueError(
+                f"expected a data set with a split {split!r}, found the file {name}, which is "
+                "trained on whole; give a folder with train.jsonl and test.jsonl"
+            )
+        return rows | {"eval_dataset": load(split, generated_count(name))}
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"--dataset_test_split, of the evaluations that --eval_strategy asks for: {error}"
+        ) from error
 
 
 def run_training(

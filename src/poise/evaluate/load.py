@@ -144,7 +144,8 @@ def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any,
 
 def _cannot_be_loaded(target: Target, error: Exception) -> ValueError:
     reason = str(error).strip().splitlines()[0]
-    return ValueError(f"model {target.model!r} cannot be loaded: {reason}")
+    kind = "" if Path(target.model).is_dir() else "no such folder is here, and as a hub id: "
+    return ValueError(f"model {target.model!r} cannot be loaded: {kind}{reason}")
 
 
 def _with_adapter(model: Any, adapter: Path) -> Any:

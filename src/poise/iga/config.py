@@ -215,11 +215,6 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
     def _check_method(self) -> None:
         """The method's name and options, and that no option of another is set."""
         options = self.iga_method_options
-        if options is not None and not isinstance(options, dict):
-            raise ValueError(
-                "iga_method_options: expected a mapping from names to values, or one in JSON, "
-                f"found {options!r}"
-            )
         unused: tuple[str, ...] = ()
         if self.iga_method != "iga":
             self.baseline()  # raises on unknown names and options, and values outside their range

@@ -11,6 +11,7 @@ from typing import Any
 from datasets import Dataset
 from torch.optim import SGD
 
+from ..isomers.rows import MASKS, TOKENS, required
 from ..optimizers import refuse_steps_in_backward
 from ..rows import check_columns, check_dataset
 from ..trl.preflight import (
@@ -94,13 +95,14 @@ def check_isomer_rows(rows: Any, domains: Sequence[str] | None = None) -> tuple[
     images = {"image", "images"} & set(rows.column_names)
     if images:
         raise ValueError(
-            f"train_dataset has a column {min(images)!r}; IGATrainer trains on text alone"
+            f"train_dataset: expected no column {min(images)!r}, found one; IGATrainer trains on "
+            "text alone"
         )
-    text = ("input_ids",) if "input_ids" in rows.column_names else _TEXT
-    check_columns(rows.column_names, (SET, DOMAIN, *text), "train_dataset")
-    checked = rows.select_columns([SET, DOMAIN, *text])
-    check_dataset(checked, (SET, DOMAIN, *text), filled=(SET, DOMAIN, *text), name="train_dataset")
-    _check_sets(rows[SET], rows[DOMAIN], domains)
+    needed = required(dict.fromkeys(rows.column_names))
+    check_columns(rows.column_names, needed, "train_dataset")
+    check_dataset(rows.select_columns(list(needed)), needed, filled=needed, name="train_dataset")
+    tests = len(set(rows["test"])) if "test" in rows.column_names else 1
+    _check_sets(rows[SET], rows[DOMAIN], domains, has_tests=tests > 1)
     found = tuple(dict.fromkeys(rows[DOMAIN]))
     if len(found) == 1:
         logger.warning(
@@ -111,7 +113,9 @@ def check_isomer_rows(rows: Any, domains: Sequence[str] | None = None) -> tuple[
     return found if domains is None else tuple(domains)
 
 
-def _check_sets(sets: Sequence[Any], names: Sequence[str], domains: Sequence[str] | None) -> None:
+def _check_sets(
+    sets: Sequence[Any], names: Sequence[str], domains: Sequence[str] | None, has_tests: bool
+) -> None:
     known = None if domains is None else set(domains)
     seen: dict[tuple[Any, str], int] = {}
     for row, (isomer, name) in enumerate(zip(sets, names, strict=True)):
@@ -123,8 +127,12 @@ def _check_sets(sets: Sequence[Any], names: Sequence[str], domains: Sequence[str
         if (before := seen.setdefault((isomer, name), row)) != row:
             raise ValueError(
                 f"train_dataset, row {row}: expected one row of each domain in a set, found "
-                f"another of {name!r} in set {isomer!r} (row {before}); remove one, or give it "
-                f"another {SET}"
+                f"another of {name!r} in set {isomer!r} (row {before}); "
+                + (
+                    "several tests (column 'test') share sets, and are there for `poise eval`"
+                    if has_tests
+                    else f"remove one, or give it another {SET}"
+                )
             )
     sizes = Counter(sets)
     alone = sum(size == 1 for size in sizes.values())
@@ -152,8 +160,7 @@ def _check_evaluation_rows(rows: Any, args: IGAConfig) -> None:
 def _check_labels(rows: Dataset, args: IGAConfig, name: str) -> None:
     """Tokenised rows without labels would count the prompt as well, silently."""
     columns = set(rows.column_names)
-    masks = {"labels", "completion_mask", "assistant_masks"}
-    if args.completion_only_loss and "input_ids" in columns and not columns & masks:
+    if args.completion_only_loss and TOKENS in columns and not columns & {*MASKS}:
         raise ValueError(
             f"{name}: expected 'labels' (or 'completion_mask') beside 'input_ids', found neither, "
             "so that the prompt would be trained on; add it, or set completion_only_loss=False"

@@ -106,10 +106,11 @@ def check_meanings(rows: Iterable[Mapping[str, Any]]) -> None:
         ValueError: naming the first row where it is not.
     """
     for index, row in enumerate(rows):
-        if row["answer"] not in row["meanings"]:
+        meanings = row["meanings"] or ()
+        if row["answer"] not in meanings:
             raise ValueError(
                 f"row {index}: expected an answer among its meanings "
-                f"{', '.join(map(repr, row['meanings']))}, found {row['answer']!r}"
+                f"{', '.join(map(repr, meanings)) or '(none)'}, found {row['answer']!r}"
             )
 
 

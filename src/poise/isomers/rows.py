@@ -32,6 +32,8 @@ COLUMNS: Mapping[str, type | tuple[type, ...]] = {
     "cue": (str, type(None)),
 }
 REQUIRED = ("isomer_id", "domain", "prompt", "completion")
+TOKENS = "input_ids"  # in place of prompt and completion, beside one of the masks
+MASKS = ("labels", "completion_mask", "assistant_masks")
 
 
 class Preset(NamedTuple):
@@ -150,9 +152,14 @@ def group_rows(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     return grouped
 
 
+def required(row: Mapping[str, object]) -> tuple[str, ...]:
+    """Columns of isomer sets, of rows like this one, which may be tokenised."""
+    return (*REQUIRED[:2], TOKENS) if TOKENS in row else REQUIRED
+
+
 def is_isomers(rows: Sequence[Row]) -> bool:
     """Whether rows have the columns of isomer sets."""
-    return bool(rows) and all(column in rows[0] for column in REQUIRED)
+    return bool(rows) and all(column in rows[0] for column in required(rows[0]))
 
 
 def some_isomers(

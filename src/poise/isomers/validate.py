@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from ..rows import read_lines, text_fault, text_of
 from .answers import MARKER
 from .forms import Row
-from .rows import COLUMNS, REQUIRED
+from .rows import COLUMNS, MASKS, TOKENS, required
 
 Source = str | Path | Sequence[Mapping[str, Any]]
-_FILLED = (*REQUIRED, "answer", "answer_text", "family", "form")
+_FILLED = ("answer", "answer_text", "family", "form")  # of rows that are scored
 # Column -> the fault of a set whose rows differ in it.
 _SHARED = {
     "answer": "answers disagree",
@@ -24,7 +24,10 @@ _SHARED = {
 }
 _TEXT = ("prompt", "completion")
 # Kinds that `IGATrainer` refuses, or that make a test worthless.
-_REFUSED = ("missing column", "wrong type", "wrong text", "empty", "repeated domain", "reused id")
+_REFUSED = (
+    *("missing column", "wrong type", "wrong text", "empty", "repeated domain", "reused id"),
+    "image column",
+)
 # Kinds that are doubtful, and no fault.
 _DOUBTFUL = (
     *("missing domain", "leaked answer", "same wording"),
@@ -82,7 +85,13 @@ class _Place(NamedTuple):
 
     def text(self, column: str) -> str:
         """A column's value as text, empty if it is not there."""
-        return text_of(self.row.get(column))
+        value = self.row.get(column)
+        return " ".join(map(str, value or ())) if column == TOKENS else text_of(value)
+
+    @property
+    def problem(self) -> str:
+        """The prompt, or the tokens of a row that is tokenised."""
+        return self.text(TOKENS if TOKENS in self.row else "prompt")
 
     @property
     def is_scored(self) -> bool:
@@ -105,7 +114,8 @@ def validate_isomers(*sources: Source) -> list[Fault]:
     Args:
         *sources: Files with one JSON object a line, or rows. Several of them are also compared
             with each other, as training and test sets must not share a problem or an id. Sets are
-            distinguished by ``isomer_id`` and, where it is there, by the column ``test``.
+            distinguished by ``isomer_id`` and, where it is there, by the column ``test``: several
+            tests are for `poise eval`, and `IGATrainer`, which goes by ``isomer_id``, refuses them.
 
     Returns:
         The faults and warnings; empty if all is well. A warning is of what `IGATrainer` takes all
@@ -122,10 +132,9 @@ def validate_isomers(*sources: Source) -> list[Fault]:
     sound: list[_Place] = []
     for number, source in enumerate(sources, start=1):
         places = _read(source, number, faults)
-        columns = set(REQUIRED)
-        if any(place.is_scored for place in places):
-            columns |= {column for place in places for column in place.row} & COLUMNS.keys()
+        scored = {c for place in places if place.is_scored for c in place.row} & COLUMNS.keys()
         for place in places:
+            columns = {*required(places[0].row), *(scored if place.is_scored else ())}
             mistyped = list(_of_types(place, columns)) or list(_unlike(place, places[0]))
             faults += mistyped or _of_row(place)
             if not mistyped:
@@ -175,8 +184,14 @@ def _read(source: Source, number: int, faults: list[Fault]) -> list[_Place]:
 
 def _of_types(place: _Place, columns: set[str]) -> Iterator[Fault]:
     """Columns that are missing or of a wrong type."""
-    for column, kind in COLUMNS.items():
-        if column not in columns and column not in REQUIRED:
+    if TOKENS in columns and not any(mask in place.row for mask in MASKS):
+        yield place.fault("missing column", f"{' or '.join(MASKS)} beside {TOKENS}", "neither")
+    for column in ("image", "images"):
+        if column in place.row:
+            yield place.fault("image column", "text alone", f"a column {column}")
+    kinds_of: dict[str, type | tuple[type, ...]] = {**COLUMNS, TOKENS: list}
+    for column, kind in kinds_of.items():
+        if column not in columns:
             continue
         if column not in place.row:
             found = ", ".join(map(str, place.row)) or "no columns"
@@ -185,18 +200,19 @@ def _of_types(place: _Place, columns: set[str]) -> Iterator[Fault]:
         value = place.row[column]
         fits = isinstance(value, kind) and not isinstance(value, bool)
         if isinstance(value, list) and column not in _TEXT:
-            fits = fits and all(isinstance(part, str) for part in value)
+            part_kind = int if column == TOKENS else str
+            fits = fits and all(isinstance(part, part_kind) for part in value)
         if not fits:
             kinds = kind if isinstance(kind, tuple) else (kind,)
             expected = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
             yield place.fault("wrong type", f"{column} of type {expected}", repr(value))
-    if fault := place.text_fault():
+    if TOKENS not in columns and (fault := place.text_fault()):
         yield fault
 
 
 def _unlike(place: _Place, first: _Place) -> Iterator[Fault]:
     """Columns of another type than in the first row, which no data set can hold."""
-    for column in REQUIRED:
+    for column in required(first.row):
         own, other = (type(p.row.get(column)).__name__ for p in (place, first))
         if own != other:
             expected = f"{column} of type {other}, as in line {first.line}"
@@ -205,13 +221,15 @@ def _unlike(place: _Place, first: _Place) -> Iterator[Fault]:
 
 def _of_row(place: _Place) -> Iterator[Fault]:
     row = place.row
-    for column in _FILLED if place.is_scored else REQUIRED:
+    for column in (*required(row), *(_FILLED if place.is_scored else ())):
         if column in row and not place.text(column).strip():
             yield place.fault("empty", f"a filled {column}", "a blank one")
     if place.is_scored and "form" in row and not _is_object(place.text("form")):
         yield place.fault("unreadable form", "a JSON object", repr(place.text("form")[:40]))
     if place.is_scored and "meanings" in row:
         yield from _of_options(place)
+    if TOKENS in row:
+        return
     if MARKER in place.text("prompt"):
         yield place.fault("leaked answer", f"a prompt without {MARKER!r}", "one")
     completion, right = place.text("completion"), place.text("answer_text")
@@ -275,7 +293,7 @@ def _of_set(members: Sequence[_Place]) -> Iterator[Fault]:
 
 
 def _wording(place: _Place) -> str:
-    return " ".join(re.findall(r"\w+", place.text("prompt").casefold()))
+    return " ".join(re.findall(r"\w+", place.problem.casefold()))
 
 
 def _repeats(
@@ -294,7 +312,7 @@ def _shared(places: Sequence[_Place]) -> Iterator[Fault]:
     known: dict[tuple[str, ...], list[_Place]] = {}
     for place in places:
         keys = [
-            ("duplicate problem", "a new prompt", place.text("prompt")),
+            ("duplicate problem", "a new prompt", place.problem),
             ("reused id", "one form per id", place.text("isomer_id")),
         ]
         if "form" in place.row:

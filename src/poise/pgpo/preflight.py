@@ -6,17 +6,19 @@ What is refused is a ValueError, of another type a TypeError.
 from __future__ import annotations
 
 import difflib
+import inspect
 import logging
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import DynamoBackend, is_peft_model
 from datasets import Dataset
+from torch import nn
 from trl.data_utils import is_conversational
 
 from ..loss.heads import split_causal_lm
 from ..precision import keep_differentiable
-from ..rows import checked_rows
+from ..rows import check_columns, checked_rows
 from ..trl.preflight import (
     check_map_style,
     check_output_folder,
@@ -29,6 +31,7 @@ from ..trl.preflight import (
 )
 from .config import PGPOConfig
 from .deepspeed import refuse_engine_settings
+from .reward_functions import RewardCheckError, RewardFunction, name_of
 
 HINT = "privileged_context"
 _GIVEN = {"prompts", "completions", "trainer_state"}  # beside the columns
@@ -64,18 +67,64 @@ def check_before_loading(
     named = {f"eval_dataset {name}".strip(): rows for name, rows in sets.items()}
     for name, rows in ({"train_dataset": train_dataset} | named).items():
         if rows is not None:
-            check_prompt_rows(rows, name, with_hints=args.include_environment_feedback)
+            hints = args.include_environment_feedback
+            columns = check_prompt_rows(rows, name, with_hints=hints)
+            if args.check_rewards:
+                _check_rewards(reward_funcs, rows, name, columns, args)
     check_batches(args, len(train_dataset), may_evaluate=eval_dataset is not None)
-    if args.check_rewards:
-        for function in reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]:
-            if check := getattr(function, "check_rows", None):
-                check(train_dataset)
     check_output_folder(Path(args.output_dir))
     return find_model(model, args) if isinstance(model, str) else model
 
 
-def check_prompt_rows(rows: Any, name: str, with_hints: bool = False) -> None:
+def _check_rewards(
+    functions: Any, rows: Any, name: str, columns: set[str], args: PGPOConfig
+) -> None:
+    """Whether reward functions find their columns, and what some say of the rows."""
+    called = name
+    if args.remove_unused_columns:
+        columns = columns & {"prompt", HINT}
+        called += " (others are left out: remove_unused_columns=True)"
+    for function in functions if isinstance(functions, list) else [functions]:
+        if not callable(function) or isinstance(function, nn.Module):
+            continue
+        _check_parameters(function, columns, called)
+        if check := getattr(function, "check_rows", None):
+            try:
+                check(rows)
+            except ValueError as error:
+                raise ValueError(f"{name}, {error}") from None
+
+
+def _check_parameters(function: RewardFunction, columns: set[str], name: str) -> None:
+    """Whether a reward function takes the columns that there are, and no other."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a function without one, such as a built-in one
+        return
+    given = sorted({*columns, *_GIVEN, "completion_ids"} - {"prompt", "completion"})
+    lacking = [
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.name not in given
+    ]
+    check_columns(sorted(columns), lacking, f"{name}, for reward function {name_of(function)!r}")
+    try:
+        signature.bind(**dict.fromkeys(given))
+    except TypeError as error:
+        raise RewardCheckError(
+            f"reward function {name_of(function)!r}: {error}; it is called with "
+            f"{', '.join(given)}; name its parameters after columns of the data set, and take the "
+            "others by **kwargs"
+        ) from None
+
+
+def check_prompt_rows(rows: Any, name: str, with_hints: bool = False) -> set[str]:
     """Checks the prompts of a data set, which it reads once; other columns are the rewards'.
+
+    Returns:
+        The names of all columns.
 
     Args:
         rows: the data set.
@@ -112,6 +161,7 @@ def check_prompt_rows(rows: Any, name: str, with_hints: bool = False) -> None:
             raise ValueError(
                 f"{where}: expected a {HINT!r} that is text or None, found {type(hint).__name__}"
             )
+    return columns
 
 
 def _check_columns(columns: set[str], name: str, with_hints: bool) -> None:

@@ -61,6 +61,11 @@ def log_file(rank: int) -> str:
     return f"poise_log_{rank}.json"
 
 
+def rng_file(rank: int, ranks: int) -> str:
+    """Transformers', its random numbers."""
+    return f"rng_state_{rank}.pth" if ranks > 1 else "rng_state.pth"
+
+
 class CheckpointWriteError(OSError):
     """A checkpoint could not be written, for want of room most often."""
 
@@ -158,15 +163,17 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
                 )
 
     def _refuse_missing_files(self, checkpoint: Path) -> None:
-        """The manifest is of the main process's disk; every rank looks at its own."""
-        rank = self.accelerator.process_index
-        names = (*self._state_files(rank), log_file(rank))
-        missing = [f"{n} (rank {rank})" for n in names if not (checkpoint / n).is_file()]
-        if missing := gather_object(missing):
+        """The main process has read its own disk; every rank looks at its own, where transformers
+        passes over an optimizer or random numbers that are not there."""
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        own = (*self._state_files(rank), log_file(rank), rng_file(rank, ranks))
+        if missing := gather_object(
+            [f"{n} (rank {rank})" for n in manifest.lacking(checkpoint, own)]
+        ):
             raise ValueError(
                 f"cannot resume from {checkpoint}: expected {', '.join(missing)} there on the disk "
-                "of that rank, found none; copy the files to it, or resume from a checkpoint that "
-                "is whole on all machines"
+                "of that rank, found none or of another size; copy the files to it, or resume from "
+                "a checkpoint that is whole on all machines"
             )
 
     @contextmanager
@@ -256,6 +263,15 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
             for mode, figures in log["metrics"].items():
                 self._metrics[mode].update(figures)
             self.add_callback(_PendingLoss(self, log))
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Transformers', but for a weight that shares its memory with one that was loaded: of tied
+        embeddings a checkpoint has one name alone."""
+        names = dict(self.model.named_parameters(remove_duplicate=False))
+        missing = load_result.missing_keys
+        loaded = {id(weight) for name, weight in names.items() if name not in missing}
+        missing[:] = [name for name in missing if id(names.get(name)) not in loaded]
+        super()._issue_warnings_after_load(load_result)
 
     def _pending_log(self) -> dict[str, Any]:
         """What was seen since the last log: TRL's figures, and the sum of the losses, this rank's

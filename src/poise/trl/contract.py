@@ -53,6 +53,7 @@ _COMMON = {
     "_get_output_dir": "trial",
     "_init_training_state": "max_steps num_update_steps_per_epoch num_train_epochs "
     "resume_from_checkpoint trial",
+    "_issue_warnings_after_load": "load_result",
     "_load_optimizer_and_scheduler": "checkpoint",
     "_save_checkpoint": "model trial",
 }

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,6 +102,27 @@ def verify(checkpoint: Path) -> None:
             raise DamagedCheckpointError(f"{path} has {found} bytes, expected {size}")
         if _digest(path) != digest:
             raise DamagedCheckpointError(f"{path} does not have the content that was written")
+
+
+def lacking(checkpoint: Path, names: Iterable[str] = ()) -> list[str]:
+    """Which of these names and of the manifest's files are not there, or have another size.
+
+    It reads no contents and never raises: what a disk refuses is not there.
+    """
+    wanted: dict[str, int | None] = dict.fromkeys(names)
+    try:
+        files = _read_manifest(checkpoint).files
+    except DamagedCheckpointError:
+        return [MANIFEST, *(name for name in wanted if not _has(checkpoint / name, None))]
+    wanted |= {name: size for name, (size, _) in files.items()}
+    return [name for name, size in wanted.items() if not _has(checkpoint / name, size)]
+
+
+def _has(path: Path, size: int | None) -> bool:
+    try:
+        return path.is_file() and size in (None, path.stat().st_size)
+    except OSError:
+        return False
 
 
 def written_by(checkpoint: Path) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from transformers import AutoConfig
 
 from ..models import ModelError, resolve_model
 
+_IN_FILES = ("accelerator_config", "deepspeed", "fsdp_config")
+
 
 def find_model(name: str, args: Any) -> str:
     """What a model's name stands for, once its configuration could be read; `args` are told to
@@ -45,18 +47,29 @@ def find_model(name: str, args: Any) -> str:
 
 
 def check_json(args: Any) -> None:
-    """Refuses an argument whose value is to be JSON, as on the command line, and is none."""
+    """Refuses an argument whose value is to be a mapping, on the command line in JSON or, of some,
+    in a file, and is none."""
     for name in args._VALID_DICT_FIELDS:
-        value = getattr(args, name)
-        if not isinstance(value, str) or not value.startswith("{"):
+        value, reason = getattr(args, name), ""
+        if isinstance(value, str) and value.startswith("{"):
+            try:
+                json.loads(value)
+                continue
+            except json.JSONDecodeError as error:
+                reason = f" ({error})"
+        elif value is None or isinstance(value, dict) or _is_configuration(name, value):
             continue
-        try:
-            json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{name}: expected a mapping in JSON, such as '{{\"name\": 1}}', found {value!r} "
-                f"({error})"
-            ) from None
+        file = ", or a file that holds one" if name in _IN_FILES else ""
+        raise ValueError(
+            f"{name}: expected a mapping in JSON, such as '{{\"name\": 1}}'{file}, found "
+            f"{value!r}{reason}"
+        )
+
+
+def _is_configuration(name: str, value: Any) -> bool:
+    """Whether it is a file, an object, or text that DeepSpeed's own reader is to judge."""
+    is_file = isinstance(value, str) and (name == "deepspeed" or Path(value).is_file())
+    return name in _IN_FILES and (is_file or not isinstance(value, str | list))
 
 
 def check_map_style(rows: Any, name: str) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 import lab.tasks.chemistry  # noqa: F401  (registers 'science')
-from tests.tiny import CHAT_TEMPLATE, tiny_config
+from poise.cli.main import main
+from poise.trl.logs import METRICS, last_step
+from tests.tiny import CHAT_TEMPLATE, save_adapter, tiny_config
 
 WORDS = ["<pad>", "<eos>", "<unk>", "A", "B", "C", "D", "Question:", "Answer:", "user:", "a:"]
 
@@ -34,18 +37,6 @@ def letter_model(seed: int = 0) -> LlamaForCausalLM:
     return LlamaForCausalLM(tiny_config(vocab_size=len(WORDS), max_position_embeddings=512))
 
 
-def save_letter_adapter(folder: Path, base: str, seed: int = 1) -> Path:
-    """An adapter with arbitrary, large weights."""
-    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-    model = get_peft_model(LlamaForCausalLM.from_pretrained(base), config)
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data = torch.randn(parameter.shape, generator=generator)
-    model.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def letters_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of the model: read it, do not write to it."""
@@ -58,7 +49,7 @@ def letters_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def run_path(letters_path: str, tmp_path: Path) -> Path:
     """A run folder as training leaves it, without evaluations."""
-    run = save_letter_adapter(tmp_path / "run", letters_path)
+    run = save_adapter(letters_path, tmp_path / "run", seed=1)
     (run / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 1.0}) + "\n")
     return run
 
@@ -78,3 +69,37 @@ def questions_path(tmp_path: Path) -> Path:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The run folder of `run`."""
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest, tiny_model_path: str, folder: Path) -> Callable[..., int]:
+    """Calls the training command that a test's module names, on the tiny model, with its flags."""
+    module = request.module
+    own = module.FLAGS | {"model_name_or_path": tiny_model_path, "output_dir": folder}
+
+    def call(**flags: Any) -> int:
+        given = {name: value for name, value in (own | flags).items() if value is not None}
+        return main([module.COMMAND, *(f"--{name}={value}" for name, value in given.items())])
+
+    return call
+
+
+def check_left(folder: Path, name: str) -> None:
+    """Everything that a run of two steps with an adapter leaves in its folder."""
+    assert {path.name for path in folder.iterdir()} >= {
+        "config.yaml",
+        "versions.json",
+        "metrics.jsonl",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "README.md",
+        "checkpoint-2",
+    }
+    assert last_step(folder / METRICS) == 2
+    assert name in (folder / "README.md").read_text()

@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from poise.cli import launch
-from poise.cli.main import main
 from poise.evaluate.runs import read_run
 from poise.trl.manifest import begin_checkpoint
+from tests.unit.cli.conftest import check_left
 
+COMMAND = "pgpo"
 FLAGS: dict[str, Any] = {
     "dataset_name": "science:chemistry",
     "style": "plain",
@@ -36,45 +37,15 @@ FLAGS: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def run(tiny_model_path: str, tmp_path: Path) -> Any:
-    def call(**flags: Any) -> int:
-        settings = FLAGS | {"model_name_or_path": tiny_model_path, "output_dir": tmp_path / "run"}
-        words = [
-            f"--{name}={value}" for name, value in (settings | flags).items() if value is not None
-        ]
-        return main(["pgpo", *words])
-
-    return call
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "run"
-
-
 def test_a_run_leaves_everything_in_its_folder(
     run: Any, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run() == 0
-    left = {path.name for path in folder.iterdir()}
-    assert left >= {
-        "config.yaml",
-        "versions.json",
-        "metrics.jsonl",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "README.md",
-        "checkpoint-2",
-    }
+    check_left(folder, "PGPO")
     assert read_run(folder).config["config.multiplier"] == "distance"
     card = (folder / "README.md").read_text()
     assert "None" not in card
     assert "datasets/science" not in card and "`science:chemistry`" in card
-    steps = [
-        json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()
-    ]
-    assert steps[-1] == 2
     # A folder holds one run.
     capsys.readouterr()
     assert run() == 2

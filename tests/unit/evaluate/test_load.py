@@ -13,24 +13,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from poise.evaluate.ask import Sampling, complete, stop_tokens
-from poise.evaluate.load import Target, find_target, fingerprint, load
-from tests.tiny import save_tiny_model
+from poise.evaluate.load import Target, check_target, find_target, fingerprint, load
+from tests.tiny import save_adapter, save_tiny_model
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 6, 7, 8]])
-
-
-def save_adapter(base: str, folder: Path, seed: int = 0) -> Path:
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base),
-        LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
-    )
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data = torch.randn(parameter.shape, generator=generator)
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +120,11 @@ def test_an_adapter_for_another_model_is_refused(adapter: Path, tmp_path: Path) 
     wide = save_tiny_model(tmp_path / "wide", hidden_size=64, intermediate_size=48)
     with pytest.raises(ValueError, match="does not fit the model"):
         load(find_target(str(adapter), base=wide), torch.float32, CPU)
+
+
+def test_a_name_that_is_nowhere_is_said_to_be_no_folder() -> None:
+    with pytest.raises(ValueError, match=r"'no-run' cannot be loaded: no such folder is here, and"):
+        check_target(find_target("no-run"))
 
 
 def test_pickled_weights_are_refused(adapter: Path, tiny_model_path: str, tmp_path: Path) -> None:

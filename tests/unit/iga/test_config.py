@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"method_options": {"tau": 1}}, "expected none for iga_method 'iga'"),
     ({"method_options": "{tau: 1}"}, r"iga_method_options: .*JSON.*found '\{tau: 1\}' \(Expecting"),
     ({"lr_scheduler_kwargs": "{a}"}, r"lr_scheduler_kwargs: expected a mapping in JSON"),
-    ({"method": "irm", "method_options": "3"}, "expected a mapping .*found '3'"),
+    *(
+        ({name: value}, rf"{name}: expected a mapping in JSON, .*found {re.escape(repr(value))}")
+        for name in ("iga_method_options", "lr_scheduler_kwargs", "fsdp_config")
+        for value in ("[1]", "word", "3", "", [1])
+    ),
+    ({"fsdp_config": "absent.json"}, "or a file that holds one, found 'absent.json'"),
     ({"method": "irm", "method_options": {"threshold": 1}}, "'threshold'"),
     ({"method": "and_mask", "tau": 2.0}, "tau=2.0 belongs to iga_method 'iga'"),
     ({"method": "pcgrad", "space": "factor"}, "iga_space='factor' belongs to iga_method"),
@@ -155,3 +161,11 @@ def test_both_names_or_the_old_meaning_of_the_batch_size_are_errors(tmp_path: Pa
         IGAConfig(str(tmp_path), use_cpu=True, space="factor", iga_space="weight")
     with pytest.raises(ValueError, match=r"=4 counts sequences now.*number of domains"):
         IGAConfig(str(tmp_path), use_cpu=True, space="factor", per_device_train_batch_size=4)
+
+
+def test_a_configuration_may_be_a_file_or_an_object(tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text('{"even_batches": false}')
+    read = IGAConfig(str(tmp_path), use_cpu=True, accelerator_config=str(tmp_path / "own.json"))
+    assert read.accelerator_config.even_batches is False
+    again = IGAConfig(str(tmp_path), use_cpu=True, accelerator_config=read.accelerator_config)
+    assert again.accelerator_config is read.accelerator_config

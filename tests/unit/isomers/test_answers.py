@@ -116,6 +116,8 @@ def test_rewards_are_given_for_the_meaning() -> None:
         isomer_reward(texts, ["e0"], **columns)
     with pytest.raises(ValueError, match="expected an answer among its meanings 'e1', found 'e9'"):
         isomer_reward.check_rows([{"answer": "e9", "meanings": ["e1"]}])
+    with pytest.raises(ValueError, match=r"row 0: .* its meanings \(none\), found 'e9'"):
+        isomer_reward.check_rows([{"answer": "e9", "meanings": None}])
 
 
 def test_the_text_before_the_answer_ends_with_its_marker() -> None:

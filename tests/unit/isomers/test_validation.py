@@ -174,6 +174,16 @@ def talk(text: str, role: str = "user") -> list[Row]:
     return [{"role": role, "content": text}]
 
 
+def tokens(**changes: object) -> list[Row]:
+    """The same, tokenised."""
+    rows: list[Row] = [
+        {name: row[name] for name in ("isomer_id", "domain")} | {"input_ids": [n, 1], "labels": [n]}
+        for n, row in enumerate(own())
+    ]
+    rows[2].update(changes)
+    return rows
+
+
 TALKS = [row | {name: talk(row[name]) for name in ("prompt", "completion")} for row in own()]
 # Own rows, and of which kind their faults and warnings are.
 ACCEPTED: dict[str, tuple[list[Row], set[str]]] = {
@@ -187,6 +197,12 @@ ACCEPTED: dict[str, tuple[list[Row], set[str]]] = {
     "a leaked answer": (own(prompt="Answer: 3?"), {"leaked answer"}),
     "another order of letters": (own(answer="B"), {"answers disagree"}),
     "options that are none": (own(options=None), set()),
+    "one row with options": ([*own()[:3], sound()[0]], {"missing domain"}),
+    "tokens": (tokens(), set()),
+    "tokens beside an empty prompt": (
+        [row | {"prompt": "", "completion": ""} for row in tokens()],
+        set(),
+    ),
     "a column of one's own": (own(form="a table", depth="low"), {"forms differ", "depths differ"}),
 }
 REFUSED: dict[str, tuple[list[Row], str]] = {
@@ -199,6 +215,9 @@ REFUSED: dict[str, tuple[list[Row], str]] = {
     "an empty completion": (own(completion=" "), "empty"),
     "no domain": (own(domain=""), "empty"),
     "a domain twice": (own(domain="sport"), "repeated domain"),
+    "images": ([row | {"image": None} for row in own()], "image column"),
+    "no tokens": (tokens(input_ids=[]), "empty"),
+    "a domain twice, of tokens": (tokens(domain="sport"), "repeated domain"),
 }
 
 
@@ -222,10 +241,23 @@ def test_what_the_trainer_refuses_is_a_fault(case: str, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "own.jsonl", rows)
     with pytest.raises(ValueError, match=f"found faults .*: {kind}: "):
         load_questions(str(tmp_path / "own.jsonl"))
-    kinds = {(type(row["prompt"]), type(row["isomer_id"])) for row in rows}
+    kinds = {(type(row.get("prompt")), type(row["isomer_id"])) for row in rows}
     if len(kinds) == 1:  # else no data set
         with pytest.raises(ValueError, match="expected"):
             check_isomer_rows(Dataset.from_list(rows))
+
+
+def test_tokens_without_labels_are_a_fault() -> None:
+    """By default: with `completion_only_loss=False` the trainer takes them."""
+    rows = [{name: row[name] for name in row if name != "labels"} for row in tokens()]
+    assert {fault.kind for fault in validate_isomers(rows)} == {"missing column"}
+
+
+def test_several_tests_are_sets_of_their_own_and_nothing_to_train_on(tmp_path: Path) -> None:
+    rows = isomer_tests(2, tests=["in_distribution", "no_cue"])
+    assert validate_isomers(rows) == []
+    with pytest.raises(ValueError, match=r"set .* several tests .* `poise eval`"):
+        check_isomer_rows(Dataset.from_list(rows))
 
 
 def test_files_are_compared_with_each_other(tmp_path: Path) -> None:

@@ -66,8 +66,13 @@ REWARDS: dict[str, tuple[Any, type[Exception], str]] = {
     ),
     "of a column that is not there": (
         _of_a_column,
+        ValueError,
+        r"train_dataset, for reward function '_of_a_column': expected a column 'target', found",
+    ),
+    "not of the columns that are there": (
+        lambda completions, prompts: [],
         RuntimeError,
-        r"missing .*'target'; it is called with prompts",
+        r"unexpected keyword argument .*; it is called with .*prompts, ",
     ),
 }
 
@@ -162,6 +167,11 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         {"model_init_kwargs": "{dtype}"},
         "model_init_kwargs: expected a mapping in JSON",
     ),
+    "a JSON list": (
+        {"model_init_kwargs": '["dtype"]'},
+        "model_init_kwargs: expected a mapping in JSON",
+    ),
+    "a word for JSON": ({"fsdp_config": "fsdp"}, "fsdp_config: .* a file that holds one, found"),
     "negative limit": ({"max_nonfinite_steps": -1}, "max_nonfinite_steps must be at least 0"),
     "a refreshed teacher of TRL's": (
         {"teacher_refresh": "once", "teacher_model_kind": "ema", "teacher_from_student": False},

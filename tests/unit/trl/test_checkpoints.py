@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import shutil
 import traceback
 from collections.abc import Callable
@@ -14,8 +15,10 @@ import pytest
 import torch
 from torch.distributed import DistBackendError
 from torch.distributed.checkpoint.api import CheckpointException
+from transformers import LlamaForCausalLM
 
 from poise.trl.checkpoints import (
+    CheckpointingMixin,
     _is_failed_write,
     _is_lost_connection,
     load_rollouts,
@@ -25,6 +28,7 @@ from poise.trl.manifest import (
     MANIFEST,
     DamagedCheckpointError,
     begin_checkpoint,
+    lacking,
     newest_valid,
     resolve_resume,
     rotate,
@@ -32,6 +36,7 @@ from poise.trl.manifest import (
     write_manifest,
     written_by,
 )
+from tests.tiny import tiny_config
 
 
 def _checkpoint(run: Path, step: int, *, is_whole: bool = True) -> Path:
@@ -123,6 +128,19 @@ def test_each_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], me
     damage(folder)
     with pytest.raises(DamagedCheckpointError, match=message):
         resolve_resume(str(folder), tmp_path)
+
+
+@each_damage
+def test_what_is_not_on_a_disk_is_listed_without_an_error(
+    tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    folder = _checkpoint(tmp_path, 20)
+    names = ("empty", "rng_state_1.pth")
+    assert lacking(folder, names) == ["rng_state_1.pth"]
+    damage(folder)
+    lost = MANIFEST if MANIFEST in message else message.split()[0].partition("/")[2]
+    expected = ["rng_state_1.pth"] if damage is _flipped else ["rng_state_1.pth", lost]
+    assert sorted(lacking(folder, names)) == sorted(expected)
 
 
 @each_damage
@@ -302,6 +320,23 @@ def test_micro_batches_come_back_bitwise_and_in_order(tmp_path: Path) -> None:
 def test_an_empty_buffer_stays_empty(tmp_path: Path, empty: list[object] | None) -> None:
     save_rollouts(tmp_path / "file", empty)  # type: ignore[arg-type]
     assert load_rollouts(tmp_path / "file", "cpu") is None
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("lost", ["model.norm.weight", "model.embed_tokens.weight", None])
+def test_only_weights_that_were_not_loaded_are_missing(
+    is_tied: bool, lost: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("transformers.trainer.logger.warning", said.append)
+    trainer = object.__new__(CheckpointingMixin)
+    trainer.model = LlamaForCausalLM(tiny_config(tie_word_embeddings=is_tied))
+    missing = {"lm_head.weight", lost}
+    weights = {k: v for k, v in trainer.model.state_dict().items() if k not in missing}
+    trainer._issue_warnings_after_load(trainer.model.load_state_dict(weights, strict=False))
+    whole = is_tied and lost != "model.embed_tokens.weight"
+    expected = missing - {None} - ({"lm_head.weight"} if whole else set())
+    assert set(re.findall(r"'([\w.]+)'", "".join(said))) == expected
 
 
 def test_what_a_killed_run_left_is_no_part_of_the_next_checkpoint(tmp_path: Path) -> None:

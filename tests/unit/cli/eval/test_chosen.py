@@ -10,10 +10,10 @@ import yaml
 
 from poise.cli.eval import EvalArguments
 from poise.cli.eval_questions import (
-    GENERATED_COUNTS,
     choose_dataset,
     choose_template,
     cut_references,
+    generated_count,
     select,
 )
 
@@ -50,7 +50,7 @@ def test_the_tests_are_those_of_the_runs_own_training(tmp_path: Path) -> None:
     _, of_all = choose_dataset(EvalArguments(dataset_name="isomers", depths=[3]), [tmp_path])
     assert of_all["domains"] == ["mathematics"] and of_all["depths"] == [3]
     bare = EvalArguments(dataset_name="isomers", cue_strength=0.8)
-    count = GENERATED_COUNTS["isomers"]
+    count = generated_count("isomers")
     expected = {"count": count, "tests": True, "cue_strength": 0.8}
     assert choose_dataset(bare, []) == ("isomers", expected)
 

@@ -13,7 +13,7 @@ import yaml
 from poise.evaluate.isomers import MEAN, logical_consistency, outcomes
 from poise.evaluate.records import read_representations
 from poise.evaluate.runs import read_run
-from tests.unit.cli.conftest import save_letter_adapter
+from tests.tiny import save_adapter
 
 from .conftest import Call, ask
 
@@ -86,7 +86,7 @@ def test_a_run_is_measured_test_by_test(call: Call, isomers_path: Path, run_path
 def test_two_runs_stand_beside_each_other_and_the_model_before(
     call: Call, letters_path: str, isomers_path: Path, run_path: Path, tmp_path: Path
 ) -> None:
-    other = save_letter_adapter(tmp_path / "plain", letters_path, seed=2)
+    other = save_adapter(letters_path, tmp_path / "plain", seed=2)
     (other / "metrics.jsonl").touch()
     words = ("--compare", run_path, other, "--dataset_name", isomers_path)
     found = ask(call, *words)
@@ -113,7 +113,7 @@ def test_two_runs_stand_beside_each_other_and_the_model_before(
 def test_runs_with_three_seeds_are_taken_together(
     call: Call, letters_path: str, isomers_path: Path, tmp_path: Path
 ) -> None:
-    runs = [save_letter_adapter(tmp_path / f"s{seed}", letters_path, seed) for seed in range(1, 4)]
+    runs = [save_adapter(letters_path, tmp_path / f"s{seed}", seed) for seed in range(1, 4)]
     for seed, run in enumerate(runs):
         (run / "metrics.jsonl").touch()
         (run / "config.yaml").write_text(yaml.safe_dump({"config": {"seed": seed, "rate": 1.0}}))

@@ -16,8 +16,8 @@ from poise.evaluate.measures import average, compare
 from poise.evaluate.records import read_records
 from poise.evaluate.runs import read_run
 from poise.precision import pick_dtype
-from tests.tiny import save_tiny_model, tiny_tokenizer
-from tests.unit.cli.conftest import letter_model, letter_tokenizer, save_letter_adapter
+from tests.tiny import save_adapter, save_tiny_model, tiny_tokenizer
+from tests.unit.cli.conftest import letter_model, letter_tokenizer
 
 from .conftest import Call, ask
 
@@ -74,7 +74,7 @@ def test_before_and_after_come_from_one_call_and_stay_in_the_run(
 def test_several_runs_are_compared_with_one_model(
     call: Call, letters_path: str, questions_path: Path, run_path: Path, tmp_path: Path
 ) -> None:
-    other = save_letter_adapter(tmp_path / "other" / "run", letters_path, seed=2)
+    other = save_adapter(letters_path, tmp_path / "other" / "run", seed=2)
     (other / "metrics.jsonl").touch()
     found = ask(call, "--compare", run_path, other, "--dataset_name", questions_path)
     assert [e["name"] for e in found["evaluations"]] == ["before", "run-1", "run-2"]
@@ -107,7 +107,7 @@ def test_a_run_that_was_trained_further_is_not_mixed_with_its_past(
     call: Call, letters_path: str, questions_path: Path, run_path: Path
 ) -> None:
     ask(call, "--compare", run_path, "--dataset_name", questions_path)
-    save_letter_adapter(run_path, letters_path, seed=5)
+    save_adapter(letters_path, run_path, seed=5)
     status, _, err = call("--compare", run_path, "--dataset_name", questions_path)
     assert status == 2 and "weights" in err and "after.jsonl" in err
 
@@ -223,7 +223,7 @@ def test_adapters_of_different_models_need_the_model_named(
     other = tmp_path / "other_base"
     letter_model(seed=3).save_pretrained(other)
     letter_tokenizer().save_pretrained(other)
-    second = save_letter_adapter(tmp_path / "second", str(other))
+    second = save_adapter(str(other), tmp_path / "second", seed=1)
     words = ("--compare", run_path, second, "--dataset_name", questions_path)
     status, _, err = call(*words)
     assert status == 2 and "different models" in err and "--model" in err
