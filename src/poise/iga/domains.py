@@ -192,7 +192,7 @@ class Pass:
         self.share = share * scale
         loss = share * weighted_sum(self._weights, losses)
         if loss.requires_grad:
-            loss.register_hook(self._note_backward)
+            loss.register_hook(self._note_backward)  # type: ignore[no-untyped-call]
         return loss
 
     def _note_backward(self, gradient: Tensor) -> None:
