@@ -100,8 +100,6 @@ def make_config(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[...,
     own = _settings(request, tmp_path)
 
     def make(cls: Any = PGPOConfig, **overrides: Any) -> Any:
-        if overrides.get("multiplier") == "none" and issubclass(cls, PGPOConfig):
-            overrides = {"sensitivity": 0.0} | overrides
         return cls(**RUN | (BRAKE if issubclass(cls, PGPOConfig) else {}) | own | overrides)
 
     return make

@@ -43,6 +43,8 @@ BRAKE: dict[str, Any] = {
     "sensitivity": 6.0,
     "teacher_model_kind": "ema",
 }
+# SDPO's steps, in the place of that brake.
+UNSCALED: dict[str, Any] = {"multiplier": "none", "sensitivity": 0.0}
 IGA_RUN = ANY_RUN | {"per_device_train_batch_size": 12}  # four sets
 # A model as it was saved. CUDA's fused AdamW counts its steps in float32, which `InFloat64` widens.
 EXACT: dict[str, Any] = {"model_init_kwargs": {"dtype": "auto"}, "optim": "adamw_torch"}

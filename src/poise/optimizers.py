@@ -57,8 +57,16 @@ def refuse_steps_in_backward(optimizer: Any, bypassed: str) -> None:
 
 def refuse_out_of_reach(optimizer: Optimizer) -> None:
     """Raises ValueError for what a multiplier of the step does not reach: an optimizer that steps
-    inside the backward, or evaluates other weights than it trains (schedule-free ones)."""
+    inside the backward, needs a closure (LBFGS), or evaluates other weights than it trains
+    (schedule-free ones)."""
     refuse_steps_in_backward(optimizer, "StepScale's multiplier")
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ValueError(
+            f"{type(optimizer).__name__} calls a closure several times a step and learns from "
+            "places that a multiplier of the step does not reach; choose another optimizer, such "
+            "as AdamW"
+        )
     if all(callable(getattr(optimizer, mode, None)) for mode in ("eval", "train")):
         raise ValueError(
             f"{type(optimizer).__name__} evaluates and saves other weights than it trains, for "

@@ -16,7 +16,7 @@ from poise import PGPOTrainer
 from poise.trl.guards import NonFiniteTrainingError
 from poise.trl.manifest import verify
 from tests.exact import ROUNDING
-from tests.tiny import tiny_dataset, vowel_reward
+from tests.tiny import UNSCALED, tiny_dataset, vowel_reward
 
 Make = Callable[..., PGPOTrainer]
 FULL = {"distillation_mode": "full_logits", "distillation_alpha": 0.5}
@@ -175,7 +175,7 @@ def test_too_many_such_steps_stop_the_run_with_its_checkpoint_intact(make_traine
 
 @pytest.mark.usefixtures("device")
 def test_sensitivity_zero_logs_a_multiplier_of_one(make_trainer: Make) -> None:
-    trainer = make_trainer(multiplier="none")
+    trainer = make_trainer(**UNSCALED)
     trainer.train()
     assert _history(trainer, "pgpo/multiplier") == [1.0] * 3
     assert all(math.isfinite(signal) for signal in _history(trainer, "pgpo/information_signal"))

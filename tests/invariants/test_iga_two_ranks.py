@@ -159,5 +159,6 @@ def _gradient(trainer: Any, members: list[Any]) -> dict[str, torch.Tensor]:
         log_probs = trainer.model(**inputs, fused_lm_head=True).log_probs
         means = counts.new_zeros(3).index_add(0, domains, -log_probs.sum(1)) / counts
         trainer.engine.backward(means)
+    trainer.engine.finish()
     parameters = trainer.model.named_parameters()
     return {n: p.grad.clone() for n, p in parameters if p.grad is not None}

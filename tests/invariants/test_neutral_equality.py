@@ -13,12 +13,11 @@ from poise import PGPOTrainer
 from poise.trl.contract import SDPOConfig, SDPOTrainer
 from tests.exact import ROUNDING, apart, same
 from tests.grids import grid
-from tests.tiny import tiny_dataset, vowel_reward
+from tests.tiny import UNSCALED, tiny_dataset, vowel_reward
 
 pytestmark = pytest.mark.usefixtures("float64", "device")
 
-MENDS_OFF = {
-    "multiplier": "none",
+MENDS_OFF = UNSCALED | {
     "exact_resume": False,
     "teacher_from_student": False,
     "random_demonstration": False,

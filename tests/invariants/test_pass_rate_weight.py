@@ -12,7 +12,7 @@ from torch import Tensor
 
 from poise import PGPOTrainer
 from tests.exact import ROUNDING
-from tests.tiny import tiny_dataset
+from tests.tiny import UNSCALED, tiny_dataset
 
 Make = Callable[..., PGPOTrainer]
 WEIGHED = {"pass_rate_weight": True, "per_device_train_batch_size": 12}
@@ -75,7 +75,7 @@ def _sample_losses(model: torch.nn.Module, batch: dict[str, Tensor]) -> list[Ten
 @pytest.mark.usefixtures("device")
 def test_a_step_is_that_of_the_loss_weighed_by_hand(make_trainer: Make) -> None:
     plain_descent = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "max_steps": 1}
-    trainer = make_trainer([1, 2, 4], multiplier="none", **WEIGHED, **plain_descent)
+    trainer = make_trainer([1, 2, 4], **UNSCALED, **WEIGHED, **plain_descent)
     model = copy.deepcopy(trainer.model)
     trainer.train()
     assert trainer._buffered_inputs is not None

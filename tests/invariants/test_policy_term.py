@@ -16,7 +16,7 @@ from poise import PGPOTrainer
 from poise.trl.contract import SDPOConfig, SDPOTrainer
 from tests.exact import ROUNDING, apart
 from tests.grids import grid
-from tests.tiny import tiny_dataset
+from tests.tiny import UNSCALED, tiny_dataset
 
 Make = Callable[..., Any]
 REVERSE = {
@@ -25,7 +25,7 @@ REVERSE = {
     "teacher_model_kind": "live",
 }
 DESCENT = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "max_steps": 1}
-OURS = {"multiplier": "none", "random_demonstration": False, "loss_tile_tokens": 5}
+OURS = UNSCALED | {"random_demonstration": False, "loss_tile_tokens": 5}
 ROUTED = OURS | {"routing": True}
 TRLS = OURS | {"normalize_by_distilled": False, "distillation_weight": 0.4}
 

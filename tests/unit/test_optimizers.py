@@ -184,6 +184,20 @@ def test_an_optimizer_that_keeps_other_weights_than_it_trains_is_refused() -> No
     StepScale(ScheduleFree(parameters(), 0.1), Viscosity(sensitivity=0))
 
 
+class LineSearch(SignSteps):
+    def step(self, closure: Any) -> None:  # type: ignore[override]
+        closure()
+        super().step()
+
+
+@pytest.mark.parametrize("kind", [optim.LBFGS, LineSearch])
+def test_an_optimizer_that_needs_a_closure_is_refused(kind: Any) -> None:
+    """What LBFGS takes for its last step is not the one that was scaled."""
+    with pytest.raises(ValueError, match=f"{kind.__name__} calls a closure several times a step"):
+        StepScale(kind(parameters(), lr=0.1), LAW)
+    StepScale(kind(parameters(), lr=0.1), Viscosity(sensitivity=0))
+
+
 def test_an_optimizer_without_step_hooks_is_refused() -> None:
     class Offloading(Optimizer):
         def __init__(self) -> None:

@@ -57,8 +57,8 @@ class DomainBatch:
             before them. The direction space keeps their inputs' means apart from the others'.
 
     Raises:
-        ValueError: no sequence, other shapes, a domain outside 0 to K - 1, a domain with tokens and
-            without sequences.
+        ValueError: no sequence, other shapes, a domain that is no whole number from 0 to K - 1, a
+            number of tokens below 0, a domain with tokens and without sequences.
     """
 
     domains: Tensor
@@ -72,7 +72,16 @@ class DomainBatch:
                 "domains, counts: expected shapes (batch,) and (K,), found "
                 f"{tuple(domains.shape)} and {tuple(counts.shape)}"
             )
+        if domains.is_floating_point() or domains.dtype == torch.bool:
+            raise ValueError(f"domains: expected whole numbers, found {domains.dtype}")
+        if self.predicting is not None and self.predicting.shape[:-1] != domains.shape:
+            raise ValueError(
+                f"predicting: expected shape (batch = {len(domains)}, tokens), found "
+                f"{tuple(self.predicting.shape)}"
+            )
         numbers, tokens = self.host
+        if not all(count >= 0 for count in tokens):
+            raise ValueError(f"counts: expected numbers of tokens, 0 or more, found {tokens}")
         if min(numbers) < 0 or max(numbers) >= len(tokens):
             raise ValueError(
                 f"domains: expected numbers from 0 to {len(tokens) - 1}, found "
@@ -142,6 +151,7 @@ class Pass:
         # Tokens that a sequence has, as far as seen: rows of (batch * tokens, features) need it.
         self.lengths: set[int] = {1}
         self._weights: dict[int, float] | None = None
+        self._is_differentiated = False
         self._handles: list[Any] = []
         self._unseen: list[tuple[str, Tensor]] = []
         self._masks: list[Tensor] = []
@@ -174,9 +184,19 @@ class Pass:
                 raise ValueError(f"{name}: expected a number above 0, found {value!r}")
         if not self.batch.present:
             raise ValueError("counts: expected loss tokens in at least one domain, found none")
+        if self._weights is not None:
+            raise RuntimeError(
+                "expected one loss in a pass, found a second; call `collect` for each micro-batch"
+            )
         self._weights, self.by = weigh_domains(self.batch.host.counts, by), by
         self.share = share * scale
-        return share * weighted_sum(self._weights, losses)
+        loss = share * weighted_sum(self._weights, losses)
+        if loss.requires_grad:
+            loss.register_hook(self._note_backward)  # type: ignore[no-untyped-call]
+        return loss
+
+    def _note_backward(self, gradient: Tensor) -> None:
+        self._is_differentiated = True
 
     @property
     def is_weighed(self) -> bool:
@@ -304,13 +324,28 @@ class Pass:
         return next((m != 0 for m in self._masks if m.shape == values.shape[:2]), None)
 
     def check(self) -> None:
-        """Checks the gradients of weights of which no path was seen in the pass, all at once.
+        """Checks that the pass was whole, and the gradients of weights of which no path was seen in
+        it, all at once.
 
         Zeros are let through: some code adds 0 * factor to the loss for factors that it leaves out.
 
         Raises:
-            RuntimeError: one is more than zeros, so a path went past the hooks.
+            RuntimeError: a loss without its backward pass; or a gradient is more than zeros, so a
+                path went past the hooks.
+            ValueError: `predicting` is of another number of tokens than any layer or input.
         """
+        if self.is_weighed and not self._is_differentiated:
+            raise RuntimeError(
+                "expected the backward pass of the domains' losses within `collect`, found none; "
+                "call engine.backward(losses) there, or backward() of what engine.weigh returned"
+            )
+        predicting = self.batch.predicting
+        if predicting is not None and predicting.shape[1] not in self.lengths:
+            raise ValueError(
+                f"predicting: expected tokens of a sequence among {sorted(self.lengths)}, as the "
+                f"model's inputs have, found {predicting.shape[1]}; give a value for every token, "
+                "the last one too"
+            )
         if not self._unseen:
             return
         layers, flags = zip(*self._unseen, strict=True)
@@ -345,7 +380,8 @@ class Pass:
             f"tokens, features) with tokens per sequence among {sorted(self.lengths)}, found "
             f"{tuple(values.shape)}; layers that route or pack tokens (mixtures of experts, "
             "packing, padding-free batches) mix domains in a row: leave them out of "
-            "target_modules, or set packing and padding_free off"
+            "target_modules, or set packing and padding_free off; of other layers, give `domains` "
+            "one entry for each sequence"
         )
 
     def tokens_by_domain(self, pairs: Collection[Pair], layer: str) -> list[Pair]:

@@ -19,6 +19,11 @@ from .spaces import Space
 from .statistics import LayerStatistics, RunningMeans
 from .weight_space import WeightSpace
 
+_UNFINISHED = (
+    "expected engine.finish() after the last micro-batch, found {} without it; call it before "
+    "optimizer.step(), or before zero_grad() where a step is dropped"
+)
+
 
 class GradientEngine:
     """Puts a method's gradient into `.grad` of a PEFT model's LoRA factors, in any training loop.
@@ -70,6 +75,8 @@ class GradientEngine:
         self._needs_steps = isinstance(method, IGA) and method.applied_to == "update"
         self._followed: list[Optimizer] = []
         self._pass: Pass | None = None
+        # Factors with a gradient of the step that is not finished, and their versions.
+        self._open: list[tuple[Tensor, int]] = []
 
     def follow(self, optimizer: Optimizer) -> None:
         """Lets a method that is applied to the update act on this optimizer's steps.
@@ -79,6 +86,7 @@ class GradientEngine:
 
         Raises:
             TypeError: it runs no step hooks.
+            ValueError: another engine follows it.
         """
         if not self._needs_steps or any(known is optimizer for known in self._followed):
             return
@@ -88,9 +96,20 @@ class GradientEngine:
                 "no step hooks; pass the optimizer inside, or choose one such as "
                 "torch.optim.AdamW, or applied_to='gradient'"
             )
-        optimizer.register_step_pre_hook(lambda *_: self._space.before_step())
+        hooks = vars(optimizer)["_optimizer_step_pre_hooks"].values()
+        if any(isinstance(getattr(hook, "__self__", None), GradientEngine) for hook in hooks):
+            raise ValueError(
+                f"expected an optimizer that no engine follows, found {type(optimizer).__name__} "
+                "with one, and both would change its steps; make the optimizer anew"
+            )
+        optimizer.register_step_pre_hook(self._before_step)
         optimizer.register_step_post_hook(lambda *_: self._space.after_step())
         self._followed.append(optimizer)
+
+    def _before_step(self, *_: object) -> None:
+        if self._open:
+            raise RuntimeError(_UNFINISHED.format("an optimizer's step"))
+        self._space.before_step()
 
     @contextmanager
     def collect(self, batch: DomainBatch, tau: float | None = None) -> Iterator[None]:
@@ -101,23 +120,29 @@ class GradientEngine:
             tau: this step's temperature of IGA's mask; None is the method's.
 
         Raises:
-            RuntimeError: at the beginning: the model's adapters are others than at first. In the
-                backward pass: of another loss than `backward` or `weigh` makes; in weight space,
-                a layer gets its gradient in several parts, which cannot be masked as one. At the
-                end: a factor got a gradient though its layer's modules were passed over.
-            ValueError: in the backward pass: a layer mixes sequences in its rows.
+            RuntimeError: at the beginning: the model's adapters are others than at first, or the
+                step before was taken, or dropped, without `finish`. In the backward pass: of
+                another loss than `backward` or `weigh` makes; in weight space, a layer gets its
+                gradient in several parts, which cannot be masked as one. At the end: no backward
+                pass; a factor got a gradient though its layer's modules were passed over.
+            ValueError: another number of domains than before. In the backward pass: a layer mixes
+                sequences in its rows. At the end: `predicting` is of other tokens.
         """
         if tau is None:
             tau = self.method.tau if isinstance(self.method, IGA) else 0.0
         self._refuse_other_adapters()
+        self._refuse_unfinished()
         with Pass(batch, tau, self._model) as watched:
             self._pass = watched
             try:
                 self._space.attach(watched)
                 yield
                 watched.check()
+                factors = (p for adapter in self.adapters for p in adapter.parameters)
+                self._open = [(p, p._version) for p in factors if p.grad is not None]
             except BaseException:
                 self._space.reset()
+                self._open = []
                 raise
             finally:
                 self._pass = None
@@ -164,6 +189,14 @@ class GradientEngine:
                 "scaled since; make the trainer (or the engine) anew after that"
             )
 
+    def _refuse_unfinished(self) -> None:
+        """As far as the host can tell: fused optimizers change no version, and are found out by the
+        gradients that are gone."""
+        if any(p.grad is None for p, _ in self._open):
+            raise RuntimeError(_UNFINISHED.format("its gradients zeroed"))
+        if any(p._version != version for p, version in self._open):
+            raise RuntimeError(_UNFINISHED.format("the factors changed"))
+
     def finish(self, learning_rate: float | None = None) -> None:
         """Completes `.grad` after the last micro-batch, before clipping.
 
@@ -180,6 +213,7 @@ class GradientEngine:
                 "before the first one"
             )
         self._space.finish(learning_rate)
+        self._open = []
 
     def statistics(self) -> dict[str, LayerStatistics]:
         """What was seen in each layer since the last call, means over micro-batches."""

@@ -67,10 +67,21 @@ class FactorSpace(Space):
     def attach(self, watched: Pass) -> None:
         if not self._factors:  # biases alone are trained
             return
+        domains = len(watched.batch.host.counts)
+        if self._number not in (0, domains):
+            raise ValueError(
+                "expected as many domains in every batch, found counts of "
+                f"{domains} after {self._number}; give those without tokens a count of 0"
+            )
         self._pass = watched
-        sums = self._sums_of(len(watched.batch.host.counts))
+        sums = self._sums_of(domains)
         for factor in self._factors:
             factor.attach(watched, sums, self._scratch)
+
+    @property
+    def _number(self) -> int:
+        """Domains so far; 0 before the first."""
+        return len(self._counts)
 
     def _sums_of(self, domains: int) -> Tensor:
         """The step's (K, P) sums, zeros at its beginning."""
@@ -247,6 +258,10 @@ class MaskedSteps(FactorSpace):
         self._pending: tuple[Tensor, list[int], int] | None = None
         self._step_tau = 0.0
         self._before: list[Tensor] = []
+
+    @property
+    def _number(self) -> int:
+        return super()._number or len(self._steps)
 
     @property
     def _weights(self) -> list[Tensor]:

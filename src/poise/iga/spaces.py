@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from .domains import Pass
@@ -48,14 +50,21 @@ class Space:
         Raises:
             ValueError: it belongs to another model, space or setting.
         """
+        if not isinstance(state, Mapping):
+            raise ValueError(
+                f"state: expected tensors by name, found {type(state).__name__}; give what "
+                "state_dict() returned"
+            )
         shapes = self._shapes()
         for name, tensor in state.items():
-            found, expected = tuple(tensor.shape), shapes.get(name)
-            if expected is None or not _fits(found, expected):
+            expected = shapes.get(name)
+            found = tuple(tensor.shape) if isinstance(tensor, Tensor) else None
+            if expected is None or found is None or not _fits(found, expected):
                 known = "no such entry" if expected is None else f"shape {expected} (None is any)"
+                seen = type(tensor).__name__ if found is None else f"shape {found}"
                 raise ValueError(
-                    f"state, {name!r}: expected {known}, found shape {found}; it belongs to "
-                    "another model, space or setting"
+                    f"state, {name!r}: expected {known}, found {seen}; it belongs to another "
+                    "model, space or setting"
                 )
         self._take(state)
 

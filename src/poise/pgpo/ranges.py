@@ -1,9 +1,9 @@
-"""What a setting must be, in words and as a test."""
+"""What a setting or a saved state must be, in words and as a test."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 Expected = tuple[str, Callable[[Any], bool]]
@@ -41,3 +41,19 @@ def check_ranges(settings: Any, ranges: Mapping[str, Expected]) -> None:
     for name, (expected, fits) in ranges.items():
         if not fits(value := getattr(settings, name)):
             raise ValueError(f"{name} must be {expected}, got {value!r}")
+
+
+def check_state(
+    state: Any, names: Collection[str], what: str = "state", optional: Collection[str] = ()
+) -> None:
+    """Refuses a state without all of these names, or with others.
+
+    Raises:
+        ValueError: it has others, or is no mapping.
+    """
+    found = list(state) if isinstance(state, Mapping) else [type(state).__name__]
+    if not isinstance(state, Mapping) or set(found) - set(optional) != set(names):
+        raise ValueError(
+            f"{what}: expected {', '.join(names)}, found {', '.join(map(str, found)) or 'nothing'};"
+            " give what state_dict() returned, whole"
+        )

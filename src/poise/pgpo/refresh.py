@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..trl.guards import RunningBand
+from .ranges import check_state
 
 REFRESHES = ("never", "once", "gated")
 
@@ -42,7 +43,8 @@ class RefreshOnce:
         return {"refreshes": self.refreshes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`'s output."""
+        """Restores `state_dict`'s output; ValueError where it is not whole."""
+        check_state(state, self.state_dict())
         self.refreshes = state["refreshes"]
 
 
@@ -126,7 +128,8 @@ class RefreshGate:
         return {n: v for n, v in asdict(self).items() if n not in ("window", "errors")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`'s output."""
+        """Restores `state_dict`'s output; ValueError where it is not whole."""
+        check_state(state, self.state_dict())
         self.refreshes = state["refreshes"]
         self.first, self.last = list(state["first"]), list(state["last"])
         self.bands = {name: RunningBand(**band) for name, band in state["bands"].items()}

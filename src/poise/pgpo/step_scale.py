@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from ..optimizers import follows_rate, parameters, refuse_mixed_decay, refuse_out_of_reach
 from .distance import DistanceControl, DistanceState, DistanceSum, change, policy_distance
+from .ranges import check_state
 from .signal import SignalSum
 from .viscosity import Viscosity, ViscosityState
 
@@ -62,10 +63,9 @@ class StepScale:
     multiplier 1. Examples of both: docs/parts.md.
 
     The rate is changed in the optimizer's step pre-hook and restored in its post-hook, so that the
-    scheduler does not see it. Optimizers whose change is not proportional to the rate (LBFGS,
-    Rprop, Adafactor, ASGD; of other libraries what a trial on a toy parameter shows) are scaled
-    between the parameters before and after the step, at the price of one copy of them. What such an
-    optimizer remembers of the step itself (LBFGS's curvature) is not scaled.
+    scheduler does not see it. Optimizers whose change is not proportional to the rate (Rprop,
+    Adafactor, ASGD; of other libraries what a trial on a toy parameter shows) are scaled between
+    the parameters before and after the step, at the price of one copy of them.
 
     Args:
         optimizer: a torch optimizer (not a wrapper of one).
@@ -82,8 +82,9 @@ class StepScale:
         ValueError: neither law, a `policy` without distance control, or a correction afterwards
             without a `policy`; an optimizer that has a `StepScale` already; weight decay that
             enters the moments (an L2 penalty, as in Adam or SGD with momentum) and is not to be
-            scaled; an optimizer that steps inside the backward (LOMO, layer-wise ones), or that
-            keeps other weights than it trains (schedule-free ones).
+            scaled; an optimizer that steps inside the backward (LOMO, layer-wise ones), whose step
+            needs a closure (LBFGS), or that keeps other weights than it trains (schedule-free
+            ones).
 
     Reference: PGPO (arXiv 2606.03620), the update for SGD and for adaptive optimizers.
     Choice: the paper does not say what becomes of weight decay; it keeps its size unless asked.
@@ -113,7 +114,7 @@ class StepScale:
         if any(isinstance(getattr(hook, "__self__", None), StepScale) for hook in hooks):
             raise ValueError(
                 f"this {type(optimizer).__name__} has a StepScale already, and would be multiplied "
-                "twice; close() that one first"
+                "twice; close() that one first, of a trainer by trainer.step_scale.close()"
             )
         if viscosity is None and distance is None:
             raise ValueError(
@@ -214,9 +215,15 @@ class StepScale:
         """Restores `state_dict`'s output.
 
         Warns where it was saved with distance control and there is none now, or the reverse.
+
+        Raises:
+            ValueError: it is none of a `StepScale`, or a part of one.
         """
+        check_state(state, ("reference", "steps"), optional=("distance",))
         state = dict(state)
         distance = state.pop("distance", None)
+        if distance is not None:
+            check_state(distance, ("scale", "moved", "asked"), "state['distance']")
         self.state = ViscosityState(**state)
         if (distance is None) != (self.distance is None):
             had, has = ("with", "without") if distance else ("without", "with")
@@ -281,6 +288,11 @@ class StepScale:
                 self._correct()
         self._is_skipped, self._old = False, None
         self._restore()
+        if self._pending is not None:
+            raise RuntimeError(
+                "expected a step's signal before optimizer.step(), found one observed inside it, "
+                "by its closure, which would count for the next step; call observe before the step"
+            )
 
     @torch.no_grad()
     def _rescale(self, factor: float) -> None:

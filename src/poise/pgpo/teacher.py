@@ -380,15 +380,16 @@ class Teacher:
         Raises:
             ValueError: of a teacher of another kind, or none.
         """
-        if state is None or state["kind"] != self.kind:
-            found = "holds no teacher" if state is None else f"holds one of kind {state['kind']!r}"
+        kind = None if state is None else state.get("kind")
+        if state is None or kind != self.kind:
+            found = "holds no teacher" if state is None else f"holds one of kind {kind!r}"
             raise ValueError(
                 f"expected a checkpoint with a teacher of kind {self.kind!r}, but it {found}; "
                 "resume with the teacher_model_kind and teacher_refresh that it was saved with, or "
                 "start a new run in another output_dir"
             )
         if self.rule is not None:
-            self.rule.load_state_dict(state)
+            self.rule.load_state_dict({name: state[name] for name in state if name != "kind"})
 
 
 class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]

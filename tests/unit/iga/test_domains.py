@@ -38,6 +38,7 @@ def test_units_undo_share_and_weight() -> None:
     watched, losses = Pass(BATCH), torch.tensor([1.0, torch.nan, 3.0])
     assert watched.weigh(losses, share=0.5) == 1.0
     assert watched.units == {0: 4.0, 2: 4.0}
+    watched = Pass(BATCH)
     assert watched.weigh(losses, "tokens", share=2.0, scale=4.0) == 5.0
     assert watched.units == {0: 0.5, 2: pytest.approx(1 / 6)}
 
@@ -75,6 +76,24 @@ def test_inputs_that_do_not_keep_sequences_apart_are_refused(shape: tuple[int, .
 def test_batches_that_make_no_sense_are_refused(domains: Any, counts: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DomainBatch(_tensor(domains), _tensor(counts))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_domains_are_whole_numbers(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=f"domains: expected whole numbers, found {dtype}"):
+        DomainBatch(torch.tensor([0, 1]).to(dtype), torch.tensor([3, 3]))
+
+
+@pytest.mark.parametrize("count", [-1.0, float("nan")])
+def test_counts_are_numbers_of_tokens(count: float) -> None:
+    with pytest.raises(ValueError, match=r"counts: expected numbers of tokens.*found \(3.0, "):
+        DomainBatch(torch.tensor([0, 1]), torch.tensor([3.0, count]))
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 5), (2, 5, 1)])
+def test_predicting_has_a_row_for_each_sequence(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"predicting: expected shape \(batch = 2, tokens\)"):
+        DomainBatch(torch.tensor([0, 1]), torch.tensor([3, 3]), torch.ones(shape))
 
 
 def _tensor(values: Any) -> Tensor:

@@ -73,6 +73,7 @@ def test_a_step_without_gradient_keeps_the_projection_alive() -> None:
     engine = GradientEngine(model, method)
     with engine.collect(INFO):
         engine.backward(0 * BATCH.losses(model))
+    engine.finish()
     found = engine_step(engine, model, [BATCH])
     expected = oracle_step(model, BATCH, IGA(space="weight", projection="exact", rank=2))
     assert difference(found, expected) < 1.0

@@ -16,7 +16,7 @@ from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
 
 from poise import PGPOTrainer
 from poise.trl.contract import SDPOConfig
-from tests.tiny import tiny_dataset, vowel_reward
+from tests.tiny import UNSCALED, tiny_dataset, vowel_reward
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         "expected tiled_loss=True, found False",
     ),
     "pass rate with the policy loss alone": (
-        {"pass_rate_weight": True, "distillation_weight": 0.0, "multiplier": "none"},
+        UNSCALED | {"pass_rate_weight": True, "distillation_weight": 0.0},
         "expected distillation_weight=1.0, found 0.0",
     ),
     "resampling with vLLM": ({"use_vllm": True, "max_resamples": 2}, "max_resamples=2 samples"),
@@ -149,18 +149,13 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         "found num_generations=4 and use_successful",
     ),
     "one rollout with a policy loss": (
-        {
-            "num_generations": 1,
-            "distillation_weight": 0.0,
-            "multiplier": "none",
-            "tiled_loss": False,
-        },
+        UNSCALED | {"num_generations": 1, "distillation_weight": 0.0, "tiled_loss": False},
         "distillation_weight=0.0 compares the rollouts",
     ),
     "no tile": ({"loss_tile_tokens": 0}, "loss_tile_tokens must be at least 1"),
     "LOMO": ({"optim": "lomo"}, "lomo steps inside the backward, past PGPO's multiplier"),
     "a layer-wise optimizer, as SDPO": (
-        {"optim": "galore_adamw_layerwise", "multiplier": "none"},
+        UNSCALED | {"optim": "galore_adamw_layerwise"},
         "galore_adamw_layerwise steps inside the backward, past .*normalize_by_distilled",
     ),
     "broken JSON": (
@@ -199,9 +194,9 @@ def test_setting_outside_its_range(case: str, make_config: Callable[..., Any]) -
 def test_optimizers_that_nothing_of_poise_goes_through_are_the_hosts_business(
     make_config: Callable[..., Any],
 ) -> None:
-    off = {"multiplier": "none", "normalize_by_distilled": False, "skip_nonfinite_steps": False}
+    off = UNSCALED | {"normalize_by_distilled": False, "skip_nonfinite_steps": False}
     make_config(optim="adalomo", **off)
-    make_config(optim="schedule_free_adamw", multiplier="none")
+    make_config(optim="schedule_free_adamw", **UNSCALED)
 
 
 def test_the_users_own_optimizer_that_steps_inside_the_backward(make: Callable[..., Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from poise import PGPOConfig
+from tests.tiny import UNSCALED
 
 
 def test_a_brake_has_a_warm_up_of_a_tenth_rounded_down(make_config: Callable[..., Any]) -> None:
@@ -21,7 +22,7 @@ def test_a_brake_has_a_warm_up_of_a_tenth_rounded_down(make_config: Callable[...
 @pytest.mark.parametrize(
     "settings",
     [
-        {"multiplier": "none"},
+        UNSCALED,
         {"rho_min": 1.0},
         {"signal_reference": "none"},
         {"signal_prior_reference": 0.3},
@@ -37,7 +38,7 @@ def test_without_a_brake_on_the_first_steps_the_warm_up_is_the_hosts(
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"multiplier": "none", "target_distance": 0.01}, "target_distance=0.01 has no effect"),
+        (UNSCALED | {"target_distance": 0.01}, "target_distance=0.01 has no effect"),
         ({"multiplier": "none", "sensitivity": 1.0}, "sensitivity=1.0 has no effect"),
         ({"multiplier": "information", "correct_steps": True}, "correct_steps=True has no effect"),
         ({"multiplier": "information", "sensitivity": 0.0}, "a multiplier of 1"),
@@ -63,7 +64,7 @@ def test_a_multiplier_of_1_needs_no_signal_whatever_it_is_called(
 ) -> None:
     with pytest.warns(UserWarning, match="a multiplier of 1"):
         make_config(multiplier="information", sensitivity=0.0, **settings)
-    make_config(multiplier="none", **settings)
+    make_config(**UNSCALED, **settings)
     with pytest.raises(ValueError, match="expected multiplier='none', found 'information'"):
         make_config(multiplier="information", sensitivity=1.0, **settings)
 

@@ -203,14 +203,21 @@ def test_a_rollout_without_a_reward_has_none_and_no_advantage() -> None:
 
 
 @pytest.mark.parametrize("value", [float("inf"), -float("inf"), 1e39])
-def test_an_infinite_reward_is_refused_where_it_weighs(value: float) -> None:
-    def broken(completions: list[str], **columns: Any) -> list[float]:
-        return [value] + [0.0] * (len(completions) - 1)
+@pytest.mark.parametrize("guilty", [["broken"], ["other"], ["broken", "other"]], ids=str)
+def test_an_infinite_reward_is_refused_where_it_weighs(value: float, guilty: list[str]) -> None:
+    """And the functions that gave it are named, no other."""
 
-    trainer = _trainer([["g", "n", "b", "g"]] * 2, [_by_text, broken])
-    with pytest.raises(ValueError, match=r"reward functions broken: expected finite rewards"):
+    def broken(completions: list[str], **columns: Any) -> list[float]:
+        return [value if "broken" in guilty else 1.0] + [0.0] * (len(completions) - 1)
+
+    def other(completions: list[str], **columns: Any) -> list[float]:
+        return [0.0] * (len(completions) - 1) + [value if "other" in guilty else 1.0]
+
+    trainer = _trainer([["g", "n", "b", "g"]] * 2, [broken, _by_text, other])
+    message = rf"reward functions {', '.join(guilty)}: expected finite rewards"
+    with pytest.raises(ValueError, match=message):
         trainer._prepare_training_batch(_inputs())
-    trainer.reward_weights = torch.tensor([1.0, 0.0])
+    trainer.reward_weights = torch.tensor([0.0, 1.0, 0.0])
     assert trainer._prepare_training_batch(_inputs())["advantages"].isfinite().all()
 
 

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import nn, optim
 
 from poise import StepScale
+from poise.pgpo.distance import DistanceControl
 from poise.pgpo.signal import SignalSum, information_sum
 from poise.pgpo.step_scale import StepRecord
 from poise.pgpo.viscosity import Viscosity
@@ -131,6 +132,30 @@ def test_the_state_survives_json() -> None:
     assert len(set(multipliers[True])) > 2
 
 
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [
+        ({"a": 1}, "state: expected reference, steps, found a;"),
+        ({"reference": None}, "state: expected reference, steps, found reference;"),
+        ({}, "state: expected reference, steps, found nothing;"),
+        (None, "state: expected reference, steps, found NoneType;"),
+        (
+            {"reference": None, "steps": 0, "distance": {"scale": 0.1}},
+            r"state\['distance'\]: expected scale, moved, asked, found scale;",
+        ),
+    ],
+)
+@pytest.mark.parametrize("distance", [None, DistanceControl()])
+def test_a_state_that_is_not_whole_is_refused_and_changes_nothing(
+    state: Any, found: str, distance: DistanceControl | None
+) -> None:
+    scale = StepScale(optim.SGD(parameters(), lr=0.1), LAW, distance=distance)
+    before = scale.state_dict()
+    with pytest.raises(ValueError, match=rf"^{found} give what state_dict\(\) returned, whole$"):
+        scale.load_state_dict(state)
+    assert scale.state_dict() == before
+
+
 @pytest.mark.parametrize("wrong", ["adamw", None, nn.Linear(1, 1)])
 def test_what_is_not_an_optimizer_is_refused(wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"needs a torch.optim.Optimizer, got \w+"):
@@ -145,7 +170,7 @@ def test_a_wrapped_optimizer_is_refused_with_a_way_out() -> None:
 
 def test_one_optimizer_has_one_scale() -> None:
     params, optimizer, scale = scaled_sgd()
-    with pytest.raises(ValueError, match=r"this SGD has a StepScale already.*close\(\) that one"):
+    with pytest.raises(ValueError, match=r"this SGD has a StepScale already.*step_scale.close\(\)"):
         StepScale(optimizer, LAW)
     scale.observe(signal(3.0))
     assert_close(take_step(optimizer, params), times(3.0, plain_change()))

@@ -95,6 +95,22 @@ def test_a_correction_afterwards_makes_the_very_step_right() -> None:
         assert rates == [0.3]
 
 
+@pytest.mark.parametrize("make", [optim.RMSprop, optim.Adagrad])
+def test_on_a_batch_that_is_nearly_learned_a_correction_afterwards_holds_the_distance(
+    make: Any,
+) -> None:
+    """Without momentum the next gradient tells nothing of a step across the valley."""
+    largest = {}
+    for afterwards in (False, True):
+        policy, distances = measured(make, 1e-2, afterwards=afterwards), []
+        for _ in range(60):
+            policy.step()
+            distances.append(policy.scale.last.moved)
+        largest[afterwards] = max(distances) / TARGET
+    assert largest[False] > 4, largest
+    assert largest[True] < 1.3, largest
+
+
 def test_the_signals_factor_is_of_the_distance() -> None:
     law = Viscosity(sensitivity=1.0, rho_min=0.01, rho_max=100.0)
     policy = Policy(optim.SGD, 0.1, viscosity=law, distance=control())

@@ -45,6 +45,15 @@ def test_once_is_once_in_a_run_that_is_resumed_with_more_steps() -> None:
     assert not any(resumed.update({}, step, 40) for step in range(6, 41))
 
 
+@pytest.mark.parametrize("rule", [RefreshOnce(0.5), RefreshGate()])
+@pytest.mark.parametrize("state", [{}, {"a": 1}, {"first": []}])
+def test_a_state_that_is_not_whole_is_refused(rule: Any, state: Any) -> None:
+    with pytest.raises(ValueError, match=r"state: expected refreshes.*, found .*; give what"):
+        rule.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"teacher of kind .*, but it holds one of kind None"):
+        _teacher(False, rule)[1].load_progress(state)
+
+
 def test_the_gate_opens_with_the_first_whole_window_of_higher_rewards() -> None:
     assert _refreshes(RefreshGate(), LOW + HIGH) == [20]
     assert _refreshes(RefreshGate(), LOW + LOW + HIGH)[0] > 20
