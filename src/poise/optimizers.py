@@ -63,9 +63,8 @@ def refuse_out_of_reach(optimizer: Optimizer) -> None:
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise ValueError(
-            f"{type(optimizer).__name__} calls a closure several times a step and learns from "
-            "places that a multiplier of the step does not reach; choose another optimizer, such "
-            "as AdamW"
+            f"{type(optimizer).__name__}'s step needs a closure, to look at several places, which "
+            "a multiplier of the step does not reach; choose another optimizer, such as AdamW"
         )
     if all(callable(getattr(optimizer, mode, None)) for mode in ("eval", "train")):
         raise ValueError(

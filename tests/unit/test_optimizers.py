@@ -193,7 +193,7 @@ class LineSearch(SignSteps):
 @pytest.mark.parametrize("kind", [optim.LBFGS, LineSearch])
 def test_an_optimizer_that_needs_a_closure_is_refused(kind: Any) -> None:
     """What LBFGS takes for its last step is not the one that was scaled."""
-    with pytest.raises(ValueError, match=f"{kind.__name__} calls a closure several times a step"):
+    with pytest.raises(ValueError, match=f"{kind.__name__}'s step needs a closure"):
         StepScale(kind(parameters(), lr=0.1), LAW)
     StepScale(kind(parameters(), lr=0.1), Viscosity(sensitivity=0))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
+from argparse import ArgumentTypeError
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
@@ -32,6 +34,23 @@ def option(default: Any, text: str, **argparse: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+def _mapping(text: str) -> dict[str, Any] | None:
+    """A mapping from JSON, which TRL's parser does not read; None from "none", as it does."""
+    if text.lower() in ("none", "null"):
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        value, reason = text, f" ({error})"
+    else:
+        reason = ""
+    if not isinstance(value, dict):
+        raise ArgumentTypeError(
+            f"expected a mapping in JSON, such as '{{\"name\": 1}}', found {text!r}{reason}"
+        )
+    return value
+
+
 class CommandParser(TrlParser):
     """`TrlParser` whose errors are exceptions; it takes `--config=FILE`, no part of a name, and
     `OLD_NAMES`, on the command line and in the file."""
@@ -39,6 +58,9 @@ class CommandParser(TrlParser):
     def __init__(self, dataclass_types: Any = None, **options: Any) -> None:
         super().__init__(dataclass_types, **{"allow_abbrev": False, **options})
         self._warned: set[str] = set()
+        for action in self._actions:
+            if getattr(action.type, "__name__", "") == "dict":
+                action.type = _mapping
 
     def error(self, message: str) -> NoReturn:
         """Raises: ValueError, instead of printing the usage and leaving."""

@@ -42,7 +42,8 @@ def parse(parser: CommandParser, argv: list[str]) -> tuple[list[Any], list[str]]
     """The command's parsed dataclasses, and the launcher's flags of file and command line.
 
     Raises:
-        ValueError: a flag that neither of them knows.
+        ValueError: a flag that neither of them knows, or a word that belongs to none, which the
+            launcher would run in the command's place.
     """
     *parsed, flags = parser.parse_args_and_config(argv, return_remaining_strings=True)
     if flags:
@@ -51,6 +52,9 @@ def parse(parser: CommandParser, argv: list[str]) -> tuple[list[Any], list[str]]
         for word in flags:
             if word.startswith("-") and word.partition("=")[0] not in options:
                 parser.refuse(word, options)
+        begun = parse_flags([*flags, "--module", parser.prog]).training_script
+        if begun != parser.prog:
+            parser.refuse(begun)
     return parsed, flags
 
 

@@ -143,7 +143,8 @@ def load_datasets(script: Any, config: Any, **options: Any) -> dict[str, Any]:
         return rows | {"eval_dataset": load(split, generated_count(name))}
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(
-            f"--dataset_test_split, of the evaluations that --eval_strategy asks for: {error}"
+            "--dataset_test_split, of the evaluations that --eval_strategy or --eval_on_start asks "
+            f"for: {error}"
         ) from error
 
 

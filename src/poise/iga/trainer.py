@@ -16,6 +16,7 @@ from ..precision import keep_differentiable
 from ..sharding import gather, is_sharded, loss_inside
 from ..trl.logs import MetricsLog
 from ..trl.preflight import (
+    refuse_idle_optimizer,
     refuse_other_shards,
     refuse_quantised_shards,
     refuse_spread_model,
@@ -110,6 +111,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
         refuse_spread_model(self.model)
         keep_differentiable(self.model)
         refuse_quantised_shards(self.accelerator, self.model, self.args)
+        refuse_idle_optimizer(self.optimizer, self.model)
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise ValueError(
                 "IGATrainer cannot run under DeepSpeed, whose engine takes gradients over inside "

@@ -25,6 +25,7 @@ from ..trl.preflight import (
     find_model,
     refuse_compiled_model,
     refuse_data_parallel,
+    refuse_idle_optimizer,
     refuse_quantised_shards,
     refuse_sharded_model,
     refuse_spread_model,
@@ -34,6 +35,7 @@ from .deepspeed import refuse_engine_settings
 from .reward_functions import RewardCheckError, RewardFunction, name_of
 
 HINT = "privileged_context"
+BEST = "self_distillation/reward_mean"  # of the metrics of an evaluation
 _GIVEN = {"prompts", "completions", "trainer_state"}  # beside the columns
 
 logger = logging.getLogger(__name__)
@@ -63,17 +65,37 @@ def check_before_loading(
         if args.tiled_loss:
             refuse_compiled_model(model)
     check_templates(args)
+    _check_best_model(args)
+    evaluates = args.eval_strategy != "no" or args.eval_on_start
     sets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
     named = {f"eval_dataset {name}".strip(): rows for name, rows in sets.items()}
     for name, rows in ({"train_dataset": train_dataset} | named).items():
         if rows is not None:
             hints = args.include_environment_feedback
             columns = check_prompt_rows(rows, name, with_hints=hints)
-            if args.check_rewards:
+            if args.check_rewards and (name == "train_dataset" or evaluates):
                 _check_rewards(reward_funcs, rows, name, columns, args)
     check_batches(args, len(train_dataset), may_evaluate=eval_dataset is not None)
     check_output_folder(Path(args.output_dir))
     return find_model(model, args) if isinstance(model, str) else model
+
+
+def _check_best_model(args: PGPOConfig) -> None:
+    """What is best is found out at the first evaluation, and lost with it if its name is wrong."""
+    if not args.load_best_model_at_end:
+        return
+    metric = args.metric_for_best_model.removeprefix("eval_")
+    if metric == "reward":
+        raise ValueError(
+            f"metric_for_best_model: expected {BEST!r}, as an evaluation calls the mean reward, "
+            f"found {args.metric_for_best_model!r}"
+        )
+    if metric == "loss":
+        logger.warning(
+            "load_best_model_at_end keeps the model of the lowest loss, which says little of "
+            "success under PGPO; metric_for_best_model=%r keeps that of the highest mean reward.",
+            BEST,
+        )
 
 
 def _check_rewards(
@@ -248,6 +270,7 @@ def refuse_unsupported(trainer: Any) -> None:
     refuse_spread_model(trainer.model)
     keep_differentiable(trainer.model)
     refuse_quantised_shards(accelerator, trainer.model, args)
+    refuse_idle_optimizer(trainer.optimizer, trainer.model)
     if args.use_vllm and trainer.is_fsdp_enabled and is_peft_model(trainer.model):
         raise ValueError(
             "use_vllm hands a merged adapter over, and under FSDP2 TRL merges shards; use DDP, "

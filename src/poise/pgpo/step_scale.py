@@ -24,6 +24,7 @@ _CORRECTIONS = 3  # measurements after a step that is corrected afterwards
 _CLOSE = 0.05  # a correction below this is left
 _FAR = 32.0  # the largest
 _UNTOLD = 3  # steps in a row of which the loop did not tell how far they went
+_OVERSHOT = 100.0  # times the distance asked for: a step ten times too long
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class StepScale:
         self._is_skipped = False  # the next step
         self._has_distance = False  # the last step, which the loop has not told yet
         self._untold = 0  # such steps in a row
+        self._warned: set[str] = set()
         self._old: Tensor | None = None
         self.last = StepRecord(signal=None, multiplier=1.0)
         self._pending: SignalSum | None = None
@@ -195,6 +197,7 @@ class StepScale:
         moved = self._mean_over_ranks(distance)
         if self._has_distance:  # not after a step that was skipped, or of a rate of 0
             self._record(moved)
+            self._warn_of_distance()
         self._has_distance, self._untold = False, 0
 
     def close(self) -> None:
@@ -270,6 +273,45 @@ class StepScale:
                 stacklevel=4,
             )
 
+    def _warn_of_distance(self) -> None:
+        """Names what is wrong with a step's distance, each once."""
+        assert self.distance is not None
+        moved, asked, rho = self.last.moved, self.last.asked, self.last.multiplier
+        if moved is None:
+            if self._untold == _UNTOLD:
+                self._warn(
+                    "untold",
+                    f"policy= returned no log-probabilities around the last {_UNTOLD} steps, which "
+                    "stay as small as the first; return them, of some tokens of the step at hand",
+                )
+        elif not math.isfinite(moved):
+            self._warn(
+                "not finite",
+                "the distance of a step is not a number, so the next ones are halved: look at the "
+                "log-probabilities that it is measured on, or at the weights",
+            )
+        elif asked and moved > _OVERSHOT * asked:
+            self._warn(
+                "overshot",
+                f"a step moved the policy by {moved:.2g} nats a token, where {asked:.2g} were "
+                "asked for: its gradient was far larger than those before it, or the policy is "
+                "measured with dropout. If it happens again, correct steps once they are taken "
+                "(afterwards=True of DistanceControl, correct_steps=True of PGPOConfig), or lower "
+                "rho_max",
+            )
+        elif asked and moved < asked and rho >= self.distance.rho_max:
+            self._warn(
+                "at rho_max",
+                f"the multiplier is at rho_max={rho:g} and a step moved the policy by {moved:.2g} "
+                f"nats a token of {asked:.2g}: the gradients vanish, the learning rate is too "
+                "small, or what is measured is not what is trained",
+            )
+
+    def _warn(self, kind: str, text: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(text, stacklevel=5)
+
     @cached_property
     def _follows_rate(self) -> bool:
         return follows_rate(self.optimizer)
@@ -286,9 +328,12 @@ class StepScale:
             self._record(self._measure())
             if self._corrects:
                 self._correct()
+            self._untold = self._untold + 1 if self.last.moved is None else 0
+            self._warn_of_distance()
         self._is_skipped, self._old = False, None
         self._restore()
         if self._pending is not None:
+            self.discard()
             raise RuntimeError(
                 "expected a step's signal before optimizer.step(), found one observed inside it, "
                 "by its closure, which would count for the next step; call observe before the step"

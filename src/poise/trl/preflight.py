@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def check_json(args: Any) -> None:
                 continue
             except json.JSONDecodeError as error:
                 reason = f" ({error})"
-        elif value is None or isinstance(value, dict) or _is_configuration(name, value):
+        elif value is None or isinstance(value, Mapping) or _is_configuration(name, value):
             continue
         file = ", or a file that holds one" if name in _IN_FILES else ""
         raise ValueError(
@@ -181,12 +182,28 @@ def refuse_quantised_shards(accelerator: Any, model: Any, args: Any) -> None:
             "use load_in_4bit, or DDP"
         )
     kind = accelerator.state.fsdp_plugin.state_dict_type.name
-    is_saved = args.save_strategy != "no"
-    if is_saved and kind == "FULL_STATE_DICT" and getattr(model, "is_loaded_in_4bit", False):
+    is_resumed = args.save_strategy != "no" and not args.save_only_model
+    if is_resumed and kind == "FULL_STATE_DICT" and getattr(model, "is_loaded_in_4bit", False):
         raise ValueError(
             "FSDP2 cannot read a checkpoint with a base of 4 bits back with state_dict_type "
-            "FULL_STATE_DICT; set SHARDED_STATE_DICT (fsdp_config's state_dict_type, or "
-            "accelerate's fsdp_state_dict_type), or save_strategy='no'"
+            "FULL_STATE_DICT; set save_strategy='no' and write the adapter at the end "
+            "(save_model), or SHARDED_STATE_DICT (fsdp_config's state_dict_type, or accelerate's "
+            "fsdp_state_dict_type), by which a run resumes, but which writes no adapter"
+        )
+
+
+def refuse_idle_optimizer(optimizer: Any, model: Any) -> None:
+    """Refuses an optimizer of which no parameter is trained, as one that was made before the
+    adapter. None is that of the trainer."""
+    if optimizer is None:
+        return
+    trained = {id(param) for param in model.parameters() if param.requires_grad}
+    own = [param for group in optimizer.param_groups for param in group["params"]]
+    if own and not any(id(param) in trained for param in own):
+        raise ValueError(
+            "optimizers: expected an optimizer of weights that are trained, found one of "
+            f"{len(own)} tensors that are not, so that nothing would be; make the adapter first "
+            "(get_peft_model, no peft_config), or leave the optimizer to the trainer (optim=...)"
         )
 
 

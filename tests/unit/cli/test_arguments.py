@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ class Settings:
     levels: list[int] = option([1, 2], "Levels.")
     rate: float = option(0.5, "A rate of 50 %%.")
     quick: bool = option(False, "Hurry.")
+    named: dict[str, Any] | None = option(None, "Values by name.")
 
 
 @pytest.fixture
@@ -33,9 +35,9 @@ def test_flags_override_the_file_and_the_file_overrides_defaults(
     file.write_text("name: from file\nrate: 0.25\nlevels: [3]\n")
     for config in (["--config", str(file)], [f"--config={file}"]):
         (found,) = CommandParser(Settings, prog="p").parse_args_and_config(
-            [*config, "--rate", "0.75", "--quick"]
+            [*config, "--rate", "0.75", "--quick", "--named", '{"dtype": "auto"}']
         )
-        assert found == Settings(name="from file", levels=[3], rate=0.75, quick=True)
+        assert found == Settings("from file", [3], 0.75, True, {"dtype": "auto"})
 
 
 def test_defaults_are_not_shared(parser: CommandParser) -> None:
@@ -52,6 +54,8 @@ def test_defaults_are_not_shared(parser: CommandParser) -> None:
         (["--quic"], r"unknown argument '--quic'; did you mean --quick\?"),
         (["stray"], "unknown argument 'stray'"),
         (["--rate", "fast"], r"argument --rate: invalid float value: 'fast' \(see poise test"),
+        (["--named", "[1]"], r"--named: expected a mapping in JSON.*, found '\[1\]' \(see"),
+        (["--named", "word"], r"--named: expected a mapping in JSON.*, found 'word' \(Expecting"),
         (["--config"], "--config: expected a YAML file"),
         (["--dataset", "x"], "unknown argument '--dataset'"),
     ],

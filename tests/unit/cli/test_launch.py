@@ -194,6 +194,12 @@ def test_a_flag_of_neither_is_refused() -> None:
         engine.parse(pgpo.make_parser(), ["--use_cpu", "true", "--fsdp_versionn", "2"])
 
 
+@pytest.mark.parametrize("words", [["a.py"], ["a.py", "--num_processes", "2"], ["--cpu", "a.py"]])
+def test_a_word_too_many_is_not_run_in_the_commands_place(words: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"unknown argument 'a.py'; see poise pgpo --help"):
+        engine.parse(pgpo.make_parser(), ["--use_cpu", "true", *words])
+
+
 def test_a_rank_that_ends_takes_the_others_down() -> None:
     flags = ["--num_processes", "2", "--main_process_port", "0"]
     with pytest.raises(launch.RankFailedError) as raised:

@@ -26,6 +26,14 @@ from tests.tiny import tiny_isomers, tiny_tokenizer
 LORA: dict[str, Any] = {"r": 2, "target_modules": "all-linear"}
 
 
+def test_an_optimizer_that_was_made_before_the_adapter(
+    make: Callable[..., IGATrainer], tiny_model_path: str
+) -> None:
+    model = LlamaForCausalLM.from_pretrained(tiny_model_path)
+    with pytest.raises(ValueError, match=r"one of \d+ tensors that are not.*make the adapter"):
+        make(model=model, optimizers=(optim.AdamW(model.parameters()), None))
+
+
 @pytest.fixture
 def make(make_iga_config: Callable[..., Any], tiny_model_path: str) -> Callable[..., IGATrainer]:
     def build(settings: dict[str, Any] | None = None, **overrides: Any) -> IGATrainer:

@@ -12,6 +12,9 @@ import pytest
 from accelerate import Accelerator
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from datasets import Dataset
+from peft import LoraConfig
+from torch import optim
+from transformers import LlamaForCausalLM
 from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
 
 from poise import PGPOTrainer
@@ -203,6 +206,26 @@ def test_the_users_own_optimizer_that_steps_inside_the_backward(make: Callable[.
     optimizer = LayerWiseDummyOptimizer({}, lr=0.1)
     with pytest.raises(ValueError, match="LayerWiseDummyOptimizer steps inside the backward"):
         make(optimizers=(optimizer, None))
+
+
+def test_an_optimizer_that_was_made_before_the_adapter(
+    make: Callable[..., Any], tiny_model_path: str
+) -> None:
+    model = LlamaForCausalLM.from_pretrained(tiny_model_path)
+    adapter = LoraConfig(r=2, target_modules="all-linear")
+    own = {"model": model, "optimizers": (optim.AdamW(model.parameters()), None)}
+    with pytest.raises(ValueError, match=r"one of \d+ tensors that are not.*make the adapter"):
+        make(peft_config=adapter, **own)
+
+
+def test_the_best_model_is_that_of_a_figure_that_there_is(
+    make: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
+    with pytest.raises(ValueError, match=r"expected 'self_distillation/reward_mean'.* 'reward'"):
+        make(kept | {"metric_for_best_model": "reward"}, eval_dataset=tiny_dataset())
+    make(kept, eval_dataset=tiny_dataset())
+    assert "keeps the model of the lowest loss" in caplog.text
 
 
 def test_resume_from_a_checkpoint_that_does_not_fit(

@@ -214,13 +214,16 @@ def test_a_reward_function_may_check_all_rows(
 
 
 def test_a_misspelt_column_of_a_reward_function_is_named(make_config: Callable[..., Any]) -> None:
-    config = make_config(per_device_train_batch_size=4)
+    config = make_config(per_device_train_batch_size=4, eval_strategy="steps")
     good, bad = ([{"prompt": "x", column: "A"}] * 4 for column in ("answer", "anwser"))
     for function in (multiple_choice_reward, isomer_reward):
         with pytest.raises(ValueError, match=r"train_dataset, for .* did you mean 'anwser'"):
             check_before_loading("no model", config, bad, None, function)
     with pytest.raises(ValueError, match=r"eval_dataset, for .* did you mean 'anwser'"):
         check_before_loading("no model", config, good, bad, multiple_choice_reward)
+    no_run = make_config(per_device_train_batch_size=4)
+    with pytest.raises(ModelError):  # without evaluations it gets as far as the model
+        check_before_loading("no model", no_run, good, bad, multiple_choice_reward)
     left_out = make_config(per_device_train_batch_size=4, remove_unused_columns=True)
     with pytest.raises(ValueError, match=r"remove_unused_columns=True\), for .*'answer', found"):
         check_before_loading("no model", left_out, good, None, multiple_choice_reward)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -30,6 +31,7 @@ class Policy:
         self.wanted = torch.randint(7, (12,), generator=generator)
         weight = torch.randn(7, 5, dtype=torch.float64, generator=generator)
         self.weight = nn.Parameter(0.1 * weight)
+        self.weigh = 1.0
         self.optimizer = make([self.weight], lr=rate)
         self.scale = StepScale(self.optimizer, **{"viscosity": NO_LAW} | options)
 
@@ -38,7 +40,7 @@ class Policy:
 
     def step(self) -> None:
         self.optimizer.zero_grad()
-        nn.functional.nll_loss(self.log_probs(), self.wanted).backward()
+        (self.weigh * nn.functional.nll_loss(self.log_probs(), self.wanted)).backward()
         self.optimizer.step()
 
 
@@ -56,6 +58,7 @@ def measured(make: Any, rate: float, **options: Any) -> Policy:
     return policy
 
 
+@pytest.mark.filterwarnings("ignore:a step moved the policy by")  # the first, at a rate of 100
 @pytest.mark.parametrize(
     ("make", "rate"),
     [(optim.AdamW, r) for r in (1e-4, 1e-2, 1.0)]
@@ -95,6 +98,7 @@ def test_a_correction_afterwards_makes_the_very_step_right() -> None:
         assert rates == [0.3]
 
 
+@pytest.mark.filterwarnings("ignore:a step moved the policy by")  # that is what it shows
 @pytest.mark.parametrize("make", [optim.RMSprop, optim.Adagrad])
 def test_on_a_batch_that_is_nearly_learned_a_correction_afterwards_holds_the_distance(
     make: Any,
@@ -200,9 +204,36 @@ def test_a_step_that_was_not_taken_has_no_distance(how: str) -> None:
 
 def test_a_correction_stays_within_the_bounds() -> None:
     policy = measured(optim.AdamW, 1e-3, rho_max=0.05, afterwards=True)
-    for _ in range(5):
+    with pytest.warns(UserWarning, match="the multiplier is at rho_max=0.05") as warned:
+        for _ in range(5):
+            policy.step()
+            assert policy.scale.last.multiplier <= 0.05
+    assert len(warned) == 1
+
+
+def test_a_gradient_that_comes_back_is_named_where_its_step_goes_too_far() -> None:
+    policy = measured(optim.SGD, 0.1)
+    for weigh, steps in ((1.0, 10), (1e-2, 8)):
+        policy.weigh = weigh
+        for _ in range(steps):
+            policy.step()
+    policy.weigh = 1.0
+    with pytest.warns(UserWarning, match="a step moved the policy by"):
         policy.step()
-        assert policy.scale.last.multiplier <= 0.05
+
+
+def test_a_policy_that_says_nothing_or_no_number_is_named() -> None:
+    def scaled(returned: torch.Tensor | None) -> Policy:
+        options: dict[str, Any] = {"distance": control(), "policy": lambda: returned}
+        return Policy(optim.SGD, 0.1, **options)
+
+    silent, broken = scaled(None), scaled(torch.full((3, 4), math.nan))
+    silent.step()
+    silent.step()
+    with pytest.warns(UserWarning, match="returned no log-probabilities around the last 3 steps"):
+        silent.step()
+    with pytest.warns(UserWarning, match="the distance of a step is not a number"):
+        broken.step()
 
 
 def test_a_signal_below_zero_makes_the_steps_ever_smaller() -> None:
