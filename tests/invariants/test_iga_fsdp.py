@@ -316,7 +316,7 @@ def test_what_cannot_run_is_refused(case: str, tmp_path: Path, tiny_model_path: 
 
 QUANTISED: dict[str, tuple[dict[str, Any], str]] = {
     "8 bits": ({"load_in_8bit": True}, "cannot shard a base of 8 bits"),
-    "4 bits, saved whole": ({"load_in_4bit": True}, "set SHARDED_STATE_DICT"),
+    "4 bits, saved whole": ({"load_in_4bit": True}, "or SHARDED_STATE_DICT"),
 }
 
 
