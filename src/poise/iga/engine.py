@@ -141,8 +141,7 @@ class GradientEngine:
                 factors = (p for adapter in self.adapters for p in adapter.parameters)
                 self._open = [(p, p._version) for p in factors if p.grad is not None]
             except BaseException:
-                self._space.reset()
-                self._open = []
+                self.drop_step()
                 raise
             finally:
                 self._pass = None
@@ -213,6 +212,12 @@ class GradientEngine:
                 "before the first one"
             )
         self._space.finish(learning_rate)
+        self._open = []
+
+    def drop_step(self) -> None:
+        """Forgets the micro-batches of a step that is not finished, whose gradients are yours to
+        zero."""
+        self._space.reset()
         self._open = []
 
     def statistics(self) -> dict[str, LayerStatistics]:

@@ -76,6 +76,25 @@ def test_a_step_that_is_dropped_is_finished_too(method: IGA) -> None:
         torch.testing.assert_close(found, right, rtol=1e-12, atol=0)
 
 
+@every_space
+@pytest.mark.parametrize("is_said", [True, False])
+def test_a_step_is_begun_anew_after_one_that_broke(method: IGA, is_said: bool) -> None:
+    """By an error in its second micro-batch, or by `drop_step`."""
+    model = toy()
+    expected = take_step(GradientEngine(model, method), model, OTHER)
+    engine = GradientEngine(model, method)
+    collect(engine, model)
+    if is_said:
+        engine.drop_step()
+    else:
+        with pytest.raises(ZeroDivisionError), engine.collect(info()):
+            engine.backward(BATCH.losses(model), share=1 / 0)
+    if method.space == "weight":
+        engine.load_state_dict({})  # the projection's warm start
+    for found, right in zip(take_step(engine, model, OTHER), expected, strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("method", UPDATES.values(), ids=UPDATES)
 def test_an_optimizer_that_is_followed_takes_no_step_without_finish(method: IGA) -> None:
     model = toy()
