@@ -12,6 +12,12 @@ from typing import Any
 
 # Rows of a stream are read to be checked; a few show what the columns hold.
 STREAM_ROWS = 10
+# Columns that hold prompt and completion in one, and how to part them.
+_WHOLE = {
+    "messages": "all but the last of them and the last: rows.map(lambda row: {'prompt': "
+    "row['messages'][:-1], 'completion': row['messages'][-1:]})",
+    "text": "what stands before the answer and the answer (rows.map)",
+}
 _NEAR = 0.8  # likeness of a mistyped name; 'options' is no mistyped 'completion'
 
 
@@ -87,6 +93,9 @@ def check_columns(found: Sequence[str], required: Sequence[str], name: str = "da
             continue
         near = difflib.get_close_matches(column, found, n=1, cutoff=_NEAR)
         hint = f"did you mean {near[0]!r}? Rename it" if near else "add it"
+        whole = [name for name in _WHOLE if name in found]
+        if column == "prompt" and whole and not near:
+            hint = f"make prompt and completion of {whole[0]!r}, {_WHOLE[whole[0]]}"
         raise ValueError(
             f"{name}: expected a column {column!r}, found {_listed(found) or 'no columns'}; {hint}"
         )

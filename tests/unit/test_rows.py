@@ -35,7 +35,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "a path": ("train.jsonl", r"expected a Dataset or a list of rows, found str"),
     "a number": (3, r"expected a Dataset or a list of rows, found int"),
     "rows of text": (["Which?"], r"expected rows that are dicts, found str"),
-    "missing": ([{"text": "x"}], r"expected a column 'prompt', found 'text'; add it"),
+    "missing": ([{"question": "x"}], r"expected a column 'prompt', found 'question'; add it"),
     "misspelt": (
         [{"promt": "x", "answer": "A"}],
         r"expected a column 'prompt', found 'promt', 'answer'; did you mean 'promt'\? Rename it",

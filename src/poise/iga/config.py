@@ -300,7 +300,8 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         try:
             return IGA(**{name: getattr(self, ours) for name, ours in IGA_FIELDS.items()})
         except ValueError as error:  # of IGA's fields: here they have other names
-            text = re.sub(r"^\w+", lambda word: IGA_FIELDS.get(word[0], word[0]), str(error))
+            names = r"^\w+|\bspace(?= ')"
+            text = re.sub(names, lambda word: IGA_FIELDS.get(word[0], word[0]), str(error))
             raise ValueError(text) from None
 
     def baseline(self, domains: int = 1) -> Baseline | None:

@@ -57,6 +57,7 @@ class DomainBatch:
             before them. The direction space keeps their inputs' means apart from the others'.
 
     Raises:
+        TypeError: lists in place of tensors.
         ValueError: no sequence, other shapes, a domain that is no whole number from 0 to K - 1, a
             number of tokens below 0, a domain with tokens and without sequences.
     """
@@ -67,6 +68,13 @@ class DomainBatch:
 
     def __post_init__(self) -> None:
         domains, counts = self.domains, self.counts
+        for name in ("domains", "counts", "predicting"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor) and (value is not None or name != "predicting"):
+                raise TypeError(
+                    f"{name}: expected a tensor, found {type(value).__name__}; make it one, on the "
+                    f"model's device (torch.tensor({name}, device=...))"
+                )
         if domains.dim() != 1 or counts.dim() != 1 or not domains.numel():
             raise ValueError(
                 "domains, counts: expected shapes (batch,) and (K,), found "
@@ -340,7 +348,8 @@ class Pass:
                 "call engine.backward(losses) there, or backward() of what engine.weigh returned"
             )
         predicting = self.batch.predicting
-        if predicting is not None and predicting.shape[1] not in self.lengths:
+        is_known = predicting is None or predicting.shape[1] in self.lengths
+        if self.is_weighed and predicting is not None and not is_known:
             raise ValueError(
                 f"predicting: expected tokens of a sequence among {sorted(self.lengths)}, as the "
                 f"model's inputs have, found {predicting.shape[1]}; give a value for every token, "

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..precision import keep_differentiable
+from ..sharding import local
 from .adapters import find_adapters
 from .direction_space import DirectionSpace
 from .domains import DomainBatch, Pass, Weights
@@ -75,8 +76,8 @@ class GradientEngine:
         self._needs_steps = isinstance(method, IGA) and method.applied_to == "update"
         self._followed: list[Optimizer] = []
         self._pass: Pass | None = None
-        # Factors with a gradient of the step that is not finished, and their versions.
-        self._open: list[tuple[Tensor, int]] = []
+        # Factors with a gradient of the step that is not finished, and the versions of both.
+        self._open: list[tuple[Tensor, int, int]] = []
 
     def follow(self, optimizer: Optimizer) -> None:
         """Lets a method that is applied to the update act on this optimizer's steps.
@@ -125,8 +126,9 @@ class GradientEngine:
                 another loss than `backward` or `weigh` makes; in weight space, a layer gets its
                 gradient in several parts, which cannot be masked as one. At the end: no backward
                 pass; a factor got a gradient though its layer's modules were passed over.
-            ValueError: another number of domains than before. In the backward pass: a layer mixes
-                sequences in its rows. At the end: `predicting` is of other tokens.
+            ValueError: another number of domains than before, in direction space or for a mask on
+                the update; in factor space than earlier in the step. In the backward pass: a layer
+                mixes sequences in its rows. At the end: `predicting` is of other tokens.
         """
         if tau is None:
             tau = self.method.tau if isinstance(self.method, IGA) else 0.0
@@ -139,10 +141,11 @@ class GradientEngine:
                 yield
                 watched.check()
                 factors = (p for adapter in self.adapters for p in adapter.parameters)
-                self._open = [(p, p._version) for p in factors if p.grad is not None]
+                self._open = [
+                    (p, p._version, p.grad._version) for p in factors if p.grad is not None
+                ]
             except BaseException:
-                self._space.reset()
-                self._open = []
+                self.drop_step()
                 raise
             finally:
                 self._pass = None
@@ -191,11 +194,13 @@ class GradientEngine:
 
     def _refuse_unfinished(self) -> None:
         """As far as the host can tell: fused optimizers change no version, and are found out by the
-        gradients that are gone."""
-        if any(p.grad is None for p, _ in self._open):
-            raise RuntimeError(_UNFINISHED.format("its gradients zeroed"))
-        if any(p._version != version for p, version in self._open):
+        gradients that are gone, or zeros."""
+        if any(p._version != version for p, version, _ in self._open):
             raise RuntimeError(_UNFINISHED.format("the factors changed"))
+        grads = [(p.grad, version) for p, _, version in self._open]
+        changed = [grad for grad, version in grads if grad is None or grad._version != version]
+        if changed and not any(grad is not None and local(grad).any() for grad in changed):
+            raise RuntimeError(_UNFINISHED.format("its gradients zeroed"))
 
     def finish(self, learning_rate: float | None = None) -> None:
         """Completes `.grad` after the last micro-batch, before clipping.
@@ -213,6 +218,12 @@ class GradientEngine:
                 "before the first one"
             )
         self._space.finish(learning_rate)
+        self._open = []
+
+    def drop_step(self) -> None:
+        """Forgets the micro-batches of a step that is not finished, whose gradients are yours to
+        zero."""
+        self._space.reset()
         self._open = []
 
     def statistics(self) -> dict[str, LayerStatistics]:

@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Dataset
 from torch.optim import SGD
 
-from ..isomers.rows import MASKS, TOKENS, required
+from ..isomers.rows import MASKS, TOKENS, name_of_test, required
 from ..optimizers import refuse_steps_in_backward
 from ..rows import check_columns, check_dataset
 from ..trl.preflight import (
@@ -101,8 +101,7 @@ def check_isomer_rows(rows: Any, domains: Sequence[str] | None = None) -> tuple[
     needed = required(dict.fromkeys(rows.column_names))
     check_columns(rows.column_names, needed, "train_dataset")
     check_dataset(rows.select_columns(list(needed)), needed, filled=needed, name="train_dataset")
-    tests = len(set(rows["test"])) if "test" in rows.column_names else 1
-    _check_sets(rows[SET], rows[DOMAIN], domains, has_tests=tests > 1)
+    _check_sets(rows, domains)
     found = tuple(dict.fromkeys(rows[DOMAIN]))
     if len(found) == 1:
         logger.warning(
@@ -113,9 +112,8 @@ def check_isomer_rows(rows: Any, domains: Sequence[str] | None = None) -> tuple[
     return found if domains is None else tuple(domains)
 
 
-def _check_sets(
-    sets: Sequence[Any], names: Sequence[str], domains: Sequence[str] | None, has_tests: bool
-) -> None:
+def _check_sets(rows: Dataset, domains: Sequence[str] | None) -> None:
+    sets, names = rows[SET], rows[DOMAIN]
     known = None if domains is None else set(domains)
     seen: dict[tuple[Any, str], int] = {}
     for row, (isomer, name) in enumerate(zip(sets, names, strict=True)):
@@ -125,6 +123,7 @@ def _check_sets(
                 f"found {name!r}; add it to iga_domains, or leave the row out"
             )
         if (before := seen.setdefault((isomer, name), row)) != row:
+            has_tests = name_of_test(rows[before]) != name_of_test(rows[row])
             raise ValueError(
                 f"train_dataset, row {row}: expected one row of each domain in a set, found "
                 f"another of {name!r} in set {isomer!r} (row {before}); "

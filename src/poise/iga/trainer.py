@@ -162,6 +162,8 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
             round(self._sets_per_batch * sets.sequences / len(sets)),
             len(self.domains),
         )
+        if self.engine is not None:  # a run that stopped within a step left it open
+            self.engine.drop_step()
         return super().train(*args, **kwargs)
 
     @property

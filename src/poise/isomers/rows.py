@@ -145,11 +145,18 @@ def load_isomers(
 
 
 def group_rows(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Rows by set: by ``test``, if there is such a column, and ``isomer_id``."""
+    """Rows by set: by `name_of_test` and ``isomer_id``."""
     grouped: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        grouped.setdefault((str(row.get("test", "")), str(row["isomer_id"])), []).append(row)
+        grouped.setdefault((name_of_test(row), str(row["isomer_id"])), []).append(row)
     return grouped
+
+
+def name_of_test(row: Mapping[str, object]) -> str:
+    """The test that a row is of, its ``test``; empty without one, or where that is no name, as
+    the cases that a program is tested by."""
+    test = row.get("test")
+    return "" if test is None or isinstance(test, list | dict) else str(test)
 
 
 def required(row: Mapping[str, object]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..rows import read_lines, text_fault, text_of
 from .answers import MARKER
 from .forms import Row
-from .rows import COLUMNS, MASKS, TOKENS, required
+from .rows import COLUMNS, MASKS, TOKENS, name_of_test, required
 
 Source = str | Path | Sequence[Mapping[str, Any]]
 _FILLED = ("answer", "answer_text", "family", "form")  # of rows that are scored
@@ -100,7 +100,7 @@ class _Place(NamedTuple):
 
     @property
     def test(self) -> tuple[str, str]:
-        return self.file, self.text("test")
+        return self.file, name_of_test(self.row)
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -60,6 +60,7 @@ def _rows(**changes: Any) -> Dataset:
 
 TWICE = _rows(domain=["law", "sport", "law", "law"])
 NONE = _rows().select([])
+TALK = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "1"}]
 TOKENS = Dataset.from_dict({"input_ids": [[3]]})
 LAYER_WISE = (LayerWiseDummyOptimizer({}, lr=0.1), None)
 STEPS_INSIDE = "LayerWiseDummyOptimizer steps inside the backward, past the gradients that are"
@@ -71,6 +72,15 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "no row": ({"train_dataset": NONE}, "found none"),
     "no ids": ({"train_dataset": _rows(isomer_id=None)}, "expected a column 'isomer_id'"),
     "no completion": ({"train_dataset": _rows(completion=None)}, "expected a column 'completion'"),
+    "messages in one": (
+        {"train_dataset": _rows(prompt=None, completion=None, messages=[TALK] * 4)},
+        r"expected a column 'prompt', found .*'messages'; make prompt and completion of 'messages'"
+        r".*row\['messages'\]\[:-1\], 'completion': row\['messages'\]\[-1:\]",
+    ),
+    "text in one": (
+        {"train_dataset": _rows(prompt=None, completion=None, text=["x 1"] * 4)},
+        "make prompt and completion of 'text', what stands before the answer and the answer",
+    ),
     "empty domain": ({"train_dataset": _rows(domain=["law", "", "a", "b"])}, "row 1: .* 'domain'"),
     "a domain twice in a set": (
         {"train_dataset": TWICE},
@@ -157,6 +167,15 @@ def test_rows_that_are_cut_to_nothing(
     assert trainer.train_dataset.sequences == 3
     with pytest.raises(ValueError, match="no row has a completion within max_length=1"):
         make({"max_length": 1}, train_dataset=_rows())
+
+
+def test_messages_become_rows_as_the_error_says(make: Callable[..., Any]) -> None:
+    rows = _rows(prompt=None, completion=None, messages=[TALK] * 4)
+    with pytest.raises(ValueError, match="make prompt and completion") as caught:
+        check_isomer_rows(rows)
+    made = eval(str(caught.value).partition("the last: ")[2])
+    assert made[0]["prompt"] == TALK[:1] and made[0]["completion"] == TALK[1:]
+    assert make(train_dataset=made).train_dataset.sequences == 4
 
 
 def test_arguments_of_another_trainer(make_iga_config: Callable[..., Any]) -> None:

@@ -84,8 +84,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"space": "wight"}, "iga_space: expected one of weight, factor"),
     ({"mask_eps": 0.0}, "mask_eps: expected a finite number above 0"),
     ({"projection_rank": 2.5}, "projection_rank: expected a whole number of 1 or more"),
-    ({"update": "retraction", "projection": "none"}, "expected space 'weight' and a projection"),
-    ({"space": "direction", "tau": 3.0}, "tau=3.0 shapes a mask or its projection"),
+    (
+        {"update": "retraction", "projection": "none"},
+        "expected iga_space 'weight' and a projection",
+    ),
+    (
+        {"space": "direction", "tau": 3.0},
+        "tau=3.0 shapes a mask .* in iga_space 'direction'.*choose iga_space 'weight' or 'factor'",
+    ),
     ({"space": "direction", "tau_schedule": "linear"}, "iga_space 'direction' has none"),
     ({"tau_schedule": "cosine"}, "tau_schedule: expected one of"),
     ({"tau_warmup_steps": 2.5}, "tau_warmup_steps: expected a whole number"),

@@ -78,6 +78,21 @@ def test_batches_that_make_no_sense_are_refused(domains: Any, counts: Any, messa
         DomainBatch(_tensor(domains), _tensor(counts))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("domains", [0, 0, 1, 1], "list"),
+        ("counts", (3, 3), "tuple"),
+        ("counts", None, "NoneType"),
+        ("predicting", [[1]], "list"),
+    ],
+)
+def test_a_batch_is_made_of_tensors(name: str, value: Any, found: str) -> None:
+    right: dict[str, Any] = {"domains": _tensor([0, 0, 1, 1]), "counts": _tensor([3, 3])}
+    with pytest.raises(TypeError, match=rf"{name}: expected a tensor, found {found}; make it one"):
+        DomainBatch(**right | {name: value})
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
 def test_domains_are_whole_numbers(dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match=f"domains: expected whole numbers, found {dtype}"):

@@ -45,33 +45,69 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
 
 @every_space
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_step_without_finish_is_refused_at_the_next(method: IGA, name: str) -> None:
+@pytest.mark.parametrize("to_none", [True, False])
+def test_a_step_without_finish_is_refused_at_the_next(
+    method: IGA, name: str, to_none: bool
+) -> None:
     model = toy()
     engine, optimizer = GradientEngine(model, method), OPTIMIZERS[name](trained(model))
     for batch in (BATCH, OTHER):  # the second goes on with the step
         collect(engine, model, batch)
     optimizer.step()
-    is_fused = "fused" in name  # its kernels tell torch of no change
-    optimizer.zero_grad(set_to_none=is_fused)
-    found = "gradients zeroed" if is_fused else "the factors changed"
-    with pytest.raises(RuntimeError, match=rf"expected engine.finish\(\).*{found}"):
+    optimizer.zero_grad(set_to_none=to_none)
+    # Fused kernels may tell torch of no change.
+    found = "gradients zeroed|the factors changed" if "fused" in name else "the factors changed"
+    with pytest.raises(RuntimeError, match=rf"expected engine.finish\(\).*({found})"):
         collect(engine, model)
 
 
 @every_space
-def test_a_step_that_is_dropped_is_finished_too(method: IGA) -> None:
+@pytest.mark.parametrize("to_none", [True, False])
+def test_a_step_that_is_dropped_is_finished_too(method: IGA, to_none: bool) -> None:
     """Or its sums would go on into the next."""
     model = toy()
     expected = take_step(GradientEngine(model, method), model, OTHER)
     engine = GradientEngine(model, method)
     collect(engine, model)
-    model.zero_grad()
+    model.zero_grad(to_none)
     with pytest.raises(RuntimeError, match=r"finish\(\).*found its gradients zeroed without it"):
         collect(engine, model, OTHER)
     engine = GradientEngine(model, method)
     collect(engine, model)
     engine.finish(0.1)
     engine.load_state_dict({})  # what it learned of that step
+    for found, right in zip(take_step(engine, model, OTHER), expected, strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("space", ["direction", "factor", "weight"])  # a retraction's are zeros
+def test_gradients_may_be_changed_between_micro_batches(space: str) -> None:
+    """As a loop does that replaces what is not a number."""
+    model = toy()
+    engine = GradientEngine(model, SPACES[space])
+    collect(engine, model)
+    for param in trained(model):
+        assert param.grad is not None
+        param.grad.nan_to_num_()
+    collect(engine, model, OTHER)
+    engine.finish(0.1)
+
+
+@every_space
+@pytest.mark.parametrize("is_said", [True, False])
+def test_a_step_is_begun_anew_after_one_that_broke(method: IGA, is_said: bool) -> None:
+    """By an error in its second micro-batch, or by `drop_step`."""
+    model = toy()
+    expected = take_step(GradientEngine(model, method), model, OTHER)
+    engine = GradientEngine(model, method)
+    collect(engine, model)
+    if is_said:
+        engine.drop_step()
+    else:
+        with pytest.raises(ZeroDivisionError), engine.collect(info()):
+            engine.backward(BATCH.losses(model), share=1 / 0)
+    if method.space == "weight":
+        engine.load_state_dict({})  # the projection's warm start
     for found, right in zip(take_step(engine, model, OTHER), expected, strict=True):
         torch.testing.assert_close(found, right, rtol=1e-12, atol=0)
 
@@ -150,6 +186,16 @@ def test_predicting_is_of_the_tokens_that_the_model_sees() -> None:
         engine.collect(info(predicting=BATCH.predicting[:, :-1])),
     ):
         engine.backward(BATCH.losses(model))
+
+
+def test_a_batch_may_be_skipped_within_a_pass() -> None:
+    """Of which no token is seen, and none learned from."""
+    model = toy()
+    engine = GradientEngine(model, SPACES["direction"])
+    for _ in range(2):
+        with engine.collect(info(predicting=BATCH.predicting)):
+            pass
+    assert engine.state_dict() == {}
 
 
 @every_space

@@ -203,6 +203,14 @@ ACCEPTED: dict[str, tuple[list[Row], set[str]]] = {
         [row | {"prompt": "", "completion": ""} for row in tokens()],
         set(),
     ),
+    "cases that a program is tested by": (
+        [row | {"test": [f"assert f({n})"]} for n, row in enumerate(own())],
+        set(),
+    ),
+    "a program's cases by name": (
+        [row | {"test": {"input": n}} for n, row in enumerate(own())],
+        set(),
+    ),
     "a column of one's own": (own(form="a table", depth="low"), {"forms differ", "depths differ"}),
 }
 REFUSED: dict[str, tuple[list[Row], str]] = {
@@ -215,6 +223,10 @@ REFUSED: dict[str, tuple[list[Row], str]] = {
     "an empty completion": (own(completion=" "), "empty"),
     "no domain": (own(domain=""), "empty"),
     "a domain twice": (own(domain="sport"), "repeated domain"),
+    "a domain twice, of programs": (
+        [row | {"test": [n]} for n, row in enumerate(own(domain="sport"))],
+        "repeated domain",
+    ),
     "images": ([row | {"image": None} for row in own()], "image column"),
     "no tokens": (tokens(input_ids=[]), "empty"),
     "a domain twice, of tokens": (tokens(domain="sport"), "repeated domain"),

@@ -80,3 +80,4 @@ class GroupDRO(Objective):
                 "it belongs to a run on other data"
             )
         self.q = torch.tensor(state["q"], dtype=torch.float64)
+        self._seen = torch.zeros_like(self._seen)  # of a step that was not finished

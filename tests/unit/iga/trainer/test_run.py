@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, TrainerCallback
 
 from poise import IGATrainer
 from tests.tiny import DOMAINS, tiny_isomers
+
+from .conftest import train, trained
 
 
 def _lines(folder: Path, file: str) -> list[dict[str, Any]]:
@@ -63,6 +66,52 @@ def test_the_adapter_loads_in_plain_peft(
         with loaded.disable_adapter():
             assert not torch.equal(loaded(input_ids=ids).logits, expected)
     assert torch.equal(found, expected)
+
+
+class StopWithinAStep(TrainerCallback):  # type: ignore[misc]
+    """Stops the first run between the micro-batches of its third step."""
+
+    def __init__(self, is_error: bool) -> None:
+        self._is_error, self._has_stopped = is_error, False
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 2 and not self._has_stopped:
+            self._has_stopped = control.should_training_stop = True
+            if self._is_error:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("is_error", [True, False])
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"space": "direction"},
+        {"space": "factor"},
+        {"space": "weight"},
+        {"method": "group_dro", "method_options": {"step_size": 1.0}},
+    ],
+    ids=lambda own: own.get("space") or own["method"],
+)
+def test_a_run_that_stopped_within_a_step_goes_on_in_the_same_trainer(
+    method: dict[str, Any], is_error: bool, make: Callable[..., IGATrainer], tmp_path: Path
+) -> None:
+    """To the bit as one that did not."""
+    settings = method | {
+        "gradient_accumulation_steps": 2,
+        "per_device_train_batch_size": 6,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "max_steps": 4,
+    }
+    expected = train(make(**settings, output_dir=str(tmp_path / "whole")))
+    trainer = make(**settings, arguments={"callbacks": [StopWithinAStep(is_error)]})
+    with pytest.raises(KeyboardInterrupt) if is_error else nullcontext():
+        trainer.train()
+    assert trainer.state.global_step == 2
+    trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert trainer.state.global_step == 4
+    found = trained(trainer)
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
 def test_evaluation_is_the_hosts(make_iga_config: Callable[..., Any], tiny_model_path: str) -> None:
