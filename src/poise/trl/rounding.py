@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from peft.functional import cast_adapter_dtype
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor
 from transformers import TrainerCallback
 
@@ -40,10 +41,22 @@ def precision_before_trl(model: Any, peft_config: Any) -> Callable[[Any], None]:
         weights.clear()  # else they would stay in memory beside their shards
         if is_made:
             cast_adapter_dtype(model, "default")
+            _copy_again(model)
             for param in filter(_is_coarse, _trained(model)):
                 param.data = param.data.to(model.dtype)
 
     return undo
+
+
+def _copy_again(model: Any) -> None:
+    """Gives modules of `modules_to_save` the digits that a cast took from them."""
+    for wrapper in model.modules():
+        if isinstance(wrapper, ModulesToSaveWrapper):
+            firsts = wrapper.original_module.parameters()
+            copies = wrapper.modules_to_save["default"].parameters()
+            for copy, first in zip(copies, firsts, strict=True):
+                if _is_coarse(copy) and copy.dtype != first.dtype:
+                    copy.data = first.data.clone()
 
 
 def _trained(model: Any) -> list[Any]:

@@ -133,8 +133,8 @@ def test_an_adapter_that_is_handed_over_keeps_its_digits(
         assert weight.dtype == dtype or ".teacher." in name
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_trained_head_has_the_precision_of_its_inputs(
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_trained_head_has_the_precision_and_digits_of_its_models(
     dtype: torch.dtype, tiny_model_path: str, make_iga_config: Callable[..., Any]
 ) -> None:
     lora = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])
@@ -142,6 +142,10 @@ def test_a_trained_head_has_the_precision_of_its_inputs(
     trained = {n: p.dtype for n, p in trainer.model.named_parameters() if p.requires_grad}
     assert {kind for n, kind in trained.items() if "lora_" in n} == {torch.float32}
     assert {kind for n, kind in trained.items() if "modules_to_save" in n} == {dtype}
+    head = trainer.model.get_output_embeddings()
+    first = head.original_module.weight
+    assert torch.equal(head.modules_to_save["default"].weight, first)
+    assert head.modules_to_save["default"].weight.data_ptr() != first.data_ptr()
     assert trainer.model(torch.tensor([[3, 4]])).logits.isfinite().all()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from torch import nn, optim
 from transformers import AutoModelForCausalLM
 
 from poise import IGATrainer, PGPOTrainer
-from poise.trl.rounding import RoundingCheck
+from poise.trl.rounding import RoundingCheck, precision_before_trl
 from tests.tiny import tiny_dataset, tiny_isomers, tiny_tokenizer, vowel_reward
 
 Factory = Callable[..., optim.Optimizer]
@@ -121,6 +123,20 @@ def test_both_trainers_tell_of_adapters_that_stand_still(
         trainer.train()
     told = [r for r in caplog.records if "below the rounding of" in r.message]
     assert len(told) == (dtype == torch.bfloat16)
+
+
+def test_what_undoes_the_casts_keeps_no_weights() -> None:
+    """The trainer holds it, and whole weights would stay beside their shards."""
+    model = nn.Linear(2, 2)
+    undo = precision_before_trl(model, None)
+    before = model.weight.detach().clone()
+    seen = weakref.ref(model.weight)
+    model.weight.data = model.weight.data.bfloat16()
+    undo(model)
+    assert torch.equal(model.weight, before)
+    del model
+    gc.collect()
+    assert seen() is None
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
