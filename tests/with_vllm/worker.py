@@ -1,6 +1,6 @@
 """PGPO with rollouts by vLLM, in a process of its own.
 
-Arguments: full or lora, or server, and a folder.
+Arguments: full, lora or embedded (its LoRA), or server, and a folder.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ from vllm import SamplingParams
 from vllm.model_executor.layers import utils as layers
 
 from poise import PGPOConfig, PGPOTrainer
+from poise.data import load_questions
+from poise.models import resolve_model
+from poise.rewards import multiple_choice_reward
 from tests.tiny import RUN, save_tiny_model, tiny_dataset, vowel_reward
 
 # vLLM's attention takes no head narrower than 32 on the CPU.
@@ -46,6 +49,15 @@ SETTINGS = RUN | {
     "teacher_model_kind": "ema",
 }
 LORA = {"r": 4, "target_modules": "all-linear"}
+EMBEDDED = {
+    "max_steps": 2,
+    "vllm_max_model_length": 320,
+    "max_prompt_length": 256,
+    "max_completion_length": 12,
+    "num_generations": 2,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 1e-3,
+}
 NEW_TOKENS = 16
 SERVER = "--dtype float32 --enforce-eager --max-model-len 64 --logprobs-mode processed_logprobs"
 
@@ -105,18 +117,28 @@ def students_tokens(trainer: Any, prompts: list[list[int]]) -> list[list[int]]:
 
 
 def make_trainer(kind: str, folder: Path, **settings: Any) -> PGPOTrainer:
-    """Of the model in `folder/model`."""
+    """Of the model in `folder/model`, or of the embedded one."""
+    is_embedded = kind == "embedded"
+    settings = SETTINGS | (EMBEDDED if is_embedded else {}) | settings
     return PGPOTrainer(
-        model=str(folder / "model"),
-        reward_funcs=vowel_reward,
-        args=PGPOConfig(output_dir=str(folder / "run"), **SETTINGS | settings),
-        train_dataset=tiny_dataset(),
-        peft_config=LoraConfig(**LORA) if kind == "lora" else None,
+        model=resolve_model("default") if is_embedded else str(folder / "model"),
+        reward_funcs=multiple_choice_reward if is_embedded else vowel_reward,
+        args=PGPOConfig(output_dir=str(folder / "run"), **settings),
+        train_dataset=load_questions("facts").select(range(8)) if is_embedded else tiny_dataset(),
+        peft_config=None if kind == "full" else LoraConfig(**LORA),
     )
 
 
+def prompts_of(trainer: PGPOTrainer) -> list[list[int]]:
+    """The prompts' tokens, as rollouts have them."""
+    write, prompts = trainer.processing_class, list(trainer.train_dataset["prompt"])
+    if not isinstance(prompts[0], str):
+        prompts = write.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
+    return [list(ids) for ids in write(prompts)["input_ids"]]
+
+
 def train(trainer: PGPOTrainer) -> list[float]:
-    """Trains three steps; how far vLLM's log-probabilities were from the policy's in each."""
+    """Trains; how far vLLM's log-probabilities were from the policy's in each."""
     trainer.train()
     apart = [log.get("pgpo/sampler_log_ratio") for log in trainer.state.log_history]
     return [value for value in apart if value is not None]
@@ -136,7 +158,7 @@ def in_this_process(kind: str, folder: Path) -> dict[str, Any]:
     eager = partial(vllm_generation.LLM, enforce_eager=True, dtype="float32")
     vllm_generation.LLM = eager
     trainer = make_trainer(kind, folder)
-    prompts = trainer.processing_class(list(tiny_dataset()["prompt"]))["input_ids"]
+    prompts = prompts_of(trainer)
     result: dict[str, Any] = {"before": students_tokens(trainer, prompts)}
     result["apart"] = train(trainer)
     trainer.vllm_generation.sync_weights()

@@ -98,7 +98,7 @@ def check_isomer_rows(rows: Any, domains: Sequence[str] | None = None) -> tuple[
             f"train_dataset: expected no column {min(images)!r}, found one; IGATrainer trains on "
             "text alone"
         )
-    needed = required(dict.fromkeys(rows.column_names))
+    needed = required(rows.column_names)
     check_columns(rows.column_names, needed, "train_dataset")
     check_dataset(rows.select_columns(list(needed)), needed, filled=needed, name="train_dataset")
     _check_sets(rows, domains)

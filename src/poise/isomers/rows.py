@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..rows import check_some
@@ -159,9 +159,9 @@ def name_of_test(row: Mapping[str, object]) -> str:
     return "" if test is None or isinstance(test, list | dict) else str(test)
 
 
-def required(row: Mapping[str, object]) -> tuple[str, ...]:
-    """Columns of isomer sets, of rows like this one, which may be tokenised."""
-    return (*REQUIRED[:2], TOKENS) if TOKENS in row else REQUIRED
+def required(columns: Container[str]) -> tuple[str, ...]:
+    """Those of isomer sets that rows with these columns need; they may be tokenised."""
+    return (*REQUIRED[:2], TOKENS) if TOKENS in columns else REQUIRED
 
 
 def is_isomers(rows: Sequence[Row]) -> bool:

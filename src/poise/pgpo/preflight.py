@@ -145,14 +145,14 @@ def _check_parameters(function: RewardFunction, columns: set[str], name: str) ->
 def check_prompt_rows(rows: Any, name: str, with_hints: bool = False) -> set[str]:
     """Checks the prompts of a data set, which it reads once; other columns are the rewards'.
 
-    Returns:
-        The names of all columns.
-
     Args:
         rows: the data set.
         name: what errors call it.
         with_hints: whether the teacher is shown static feedback. It is optional, so what is
             misspelt or no text would be left out silently.
+
+    Returns:
+        The names of all columns.
     """
     check_map_style(rows, name)
     checked = rows

@@ -87,6 +87,9 @@ class StepScale:
             needs a closure (LBFGS), or that keeps other weights than it trains (schedule-free
             ones).
 
+    Warns of steps whose distance nobody told, of one that went a hundred times too far, and of a
+    multiplier at `rho_max` (Choice).
+
     Reference: PGPO (arXiv 2606.03620), the update for SGD and for adaptive optimizers.
     Choice: the paper does not say what becomes of weight decay; it keeps its size unless asked.
     """
@@ -242,7 +245,12 @@ class StepScale:
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._restore()  # a step that raised has left its rates behind
-        self._warn_of_untold_steps()
+        if self._has_distance and self.policy is None:
+            self._count_untold(
+                f"StepScale was not told how far the last {_UNTOLD} steps moved the policy, so it "
+                "cannot find their multiplier; call moved(policy_distance(before, after)) after "
+                "each step, or pass policy="
+            )
         self.last = self._take_multiplier()
         rho = self.last.multiplier
         if self.policy is not None and self._has_distance:
@@ -261,30 +269,18 @@ class StepScale:
             params = (p for group in self._groups for p in group["params"])
             self._saved_params = [(p, p.detach().clone()) for p in params if p.requires_grad]
 
-    def _warn_of_untold_steps(self) -> None:
-        if not self._has_distance or self.policy is not None:
-            return
+    def _count_untold(self, text: str) -> None:
         self._untold += 1
         if self._untold == _UNTOLD:
-            warnings.warn(
-                f"StepScale was not told how far the last {_UNTOLD} steps moved the policy, so it "
-                "cannot find their multiplier; call moved(policy_distance(before, after)) after "
-                "each step, or pass policy=",
-                stacklevel=4,
-            )
+            warnings.warn(text, stacklevel=5)
 
     def _warn_of_distance(self) -> None:
-        """Names what is wrong with a step's distance, each once."""
+        """Names what is wrong with the distance of a step that was measured, each once."""
         assert self.distance is not None
         moved, asked, rho = self.last.moved, self.last.asked, self.last.multiplier
         if moved is None:
-            if self._untold == _UNTOLD:
-                self._warn(
-                    "untold",
-                    f"policy= returned no log-probabilities around the last {_UNTOLD} steps, which "
-                    "stay as small as the first; return them, of some tokens of the step at hand",
-                )
-        elif not math.isfinite(moved):
+            return
+        if not math.isfinite(moved):
             self._warn(
                 "not finite",
                 "the distance of a step is not a number, so the next ones are halved: look at the "
@@ -328,8 +324,14 @@ class StepScale:
             self._record(self._measure())
             if self._corrects:
                 self._correct()
-            self._untold = self._untold + 1 if self.last.moved is None else 0
-            self._warn_of_distance()
+            if self.last.moved is None:
+                self._count_untold(
+                    f"policy= returned no log-probabilities around the last {_UNTOLD} steps, so "
+                    "their multiplier stands still; return those of some tokens of the step at hand"
+                )
+            else:
+                self._untold = 0
+                self._warn_of_distance()
         self._is_skipped, self._old = False, None
         self._restore()
         if self._pending is not None:
