@@ -11,9 +11,10 @@ trainer's default (activations are checkpointed; `--no-checkpointing`).
 
 `multiplier_time` is the same trainer at sensitivity 1 and without a multiplier; the signal is
 logged, and so measured, in both. `distance_time` is that of distance control, which measures on a
-share of the sequences how far each step moved the policy, and without. `vs_trl_jsd` is Jensen-
-Shannon over the vocabulary on both sides, `vs_trl_topk` the top 100 and a tail on both;
-`full_vs_trl_topk` is Poise over the whole vocabulary against TRL's top 100.
+share of the sequences how far each step moved the policy, and without; `measuring_time` is a step
+of distance control to the same step without the seconds of that, which other work on the machine
+spoils less. `vs_trl_jsd` is Jensen-Shannon over the vocabulary on both sides, `vs_trl_topk` the top
+100 and a tail on both; `full_vs_trl_topk` is Poise over the whole vocabulary against TRL's top 100.
 
 Sides run in turns, fairest with an even number of rounds; a ratio is that of medians, its spread
 the smallest and largest of the rounds. Memory: each side in a process of its own takes a small step
@@ -47,6 +48,7 @@ RATIOS = {
     "full_vs_trl_topk": ("poise_jsd", "trl_topk"),
 }
 OFF, DISTANCE = "multiplier off", "distance control"  # poise_jsd's own trainer
+REST = "its steps without measuring"  # of distance control, the same steps
 
 
 def time_sides(setting: Setting, rounds: int, names: Sequence[str]) -> dict[str, list[float]]:
@@ -58,7 +60,18 @@ def time_sides(setting: Setting, rounds: int, names: Sequence[str]) -> dict[str,
             steps[OFF] = lambda: sides["poise_jsd"].step("none")
             steps[DISTANCE] = lambda: sides["poise_jsd"].step("distance")
         steps |= {side: built.step for side, built in sides.items()}
-        return in_turns(steps, rounds, f"{setting.tokens} tokens")
+        measuring: list[float] = []
+        if DISTANCE in steps:
+            step = steps[DISTANCE]
+
+            def watched() -> float:
+                seconds = step()
+                measuring.append(seconds - sides["poise_jsd"].measuring)
+                return seconds
+
+            steps[DISTANCE] = watched
+        seconds = in_turns(steps, rounds, f"{setting.tokens} tokens")
+        return seconds | ({REST: measuring[1:]} if measuring else {})
 
 
 def memory_of(side: str, setting: Setting) -> Peak:
@@ -82,6 +95,7 @@ class Measured:
 
     def times(self) -> dict[str, Ratio]:
         pairs = {"multiplier": ("poise_jsd", OFF), "distance": (DISTANCE, OFF)} | RATIOS
+        pairs["measuring"] = (DISTANCE, REST)
         return {
             f"{key}_time": ratio(self.seconds, *pair)
             for key, pair in pairs.items()

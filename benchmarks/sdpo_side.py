@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,16 +66,16 @@ class Clock(TrainerCallback):
         self._device = torch.device(device)
         self._begin = 0.0
 
-    def _now(self) -> float:
+    def now(self) -> float:
         if self._device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._begin = self._now()
+        self._begin = self.now()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self.seconds = self._now() - self._begin
+        self.seconds = self.now() - self._begin
 
 
 class Side:
@@ -82,7 +83,9 @@ class Side:
 
     def __init__(self, side: str, setting: Setting, folder: str) -> None:
         library, mode = SIDES[side]
+        self._is_watched = False
         self.setting, self.clock = setting, Clock(setting.device)
+        self.measuring = 0.0  # seconds that the last step spent on its distance
         config = MODES[mode] | {
             "output_dir": os.path.join(folder, side),
             "max_steps": 1,
@@ -151,12 +154,30 @@ class Side:
         Args:
             multiplier: `PGPOConfig`'s, of a trainer of Poise's.
         """
+        self.measuring = 0.0
         if scale := getattr(self.trainer, "step_scale", None):
+            if not self._is_watched:
+                self._watch(scale)
             sensitivity = float(multiplier == "information")
             scale.viscosity = replace(scale.viscosity, sensitivity=sensitivity)
             scale.distance = self.distance if multiplier == "distance" else None
         self.trainer.train()
         return self.clock.seconds
+
+    def _watch(self, scale: Any) -> None:
+        """Times what the distance is measured by: the policy's readings before and after a step."""
+
+        def timed(read: Callable[[], Any]) -> Callable[[], Any]:
+            def look() -> Any:
+                begin = self.clock.now()
+                found = read()
+                self.measuring += self.clock.now() - begin
+                return found
+
+            return look
+
+        scale.policy, scale.policy_again = timed(scale.policy), timed(scale.policy_again)
+        self._is_watched = True
 
 
 def build_trainer(trainer: Any, arguments: Any, path: str, setting: Setting) -> Any:

@@ -124,13 +124,14 @@ def split_causal_lm(
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode: dropout would change what is compared, and draw random numbers."""
-    were_training = [(module, module.training) for module in model.modules()]
-    model.eval()
+    training = [module for module in model.modules() if module.training]  # a user may hold a part
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        for module, was_training in were_training:  # a user may hold a part in evaluation
-            module.training = was_training
+        for module in training:
+            module.training = True
 
 
 @torch.no_grad()

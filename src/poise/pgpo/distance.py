@@ -6,17 +6,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..loss.divergence import log_ratio, relative_entropy
 from ..loss.tiled import tiled_log_probs, tiled_token_logps
+from ..sharding import gather
 from .ranges import POSITIVE, POSITIVE_OR_NONE, check_ranges
 
 REACH = 2.0  # the most by which the scale changes from one step to the next
+READINGS = 8  # of rounding, which are averaged; and steps from one to the next
 
 
 class DistanceSum(NamedTuple):
@@ -34,11 +38,15 @@ class DistanceState:
         scale: of the last step, multiplier times the learning rate's share of its base.
         moved: how far that step went, in nats a token; None if it was not measured.
         asked: how far it was to go; None before the first step.
+        rounding: what rounding adds to a measurement, and was taken off it; a running mean.
+        steps: that had a distance.
     """
 
     scale: float
     moved: float | None = None
     asked: float | None = None
+    rounding: float = 0.0
+    steps: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -57,6 +65,11 @@ class DistanceControl:
 
     since for small steps D grows with the square of the step. The learning rate says only where the
     search begins.
+
+    In bfloat16 rounding alone makes D larger by N, some 0.002 nats. N is measured and taken off. As
+    that leaves noise of the order of N, a step is taken to have gone
+
+    .. math:: d_k\ \mathrm{clip}\big(D_k / d_k,\ 1/4,\ 4\big)^{d_k / (d_k + N)}
 
     Args:
         target: d, in nats a token, positive.
@@ -113,21 +126,43 @@ class DistanceControl:
         if share <= 0:  # a step of nothing, as a warm-up's first
             return 1.0, state
         scale = state.scale
-        # A step that was not measured went as far as it was to go.
-        before = state.asked if state.moved is None else state.moved
-        if before is not None:
+        if (before := went(state)) is not None:
             scale *= change(asked, before)
         rho = self.clip(scale / share)
-        return rho, DistanceState(rho * share, asked=asked)
+        return rho, replace(
+            state, scale=rho * share, moved=None, asked=asked, steps=state.steps + 1
+        )
 
     def clip(self, rho: float) -> float:
         """A multiplier within the bounds."""
         return min(max(rho, self.rho_min), self.rho_max)
 
     @staticmethod
+    def reads_rounding(state: DistanceState) -> bool:
+        """Whether the step at hand is one to measure rounding at: the first 8, and every eighth."""
+        return state.steps <= READINGS or state.steps % READINGS == 0
+
+    @staticmethod
+    def rounded(rounding: float, state: DistanceState) -> DistanceState:
+        """The state with a measurement of rounding in its running mean, over 8 or so."""
+        weight = 1 / min(state.steps, READINGS) if state.rounding > 0 else 1.0
+        return replace(state, rounding=state.rounding + weight * (rounding - state.rounding))
+
+    @staticmethod
     def moved(distance: float | None, state: DistanceState) -> DistanceState:
-        """The state after the step, told how far it went."""
-        return replace(state, moved=distance)
+        """The state after the step, told how far it went, rounding included."""
+        return replace(state, moved=None if distance is None else distance - state.rounding)
+
+
+def went(state: DistanceState) -> float | None:
+    """How far the last step is taken to have gone; None before the first."""
+    asked, moved = state.asked, state.moved
+    if moved is None:  # a step that was not measured went as far as it was to go
+        return asked
+    if state.rounding <= 0 or not asked or not math.isfinite(moved):
+        return moved
+    ratio = min(max(moved / asked, REACH**-2), REACH**2)
+    return float(asked * ratio ** (asked / (asked + state.rounding)))
 
 
 def change(asked: float, moved: float, reach: float = REACH) -> float:
@@ -187,6 +222,9 @@ _COLUMNS = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
 class StepTokens:
     """Log-probabilities of some tokens of the step at hand, under the model as it is.
 
+    The first reading of a step is of the training forward's own hidden states, where they are
+    given; the next ones run the model.
+
     Args:
         share: of the step's sequences with a loss, in (0, 1], at even distances in the order of the
             micro-batches, so that accumulation takes the same ones.
@@ -209,15 +247,19 @@ class StepTokens:
         self._share, self._exact, self._limit = share, exact, limit
         self._temperature, self._of_every_batch = temperature, of_every_batch
         self._seen = 0
+        self._is_bfloat16 = False
         # Sequences by column, and as `kept` the loss's tokens in the flattened completions.
         self._rows: list[dict[str, Tensor]] = []
 
-    def add(self, batch: dict[str, Tensor], loss_mask: Tensor) -> None:
+    def add(
+        self, batch: dict[str, Tensor], loss_mask: Tensor, hidden: Tensor | None = None
+    ) -> None:
         """Takes some sequences of a micro-batch.
 
         Args:
             batch: `prompt_ids`, `prompt_mask`, `completion_ids`, `completion_mask`, each (B, T).
             loss_mask: (B, T), which tokens of the completions the loss keeps.
+            hidden: (B, T, H) what predicts the completions, of a training forward without dropout.
         """
         with_loss = [i for i, flag in enumerate((loss_mask != 0).any(-1).tolist()) if flag]
         taken = [i for place, i in enumerate(with_loss, self._seen) if self._takes(place)]
@@ -225,8 +267,11 @@ class StepTokens:
         if taken or self._of_every_batch:
             index = torch.tensor(taken or [0], device=loss_mask.device)
             kept = loss_mask[index].flatten().nonzero().squeeze(1)
-            rows = {name: batch[name][index] for name in _COLUMNS}
-            self._rows.append(rows | {"kept": kept if taken else kept[:0]})
+            kept = kept if taken else kept[:0]
+            rows = {name: batch[name][index] for name in _COLUMNS} | {"kept": kept}
+            if hidden is not None:
+                rows["hidden"] = hidden.detach()[index].flatten(0, 1)[kept]
+            self._rows.append(rows)
 
     def _takes(self, place: int) -> bool:
         return math.ceil((place + 1) * self._share) > math.ceil(place * self._share)
@@ -246,6 +291,7 @@ class StepTokens:
         if not any(len(hidden) for hidden, _ in parts):
             return None
         hidden, tokens = (torch.cat(part) for part in zip(*parts, strict=True))
+        gather(model.model, model.head.projection)
         if len(hidden) > self._limit:
             places = torch.linspace(0, len(hidden) - 1, self._limit, device=hidden.device).long()
             hidden, tokens = hidden[places], tokens[places]
@@ -253,10 +299,49 @@ class StepTokens:
             return tiled_token_logps(hidden, model.head, tokens, self._temperature)
         return tiled_log_probs(hidden, model.head, self._temperature)
 
-    @staticmethod
-    def _hidden(model: Any, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def log_probs_again(self, model: Any) -> Tensor | None:
+        """As `log_probs`, rounded otherwise: with the embeddings changed by their last digit.
+
+        None where the model does not compute in bfloat16.
+
+        Choice: of all that is computed, the first thing. The layers amplify it to the rounding of
+        any two forwards that differ, as they do after a step of no size. In float16 and TF32 that
+        is 64 times less, and not worth a forward.
+        """
+        if not self._is_bfloat16:
+            return None
+        with _nudged(model.model.get_input_embeddings()):
+            return self.log_probs(model)
+
+    def _hidden(self, model: Any, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         tokens, kept = rows["completion_ids"], rows["kept"]
-        ids = torch.cat([rows["prompt_ids"], tokens], 1)
-        attention = torch.cat([rows["prompt_mask"], rows["completion_mask"]], 1)
-        hidden = model.hidden_states(ids, attention, tokens.size(1))
-        return hidden.flatten(0, 1)[kept], tokens.flatten()[kept]
+        hidden = rows.pop("hidden", None)
+        if hidden is None:
+            ids = torch.cat([rows["prompt_ids"], tokens], 1)
+            attention = torch.cat([rows["prompt_mask"], rows["completion_mask"]], 1)
+            states = model.hidden_states(ids, attention, tokens.size(1))
+            hidden = states.flatten(0, 1)[kept]
+        kind = hidden.device.type
+        if torch.is_autocast_enabled(kind):
+            self._is_bfloat16 = torch.get_autocast_dtype(kind) == torch.bfloat16
+        else:
+            self._is_bfloat16 = hidden.dtype == torch.bfloat16
+        return hidden, tokens.flatten()[kept]
+
+
+@contextmanager
+def _nudged(module: nn.Module) -> Iterator[None]:
+    """Changes a module's outputs by half a unit of bfloat16, up and down by turns."""
+
+    def nudge(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        signs = 1.0 - 2.0 * (torch.arange(output.size(-1), device=output.device) % 2)
+        return (output.float() * (1.0 + _HALF_UNIT * signs)).to(output.dtype)
+
+    handle = module.register_forward_hook(nudge)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+_HALF_UNIT = torch.finfo(torch.bfloat16).eps / 2

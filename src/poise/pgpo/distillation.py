@@ -52,19 +52,25 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
         samples: int,
         batch: dict[str, Tensor],
         teacher_hidden: Tensor,
-    ) -> tuple[Tensor, DistillationOutput, Tensor | None]:
+    ) -> tuple[Tensor, DistillationOutput, Tensor | None, Tensor | None]:
+        """Loss, figures, the policy term's loss; (B, T, H) hidden states if without dropout."""
         args, mask, tokens = self.args, batch["distilled_mask"], batch["completion_ids"]
         with self.accelerator.autocast():
             ids = torch.cat([batch["prompt_ids"], tokens], dim=1)
             attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-            hidden = student.hidden_states(ids, attention, tokens.size(1))
+            drawn = random_state(ids.device) if self._step_tokens is not None else b""
+            states = student.hidden_states(ids, attention, tokens.size(1))
+            reused = None
+            # A forward that draws no random number has no dropout.
+            if self._step_tokens is not None and random_state(ids.device) == drawn:
+                reused = states.detach()
             old = batch.get("old_per_token_logps")
             weights = sample_mean_weights(mask, samples)
             if args.distillation_weight != 1.0:
                 weights = weights * args.distillation_weight
             if "sample_weights" in batch:
                 weights = weights * batch["sample_weights"].unsqueeze(1)
-            hidden, teacher_hidden = hidden.flatten(0, 1), teacher_hidden.flatten(0, 1)
+            hidden, teacher_hidden = states.flatten(0, 1), teacher_hidden.flatten(0, 1)
             weights = weights.flatten().to(torch.promote_types(hidden.dtype, torch.float32))
             teacher_head = self._teacher_head(teacher)
             policy = self._policy_term(batch, hidden, student) if args.has_policy_term else None
@@ -96,9 +102,9 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
                 tile_tokens=args.loss_tile_tokens,
             )
         if policy is None:
-            return output.loss, output, None
+            return output.loss, output, None, reused
         losses = policy.token_losses(slice(None), output.student_logps)
-        return output.loss, output, (losses * policy.weights).sum()
+        return output.loss, output, (losses * policy.weights).sum(), reused
 
     def _policy_term(
         self, batch: dict[str, Tensor], hidden: Tensor, student: SplitModel
@@ -227,6 +233,15 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
 
         with self.accelerator.autocast():
             return read_inside(split.model, read).view_as(completion_ids)
+
+
+def random_state(device: torch.device) -> bytes:
+    """States of the generators that a forward on a device may draw from."""
+    states = [torch.get_rng_state()]
+    if device.type != "cpu":
+        own = torch.get_device_module(device).get_rng_state
+        states.append(own() if device.type == "mps" else own(device))
+    return b"".join(state.numpy().tobytes() for state in states)
 
 
 # Which samples have which term, and the part of the batch that the terms need.

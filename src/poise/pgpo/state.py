@@ -39,6 +39,7 @@ class PGPOStateMixin(checkpoints.CheckpointingMixin, SDPOTrainer):  # type: igno
             "information_signal": record.signal,
             "target_distance": record.asked,
             "distance": record.moved,
+            "distance_rounding": record.rounding or None,
             "skipped_steps": self.nonfinite_guard.total,
         }
         if self._step_tokens is None or record.asked is not None:  # a step that was taken

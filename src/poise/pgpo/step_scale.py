@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..optimizers import follows_rate, parameters, refuse_mixed_decay, refuse_out_of_reach
-from .distance import DistanceControl, DistanceState, DistanceSum, change, policy_distance
+from .distance import DistanceControl, DistanceState, DistanceSum, change, policy_distance, went
 from .ranges import check_state
 from .signal import SignalSum
 from .viscosity import Viscosity, ViscosityState
@@ -36,6 +36,7 @@ class StepRecord:
         multiplier: of the step.
         asked: the distance that it asked for, in nats a token; None without distance control.
         moved: how far it went; None if that was not measured.
+        rounding: what was taken off that, since rounding alone had added it.
         factor: what the viscosity made of the signal; of the distance, or the multiplier itself.
     """
 
@@ -43,6 +44,7 @@ class StepRecord:
     multiplier: float
     asked: float | None = None
     moved: float | None = None
+    rounding: float = 0.0
     factor: float = 1.0
 
 
@@ -75,6 +77,9 @@ class StepScale:
         policy: log-probabilities of some of the step's tokens, (N, V) or (N,) of those that were
             sampled, under the model as it is; the same tokens at both calls. It is called without
             gradients. None where this rank has none. By default the loop calls `moved`.
+        policy_again: the same before a step once more, rounded otherwise, as after a change of the
+            inputs by their last digit; by how far the two differ is rounding, and taken off. For
+            policies in bfloat16. Called in the first 8 steps and in every eighth after them.
         scale_weight_decay: whether decoupled weight decay is multiplied too. If not, the decay of
             the step is divided by :math:`\rho_k`, so it keeps its size.
 
@@ -101,6 +106,7 @@ class StepScale:
         *,
         distance: DistanceControl | None = None,
         policy: Callable[[], Tensor | None] | None = None,
+        policy_again: Callable[[], Tensor | None] | None = None,
         scale_weight_decay: bool = False,
     ) -> None:
         # accelerate's wrapper is a subclass too, but has no hooks of its own.
@@ -125,6 +131,11 @@ class StepScale:
                 "StepScale needs a law to scale steps by, found none: pass distance="
                 "DistanceControl(...), or a Viscosity(sensitivity=...)"
             )
+        if policy_again is not None and policy is None:
+            raise ValueError(
+                "policy_again= finds the rounding of what policy= measures, found no policy; pass "
+                "both, or leave it out"
+            )
         if policy is not None and distance is None:
             raise ValueError(
                 "policy= measures for distance control, found none: pass distance="
@@ -143,7 +154,7 @@ class StepScale:
         self.optimizer = optimizer
         self.viscosity = viscosity
         self.distance = distance
-        self.policy = policy
+        self.policy, self.policy_again = policy, policy_again
         self.scale_weight_decay = scale_weight_decay
         self.state: ViscosityState = viscosity.init()
         self.distance_state: DistanceState | None = distance.init() if distance else None
@@ -178,10 +189,15 @@ class StepScale:
         self.discard()
         self._is_skipped = True
 
-    def moved(self, distance: DistanceSum) -> None:
+    def moved(self, distance: DistanceSum, rounding: DistanceSum | None = None) -> None:
         """Tells how far the last step moved the policy (see `policy_distance`).
 
         With several ranks every one calls this after every step, with its own tokens.
+
+        Args:
+            distance: from the log-probabilities before the step to those after it.
+            rounding: from those before it to the same once more, rounded otherwise, as
+                `policy_again` has it; now and then, on all ranks, for a policy in bfloat16.
 
         Raises:
             TypeError: not a `DistanceSum`, as `policy_distance` returns.
@@ -192,12 +208,15 @@ class StepScale:
             raise ValueError("moved needs StepScale(..., distance=DistanceControl(...))")
         if self.policy is not None:
             raise ValueError("moved is for loops without policy=, which measures every step itself")
-        if not isinstance(distance, DistanceSum):
-            raise TypeError(
-                "moved expected a DistanceSum, as policy_distance(before, after) returns, found "
-                f"{type(distance).__name__}"
-            )
+        for part in (distance,) if rounding is None else (distance, rounding):
+            if not isinstance(part, DistanceSum):
+                raise TypeError(
+                    "moved expected a DistanceSum, as policy_distance(before, after) returns, "
+                    f"found {type(part).__name__}"
+                )
         moved = self._mean_over_ranks(distance)
+        if rounding is not None:
+            self._take_rounding(rounding)
         if self._has_distance:  # not after a step that was skipped, or of a rate of 0
             self._record(moved)
             self._warn_of_distance()
@@ -229,7 +248,8 @@ class StepScale:
         state = dict(state)
         distance = state.pop("distance", None)
         if distance is not None:
-            check_state(distance, ("scale", "moved", "asked"), "state['distance']")
+            names = ("scale", "moved", "asked")
+            check_state(distance, names, "state['distance']", optional=("rounding", "steps"))
         self.state = ViscosityState(**state)
         if (distance is None) != (self.distance is None):
             had, has = ("with", "without") if distance else ("without", "with")
@@ -256,6 +276,7 @@ class StepScale:
         if self.policy is not None and self._has_distance:
             with torch.no_grad():
                 self._old = self.policy()
+                self._read_rounding()
         if rho != 1.0:  # else exactly the plain step
             for group in self._groups:
                 self._saved_groups.append(
@@ -278,6 +299,7 @@ class StepScale:
         """Names what is wrong with the distance of a step that was measured, each once."""
         assert self.distance is not None
         moved, asked, rho = self.last.moved, self.last.asked, self.last.multiplier
+        told = max(asked or 0.0, self.last.rounding)  # what the measurement can tell
         if moved is None:
             return
         if not math.isfinite(moved):
@@ -286,7 +308,7 @@ class StepScale:
                 "the distance of a step is not a number, so the next ones are halved: look at the "
                 "log-probabilities that it is measured on, or at the weights",
             )
-        elif asked and moved > _OVERSHOT * asked:
+        elif asked and moved > _OVERSHOT * told:
             self._warn(
                 "overshot",
                 f"a step moved the policy by {moved:.2g} nats a token, where {asked:.2g} were "
@@ -390,6 +412,20 @@ class StepScale:
             distance = policy_distance(self._old, new)
         return self._mean_over_ranks(distance)
 
+    def _read_rounding(self) -> None:
+        assert self.distance is not None and self.distance_state is not None
+        if self.policy_again is None or not self.distance.reads_rounding(self.distance_state):
+            return
+        distance, again = None, self.policy_again()
+        if self._old is not None and again is not None:
+            distance = policy_distance(self._old, again)
+        self._take_rounding(distance)
+
+    def _take_rounding(self, distance: DistanceSum | None) -> None:
+        assert self.distance is not None and self.distance_state is not None
+        if (rounding := self._mean_over_ranks(distance)) is not None:
+            self.distance_state = self.distance.rounded(rounding, self.distance_state)
+
     def _record(self, moved: float | None) -> None:
         assert self.distance is not None and self.distance_state is not None
         if moved is not None and moved < -self.distance.target:
@@ -397,16 +433,16 @@ class StepScale:
                 f"expected a distance of 0 or more, found {moved:.3g} nats: what is measured is no "
                 "log-probability; take log_softmax(-1) of logits, in float32"
             )
-        self.distance_state = self.distance.moved(moved, self.distance_state)
-        self.last = replace(self.last, moved=moved)
+        state = self.distance_state = self.distance.moved(moved, self.distance_state)
+        self.last = replace(self.last, moved=state.moved, rounding=state.rounding)
 
     def _correct(self) -> None:
         """Moves the parameters along the step until it is as long as was asked for."""
         for _ in range(_CORRECTIONS - 1):
-            asked, moved = self.last.asked, self.last.moved
-            if not asked or not moved:
-                return
             assert self.distance is not None and self.distance_state is not None
+            asked, moved = self.last.asked, went(self.distance_state)
+            if not asked or not self.last.moved or moved is None:
+                return
             rho = self.distance.clip(self.last.multiplier * change(asked, moved, _FAR))
             factor = rho / self.last.multiplier
             if abs(factor - 1) < _CLOSE:

@@ -7,7 +7,7 @@ micro-batch; then scale (`step_scale`), clip, step, log (`state`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from accelerate.logging import get_logger
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from ..loss.heads import evaluating, split_causal_lm
+from ..loss.heads import SplitModel, evaluating, split_causal_lm
 from ..loss.tiled import TiledStatistics
 from ..models import fold_output_head
 from ..sharding import loss_inside, read_inside
@@ -144,6 +144,7 @@ class PGPOTrainer(  # type: ignore[misc]
             args.viscosity(),
             distance=distance,
             policy=self._step_log_probs if distance else None,
+            policy_again=self._step_log_probs_again if distance else None,
             scale_weight_decay=args.scale_weight_decay,
         )
 
@@ -188,11 +189,14 @@ class PGPOTrainer(  # type: ignore[misc]
             # the head's included, and moves the inputs to the device of its module.
             work = partial(ForwardRedirection(), model, student.model, work)
         with self._teacher_head_gathered(teacher):
-            loss, output, policy_loss = loss_inside(model, partial(work, batch, teacher_hidden))
+            loss, output, policy_loss, hidden = loss_inside(
+                model, partial(work, batch, teacher_hidden)
+            )
         mode = "train" if model.training else "eval"
         self._record_loss(mode, output.per_token_loss, mask, policy_loss)
         self._record_sampler(mode, output.student_logps, batch)
-        self.observe_statistics(output.view_as(mask), batch, mask, samples, batch["loss_mask"])
+        statistics = output.view_as(mask)
+        self.observe_statistics(statistics, batch, mask, samples, batch["loss_mask"], hidden)
         return loss
 
     def observe_statistics(
@@ -202,18 +206,20 @@ class PGPOTrainer(  # type: ignore[misc]
         mask: Tensor,
         samples: int,
         loss_mask: Tensor,
+        hidden: Tensor | None = None,
     ) -> None:
         """Takes a micro-batch's entropies; (B, T) each, `samples` with those that were left out.
 
         `mask` are the tokens that are distilled, which the signal is over, and `loss_mask` those
-        that have any loss, which the step's mean and its distance are over.
+        that have any loss, which the step's mean and its distance are over. `hidden` are the
+        student's states, if an evaluation would have the same.
         """
         if not self.model.training:
             return
         information = token_information(self.args.signal_estimator, statistics)
         self.step_scale.observe(information_sum(information, mask))
         if self._step_tokens is not None:
-            self._step_tokens.add(batch, loss_mask)
+            self._step_tokens.add(batch, loss_mask, hidden)
         student, distilled = information_sum(statistics.student_entropy, mask)
         teacher, _ = information_sum(statistics.teacher_entropy, mask)
         counted = (loss_mask != 0).any(-1).sum().to(distilled)
@@ -294,9 +300,15 @@ class PGPOTrainer(  # type: ignore[misc]
 
     def _step_log_probs(self) -> Tensor | None:
         assert self._step_tokens is not None
-        read = partial(self._step_tokens.log_probs, split_causal_lm(self.model))  # never wrapped
+        return self._read_step(self._step_tokens.log_probs)
+
+    def _step_log_probs_again(self) -> Tensor | None:
+        assert self._step_tokens is not None
+        return self._read_step(self._step_tokens.log_probs_again)
+
+    def _read_step(self, read: Callable[[SplitModel], Tensor | None]) -> Tensor | None:
         with evaluating(self.model), self.accelerator.autocast():
-            return read_inside(self.model, read)
+            return read_inside(self.model, partial(read, split_causal_lm(self.model)))  # unwrapped
 
     # After it: the teacher, the log.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 
 import pytest
 import torch
 
-from poise.pgpo.distance import DistanceControl, DistanceState, policy_distance
+from poise.pgpo.distance import DistanceControl, DistanceState, policy_distance, went
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -124,7 +125,7 @@ def test_what_cannot_be_a_distance_halves_and_nothing_doubles(moved: float, fact
 def test_a_step_that_was_not_measured_leaves_the_scale() -> None:
     assert DistanceControl().step(0.003, 1.0, DistanceState(0.1)) == (
         0.1,
-        DistanceState(0.1, asked=0.003),
+        DistanceState(0.1, asked=0.003, steps=1),
     )
 
 
@@ -134,6 +135,51 @@ def test_after_an_unmeasured_step_the_schedule_still_scales_the_distance() -> No
     assert rho * 0.25 == after.scale == pytest.approx(0.2)  # half as far in sqrt, at its most
     rho, after = control.step(0.005, 0.5, state)
     assert after.scale == pytest.approx(0.4 * math.sqrt(0.5))
+
+
+@pytest.mark.parametrize("target", [0.006, 0.001, 0.0003])
+def test_where_rounding_is_larger_than_the_distance_steps_still_go_as_far_as_asked(
+    target: float,
+) -> None:
+    control, draw = DistanceControl(target=target), random.Random(0)
+    state, distances = control.init(), []
+    for _ in range(2000):
+        rho, state = control.step(target, 1.0, state)
+        distances.append(0.15 * rho**2)
+
+        def rounding() -> float:
+            return 0.0015 * draw.lognormvariate(0.0, 0.25)
+
+        if control.reads_rounding(state):
+            state = control.rounded(rounding(), state)
+        state = control.moved(distances[-1] * draw.lognormvariate(0.0, 0.5) + rounding(), state)
+    middle, spread = sorted(distances[50:]), 2.5
+    assert target / spread < middle[len(middle) // 2] < target * spread
+    assert middle[len(middle) * 19 // 20] < 4 * target
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.002, 0.5])
+def test_without_rounding_what_was_measured_is_believed(moved: float) -> None:
+    assert went(DistanceState(0.1, moved, asked=0.006)) == moved
+    assert went(DistanceState(0.1, moved, asked=0.006, rounding=1e-12)) == pytest.approx(
+        min(max(moved, 0.0015), 0.024), rel=1e-8
+    )
+
+
+def test_rounding_is_a_running_mean_read_in_the_first_steps_and_in_every_eighth() -> None:
+    control = DistanceControl()
+    state, read = control.init(), []
+    for step in range(1, 25):
+        _, state = control.step(0.006, 1.0, state)
+        if control.reads_rounding(state):
+            read.append(step)
+            state = control.rounded(float(step), state)
+        state = control.moved(0.006 + state.rounding, state)
+        assert state.moved == pytest.approx(0.006)
+        if step == 8:
+            assert state.rounding == pytest.approx(4.5, rel=1e-12)  # the mean of all
+    assert read == [*range(1, 9), 16, 24]
+    assert state.rounding == pytest.approx((4.5 * 7 + 16) / 8 * 7 / 8 + 24 / 8, rel=1e-12)
 
 
 def test_the_multiplier_stays_within_its_bounds() -> None:

@@ -86,6 +86,51 @@ def test_a_loop_that_tells_how_far_it_went_takes_the_same_steps() -> None:
     assert torch.equal(one.weight, other.weight)
 
 
+def test_rounding_is_taken_off_what_a_step_is_told_to_have_gone() -> None:
+    """A policy in bfloat16, whose rounding is larger than the distance asked for."""
+
+    def coarse(policy: Policy, nudge: float = 0.0) -> Tensor:
+        logits = 30 + (policy.inputs * (1 + nudge)) @ policy.weight.T  # bfloat16's unit is 1/8
+        return logits.detach().bfloat16().double().log_softmax(-1)
+
+    one = Policy(
+        optim.SGD,
+        1e-2,
+        distance=control(),
+        policy=lambda: coarse(one),
+        policy_again=lambda: coarse(one, nudge=0.05),
+    )
+    other = Policy(optim.SGD, 1e-2, distance=control())
+    for step in range(20):
+        one.step()
+        old, again = coarse(other), coarse(other, nudge=0.05)
+        other.step()
+        reads = step < 8 or step % 8 == 7
+        distances = [policy_distance(old, part) for part in (coarse(other), again)]
+        other.scale.moved(*distances[: 1 + reads])
+        assert other.scale.last == one.scale.last
+        raw, rounding = ((total / tokens).item() for total, tokens in distances)
+        if step == 0:
+            assert one.scale.last.rounding == rounding > 0
+        assert one.scale.last.moved == raw - one.scale.last.rounding
+    assert torch.equal(one.weight, other.weight)
+    assert one.scale.state_dict()["distance"]["rounding"] == one.scale.last.rounding
+
+
+def test_a_second_reading_needs_a_first() -> None:
+    with pytest.raises(ValueError, match="found no policy; pass both"):
+        Policy(optim.SGD, 0.1, distance=control(), policy_again=lambda: None)
+
+
+def test_a_state_from_before_rounding_was_kept_is_taken() -> None:
+    policy = measured(optim.SGD, 0.1)
+    policy.step()
+    state = policy.scale.state_dict()
+    del state["distance"]["rounding"], state["distance"]["steps"]
+    policy.scale.load_state_dict(state)
+    assert policy.scale.distance_state.rounding == 0.0
+
+
 def test_a_correction_afterwards_makes_the_very_step_right() -> None:
     policy = measured(optim.AdamW, 0.3, first=0.5, afterwards=True)
     for _ in range(5):
