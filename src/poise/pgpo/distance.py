@@ -288,10 +288,10 @@ class StepTokens:
             model: a `SplitModel`, in evaluation mode and under the training forward's autocast.
         """
         parts = [self._hidden(model, rows) for rows in self._rows]
+        gather(model.model, model.head.projection)  # also of a rank without tokens
         if not any(len(hidden) for hidden, _ in parts):
             return None
         hidden, tokens = (torch.cat(part) for part in zip(*parts, strict=True))
-        gather(model.model, model.head.projection)
         if len(hidden) > self._limit:
             places = torch.linspace(0, len(hidden) - 1, self._limit, device=hidden.device).long()
             hidden, tokens = hidden[places], tokens[places]
