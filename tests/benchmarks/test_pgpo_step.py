@@ -13,7 +13,7 @@ import pgpo_step
 import sdpo_side
 
 BESIDE_TRL = {"vs_trl_jsd_time", "vs_trl_topk_time", "full_vs_trl_topk_time"}
-TIMES = BESIDE_TRL | {"multiplier_time", "distance_time"}
+TIMES = BESIDE_TRL | {"multiplier_time", "distance_time", "measuring_time"}
 MEMORY = {key.replace("time", what) for key in BESIDE_TRL for what in ("memory", "resident")}
 
 
