@@ -115,6 +115,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         {"token_weight": "information", "tiled_loss": False},
         "token_weight='information' shapes the tiled",
     ),
+    "unknown average": ({"loss_type": "mean", "distillation_weight": 0.5}, "loss_type must be one"),
     "routing, a word": ({"routing": "yes"}, "routing must be one of"),
     "half a token": ({"distance_tokens": 1.5}, "distance_tokens must be a whole number"),
     "no distance": (
@@ -170,6 +171,11 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         "model_init_kwargs: expected a mapping in JSON",
     ),
     "a word for JSON": ({"fsdp_config": "fsdp"}, "fsdp_config: .* a file that holds one, found"),
+    "a misspelt key of a generation": (
+        {"generation_kwargs": {"eos_token_id": 1, "top_kk": 5}},
+        "generation_kwargs: .*found 'top_kk'; did you mean 'top_k'",
+    ),
+    "a strange key of a generation": ({"generation_kwargs": {"xyz": 5}}, "'xyz'; leave it out"),
     "negative limit": ({"max_nonfinite_steps": -1}, "max_nonfinite_steps must be at least 0"),
     "a refreshed teacher of TRL's": (
         {"teacher_refresh": "once", "teacher_model_kind": "ema", "teacher_from_student": False},
