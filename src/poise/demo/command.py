@@ -11,7 +11,7 @@ from pathlib import Path
 from .pool import Job, run_jobs
 from .screen import screen
 
-# Act one: run -> flags upon the demo's setting. PGPO's few steps are long ones; SDPO is as released.
+# Act one: run -> flags upon the demo's setting. PGPO's few steps are long; SDPO is as released.
 RUNS: dict[str, dict[str, str]] = {
     "pgpo": {"target_distance": "0.1"},
     "sdpo": {"multiplier": "none", "teacher_model_kind": "ema", "warmup_steps": "1"},
