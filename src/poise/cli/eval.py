@@ -18,7 +18,7 @@ from .arguments import CommandParser, option
 if TYPE_CHECKING:
     import torch
 
-    from ..evaluate.ask import Sampling
+    from ..evaluate.ask import Prepared, Sampling
     from ..evaluate.load import Target
     from ..evaluate.records import Evaluation, Header, Representations
     from ..evaluate.scoring import Row, Score
@@ -234,7 +234,6 @@ def ask_all(
     from ..data.load import load_questions
     from ..evaluate.ask import Sampling
     from ..evaluate.isomers import check_center
-    from ..evaluate.load import check_target
     from ..evaluate.scoring import scorer_of
     from ..evaluate.vllm import check_vllm
     from ..precision import pick_device, pick_dtype
@@ -261,11 +260,11 @@ def ask_all(
     scorer = scorer_of(rows, dataset)
     template = choose_template(arguments, runs)
     plan = _Plan(arguments, sampling, device, dtype, dataset, options, template, rows, scorer)
-    for step in steps:  # before the first one is asked, which takes long
-        check_target(step.target)
+    # All before the first one is asked, which takes long.
+    ready = [_prepare(step, plan, warns=step is steps[0]) for step in steps]
     if arguments.use_vllm:
         check_vllm([step.target for step in steps], arguments.device)
-    return [_ask_one(step, plan, step is steps[0], tell) for step in steps]
+    return [_ask_one(step, plan, *own, tell) for step, own in zip(steps, ready, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -309,18 +308,45 @@ class _Plan:
         )
 
 
+def _prepare(step: Step, plan: _Plan, warns: bool) -> tuple[Header, list[Prepared]]:
+    """Header and questions of one model, checked against what its files hold."""
+    from ..evaluate.ask import check_answered, prepare
+    from ..evaluate.load import check_target, load_tokenizer
+    from ..evaluate.records import is_begun, read_continued
+    from ..evaluate.represent import find_kept
+    from .eval_questions import cut_references
+
+    arguments, new = plan.arguments, plan.sampling.max_new_tokens
+    config, header = check_target(step.target), plan.header(step.target)
+    tokenizer = load_tokenizer(step.target)
+    if warns and (cut := cut_references(plan.rows, tokenizer, new)):
+        print(f"poise eval: {cut}", file=sys.stderr)
+    longest = getattr(config, "max_position_embeddings", None)
+    room = None if longest is None else longest - new
+    questions = prepare(plan.rows, tokenizer, room=room, template=plan.template)
+    files = () if arguments.overwrite else step.files
+    for file in filter(is_begun, files):
+        check_answered(questions, read_continued(file, header).questions, file)
+    if arguments.consistency:
+        find_kept(config, questions, header, files, arguments.layer)
+    return header, questions
+
+
 def _ask_one(
-    step: Step, plan: _Plan, warns: bool, tell: Callable[[int, int], None] | None
+    step: Step,
+    plan: _Plan,
+    header: Header,
+    questions: list[Prepared],
+    tell: Callable[[int, int], None] | None,
 ) -> Result:
     from ..evaluate import vllm
-    from ..evaluate.ask import Draw, ask_questions, complete, prepare
+    from ..evaluate.ask import Draw, ask_questions, complete
     from ..evaluate.load import load
     from ..evaluate.records import RecordWriter, beside, read_records
     from ..evaluate.represent import kept_or_read
-    from .eval_questions import cut_references
     from .quiet import hide_bars_of_files
 
-    arguments, header = plan.arguments, plan.header(step.target)
+    arguments = plan.arguments
     if arguments.overwrite:
         for file in step.files:
             file.unlink(missing_ok=True)
@@ -328,12 +354,6 @@ def _ask_one(
     writer, *copies = [RecordWriter(file, header) for file in step.files]
     hide_bars_of_files(step.target.model)
     model, tokenizer = load(step.target, plan.dtype, plan.device)
-    new = plan.sampling.max_new_tokens
-    if warns and (cut := cut_references(plan.rows, tokenizer, new)):
-        print(f"poise eval: {cut}", file=sys.stderr)
-    longest = getattr(model.config, "max_position_embeddings", None)
-    room = None if longest is None else longest - new
-    questions = prepare(plan.rows, tokenizer, room=room, template=plan.template)
     representations = None
     if arguments.consistency:
         reading = (header, step.files, arguments.layer, f"{step.name}: reading")
@@ -341,7 +361,7 @@ def _ask_one(
     asked: Any = nullcontext(model)
     draw: Draw = complete
     if arguments.use_vllm:
-        most = new + max(len(question.tokens) for question in questions)
+        most = plan.sampling.max_new_tokens + max(len(question.tokens) for question in questions)
         asked = vllm.loaded(step.target, plan.dtype, most, model.generation_config)
         draw = vllm.complete
     del model  # its memory is vLLM's

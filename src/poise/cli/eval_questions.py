@@ -12,6 +12,7 @@ from ..evaluate.runs import read_config
 from ..evaluate.scoring import Row
 from ..isomers.forms import TRAIN_DOMAINS
 from ..isomers.generate import DEPTHS
+from ..isomers.rows import name_of_test
 from ..rows import text_of
 from .eval import EvalArguments
 
@@ -111,12 +112,14 @@ def _first(own: Any, inherited: Any) -> Any:
 
 
 def select(rows: Sequence[Row], limit: int | None, tests: Sequence[str] | None = None) -> list[Row]:
-    """At most `limit` rows of these tests, spread evenly; isomer sets stay whole.
+    """At most `limit` rows of these tests, spread evenly; isomer sets stay whole. A column `test`
+    is the test's name in them, as `name_of_test` reads it, or None.
 
     Raises:
         ValueError: limit is below 1 or the size of an isomer set, or leaves a whole test out; an
             unknown test.
     """
+    rows = [{**r, "test": name_of_test(r) or None} if "test" in r else r for r in rows]
     known = list(dict.fromkeys(row.get("test") for row in rows))
     if unknown := [test for test in tests or () if test not in known]:
         raise ValueError(f"tests: expected some of {known}, found {unknown[0]!r}")

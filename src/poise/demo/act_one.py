@@ -44,13 +44,18 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
             self._tell(_TRAINING * done / last, text)
 
 
-def _train(tell: Tell, run: str, seed: int, flags: dict[str, str]) -> None:
+def parse(run: str, seed: int, flags: dict[str, str]) -> tuple[Any, ...]:
+    """Script, configuration and model of a training, with flags upon the demo's setting."""
     setting = str(files(__package__).joinpath("pgpo.yaml"))
     words = flags | {"config": setting, "output_dir": run, "seed": f"{seed}"}
     words["question_seed"] = f"{seed}"
-    script, config, model = pgpo.make_parser().parse_args_and_config(
+    return pgpo.make_parser().parse_args_and_config(
         [part for name, value in words.items() for part in (f"--{name}", value)]
     )
+
+
+def _train(tell: Tell, run: str, seed: int, flags: dict[str, str]) -> None:
+    script, config, model = parse(run, seed, flags)
     config.resume_from_checkpoint = latest(Path(run)) is not None
 
     def make_trainer(*arguments: Any) -> Any:

@@ -11,9 +11,9 @@ from pathlib import Path
 from .pool import Job, run_jobs
 from .screen import screen
 
-# Act one: run -> flags upon the demo's setting. SDPO is as released.
-_RUNS: dict[str, dict[str, str]] = {
-    "pgpo": {},
+# Act one: run -> flags upon the demo's setting. PGPO's few steps are long; SDPO is as released.
+RUNS: dict[str, dict[str, str]] = {
+    "pgpo": {"target_distance": "0.1"},
     "sdpo": {"multiplier": "none", "teacher_model_kind": "ema", "warmup_steps": "1"},
 }
 _ONE, _TWO = "poise.demo.act_one", "poise.demo.act_two"
@@ -49,12 +49,12 @@ def main(argv: list[str]) -> int:
         "  2  IGA beside plain LoRA: a toy model learns a rule where a shortcut is at hand",
         flush=True,
     )
-    runs = {name: str(folder / name) for name in _RUNS}
+    runs = {name: str(folder / name) for name in RUNS}
     isomers = {one: str(folder / f"isomers-{one}.json") for one in arguments.isomer_seeds}
     # In this order the toy model is there, of two processes, long before it is needed.
     jobs = [Job("toy model", f"{_TWO}:make_model", {}, cost=70.0)]
     for name, run in runs.items():
-        training = {"run": run, "seed": seed, "flags": _RUNS[name]}
+        training = {"run": run, "seed": seed, "flags": RUNS[name]}
         jobs.append(Job(name.upper(), f"{_ONE}:train", training, cost=140.0))
     for one, path in isomers.items():
         learning = {"output": path, "seed": one}

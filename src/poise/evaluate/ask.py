@@ -6,11 +6,12 @@ by its own questions: an evaluation that was interrupted goes on as if it had no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -164,15 +165,7 @@ def ask_questions(
         ValueError: The records hold a question of this id with another prompt, or batch_size is
             below 1.
     """
-    for question in questions:
-        done = writer.done.get(question.row["id"])
-        now = question.text, _answer(question.row)
-        if done is not None and (done.prompt, done.answer) != now:
-            raise ValueError(
-                f"{writer.path}: question {done.id!r} has another prompt or answer there; "
-                "the questions have changed: choose another output folder, or overwrite it "
-                "(--overwrite)"
-            )
+    check_answered(questions, writer.done.values(), writer.path)
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more, found {batch_size}")
     draw = draw or complete
@@ -198,6 +191,24 @@ def ask_questions(
             progress.update(len(records))
             if tell is not None:
                 tell(len(writer.done), len(questions))
+
+
+def check_answered(
+    questions: Sequence[Prepared], answered: Iterable[QuestionRecord], path: Path
+) -> None:
+    """Check that the answers in a file are to these questions.
+
+    Raises:
+        ValueError: The file holds a question of one of their ids with another prompt or answer.
+    """
+    there = {done.id: (done.prompt, done.answer) for done in answered}
+    for question in questions:
+        now = question.text, _answer(question.row)
+        if there.get(name := question.row["id"], now) != now:
+            raise ValueError(
+                f"{path}: question {name!r} has another prompt or answer there; the questions "
+                "have changed: choose another output folder, or overwrite it (--overwrite)"
+            )
 
 
 def _batches(questions: Sequence[Prepared], size: int) -> Iterator[Sequence[Prepared]]:

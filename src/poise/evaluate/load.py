@@ -96,16 +96,33 @@ def fingerprint(target: Target) -> str | None:
     return digest.hexdigest()[:16]
 
 
-def check_target(target: Target) -> None:
-    """Raises: ValueError, where model or adapter's weights are not there, as `load` would later."""
+def check_target(target: Target) -> Any:
+    """The model's configuration.
+
+    Raises:
+        ValueError: Model or adapter's weights are not there, as `load` would find out later.
+    """
     from transformers import AutoConfig
 
     try:
-        AutoConfig.from_pretrained(target.model, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(target.model, trust_remote_code=False)
     except OSError as error:
         raise _cannot_be_loaded(target, error) from error
     if target.adapter is not None and not (Path(target.adapter) / ADAPTER_WEIGHTS).is_file():
         raise ValueError(f"adapter {target.adapter}: expected {ADAPTER_WEIGHTS}, found none")
+    return config.get_text_config()
+
+
+def load_tokenizer(target: Target) -> Any:
+    """The adapter's own tokenizer where it was saved with one, whose chat template may differ."""
+    from transformers import AutoTokenizer
+
+    has_own = target.adapter and (Path(target.adapter) / "tokenizer_config.json").is_file()
+    try:
+        source = target.adapter if has_own else target.model
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except OSError as error:
+        raise _cannot_be_loaded(target, error) from error
 
 
 def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
@@ -118,17 +135,13 @@ def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any,
     Raises:
         ValueError: The model cannot be loaded, or the adapter does not fit it.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     check_target(target)
-    # The adapter's own tokenizer where it was saved with one: its chat template may differ.
-    has_own = target.adapter and (Path(target.adapter) / "tokenizer_config.json").is_file()
-    safe = {"trust_remote_code": False}
+    tokenizer = load_tokenizer(target)
     try:
-        source = target.adapter if has_own else target.model
-        tokenizer = AutoTokenizer.from_pretrained(source, **safe)
         model = AutoModelForCausalLM.from_pretrained(
-            target.model, dtype=dtype, use_safetensors=True, **safe
+            target.model, dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
     except OSError as error:
         raise _cannot_be_loaded(target, error) from error

@@ -142,6 +142,22 @@ def read_records(path: str | Path) -> Evaluation:
     return Evaluation(header, tuple(questions.values()), notes, size)
 
 
+def is_begun(path: Path) -> bool:
+    """Whether there is anything in a file of records."""
+    return path.is_file() and path.stat().st_size > 0
+
+
+def read_continued(path: Path, header: Header) -> Evaluation:
+    """Read a file that is to go on under this header.
+
+    Raises:
+        RecordError: It was made with other settings; and as `read_records`.
+    """
+    found = read_records(path)
+    header.check_continues(path, found.header)
+    return found
+
+
 def _check_format(where: str, found: Mapping[str, Any], expected: str) -> None:
     kind, version = found.get("format"), found.get("version")
     if kind != expected or str(version) != str(VERSION):
@@ -198,12 +214,11 @@ class RecordWriter:
     def __init__(self, path: str | Path, header: Header) -> None:
         self.path = Path(path)
         self.done: dict[str, QuestionRecord] = {}
-        if not self.path.is_file() or not self.path.stat().st_size:
+        if not is_begun(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._append([{"format": FORMAT, "version": VERSION, **asdict(header)}])
             return
-        found = read_records(self.path)
-        header.check_continues(self.path, found.header)
+        found = read_continued(self.path, header)
         self.done = {question.id: question for question in found.questions}
         if found.size < self.path.stat().st_size:
             os.truncate(self.path, found.size)

@@ -48,13 +48,39 @@ def kept_or_read(
         None, unless all questions are isomers with a reference completion to read the model at.
 
     Raises:
+        ValueError: As `find_kept` and `represent`.
+    """
+    kept = find_kept(model.config, questions, header, records, layer)
+    if kept is None:
+        return None
+    header, found, missing = kept
+    if found is None:
+        layer = header.sampling["layer"]
+        vectors = represent(model, tokenizer, questions, layer=layer, label=label)
+        found = Representations(header, places_of(questions), vectors)
+    for file in missing:
+        write_representations(file, found)
+    return found
+
+
+def find_kept(
+    config: Any,
+    questions: Sequence[Prepared],
+    header: Header,
+    records: Sequence[Path],
+    layer: int | None = None,
+) -> tuple[Header, Representations | None, list[Path]] | None:
+    """What `kept_or_read` would use, of a model with this configuration: the header, what is kept,
+    and the files that are missing.
+
+    Raises:
         RecordError: A file was made with other settings or of other problems.
-        ValueError: The model has no such layer; and as `represent`.
+        ValueError: The model has no such layer.
     """
     if not all(q.row.get("isomer_id") and q.row.get("completion") for q in questions):
         return None
-    layers = int(model.config.num_hidden_layers)
-    layer = default_layer(model) if layer is None else layer
+    layers = int(config.num_hidden_layers)
+    layer = _two_thirds(layers) if layer is None else layer
     if not 0 <= layer <= layers:
         raise ValueError(
             f"layer: expected 0 (embeddings) to {layers} (the last block), found {layer}"
@@ -71,12 +97,7 @@ def kept_or_read(
         others = {} if kept.places == places else {"problems": (len(places), "others")}
         header.check_continues(file, kept.header, **others)
         found = found or kept
-    if found is None:
-        vectors = represent(model, tokenizer, questions, layer=layer, label=label)
-        found = Representations(header, places, vectors)
-    for file in missing:
-        write_representations(file, found)
-    return found
+    return header, found, missing
 
 
 def places_of(questions: Sequence[Prepared]) -> tuple[Place, ...]:
@@ -96,7 +117,11 @@ def default_layer(model: Any) -> int:
 
     Source: Wendler et al., Do Llamas Work in English? (2024); Skean et al., Layer by Layer (2025).
     """
-    return round(2 * int(model.config.num_hidden_layers) / 3)
+    return _two_thirds(int(model.config.num_hidden_layers))
+
+
+def _two_thirds(layers: int) -> int:
+    return round(2 * layers / 3)
 
 
 @torch.inference_mode()

@@ -15,6 +15,8 @@ from ..isomers.rows import MASKS, TOKENS, name_of_test, required
 from ..optimizers import refuse_steps_in_backward
 from ..rows import check_columns, check_dataset
 from ..trl.preflight import (
+    check_adapter,
+    check_installed,
     check_output_folder,
     find_model,
     refuse_data_parallel,
@@ -64,15 +66,18 @@ def check_before_loading(
     domains = check_isomer_rows(train_dataset, args.iga_domains)
     _check_labels(train_dataset, args, "train_dataset")
     _check_batch(train_dataset, args, domains)
+    own, kind = host.get("optimizers", (None, None))[0], host.get("optimizer_cls_and_kwargs")
+    check_installed(args, own or kind)
     if args.needs_engine:
-        _check_adapter(model, host.get("peft_config"))
-        own, kind = host.get("optimizers", (None, None))[0], host.get("optimizer_cls_and_kwargs")
+        _check_plain_lora(model, host.get("peft_config"))
         refuse_steps_in_backward(own or (kind and kind[0]), GRADIENTS)
         if args.iga_update == "retraction" and own is None and kind is None:
             _check_named_sgd(args)
     _check_evaluation_rows(eval_dataset, args)
     check_output_folder(Path(args.output_dir))
-    return (find_model(model, args) if isinstance(model, str) else model), domains
+    model = find_model(model, args) if isinstance(model, str) else model
+    check_adapter(model, args, host.get("peft_config"))
+    return model, domains
 
 
 def check_isomer_rows(rows: Any, domains: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -186,7 +191,7 @@ def _check_batch(rows: Dataset, args: IGAConfig, domains: Sequence[str]) -> None
         )
 
 
-def _check_adapter(model: Any, peft_config: Any) -> None:
+def _check_plain_lora(model: Any, peft_config: Any) -> None:
     """What the engine would refuse after the model was loaded."""
     if isinstance(model, str) and peft_config is None:
         raise ValueError(

@@ -66,6 +66,7 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
     Reference: IGA (arXiv 2606.05025).
     """
 
+    _figures = ("entropy", "mean_token_accuracy", "num_tokens", "aux_loss")  # SFTTrainer's
     _tag_names = ["trl", "sft", "iga", "poise"]  # noqa: RUF012 (TRL's class attribute)
     _name = "IGA"
     _paper = {"title": "Invariant Gradient Alignment", "id": "2606.05025"}  # noqa: RUF012

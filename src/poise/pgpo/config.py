@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+from transformers import GenerationConfig
 
 from ..loss.terms import TOKEN_WEIGHTS, MovedTarget
 from ..optimizers import refuse_steps_in_backward
@@ -34,6 +37,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "teacher_model_kind": ("base", "ema", "live"),
     "teacher_refresh": REFRESHES,
     "routing": (True, False, None),
+    "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo"),  # TRL's, which looks at the first loss
 }
 
 # `Viscosity` checks its own.
@@ -76,6 +80,12 @@ _NEEDS: tuple[tuple[str, Callable[[Any], Any], str, dict[str, Any]], ...] = (
     ("max_resamples", bool, "samples with transformers' generation", {"use_vllm": False}),
     ("torch_compile", bool, "compiles the model as a whole", {"tiled_loss": False}),
 )
+
+_OF_DISTANCE = (
+    *("target_distance", "distance_estimator", "distance_tokens"),
+    *("distance_signal_share", "correct_steps"),
+)
+_OF_POLICY = ("loss_type", "epsilon", "importance_sampling_level")  # its loss, TRL's
 
 
 def _option(default: Any, text: str) -> Any:
@@ -282,14 +292,20 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         super().__post_init__()
         for sentence in _without_effect(self):
             warnings.warn(sentence, stacklevel=3)
-        if self.routing is None:
-            self.routing = self.multiplier == "distance" and not any(_unmet(self, _ROUTED))
+        self.routing = self._routes
         self.check_optimizer(self.optim)
         _refuse_conflicts(self)
 
     @property
     def _scales_steps(self) -> bool:
         return self.multiplier == "distance" or self.viscosity().sensitivity != 0
+
+    @property
+    def _routes(self) -> bool:
+        """`routing`, or what it is by default."""
+        if self.routing is None:
+            return self.multiplier == "distance" and not any(_unmet(self, _ROUTED))
+        return bool(self.routing)
 
     @property
     def has_policy_term(self) -> bool:
@@ -365,16 +381,19 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
 def _without_effect(args: Any) -> Iterator[str]:
     """Sentences on arguments that others leave without effect."""
     defaults = {option.name: option.default for option in fields(args)}
+    idle: dict[str, tuple[str, str]] = {}  # argument -> with what, and the way out
     if args.multiplier != "distance":
-        for name in (
-            *("target_distance", "distance_estimator", "distance_tokens"),
-            *("distance_signal_share", "correct_steps"),
-        ):
-            if (found := getattr(args, name)) != defaults[name]:
-                yield (
-                    f"{name}={found!r} has no effect with multiplier={args.multiplier!r}; set "
-                    f"multiplier='distance', or leave {name} out"
-                )
+        there = f"multiplier={args.multiplier!r}", "set multiplier='distance'"
+        idle |= dict.fromkeys(_OF_DISTANCE, there)
+    if args.distillation_weight == 1:
+        there = "distillation_weight=1.0", "set it below 1 and routing=False"
+        if args._routes:
+            idle["loss_type"] = "routing, whose mean is over samples", there[1]
+        else:
+            idle |= dict.fromkeys(_OF_POLICY, there)
+    for name, (where, way_out) in idle.items():
+        if (found := getattr(args, name)) != defaults[name]:
+            yield f"{name}={found!r} has no effect with {where}; {way_out}, or leave {name} out"
     if args.multiplier == "none" and args.sensitivity != 0:
         yield (
             f"sensitivity={args.sensitivity!r} has no effect with multiplier='none'; set "
@@ -433,6 +452,14 @@ def _refuse_conflicts(args: Any) -> None:
             f"{args.use_successful_as_teacher}"
         )
     kwargs = args.generation_kwargs or {}
+    known = vars(GenerationConfig())
+    if unknown := [name for name in kwargs if name not in known and not args.use_vllm]:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "leave it out"
+        raise ValueError(
+            "generation_kwargs: expected arguments of transformers' GenerationConfig, which takes "
+            f"others and does nothing with them, found {unknown[0]!r}; {hint}"
+        )
     cache = args.cache_implementation or kwargs.get("cache_implementation")
     if args.share_prompts and cache:
         raise ValueError(

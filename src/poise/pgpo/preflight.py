@@ -20,6 +20,8 @@ from ..loss.heads import split_causal_lm
 from ..precision import keep_differentiable
 from ..rows import check_columns, checked_rows
 from ..trl.preflight import (
+    check_adapter,
+    check_installed,
     check_map_style,
     check_output_folder,
     find_model,
@@ -48,6 +50,7 @@ def check_before_loading(
     eval_dataset: Any = None,
     reward_funcs: Any = (),
     optimizers: tuple[Any, Any] = (None, None),
+    peft_config: Any = None,
 ) -> Any:
     """Makes the checks that need no model; returns the model, or what its name stands for."""
     if not isinstance(args, PGPOConfig):
@@ -65,6 +68,7 @@ def check_before_loading(
         if args.tiled_loss:
             refuse_compiled_model(model)
     check_templates(args)
+    check_installed(args, optimizers[0])
     _check_best_model(args)
     evaluates = args.eval_strategy != "no" or args.eval_on_start
     sets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
@@ -77,7 +81,9 @@ def check_before_loading(
                 _check_rewards(reward_funcs, rows, name, columns, args)
     check_batches(args, len(train_dataset), may_evaluate=eval_dataset is not None)
     check_output_folder(Path(args.output_dir))
-    return find_model(model, args) if isinstance(model, str) else model
+    model = find_model(model, args) if isinstance(model, str) else model
+    check_adapter(model, args, peft_config)
+    return model
 
 
 def _check_best_model(args: PGPOConfig) -> None:

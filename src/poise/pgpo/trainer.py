@@ -28,7 +28,7 @@ from .config import PGPOConfig
 from .deepspeed import DeepSpeedMixin
 from .distance import StepTokens
 from .distillation import DistillationMixin, in_all_rows, needed_part
-from .preflight import check_before_loading, check_chat_template, refuse_unsupported
+from .preflight import BEST, check_before_loading, check_chat_template, refuse_unsupported
 from .rollouts import RolloutMixin
 from .signal import information_sum, token_information
 from .state import PGPOStateMixin
@@ -73,6 +73,7 @@ class PGPOTrainer(  # type: ignore[misc]
     """
 
     config_cls = PGPOConfig
+    _figures = (BEST,)
     _tag_names = ["trl", "sdpo", "pgpo", "poise"]  # noqa: RUF012 (TRL's class attribute)
     _name = "PGPO"
     _paper = {"title": "Physics-Guided Policy Optimization", "id": "2606.03620"}  # noqa: RUF012
@@ -92,7 +93,13 @@ class PGPOTrainer(  # type: ignore[misc]
     ) -> None:
         args = PGPOConfig("pgpo-output") if args is None else args
         model = check_before_loading(
-            model, args, train_dataset, eval_dataset, reward_funcs, optimizers
+            model,
+            args,
+            train_dataset,
+            eval_dataset,
+            reward_funcs,
+            optimizers,
+            peft_config,
         )
         args.check_optimizer(optimizers[0])
         self._prepare_state(args)

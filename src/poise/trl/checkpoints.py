@@ -30,6 +30,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from . import manifest
+from .preflight import check_best_metric
 
 STATE = "poise_state.json"
 TEACHER = "poise_teacher.safetensors"
@@ -82,6 +83,7 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
     With `args.exact_resume` off it is transformers' trainer.
     """
 
+    _figures: tuple[str, ...]  # of an evaluation, beside transformers'
     _method: str  # of the checkpoints, which another method cannot resume from
     _has_trained = False  # a second `train` of the same trainer is the user's own wish
     _train_sampler: Any = None  # an iterable dataset has none
@@ -108,9 +110,11 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         Raises:
             ValueError: nothing to resume from, the named checkpoint is damaged, was written by
                 another method, engine or number of ranks, or lacks a file of this method on the
-                disk of a rank, or a new run would start in the folder of another.
+                disk of a rank, or a new run would start in the folder of another; and as
+                `check_best_metric`.
             LostRankError: another rank has ended.
         """
+        check_best_metric(self, self._figures)
         run = Path(self.args.output_dir)
         if self.args.exact_resume:
             checkpoint = self._agree_on_resume(resume_from_checkpoint, run)

@@ -5,19 +5,32 @@ A model lies whole on one device, as torch runs it uncompiled. What is refused i
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import DistributedType, is_compiled_module
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import IterableDataset
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM, Trainer
+from transformers.integrations import (
+    get_available_reporting_integrations,
+    is_deepspeed_zero3_enabled,
+)
+from transformers.pytorch_utils import Conv1D
 
 from ..models import ModelError, resolve_model
 
+_LINEAR = (nn.Linear, Conv1D)
+# Of any evaluation of transformers'.
+FIGURES = ("loss", "runtime", "samples_per_second", "steps_per_second")
 _IN_FILES = ("accelerator_config", "deepspeed", "fsdp_config")
 
 
@@ -45,6 +58,101 @@ def find_model(name: str, args: Any) -> str:
             "answer goes on where the prompt ends"
         )
     return path
+
+
+def check_adapter(model: Any, args: Any, peft_config: Any) -> None:
+    """Puts a LoRA adapter onto a copy of the model without weights, before they are loaded.
+
+    Args:
+        model: a path, a hub id, or a model.
+        args: of the trainer.
+        peft_config: of the adapter that it is to make, or None.
+
+    Raises:
+        ValueError: PEFT refuses it, as where it names no layer of the model.
+    """
+    if not isinstance(peft_config, LoraConfig) or is_deepspeed_zero3_enabled():
+        return
+    own = copy.deepcopy(peft_config)
+    own.init_lora_weights = False
+    # Whoever seeded the generator is to find it as it was.
+    with torch.random.fork_rng([]), torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            bare = _without_weights(model, args)
+        except Exception:  # any: a model's own code may need weights
+            return
+        try:
+            inject_adapter_in_model(own, bare)
+        except ValueError as error:
+            layers = sorted(
+                {n.rpartition(".")[2] for n, m in bare.named_modules() if isinstance(m, _LINEAR)}
+            )
+            raise ValueError(
+                "target_modules of peft_config (--lora_target_modules): expected layers of the "
+                f"model, among {', '.join(layers)}, or 'all-linear', found "
+                f"{peft_config.target_modules!r}: {error}"
+            ) from None
+
+
+def _without_weights(model: Any, args: Any) -> Any:
+    if not isinstance(model, str):
+        return type(model)(copy.deepcopy(model.config))
+    trust, revision = args.trust_remote_code, args.model_init_kwargs.get("revision") or "main"
+    config = AutoConfig.from_pretrained(model, trust_remote_code=trust, revision=revision)
+    return AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+
+
+def check_installed(args: Any, optimizer: Any) -> None:
+    """Refuses what transformers would find missing after the model was loaded.
+
+    Args:
+        args: of the trainer.
+        optimizer: what the trainer is handed in the place of `optim`, or None.
+
+    Raises:
+        ValueError: a tracker of `report_to` that is unknown or not installed.
+        ImportError: the package of `optim` is not installed.
+    """
+    known = [*get_available_reporting_integrations(), "none"]
+    for name in args.report_to:
+        if name not in (*known, "azure_ml", "flyte"):  # which transformers does not always list
+            raise ValueError(
+                f"report_to: expected one of those that are installed ({', '.join(known)}), found "
+                f"{name!r}; install it, or choose another"
+            )
+    if optimizer is None:
+        try:
+            Trainer.get_optimizer_cls_and_kwargs(args)
+        except ImportError as error:
+            raise ImportError(f"optim={args.optim.value!r}: {error}") from None
+        except (TypeError, ValueError):  # of those that need the model
+            return
+
+
+def check_best_metric(trainer: Any, own: Iterable[str]) -> None:
+    """Refuses a `metric_for_best_model` that no evaluation has: the first would end the run.
+
+    Names with a slash are not judged, nor is anything where the user's own code may add figures.
+
+    Args:
+        trainer: as it begins to train.
+        own: what its evaluations have beside transformers' `FIGURES`.
+    """
+    args, parts = trainer.args, trainer.eval_dataset
+    name = args.metric_for_best_model or "/"
+    code = {type(one).__module__ for one in (trainer, *trainer.callback_handler.callbacks)}
+    is_ours = all(module.startswith(("poise.", "trl.", "transformers.")) for module in code)
+    if "/" in name or args.eval_strategy == "no" or trainer.compute_metrics or not is_ours:
+        return
+    # The figures of one of several data sets have its name before theirs.
+    before = [f"{part}_" for part in parts] if isinstance(parts, dict) else [""]
+    known = [*own, *(part + figure for part in before for figure in FIGURES)]
+    if name.removeprefix("eval_") not in known:
+        raise ValueError(
+            f"metric_for_best_model: expected {', '.join(map(repr, known))}, as an evaluation "
+            f"calls its figures, found {name!r}"
+        )
 
 
 def check_json(args: Any) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from poise.demo.act_one import parse
+from poise.demo.command import RUNS
 from poise.demo.pool import Job, JobError, run_jobs
 from poise.demo.report import write_demo_report
 from poise.demo.screen import screen
@@ -92,6 +94,13 @@ def test_help_is_the_demos_and_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("usage: poise demo"), done.stderr
+
+
+def test_no_setting_of_an_arm_is_without_effect(tmp_path: Path) -> None:
+    """A setting without effect warns, and warnings are errors here."""
+    configs = {name: parse(str(tmp_path), 1, flags)[1] for name, flags in RUNS.items()}
+    distances = {name: config.distance_control() for name, config in configs.items()}
+    assert distances["sdpo"] is None and distances["pgpo"].target == 0.1
 
 
 def records(run: Path, name: str, right: int) -> None:

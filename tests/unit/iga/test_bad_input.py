@@ -21,6 +21,7 @@ from trl import SFTConfig
 from poise import IGAConfig, IGATrainer
 from poise.iga.adapters import UnsupportedAdapter
 from poise.iga.preflight import check_isomer_rows, check_plain_sgd
+from poise.trl.preflight import FIGURES, check_best_metric
 from tests.tiny import tiny_isomers, tiny_tokenizer
 
 LORA: dict[str, Any] = {"r": 2, "target_modules": "all-linear"}
@@ -130,6 +131,7 @@ SETTINGS: list[tuple[dict[str, Any], Dataset, str]] = [
         tiny_isomers(),
         r"=4 counts sequences.*multiple of 3, e\.g\. 3 or 6 \(12 for 4 sets\)",
     ),
+    ({"report_to": "nosuch"}, _rows(), r"report_to: expected .*, found 'nosuch'; install it"),
     ({"domains": ["law", "art"]}, _rows(), "row 1: expected a domain among law, art, found 'sp"),
 ]
 
@@ -140,6 +142,24 @@ def test_settings_that_do_not_fit_the_rows(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         make(settings, train_dataset=rows, model="never looked at")
+
+
+def test_an_adapter_of_no_layer(make: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"expected layers.*down_proj, .*, found {'nosuch'}: "):
+        make(peft_config=LoraConfig(target_modules=["nosuch"]))
+
+
+def test_the_best_model_is_that_of_a_figure_that_there_is(make: Callable[..., Any]) -> None:
+    """And the figures are those of the installed TRL."""
+    wrong = {"metric_for_best_model": "accuracy", "eval_strategy": "steps"}
+    trainer = make(wrong, eval_dataset=tiny_isomers())
+    with pytest.raises(ValueError, match=r"expected 'entropy', .*'loss', .*, found 'accuracy'"):
+        trainer.train()
+    found = {name.removeprefix("eval_") for name in trainer.evaluate()}
+    known = {*trainer._figures, *FIGURES} - {"aux_loss"}  # that of a mixture of experts
+    assert found - {"epoch", "model_preparation_time"} == known
+    trainer.compute_metrics = lambda _: {}
+    check_best_metric(trainer, ())
 
 
 def test_named_domains_keep_their_order() -> None:

@@ -9,17 +9,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from accelerate import Accelerator
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from datasets import Dataset
 from peft import LoraConfig
 from torch import optim
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, Trainer
 from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
 
 from poise import PGPOTrainer
-from poise.trl.contract import SDPOConfig
-from tests.tiny import UNSCALED, tiny_dataset, vowel_reward
+from poise.pgpo.preflight import BEST
+from poise.trl.contract import SDPOConfig, SDPOTrainer
+from poise.trl.preflight import FIGURES
+from tests.tiny import UNSCALED, tiny_dataset, tiny_tokenizer, vowel_reward
 
 
 @pytest.fixture
@@ -115,6 +118,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         {"token_weight": "information", "tiled_loss": False},
         "token_weight='information' shapes the tiled",
     ),
+    "unknown average": ({"loss_type": "mean", "distillation_weight": 0.5}, "loss_type must be one"),
     "routing, a word": ({"routing": "yes"}, "routing must be one of"),
     "half a token": ({"distance_tokens": 1.5}, "distance_tokens must be a whole number"),
     "no distance": (
@@ -170,6 +174,11 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         "model_init_kwargs: expected a mapping in JSON",
     ),
     "a word for JSON": ({"fsdp_config": "fsdp"}, "fsdp_config: .* a file that holds one, found"),
+    "a misspelt key of a generation": (
+        {"generation_kwargs": {"eos_token_id": 1, "top_kk": 5}},
+        "generation_kwargs: .*found 'top_kk'; did you mean 'top_k'",
+    ),
+    "a strange key of a generation": ({"generation_kwargs": {"xyz": 5}}, "'xyz'; leave it out"),
     "negative limit": ({"max_nonfinite_steps": -1}, "max_nonfinite_steps must be at least 0"),
     "a refreshed teacher of TRL's": (
         {"teacher_refresh": "once", "teacher_model_kind": "ema", "teacher_from_student": False},
@@ -224,8 +233,47 @@ def test_the_best_model_is_that_of_a_figure_that_there_is(
     kept = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
     with pytest.raises(ValueError, match=r"expected 'self_distillation/reward_mean'.* 'reward'"):
         make(kept | {"metric_for_best_model": "reward"}, eval_dataset=tiny_dataset())
-    make(kept, eval_dataset=tiny_dataset())
+    trainer = make(kept, eval_dataset=tiny_dataset())
+    found = trainer.evaluate()
+    plain = {name.removeprefix("eval_") for name in found if "/" not in name}
+    assert plain - {"epoch", "model_preparation_time"} == {*FIGURES} and f"eval_{BEST}" in found
+    trainer = make(kept, eval_dataset={"part": tiny_dataset()})
+    with pytest.raises(ValueError, match=r"expected .*'part_loss', .* found 'loss'"):
+        trainer.train()
     assert "keeps the model of the lowest loss" in caplog.text
+
+
+def test_what_is_not_installed(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tiny_model_path: str
+) -> None:
+    """Before the model is loaded; who hands an optimizer over needs none of another's packages."""
+
+    def lacks(*_: Any) -> Any:
+        raise ImportError("You need to install it.")
+
+    with pytest.raises(ValueError, match=r"report_to: .*none\), found 'nosuch'; install it"):
+        make({"report_to": "nosuch"}, model="no model")
+    monkeypatch.setattr(Trainer, "get_optimizer_cls_and_kwargs", lacks)
+    with pytest.raises(ImportError, match=r"optim='sgd': You need to install it"):
+        make({"optim": "sgd"}, model="no model")
+    model = LlamaForCausalLM.from_pretrained(tiny_model_path)
+    own = (optim.AdamW(model.parameters()), None)
+    make({"optim": "sgd"}, model=model, processing_class=tiny_tokenizer(), optimizers=own)
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_an_adapter_of_no_layer_is_refused_before_a_model_is_loaded(
+    is_loaded: bool, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tiny_model_path: str
+) -> None:
+    model = LlamaForCausalLM.from_pretrained(tiny_model_path) if is_loaded else tiny_model_path
+    monkeypatch.setattr(SDPOTrainer, "__init__", None)  # to call it would fail
+    state = torch.get_rng_state()
+    for layers in ("nosuch", ["nosuch"], "model"):
+        with pytest.raises(ValueError, match=r"expected layers.*down_proj, .*q_proj.*all-linear"):
+            make(model=model, peft_config=LoraConfig(target_modules=layers))
+    with pytest.raises(TypeError):  # of the trainer that is not there
+        make(model=model, peft_config=LoraConfig(target_modules="all-linear"))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_resume_from_a_checkpoint_that_does_not_fit(

@@ -43,6 +43,9 @@ def test_without_a_brake_on_the_first_steps_the_warm_up_is_the_hosts(
         ({"multiplier": "information", "correct_steps": True}, "correct_steps=True has no effect"),
         ({"multiplier": "information", "sensitivity": 0.0}, "a multiplier of 1"),
         ({"multiplier": "distance", "beta": 0.1}, "turns off routing"),
+        ({"multiplier": "distance", "loss_type": "dr_grpo"}, "'dr_grpo' has no effect with rout"),
+        ({"loss_type": "dr_grpo"}, "no effect with distillation_weight=1.0"),
+        ({"epsilon": 0.1}, "epsilon=0.1 has no effect with distillation_weight=1.0"),
     ],
 )
 def test_an_argument_without_effect_is_named(
@@ -67,6 +70,22 @@ def test_a_multiplier_of_1_needs_no_signal_whatever_it_is_called(
     make_config(**UNSCALED, **settings)
     with pytest.raises(ValueError, match="expected multiplier='none', found 'information'"):
         make_config(multiplier="information", sensitivity=1.0, **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"multiplier": "distance", "epsilon": 0.1, "importance_sampling_level": "sequence"},
+        {"distillation_weight": 0.5, "loss_type": "grpo", "epsilon": 0.1},
+        UNSCALED | {"distillation_weight": 0.0, "loss_type": "grpo"},
+        {"generation_kwargs": {"top_k": 5, "eos_token_id": [1, 2]}},
+        {"generation_kwargs": {"best_of": 2}, "use_vllm": True},
+    ],
+)
+def test_an_argument_with_an_effect_is_taken_in_silence(
+    settings: dict[str, Any], make_config: Callable[..., Any]
+) -> None:
+    make_config(**settings)
 
 
 def test_the_papers_form_without_a_multiplier_is_silent(tmp_path: Path) -> None:

@@ -122,6 +122,13 @@ def test_a_limit_is_spread_evenly_and_keeps_isomer_sets_whole() -> None:
             select(rows, limit)
 
 
+def test_cases_that_a_program_is_tested_by_are_no_tests_name() -> None:
+    rows = [{"id": i, "test": test} for i, test in enumerate((["assert f(1)"], {}, 3, None))]
+    assert [row["test"] for row in select(rows, None)] == [None, None, "3", None]
+    assert [row["id"] for row in select(rows, None, ["3"])] == [2]
+    assert [row["id"] for row in select(rows, 2)] == [0, 2]
+
+
 def split_text(text: str, add_special_tokens: bool) -> dict[str, list[str]]:
     assert not add_special_tokens
     return {"input_ids": text.split()}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,13 +15,14 @@ from tokenizers import decoders
 from poise.cli.eval import EvalArguments
 from poise.cli.main import main
 from poise.evaluate.measures import average, compare
-from poise.evaluate.records import read_records
-from poise.evaluate.runs import read_run
+from poise.evaluate.records import beside, read_records
+from poise.evaluate.runs import AFTER, read_run
 from poise.precision import pick_dtype
 from tests.tiny import save_adapter, save_tiny_model, tiny_tokenizer
 from tests.unit.cli.conftest import letter_model, letter_tokenizer
 
 from .conftest import Call, ask
+from .test_isomers import isomer_rows
 
 
 def test_one_model_is_evaluated(
@@ -215,6 +218,33 @@ def test_a_compared_model_that_is_not_there_is_found_out_before_any_is_asked(
     status, _, err = call(*words, "--output_dir", folder)
     assert status == 2 and other in err.strip().splitlines()[-1]
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda file: file.write_text('{"format": "another"}\n'), "found 'another'"),
+        (lambda file: file.write_text(file.read_text().replace("C D", "A B")), "another prompt"),
+        (lambda file: beside(file).write_bytes(b"vectors"), "damaged representations"),
+    ],
+)
+def test_records_of_another_kind_are_found_out_before_a_model_is_loaded(
+    call: Call,
+    letters_path: str,
+    run_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path], Any],
+    complaint: str,
+) -> None:
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in isomer_rows()))
+    words = ("--model", letters_path, "--compare", run_path, "--dataset_name", "q.jsonl")
+    ask(call, *words)
+    spoil(run_path / AFTER)
+    monkeypatch.setattr("poise.evaluate.load.load", None)  # to call it would fail
+    status, out, err = call(*words)
+    last = err.strip().splitlines()[-1]
+    assert (status, out) == (2, "") and "after" in last and complaint in last
 
 
 def test_adapters_of_different_models_need_the_model_named(
