@@ -75,8 +75,9 @@ def check_before_loading(
             _check_named_sgd(args)
     _check_evaluation_rows(eval_dataset, args)
     check_output_folder(Path(args.output_dir))
-    model = find_model(model, args) if isinstance(model, str) else model
-    check_adapter(model, args, host.get("peft_config"))
+    if isinstance(model, str):
+        model = find_model(model, args)
+        check_adapter(model, args, host.get("peft_config"))
     return model, domains
 
 

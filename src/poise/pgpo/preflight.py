@@ -81,8 +81,9 @@ def check_before_loading(
                 _check_rewards(reward_funcs, rows, name, columns, args)
     check_batches(args, len(train_dataset), may_evaluate=eval_dataset is not None)
     check_output_folder(Path(args.output_dir))
-    model = find_model(model, args) if isinstance(model, str) else model
-    check_adapter(model, args, peft_config)
+    if isinstance(model, str):
+        model = find_model(model, args)
+        check_adapter(model, args, peft_config)
     return model
 
 

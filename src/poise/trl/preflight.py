@@ -28,7 +28,6 @@ from transformers.pytorch_utils import Conv1D
 
 from ..models import ModelError, resolve_model
 
-_LINEAR = (nn.Linear, Conv1D)
 # Of any evaluation of transformers'.
 FIGURES = ("loss", "runtime", "samples_per_second", "steps_per_second")
 _IN_FILES = ("accelerator_config", "deepspeed", "fsdp_config")
@@ -60,13 +59,8 @@ def find_model(name: str, args: Any) -> str:
     return path
 
 
-def check_adapter(model: Any, args: Any, peft_config: Any) -> None:
-    """Puts a LoRA adapter onto a copy of the model without weights, before they are loaded.
-
-    Args:
-        model: a path, a hub id, or a model.
-        args: of the trainer.
-        peft_config: of the adapter that it is to make, or None.
+def check_adapter(path: str, args: Any, peft_config: Any) -> None:
+    """Puts a LoRA adapter onto the model without its weights, before they are loaded.
 
     Raises:
         ValueError: PEFT refuses it, as where it names no layer of the model.
@@ -75,32 +69,27 @@ def check_adapter(model: Any, args: Any, peft_config: Any) -> None:
         return
     own = copy.deepcopy(peft_config)
     own.init_lora_weights = False
+    trust, revision = args.trust_remote_code, args.model_init_kwargs.get("revision") or "main"
     # Whoever seeded the generator is to find it as it was.
     with torch.random.fork_rng([]), torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            bare = _without_weights(model, args)
+            config = AutoConfig.from_pretrained(path, trust_remote_code=trust, revision=revision)
+            bare = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
         except Exception:  # any: a model's own code may need weights
             return
         try:
             inject_adapter_in_model(own, bare)
+        except NotImplementedError:  # what has no form without weights
+            return
         except ValueError as error:
-            layers = sorted(
-                {n.rpartition(".")[2] for n, m in bare.named_modules() if isinstance(m, _LINEAR)}
-            )
+            linear = (n for n, m in bare.named_modules() if isinstance(m, (nn.Linear, Conv1D)))
+            layers = sorted({name.rpartition(".")[2] for name in linear})
             raise ValueError(
                 "target_modules of peft_config (--lora_target_modules): expected layers of the "
                 f"model, among {', '.join(layers)}, or 'all-linear', found "
                 f"{peft_config.target_modules!r}: {error}"
             ) from None
-
-
-def _without_weights(model: Any, args: Any) -> Any:
-    if not isinstance(model, str):
-        return type(model)(copy.deepcopy(model.config))
-    trust, revision = args.trust_remote_code, args.model_init_kwargs.get("revision") or "main"
-    config = AutoConfig.from_pretrained(model, trust_remote_code=trust, revision=revision)
-    return AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
 
 
 def check_installed(args: Any, optimizer: Any) -> None:
