@@ -335,9 +335,9 @@ class StepTokens:
     def _is_coarse(self, model: Any) -> bool:
         kind = next(model.parameters()).device.type
         is_cast = torch.is_autocast_enabled(kind)
-        products = [torch.get_autocast_dtype(kind) if is_cast else self._dtype]
+        dtype = torch.get_autocast_dtype(kind) if is_cast else self._dtype
         # A quantised base has hidden states in its model's type, and products in its own.
-        products += [getattr(module, "compute_dtype", None) for module in model.modules()]
+        products = {dtype, *(getattr(module, "compute_dtype", dtype) for module in model.modules())}
         return torch.bfloat16 in products or bool(getattr(model, "is_loaded_in_8bit", False))
 
 
