@@ -32,6 +32,7 @@ EMA = {"teacher_model_kind": "ema"}
 BASE = {"teacher_model_kind": "base"}
 LORA: dict[str, Any] = {"lora": {"r": 2, "target_modules": "all-linear"}}
 SHARDS = {"fsdp": {"state_dict_type": "SHARDED_STATE_DICT"}}
+HEAD_APART = {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer", "Linear"]}
 GATED = BASE | {
     "teacher_refresh": "gated",
     "teacher_refresh_window": 2,
@@ -59,6 +60,7 @@ CASES: dict[str, dict[str, Any]] = {
     "full, resampled": EMA | {"max_resamples": 1},
     "full, evaluated": EMA | {"eval_strategy": "steps", "eval_steps": 1},
     "full, a step skipped": EMA | {"fault": True},
+    "full, a rank without a loss": EMA | {"fsdp": HEAD_APART, "first_alone": True},
     "lora, ema": EMA | LORA,
     "lora, ema from zeros": EMA | LORA | {"teacher_from_student": False},
     "lora, base": BASE | LORA,
@@ -74,6 +76,11 @@ def by_place(prompts: list[str], **columns: Any) -> list[float]:
     """None to all of a prompt's rollouts succeed, by their place among those of all ranks."""
     start = int(os.environ.get("RANK", 0)) * len(prompts)
     return [float((start + i) % 4 < int(p.split()[1]) % 5) for i, p in enumerate(prompts)]
+
+
+def first_alone(prompts: list[str], **columns: Any) -> list[float]:
+    """The first group alone has a success, and so a loss; with two ranks it lies on one."""
+    return [float(i < 2 and not int(os.environ.get("RANK", 0))) for i in range(len(prompts))]
 
 
 def rising(prompts: list[str], trainer_state: Any, **columns: Any) -> list[float]:
@@ -104,6 +111,7 @@ def _trainer(
     lora, fsdp = case.pop("lora", None), case.pop("fsdp", {})
     case.pop("tied", None)
     trainer = _Faulty if case.pop("fault", False) else PGPOTrainer
+    reward = first_alone if case.pop("first_alone", False) else by_place
     accumulation = case.get("gradient_accumulation_steps", 1)
     own = {
         "output_dir": folder,
@@ -124,7 +132,7 @@ def _trainer(
         own |= fsdp_settings(**fsdp)
     return trainer(
         model=model,
-        reward_funcs=rising if case.get("teacher_refresh") == "gated" else by_place,
+        reward_funcs=rising if case.get("teacher_refresh") == "gated" else reward,
         args=PGPOConfig(**RUN | EXACT | own | case | settings),
         train_dataset=tiny_dataset(),
         eval_dataset=tiny_dataset(4) if "eval_strategy" in case else None,

@@ -102,6 +102,9 @@ class Objective(Method):
     def finish_step(self, total: Callable[[Tensor], Tensor]) -> None:
         """Ends an optimizer step, on every rank; `total` sums over ranks."""
 
+    def drop_step(self) -> None:
+        """Forgets the micro-batches of a step that is not finished."""
+
 
 class Aggregator(Method):
     """Makes one gradient of the domains' gradients, once an optimizer step, on every rank alike."""

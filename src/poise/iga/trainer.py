@@ -163,8 +163,12 @@ class IGATrainer(IGAStateMixin, SFTTrainer):
             round(self._sets_per_batch * sets.sequences / len(sets)),
             len(self.domains),
         )
-        if self.engine is not None:  # a run that stopped within a step left it open
+        # A run that stopped within a step left it open.
+        self._domain_sums.zero_()
+        if self.engine is not None:
             self.engine.drop_step()
+        if isinstance(self.baseline, Objective):
+            self.baseline.drop_step()
         return super().train(*args, **kwargs)
 
     @property

@@ -143,9 +143,16 @@ class DistanceControl:
         return state.steps <= READINGS or state.steps % READINGS == 0
 
     @staticmethod
-    def rounded(rounding: float, state: DistanceState) -> DistanceState:
-        """The state with a measurement of rounding in its running mean, over 8 or so."""
-        weight = 1 / min(state.steps, READINGS) if state.rounding > 0 else 1.0
+    def rounded(rounding: float | None, state: DistanceState) -> DistanceState:
+        """The state with a measurement of rounding in its running mean, over 8 or so.
+
+        None is no rounding, as of float32; a measurement that is not finite is passed over.
+        """
+        if rounding is None:
+            return replace(state, rounding=0.0)
+        if not math.isfinite(rounding):
+            return state
+        weight = 1 / min(max(state.steps, 1), READINGS) if state.rounding > 0 else 1.0
         return replace(state, rounding=state.rounding + weight * (rounding - state.rounding))
 
     @staticmethod
@@ -154,14 +161,15 @@ class DistanceControl:
         return replace(state, moved=None if distance is None else distance - state.rounding)
 
 
-def went(state: DistanceState) -> float | None:
-    """How far the last step is taken to have gone; None before the first."""
+def went(state: DistanceState, reach: float = REACH) -> float | None:
+    """How far the last step is taken to have gone; None before the first. `reach` is the most that
+    a scale will be divided by for it."""
     asked, moved = state.asked, state.moved
     if moved is None:  # a step that was not measured went as far as it was to go
         return asked
     if state.rounding <= 0 or not asked or not math.isfinite(moved):
         return moved
-    ratio = min(max(moved / asked, REACH**-2), REACH**2)
+    ratio = min(max(moved / asked, REACH**-2), reach**2)
     return float(asked * ratio ** (asked / (asked + state.rounding)))
 
 
@@ -247,7 +255,7 @@ class StepTokens:
         self._share, self._exact, self._limit = share, exact, limit
         self._temperature, self._of_every_batch = temperature, of_every_batch
         self._seen = 0
-        self._is_bfloat16 = False
+        self._dtype = torch.float32  # of the hidden states
         # Sequences by column, and as `kept` the loss's tokens in the flattened completions.
         self._rows: list[dict[str, Tensor]] = []
 
@@ -288,7 +296,7 @@ class StepTokens:
             model: a `SplitModel`, in evaluation mode and under the training forward's autocast.
         """
         parts = [self._hidden(model, rows) for rows in self._rows]
-        gather(model.model, model.head.projection)  # also of a rank without tokens
+        gather(model.model, model.head.projection)  # on all ranks, also those without tokens
         if not any(len(hidden) for hidden, _ in parts):
             return None
         hidden, tokens = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -302,13 +310,13 @@ class StepTokens:
     def log_probs_again(self, model: Any) -> Tensor | None:
         """As `log_probs`, rounded otherwise: with the embeddings changed by their last digit.
 
-        None where the model does not compute in bfloat16.
+        None where the model computes neither in bfloat16 nor in 8 bits.
 
         Choice: of all that is computed, the first thing. The layers amplify it to the rounding of
         any two forwards that differ, as they do after a step of no size. In float16 and TF32 that
         is 64 times less, and not worth a forward.
         """
-        if not self._is_bfloat16:
+        if not self._is_coarse(model.model):
             return None
         with _nudged(model.model.get_input_embeddings()):
             return self.log_probs(model)
@@ -321,12 +329,16 @@ class StepTokens:
             attention = torch.cat([rows["prompt_mask"], rows["completion_mask"]], 1)
             states = model.hidden_states(ids, attention, tokens.size(1))
             hidden = states.flatten(0, 1)[kept]
-        kind = hidden.device.type
-        if torch.is_autocast_enabled(kind):
-            self._is_bfloat16 = torch.get_autocast_dtype(kind) == torch.bfloat16
-        else:
-            self._is_bfloat16 = hidden.dtype == torch.bfloat16
+        self._dtype = hidden.dtype
         return hidden, tokens.flatten()[kept]
+
+    def _is_coarse(self, model: Any) -> bool:
+        kind = next(model.parameters()).device.type
+        is_cast = torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if is_cast else self._dtype
+        # A quantised base has hidden states in its model's type, and products in its own.
+        products = {dtype, *(getattr(module, "compute_dtype", dtype) for module in model.modules())}
+        return torch.bfloat16 in products or bool(getattr(model, "is_loaded_in_8bit", False))
 
 
 @contextmanager

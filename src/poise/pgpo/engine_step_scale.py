@@ -20,7 +20,7 @@ class EngineStepScale(StepScale):
 
     Args:
         engine: of `deepspeed.initialize`.
-        viscosity, distance, policy, scale_weight_decay: as `StepScale`'s.
+        viscosity, distance, policy, policy_again, scale_weight_decay: as `StepScale`'s.
 
     Raises:
         ValueError: under ZeRO-3, a `policy`, or an optimizer whose step does not follow its rate.

@@ -31,7 +31,6 @@ class PGPOStateMixin(checkpoints.CheckpointingMixin, SDPOTrainer):  # type: igno
         self.collapse_monitor = CollapseMonitor()
         self._standing = 0  # steps in a row that the signal has cut to next to nothing
         self._step_tokens: StepTokens | None = None
-        self._watched: dict[str, float] = {}
 
     def _log_step(self) -> None:
         record, metrics = self.step_scale.last, self._metrics["train"]

@@ -79,7 +79,8 @@ class StepScale:
             gradients. None where this rank has none. By default the loop calls `moved`.
         policy_again: the same before a step once more, rounded otherwise, as after a change of the
             inputs by their last digit; by how far the two differ is rounding, and taken off. For
-            policies in bfloat16. Called in the first 8 steps and in every eighth after them.
+            policies in bfloat16; None where nothing is to be taken off. Called in the first 8 steps
+            and in every eighth after them.
         scale_weight_decay: whether decoupled weight decay is multiplied too. If not, the decay of
             the step is divided by :math:`\rho_k`, so it keeps its size.
 
@@ -265,6 +266,8 @@ class StepScale:
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._restore()  # a step that raised has left its rates behind
+        if getattr(optimizer, "found_inf", False):  # a fused step, which a gradient scaler drops
+            self.skip()
         if self._has_distance and self.policy is None:
             self._count_untold(
                 f"StepScale was not told how far the last {_UNTOLD} steps moved the policy, so it "
@@ -423,8 +426,8 @@ class StepScale:
 
     def _take_rounding(self, distance: DistanceSum | None) -> None:
         assert self.distance is not None and self.distance_state is not None
-        if (rounding := self._mean_over_ranks(distance)) is not None:
-            self.distance_state = self.distance.rounded(rounding, self.distance_state)
+        rounding = self._mean_over_ranks(distance)
+        self.distance_state = self.distance.rounded(rounding, self.distance_state)
 
     def _record(self, moved: float | None) -> None:
         assert self.distance is not None and self.distance_state is not None
@@ -440,7 +443,7 @@ class StepScale:
         """Moves the parameters along the step until it is as long as was asked for."""
         for _ in range(_CORRECTIONS - 1):
             assert self.distance is not None and self.distance_state is not None
-            asked, moved = self.last.asked, went(self.distance_state)
+            asked, moved = self.last.asked, went(self.distance_state, _FAR)
             if not asked or not self.last.moved or moved is None:
                 return
             rho = self.distance.clip(self.last.multiplier * change(asked, moved, _FAR))

@@ -158,8 +158,11 @@ class PGPOTrainer(  # type: ignore[misc]
     def _forget_step(self) -> None:
         self._step_sums: list[Tensor] = []
         self._step_losses: list[Tensor] = []
+        self._watched: dict[str, float] = {}
         if self._step_tokens is not None:
             self._step_tokens.forget()
+        if self.step_scale is not None:
+            self.step_scale.discard()
 
     # Each micro-batch: loss and signal.
 
@@ -202,8 +205,10 @@ class PGPOTrainer(  # type: ignore[misc]
         mode = "train" if model.training else "eval"
         self._record_loss(mode, output.per_token_loss, mask, policy_loss)
         self._record_sampler(mode, output.student_logps, batch)
+        if hidden is not None:
+            batch["student_hidden"] = hidden
         statistics = output.view_as(mask)
-        self.observe_statistics(statistics, batch, mask, samples, batch["loss_mask"], hidden)
+        self.observe_statistics(statistics, batch, mask, samples, batch["loss_mask"])
         return loss
 
     def observe_statistics(
@@ -213,20 +218,19 @@ class PGPOTrainer(  # type: ignore[misc]
         mask: Tensor,
         samples: int,
         loss_mask: Tensor,
-        hidden: Tensor | None = None,
     ) -> None:
         """Takes a micro-batch's entropies; (B, T) each, `samples` with those that were left out.
 
         `mask` are the tokens that are distilled, which the signal is over, and `loss_mask` those
-        that have any loss, which the step's mean and its distance are over. `hidden` are the
-        student's states, if an evaluation would have the same.
+        that have any loss, which the step's mean and its distance are over. The batch has
+        `student_hidden`, (B, T, H), if an evaluation would have the same.
         """
         if not self.model.training:
             return
         information = token_information(self.args.signal_estimator, statistics)
         self.step_scale.observe(information_sum(information, mask))
         if self._step_tokens is not None:
-            self._step_tokens.add(batch, loss_mask, hidden)
+            self._step_tokens.add(batch, loss_mask, batch.get("student_hidden"))
         student, distilled = information_sum(statistics.student_entropy, mask)
         teacher, _ = information_sum(statistics.teacher_entropy, mask)
         counted = (loss_mask != 0).any(-1).sum().to(distilled)
@@ -321,11 +325,8 @@ class PGPOTrainer(  # type: ignore[misc]
 
     def _after_optimizer_step(self) -> None:
         self._refresh_teacher()
-        if self.accelerator.optimizer_step_was_skipped:  # by a gradient scaler
-            self.step_scale.discard()
-        else:
+        if not self.accelerator.optimizer_step_was_skipped:  # by a gradient scaler
             self._log_step()
-        self._watched = {}
         self._forget_step()
 
     def _refresh_teacher(self) -> None:
@@ -340,10 +341,14 @@ class PGPOTrainer(  # type: ignore[misc]
 
 
 class _StepEnd(TrainerCallback):  # type: ignore[misc]
-    """Tells the trainer that the optimizer has stepped, before transformers logs."""
+    """Tells the trainer that the optimizer has stepped, before transformers logs; at the start
+    that what a stopped run has left of a step is none of this one's."""
 
     def __init__(self, trainer: PGPOTrainer) -> None:
         self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._trainer._forget_step()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._trainer._after_optimizer_step()

@@ -31,12 +31,14 @@ def precision_before_trl(model: Any, peft_config: Any) -> Callable[[Any], None]:
         peft_config: of the adapter that it makes, or None.
     """
     is_made = peft_config is not None
-    given = [] if is_made or isinstance(model, str) else _trained(model)
+    given = [] if isinstance(model, str) else list(model.parameters())
+    # Beside an adapter that is made the base's own biases may be trained (`bias` of LoraConfig).
+    given = [p for p in given if (p.ndim == 1 if is_made else p.requires_grad)]
     weights = [(param, param.data) for param in given]
 
     def undo(model: Any) -> None:
         for param, weight in weights:
-            if param.dtype != weight.dtype:
+            if param.requires_grad and param.dtype != weight.dtype:
                 param.data = weight.to(param.device)
         weights.clear()  # else they would stay in memory beside their shards
         if is_made:

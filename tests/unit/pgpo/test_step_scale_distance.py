@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from poise import StepScale
-from poise.pgpo.distance import DistanceControl, policy_distance
+from poise.pgpo.distance import DistanceControl, DistanceSum, policy_distance
 from poise.pgpo.signal import SignalSum
 from poise.pgpo.viscosity import Viscosity
 
@@ -115,6 +115,81 @@ def test_rounding_is_taken_off_what_a_step_is_told_to_have_gone() -> None:
         assert one.scale.last.moved == raw - one.scale.last.rounding
     assert torch.equal(one.weight, other.weight)
     assert one.scale.state_dict()["distance"]["rounding"] == one.scale.last.rounding
+
+
+def _sum(value: float) -> DistanceSum:
+    return DistanceSum(torch.tensor(value), torch.tensor(1.0))
+
+
+def test_rounding_is_told_of_steps_that_are_not_taken_too() -> None:
+    policy = Policy(optim.SGD, 0.1, distance=control())
+    for _ in range(3):
+        policy.scale.skip()
+        policy.optimizer.step()
+        policy.scale.moved(_sum(0.0), _sum(0.5))
+    policy.step()
+    policy.scale.moved(_sum(1.5), _sum(0.5))
+    assert (policy.scale.last.moved, policy.scale.last.rounding) == (1.0, 0.5)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_measurement_of_rounding_that_is_no_number_does_not_stay(broken: float) -> None:
+    policy = Policy(optim.SGD, 0.1, distance=control())
+    for rounding in (0.5, broken, 0.5):
+        policy.step()
+        policy.scale.moved(_sum(1.5), _sum(rounding))
+        assert (policy.scale.last.moved, policy.scale.last.rounding) == (1.0, 0.5)
+
+
+def test_a_run_that_goes_on_without_rounding_takes_none_off() -> None:
+    """As one in float32 does that was in bfloat16."""
+    policy = measured(optim.SGD, 0.1)
+    policy.scale.policy_again = lambda: None
+    state = {"scale": 0.02, "moved": 0.0, "asked": TARGET, "rounding": 0.5, "steps": 7}
+    policy.scale.load_state_dict({"reference": None, "steps": 0, "distance": state})
+    policy.step()
+    assert policy.scale.last.rounding == 0.0
+
+
+def test_a_correction_goes_all_the_way_back_beside_a_little_rounding() -> None:
+    """What was measured is believed where it is far larger than rounding."""
+    generator = torch.Generator().manual_seed(3)
+
+    def again() -> Tensor:
+        noise = torch.randn(12, 7, dtype=torch.float64, generator=generator)
+        return (policy.log_probs() + 0.01 * noise).log_softmax(-1)
+
+    policy = measured(optim.SGD, 0.1, afterwards=True)
+    policy.scale.policy_again = again
+    for weigh, steps in ((1.0, 10), (1e-2, 12), (1.0, 1)):
+        policy.weigh = weigh
+        for _ in range(steps):
+            policy.step()
+    last = policy.scale.last
+    assert 0 < last.rounding < TARGET / 10
+    # A step 100 times too long, corrected twice by a factor of the exponent in `DistanceControl`.
+    assert last.moved is not None and last.moved < 2 * TARGET
+
+
+def test_a_fused_step_that_a_gradient_scaler_drops_has_no_distance() -> None:
+    weight, inputs = nn.Parameter(torch.eye(4)), torch.randn(6, 4)
+    optimizer = optim.AdamW([weight], lr=0.1, fused=True)
+    scale = StepScale(
+        optimizer, distance=control(), policy=lambda: (inputs @ weight.T).log_softmax(-1)
+    )
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for place in range(4):
+        optimizer.zero_grad()
+        scaler.scale((inputs @ weight.T).square().mean()).backward()
+        if place in (1, 2):
+            weight.grad = torch.full_like(weight, math.inf)
+        scale.observe(SignalSum(torch.tensor(1.0), torch.tensor(1.0)))
+        before, state = weight.detach().clone(), scale.state_dict()
+        scaler.step(optimizer)
+        scaler.update()
+        is_taken = not torch.equal(weight, before)
+        assert is_taken == (place in (0, 3))
+        assert is_taken == (scale.state_dict() != state)
 
 
 def test_a_second_reading_needs_a_first() -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import LlamaForCausalLM
+from transformers import BitsAndBytesConfig, LlamaForCausalLM
 
 from poise import PGPOTrainer
 from poise.loss.heads import split_causal_lm
 from poise.pgpo.distance import StepTokens, policy_distance
+from poise.precision import keep_differentiable
 from tests.exact import in_float64
 from tests.tiny import tiny_config, tiny_dataset, tiny_tokenizer, vowel_reward
 
@@ -160,3 +161,66 @@ def test_states_of_the_training_forward_are_those_of_another(
     assert not first.requires_grad
     assert (first - own).abs().max() <= 1000 * EPS * own.abs().max()
     assert torch.equal(second, own)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantised_base_rounds_whatever_its_hidden_states(
+    bits: int, tiny_model_path: str
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    for compute in (torch.bfloat16, torch.float32):
+        config = BitsAndBytesConfig(
+            load_in_4bit=bits == 4, load_in_8bit=bits == 8, bnb_4bit_compute_dtype=compute
+        )
+        model = LlamaForCausalLM.from_pretrained(
+            tiny_model_path, quantization_config=config, dtype=torch.float32
+        )
+        tokens, batch = StepTokens(1.0, exact=True, limit=1000, temperature=1.0), _batch()
+        tokens.add(batch, batch["completion_mask"])
+        keep_differentiable(model)
+        split = split_causal_lm(model)
+        old, again = tokens.log_probs(split), tokens.log_probs_again(split)
+        assert old is not None
+        if bits == 4 and compute == torch.float32:
+            assert again is None
+        else:
+            assert again is not None
+            assert float(policy_distance(old, again).total) > 0
+
+
+class _Watching(PGPOTrainer):
+    """A user's, from before the distance was measured on the training forward's own states."""
+
+    def observe_statistics(
+        self, statistics: Any, batch: Any, mask: Any, samples: int, loss_mask: Any
+    ) -> None:
+        super().observe_statistics(statistics, batch, mask, samples, loss_mask)
+
+
+class _Stops(_Watching):
+    """Ends its first run in the second micro-batch, after a loss that is no number."""
+
+    has_stopped = False
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        if self._step_losses and not self.has_stopped:
+            self.has_stopped = True
+            raise InterruptedError
+        loss = super().compute_loss(*args, **kwargs)
+        if not self.has_stopped:
+            self._step_losses[-1] *= torch.nan
+        return loss
+
+
+def test_a_run_that_stopped_within_a_step_leaves_nothing_of_it(
+    make_config: Callable[..., Any],
+) -> None:
+    args = make_config(gradient_accumulation_steps=2, max_steps=1, multiplier="distance")
+    rows, tokenizer = tiny_dataset(), tiny_tokenizer()
+    model = LlamaForCausalLM(tiny_config())
+    trainer: Any = _Stops(model, vowel_reward, args, rows, processing_class=tokenizer)
+    with pytest.raises(InterruptedError):
+        trainer.train()
+    trainer.train()
+    (line,) = [line for line in trainer.state.log_history if "pgpo/skipped_steps" in line]
+    assert line["pgpo/skipped_steps"] == 0

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from poise import IGATrainer, PGPOTrainer
 from poise.iga.engine import GradientEngine
 from poise.iga.settings import IGA
-from tests.tiny import tiny_dataset, tiny_isomers, tiny_tokenizer, vowel_reward
+from tests.tiny import save_tiny_model, tiny_dataset, tiny_isomers, tiny_tokenizer, vowel_reward
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 LORA = LoraConfig(r=2, target_modules="all-linear")
@@ -102,6 +102,25 @@ def _quantised(path: str, bits: int, dtype: torch.dtype = torch.float32) -> Any:
 def _adapters(trainer: Any) -> dict[str, torch.Tensor]:
     """The student's, and a teacher's."""
     return {n: p.detach().clone() for n, p in trainer.model.named_parameters() if "lora_" in n}
+
+
+def test_biases_that_are_trained_keep_their_digits(
+    make_iga_config: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = save_tiny_model(tmp_path / "biased", attention_bias=True)
+    plain = AutoModelForCausalLM.from_pretrained(path)
+    for name, param in plain.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(param)
+    plain.save_pretrained(path)
+    lora = LoraConfig(r=2, target_modules="all-linear", bias="all")
+    trainer: Any = _iga(_quantised(path, 4), make_iga_config(bf16=True), lora)
+    model = trainer.model.get_base_model()
+    found = {n: p for n, p in model.named_parameters() if n.endswith("bias")}
+    assert len(found) == 8
+    for name, param in found.items():
+        assert param.requires_grad
+        assert torch.equal(param, plain.get_parameter(name.replace(".base_layer", "")))
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -61,6 +61,9 @@ class GroupDRO(Objective):
         losses = sums / counts.clamp(min=1)
         if bool(losses.isfinite().all()):  # a step that a gradient scaler drops leaves q alone
             self.q = (self.q.log() + self.step_size * losses).softmax(0)
+        self.drop_step()
+
+    def drop_step(self) -> None:
         self._seen = torch.zeros_like(self._seen)
 
     def state_dict(self) -> dict[str, Any]:
@@ -80,4 +83,4 @@ class GroupDRO(Objective):
                 "it belongs to a run on other data"
             )
         self.q = torch.tensor(state["q"], dtype=torch.float64)
-        self._seen = torch.zeros_like(self._seen)  # of a step that was not finished
+        self.drop_step()

@@ -69,13 +69,13 @@ def test_the_adapter_loads_in_plain_peft(
 
 
 class StopWithinAStep(TrainerCallback):  # type: ignore[misc]
-    """Stops the first run between the micro-batches of its third step."""
+    """Stops the first run between the micro-batches of the step after so many."""
 
-    def __init__(self, is_error: bool) -> None:
-        self._is_error, self._has_stopped = is_error, False
+    def __init__(self, is_error: bool, steps: int = 2) -> None:
+        self._is_error, self._steps, self._has_stopped = is_error, steps, False
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == 2 and not self._has_stopped:
+        if state.global_step == self._steps and not self._has_stopped:
             self._has_stopped = control.should_training_stop = True
             if self._is_error:
                 raise KeyboardInterrupt
@@ -112,6 +112,33 @@ def test_a_run_that_stopped_within_a_step_goes_on_in_the_same_trainer(
     assert trainer.state.global_step == 4
     found = trained(trainer)
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+def test_a_run_that_stopped_within_a_step_begins_anew_without_its_part(
+    make: Callable[..., IGATrainer], tmp_path: Path
+) -> None:
+    """Neither its losses, which are logged, nor what they would make of the domains' weights."""
+    settings = {
+        "method": "group_dro",
+        "method_options": {"step_size": 1.0},
+        "gradient_accumulation_steps": 2,
+        "per_device_train_batch_size": 6,
+        "learning_rate": 0.0,
+        "max_steps": 2,
+    }
+
+    def log(trainer: IGATrainer) -> list[dict[str, float]]:
+        trainer.train()
+        lines = [line for line in trainer.state.log_history if "loss" in line]
+        return [{n: v for n, v in line.items() if n.startswith("iga/")} for line in lines]
+
+    trainer = make(**settings, arguments={"callbacks": [StopWithinAStep(True, 0)]})
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    expected = log(make(**settings, output_dir=str(tmp_path / "whole")))
+    assert len(expected) == 2
+    assert any(name.startswith("iga/loss/") for name in expected[0])
+    assert log(trainer) == expected
 
 
 def test_evaluation_is_the_hosts(make_iga_config: Callable[..., Any], tiny_model_path: str) -> None:
