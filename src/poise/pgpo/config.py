@@ -386,7 +386,7 @@ def _without_effect(args: Any) -> Iterator[str]:
         there = f"multiplier={args.multiplier!r}", "set multiplier='distance'"
         idle |= dict.fromkeys(_OF_DISTANCE, there)
     if args.distillation_weight == 1:
-        there = "distillation_weight=1.0", "set it below 1 and routing=False"
+        there = "distillation_weight=1.0", "set distillation_weight below 1 and routing=False"
         if args._routes:
             idle["loss_type"] = "routing, whose mean is over samples", there[1]
         else:

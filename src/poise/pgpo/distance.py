@@ -143,16 +143,15 @@ class DistanceControl:
         return state.steps <= READINGS or state.steps % READINGS == 0
 
     @staticmethod
-    def rounded(rounding: float | None, state: DistanceState) -> DistanceState:
+    def rounded(rounding: float, state: DistanceState) -> DistanceState:
         """The state with a measurement of rounding in its running mean, over 8 or so.
 
-        None is no rounding, as of float32; a measurement that is not finite is passed over.
+        None of it, as in float32, stands alone; one that is not finite is passed over.
         """
-        if rounding is None:
-            return replace(state, rounding=0.0)
         if not math.isfinite(rounding):
             return state
-        weight = 1 / min(max(state.steps, 1), READINGS) if state.rounding > 0 else 1.0
+        is_mean = state.rounding > 0 and rounding > 0
+        weight = 1 / min(max(state.steps, 1), READINGS) if is_mean else 1.0
         return replace(state, rounding=state.rounding + weight * (rounding - state.rounding))
 
     @staticmethod

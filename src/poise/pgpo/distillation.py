@@ -40,6 +40,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
     """The tiled loss, and TRL's, watched; each calls the trainer's `observe_statistics`."""
 
     _verified_model = False
+    _has_dropout: bool | None = None  # in training; None until its first forward
 
     def _uses_tiled_loss(self) -> bool:
         # Weight 0 is the policy loss alone: nothing is distilled.
@@ -58,12 +59,15 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
         with self.accelerator.autocast():
             ids = torch.cat([batch["prompt_ids"], tokens], dim=1)
             attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-            drawn = random_state(ids.device) if self._step_tokens is not None else b""
+            looks = self._step_tokens is not None and self._has_dropout is None
+            drawn = random_state(ids.device) if looks else b""
             states = student.hidden_states(ids, attention, tokens.size(1))
-            reused = None
-            # A forward that draws no random number has no dropout.
-            if self._step_tokens is not None and random_state(ids.device) == drawn:
-                reused = states.detach()
+            if looks and self.model.training:
+                # A forward that draws no random number has no dropout. All ranks agree, since they
+                # run a sharded model as often.
+                draws = torch.tensor(float(random_state(ids.device) != drawn), device=ids.device)
+                self._has_dropout = self.accelerator.reduce(draws, reduction="sum").item() > 0
+            reused = None if self._has_dropout is not False else states.detach()
             old = batch.get("old_per_token_logps")
             weights = sample_mean_weights(mask, samples)
             if args.distillation_weight != 1.0:

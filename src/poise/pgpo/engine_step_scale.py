@@ -75,7 +75,6 @@ class EngineStepScale(StepScale):
             super()._after_step(self.optimizer, args, kwargs)
         elif getattr(self._engine.optimizer, "overflow", False):
             self.discard()
-            self._is_skipped = False
         else:
             raise RuntimeError(
                 "DeepSpeed's engine has stepped past the optimizer that it was given, so the step "

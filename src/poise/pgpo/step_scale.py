@@ -182,8 +182,8 @@ class StepScale:
         self._pending = signal
 
     def discard(self) -> None:
-        """Forgets what was observed since the last step, as when that step is not taken."""
-        self._pending = None
+        """Forgets what was said of the next step since the last, as when it is not taken."""
+        self._pending, self._is_skipped = None, False
 
     def skip(self) -> None:
         """Lets the next step through as it is, unmeasured: its gradients were taken away."""
@@ -328,6 +328,15 @@ class StepScale:
                 "small, or what is measured is not what is trained",
             )
 
+        elif asked and moved > asked and rho <= self.distance.rho_min:
+            self._warn(
+                "at rho_min",
+                f"the multiplier is at rho_min={rho:g} and a step still moved the policy by "
+                f"{moved:.2g} nats a token of {asked:.2g}: the learning rate is too large, or what "
+                "is measured is not the step but dropout, or bfloat16's rounding (measure in "
+                "float32, or pass policy_again)",
+            )
+
     def _warn(self, kind: str, text: str) -> None:
         if kind not in self._warned:
             self._warned.add(kind)
@@ -422,12 +431,15 @@ class StepScale:
         distance, again = None, self.policy_again()
         if self._old is not None and again is not None:
             distance = policy_distance(self._old, again)
+        elif self._old is not None:  # tokens, and nothing to take off
+            nothing = self._old.new_zeros((), dtype=torch.float32)
+            distance = DistanceSum(nothing, nothing + len(self._old))
         self._take_rounding(distance)
 
     def _take_rounding(self, distance: DistanceSum | None) -> None:
         assert self.distance is not None and self.distance_state is not None
-        rounding = self._mean_over_ranks(distance)
-        self.distance_state = self.distance.rounded(rounding, self.distance_state)
+        if (rounding := self._mean_over_ranks(distance)) is not None:
+            self.distance_state = self.distance.rounded(rounding, self.distance_state)
 
     def _record(self, moved: float | None) -> None:
         assert self.distance is not None and self.distance_state is not None

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import IterableDataset
 from transformers import AutoConfig, AutoModelForCausalLM, Trainer
 from transformers.integrations import (
+    INTEGRATION_TO_CALLBACK,
     get_available_reporting_integrations,
     is_deepspeed_zero3_enabled,
 )
@@ -78,18 +79,19 @@ def check_adapter(path: str, args: Any, peft_config: Any) -> None:
             bare = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
         except Exception:  # any: a model's own code may need weights
             return
+        linear = (n for n, m in bare.named_modules() if isinstance(m, (nn.Linear, Conv1D)))
+        layers = sorted({name.rpartition(".")[2] for name in linear})
         try:
             inject_adapter_in_model(own, bare)
-        except NotImplementedError:  # what has no form without weights
-            return
         except ValueError as error:
-            linear = (n for n, m in bare.named_modules() if isinstance(m, (nn.Linear, Conv1D)))
-            layers = sorted({name.rpartition(".")[2] for name in linear})
+            reason = str(error).splitlines()[0]  # a layer's whole structure may follow
             raise ValueError(
-                "target_modules of peft_config (--lora_target_modules): expected layers of the "
-                f"model, among {', '.join(layers)}, or 'all-linear', found "
-                f"{peft_config.target_modules!r}: {error}"
+                f"peft_config: expected an adapter that fits the model, found: {reason} "
+                "target_modules (--lora_target_modules) may name "
+                f"{', '.join(layers)}, or be 'all-linear'"
             ) from None
+        except Exception:  # any: what has no form without weights
+            return
 
 
 def check_installed(args: Any, optimizer: Any) -> None:
@@ -104,12 +106,15 @@ def check_installed(args: Any, optimizer: Any) -> None:
         ImportError: the package of `optim` is not installed.
     """
     known = [*get_available_reporting_integrations(), "none"]
-    for name in args.report_to:
-        if name not in (*known, "azure_ml", "flyte"):  # which transformers does not always list
+    for name in (name for name in args.report_to if name not in known):
+        try:
+            INTEGRATION_TO_CALLBACK[name]()
+        except (KeyError, ImportError, RuntimeError) as error:
+            reason = "no such tracker" if isinstance(error, KeyError) else error
             raise ValueError(
                 f"report_to: expected one of those that are installed ({', '.join(known)}), found "
-                f"{name!r}; install it, or choose another"
-            )
+                f"{name!r}: {reason}; install it, or choose another"
+            ) from None
     if optimizer is None:
         try:
             Trainer.get_optimizer_cls_and_kwargs(args)

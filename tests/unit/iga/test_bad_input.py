@@ -131,7 +131,7 @@ SETTINGS: list[tuple[dict[str, Any], Dataset, str]] = [
         tiny_isomers(),
         r"=4 counts sequences.*multiple of 3, e\.g\. 3 or 6 \(12 for 4 sets\)",
     ),
-    ({"report_to": "nosuch"}, _rows(), r"report_to: expected .*, found 'nosuch'; install it"),
+    ({"report_to": "nosuch"}, _rows(), r"report_to: expected .*, found 'nosuch': no such tracker"),
     ({"domains": ["law", "art"]}, _rows(), "row 1: expected a domain among law, art, found 'sp"),
 ]
 
@@ -145,7 +145,7 @@ def test_settings_that_do_not_fit_the_rows(
 
 
 def test_an_adapter_of_no_layer(make: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match=r"expected layers.*down_proj, .*, found {'nosuch'}: "):
+    with pytest.raises(ValueError, match=r"found: .*nosuch.*may name down_proj, "):
         make(peft_config=LoraConfig(target_modules=["nosuch"]))
 
 

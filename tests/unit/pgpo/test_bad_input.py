@@ -251,7 +251,7 @@ def test_what_is_not_installed(
     def lacks(*_: Any) -> Any:
         raise ImportError("You need to install it.")
 
-    with pytest.raises(ValueError, match=r"report_to: .*none\), found 'nosuch'; install it"):
+    with pytest.raises(ValueError, match=r"report_to: .*none\), found 'nosuch': no such tracker"):
         make({"report_to": "nosuch"}, model="no model")
     monkeypatch.setattr(Trainer, "get_optimizer_cls_and_kwargs", lacks)
     with pytest.raises(ImportError, match=r"optim='sgd': You need to install it"):
@@ -267,7 +267,7 @@ def test_an_adapter_of_no_layer_is_refused_before_a_model_is_loaded(
     monkeypatch.setattr(SDPOTrainer, "__init__", None)  # to call it would fail
     state = torch.get_rng_state()
     for layers in ("nosuch", ["nosuch"], "model"):
-        with pytest.raises(ValueError, match=r"expected layers.*down_proj, .*q_proj.*all-linear"):
+        with pytest.raises(ValueError, match=r"adapter that fits.*may name down_proj, .*q_proj"):
             make(model=tiny_model_path, peft_config=LoraConfig(target_modules=layers))
     with pytest.raises(TypeError):  # of the trainer that is not there
         make(model=tiny_model_path, peft_config=LoraConfig(target_modules="all-linear"))

@@ -103,9 +103,9 @@ def test_waits_of_ours_in_a_step(syncs: Callable[..., Counter[str]]) -> None:
 
 
 def test_distance_control_adds_its_own_waits(syncs: Callable[..., Counter[str]]) -> None:
-    # The sequences with a loss, the tokens that it looks at, and how far the step went. A
-    # generator's state before and after the forward waits for no device.
+    # The sequences with a loss, the tokens that it looks at, and how far the step went; in one of
+    # the first steps, as this is, and in every eighth what rounding adds.
     alone = syncs(multiplier="distance", routing=False)
-    assert alone - syncs() == {"tolist": 2, "nonzero": 1, "numpy": 2}
+    assert alone - syncs() == {"tolist": 3, "nonzero": 1}
     # The tokens with a policy gradient, and the share of such rollouts.
     assert syncs(multiplier="distance") - alone == {"item": 1, "nonzero": 1}
