@@ -24,6 +24,7 @@ _CORRECTIONS = 3  # measurements after a step that is corrected afterwards
 _CLOSE = 0.05  # a correction below this is left
 _FAR = 32.0  # the largest
 _UNTOLD = 3  # steps in a row of which the loop did not tell how far they went
+_COARSE = 10.0  # times the target: rounding in which a step is lost
 _OVERSHOT = 100.0  # times the distance asked for: a step ten times too long
 
 
@@ -85,7 +86,8 @@ class StepScale:
             the step is divided by :math:`\rho_k`, so it keeps its size.
 
     Raises:
-        TypeError: not a torch optimizer, or one without step hooks (torchao's CPU offloading).
+        TypeError: not a torch optimizer, or one without step hooks (torchao's CPU offloading); a
+            `distance` that is no `DistanceControl`.
         ValueError: neither law, a `policy` without distance control, or a correction afterwards
             without a `policy`; an optimizer that has a `StepScale` already; weight decay that
             enters the moments (an L2 penalty, as in Adam or SGD with momentum) and is not to be
@@ -93,8 +95,8 @@ class StepScale:
             needs a closure (LBFGS), or that keeps other weights than it trains (schedule-free
             ones).
 
-    Warns of steps whose distance nobody told, of one that went a hundred times too far, and of a
-    multiplier at `rho_max` (Choice).
+    Warns of steps whose distance nobody told, of one that went a hundred times too far, of a
+    multiplier at `rho_min` or `rho_max`, and of rounding in which a step is lost (Choice).
 
     Reference: PGPO (arXiv 2606.03620), the update for SGD and for adaptive optimizers.
     Choice: the paper does not say what becomes of weight decay; it keeps its size unless asked.
@@ -131,6 +133,11 @@ class StepScale:
             raise ValueError(
                 "StepScale needs a law to scale steps by, found none: pass distance="
                 "DistanceControl(...), or a Viscosity(sensitivity=...)"
+            )
+        if distance is not None and not isinstance(distance, DistanceControl):
+            raise TypeError(
+                f"distance: expected DistanceControl(target=...), found {distance!r}; it holds the "
+                "distance in nats a token"
             )
         if policy_again is not None and policy is None:
             raise ValueError(
@@ -438,16 +445,30 @@ class StepScale:
 
     def _take_rounding(self, distance: DistanceSum | None) -> None:
         assert self.distance is not None and self.distance_state is not None
-        if (rounding := self._mean_over_ranks(distance)) is not None:
-            self.distance_state = self.distance.rounded(rounding, self.distance_state)
+        if (rounding := self._mean_over_ranks(distance)) is None:
+            return
+        self._refuse_below_zero(rounding)
+        self.distance_state = self.distance.rounded(rounding, self.distance_state)
+        if rounding > _COARSE * self.distance.target:
+            self._warn(
+                "rounding",
+                f"{rounding:.2g} nats a token were told to be rounding, where a step is asked for "
+                f"{self.distance.target:.2g}, too little to be told apart: take both readings "
+                "before the step, measure in float32, or ask for more",
+            )
+
+    def _refuse_below_zero(self, distance: float) -> None:
+        assert self.distance is not None
+        if distance < -self.distance.target:  # beyond rounding
+            raise ValueError(
+                f"expected a distance of 0 or more, found {distance:.3g} nats: what is measured is "
+                "no log-probability; take log_softmax(-1) of logits, in float32"
+            )
 
     def _record(self, moved: float | None) -> None:
         assert self.distance is not None and self.distance_state is not None
-        if moved is not None and moved < -self.distance.target:
-            raise ValueError(
-                f"expected a distance of 0 or more, found {moved:.3g} nats: what is measured is no "
-                "log-probability; take log_softmax(-1) of logits, in float32"
-            )
+        if moved is not None:
+            self._refuse_below_zero(moved)
         state = self.distance_state = self.distance.moved(moved, self.distance_state)
         self.last = replace(self.last, moved=state.moved, rounding=state.rounding)
 

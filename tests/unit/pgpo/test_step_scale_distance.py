@@ -121,6 +121,7 @@ def _sum(value: float) -> DistanceSum:
     return DistanceSum(torch.tensor(value), torch.tensor(1.0))
 
 
+@pytest.mark.filterwarnings("ignore:.* nats a token were told to be rounding")
 def test_rounding_is_told_of_steps_that_are_not_taken_too() -> None:
     policy = Policy(optim.SGD, 0.1, distance=control())
     for _ in range(3):
@@ -132,6 +133,7 @@ def test_rounding_is_told_of_steps_that_are_not_taken_too() -> None:
     assert (policy.scale.last.moved, policy.scale.last.rounding) == (1.0, 0.5)
 
 
+@pytest.mark.filterwarnings("ignore:.* nats a token were told to be rounding")
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_a_measurement_of_rounding_that_is_no_number_does_not_stay(broken: float) -> None:
     policy = Policy(optim.SGD, 0.1, distance=control())
@@ -257,6 +259,60 @@ def test_a_step_that_is_skipped_is_not_taken_for_one_that_went_nowhere() -> None
     assert policy.scale.state_dict() == state
     policy.step()
     assert policy.scale.last.moved is not None
+
+
+def test_a_run_that_stopped_at_a_skipped_step_does_not_skip_the_next() -> None:
+    policy = measured(optim.SGD, 0.1)
+    policy.step()
+    policy.scale.skip()  # and the loop ends before the step
+    policy.scale.discard()
+    policy.step()
+    assert policy.scale.last.moved is not None
+
+
+def test_no_tokens_at_a_reading_leave_the_rounding_that_is_known() -> None:
+    sayings: list[Tensor | None] = []
+    policy = Policy(
+        optim.SGD,
+        1e-2,
+        distance=control(),
+        policy=lambda: None if sayings == [None] else policy.log_probs().detach(),
+        policy_again=lambda: sayings[0],
+    )
+    sayings.append(policy.log_probs().detach() - 1e-4)  # 1e-4 nats of rounding
+    policy.step()
+    known = policy.scale.last.rounding
+    assert known == pytest.approx(1e-4, rel=1e-6)
+    sayings[0] = None
+    policy.step()
+    assert policy.scale.last.rounding == known
+
+
+def test_rounding_that_holds_the_step_or_is_none_is_named() -> None:
+    policy = Policy(optim.SGD, 1e-2, distance=control())
+    old = policy.log_probs().detach()
+    policy.step()
+    new = policy.log_probs().detach()
+    with pytest.raises(ValueError, match="expected a distance of 0 or more"):
+        policy.scale.moved(policy_distance(old, new), policy_distance(old, old + 1))
+    with pytest.warns(UserWarning, match="told to be rounding.*both readings before the step"):
+        policy.scale.moved(policy_distance(old, new), policy_distance(old, old.roll(1, 0)))
+
+
+def test_a_multiplier_at_its_least_is_named_where_the_step_is_still_too_long() -> None:
+    least = control(rho_min=0.01, first=0.01)
+    policy: Policy = Policy(
+        optim.SGD, 100.0, distance=least, policy=lambda: policy.log_probs().detach()
+    )
+    with pytest.warns(UserWarning) as found:
+        policy.step()
+        policy.step()
+    assert any("at rho_min=0.01 and a step still moved" in str(w.message) for w in found)
+
+
+def test_a_distance_in_nats_alone_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"expected DistanceControl.*found 0\.006"):
+        Policy(optim.SGD, 0.1, distance=0.006)
 
 
 def test_a_schedule_scales_the_distance() -> None:
