@@ -26,6 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "base, refreshed": {"teacher_model_kind": "base", "teacher_refresh": "once"},
     "ema, four steps a generation": {"teacher_model_kind": "ema", "steps_per_generation": 4},
     "distance": {"multiplier": "distance", "teacher_model_kind": "base"},
+    "distance, bfloat16": {"multiplier": "distance", "teacher_model_kind": "base", "bf16": True},
     "ema, four bits": {"teacher_model_kind": "ema", "four_bits": torch.bfloat16},
     "ema, host's start": {"teacher_model_kind": "ema", "teacher_from_student": False},
 }
