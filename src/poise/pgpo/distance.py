@@ -83,7 +83,7 @@ class DistanceControl:
     Raises:
         ValueError: an argument outside its range.
 
-    Choice: ours, as is the method. A scheduler scales the distance, not the step: where the rate is
+    Choice: ours, as is the method, and what becomes of rounding. A scheduler scales the distance, not the step: where the rate is
     the share s of its base, the step asks for s d. What is remembered is the whole scale, rho s, so
     that a schedule's jump is not taken for a change of the policy's.
     """
@@ -144,9 +144,9 @@ class DistanceControl:
 
     @staticmethod
     def rounded(rounding: float, state: DistanceState) -> DistanceState:
-        """The state with a measurement of rounding in its running mean, over 8 or so.
+        """The state with a measurement of rounding, in nats a token, in its running mean over 8.
 
-        None of it, as in float32, stands alone; one that is not finite is passed over.
+        A measurement of 0, as in float32, replaces the mean; one that is not finite is passed over.
         """
         if not math.isfinite(rounding):
             return state
@@ -161,8 +161,12 @@ class DistanceControl:
 
 
 def went(state: DistanceState, reach: float = REACH) -> float | None:
-    """How far the last step is taken to have gone; None before the first. `reach` is the most that
-    a scale will be divided by for it."""
+    """How far the last step is taken to have gone, in nats a token; None before the first.
+
+    Args:
+        state: after the step.
+        reach: the most by which the scale will be divided for it.
+    """
     asked, moved = state.asked, state.moved
     if moved is None:  # a step that was not measured went as far as it was to go
         return asked
