@@ -60,18 +60,12 @@ def time_sides(setting: Setting, rounds: int, names: Sequence[str]) -> dict[str,
             steps[OFF] = lambda: sides["poise_jsd"].step("none")
             steps[DISTANCE] = lambda: sides["poise_jsd"].step("distance")
         steps |= {side: built.step for side, built in sides.items()}
-        measuring: list[float] = []
-        if DISTANCE in steps:
-            step = steps[DISTANCE]
-
-            def watched() -> float:
-                seconds = step()
-                measuring.append(seconds - sides["poise_jsd"].measuring)
-                return seconds
-
-            steps[DISTANCE] = watched
         seconds = in_turns(steps, rounds, f"{setting.tokens} tokens")
-        return seconds | ({REST: measuring[1:]} if measuring else {})
+        if DISTANCE in seconds:
+            measuring = sides["poise_jsd"].measuring[-rounds:]
+            pairs = zip(seconds[DISTANCE], measuring, strict=True)
+            seconds[REST] = [whole - part for whole, part in pairs]
+        return seconds
 
 
 def memory_of(side: str, setting: Setting) -> Peak:

@@ -85,7 +85,7 @@ class Side:
         library, mode = SIDES[side]
         self._is_watched = False
         self.setting, self.clock = setting, Clock(setting.device)
-        self.measuring = 0.0  # seconds that the last step spent on its distance
+        self.measuring: list[float] = []  # seconds that each step of distance control spent on it
         config = MODES[mode] | {
             "output_dir": os.path.join(folder, side),
             "max_steps": 1,
@@ -154,7 +154,8 @@ class Side:
         Args:
             multiplier: `PGPOConfig`'s, of a trainer of Poise's.
         """
-        self.measuring = 0.0
+        if multiplier == "distance":
+            self.measuring.append(0.0)
         if scale := getattr(self.trainer, "step_scale", None):
             if not self._is_watched:
                 self._watch(scale)
@@ -171,7 +172,7 @@ class Side:
             def look() -> Any:
                 begin = self.clock.now()
                 found = read()
-                self.measuring += self.clock.now() - begin
+                self.measuring[-1] += self.clock.now() - begin
                 return found
 
             return look

@@ -83,9 +83,10 @@ class DistanceControl:
     Raises:
         ValueError: an argument outside its range.
 
-    Choice: ours, as is the method, and what becomes of rounding. A scheduler scales the distance, not the step: where the rate is
-    the share s of its base, the step asks for s d. What is remembered is the whole scale, rho s, so
-    that a schedule's jump is not taken for a change of the policy's.
+    Choice: ours, as is the method, and what becomes of rounding. A scheduler scales the distance,
+    not the step: where the rate is the share s of its base, the step asks for s d. What is
+    remembered is the whole scale, rho s, so that a schedule's jump is not taken for a change of the
+    policy's.
     """
 
     target: float = 0.006
