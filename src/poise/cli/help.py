@@ -9,6 +9,7 @@ import ast
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _PACKAGE = Path(__file__).parents[1]
 _WIDTH, _INDENT = 96, 30
@@ -39,8 +40,22 @@ _ROLLOUTS = {
     "temperature": "Of rollouts.",
     "chat_template_kwargs": "What chat templates take, e.g. '{\"enable_thinking\": false}'.",
 }
-# Command -> what it does; title, file and class of arguments; those of TRL's beside `USUAL`.
-PAGES = {
+_MEMORY = """usage: poise memory pgpo|iga [--flags] [--config FILE.yaml]
+
+Count what `poise pgpo` or `poise iga` with the same flags needs on each GPU: weights, gradients,
+the optimizer's state, the teacher, the loss's tensors, layers' activations, rollouts. Nothing is
+loaded but the model's configuration, and no GPU is needed. Flags of `accelerate launch`, such as
+--num_processes 8 or --accelerate_config FILE, say where things lie. No data are read: for IGA on
+your own file also name the domains by --iga_domains.
+
+  poise memory pgpo --config examples/pgpo_paper.yaml \\
+    --accelerate_config examples/engines/fsdp2.yaml --num_processes 8
+
+Products are taken to be in bfloat16, unless --bf16 false says otherwise."""
+# Command -> its page; or what it does, title, file and class of its arguments, and those of TRL's
+# beside `USUAL`.
+PAGES: dict[str, Any] = {
+    "memory": _MEMORY,
     "pgpo": (
         "Train a model by physics-guided policy optimization.",
         {"questions": "cli/pgpo.py:PGPOScriptArguments", "PGPO": "pgpo/config.py:PGPOConfig"},
@@ -56,6 +71,8 @@ PAGES = {
 
 def page(command: str) -> str:
     """The text for one of `PAGES`."""
+    if isinstance(PAGES[command], str):
+        return str(PAGES[command])
     text, sections, usual = PAGES[command]
     parts = [f"usage: poise {command} [--flags] [--config FILE.yaml]", text]
     for title, place in sections.items():
