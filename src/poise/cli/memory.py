@@ -12,7 +12,7 @@ from .. import memory
 from ..isomers.forms import TRAIN_DOMAINS
 from ..memory import ALWAYS, ROLLOUTS, TRAINING, Layout, Part
 from ..trl.preflight import find_model
-from . import engine, help, iga, pgpo
+from . import help, iga, launch, pgpo
 from .training import add_model_arguments
 
 
@@ -44,10 +44,10 @@ def count(argv: Sequence[str]) -> tuple[list[Part], Layout]:
         raise ValueError(f"expected pgpo or iga, found {method!r}")
     parser = pgpo.make_parser() if method == "pgpo" else iga.make_parser(words)
     parser.set_defaults(bf16=True)
-    (script, config, named), flags = engine.parse(parser, parser.with_new_names(words))
+    (script, config, named), flags = launch.parse(parser, parser.with_new_names(words))
     if named.load_in_4bit or named.load_in_8bit:
         raise ValueError("expected a base that is not quantised, which alone is counted")
-    asked = engine.engine_of(engine.parse_flags([*flags, "--module", method]))
+    asked = launch.engine_of(launch.parse_flags([*flags, "--module", method]))
     if asked.offloads:
         raise ValueError(
             "expected everything on the GPU, found an engine that keeps a part of it in "
