@@ -64,16 +64,18 @@ class TrainingParser(CommandParser):
 
 
 def run_command(
-    module: str, parser: CommandParser, make_trainer: Callable[..., Any], argv: list[str]
+    command: str, parser: CommandParser, make_trainer: Callable[..., Any], argv: list[str]
 ) -> int:
     """Runs a training command, whose `make_trainer` makes a trainer of script, config and model
-    arguments; several processes go through accelerate's launcher, which starts `module`."""
+    arguments; several processes go through accelerate's launcher."""
     argv = parser.with_new_names(argv)
     (script, config, model), launch_flags = launch.parse(parser, argv)
     check_arguments(script, config)
     if launch.needs_launcher(launch_flags):
         try:
-            return launch.launch(module, launch_flags, argv, is_on_cpu=config.use_cpu)
+            return launch.launch(
+                "poise.cli.main", launch_flags, [command, *argv], is_on_cpu=config.use_cpu
+            )
         except launch.RankFailedError as error:
             folder, flag = Path(config.output_dir), f"--resume_from_checkpoint {AUTO}"
             how = f"Go on from {latest(folder)}: the same command with {flag}"
