@@ -97,10 +97,8 @@ def meta_model(path: str, dtype: torch.dtype, peft_config: Any = None) -> Any:
 
 
 def states(model: Any, args: Any, layout: Layout) -> list[Part]:
-    """Weights, gradients, optimizer: what the engine makes of a model that is loaded.
-
-    The model is on the meta device, and is changed as the engine changes it.
-    """
+    """Weights, gradients, optimizer: what the engine makes of a model on the meta device, which is
+    changed as the engine changes it."""
     trained = [p for p in model.parameters() if p.requires_grad]
     masters: list[nn.Parameter] = []
     if layout.engine == "fsdp2" and layout.is_mixed:
@@ -148,18 +146,13 @@ def optimizer_states(params: Sequence[nn.Parameter], args: Any) -> Iterator[Tens
             f"optim={args.optim!r} cannot be counted: {kind.__name__} takes no step on tensors "
             f"without memory ({error}); count with adamw_torch"
         ) from error
-    finally:
-        for param in params:
-            param.grad = None
     for state in optimizer.state.values():
         yield from (value for value in state.values() if isinstance(value, Tensor))
 
 
 def teacher_states(model: Any, args: Any, layout: Layout) -> list[Part]:
-    """The teacher of a PGPOConfig, as `TeacherMixin` makes it; before `states`.
-
-    An adapter may be put on the model.
-    """
+    """The teacher of a PGPOConfig, as `TeacherMixin` makes it; before `states`, since an adapter
+    may be put on the model."""
     kind, is_lora = args.teacher_model_kind, isinstance(model, PeftModel)
     changes = kind == "ema" or args.teacher_refresh != "never"
     if kind == "live" or (is_lora and not changes):
@@ -264,7 +257,7 @@ def activations(model: Any, args: Any, layout: Layout, rows: int, tokens: int) -
 
 
 def _saved_by_layers(model: Any, dtype: torch.dtype, rows: int, tokens: int) -> int:
-    """Bytes of the storages that autograd saves in a forward pass, each once."""
+    """Bytes of the storages that autograd saves in a forward pass, each once; casts the model."""
     saved: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -274,20 +267,14 @@ def _saved_by_layers(model: Any, dtype: torch.dtype, rows: int, tokens: int) -> 
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     AttentionInterface.register("poise_memory", _flash_attention)
     causal.set_attn_implementation("poise_memory")
-    given = list(model.parameters())
-    before = [param.data for param in given]
-    for param in given:
+    for param in model.parameters():
         param.data = param.data.to(dtype)
-    try:
-        ids = torch.zeros((rows, tokens), dtype=torch.long, device="meta")
-        with saved_tensors_hooks(keep, lambda tensor: tensor):
-            causal.base_model.train()(input_ids=ids, use_cache=False)
-        for tensor in [*given, *model.buffers()]:
-            saved.pop(tensor.untyped_storage()._cdata, None)
-        return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
-    finally:
-        for param, data in zip(given, before, strict=True):
-            param.data = data
+    ids = torch.zeros((rows, tokens), dtype=torch.long, device="meta")
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        causal.base_model.train()(input_ids=ids, use_cache=False)
+    for tensor in [*model.parameters(), *model.buffers()]:
+        saved.pop(tensor.untyped_storage()._cdata, None)
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
 
 
 def _flash_attention(

@@ -276,7 +276,6 @@ def test_an_optimizer_that_takes_no_step_without_memory_is_refused(
     params = [nn.Parameter(torch.empty(3, device="meta"))]
     with pytest.raises(ValueError, match="cannot be counted: LBFGS takes no step"):
         list(memory.optimizer_states(params, SimpleNamespace(optim="any")))
-    assert params[0].grad is None
 
 
 def test_eight_bits_of_moments_are_counted() -> None:

@@ -71,15 +71,10 @@ def parse(parser: CommandParser, argv: list[str]) -> tuple[list[Any], list[str]]
 
 
 def parse_flags(flags: list[str]) -> Any:
-    """The launcher's arguments.
-
-    Raises:
-        ValueError: a value of the wrong type, `--accelerate_config` without a file or with an
-            unknown name.
-    """
+    """The launcher's arguments. Raises: ValueError, where the launcher itself would print its usage
+    of two hundred lines and leave."""
 
     def refuse(message: str) -> NoReturn:
-        """Instead of printing the launcher's usage, of two hundred lines, and leaving."""
         raise ValueError(message)
 
     words: list[str] = []
@@ -158,18 +153,14 @@ def _read_config(arguments: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def check_engine(engine: Engine, accelerators: int) -> None:
-    """Refuses what this machine, with so many accelerators (0 on the CPU), cannot start.
-
-    Raises:
-        ValueError: fewer processes than one, or more than there are accelerators; an engine that
-            needs accelerators where there are none, or that is not installed.
-    """
+    """Refuses, by a ValueError, what this machine cannot start with so many accelerators (0 on the
+    CPU)."""
     processes, here = engine.processes, engine.here
     if processes is not None and processes < 1:
         raise ValueError(f"--num_processes: expected at least 1, found {processes}")
     if processes is not None and processes % engine.machines:
         raise ValueError(
-            f"--num_processes: expected those of all machines, a multiple of --num_machines "
+            "--num_processes: expected those of all machines, a multiple of --num_machines "
             f"{engine.machines}, found {processes}"
         )
     if engine.kind == "fsdp1":
@@ -203,10 +194,8 @@ def needs_launcher(launch_flags: list[str]) -> bool:
 def launch(module: str, launch_flags: list[str], argv: list[str], is_on_cpu: bool = False) -> int:
     """Runs `python -m module argv` under accelerate, as `trl` does; returns the exit status.
 
-    Args:
-        launch_flags: what `accelerate launch` understands, and `--accelerate_config` with a file,
-            or the name of a configuration that TRL ships.
-        is_on_cpu: whether the processes leave accelerators alone.
+    Flags are what `accelerate launch` understands, and `--accelerate_config` with a file, or the
+    name of a configuration that TRL ships. On the CPU processes leave accelerators alone.
 
     Raises:
         RankFailedError: one of several processes has failed.
@@ -235,11 +224,8 @@ def launch(module: str, launch_flags: list[str], argv: list[str], is_on_cpu: boo
 
 
 def _what_ended(error: ChildFailedError) -> int:
-    """The exit status of a user's mistake, which a rank has named.
-
-    Raises:
-        RankFailedError: any other end, of the rank that was the first.
-    """
+    """The exit status of a user's mistake, which a rank has named. Raises: RankFailedError, of any
+    other end, of the rank that was the first."""
     # A rank that fails may take longer to end than another that it leaves alone.
     followed = (LOST_RANK, -signal.SIGTERM)
     failures = sorted(error.failures.items(), key=lambda item: item[1].timestamp)

@@ -99,11 +99,9 @@ def dispatch(
 
 
 def guard(command: str, run: Callable[[], int]) -> int:
-    """Run a command; a user's mistake becomes one line and the exit status 2.
-
-    The end of another rank has another status, and is not told where a launcher names that rank.
-    With `POISE_DEBUG` in the environment an error keeps its traceback.
-    """
+    """Run a command; a user's mistake becomes one line and the exit status 2, the end of another
+    rank another status, and no line where a launcher names that rank. With `POISE_DEBUG` in the
+    environment an error keeps its traceback."""
     be_quiet()
     try:
         return run()

@@ -82,14 +82,10 @@ def token_weights(
 
     Args:
         kind: which u: `teacher_entropy` favours tokens of which the teacher is sure, `information`
-            those about which its hint tells it more; `none` is 1.
+            those about which its hint tells it more; `none` gives `weights` itself.
         beta: in 1/nat.
         weights: a [N], what the loss averages by, zero where a token is not distilled.
-        teacher_entropy: gives H_T [N] in nats; is called where u reads it.
-        student_entropy: gives H_S likewise.
-
-    Returns:
-        The new weights [N], detached; `weights` itself for `none`.
+        teacher_entropy: gives H_T [N] in nats where u reads it, `student_entropy` H_S.
 
     Source: SRPO (arXiv 2604.02288), its weight exp(-beta H_T) over its mean; PGPO (arXiv
     2606.03620) names a signal per token as future work, which `information` is.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import torch
@@ -73,7 +74,7 @@ class _Walk:
         self._device = rows.device.type
         self._vocabulary = self._width = 0  # the first head's
         self._is_checked = False
-        self._casts: dict[int, Tensor] = {}
+        self._cast = cache(lambda weight: weight.to(torch.get_autocast_dtype(rows.device.type)))
 
     def tiles(self, rows: Tensor | None = None) -> Iterator[Tensor]:
         """Consecutive parts of some rows, by default all; the first may be small, until a head
@@ -127,19 +128,15 @@ class _Walk:
         Autocast keeps the cast of a trainable weight alone. A layer that is not plainly linear may
         read its weights in float32: then nothing is cast.
         """
-        layers = {name: m for name, m in head.named_modules() if m._parameters}
-        if any(type(module) is not nn.Linear for module in layers.values()):
+        if any(m._parameters and type(m) is not nn.Linear for m in head.modules()):
             return {}
-        found = {}
-        for name, module in layers.items():
-            weight: Any = module.weight
+        return {
+            name: self._cast(weight)
+            for name, weight in head.named_parameters()
             # Shards (of FSDP, ZeRO) are gathered when their module runs.
-            is_whole = type(weight) is nn.Parameter and weight.ndim == 2
-            if is_whole and weight.dtype == torch.float32 and not weight.requires_grad:
-                if id(weight) not in self._casts:
-                    self._casts[id(weight)] = weight.to(torch.get_autocast_dtype(self._device))
-                found[f"{name}.weight".removeprefix(".")] = self._casts[id(weight)]
-        return found
+            if (type(weight) is nn.Parameter and weight.ndim == 2)
+            and (weight.dtype == torch.float32 and not weight.requires_grad)
+        }
 
 
 def _kept_rows(mask: Tensor | None, like: Tensor) -> Tensor:
@@ -317,7 +314,7 @@ class _Gradients:
         self._has_tiles = False
 
     def add(self, rows: Tensor, hidden: Tensor, objective: Tensor) -> None:
-        """Add a tile's gradient: its places [n], hidden states [n, H] (a leaf), part of the sum."""
+        """Add a tile's: its places [n], hidden states [n, H] (a leaf), part of the sum."""
         inputs = [*([hidden] if hidden.requires_grad else []), *self._parameters]
         if not self._has_tiles:
             _refuse_undeclared(objective, inputs)
