@@ -78,11 +78,9 @@ def run_command(
             )
         except launch.RankFailedError as error:
             folder, flag = Path(config.output_dir), f"--resume_from_checkpoint {AUTO}"
-            how = f"Go on from {latest(folder)}: the same command with {flag}"
-            if latest(folder) is None:
-                how = (
-                    f"No checkpoint was written yet: run the same command again ({flag} always may)"
-                )
+            how = f"No checkpoint was written yet: run the same command again ({flag} always may)"
+            if checkpoint := latest(folder):
+                how = f"Go on from {checkpoint}: the same command with {flag}"
             raise launch.RankFailedError(
                 f"{error} (last logged step {last_step(folder / METRICS)}); the other ranks were "
                 f"stopped. {how}"
@@ -105,10 +103,8 @@ def check_arguments(script: Any, config: Any) -> None:
 
 
 def load_datasets(script: Any, config: Any, **options: Any) -> dict[str, Any]:
-    """The trainer's rows: to train on and, where the run evaluates, those of the test split.
-
-    Options that are None are `load_questions`' own defaults. `--count` is of training; an
-    evaluation has as many rows as `poise eval`.
+    """The trainer's rows: to train on and, where the run evaluates, of the test split as many as
+    `poise eval` has. Options that are None are `load_questions`' own defaults.
 
     Raises:
         ValueError: what `load_questions` refuses; rows to evaluate on that are not there.
@@ -190,8 +186,7 @@ class TrainingProgress(ProgressCallback):  # type: ignore[misc]
 
 
 def _check_settings(folder: Path, script: Any, **arguments: Any) -> None:
-    """A run folder holds one run: its metrics, checkpoints and settings belong together."""
-    # A run of 0.1 has old names of arguments.
+    """A run folder holds one run; one of 0.1 has old names of arguments."""
     before = read_settings(folder)
     if before.get("config", {}).get("space") is not None:
         raise ValueError(

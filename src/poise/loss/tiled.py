@@ -271,6 +271,8 @@ def token_statistics(
     def same(logits: Tensor) -> Tensor:
         return logits
 
+    if tile_tokens is None:  # there is no head whose width counts
+        tile_tokens = default_tile_tokens(student.shape[-1], device=student.device.type)
     output = tiled_distillation_loss(
         student,
         teacher,
@@ -279,8 +281,7 @@ def token_statistics(
         tokens,
         torch.ones_like(tokens) if mask is None else mask,
         divergence=Divergence("sampled_token", 1.0),  # the cheapest
-        tile_tokens=tile_tokens
-        or default_tile_tokens(student.shape[-1], device=student.device.type),
+        tile_tokens=tile_tokens,
     )
     return output.view_as(tokens)
 
