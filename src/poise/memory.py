@@ -70,20 +70,19 @@ class Layout:
     def share(self, tensor: Tensor, of: str) -> int:
         """Bytes of a tensor on the rank that has most: FSDP2 deals out rows, ZeRO elements."""
         if of not in SHARDED[self.engine] or tensor.ndim == 0:
-            return size(tensor)
+            return tensor.nbytes
         if self.engine == "fsdp2":
-            return size(tensor[: math.ceil(len(tensor) / self.ranks)])
+            return tensor[: math.ceil(len(tensor) / self.ranks)].nbytes
         return math.ceil(tensor.numel() / self.ranks) * tensor.element_size()
+
+    def shares(self, tensors: Iterable[Tensor], of: str) -> int:
+        """Bytes of several on that rank."""
+        return sum(self.share(tensor, of) for tensor in tensors)
 
     @property
     def is_mixed(self) -> bool:
         """Whether products have another precision than float32."""
         return self.compute != torch.float32
-
-
-def size(tensor: Tensor) -> int:
-    """Bytes of its elements."""
-    return tensor.numel() * tensor.element_size()
 
 
 def meta_model(path: str, dtype: torch.dtype, peft_config: Any = None) -> Any:
@@ -98,40 +97,35 @@ def meta_model(path: str, dtype: torch.dtype, peft_config: Any = None) -> Any:
 
 
 def states(model: Any, args: Any, layout: Layout) -> list[Part]:
-    """Weights, gradients, optimizer: what the engine makes of a model that is loaded.
-
-    The model is on the meta device, and is changed as the engine changes it.
-    """
-    masters = _prepare(model, layout)
+    """Weights, gradients, optimizer: what the engine makes of a model on the meta device, which is
+    changed as the engine changes it."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    weights = sum(layout.share(p, "weights") for p in model.parameters())
-    buffers = sum(map(size, model.buffers()))
-    parts = [
-        Part("weights", weights + buffers),
-        Part("gradients", sum(layout.share(p, "gradients") for p in trained)),
-    ]
-    if masters:
-        kept = sum(layout.share(p, "optimizer") for p in masters)
-        parts.append(Part("float32 masters", kept))
-    moments = optimizer_states(masters or trained, args)
-    name = f"optimizer's state ({getattr(args.optim, 'value', args.optim)})"
-    parts.append(Part(name, sum(layout.share(state, "optimizer") for state in moments)))
-    if layout.engine == "ddp" and layout.ranks > 1:
-        parts.append(Part("DDP's buckets, as large as the gradients", sum(map(size, trained))))
-    return [*parts, _copies(model, layout)]
-
-
-def _prepare(model: Any, layout: Layout) -> list[nn.Parameter]:
-    """Casts weights as the engine does; returns masters that it keeps beside them."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+    masters: list[nn.Parameter] = []
     if layout.engine == "fsdp2" and layout.is_mixed:
         for param in trained:
             param.data = param.data.float()
-    if not layout.engine.startswith("zero"):
-        return []
-    # DeepSpeed: the model in the precision of products, and the optimizer's own float32 weights.
-    model.to(layout.compute)
-    return [nn.Parameter(torch.empty_like(p, dtype=torch.float32)) for p in trained]
+    elif layout.engine.startswith("zero"):
+        # DeepSpeed: the model in the precision of products, and the optimizer's own float32 weights
+        model.to(layout.compute)
+        masters = [nn.Parameter(torch.empty_like(p, dtype=torch.float32)) for p in trained]
+    buffers = sum(buffer.nbytes for buffer in model.buffers())
+    moments = optimizer_states(masters or trained, args)
+    buckets = trained if layout.engine == "ddp" and layout.ranks > 1 else []
+    # Autocast keeps a cast of each trained weight of a product until its context ends.
+    linear = {m.weight for m in model.modules() if isinstance(m, nn.Linear)}
+    is_cast = layout.engine == "ddp" and layout.is_mixed
+    cast = [w for w in linear if is_cast and w.requires_grad and w.dtype == torch.float32]
+    return [
+        Part("weights", layout.shares(model.parameters(), "weights") + buffers),
+        Part("gradients", layout.shares(trained, "gradients")),
+        Part("float32 masters", layout.shares(masters, "optimizer")),
+        Part(
+            f"optimizer's state ({getattr(args.optim, 'value', args.optim)})",
+            layout.shares(moments, "optimizer"),
+        ),
+        Part("DDP's buckets, as large as the gradients", sum(p.nbytes for p in buckets)),
+        Part("autocast's copies of trained weights", layout.compute.itemsize * _numbers(cast)),
+    ]
 
 
 def optimizer_states(params: Sequence[nn.Parameter], args: Any) -> Iterator[Tensor]:
@@ -152,30 +146,13 @@ def optimizer_states(params: Sequence[nn.Parameter], args: Any) -> Iterator[Tens
             f"optim={args.optim!r} cannot be counted: {kind.__name__} takes no step on tensors "
             f"without memory ({error}); count with adamw_torch"
         ) from error
-    finally:
-        for param in params:
-            param.grad = None
     for state in optimizer.state.values():
         yield from (value for value in state.values() if isinstance(value, Tensor))
 
 
-def _copies(model: Any, layout: Layout) -> Part:
-    """Autocast keeps a cast of each trained weight of a product until its context ends."""
-    weights = {
-        module.weight
-        for module in model.modules()
-        if isinstance(module, nn.Linear) and module.weight.requires_grad
-    }
-    is_cast = layout.engine == "ddp" and layout.is_mixed
-    wide = [w for w in weights if w.dtype == torch.float32] if is_cast else []
-    return Part("autocast's copies of trained weights", layout.compute.itemsize * _numbers(wide))
-
-
 def teacher_states(model: Any, args: Any, layout: Layout) -> list[Part]:
-    """The teacher of a PGPOConfig, as `TeacherMixin` makes it; before `states`.
-
-    An adapter may be put on the model.
-    """
+    """The teacher of a PGPOConfig, as `TeacherMixin` makes it; before `states`, since an adapter
+    may be put on the model."""
     kind, is_lora = args.teacher_model_kind, isinstance(model, PeftModel)
     changes = kind == "ema" or args.teacher_refresh != "never"
     if kind == "live" or (is_lora and not changes):
@@ -191,10 +168,10 @@ def teacher_states(model: Any, args: Any, layout: Layout) -> list[Part]:
     if kind == "ema":
         teacher = EMATeacher(model, copy, args.teacher_update_rate, args.teacher_sync_steps)
         averages = teacher._averages().values()
-    weights = sum(layout.share(p, "teacher") for p in copy.parameters())
+    buffers = sum(buffer.nbytes for buffer in copy.buffers())
     return [
-        Part("teacher", weights + sum(map(size, copy.buffers()))),
-        Part("teacher's float32 averages", sum(layout.share(a, "teacher") for a in averages)),
+        Part("teacher", layout.shares(copy.parameters(), "teacher") + buffers),
+        Part("teacher's float32 averages", layout.shares(averages, "teacher")),
     ]
 
 
@@ -206,17 +183,19 @@ def gathered(model: Any, layout: Layout, has_teacher: bool) -> list[Part]:
         return [Part(f"gathered weights, at most {_LIVE:,}", width * min(_LIVE, sum(numbers)))]
     if layout.engine != "fsdp2" or layout.ranks == 1:
         return []
-    layer = max(_numbers(layer.parameters()) for layer in _layers(model))
-    ends = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
-    whole = width * (2 * layer + _numbers(ends))
-    parts = [Part("gathered: two layers, embeddings and head", whole)]
-    if has_teacher:
-        head = width * model.get_output_embeddings().weight.numel()
-        parts.append(Part("gathered: the teacher's head", head, TRAINING))
-    if any(param.requires_grad for param in ends):
-        own = width * (layer + _numbers(ends))
-        parts.append(Part("gradients of a layer, embeddings and head", own, TRAINING))
-    return parts
+    causal = model.get_base_model() if isinstance(model, PeftModel) else model
+    names = causal._no_split_modules or ()  # the repeated blocks, which FSDP2 makes units of
+    layers = [m for m in causal.modules() if type(m).__name__ in names] or [causal]
+    layer = max(_numbers(layer.parameters()) for layer in layers)
+    head = model.get_output_embeddings().weight
+    ends = {model.get_input_embeddings().weight, head}
+    is_trained = any(param.requires_grad for param in ends)
+    own = width * (layer + _numbers(ends))
+    return [
+        Part("gathered: two layers, embeddings and head", own + width * layer),
+        Part("gathered: the teacher's head", has_teacher * width * head.numel(), TRAINING),
+        Part("gradients of a layer, embeddings and head", is_trained * own, TRAINING),
+    ]
 
 
 # What lives for a part of a step.
@@ -233,13 +212,11 @@ def distillation(model: Any, args: Any, layout: Layout) -> list[Part]:
         name = f"TRL's loss: {tensors} tensors of tokens x vocabulary"
         return [Part(name, tensors * tokens * vocabulary * 4, TRAINING)]
     tile = min(tokens, args.loss_tile_tokens or default_tile_tokens(vocabulary, width, "cuda"))
-    parts = [
+    return [
         Part("hidden states of student and teacher, a gradient", 3 * states_, TRAINING),
         Part(f"the loss's tiles of {tile} tokens", _TILES * tile * vocabulary * 4, TRAINING),
+        Part("the head's gradient in float32", head.requires_grad * 4 * head.numel(), TRAINING),
     ]
-    if head.requires_grad:
-        parts.append(Part("the head's gradient in float32", 4 * head.numel(), TRAINING))
-    return parts
 
 
 def rollouts(model: Any, args: Any, layout: Layout) -> list[Part]:
@@ -280,7 +257,7 @@ def activations(model: Any, args: Any, layout: Layout, rows: int, tokens: int) -
 
 
 def _saved_by_layers(model: Any, dtype: torch.dtype, rows: int, tokens: int) -> int:
-    """Bytes of the storages that autograd saves in a forward pass, each once."""
+    """Bytes of the storages that autograd saves in a forward pass, each once; casts the model."""
     saved: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -288,25 +265,16 @@ def _saved_by_layers(model: Any, dtype: torch.dtype, rows: int, tokens: int) -> 
         return tensor
 
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
-    AttentionInterface.register(_ATTENTION, _flash_attention)
-    causal.set_attn_implementation(_ATTENTION)
-    given = list(model.parameters())
-    before = [param.data for param in given]
-    for param in given:
+    AttentionInterface.register("poise_memory", _flash_attention)
+    causal.set_attn_implementation("poise_memory")
+    for param in model.parameters():
         param.data = param.data.to(dtype)
-    try:
-        ids = torch.zeros((rows, tokens), dtype=torch.long, device="meta")
-        with saved_tensors_hooks(keep, lambda tensor: tensor):
-            causal.base_model.train()(input_ids=ids, use_cache=False)
-        for tensor in [*given, *model.buffers()]:
-            saved.pop(tensor.untyped_storage()._cdata, None)
-        return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
-    finally:
-        for param, data in zip(given, before, strict=True):
-            param.data = data
-
-
-_ATTENTION = "poise_memory"
+    ids = torch.zeros((rows, tokens), dtype=torch.long, device="meta")
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        causal.base_model.train()(input_ids=ids, use_cache=False)
+    for tensor in [*model.parameters(), *model.buffers()]:
+        saved.pop(tensor.untyped_storage()._cdata, None)
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
 
 
 def _flash_attention(
@@ -319,31 +287,22 @@ def _flash_attention(
 
 def domain_gradients(model: Any, args: Any, domains: int) -> list[Part]:
     """What IGA's spaces keep of K domains."""
-    adapters = find_adapters(model)
-    factors = sum(a.down.weight.numel() + a.up.weight.numel() for a in adapters)
     if args.iga_method == "erm":
         return []
+    adapters = [(a.down.weight, a.up.weight) for a in find_adapters(model)]
     if args.iga_method != "iga" or args.iga_space == "factor":
         has_sums = args.iga_method == "iga" and args.iga_applied_to == "update"  # running ones
+        factors = _numbers(weight for pair in adapters for weight in pair)
         return [Part(f"gradients of {domains} domains", (1 + has_sums) * domains * factors * 4)]
     if args.iga_space == "direction":
         numbers = 0
-        for adapter in adapters:
-            inputs, outputs = adapter.down.weight.shape[1], adapter.up.weight.shape[0]
-            directions = 2 * (domains - 1)
-            numbers += 2 * 2 * domains * (inputs + 1) + directions * (inputs + outputs)
+        for down, up in adapters:
+            numbers += 2 * 2 * domains * (down.shape[1] + 1)
+            numbers += 2 * (domains - 1) * (down.shape[1] + up.shape[0])
         return [Part(f"input sums and directions of {domains} domains", 4 * numbers)]
-    largest = max(a.down.weight.shape[1] * a.up.weight.shape[0] for a in adapters)
+    largest = max(down.shape[1] * up.shape[0] for down, up in adapters)
     name = f"{domains} gradients of one layer, mean, variance and tile"
     return [Part(name, (domains + 3) * largest * 4, TRAINING)]
-
-
-def _layers(model: Any) -> list[nn.Module]:
-    """The repeated blocks: what FSDP2 makes units of."""
-    causal = model.get_base_model() if isinstance(model, PeftModel) else model
-    names = causal._no_split_modules or ()
-    found = [m for m in causal.modules() if type(m).__name__ in names]
-    return found or [causal]
 
 
 def _numbers(tensors: Iterable[Tensor]) -> int:

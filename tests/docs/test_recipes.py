@@ -19,7 +19,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-from poise.cli import engine, iga, pgpo
+from poise.cli import iga, launch, pgpo
 from tests.grids import grid
 from tests.processes import run_ranks
 
@@ -53,15 +53,15 @@ def test_all_engines_are_there() -> None:
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_accelerates_loader_reads_it(name: str) -> None:
-    flags = engine.parse_flags(["--config_file", engine_file(name), "--module", "m"])
-    assert engine.engine_of(flags) == engine.Engine(ENGINES[name], processes=8)
+    flags = launch.parse_flags(["--config_file", engine_file(name), "--module", "m"])
+    assert launch.engine_of(flags) == launch.Engine(ENGINES[name], processes=8)
     assert flags.mixed_precision is None  # the file's, which is checked where it runs
 
 
 @pytest.mark.parametrize("file", RUNS, ids=lambda file: file.stem)
 def test_the_trainers_configuration_reads_it(file: Path, tmp_path: Path) -> None:
     argv = ["--config", str(file), "--use_cpu", "true", "--output_dir", str(tmp_path)]
-    (_, config, _), flags = engine.parse(pgpo.make_parser(), argv)
+    (_, config, _), flags = launch.parse(pgpo.make_parser(), argv)
     assert flags == []
     assert config.output_dir == str(tmp_path)
 
@@ -74,13 +74,13 @@ def test_the_commands_in_comments_parse(
     command, *words = words if command == "memory" else [command, *words]
     parser = pgpo.make_parser() if command == "pgpo" else iga.make_parser(words)
     words += ["--use_cpu", "true", "--output_dir", str(tmp_path)]
-    _, flags = engine.parse(parser, words)
-    engine.engine_of(engine.parse_flags([*flags, "--module", "m"]))
+    _, flags = launch.parse(parser, words)
+    launch.engine_of(launch.parse_flags([*flags, "--module", "m"]))
 
 
 def test_the_papers_step_has_its_samples(tmp_path: Path) -> None:
     argv = ["--config", str(EXAMPLES / "pgpo_paper.yaml"), "--use_cpu", "true"]
-    (_, config, _), _ = engine.parse(pgpo.make_parser(), [*argv, "--output_dir", str(tmp_path)])
+    (_, config, _), _ = launch.parse(pgpo.make_parser(), [*argv, "--output_dir", str(tmp_path)])
     rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
     assert rows * 8 == 256 == 32 * config.num_generations
 
@@ -97,7 +97,7 @@ def environment(name: str) -> dict[str, str]:
         "--module",
         "m",
     ]
-    arguments, *_ = _validate_launch_command(engine.parse_flags(words))
+    arguments, *_ = _validate_launch_command(launch.parse_flags(words))
     if arguments.use_deepspeed:
         fields = load_config_from_file(engine_file(name)).deepspeed_config
         arguments.deepspeed_fields_from_accelerate_config = ",".join(fields)  # as launch_command
@@ -211,6 +211,6 @@ def test_two_nodes_start_under_slurm(tiny_model_path: str, tmp_path: Path) -> No
 def test_slurms_script_hands_over_what_a_launcher_needs() -> None:
     text = (EXAMPLES / "slurm.sh").read_text()
     flags = set(re.findall(r"--\w+", text.partition("srun")[2])) - {"--kill"}
-    known = {o for a in engine.launch_command_parser()._actions for o in a.option_strings}
+    known = {o for a in launch.launch_command_parser()._actions for o in a.option_strings}
     assert flags <= known | {"--accelerate_config"}
     assert subprocess.run(["bash", "-n", str(EXAMPLES / "slurm.sh")]).returncode == 0

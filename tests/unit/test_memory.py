@@ -206,7 +206,7 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_papers_run_is_counted_as_by_hand(qwen: str) -> None:
-    from poise.cli.memory_parts import count
+    from poise.cli.memory import count
 
     argv = ["pgpo", "--config", str(ROOT / "examples/pgpo_paper.yaml")]
     argv += ["--model_name_or_path", qwen, "--num_processes", "8"]
@@ -276,13 +276,12 @@ def test_an_optimizer_that_takes_no_step_without_memory_is_refused(
     params = [nn.Parameter(torch.empty(3, device="meta"))]
     with pytest.raises(ValueError, match="cannot be counted: LBFGS takes no step"):
         list(memory.optimizer_states(params, SimpleNamespace(optim="any")))
-    assert params[0].grad is None
 
 
 def test_eight_bits_of_moments_are_counted() -> None:
     args = PGPOConfig("any", optim="adamw_8bit", use_cpu=True, bf16=False)
     params = [nn.Parameter(torch.empty(512, 512, device="meta"))]
-    found = sum(map(memory.size, memory.optimizer_states(params, args)))
+    found = sum(state.nbytes for state in memory.optimizer_states(params, args))
     blocks, tables = 512 * 512 // 256, 4 * 2 * 256
     assert found >= 2 * (512 * 512 + 4 * blocks)
     assert found <= 2 * (512 * 512 + 4 * blocks) + 4 * tables

@@ -38,17 +38,15 @@ def _mapping(text: str) -> dict[str, Any] | None:
     """A mapping from JSON, which TRL's parser does not read; None from "none", as it does."""
     if text.lower() in ("none", "null"):
         return None
+    reason = ""
     try:
-        value = json.loads(text)
+        if isinstance(value := json.loads(text), dict):
+            return value
     except json.JSONDecodeError as error:
-        value, reason = text, f" ({error})"
-    else:
-        reason = ""
-    if not isinstance(value, dict):
-        raise ArgumentTypeError(
-            f"expected a mapping in JSON, such as '{{\"name\": 1}}', found {text!r}{reason}"
-        )
-    return value
+        reason = f" ({error})"
+    raise ArgumentTypeError(
+        f"expected a mapping in JSON, such as '{{\"name\": 1}}', found {text!r}{reason}"
+    )
 
 
 class CommandParser(TrlParser):
@@ -96,13 +94,13 @@ class CommandParser(TrlParser):
         self, words: Iterable[str], others: Mapping[str, str] | None = None
     ) -> list[str]:
         """The command line with new names for old ones, `others` too, and one warning for each."""
-        found = []
-        for word in words:
-            flag, sign, value = word.partition("=")
-            if flag.startswith("--"):
-                word = f"--{self._new_name(flag[2:], others)}{sign}{value}"
-            found.append(word)
-        return found
+        parts = [word.partition("=") for word in words]
+        return [
+            f"--{self._new_name(flag[2:], others)}{sign}{value}"
+            if flag.startswith("--")
+            else f"{flag}{sign}{value}"
+            for flag, sign, value in parts
+        ]
 
     def _new_name(self, name: str, others: Mapping[str, str] | None = None) -> str:
         """Of an argument that this command knows; any other name stays."""

@@ -5,13 +5,14 @@ They are read from the source, since importing TRL takes ten seconds; `--help-al
 
 from __future__ import annotations
 
+import argparse
 import ast
-import textwrap
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 _PACKAGE = Path(__file__).parents[1]
-_WIDTH, _INDENT = 96, 30
 # TRL's and accelerate's that matter: of both commands, and of one.
 USUAL = {
     "model_name_or_path": "A folder, a hub id, or 'default' for the embedded model.",
@@ -39,8 +40,22 @@ _ROLLOUTS = {
     "temperature": "Of rollouts.",
     "chat_template_kwargs": "What chat templates take, e.g. '{\"enable_thinking\": false}'.",
 }
-# Command -> what it does; title, file and class of arguments; those of TRL's beside `USUAL`.
-PAGES = {
+_MEMORY = """usage: poise memory pgpo|iga [--flags] [--config FILE.yaml]
+
+Count what `poise pgpo` or `poise iga` with the same flags needs on each GPU: weights, gradients,
+the optimizer's state, the teacher, the loss's tensors, layers' activations, rollouts. Nothing is
+loaded but the model's configuration, and no GPU is needed. Flags of `accelerate launch`, such as
+--num_processes 8 or --accelerate_config FILE, say where things lie. No data are read: for IGA on
+your own file also name the domains by --iga_domains.
+
+  poise memory pgpo --config examples/pgpo_paper.yaml \\
+    --accelerate_config examples/engines/fsdp2.yaml --num_processes 8
+
+Products are taken to be in bfloat16, unless --bf16 false says otherwise."""
+# Command -> its page; or what it does, title, file and class of its arguments, and those of TRL's
+# beside `USUAL`.
+PAGES: dict[str, Any] = {
+    "memory": _MEMORY,
     "pgpo": (
         "Train a model by physics-guided policy optimization.",
         {"questions": "cli/pgpo.py:PGPOScriptArguments", "PGPO": "pgpo/config.py:PGPOConfig"},
@@ -56,14 +71,26 @@ PAGES = {
 
 def page(command: str) -> str:
     """The text for one of `PAGES`."""
+    if isinstance(PAGES[command], str):
+        return str(PAGES[command])
     text, sections, usual = PAGES[command]
-    parts = [f"usage: poise {command} [--flags] [--config FILE.yaml]", text]
+    parser = argparse.ArgumentParser(
+        usage=f"poise {command} [--flags] [--config FILE.yaml]",
+        description=text,
+        epilog=f"`poise {command} --help-all` lists all of them. FILE.yaml may hold any of them.",
+        add_help=False,
+        formatter_class=partial(argparse.HelpFormatter, max_help_position=30, width=96),
+    )
     for title, place in sections.items():
-        parts.append("\n".join([f"{title}:", *(_line(*one) for one in _options(place))]))
-    lines = [_line(name, "", text) for name, text in (USUAL | usual).items()]
-    parts.append("\n".join(["most used of TRL's and accelerate's:", *lines]))
-    parts.append(f"`poise {command} --help-all` lists all of them. FILE.yaml may hold any of them.")
-    return "\n\n".join(parts)
+        group = parser.add_argument_group(title)
+        for name, default, about in _options(place):
+            if default not in ("", "''", "None"):
+                about += f" Default: {default}."
+            group.add_argument(f"--{name}", help=about, action="store_true")
+    group = parser.add_argument_group("most used of TRL's and accelerate's")
+    for name, about in (USUAL | usual).items():
+        group.add_argument(f"--{name}", help=about, action="store_true")
+    return parser.format_help().rstrip()
 
 
 def _options(place: str) -> Iterator[tuple[str, str, str]]:
@@ -82,15 +109,3 @@ def _text(node: ast.expr) -> str:
     if isinstance(node, ast.BinOp):
         return _text(node.left) + _text(node.right)
     return str(node.value) if isinstance(node, ast.Constant) else "..."
-
-
-def _line(name: str, default: str, text: str) -> str:
-    if default not in ("", "''", "None"):
-        text += f" Default: {default}."
-    margin = " " * _INDENT
-    first = f"  --{name}"
-    first = first.ljust(_INDENT) if len(first) < _INDENT else f"{first}\n{margin}"
-    body = textwrap.fill(
-        text.replace("%%", "%"), _WIDTH, initial_indent=margin, subsequent_indent=margin
-    )
-    return first + body[_INDENT:]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -73,7 +72,7 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     parser = make_parser(argv)
     words = parser.with_new_names(argv, old_names(argv))
-    return run_command("poise.cli.iga", parser, make_trainer, words)
+    return run_command("iga", parser, make_trainer, words)
 
 
 def old_names(argv: Sequence[str]) -> dict[str, str]:
@@ -115,9 +114,3 @@ def make_trainer(script: IGAScriptArguments, config: IGAConfig, model: ModelConf
 
 def _is_generated(dataset: str) -> bool:
     return dataset.partition(":")[0] == GENERATED
-
-
-if __name__ == "__main__":  # under the launcher
-    from .main import main as poise
-
-    sys.exit(poise(["iga", *sys.argv[1:]]))

@@ -8,9 +8,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from .. import __version__
 from ..extras import what_to_install
@@ -21,27 +23,15 @@ from .quiet import be_quiet
 # Command -> what it does, and "module:function" that runs it: argv -> exit status.
 Commands = Mapping[str, tuple[str, str]]
 COMMANDS = {
-    "demo": (
-        "train and evaluate a small model on this machine, in minutes",
-        "poise.demo.command:main",
-    ),
+    "demo": ("train and evaluate a small model here, in minutes", "poise.demo.command:main"),
     "pgpo": ("train a model by physics-guided policy optimization", "poise.cli.pgpo:main"),
-    "iga": (
-        "train a model by invariant gradient alignment on logical isomers",
-        "poise.cli.iga:main",
-    ),
-    "eval": (
-        "measure a model's accuracy with intervals, before and after training",
-        "poise.cli.eval:main",
-    ),
-    "memory": (
-        "count what a training run needs on each GPU, before it is started",
-        "poise.cli.memory:main",
-    ),
+    "iga": ("train a model by invariant gradient alignment on isomers", "poise.cli.iga:main"),
+    "eval": ("measure accuracy with intervals, before and after training", "poise.cli.eval:main"),
+    "memory": ("count what a training run will need on each GPU", "poise.cli.memory:main"),
     "report": ("write one HTML page about training runs", "poise.cli.report:main"),
     "isomers": ("generate, build, validate and show logical isomer sets", "poise.cli.isomers:main"),
 }
-_OLD = {"bench": ("experiments, now `python -m lab`", "poise.cli.bench:main")}
+_OLD = {"bench": ("experiments, now `python -m lab`", "poise.cli.main:bench")}
 _TRAIN_OR_ASK = ("demo", "pgpo", "iga", "eval")
 _OURS = ("poise", "lab")
 
@@ -63,9 +53,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = ["--help" if word == "--help-all" else word for word in words]
     about = f"Poise {__version__}: stable and robust post-training of language models."
     commands = COMMANDS | (_OLD if name in _OLD else {})
-    return guard(
-        f"poise {name}".rstrip(), lambda: dispatch(words, commands, "poise", about, "command")
+    command = f"poise {name}".rstrip()
+    return guard(command, lambda: dispatch(words, commands, "poise", about, "command"))
+
+
+def bench(argv: list[str]) -> int:
+    """For one release, the old name of `python -m lab`, which runs where the folder `lab` is."""
+    print(
+        f"poise bench: use `{' '.join(['python -m lab', *argv])}` in the repository's root",
+        file=sys.stderr,
     )
+    if not Path("lab", "__main__.py").is_file():
+        return 2
+    return subprocess.call([sys.executable, "-m", "lab", *argv])
 
 
 def dispatch(
@@ -73,12 +73,8 @@ def dispatch(
 ) -> int:
     """Run the command that the first word names; returns its exit status, 2 without a word.
 
-    Args:
-        argv: the words of the command line.
-        commands: what there is.
-        prog: what to type before the command.
-        about: what `--help` says before it lists the commands.
-        kind: what help and errors call a command.
+    `prog` is typed before a command, `about` is what `--help` says before it lists the commands,
+    and `kind` what it calls them.
 
     Raises:
         ValueError: there is no such command.
@@ -103,11 +99,9 @@ def dispatch(
 
 
 def guard(command: str, run: Callable[[], int]) -> int:
-    """Run a command; a user's mistake becomes one line and the exit status 2.
-
-    The end of another rank has another status, and is not told where a launcher names that rank.
-    With `POISE_DEBUG` in the environment an error keeps its traceback.
-    """
+    """Run a command; a user's mistake becomes one line and the exit status 2, the end of another
+    rank another status, and no line where a launcher names that rank. With `POISE_DEBUG` in the
+    environment an error keeps its traceback."""
     be_quiet()
     try:
         return run()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import os
+import pkgutil
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +67,7 @@ def make_parser() -> CommandParser:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    return run_command("poise.cli.pgpo", make_parser(), make_trainer, argv)
+    return run_command("pgpo", make_parser(), make_trainer, argv)
 
 
 def make_trainer(
@@ -95,20 +95,13 @@ def find_reward(name: str) -> Any:
     """
     if name in REWARDS:
         return REWARDS[name]
-    module, _, attribute = name.rpartition(".")
-    if not module:
+    if "." not in name:
         raise ValueError(
             f"unknown reward function {name!r}: use one of {', '.join(REWARDS)}, or a dotted "
             "import path"
         )
     sys.path.insert(0, os.getcwd())
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return pkgutil.resolve_name(name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"reward function {name!r} cannot be imported: {error}") from None
-
-
-if __name__ == "__main__":  # under the launcher
-    from .main import main as poise
-
-    sys.exit(poise(["pgpo", *sys.argv[1:]]))

@@ -16,6 +16,9 @@ class _Screen(logging.Handler):
         print(self.format(record), file=sys.stderr, flush=True)
 
 
+_SCREEN = _Screen()
+
+
 def be_quiet() -> None:
     """Show Poise's log, and of other libraries what a user can do something about."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -23,11 +26,9 @@ def be_quiet() -> None:
     warnings.filterwarnings("default", ".* old name goes with the next release", FutureWarning)
     # Lists what `accelerate launch` was not given.
     logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)
-    own = logging.getLogger("poise")
-    if not any(isinstance(handler, _Screen) for handler in own.handlers):
-        own.addHandler(_Screen())
-        is_first = os.environ.get("LOCAL_RANK", "0") == "0"
-        own.setLevel(logging.INFO if is_first else logging.WARNING)
+    own, is_first = logging.getLogger("poise"), os.environ.get("LOCAL_RANK", "0") == "0"
+    own.addHandler(_SCREEN)  # once, however often
+    own.setLevel(logging.INFO if is_first else logging.WARNING)
 
 
 def hide_bars_of_files(model: str) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from transformers import ProgressCallback
@@ -15,20 +15,13 @@ from trl import ModelConfig, get_quantization_config
 from ..data.load import load_questions
 from ..models import expanded, resolve_model
 from ..precision import warn_if_slow, weights_dtype
-from ..trl.logs import (
-    METRICS,
-    changed_settings,
-    last_step,
-    read_settings,
-    write_run_description,
-)
+from ..trl.logs import METRICS, changed_settings, last_step, read_settings, write_run_description
 from ..trl.manifest import AUTO, is_to_begin, latest, refuse_used_folder
-from . import engine, launch
+from . import launch
 from .arguments import OLD_NAMES, CommandParser
 from .eval_questions import generated_count
 from .quiet import hide_bars_of_files
 
-Trainer = TypeVar("Trainer", bound=Any)
 logger = logging.getLogger(__name__)
 
 # What the progress bar shows -> the log's key.
@@ -54,8 +47,7 @@ class TrainingParser(CommandParser):
         super().__init__((script, config, ModelConfig), prog=prog)
         self.set_defaults(dtype="auto")
         self.epilog = (
-            "Flags of `accelerate launch`, such as --num_processes 4, are taken too, and start the "
-            "command under it."
+            "Flags of `accelerate launch`, such as --num_processes 4, start the command under it."
         )
 
     def parse_args_into_dataclasses(self, args: Any = None, *rest: Any, **options: Any) -> Any:
@@ -72,38 +64,33 @@ class TrainingParser(CommandParser):
 
 
 def run_command(
-    module: str, parser: CommandParser, make_trainer: Callable[..., Any], argv: list[str]
+    command: str, parser: CommandParser, make_trainer: Callable[..., Any], argv: list[str]
 ) -> int:
-    """Runs a training command; several processes go through accelerate's launcher.
-
-    Args:
-        module: what the launcher starts.
-        parser: of the command.
-        make_trainer: from script, config and model arguments to a trainer.
-        argv: the command line after the command's name.
-    """
+    """Runs a training command, whose `make_trainer` makes a trainer of script, config and model
+    arguments; several processes go through accelerate's launcher."""
     argv = parser.with_new_names(argv)
-    (script, config, model), launch_flags = engine.parse(parser, argv)
+    (script, config, model), launch_flags = launch.parse(parser, argv)
     check_arguments(script, config)
     if launch.needs_launcher(launch_flags):
         try:
-            return launch.launch(module, launch_flags, argv, is_on_cpu=config.use_cpu)
+            return launch.launch(
+                "poise.cli.main", launch_flags, [command, *argv], is_on_cpu=config.use_cpu
+            )
         except launch.RankFailedError as error:
-            folder = Path(config.output_dir)
+            folder, flag = Path(config.output_dir), f"--resume_from_checkpoint {AUTO}"
+            how = f"No checkpoint was written yet: run the same command again ({flag} always may)"
+            if checkpoint := latest(folder):
+                how = f"Go on from {checkpoint}: the same command with {flag}"
             raise launch.RankFailedError(
                 f"{error} (last logged step {last_step(folder / METRICS)}); the other ranks were "
-                f"stopped. {_how_to_go_on(folder)}"
+                f"stopped. {how}"
             ) from None
     run_training(make_trainer, script, config, model)
     return 0
 
 
 def check_arguments(script: Any, config: Any) -> None:
-    """Refuse what would train on nothing, or do nothing, without a word.
-
-    Raises:
-        ValueError: no data set, no steps, no rate.
-    """
+    """Refuse what would train on nothing, or do nothing, without a word: a ValueError."""
     if not script.dataset_name:
         raise ValueError("--dataset_name: expected what to train on, found none; see --help")
     if config.max_steps == 0 or config.max_steps < -1:
@@ -116,10 +103,8 @@ def check_arguments(script: Any, config: Any) -> None:
 
 
 def load_datasets(script: Any, config: Any, **options: Any) -> dict[str, Any]:
-    """The trainer's rows: to train on and, where the run evaluates, those of the test split.
-
-    Options that are None are `load_questions`' own defaults. `--count` is of training; an
-    evaluation has as many rows as `poise eval`.
+    """The trainer's rows: to train on and, where the run evaluates, of the test split as many as
+    `poise eval` has. Options that are None are `load_questions`' own defaults.
 
     Raises:
         ValueError: what `load_questions` refuses; rows to evaluate on that are not there.
@@ -149,8 +134,8 @@ def load_datasets(script: Any, config: Any, **options: Any) -> dict[str, Any]:
 
 
 def run_training(
-    make_trainer: Callable[..., Trainer], script: Any, config: Any, model: ModelConfig
-) -> Trainer:
+    make_trainer: Callable[..., Any], script: Any, config: Any, model: ModelConfig
+) -> None:
     """Trains, and leaves adapter or model, metrics, configuration and card in the run folder."""
     folder = Path(config.output_dir)
     resume = _as_resume(config.resume_from_checkpoint, folder)
@@ -169,8 +154,7 @@ def run_training(
     trainer.save_model(config.output_dir)
     trainer.create_model_card(model_name=folder.name, dataset_name=dataset)
     if trainer.is_world_process_zero():
-        _correct_card(folder / "README.md", name, dataset, folder)
-    return trainer
+        _correct_card(folder / "README.md", name, dataset)
 
 
 def add_model_arguments(config: Any, model: ModelConfig) -> None:
@@ -202,8 +186,7 @@ class TrainingProgress(ProgressCallback):  # type: ignore[misc]
 
 
 def _check_settings(folder: Path, script: Any, **arguments: Any) -> None:
-    """A run folder holds one run: its metrics, checkpoints and settings belong together."""
-    # A run of 0.1 has old names of arguments.
+    """A run folder holds one run; one of 0.1 has old names of arguments."""
     before = read_settings(folder)
     if before.get("config", {}).get("space") is not None:
         raise ValueError(
@@ -220,14 +203,11 @@ def _check_settings(folder: Path, script: Any, **arguments: Any) -> None:
         )
 
 
-def _correct_card(card: Path, model: str, dataset: str, folder: Path) -> None:
+def _correct_card(card: Path, model: str, dataset: str) -> None:
     """TRL's card calls a local model None, and takes every data set for one of the hub."""
     text = card.read_text(encoding="utf-8")
-    for wrong, right in (
-        ("[None](https://huggingface.co/None)", f"`{model}`"),
-        ('model="None"', f'model="{folder}"'),
-    ):
-        text = text.replace(wrong, right)
+    text = text.replace("[None](https://huggingface.co/None)", f"`{model}`")
+    text = text.replace('model="None"', f'model="{card.parent}"')
     if "/" not in dataset or Path(dataset).exists():
         link = f"[{dataset}](https://huggingface.co/datasets/{dataset})"
         text = text.replace(link, f"`{dataset}`")
@@ -240,11 +220,3 @@ def _as_resume(resume: str | bool | None, folder: Path) -> str | bool | None:
     if text == AUTO:
         return None if is_to_begin(folder) else AUTO
     return {"true": True, "false": None, "none": None}.get(text, resume)
-
-
-def _how_to_go_on(folder: Path) -> str:
-    checkpoint = latest(folder)
-    flag = f"--resume_from_checkpoint {AUTO}"
-    if checkpoint is None:
-        return f"No checkpoint was written yet: run the same command again ({flag} always may)"
-    return f"Go on from {checkpoint}: the same command with {flag}"

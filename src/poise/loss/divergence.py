@@ -53,23 +53,20 @@ class Divergence:
         if self.mode not in get_args(Mode):
             raise ValueError(f"mode must be one of {get_args(Mode)}, found {self.mode!r}.")
         if not 0.0 <= self.alpha <= 1.0:
-            raise ValueError(
-                f"alpha must lie in [0, 1] (0 forward KL, 1 reverse KL), found {self.alpha}."
-            )
+            raise ValueError(f"alpha must lie in [0, 1], found {self.alpha}.")
         if self.mode == "sampled_token" and self.alpha != 1.0:
             raise ValueError(
-                "mode='sampled_token' knows reverse KL only: expected alpha=1.0, found "
-                f"{self.alpha}. Set alpha=1.0, or choose 'full_logits' or 'topk_logits'."
+                f"mode='sampled_token' knows reverse KL only: set alpha=1.0, found {self.alpha}."
             )
         if self.mode != "topk_logits" and (self.top_k is not None or self.add_tail):
             raise ValueError(
-                f"top_k and add_tail belong to mode='topk_logits', found top_k={self.top_k}, "
-                f"add_tail={self.add_tail} with mode={self.mode!r}. Leave them unset."
+                "top_k and add_tail belong to mode='topk_logits': leave them unset, found "
+                f"top_k={self.top_k}, add_tail={self.add_tail} with mode={self.mode!r}."
             )
         if self.mode == "topk_logits" and not (isinstance(self.top_k, int) and self.top_k >= 1):
             raise ValueError(
-                "mode='topk_logits' needs top_k, the number of tokens in the support: expected a "
-                f"whole number of at least 1, found {self.top_k!r}."
+                "mode='topk_logits' needs top_k, a whole number of tokens of at least 1, found "
+                f"{self.top_k!r}."
             )
 
 
@@ -129,24 +126,23 @@ def clipped_ratio(logps: Tensor, old_logps: Tensor, clip: float) -> Tensor:
 def token_divergence(
     divergence: Divergence, log_s: Tensor, log_t: Tensor, tokens: Tensor
 ) -> Tensor:
-    """D(student || teacher) of each token, differentiable with respect to the student.
-
-    Args:
-        divergence: What to measure.
-        log_s: The student's log-probabilities [n, V].
-        log_t: The teacher's log-probabilities [n, V], without a gradient.
-        tokens: The sampled tokens [n].
-
-    Returns:
-        Divergences [n] in nats.
-    """
-    if divergence.mode == "full_logits":
-        return generalised_divergence(log_s, log_t, divergence.alpha)
+    """D(student || teacher) of the sampled tokens [n] in nats [n], differentiable with respect to
+    the student: of log S and log T [n, V], the teacher's without a gradient."""
+    top_k = divergence.top_k
     if divergence.mode == "sampled_token":
-        return _sampled_divergence(gather(log_s, tokens), gather(log_t, tokens))
-    support = _support(log_s.detach(), divergence.top_k)
-    close = _with_tail if divergence.add_tail else _renormalised
-    log_s, log_t = close(log_s.gather(-1, support)), close(log_t.gather(-1, support))
+        log_s, log_t = gather(log_s, tokens), gather(log_t, tokens)
+        impossible = torch.isneginf(log_s) & torch.isneginf(log_t)
+        return log_ratio(log_s, log_t).detach() * log_s.masked_fill(impossible, 0)
+    if top_k is not None:
+        if top_k > log_s.shape[-1]:
+            raise ValueError(
+                f"top_k must not exceed the vocabulary: found top_k={top_k} for a vocabulary of "
+                f"{log_s.shape[-1]}. Lower it, or choose mode='full_logits'."
+            )
+        support = log_s.detach().topk(top_k, dim=-1).indices
+        log_s, log_t = (
+            _closed(log_p.gather(-1, support), divergence.add_tail) for log_p in (log_s, log_t)
+        )
     return generalised_divergence(log_s, log_t, divergence.alpha)
 
 
@@ -155,31 +151,14 @@ def gather(log_p: Tensor, tokens: Tensor) -> Tensor:
     return log_p.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
-def _support(log_s: Tensor, top_k: int | None) -> Tensor:
-    assert top_k is not None  # Divergence has seen to it
-    if top_k > log_s.shape[-1]:
-        raise ValueError(
-            f"top_k must not exceed the vocabulary: found top_k={top_k} for a vocabulary of "
-            f"{log_s.shape[-1]}. Lower it, or choose mode='full_logits'."
-        )
-    return log_s.topk(top_k, dim=-1).indices
+def _closed(log_p: Tensor, add_tail: bool) -> Tensor:
+    """A distribution of a part of one: with the rest in a bucket more, or renormalised.
 
-
-def _sampled_divergence(log_s: Tensor, log_t: Tensor) -> Tensor:
-    impossible = torch.isneginf(log_s) & torch.isneginf(log_t)
-    return log_ratio(log_s, log_t).detach() * log_s.masked_fill(impossible, 0)
-
-
-def _with_tail(log_p: Tensor) -> Tensor:
-    """Append log(1 - sum of the row), at least log 1e-7 or so: TRL's bound keeps it finite.
-
-    Where it acts, the buckets sum to 1 + 1e-7 at most, and a divergence may fall to -1e-7.
+    The bucket is at least log 1e-7 or so: TRL's bound keeps it finite. Where it acts, the buckets
+    sum to 1 + 1e-7 at most, and a divergence may fall to -1e-7.
     """
-    captured = log_p.logsumexp(-1, keepdim=True).clamp(max=-1e-7)
-    return torch.cat([log_p, (-captured.expm1()).log()], dim=-1)
-
-
-def _renormalised(log_p: Tensor) -> Tensor:
     captured = log_p.logsumexp(-1, keepdim=True)
+    if add_tail:
+        return torch.cat([log_p, (-captured.clamp(max=-1e-7).expm1()).log()], dim=-1)
     # A teacher without any mass on the support stays without: -inf - (-inf) would be nan.
     return log_p - captured.masked_fill(torch.isneginf(captured), 0)

@@ -19,19 +19,12 @@ from ..sharding import gather, past_hooks, read_inside
 
 
 class OutputHead(nn.Module):
-    """From hidden states (n, H) to logits (n, V), with what the model does to its logits.
-
-    Args:
-        projection: the model's output embeddings, PEFT layers included.
-        softcap: c of `c * tanh(logits / c)`, or None.
-        scale: factor on the logits, before the soft cap.
-    """
+    """From hidden states (n, H) to logits (n, V): the model's output embeddings, PEFT layers
+    included, times a scale; with a soft cap c of them, `c * tanh(logits / c)`."""
 
     def __init__(self, projection: nn.Module, softcap: float | None, scale: float) -> None:
         super().__init__()
-        self.projection = projection
-        self.softcap = softcap
-        self.scale = scale
+        self.projection, self.softcap, self.scale = projection, softcap, scale
 
     def forward(self, hidden: Tensor) -> Tensor:
         logits: Tensor = past_hooks(self.projection)(hidden)
@@ -49,20 +42,13 @@ class OutputHead(nn.Module):
 
 @dataclass
 class SplitModel:
-    """A causal language model as two callables.
+    """A causal language model as a backbone, from ids to hidden states, and an output head."""
 
-    Attributes:
-        model: what was split, unwrapped.
-        backbone: from ids to hidden states.
-        head: from hidden states to logits.
-        user: who reads the parts, and `remedy` what to do without it; for errors.
-    """
-
-    model: nn.Module
+    model: nn.Module  # what was split, unwrapped
     backbone: nn.Module
     head: OutputHead
-    user: str
-    remedy: str
+    user: str  # who reads the parts, for errors
+    remedy: str  # what to do without it
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, keep: int) -> Tensor:
         """Hidden states that predict the last `keep` tokens: (B, T) ids -> (B, keep, H).
@@ -85,10 +71,7 @@ def split_causal_lm(
 ) -> SplitModel:
     """Finds backbone and head of a transformers model, with or without a PEFT adapter.
 
-    Args:
-        model: a causal language model.
-        user: who reads the parts; errors name it.
-        remedy: what to do without it; errors end with it.
+    Errors name `user`, who reads the parts, and end with `remedy`, what to do without.
 
     Raises:
         ValueError: the model has no separable head, reads its input by an encoder, or has an
@@ -138,12 +121,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def verify_split(
     split: SplitModel, input_ids: Tensor, autocast: Callable[[], AbstractContextManager[Any]]
 ) -> None:
-    """Compares the split's logits with the model's own on a few tokens, since a model may do
+    """Compares the split's logits with the model's own on (1, T) real tokens, since a model may do
     something to its logits that `split_causal_lm` does not know.
-
-    Args:
-        input_ids: (1, T) real tokens.
-        autocast: the context that the training forward runs in.
 
     Raises:
         ValueError: the logits differ by more than rounding.
@@ -168,32 +147,24 @@ def verify_split(
     # On the same hidden states the head repeats the model's operations, so that the bound is tight:
     # in bfloat16 a looser one would let a soft cap pass. Two runs of the backbone may differ by
     # the order in which a kernel sums.
-    _refuse_difference(split, own, heads, 2)
-    _refuse_difference(split, own, ours, 32)
-
-
-def _refuse_difference(split: SplitModel, own: Tensor, ours: Tensor, roundings: int) -> None:
-    wide = torch.promote_types(ours.dtype, torch.float32)
-    difference = (own.to(wide) - ours.to(wide)).abs().max().item()
-    tolerance = roundings * torch.finfo(ours.dtype).eps * own.abs().max().item()
-    if difference > tolerance:
-        raise ValueError(
-            f"{split.user} does not reproduce the logits of {type(split.model).__name__} "
-            f"(they differ by {difference:.2g}, rounding allows {tolerance:.2g}); "
-            f"{split.remedy}"
-        )
+    for found, roundings in ((heads, 2), (ours, 32)):
+        wide = torch.promote_types(found.dtype, torch.float32)
+        difference = (own.to(wide) - found.to(wide)).abs().max().item()
+        tolerance = roundings * torch.finfo(found.dtype).eps * own.abs().max().item()
+        if difference > tolerance:
+            raise ValueError(
+                f"{split.user} does not reproduce the logits of {type(split.model).__name__} "
+                f"(they differ by {difference:.2g}, rounding allows {tolerance:.2g}); "
+                f"{split.remedy}"
+            )
 
 
 _PADDING = 16  # tokens before a row
-_LARGEST_ROUNDING = torch.finfo(torch.bfloat16).eps ** 0.5
 
 
 def padding_shifts(forward: Callable[[Tensor, Tensor], Tensor], input_ids: Tensor) -> bool:
-    """Whether padding before a row changes what a model makes of the row.
-
-    Args:
-        forward: from ids and attention mask (1, T) to one value or more for each token (1, T, n).
-        input_ids: (1, T) real tokens.
+    """Whether padding before a row of real tokens (1, T) changes what `forward` makes of them:
+    from ids and attention mask to one value or more for each token (1, T, n).
 
     Choice: rounding is of the order of eps, bfloat16's at most (also inside a model whose outputs
     are float32), and a shifted position of order one; the bound on the relative difference is
@@ -204,18 +175,14 @@ def padding_shifts(forward: Callable[[Tensor, Tensor], Tensor], input_ids: Tenso
     alone = forward(input_ids, mask).float()
     padded = forward(torch.cat([padding, input_ids], 1), torch.cat([padding, mask], 1)).float()
     difference = (padded[:, _PADDING:] - alone).norm(dim=-1) / alone.norm(dim=-1)
-    return difference.median().item() > _LARGEST_ROUNDING
+    return difference.median().item() > torch.finfo(torch.bfloat16).eps ** 0.5
 
 
 @torch.no_grad()
 def verify_padding(
     split: SplitModel, input_ids: Tensor, autocast: Callable[[], AbstractContextManager[Any]]
 ) -> None:
-    """Checks that padding before a row does not change its hidden states.
-
-    Args:
-        input_ids: (1, T) real tokens.
-        autocast: the context that the training forward runs in.
+    """Checks that padding before a row of real tokens (1, T) does not change its hidden states.
 
     Raises:
         ValueError: it does, as in models that pass over the attention mask.

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from poise.loss.divergence import generalised_divergence, working_dtype
+from .divergence import generalised_divergence, working_dtype
 
 TokenWeight = Literal["none", "teacher_entropy", "information"]
 TOKEN_WEIGHTS: tuple[str, ...] = get_args(TokenWeight)
@@ -42,12 +42,8 @@ class PolicyTerm:
     epsilon_high: float = 0.2
 
     def token_losses(self, rows: Tensor | slice, logps: Tensor) -> Tensor:
-        """The losses [n] of some tokens, before the weights; differentiable in ``logps``.
-
-        Args:
-            rows: The tokens' places among all.
-            logps: log S(y) [n] in nats.
-        """
+        """The losses [n] of the tokens at some rows, before the weights, differentiable in
+        ``logps``, log S(y) [n] in nats."""
         # A token without the term may hold any advantage and ratio.
         kept = self.weights[rows] != 0
         advantages = torch.where(kept, self.advantages[rows], 0.0)
@@ -62,12 +58,8 @@ def sequence_old_logps(logps: Tensor, old_logps: Tensor, mask: Tensor) -> Tensor
     """The ``old_logps`` with which every token of a sequence has the sequence's mean log-ratio.
 
     With them :class:`PolicyTerm` has the values and, where a sequence's tokens have one weight, the
-    gradient of TRL's ``importance_sampling_level="sequence"``.
-
-    Args:
-        logps: log S(y) [B, T] in nats, of the student as it is.
-        old_logps: log pi_old(y) [B, T].
-        mask: [B, T], zero where there is no token.
+    gradient of TRL's ``importance_sampling_level="sequence"``. ``logps`` are log S(y) [B, T] in
+    nats, ``mask`` [B, T] is zero where there is no token.
 
     Source: GSPO (arXiv 2507.18071), its token-level form.
     """
@@ -90,14 +82,10 @@ def token_weights(
 
     Args:
         kind: which u: `teacher_entropy` favours tokens of which the teacher is sure, `information`
-            those about which its hint tells it more; `none` is 1.
+            those about which its hint tells it more; `none` gives `weights` itself.
         beta: in 1/nat.
         weights: a [N], what the loss averages by, zero where a token is not distilled.
-        teacher_entropy: gives H_T [N] in nats; is called where u reads it.
-        student_entropy: gives H_S likewise.
-
-    Returns:
-        The new weights [N], detached; `weights` itself for `none`.
+        teacher_entropy: gives H_T [N] in nats where u reads it, `student_entropy` H_S.
 
     Source: SRPO (arXiv 2604.02288), its weight exp(-beta H_T) over its mean; PGPO (arXiv
     2606.03620) names a signal per token as future work, which `information` is.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 from torch.func import functional_call
 
-from poise.loss.divergence import (
+from .divergence import (
     Divergence,
     clipped_ratio,
     entropy,
@@ -28,7 +28,7 @@ from poise.loss.divergence import (
     token_divergence,
     working_dtype,
 )
-from poise.loss.terms import MovedTarget, PolicyTerm
+from .terms import MovedTarget, PolicyTerm
 
 Head = Callable[[Tensor], Tensor]
 """Hidden states [n, H] to logits [n, V]: a module (adapters, soft-capping included) or function."""
@@ -41,10 +41,7 @@ def default_tile_tokens(vocabulary: int, width: int = 0, device: str = "cpu") ->
 
     Elsewhere 64 MiB, or a quarter of a 16-bit head [V, H] where that is more: n = H / 8 at least.
 
-    Args:
-        vocabulary: V.
-        width: H of the hidden states; 0 for logits that need no head.
-        device: The device's type.
+    V is the vocabulary, H the width of the hidden states, 0 for logits that need no head.
 
     Choice: on one core with V = 49,152 and H = 576, tiles of 12 to 30 MiB are equally fast, and of
     64 MiB 1.4 to 1.6 times as slow, because the C library's allocator maps such blocks anew. On an
@@ -58,20 +55,13 @@ def default_tile_tokens(vocabulary: int, width: int = 0, device: str = "cpu") ->
 
 
 class _Walk:
-    """A walk over tokens: the rows of each tile, and what heads say there.
+    """A walk over the tokens at ``rows`` [n], a tile at a time, and what heads say there.
 
-    Args:
-        rows: The tokens that the walk comes to [n], places among all.
-        tokens: The sampled tokens [N]; None where they are not read.
-        temperature, tile_tokens: As :func:`tiled_distillation_loss`'s.
+    ``tokens`` [N] are None where they are not read; the rest is :func:`tiled_distillation_loss`'s.
     """
 
     def __init__(
-        self,
-        rows: Tensor,
-        tokens: Tensor | None,
-        temperature: float,
-        tile_tokens: int | None,
+        self, rows: Tensor, tokens: Tensor | None, temperature: float, tile_tokens: int | None
     ) -> None:
         if not (math.isfinite(temperature) and temperature > 0):
             raise ValueError(f"temperature must be positive, found {temperature}.")
@@ -79,18 +69,17 @@ class _Walk:
             raise ValueError(
                 f"tile_tokens must be at least 1, or None for the default: found {tile_tokens}."
             )
+        self._rows, self._tokens = rows, tokens
         self._temperature, self._tile_tokens = temperature, tile_tokens
         self._device = rows.device.type
         self._vocabulary = self._width = 0  # the first head's
-        self._tokens = tokens
-        self._range: list[int] = []  # the smallest and the largest token, until they are checked
-        if tokens is not None and len(rows):  # one copy to the host for all tiles
-            self._range = torch.stack(tokens[rows].aminmax()).tolist()
-        self._casts: dict[int, Tensor] = {}
+        self._is_checked = False
+        self._cast = cache(lambda weight: weight.to(torch.get_autocast_dtype(rows.device.type)))
 
-    def tiles(self, rows: Tensor) -> Iterator[Tensor]:
-        """Consecutive parts of the rows; the first may be small, until a head tells how large the
-        vocabulary is."""
+    def tiles(self, rows: Tensor | None = None) -> Iterator[Tensor]:
+        """Consecutive parts of some rows, by default all; the first may be small, until a head
+        tells how large the vocabulary is."""
+        rows = self._rows if rows is None else rows
         start, size = 0, self._tile_tokens or _FIRST_TILE
         while start < len(rows):
             yield rows[start : start + size]
@@ -99,45 +88,39 @@ class _Walk:
                 self._vocabulary, self._width, self._device
             )
 
-    def log_probs(self, head: Head | None, states: Tensor) -> Tensor:
-        """Log-probabilities [n, V] of a tile's states (logits, without a head), in
-        :func:`working_dtype`; the head itself runs in its own precision or autocast's."""
-        logits = self._logits(head, states)
-        if logits.ndim != 2 or logits.shape[0] != states.shape[0]:
+    def log_probs(self, head: Head, states: Tensor) -> Tensor:
+        """Log-probabilities [n, V] of a tile's states, in :func:`working_dtype`; the head itself
+        runs in its own precision or autocast's."""
+        if isinstance(head, nn.Module) and torch.is_autocast_enabled(self._device):
+            logits: Tensor = functional_call(head, self._cast_weights(head), (states,))
+        else:
+            logits = head(states)
+        if logits.ndim != 2 or len(logits) != len(states):
             raise ValueError(
                 "A head must map hidden states [n, H] to logits [n, V]: found "
                 f"{list(logits.shape)} for {list(states.shape)}."
             )
-        vocabulary = logits.shape[-1]
-        if self._vocabulary not in (0, vocabulary):
+        if self._vocabulary not in (0, logits.shape[-1]):
             raise ValueError(
                 "Student and teacher must share one vocabulary: found logits over "
-                f"{self._vocabulary} and over {vocabulary} tokens."
+                f"{self._vocabulary} and over {logits.shape[-1]} tokens."
             )
-        self._vocabulary = vocabulary
-        self._width = states.shape[-1] if head is not None else self._width
+        self._vocabulary, self._width = logits.shape[-1], states.shape[-1]
         return (logits.to(working_dtype(logits)) / self._temperature).log_softmax(-1)
 
     def tokens(self, rows: Tensor) -> Tensor:
-        """The tile's tokens, once its heads have run; the first tile checks all."""
+        """The tile's tokens, once its heads have run; the first tile checks all, by one copy to
+        the host."""
         assert self._tokens is not None
-        if self._range:
-            lowest, highest = self._range
+        if not self._is_checked:
+            lowest, highest = torch.stack(self._tokens[self._rows].aminmax()).tolist()
             if lowest < 0 or highest >= self._vocabulary:
                 raise ValueError(
                     f"tokens must lie in [0, {self._vocabulary}), found {lowest} to {highest}. "
                     "Give padding weight or mask zero, and tokens of the head's own vocabulary."
                 )
-            self._range = []
+            self._is_checked = True
         return self._tokens[rows]
-
-    def _logits(self, head: Head | None, states: Tensor) -> Tensor:
-        if head is None:
-            return states
-        if isinstance(head, nn.Module) and torch.is_autocast_enabled(self._device):
-            logits: Tensor = functional_call(head, self._cast_weights(head), (states,))
-            return logits
-        return head(states)
 
     def _cast_weights(self, head: nn.Module) -> dict[str, Tensor]:
         """The head's frozen float32 weights in autocast's dtype, by name; cast once for all tiles.
@@ -145,19 +128,15 @@ class _Walk:
         Autocast keeps the cast of a trainable weight alone. A layer that is not plainly linear may
         read its weights in float32: then nothing is cast.
         """
-        layers = {name: m for name, m in head.named_modules() if m._parameters}
-        if any(type(module) is not nn.Linear for module in layers.values()):
+        if any(m._parameters and type(m) is not nn.Linear for m in head.modules()):
             return {}
-        found = {}
-        for name, module in layers.items():
-            weight: Any = module.weight
+        return {
+            name: self._cast(weight)
+            for name, weight in head.named_parameters()
             # Shards (of FSDP, ZeRO) are gathered when their module runs.
-            is_whole = type(weight) is nn.Parameter and weight.ndim == 2
-            if is_whole and weight.dtype == torch.float32 and not weight.requires_grad:
-                if id(weight) not in self._casts:
-                    self._casts[id(weight)] = weight.to(torch.get_autocast_dtype(self._device))
-                found[f"{name}.weight".removeprefix(".")] = self._casts[id(weight)]
-        return found
+            if (type(weight) is nn.Parameter and weight.ndim == 2)
+            and (weight.dtype == torch.float32 and not weight.requires_grad)
+        }
 
 
 def _kept_rows(mask: Tensor | None, like: Tensor) -> Tensor:
@@ -172,10 +151,10 @@ def _zeros(like: Tensor) -> Tensor:
     return torch.zeros(len(like), dtype=working_dtype(like), device=like.device)
 
 
-def _check_rows(states: dict[str, Tensor], per_token: dict[str, Tensor | None]) -> None:
+def _check_rows(
+    tokens: Tensor, states: dict[str, Tensor], per_token: dict[str, Tensor | None]
+) -> None:
     """Refuse tensors that do not describe the same N tokens: states [N, ...], values [N]."""
-    tokens = per_token["tokens"]
-    assert tokens is not None
     if tokens.ndim != 1 or tokens.dtype != torch.int64:
         raise ValueError(
             f"tokens must be int64 of shape [N], found {tokens.dtype} {list(tokens.shape)}. "
@@ -195,7 +174,56 @@ def _check_rows(states: dict[str, Tensor], per_token: dict[str, Tensor | None]) 
             )
 
 
-# Statistics: the walk without a gradient.
+# Readings, without a gradient.
+
+
+@torch.no_grad()
+def tiled_token_logps(
+    hidden: Tensor,
+    head: Head,
+    tokens: Tensor,
+    temperature: float = 1.0,
+    tile_tokens: int | None = None,
+    *,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Log-probabilities [N] of given tokens, log softmax(head(h) / temperature)[y], in nats.
+
+    Of hidden states h [N, H] and tokens y, int64 [N]; where ``mask`` [N] is zero, a token is
+    skipped and gets zero. Detached, float32 (float64 for float64 hidden states).
+    """
+    _check_rows(tokens, {"hidden": hidden}, {"mask": mask})
+    walk, logps = _Walk(_kept_rows(mask, hidden), tokens, temperature, tile_tokens), _zeros(hidden)
+    for rows in walk.tiles():
+        log_p = walk.log_probs(head, hidden[rows])
+        logps[rows] = gather(log_p, walk.tokens(rows)).to(logps.dtype)
+    return logps
+
+
+@torch.no_grad()
+def tiled_entropy(
+    hidden: Tensor,
+    head: Head,
+    temperature: float = 1.0,
+    tile_tokens: int | None = None,
+    *,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Entropies [N] of the tokens' distributions; arguments as :func:`tiled_token_logps`'s."""
+    walk, entropies = (
+        _Walk(_kept_rows(mask, hidden), None, temperature, tile_tokens),
+        _zeros(hidden),
+    )
+    for rows in walk.tiles():
+        entropies[rows] = entropy(walk.log_probs(head, hidden[rows])).to(entropies.dtype)
+    return entropies
+
+
+@torch.no_grad()
+def tiled_log_probs(hidden: Tensor, head: Head, temperature: float = 1.0) -> Tensor:
+    """All log-probabilities [N, V] in nats, detached: for few tokens, since they are held."""
+    walk = _Walk(_kept_rows(None, hidden), None, temperature, None)
+    return torch.cat([walk.log_probs(head, hidden[rows]) for rows in walk.tiles()])
 
 
 @dataclass(frozen=True)
@@ -218,25 +246,10 @@ class TiledStatistics:
     student_logps: Tensor
     teacher_logps: Tensor
 
-    @classmethod
-    def zeros(cls, like: Tensor) -> TiledStatistics:
-        """Those of ``len(like)`` tokens, all zero."""
-        return cls(*(_zeros(like) for _ in range(5)))
-
     def view_as(self, other: Tensor) -> TiledStatistics:
         """The same values in the shape of ``other`` (N elements), e.g. that of a mask [B, T]."""
         names = (field.name for field in fields(TiledStatistics))
         return TiledStatistics(*(getattr(self, name).view_as(other) for name in names))
-
-    @torch.no_grad()
-    def write(self, rows: Tensor, log_s: Tensor, log_t: Tensor, tokens: Tensor) -> None:
-        """Read a tile's log-probabilities [n, V] and put the values into ``rows`` [n]."""
-        dtype = self.kl.dtype
-        self.student_entropy[rows] = entropy(log_s).to(dtype)
-        self.teacher_entropy[rows] = entropy(log_t).to(dtype)
-        self.kl[rows] = relative_entropy(log_s, log_t).to(dtype)
-        self.student_logps[rows] = gather(log_s, tokens).to(dtype)
-        self.teacher_logps[rows] = gather(log_t, tokens).to(dtype)
 
 
 @torch.no_grad()
@@ -248,86 +261,29 @@ def token_statistics(
     mask: Tensor | None = None,
     tile_tokens: int | None = None,
 ) -> TiledStatistics:
-    """Entropies, KL(student || teacher) and log-probabilities of sampled tokens, of ready logits.
+    """The statistics of ready logits [N, V], divided by the temperature, for a loss not ours.
 
-    They go through the same tiles, so that the statistics of a loss that is not ours cost a few
-    tiles of temporaries, not a second set of tensors of tokens x vocabulary.
-
-    Args:
-        student: Logits [N, V], divided by the temperature.
-        teacher: The same of the teacher.
-        tokens: The sampled tokens, int64 [N].
-        mask: [N]; tokens where it is zero are skipped, and their statistics are zero.
-        tile_tokens: Tokens in a tile; by default :func:`default_tile_tokens`.
-
-    Returns:
-        Statistics in nats, float32 (float64 where the student's logits are).
+    They cost a few tiles of temporaries, not a second set of tensors of tokens x vocabulary.
+    Tokens, mask, precision as in :func:`tiled_token_logps`.
     """
-    _check_rows({"student": student, "teacher": teacher}, {"tokens": tokens, "mask": mask})
-    kept = _kept_rows(mask, student)
-    walk = _Walk(kept, tokens, 1.0, tile_tokens)
-    statistics = TiledStatistics.zeros(student)
-    for rows in walk.tiles(kept):
-        log_s, log_t = (walk.log_probs(None, logits[rows]) for logits in (student, teacher))
-        statistics.write(rows, log_s, log_t, walk.tokens(rows))
-    return statistics
+    _check_rows(tokens, {"student": student, "teacher": teacher}, {"mask": mask})
 
+    def same(logits: Tensor) -> Tensor:
+        return logits
 
-@torch.no_grad()
-def tiled_token_logps(
-    hidden: Tensor,
-    head: Head,
-    tokens: Tensor,
-    temperature: float = 1.0,
-    tile_tokens: int | None = None,
-    *,
-    mask: Tensor | None = None,
-) -> Tensor:
-    """Log-probabilities of given tokens, log softmax(head(h) / temperature)[y].
-
-    Args:
-        hidden: Hidden states h [N, H].
-        head: From hidden states to logits.
-        tokens: The tokens y, int64 [N].
-        temperature: Divides the logits.
-        tile_tokens: Tokens in a tile; by default :func:`default_tile_tokens`.
-        mask: [N]; tokens where it is zero are skipped and get zero.
-
-    Returns:
-        Log-probabilities [N] in nats, detached, float32 (float64 for float64 hidden states).
-    """
-    _check_rows({"hidden": hidden}, {"tokens": tokens, "mask": mask})
-    kept, logps = _kept_rows(mask, hidden), _zeros(hidden)
-    walk = _Walk(kept, tokens, temperature, tile_tokens)
-    for rows in walk.tiles(kept):
-        log_p = walk.log_probs(head, hidden[rows])
-        logps[rows] = gather(log_p, walk.tokens(rows)).to(logps.dtype)
-    return logps
-
-
-@torch.no_grad()
-def tiled_entropy(
-    hidden: Tensor,
-    head: Head,
-    temperature: float = 1.0,
-    tile_tokens: int | None = None,
-    *,
-    mask: Tensor | None = None,
-) -> Tensor:
-    """Entropies [N] of the tokens' distributions; arguments as :func:`tiled_token_logps`'s."""
-    kept, entropies = _kept_rows(mask, hidden), _zeros(hidden)
-    walk = _Walk(kept, None, temperature, tile_tokens)
-    for rows in walk.tiles(kept):
-        entropies[rows] = entropy(walk.log_probs(head, hidden[rows])).to(entropies.dtype)
-    return entropies
-
-
-@torch.no_grad()
-def tiled_log_probs(hidden: Tensor, head: Head, temperature: float = 1.0) -> Tensor:
-    """All log-probabilities [N, V] in nats, detached: for few tokens, since they are held."""
-    kept = _kept_rows(None, hidden)
-    walk = _Walk(kept, None, temperature, None)
-    return torch.cat([walk.log_probs(head, hidden[rows]) for rows in walk.tiles(kept)])
+    if tile_tokens is None:  # there is no head whose width counts
+        tile_tokens = default_tile_tokens(student.shape[-1], device=student.device.type)
+    output = tiled_distillation_loss(
+        student,
+        teacher,
+        same,
+        same,
+        tokens,
+        torch.ones_like(tokens) if mask is None else mask,
+        divergence=Divergence("sampled_token", 1.0),  # the cheapest
+        tile_tokens=tile_tokens,
+    )
+    return output.view_as(tokens)
 
 
 # The gradient, added up tile by tile in the forward pass.
@@ -359,7 +315,7 @@ class _Gradients:
         self._has_tiles = False
 
     def add(self, rows: Tensor, hidden: Tensor, objective: Tensor) -> None:
-        """Add a tile's gradient: its places [n], hidden states [n, H] (a leaf), part of the sum."""
+        """Add a tile's: its places [n], hidden states [n, H] (a leaf), part of the sum."""
         inputs = [*([hidden] if hidden.requires_grad else []), *self._parameters]
         if not self._has_tiles:
             _refuse_undeclared(objective, inputs)
@@ -401,6 +357,30 @@ def _refuse_undeclared(objective: Tensor, inputs: Sequence[Tensor]) -> None:
         pending.extend(following for following, _ in node.next_functions)
 
 
+class _WithGradients(torch.autograd.Function):
+    """A loss whose gradients are there already: scales them in the backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, loss: Tensor, scale: Tensor, gradients: tuple[Tensor | None, ...], *_: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(scale, *gradients)
+        return loss.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        scale, *kept = ctx.saved_tensors
+        factor = gradient * scale
+        # In float32 at least: a loss scaler's factor does not fit into float16.
+        return (
+            None,
+            None,
+            None,
+            *(None if g is None else (g.to(working_dtype(g)) * factor).to(g.dtype) for g in kept),
+        )
+
+
 # The loss.
 
 
@@ -417,113 +397,6 @@ class DistillationOutput(TiledStatistics):
 
     loss: Tensor
     per_token_loss: Tensor
-
-
-@dataclass
-class _Pass:
-    """One walk over the kept tokens: values, and gradients where they are wanted."""
-
-    hidden: Tensor
-    teacher_hidden: Tensor
-    student_head: Head
-    teacher_head: Head
-    tokens: Tensor
-    weights: Tensor
-    divergence: Divergence
-    target: MovedTarget | None
-    policy: PolicyTerm | None
-    temperature: float
-    old_logps: Tensor | None
-    clip: float | None
-    tile_tokens: int | None
-    parameters: Sequence[Tensor] | None  # whose gradient is taken; None for no gradient
-
-    def __post_init__(self) -> None:
-        self.statistics = TiledStatistics.zeros(self.hidden)
-        self.per_token_loss = _zeros(self.hidden)
-        rows = distilled = _kept_rows(self.weights, self.hidden)
-        self.weights = sizes = self.weights.detach().to(self.per_token_loss.dtype)
-        alone = rows[:0]
-        if self.policy is not None:
-            self.policy_weights = self.policy.weights.detach().to(self.weights)
-            alone = _kept_rows((self.policy_weights != 0) & (self.weights == 0), self.hidden)
-            rows = torch.cat([distilled, alone])
-            sizes = torch.maximum(self.weights.abs(), self.policy_weights.abs())
-        self.walk = _Walk(rows, self.tokens, self.temperature, self.tile_tokens)
-        self.scale = _power_of_two_scale(sizes[rows])
-        self.scaled_loss = self.scale.new_zeros(())
-        self.gradients = None
-        if self.parameters is not None:
-            self.gradients = _Gradients(self.hidden, self.parameters)
-        for tile in self.walk.tiles(distilled):
-            self._distill(tile)
-        for tile in self.walk.tiles(alone):
-            self._reinforce(tile)
-
-    def _distill(self, rows: Tensor) -> None:
-        """A tile whose tokens are distilled, and may have a policy term as well."""
-        log_t = self.walk.log_probs(self.teacher_head, self.teacher_hidden[rows])
-        with self._differentiated(rows) as (hidden, log_s):
-            tokens = self.walk.tokens(rows)
-            target = log_t if self.target is None else self.target.log_probs(log_s.detach(), log_t)
-            loss = token_divergence(self.divergence, log_s, target, tokens)
-            if self.clip is not None and self.old_logps is not None:
-                old_logps = self.old_logps[rows]
-                loss = loss * clipped_ratio(gather(log_s, tokens), old_logps, self.clip)
-            objective = (loss * self.weights[rows] / self.scale).sum()
-            if self.policy is not None:
-                objective = objective + self._policy_objective(rows, log_s)
-        self._add(rows, hidden, objective)
-        self.per_token_loss[rows] = loss.detach().to(self.per_token_loss.dtype)
-        self.statistics.write(rows, log_s.detach(), log_t, tokens)
-
-    def _reinforce(self, rows: Tensor) -> None:
-        """A tile whose tokens have a policy term alone: the teacher is not read."""
-        with self._differentiated(rows) as (hidden, log_s):
-            objective = self._policy_objective(rows, log_s)
-        self._add(rows, hidden, objective)
-        logps = gather(log_s.detach(), self.walk.tokens(rows))
-        self.statistics.student_logps[rows] = logps.to(self.statistics.student_logps.dtype)
-
-    @contextmanager
-    def _differentiated(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The tile's hidden states, a leaf, and its log S; the graph goes on inside the block."""
-        hidden = self.hidden[rows].detach()
-        # Outer hooks (activations offloaded to the host, say) are not for a graph of one tile.
-        no_outer_hooks = saved_tensors_hooks(Tensor.detach, lambda tensor: tensor)
-        with torch.set_grad_enabled(self.gradients is not None), no_outer_hooks:
-            hidden.requires_grad_(self.gradients is not None and self.hidden.requires_grad)
-            yield hidden, self.walk.log_probs(self.student_head, hidden)
-
-    def _policy_objective(self, rows: Tensor, log_s: Tensor) -> Tensor:
-        assert self.policy is not None
-        losses = self.policy.token_losses(rows, gather(log_s, self.walk.tokens(rows)))
-        return (losses * self.policy_weights[rows] / self.scale).sum()
-
-    def _add(self, rows: Tensor, hidden: Tensor, objective: Tensor) -> None:
-        if self.gradients is not None:
-            self.gradients.add(rows, hidden, objective)
-        self.scaled_loss += objective.detach()
-
-
-class _WithGradients(torch.autograd.Function):
-    """A loss whose gradients are there already: scales them in the backward."""
-
-    @staticmethod
-    def forward(ctx: Any, done: _Pass, *inputs: Tensor) -> Tensor:
-        assert done.gradients is not None
-        ctx.save_for_backward(done.scale, *done.gradients.total())
-        return done.scaled_loss * done.scale
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        scale, *kept = ctx.saved_tensors
-        factor = gradient * scale
-        # In float32 at least: a loss scaler's factor does not fit into float16.
-        return None, *(
-            None if g is None else (g.to(working_dtype(g)) * factor).to(g.dtype) for g in kept
-        )
 
 
 def tiled_distillation_loss(
@@ -584,12 +457,12 @@ def tiled_distillation_loss(
     backward even if none follows; evaluate under ``torch.no_grad()``. Softmax and sums run in
     float32 at least.
     """
-    states = {"student_hidden": student_hidden, "teacher_hidden": teacher_hidden}
-    per_token = {"tokens": tokens, "weights": weights, "old_logps": old_logps}
+    per_token = {"weights": weights, "old_logps": old_logps}
     if policy is not None:
         for name in ("advantages", "weights", "old_logps"):
             per_token[f"policy.{name}"] = getattr(policy, name)
-    _check_rows(states, per_token)
+    states = {"student_hidden": student_hidden, "teacher_hidden": teacher_hidden}
+    _check_rows(tokens, states, per_token)
     if clip is not None and not clip > 0:
         raise ValueError(f"clip must be positive, or None for no correction: found {clip}.")
     if clip is not None and old_logps is None:
@@ -601,27 +474,63 @@ def tiled_distillation_loss(
         head_parameters = list(student_head.parameters())
     trained = [p for p in head_parameters or () if p.requires_grad]
     differentiates = torch.is_grad_enabled() and (student_hidden.requires_grad or bool(trained))
+
+    dtype = working_dtype(student_hidden)
+    distilled = _kept_rows(weights, student_hidden)
+    weights = sizes = weights.detach().to(dtype)
+    alone = distilled[:0]  # tokens that have a policy term alone: their teacher is not read
+    if policy is not None:
+        policy_weights = policy.weights.detach().to(weights)
+        alone = _kept_rows((policy_weights != 0) & (weights == 0), student_hidden)
+        sizes = torch.maximum(weights.abs(), policy_weights.abs())
+    every = torch.cat([distilled, alone])
+    walk = _Walk(every, tokens, temperature, tile_tokens)
+    scale = _power_of_two_scale(sizes[every])
+    scaled_loss = scale.new_zeros(())
+    gradients = _Gradients(student_hidden, trained) if differentiates else None
+    names = {field.name for field in fields(DistillationOutput)} - {"loss"}
+    values = {name: _zeros(student_hidden) for name in names}
+
+    def read(rows: Tensor, is_distilled: bool) -> None:
+        """Add a tile to the loss and its gradient, and put its values into `rows`."""
+        hidden, objective = student_hidden[rows].detach(), torch.zeros_like(scale)
+        log_t = walk.log_probs(teacher_head, teacher_hidden[rows]) if is_distilled else None
+        # Outer hooks (activations offloaded to the host, say) are not for a graph of one tile.
+        no_outer_hooks = saved_tensors_hooks(Tensor.detach, lambda tensor: tensor)
+        with torch.set_grad_enabled(differentiates), no_outer_hooks:
+            hidden.requires_grad_(differentiates and student_hidden.requires_grad)
+            log_s = walk.log_probs(student_head, hidden)
+            own = walk.tokens(rows)
+            found = {"student_logps": gather(log_s.detach(), own)}
+            if log_t is not None:
+                towards = log_t if target is None else target.log_probs(log_s.detach(), log_t)
+                loss = token_divergence(divergence, log_s, towards, own)
+                if clip is not None and old_logps is not None:
+                    ratio = clipped_ratio(found["student_logps"], old_logps[rows], clip)
+                    loss = loss * ratio
+                objective = objective + (loss * weights[rows] / scale).sum()
+                found["per_token_loss"] = loss
+            if policy is not None:
+                losses = policy.token_losses(rows, gather(log_s, own))
+                objective = objective + (losses * policy_weights[rows] / scale).sum()
+        if gradients is not None:
+            gradients.add(rows, hidden, objective)
+        scaled_loss.add_(objective.detach())
+        if log_t is not None:
+            log_s = log_s.detach()
+            found["student_entropy"], found["teacher_entropy"] = entropy(log_s), entropy(log_t)
+            found["kl"] = relative_entropy(log_s, log_t)
+            found["teacher_logps"] = gather(log_t, own)
+        for name, value in found.items():
+            values[name][rows] = value.detach().to(dtype)
+
     with torch.no_grad():
-        done = _Pass(
-            student_hidden,
-            teacher_hidden,
-            student_head,
-            teacher_head,
-            tokens,
-            weights,
-            divergence,
-            target,
-            policy,
-            temperature,
-            old_logps,
-            clip,
-            tile_tokens,
-            trained if differentiates else None,
-        )
-        loss = done.scaled_loss * done.scale
-    if differentiates:
+        for rows in walk.tiles(distilled):
+            read(rows, is_distilled=True)
+        for rows in walk.tiles(alone):
+            read(rows, is_distilled=False)
+        loss = scaled_loss * scale
+    if gradients is not None:
         apply: Any = _WithGradients.apply
-        loss = apply(done, student_hidden, *trained)
-    return DistillationOutput(
-        **vars(done.statistics), loss=loss, per_token_loss=done.per_token_loss
-    )
+        loss = apply(loss, scale, gradients.total(), student_hidden, *trained)
+    return DistillationOutput(**values, loss=loss)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate.commands import launch as accelerates
 
-from poise.cli import engine, launch, pgpo
+from poise.cli import launch, pgpo
 
 FSDP2 = """
 compute_environment: LOCAL_MACHINE
@@ -84,7 +84,7 @@ def test_more_processes_than_accelerators_are_refused(
 def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight, and DeepSpeed."""
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
-    monkeypatch.setattr(engine, "find_spec", lambda name: name)
+    monkeypatch.setattr(launch, "find_spec", lambda name: name)
 
 
 def config(tmp_path: Path, text: str) -> str:
@@ -130,7 +130,7 @@ def test_flags_win_over_the_file(
 ) -> None:
     file = config(tmp_path, ZERO3)
     words = [file if word == "FILE" else word for word in flags]
-    asked = engine.engine_of(engine.parse_flags([*words, "--module", "m"]))
+    asked = launch.engine_of(launch.parse_flags([*words, "--module", "m"]))
     assert (asked.kind, asked.processes, asked.offloads) == expected
     if asked.processes:
         assert launch.launch("m", words, []) == 0
@@ -176,28 +176,28 @@ def test_what_cannot_be_started_says_why(
     ],
 )
 def test_a_wrong_configuration_is_refused(wrong: str, message: str, tmp_path: Path) -> None:
-    flags = engine.parse_flags(["--config_file", config(tmp_path, wrong), "--module", "m"])
+    flags = launch.parse_flags(["--config_file", config(tmp_path, wrong), "--module", "m"])
     with pytest.raises(ValueError, match=message):
-        engine.engine_of(flags)
+        launch.engine_of(flags)
 
 
 @pytest.mark.usefixtures("launched")
 def test_a_missing_deepspeed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
-    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    monkeypatch.setattr(launch, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="deepspeed is not installed; run pip install deepspeed"):
         launch.launch("m", ["--use_deepspeed"], [])
 
 
 def test_a_flag_of_neither_is_refused() -> None:
     with pytest.raises(ValueError, match="--fsdp_versionn"):
-        engine.parse(pgpo.make_parser(), ["--use_cpu", "true", "--fsdp_versionn", "2"])
+        launch.parse(pgpo.make_parser(), ["--use_cpu", "true", "--fsdp_versionn", "2"])
 
 
 @pytest.mark.parametrize("words", [["a.py"], ["a.py", "--num_processes", "2"], ["--cpu", "a.py"]])
 def test_a_word_too_many_is_not_run_in_the_commands_place(words: list[str]) -> None:
     with pytest.raises(ValueError, match=r"unknown argument 'a.py'; see poise pgpo --help"):
-        engine.parse(pgpo.make_parser(), ["--use_cpu", "true", *words])
+        launch.parse(pgpo.make_parser(), ["--use_cpu", "true", *words])
 
 
 def test_a_rank_that_ends_takes_the_others_down() -> None:
