@@ -14,8 +14,7 @@ from ..precision import settle_precision
 from ..trl.preflight import check_json
 from .baselines import BASELINES, Baseline, make_baseline
 from .domains import WEIGHTS
-from .method import Aggregator, require
-from .settings import IGA
+from .settings import IGA, Aggregator, require
 
 GRADIENTS = "the gradients that are taken apart by domain"
 # Arguments that describe `IGA`: its field -> ours.

@@ -10,15 +10,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..sharding import add_up, is_shard, local, number_of_ranks, own_rows
-from .adapters import Adapter
+from .adapters import DECAY, LEAST, Adapter, Space, widest_dtype
 from .domains import Pair, Pass, Weights, weigh_domains
-from .mask import Moments, Scratch, domain_gradients, masked_mean, widest_dtype
-from .method import Aggregator
-from .settings import IGA
-from .spaces import Shape, Space
+from .mask import Moments, Scratch, domain_gradients, masked_mean
+from .settings import IGA, Aggregator
 
-DECAY = 0.9  # of the running sums, a step
-LEAST = 1e-3  # what a domain's steps weigh in them, below which it is forgotten
 LONGEST = 10.0  # the most by which a masked step is made longer
 
 
@@ -40,18 +36,15 @@ class FactorSpace(Space):
 
     def __init__(self, adapters: Sequence[Adapter], method: IGA | Aggregator) -> None:
         super().__init__()
-        self._method = method
-        self._scratch = Scratch()
+        self._method, self._scratch = method, Scratch()
         self._factors: list[_Factor] = []
-        for adapter in adapters:
-            for part, source, module in (
-                ("lora_A", adapter.source, adapter.down),
-                ("lora_B", adapter.up, adapter.up),
-            ):
+        self._size = 0  # P
+        for a in adapters:
+            for part, source, module in (("lora_A", a.source, a.down), ("lora_B", a.up, a.up)):
                 if module.weight.requires_grad:
-                    start = self._factors[-1].columns.stop if self._factors else 0
-                    name = f"{adapter.name}.{part}"
-                    self._factors.append(_Factor(name, source, module, start))
+                    factor = _Factor(f"{a.name}.{part}", source, module, self._size)
+                    self._factors.append(factor)
+                    self._size = factor.columns.stop
         self.reset()
 
     def reset(self) -> None:
@@ -88,11 +81,8 @@ class FactorSpace(Space):
         if self._sums is None:
             weights = [factor.module.weight for factor in self._factors]
             is_wide = any(weight.dtype == torch.float64 for weight in weights)
-            self._sums = torch.zeros(
-                (domains, self._factors[-1].columns.stop),
-                dtype=torch.float64 if is_wide else torch.float32,
-                device=weights[0].device,
-            )
+            dtype = torch.float64 if is_wide else torch.float32
+            self._sums = torch.zeros(domains, self._size, dtype=dtype, device=weights[0].device)
             self._counts = [0.0] * domains
         return self._sums
 
@@ -118,7 +108,8 @@ class FactorSpace(Space):
         # What is not used is left without a gradient, as in plain training.
         used = [f for f in self._factors if f.is_used or f.module.weight.grad is not None]
         weights = weigh_domains(self._counts, self._by)
-        gradients = _rows(self._sums, list(weights))
+        rows = [self._sums[domain] for domain in weights]
+        gradients = self._sums if len(rows) == len(self._sums) else torch.stack(rows)
         counts = [self._counts[k] for k in weights]
         gradients /= torch.tensor(counts, dtype=gradients.dtype, device=gradients.device)[:, None]
         self._learn(gradients, list(weights))
@@ -225,11 +216,6 @@ class _Factor:
         local(weight.grad).copy_(gradient[own_rows(weight)])
 
 
-def _rows(matrix: Tensor, rows: list[int]) -> Tensor:
-    """Some of its rows; itself where they are all."""
-    return matrix if len(rows) == len(matrix) else torch.stack([matrix[row] for row in rows])
-
-
 class MaskedSteps(FactorSpace):
     r"""Turns each factor's step off what the domains disagree on, without making it shorter.
 
@@ -253,6 +239,7 @@ class MaskedSteps(FactorSpace):
     def __init__(self, adapters: Sequence[Adapter], method: IGA) -> None:
         super().__init__(adapters, method)
         self._mask = method.mask
+        self.shapes = {"running": (None, self._size), "steps": (None,)}
         self._running: Tensor | None = None  # (K, P): sums
         self._steps: list[float] = []  # of how many steps they are, K
         self._pending: tuple[Tensor, list[int], int] | None = None
@@ -323,11 +310,7 @@ class MaskedSteps(FactorSpace):
         steps = torch.tensor(self._steps, dtype=torch.float64)
         return {"running": self._running, "steps": steps}
 
-    def _shapes(self) -> dict[str, Shape]:
-        size = sum(weight.shape.numel() for weight in self._weights)
-        return {"running": (None, size), "steps": (None,)}
-
-    def _take(self, state: dict[str, Tensor]) -> None:
+    def take(self, state: dict[str, Tensor]) -> None:
         found = {name: len(tensor) for name, tensor in state.items()}
         if found and not (len(found) == 2 and found["running"] == found["steps"]):
             raise ValueError(

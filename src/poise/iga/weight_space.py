@@ -11,12 +11,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..sharding import number_of_ranks
-from .adapters import Adapter, Factors, UnsupportedAdapter
+from .adapters import Adapter, Factors, RunningMeans, Space, UnsupportedAdapter
 from .domains import Pair, Pass
 from .mask import Scratch, domain_gradients, masked_mean
 from .settings import IGA
-from .spaces import Shape, Space
-from .statistics import RunningMeans
 
 _IN_PARTS = (
     "{}: expected one backward pass of one loss, found a second; a mask needs the whole gradient "
@@ -43,10 +41,20 @@ class WeightSpace(Space):
     def __init__(self, adapters: Sequence[Adapter], method: IGA, seed: int) -> None:
         super().__init__()
         self._retracts = method.update == "retraction"
-        if self._retracts:
-            _require_retractable(adapters)
+        if self._retracts and (ranks := number_of_ranks()) > 1:
+            raise ValueError(
+                f"update 'retraction': expected one process, found {ranks}; each would move its "
+                "own way, so use update 'chain'"
+            )
+        for adapter in adapters if self._retracts else ():
+            if not all(adapter.trained):
+                raise UnsupportedAdapter(
+                    f"{adapter.name}: expected both factors to be trained, found one frozen; the "
+                    "retraction moves both, so use update 'chain'"
+                )
         self._layers = [_Layer(adapter, method, seed) for adapter in adapters]
         self._scratch = Scratch()
+        self.shapes = {layer.name: layer.start_shape for layer in self._layers}
 
     def attach(self, watched: Pass) -> None:
         for layer in self._layers:
@@ -75,26 +83,9 @@ class WeightSpace(Space):
         """Warm starts by layer."""
         return {x.name: x.start.contiguous() for x in self._layers if x.start is not None}
 
-    def _shapes(self) -> dict[str, Shape]:
-        return {layer.name: layer.start_shape for layer in self._layers}
-
-    def _take(self, state: dict[str, Tensor]) -> None:
+    def take(self, state: dict[str, Tensor]) -> None:
         for layer in self._layers:
             layer.start = state.get(layer.name)
-
-
-def _require_retractable(adapters: Sequence[Adapter]) -> None:
-    if (ranks := number_of_ranks()) > 1:
-        raise ValueError(
-            f"update 'retraction': expected one process, found {ranks}; each would move its own "
-            "way, so use update 'chain'"
-        )
-    for adapter in adapters:
-        if not all(adapter.trained):
-            raise UnsupportedAdapter(
-                f"{adapter.name}: expected both factors to be trained, found one frozen; the "
-                "retraction moves both, so use update 'chain'"
-            )
 
 
 class _Layer:
@@ -104,15 +95,11 @@ class _Layer:
         self.name = adapter.name
         self.start: Tensor | None = None
         self.steps: list[LowRank] = []  # for the retraction, one for each micro-batch
-        self._adapter, self._method = adapter, method
+        self._adapter, self._method, self._mask = adapter, method, method.mask
         self._rank = method.rank or adapter.down.weight.shape[0]
         self._seed = seed + crc32(adapter.name.encode())
-
-    @property
-    def start_shape(self) -> tuple[int, int]:
-        """Of a start: (in, columns)."""
-        rows, columns = self._adapter.up.weight.shape[0], self._adapter.down.weight.shape[1]
-        return columns, min(self._rank + self._method.oversampling, rows, columns)
+        rows, columns = adapter.up.weight.shape[0], adapter.down.weight.shape[1]
+        self.start_shape = columns, min(self._rank + method.oversampling, rows, columns)
 
     def attach(self, watched: Pass, scratch: Scratch, statistics: RunningMeans) -> None:
         pairs: list[Pair] = []
@@ -143,8 +130,8 @@ class _Layer:
         # What arrives at B's output is s * delta.
         units = [unit / self._adapter.scaling for unit in watched.units.values()]
         gradients = domain_gradients(watched.tokens_by_domain(pairs, self.name), scratch)
-        weights, mask = list(watched.weights.values()), self._method.mask
-        masked, seen = masked_mean(gradients, units, weights, mask, watched.tau, scratch)
+        weights = list(watched.weights.values())
+        masked, seen = masked_mean(gradients, units, weights, self._mask, watched.tau, scratch)
         projected = self._project(masked) if len(weights) > 1 else masked
         energy = masked.square().sum()
         kept = projected.right.square().sum() if isinstance(projected, LowRank) else energy

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from ..method import Aggregator, Objective
+from ..settings import Aggregator, Objective
 from .fishr import Fishr
 from .group_dro import GroupDRO
 from .irm import IRM

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..method import Evidence, Objective, require
+from ..settings import Evidence, Objective, require
 
 
 @dataclass(kw_only=True)

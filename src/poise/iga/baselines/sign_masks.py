@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..mask import domain_moments
-from ..method import Aggregator, require
+from ..settings import Aggregator, require
 
 
 @dataclass(kw_only=True)

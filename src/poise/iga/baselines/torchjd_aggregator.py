@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..method import Aggregator
+from ..settings import Aggregator
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..method import Evidence, Penalised
+from ..settings import Evidence, Penalised
 
 
 @dataclass(kw_only=True)
