@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,9 +44,9 @@ class FactorSpace(Space):
         for a in adapters:
             for part, source, module in (("lora_A", a.source, a.down), ("lora_B", a.up, a.up)):
                 if module.weight.requires_grad:
-                    factor = _Factor(f"{a.name}.{part}", source, module, self._size)
-                    self._factors.append(factor)
-                    self._size = factor.columns.stop
+                    start, self._size = self._size, self._size + module.weight.numel()
+                    columns = slice(start, self._size)
+                    self._factors.append(_Factor(f"{a.name}.{part}", source, module, columns))
         self.reset()
 
     def reset(self) -> None:
@@ -68,8 +70,26 @@ class FactorSpace(Space):
             )
         self._pass = watched
         sums = self._sums_of(domains)
-        for factor in self._factors:
-            factor.attach(watched, sums, self._scratch)
+        for x in self._factors:
+            pairs: list[Pair] = []
+            add = partial(self._add, x, pairs, watched, sums)
+            watched.watch(x.name, x.source, x.module, (x.module,), pairs.append, add)
+
+    @torch.no_grad()
+    def _add(
+        self, factor: _Factor, pairs: list[Pair], watched: Pass, sums: Tensor, _: int, grad: Tensor
+    ) -> Tensor:
+        """Adds what a pass gives a factor by domain; the gradient stays until `finish`."""
+        if not pairs:
+            watched.expect_none(factor.name, grad)
+            return grad
+        factor.is_used = True
+        own, counts = factor.of(sums), watched.batch.host.counts
+        parts = domain_gradients(watched.tokens_by_domain(pairs, factor.name), self._scratch)
+        for (domain, unit), part in zip(watched.units.items(), parts, strict=True):
+            own[domain].add_(part, alpha=unit * counts[domain])
+        pairs.clear()
+        return grad
 
     @property
     def _number(self) -> int:
@@ -113,10 +133,14 @@ class FactorSpace(Space):
         counts = [self._counts[k] for k in weights]
         gradients /= torch.tensor(counts, dtype=gradients.dtype, device=gradients.device)[:, None]
         self._learn(gradients, list(weights))
-        combine = self._mask_each if isinstance(self._method, IGA) else self._aggregate
+        combine = self._aggregate if isinstance(self._method, Aggregator) else self._mask_each
         results = combine(used, gradients, list(weights.values()))
         for factor, result in zip(used, results, strict=True):
-            factor.write(result * (self._shares / ranks))
+            weight = factor.module.weight
+            if weight.grad is None:
+                weight.grad = torch.empty_like(weight)
+            own = (result * (self._shares / ranks))[own_rows(weight)]
+            local(weight.grad).copy_(own)  # in place: it may be a part of a reducer's bucket
         self._scratch.release()
         self.reset()
 
@@ -144,8 +168,7 @@ class FactorSpace(Space):
         whole = self._method(gradients, torch.tensor(weights, dtype=torch.float64))
         shapes = [factor.module.weight.shape for factor in used]
         parts = torch.split(whole, [shape.numel() for shape in shapes])
-        for shape, part in zip(shapes, parts, strict=True):
-            yield part.view(shape)
+        yield from (part.view(shape) for part, shape in zip(parts, shapes, strict=True))
 
     def _add_up_over_ranks(self) -> None:
         """Sums, counts and shares of all ranks; one without any loss in the step adds zeros."""
@@ -170,50 +193,20 @@ class FactorSpace(Space):
         """Takes the step's (n, P) gradients of the domains that are present."""
 
 
+@dataclass(eq=False)
 class _Factor:
-    """One factor: adds what a pass gives it by domain to the sums.
+    """One factor: the module whose weight it is, the one whose input is its own, its columns of the
+    sums, and whether a pass of the step has used it."""
 
-    Args:
-        name: what it is called.
-        source: the module whose input is the factor's.
-        module: it holds the factor as its weight.
-        start: its first column of the sums.
-    """
-
-    def __init__(self, name: str, source: nn.Module, module: nn.Linear, start: int) -> None:
-        self.name, self.source, self.module = name, source, module
-        self.columns = slice(start, start + module.weight.numel())
-        self.is_used = False
+    name: str
+    source: nn.Module
+    module: nn.Linear
+    columns: slice
+    is_used: bool = False
 
     def of(self, matrix: Tensor) -> Tensor:
         """(K, rows, columns) of it that are this factor's, of a (K, P) matrix."""
         return matrix[:, self.columns].view(len(matrix), *self.module.weight.shape)
-
-    def attach(self, watched: Pass, sums: Tensor, scratch: Scratch) -> None:
-        pairs: list[Pair] = []
-
-        @torch.no_grad()
-        def add(_: int, gradient: Tensor) -> Tensor:
-            if pairs:
-                self.is_used = True
-                own, counts = self.of(sums), watched.batch.host.counts
-                parts = domain_gradients(watched.tokens_by_domain(pairs, self.name), scratch)
-                for (domain, unit), part in zip(watched.units.items(), parts, strict=True):
-                    own[domain].add_(part, alpha=unit * counts[domain])
-                pairs.clear()
-            else:
-                watched.expect_none(self.name, gradient)
-            return gradient  # `finish` writes another
-
-        watched.watch(self.name, self.source, self.module, (self.module,), pairs.append, add)
-
-    def write(self, gradient: Tensor) -> None:
-        """Puts a gradient into the parameter's, or this rank's rows of it."""
-        weight = self.module.weight
-        if weight.grad is None:
-            weight.grad = torch.empty_like(weight)
-        # In place: it may be a part of a reducer's bucket.
-        local(weight.grad).copy_(gradient[own_rows(weight)])
 
 
 class MaskedSteps(FactorSpace):

@@ -52,13 +52,15 @@ class WeightSpace(Space):
                     f"{adapter.name}: expected both factors to be trained, found one frozen; the "
                     "retraction moves both, so use update 'chain'"
                 )
-        self._layers = [_Layer(adapter, method, seed) for adapter in adapters]
         self._scratch = Scratch()
+        self._layers = [
+            _Layer(adapter, method, seed, self._scratch, self.statistics) for adapter in adapters
+        ]
         self.shapes = {layer.name: layer.start_shape for layer in self._layers}
 
     def attach(self, watched: Pass) -> None:
         for layer in self._layers:
-            layer.attach(watched, self._scratch, self.statistics)
+            layer.attach(watched)
 
     def detach(self) -> None:
         self._scratch.release()
@@ -91,8 +93,15 @@ class WeightSpace(Space):
 class _Layer:
     """One adapter: collects (x, delta) in the backward pass and replaces the factors' gradients."""
 
-    def __init__(self, adapter: Adapter, method: IGA, seed: int) -> None:
-        self.name = adapter.name
+    def __init__(
+        self,
+        adapter: Adapter,
+        method: IGA,
+        seed: int,
+        scratch: Scratch,
+        statistics: RunningMeans,
+    ) -> None:
+        self.name, self._scratch, self._statistics = adapter.name, scratch, statistics
         self.start: Tensor | None = None
         self.steps: list[LowRank] = []  # for the retraction, one for each micro-batch
         self._adapter, self._method, self._mask = adapter, method, method.mask
@@ -101,7 +110,7 @@ class _Layer:
         rows, columns = adapter.up.weight.shape[0], adapter.down.weight.shape[1]
         self.start_shape = columns, min(self._rank + method.oversampling, rows, columns)
 
-    def attach(self, watched: Pass, scratch: Scratch, statistics: RunningMeans) -> None:
+    def attach(self, watched: Pass) -> None:
         pairs: list[Pair] = []
         results: list[Factors] = []
         given: set[int] = set()
@@ -111,7 +120,7 @@ class _Layer:
             if pairs:
                 if results:
                     raise RuntimeError(_IN_PARTS.format(self.name))
-                results.append(self._align(pairs, watched, scratch, statistics))
+                results.append(self._align(pairs, watched))
                 pairs.clear()
             elif part in given:
                 watched.expect_none(self.name, gradient)
@@ -123,12 +132,11 @@ class _Layer:
         watched.watch(self.name, a.source, a.up, (a.down, a.up), pairs.append, replace)
 
     @torch.no_grad()
-    def _align(
-        self, pairs: list[Pair], watched: Pass, scratch: Scratch, statistics: RunningMeans
-    ) -> Factors:
+    def _align(self, pairs: list[Pair], watched: Pass) -> Factors:
         """The factors' gradients of a pass."""
         # What arrives at B's output is s * delta.
         units = [unit / self._adapter.scaling for unit in watched.units.values()]
+        scratch = self._scratch
         gradients = domain_gradients(watched.tokens_by_domain(pairs, self.name), scratch)
         weights = list(watched.weights.values())
         masked, seen = masked_mean(gradients, units, weights, self._mask, watched.tau, scratch)
@@ -136,7 +144,7 @@ class _Layer:
         energy = masked.square().sum()
         kept = projected.right.square().sum() if isinstance(projected, LowRank) else energy
         rank_energy = torch.where(energy > 0, kept / energy, 1.0)  # nothing is lost of nothing
-        statistics.add(self.name, torch.cat([seen, rank_energy[None]]))
+        self._statistics.add(self.name, torch.cat([seen, rank_energy[None]]))
         factors = Factors(*(factor.to(masked) for factor in self._adapter.factors))
         if self._method.update == "retraction" and isinstance(projected, LowRank):
             self.steps.append(LowRank(projected.left, projected.right * watched.share))

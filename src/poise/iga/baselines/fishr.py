@@ -45,8 +45,8 @@ class Fishr(Penalised):
 
     relative: bool = True
 
-    needs_tokens: ClassVar[bool] = True
-    paper: ClassVar[tuple[str, str]] = (
+    needs_tokens: ClassVar = True
+    paper: ClassVar = (
         "Fishr: Invariant Gradient Variances for Out-of-Distribution Generalization",
         "2109.02934",
     )

@@ -28,10 +28,7 @@ class VREx(Penalised):
 
     penalty_weight: float = 10.0
 
-    paper: ClassVar[tuple[str, str]] = (
-        "Out-of-Distribution Generalization via Risk Extrapolation",
-        "2003.00688",
-    )
+    paper: ClassVar = ("Out-of-Distribution Generalization via Risk Extrapolation", "2003.00688")
 
     def penalty(self, evidence: Evidence) -> Tensor:
         return evidence.mean((evidence.losses - evidence.mean(evidence.losses)).square())
