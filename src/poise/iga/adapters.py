@@ -34,24 +34,16 @@ class Factors(NamedTuple):
 
 @dataclass(frozen=True)
 class Adapter:
-    """One pair of LoRA factors of one layer: y = W0 x + s B A x.
+    """One pair of LoRA factors of one layer: y = W0 x + s B A x."""
 
-    Args:
-        name: the layer's name, and the adapter's where there are several.
-        source: the module whose input is x: `down` behind a dropout, else the layer itself, whose
-            input the layers beside it share (PEFT hands `down` a float32 copy of bfloat16).
-        down: the linear module that holds A, (r, in).
-        up: the linear module that holds B, (out, r).
-        scaling: s.
-        trained: whether A and B are.
-    """
-
-    name: str
+    name: str  # the layer's, and the adapter's where there are several
+    # The module whose input is x: `down` behind a dropout, else the layer itself, whose input the
+    # layers beside it share (PEFT hands `down` a float32 copy of bfloat16).
     source: nn.Module
-    down: nn.Linear
-    up: nn.Linear
-    scaling: float
-    trained: tuple[bool, bool]
+    down: nn.Linear  # holds A, (r, in)
+    up: nn.Linear  # holds B, (out, r)
+    scaling: float  # s
+    trained: tuple[bool, bool]  # whether A and B are
 
     @property
     def factors(self) -> Factors:
@@ -171,18 +163,12 @@ class LayerStatistics(NamedTuple):
 
     Direction space compares no domains: there `mask_mean` is the share of directions that stay,
     `suppressed_energy` the share of A's gradient that goes, and the others read 1.
-
-    Args:
-        mask_mean: mean of the mask, in (0, 1].
-        suppressed_energy: 1 - |M * G|^2 / |G|^2.
-        agreement: see `mask.agreement`.
-        rank_energy: |P|^2 / |M * G|^2, what the projection keeps; 1 without a projection.
     """
 
-    mask_mean: float
-    suppressed_energy: float
-    agreement: float
-    rank_energy: float
+    mask_mean: float  # in (0, 1]
+    suppressed_energy: float  # 1 - |M * G|^2 / |G|^2
+    agreement: float  # see `mask.agreement`
+    rank_energy: float  # |P|^2 / |M * G|^2, what the projection keeps; 1 without a projection
 
 
 class RunningMeans:

@@ -40,10 +40,6 @@ class DirectionSpace(Space):
     Sums of inputs and C are added up over both, so a step is plain fine-tuning's, projected. The
     running mean weighs a step 0.9 times the one after it (Choice).
     All tokens count, those of the prompt too, but padding (Choice).
-
-    Args:
-        adapters: LoRA matrices.
-        is_kept_off: whether A itself is projected.
     """
 
     def __init__(self, adapters: Sequence[Adapter], is_kept_off: bool = False) -> None:
@@ -309,7 +305,7 @@ def _local_grad(parameter: Tensor) -> Tensor | None:
 
 
 def domain_directions(running: Tensor) -> Tensor:
-    r"""Orthonormal bases P (n, in, groups x (K - 1)) of the differences between domains' means.
+    """Orthonormal bases P (n, in, groups x (K - 1)) of the differences between domains' means.
 
     Args:
         running: (n, groups, K, in + 1), sums of inputs and, last, numbers of tokens. A domain
@@ -328,8 +324,10 @@ def domain_directions(running: Tensor) -> Tensor:
     center = means.sum(2, keepdim=True) / has_tokens.sum(2, keepdim=True).clamp_min(1)
     differences = torch.where(has_tokens, means - center, 0.0).flatten(1, 2)
     wide = widest_dtype(running.device)
-    decompose = _svd if running.dtype == wide else _by_gram_matrix
-    values, right = decompose(differences.to(wide))
+    if running.dtype == wide:
+        _, values, right = torch.linalg.svd(differences, full_matrices=False)
+    else:
+        values, right = _by_gram_matrix(differences.to(wide))
     rank = running.shape[1] * (running.shape[2] - 1)
     eps = torch.finfo(running.dtype).eps * max(differences.shape[1:])
     # The differences' rounding is that of the means.
@@ -339,14 +337,9 @@ def domain_directions(running: Tensor) -> Tensor:
     return basis.mT  # its rows stay dense: a product with few columns is several times faster so
 
 
-def _svd(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Singular values and right vectors, in rows, of (n, rows, columns)."""
-    _, values, right = torch.linalg.svd(matrices, full_matrices=False)
-    return values, right
-
-
 def _by_gram_matrix(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """`_svd`, from small (rows x rows) matrices, all of them at once."""
+    """Singular values and right vectors, in rows, of (n, rows, columns), from small (rows x rows)
+    matrices, all of them at once."""
     squares, left = torch.linalg.eigh(matrices @ matrices.mT)
     number = min(matrices.shape[1:])
     values = squares.flip(1)[:, :number].clamp_min(0).sqrt()

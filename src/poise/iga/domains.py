@@ -18,15 +18,8 @@ WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 
 
 def weigh_domains(counts: Sequence[float], by: Weights = "equal") -> dict[int, float]:
-    """w_k of the domains that have tokens, 1 / their number or n_k / n; they add up to 1.
-
-    Args:
-        counts: K numbers n_k of loss tokens.
-        by: "equal", or "tokens".
-
-    Raises:
-        ValueError: other weights.
-    """
+    """w_k of the domains that have some of K numbers n_k of tokens: 1 / their number, or by
+    "tokens" n_k / n. ValueError for other weights."""
     if by not in WEIGHTS:
         raise ValueError(f"weights: expected one of {', '.join(WEIGHTS)}, found {by!r}")
     total, present = sum(counts), [k for k, count in enumerate(counts) if count > 0]
@@ -225,11 +218,7 @@ class Pass(ExitStack):
 
     @property
     def weights(self) -> dict[int, float]:
-        """Weights w_k of the present domains.
-
-        Raises:
-            RuntimeError: a backward pass began of a loss that `weigh` has not made.
-        """
+        """Weights w_k of the present domains; RuntimeError before `weigh` has made the loss."""
         if self._weights is None:
             raise RuntimeError(
                 "expected a loss of the domains' losses, found a backward pass of another, whose "
@@ -253,12 +242,11 @@ class Pass(ExitStack):
         see: Sink,
         replace: Callable[[int, Tensor], Tensor] = lambda _, gradient: gradient,
     ) -> None:
-        """Watches a linear path from the input of one module to the output of another.
+        """Watches a linear path from the input x of one module to the output y of another, which
+        may be the same.
 
         Args:
             layer: what an error calls it.
-            first: its input is x.
-            last: its output y; may be `first` itself.
             modules: they hold the path's weights.
             see: gets (x, dLoss/dy) in the backward pass, once for each use of the path.
             replace: makes of the number of a weight, and of the sum of its gradient over all uses,
@@ -339,14 +327,9 @@ class Pass(ExitStack):
 
     def check(self) -> None:
         """Checks that the pass was whole, and the gradients of weights of which no path was seen in
-        it, all at once.
+        it, all at once; errors are `GradientEngine.collect`'s.
 
         Zeros are let through: some code adds 0 * factor to the loss for factors that it leaves out.
-
-        Raises:
-            RuntimeError: a loss without its backward pass; or a gradient is more than zeros, so a
-                path went past the hooks.
-            ValueError: `predicting` is of another number of tokens than any layer or input.
         """
         if self.is_weighed and not self._is_differentiated:
             raise RuntimeError(
@@ -373,11 +356,8 @@ class Pass(ExitStack):
     # Rows by domain
 
     def by_sequence(self, values: Tensor, layer: str) -> Tensor:
-        """A layer's inputs or output gradients as (batch, ..., features).
-
-        Args:
-            values: (batch, ..., features), or (batch * tokens, features).
-            layer: what an error calls it.
+        """A layer's inputs or output gradients, also (batch * tokens, features), as
+        (batch, ..., features).
 
         Raises:
             ValueError: the layer does not keep sequences apart along its first dimension.
@@ -397,12 +377,8 @@ class Pass(ExitStack):
         )
 
     def tokens_by_domain(self, pairs: Collection[Pair], layer: str) -> list[Pair]:
-        """Each present domain's inputs (n, in) and output gradients (n, out), over all uses.
-
-        Args:
-            pairs: inputs and output gradients of each use, as `by_sequence` takes them.
-            layer: what an error calls it.
-        """
+        """Each present domain's inputs (n, in) and output gradients (n, out), over all uses, of
+        which `pairs` has one each, as `by_sequence` takes them."""
         split = [[self.by_sequence(t, layer) for t in pair] for pair in pairs]
         result = []
         for rows in self.batch.rows.values():

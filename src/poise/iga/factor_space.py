@@ -29,11 +29,7 @@ class FactorSpace(Space):
 
     The sums of all P elements of all factors are one (K, P) matrix, of which each factor has its
     columns: ranks add it up at once, and an aggregator gets it as it is.
-
-    Args:
-        adapters: LoRA matrices.
-        method: IGA's settings, space "factor", which mask each factor by itself; or an aggregator,
-            which sees all factors at once.
+    IGA's settings mask each factor by itself, an aggregator sees all factors at once.
     """
 
     def __init__(self, adapters: Sequence[Adapter], method: IGA | Aggregator) -> None:
@@ -223,10 +219,6 @@ class MaskedSteps(FactorSpace):
 
     Domains weigh alike in the mask (Choice). A step before two domains are known is left alone, and
     one that is skipped, as for gradients that are not finite, leaves the running means.
-
-    Args:
-        adapters: LoRA matrices.
-        method: IGA's settings, space "factor", applied to the update.
     """
 
     def __init__(self, adapters: Sequence[Adapter], method: IGA) -> None:

@@ -24,11 +24,8 @@ class DomainObjective:
         autocast: the context that the training forward runs in.
 
     Attributes:
-        split: hidden states and output head, where it takes them itself.
-
-    Raises:
-        ValueError: the objective needs hidden states and logits, and the model has no output head
-            apart from its backbone.
+        split: hidden states and output head, where it takes them itself; errors are
+            `split_causal_lm`'s.
     """
 
     def __init__(
@@ -46,11 +43,7 @@ class DomainObjective:
         self._hidden: list[Tensor] = []
 
     def verify(self, input_ids: Tensor) -> None:
-        """Checks once that hidden states and head make the model's logits, if they are needed.
-
-        Raises:
-            ValueError: the model does something to its logits that is not known here.
-        """
+        """Checks once that hidden states and head make the model's logits, if they are needed."""
         if self.split is not None and not self._is_verified:
             verify_split(self.split, input_ids[:1, :8], self._autocast)
             self._is_verified = True

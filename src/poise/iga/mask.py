@@ -15,15 +15,10 @@ SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
 class Moments(NamedTuple):
-    """Mean and variance of a matrix's gradient over domains.
+    """Mean and variance of a matrix's gradient over domains, of its shape."""
 
-    Args:
-        mean: G = sum_k w_k G_k, the matrix's shape.
-        variance: V = sum_k w_k (G_k - G)^2, elementwise, the same shape.
-    """
-
-    mean: Tensor
-    variance: Tensor
+    mean: Tensor  # G = sum_k w_k G_k
+    variance: Tensor  # V = sum_k w_k (G_k - G)^2
 
 
 def domain_moments(
@@ -87,7 +82,7 @@ class ConflictMask:
         eps: share of the layer's mean squared gradient that is added to every element's own in
             "snr", so that elements whose mean happens to vanish do not divide by zero.
 
-    Properties: M is in [eps of the dtype, 1]; 1 where the domains agree; independent of the order
+    M is in [eps of the dtype, 1]; 1 where the domains agree; independent of the order
     of domains; with "layer" and "snr" also of a common factor of all gradients.
 
     Raises:

@@ -115,38 +115,23 @@ class IGA:
 
 
 class DomainTokens(NamedTuple):
-    """The n loss tokens of one domain.
+    """The n loss tokens of one domain, differentiable."""
 
-    Args:
-        hidden: (n, H) what the output head sees, differentiable.
-        logits: (n, V) what it makes of that, differentiable.
-        targets: (n,) the tokens to predict.
-    """
-
-    hidden: Tensor
-    logits: Tensor
-    targets: Tensor
+    hidden: Tensor  # (n, H), what the output head sees
+    logits: Tensor  # (n, V), what it makes of that
+    targets: Tensor  # (n,), the tokens to predict
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a micro-batch says about K domains. A domain without tokens has weight 0 and zeros.
+    """What a micro-batch says about K domains. A domain without tokens has weight 0 and zeros."""
 
-    Args:
-        losses: (K,) mean losses L_k over the domain's tokens, in nats, differentiable.
-        entropies: (K,) mean entropies H_k of the predictions there, in nats, differentiable.
-        weights: (K,) weights w_k, which add up to 1.
-        counts: (K,) numbers n_k of tokens.
-        step: optimizer steps before this one.
-        tokens: one entry a domain, for objectives that need them; else none.
-    """
-
-    losses: Tensor
-    entropies: Tensor
-    weights: Tensor
-    counts: Tensor
-    step: int = 0
-    tokens: Sequence[DomainTokens] = ()
+    losses: Tensor  # (K,) mean losses L_k over the domain's tokens, in nats, differentiable
+    entropies: Tensor  # (K,) mean entropies H_k of the predictions there, likewise
+    weights: Tensor  # (K,) weights w_k, which add up to 1
+    counts: Tensor  # (K,) numbers n_k of tokens
+    step: int = 0  # optimizer steps before this one
+    tokens: Sequence[DomainTokens] = ()  # one a domain, for objectives that need them
 
     def mean(self, values: Tensor) -> Tensor:
         """sum_k w_k v_k of (K,) values, ()."""
@@ -157,22 +142,17 @@ class Evidence:
 class Method(ABC):
     """What objectives and aggregators share. A subclass's own fields are its options.
 
-    Args:
-        domains: K.
-        seed: of whatever is drawn at random.
-
     Attributes:
         figures: what it logs, filled as it works: numbers, or one number a domain.
-        paper: title and arXiv number.
     """
 
-    domains: int = 1
-    seed: int = 0
+    domains: int = 1  # K
+    seed: int = 0  # of whatever is drawn at random
     figures: RunningMeans = field(
         default_factory=RunningMeans, init=False, repr=False, compare=False
     )
 
-    paper: ClassVar[tuple[str, str]]
+    paper: ClassVar[tuple[str, str]]  # title and arXiv number
 
     @classmethod
     def options(cls) -> tuple[str, ...]:
@@ -210,13 +190,8 @@ class Aggregator(Method):
 
     @abstractmethod
     def __call__(self, gradients: Tensor, weights: Tensor) -> Tensor:
-        """One gradient (P,) of K.
-
-        Args:
-            gradients: (K, P) of the present domains' mean losses, all trained LoRA factors'
-                elements in one row.
-            weights: (K,) weights w_k, which add up to 1.
-        """
+        """One gradient (P,) of the (K, P) of the present domains' mean losses, all trained LoRA
+        factors' elements in one row, and of their (K,) weights w_k, which add up to 1."""
 
 
 @dataclass(kw_only=True)

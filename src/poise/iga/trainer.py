@@ -128,27 +128,31 @@ class IGATrainer(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
         keep_differentiable(self.model)
         refuse_quantised_shards(self.accelerator, self.model, self.args)
         refuse_idle_optimizer(self.optimizer, self.model)
-        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
-            raise ValueError(
-                "IGATrainer cannot run under DeepSpeed, whose engine takes gradients over inside "
-                "the backward; use DDP or FSDP2"
-            )
         refuse_other_shards(self.accelerator, "IGATrainer")
         plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
-        if plugin is not None and isinstance(plugin.cpu_offload, CPUOffloadPolicy):
-            raise ValueError(
-                "IGATrainer cannot run with FSDP's cpu_offload, with which the step's gradients "
-                "lie on another device than what the layers saw; set it to false in fsdp_config"
-            )
-        if plugin is not None and self.args.iga_update == "retraction":
-            raise ValueError(
+        for is_set, reason in (
+            (
+                self.accelerator.distributed_type == DistributedType.DEEPSPEED,
+                "IGATrainer cannot run under DeepSpeed, whose engine takes gradients over inside "
+                "the backward; use DDP or FSDP2",
+            ),
+            (
+                plugin is not None and isinstance(plugin.cpu_offload, CPUOffloadPolicy),
+                "IGATrainer cannot run with FSDP's cpu_offload, with which gradients lie on "
+                "another device than what the layers saw; set it to false in fsdp_config",
+            ),
+            (
+                plugin is not None and self.args.iga_update == "retraction",
                 "iga_update='retraction' needs whole factors, which FSDP shards; use "
-                "iga_update='chain', or no FSDP"
-            )
-        if self.args.needs_engine and self.aux_loss_enabled:
-            raise ValueError(
-                "the router's auxiliary loss belongs to no domain; set router_aux_loss_coef=0"
-            )
+                "iga_update='chain', or no FSDP",
+            ),
+            (
+                self.args.needs_engine and self.aux_loss_enabled,
+                "the router's auxiliary loss belongs to no domain; set router_aux_loss_coef=0",
+            ),
+        ):
+            if is_set:
+                raise ValueError(reason)
 
     def _prepare_dataset(
         self,
@@ -383,8 +387,6 @@ def share_of(
     Equal weights: 1 / micro-batches. By tokens: n_m * ranks / n, with n_m of the step's n tokens.
 
     Args:
-        batch: the micro-batch.
-        by: what domains weigh by.
         items: n, of all micro-batches and ranks; None if transformers has not counted them, which
             then divides by the micro-batches itself.
         world: ranks that `items` is counted over and gradients are averaged over, else 1.
@@ -392,8 +394,7 @@ def share_of(
         scale: of a gradient scaler.
 
     Returns:
-        The factor of sum_k w_k L_k in the loss that `compute_loss` returns, and what transformers
-        multiplies that by before it differentiates.
+        The factor of sum_k w_k L_k in `compute_loss`, and that by which transformers multiplies it.
     """
     if items is None:
         return 1.0, scale / steps

@@ -32,10 +32,6 @@ class WeightSpace(Space):
     Choice: a micro-batch with one domain is plain fine-tuning, without mask and projection, and by
     the chain rule also where the update is the retraction: there is nothing to compare.
 
-    Args:
-        adapters: LoRA matrices.
-        method: the settings, space "weight".
-        seed: of the projection's random starts.
     """
 
     def __init__(self, adapters: Sequence[Adapter], method: IGA, seed: int) -> None:
@@ -187,15 +183,10 @@ class _Layer:
 
 
 class LowRank(NamedTuple):
-    """A matrix as a product, left @ right.
+    """A matrix as a product, left @ right."""
 
-    Args:
-        left: (out, r), orthonormal columns.
-        right: (r, in).
-    """
-
-    left: Tensor
-    right: Tensor
+    left: Tensor  # (out, r), orthonormal columns
+    right: Tensor  # (r, in)
 
 
 def truncated_svd(matrix: Tensor, rank: int) -> LowRank:
@@ -259,14 +250,9 @@ def _following(right: Tensor, given: Tensor) -> Tensor:
 
 
 def chain_rule(gradient: Tensor | LowRank, factors: Factors, scaling: float) -> Factors:
-    """Gradients of the factors from that of the matrix W = W0 + s B A.
+    """Gradients of the factors A and B from that of the matrix W = W0 + s B A, P (out, in).
 
     dA = s B^T P; dB = s P A^T.
-
-    Args:
-        gradient: P, (out, in), or its low-rank form.
-        factors: A and B.
-        scaling: s.
     """
     down, up = factors
     if isinstance(gradient, LowRank):
@@ -280,16 +266,15 @@ def retract(gradient: LowRank, factors: Factors, scaling: float, step: float) ->
 
     B' A' = trunc_r(B A - (step / s) P): the Riemannian form of the update W <- W - step * P.
 
+    Choice: of all pairs A' and B' with this product, the balanced one (B'^T B' = A' A'^T) in the
+    orientation that is nearest to the pair before (orthogonal Procrustes), so that a small step
+    changes the factors little where they were balanced.
+
     Args:
-        gradient: P in low-rank form.
-        factors: A and B, rank r.
+        gradient: P.
+        factors: A and B, of rank r.
         scaling: s of W = W0 + s B A.
         step: learning rate.
-
-    Returns:
-        A' and B'. Choice: of all pairs with this product, the balanced one (B'^T B' = A' A'^T) in
-        the orientation that is nearest to the pair before (orthogonal Procrustes), so that a small
-        step changes the factors little where they were balanced.
     """
     down, up = factors
     rank = down.shape[0]
