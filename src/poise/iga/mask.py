@@ -82,8 +82,8 @@ class ConflictMask:
         eps: share of the layer's mean squared gradient that is added to every element's own in
             "snr", so that elements whose mean happens to vanish do not divide by zero.
 
-    M is in [eps of the dtype, 1]; 1 where the domains agree; independent of the order
-    of domains; with "layer" and "snr" also of a common factor of all gradients.
+    M is in [eps of the dtype, 1]; 1 where the domains agree; independent of the order of domains;
+    with "layer" and "snr" also of a common factor of all gradients.
 
     Raises:
         ValueError: an unknown scale, or an eps that is not positive and finite.

@@ -332,11 +332,11 @@ class IGATrainer(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
             self._layers_log.write(self.args, self.state, {"layers": named})
         figures = {} if self.baseline is None else self.baseline.figures.take()
         for name, value in figures.items():
-            if not isinstance(value, list):
+            if isinstance(value, list):
+                for domain, part in zip(self.domains, value, strict=True):
+                    metrics[f"iga/{name}/{domain}"].append(part)
+            else:
                 metrics[f"iga/{name}"].append(value)
-                continue
-            for domain, part in zip(self.domains, value, strict=True):
-                metrics[f"iga/{name}/{domain}"].append(part)
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         total: Tensor = self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum")
