@@ -11,8 +11,7 @@ from torch import Tensor
 from poise.iga.adapters import find_adapters
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.method import Aggregator, DomainTokens, Evidence, Objective
-from poise.iga.settings import IGA
+from poise.iga.settings import IGA, Aggregator, DomainTokens, Evidence, Objective
 from tests.equivalence.iga_gradients import Batch, Gradients, engine_step, named
 
 LATE = 10**6  # a step after every warm-up

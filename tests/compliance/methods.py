@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from poise.iga.baselines import make_baseline
-from poise.iga.method import Aggregator, Objective
-from poise.iga.settings import IGA
+from poise.iga.settings import IGA, Aggregator, Objective
 
 Method = IGA | Objective | Aggregator | None  # None is plain fine-tuning
 

@@ -11,8 +11,7 @@ import torch
 
 from poise.iga.baselines import BASELINES
 from poise.iga.engine import GradientEngine
-from poise.iga.method import Aggregator
-from poise.iga.settings import IGA
+from poise.iga.settings import IGA, Aggregator
 from tests.compliance.gradients import gradients
 from tests.compliance.methods import METHODS, Method
 from tests.equivalence.iga_gradients import Batch, Gradients, difference

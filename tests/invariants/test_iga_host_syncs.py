@@ -15,12 +15,11 @@ from torch.utils._pytree import tree_leaves
 from transformers import LlamaForCausalLM
 
 from poise import IGAConfig, IGATrainer
-from poise.iga import mask
+from poise.iga import adapters, mask
 from poise.iga.baselines import make_baseline
 from poise.iga.domains import DomainBatch
 from poise.iga.engine import GradientEngine
-from poise.iga.method import Aggregator
-from poise.iga.settings import IGA
+from poise.iga.settings import IGA, Aggregator
 from tests.equivalence.iga_gradients import Batch, engine_step
 from tests.equivalence.iga_models import llama
 from tests.grids import grid
@@ -130,9 +129,9 @@ class _NoFloat64(TorchDispatchMode):
 def test_a_model_in_float32_needs_no_float64(method: IGA) -> None:
     model, batch = llama().float(), Batch.of([1, 0, 1], 2)
     engine, counts = GradientEngine(model, method), batch.counts.long()
-    mask.widest_dtype.cache_clear()
+    adapters.widest_dtype.cache_clear()
     with _NoFloat64():
         with engine.collect(DomainBatch(batch.domains, counts)):
             engine.backward(model(batch.ids).logits.square().mean().expand(2))
         engine.finish()
-    mask.widest_dtype.cache_clear()
+    adapters.widest_dtype.cache_clear()

@@ -91,8 +91,8 @@ def _is_standard(found: Import) -> bool:
 PARTS = {
     "pgpo": ("signal", "ranges", "viscosity", "distance", "reward_functions", "step_scale"),
     "iga": (
-        *("mask", "domains", "engine", "settings", "method", "statistics", "adapters"),
-        *("spaces", "direction_space", "factor_space", "weight_space", "baselines"),
+        *("mask", "domains", "engine", "settings", "adapters"),
+        *("direction_space", "factor_space", "weight_space", "baselines"),
     ),
     "loss": ("divergence", "tiled", "terms"),
 }

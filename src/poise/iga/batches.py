@@ -30,17 +30,16 @@ class IsomerSets(Dataset[list[Row]]):
 
     Attributes:
         rows: these, to look at or to evaluate on.
+        sequences: rows of all sets together.
     """
 
     def __init__(self, rows: Any, domains: Sequence[str]) -> None:
-        numbers = {name: number for number, name in enumerate(domains)}
-        names = rows[DOMAIN]
-        members: dict[Any, list[tuple[int, int]]] = {}
-        for place, (isomer, name) in enumerate(zip(rows[SET], names, strict=True)):
-            members.setdefault(isomer, []).append((numbers[name], place))
-        self.domains = tuple(domains)
-        self.rows = rows
+        self.rows, self.domains, self.sequences = rows, tuple(domains), len(rows)
+        self.column_names: list[str] = rows.column_names
         self._rows = rows.select_columns(list(_TENSORS))
+        members: dict[Any, list[tuple[int, int]]] = {}
+        for place, (isomer, name) in enumerate(zip(rows[SET], rows[DOMAIN], strict=True)):
+            members.setdefault(isomer, []).append((self.domains.index(name), place))
         self._sets = [sorted(places) for places in members.values()]
 
     def __len__(self) -> int:
@@ -61,16 +60,6 @@ class IsomerSets(Dataset[list[Row]]):
             {DOMAIN: domain} | {name: columns[name][i] for name in _TENSORS}
             for i, (domain, _) in enumerate(places)
         ]
-
-    @property
-    def column_names(self) -> list[str]:
-        """Of the tokenised rows."""
-        return list(self.rows.column_names)
-
-    @property
-    def sequences(self) -> int:
-        """Rows of all sets together."""
-        return len(self._rows)
 
 
 class IsomerCollator:
@@ -105,13 +94,12 @@ class OneEnd:
 
     TRL writes the end behind a completion itself, and tells where the completion begins from the
     prompt's tokens alone; another end would be taught twice, and would close every prompt.
-
-    Args:
-        tokenizer: of which texts are made tokens.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        # Its templates write every end themselves.
+        self.apply_chat_template, self.decode = tokenizer.apply_chat_template, tokenizer.decode
 
     def __call__(self, text: str) -> dict[str, Any]:
         result = dict(self.tokenizer(text=text))
@@ -119,14 +107,6 @@ class OneEnd:
         # Some append it only where the text has none.
         written = text.endswith(end) and ids[-2:] != 2 * [self.tokenizer.eos_token_id]
         return result if written else {name: values[:-1] for name, values in result.items()}
-
-    def apply_chat_template(self, *args: Any, **kwargs: Any) -> Any:
-        """The tokenizer's, whose templates write every end themselves."""
-        return self.tokenizer.apply_chat_template(*args, **kwargs)
-
-    def decode(self, *args: Any, **kwargs: Any) -> Any:
-        """The tokenizer's."""
-        return self.tokenizer.decode(*args, **kwargs)
 
 
 def with_one_end(tokenizer: Any) -> Any:
@@ -151,21 +131,15 @@ def tell_lost_rows(before: Any, after: Any, name: str, max_length: int | None) -
         return
     logger.warning(
         "%s: %d of %d rows have no completion left within max_length=%s and are left out.",
-        name,
-        len(before) - len(after),
-        len(before),
-        max_length,
+        *(name, len(before) - len(after), len(before), max_length),
     )
     if not {SET, DOMAIN} <= set(after.column_names):
         return
     lost = Counter(before[DOMAIN]) - Counter(after[DOMAIN])
     sizes, left = Counter(before[SET]), Counter(after[SET])
-    broken = sum(0 < left[isomer] < size for isomer, size in sizes.items())
-    if broken:
+    if broken := sum(0 < left[isomer] < size for isomer, size in sizes.items()):
         logger.warning(
             "%s: so %d isomer sets lack domains that they had (rows lost: %s), and are compared "
             "without; raise max_length to keep them whole.",
-            name,
-            broken,
-            ", ".join(f"{count} of {domain!r}" for domain, count in lost.most_common()),
+            *(name, broken, ", ".join(f"{n} of {domain!r}" for domain, n in lost.most_common())),
         )

@@ -14,8 +14,7 @@ from ..precision import settle_precision
 from ..trl.preflight import check_json
 from .baselines import BASELINES, Baseline, make_baseline
 from .domains import WEIGHTS
-from .method import Aggregator, require
-from .settings import IGA
+from .settings import IGA, Aggregator, require
 
 GRADIENTS = "the gradients that are taken apart by domain"
 # Arguments that describe `IGA`: its field -> ours.
@@ -214,24 +213,22 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
 
     def _check_method(self) -> None:
         """The method's name and options, and that no option of another is set."""
-        options = self.iga_method_options
-        unused: tuple[str, ...] = ()
+        unused, reason = (*IGA_FIELDS.values(), *_SCHEDULE), ""
         if self.iga_method != "iga":
             self.baseline()  # raises on unknown names and options, and values outside their range
-            unused = (*IGA_FIELDS.values(), *_SCHEDULE)
             reason = (
                 f"belongs to iga_method 'iga', found {self.iga_method!r}; leave it out (options of "
                 "other methods go into iga_method_options)"
             )
-        elif options:
+        elif self.iga_method_options:
             raise ValueError(
                 "iga_method_options: expected none for iga_method 'iga', whose settings are "
-                f"arguments (tau, mask_scale, ...), found {options!r}"
+                f"arguments (tau, mask_scale, ...), found {self.iga_method_options!r}"
             )
         else:
             self.iga()  # raises on values outside their range
-            if self.iga_space == "direction":
-                unused, reason = _SCHEDULE, "shapes a mask, and iga_space 'direction' has none"
+            unused = _SCHEDULE if self.iga_space == "direction" else ()
+            reason = "shapes a mask, and iga_space 'direction' has none"
         for name in unused:
             if not self._is_default(name):
                 raise ValueError(f"{name}={getattr(self, name)!r} {reason}")
@@ -241,50 +238,30 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         if self.needs_engine:
             refuse_steps_in_backward(self.optim, GRADIENTS)
         joins = "it joins sequences of several domains in one row; set it to False"
+        passes = "the layers it makes pass over the engine's hooks; set it to False"
         compares = "domains are compared by their mean log-loss; leave it out"
+        sizes = "a batch is of whole isomer sets; lower per_device_train_batch_size yourself"
+        lengths = "isomer sets have no length; set it to 'random' or 'sequential'"
+        prepared = "isomer sets are made of prepared rows; leave out skip_prepare_dataset"
+        by_length = self.train_sampling_strategy in ("group_by_length", "batch_rebalance")
         for name, is_set, reason in (
             ("packing", self.packing, joins),
             ("eval_packing", self.eval_packing, joins),
             ("padding_free", self.padding_free, joins),
             ("loss_type", self.loss_type != "nll", compares),
             ("label_smoothing_factor", self.label_smoothing_factor != 0, compares),
-            (
-                "use_liger_kernel",
-                self.use_liger_kernel,
-                "it replaces layers whose gradients are taken apart; set it to False",
-            ),
-            (
-                "torch_compile",
-                self.torch_compile,
-                "compiled layers pass over the engine's hooks; set it to False",
-            ),
-            (
-                "auto_find_batch_size",
-                self.auto_find_batch_size,
-                "a batch is made of whole isomer sets; lower per_device_train_batch_size, and "
-                "raise gradient_accumulation_steps",
-            ),
-            (
-                "train_sampling_strategy",
-                self.train_sampling_strategy in ("group_by_length", "batch_rebalance"),
-                "isomer sets have no length; set it to 'random' or 'sequential'",
-            ),
-            (
-                "dataset_kwargs",
-                (self.dataset_kwargs or {}).get("skip_prepare_dataset"),
-                "isomer sets are made of the rows that are prepared; rows that have input_ids are "
-                "not tokenised again, so leave out skip_prepare_dataset",
-            ),
+            ("use_liger_kernel", self.use_liger_kernel, passes),
+            ("torch_compile", self.torch_compile, passes),
+            ("auto_find_batch_size", self.auto_find_batch_size, sizes),
+            ("train_sampling_strategy", by_length, lengths),
+            ("dataset_kwargs", (self.dataset_kwargs or {}).get("skip_prepare_dataset"), prepared),
         ):
             if is_set:
                 found = getattr(self, name)
                 raise ValueError(f"{name}={found!r} does not work with IGA: {reason}")
-        if self.iga_update == "retraction":
-            self._check_retraction()
-
-    def _check_retraction(self) -> None:
-        """The gradient that makes a retraction is of use to one plain SGD step alone."""
-        for name, needed in (("max_grad_norm", 0.0), ("fp16", False), ("world_size", 1)):
+        # The gradient that makes a retraction is of use to one plain SGD step alone.
+        plain = (("max_grad_norm", 0.0), ("fp16", False), ("world_size", 1))
+        for name, needed in plain if self.iga_update == "retraction" else ():
             if (found := getattr(self, name)) not in (needed, None):
                 raise ValueError(
                     "iga_update='retraction' works on one rank, in float32 or bfloat16, without "
@@ -292,11 +269,7 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
                 )
 
     def iga(self) -> IGA:
-        """Mask and projection that these arguments describe.
-
-        Raises:
-            ValueError: a value outside its range, or two that exclude each other.
-        """
+        """Mask and projection that these arguments describe."""
         try:
             return IGA(**{name: getattr(self, ours) for name, ours in IGA_FIELDS.items()})
         except ValueError as error:  # of IGA's fields: here they have other names
@@ -305,15 +278,11 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
             raise ValueError(text) from None
 
     def baseline(self, domains: int = 1) -> Baseline | None:
-        """The objective or aggregator that `iga_method` names; None for "iga" and "erm".
-
-        Args:
-            domains: K.
-        """
-        if self.iga_method == "iga":
-            return None
+        """The objective or aggregator of K domains that `iga_method` names; None for "iga" and
+        "erm"."""
         options: Any = self.iga_method_options
-        return make_baseline(self.iga_method, options, domains, self.seed)
+        is_iga = self.iga_method == "iga"
+        return None if is_iga else make_baseline(self.iga_method, options, domains, self.seed)
 
     @property
     def needs_engine(self) -> bool:
@@ -324,10 +293,7 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         return not self.iga().is_neutral
 
     def tau_at(self, step: int) -> float:
-        """Temperature of an optimizer step, counted from 0.
-
-        tau, or tau * min(1, step / warm-up steps). `Choice`: the paper names no schedule.
-        """
-        if self.tau_schedule == "constant":
-            return self.tau
-        return self.tau * min(1.0, step / self.tau_warmup_steps)
+        """Temperature of an optimizer step, counted from 0: tau, or tau * min(1, step / warm-up
+        steps). `Choice`: the paper names no schedule."""
+        is_constant = self.tau_schedule == "constant"
+        return self.tau if is_constant else self.tau * min(1.0, step / self.tau_warmup_steps)

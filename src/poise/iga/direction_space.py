@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ..sharding import add_up, among_zeros, is_shard, local, number_of_ranks, own_rows
-from .adapters import Adapter
+from .adapters import DECAY, LEAST, Adapter, Space, widest_dtype
 from .domains import Pair, Pass
-from .mask import accumulation_dtype, widest_dtype
-from .spaces import Shape, Space
-
-DECAY = 0.9  # of the running sums, a step
-LEAST = 1e-3  # tokens that a domain has in them, below which it is forgotten
 
 
 class DirectionSpace(Space):
@@ -46,25 +40,23 @@ class DirectionSpace(Space):
     Sums of inputs and C are added up over both, so a step is plain fine-tuning's, projected. The
     running mean weighs a step 0.9 times the one after it (Choice).
     All tokens count, those of the prompt too, but padding (Choice).
-
-    Args:
-        adapters: LoRA matrices.
-        is_kept_off: whether A itself is projected.
     """
 
     def __init__(self, adapters: Sequence[Adapter], is_kept_off: bool = False) -> None:
         super().__init__()
         self._layers = [_Layer(adapter, is_kept_off) for adapter in adapters]
         self._sums: _Sums | None = None
+        self.shapes = {x.name: (None, None, x.down.shape[1] + 1) for x in self._layers}
 
     def attach(self, watched: Pass) -> None:
         self._sums = _Sums(watched)
         for layer in self._layers:
-            layer.attach(watched, self._sums)
+            a, add = layer.adapter, partial(layer.add, watched=watched, sums=self._sums)
+            watched.watch(a.name, a.source, a.up, (a.down, a.up), add)
 
     def detach(self) -> None:
         if self._sums is not None:
-            self._sums.forget()
+            self._sums.last = None
 
     def reset(self) -> None:
         for layer in self._layers:
@@ -102,10 +94,7 @@ class DirectionSpace(Space):
         """Running sums and counts of inputs by layer, (groups of tokens, K, in + 1)."""
         return {x.name: x.running for x in self._layers if x.running is not None}
 
-    def _shapes(self) -> dict[str, Shape]:
-        return {layer.name: (None, None, layer.down.shape[1] + 1) for layer in self._layers}
-
-    def _take(self, state: dict[str, Tensor]) -> None:
+    def take(self, state: dict[str, Tensor]) -> None:
         for layer in self._layers:
             running = state.get(layer.name)
             layer.running = None if running is None else running.to(layer.down.device)
@@ -119,11 +108,18 @@ class DirectionSpace(Space):
     def _used(self) -> list[_Layer]:
         return [layer for layer in self._layers if layer.step is not None]
 
-    def _find_directions(self) -> None:
-        """P of every layer, all layers of one width at once."""
-        for layers, (running,) in _stacks((x, (x.running,)) for x in self._layers):
-            for layer, basis in zip(layers, domain_directions(running), strict=True):
-                layer.basis = basis
+    def _sums_of_all_ranks(self, ranks: int) -> list[Tensor]:
+        """What a step adds up over ranks; one without a layer's tokens, or without any loss, adds
+        zeros."""
+        sizes = [(0, 0) if x.step is None else x.step[0].shape[:2] for x in self._layers]
+        known = torch.tensor(sizes, device=self._layers[0].down.device)
+        dist.all_reduce(known, dist.ReduceOp.MAX)
+        parts: list[Tensor] = []
+        for layer, (groups, domains) in zip(self._layers, known.tolist(), strict=True):
+            if domains:
+                inputs, removed = layer.parts(groups, domains)
+                parts += inputs, removed.div_(ranks)  # a mean over ranks, as the gradients are
+        return parts
 
     def _project_down(self) -> list[tuple[list[_Layer], Tensor]]:
         """Takes P out of A's gradients. Of n layers of one shape the squared norms (n, 2) of these
@@ -152,9 +148,10 @@ class DirectionSpace(Space):
 
     def _project_up(self, read: dict[_Layer, Tensor]) -> None:
         """Takes P out of B's gradients."""
-        parts = ((x, (x.removed, known, _local_grad(x.up))) for x, known in read.items())
-        for layers, (removed, known, _) in _stacks(parts):
-            for layer, own in zip(layers, removed.mT @ known.mT, strict=True):
+        removed = {x: x.step[1][:, own_rows(x.up)] for x in read if x.step is not None}
+        parts = ((x, (removed[x], known, _local_grad(x.up))) for x, known in read.items())
+        for layers, (gone, known, _) in _stacks(parts):
+            for layer, own in zip(layers, gone.mT @ known.mT, strict=True):
                 gradient = local(layer.up.grad)
                 gradient.sub_(own.to(gradient))
 
@@ -171,23 +168,135 @@ class DirectionSpace(Space):
             ones = torch.ones_like(power)
             shares = gone / power.clamp_min(torch.finfo(power.dtype).tiny)
             figures = torch.stack([ones * (1 - directions / width), shares, ones, ones], 1)
-            for layer, own in zip(layers, figures, strict=True):
-                self.statistics.add(layer.name, own)
+            for layer, figure in zip(layers, figures, strict=True):
+                self.statistics.add(layer.name, figure)
 
-    def _sums_of_all_ranks(self, ranks: int) -> list[Tensor]:
-        """What a step adds up over ranks; one without a layer's tokens, or without any loss, adds
-        zeros."""
-        sizes = [(0, 0) if x.step is None else x.step.inputs.shape[:2] for x in self._layers]
-        known = torch.tensor(sizes, device=self._layers[0].down.device)
-        dist.all_reduce(known, dist.ReduceOp.MAX)
-        parts: list[Tensor] = []
-        for layer, (groups, domains) in zip(self._layers, known.tolist(), strict=True):
-            if domains:
-                parts += layer.parts(groups, domains)
-        for layer in self._used:
-            assert layer.step is not None
-            layer.step.removed.div_(ranks)  # a mean over ranks, as the gradients are
-        return parts
+    def _find_directions(self) -> None:
+        """P of every layer, all layers of one width at once."""
+        for layers, (running,) in _stacks((x, (x.running,)) for x in self._layers):
+            for layer, basis in zip(layers, domain_directions(running), strict=True):
+                layer.basis = basis
+
+
+class _Layer:
+    """One adapter: adds up inputs by domain, and what of B's gradient is to be taken out."""
+
+    def __init__(self, adapter: Adapter, is_kept_off: bool) -> None:
+        self.adapter, self.name = adapter, adapter.name
+        # Of a frozen A the gradient of B alone is projected.
+        self.can_be_off = is_kept_off and self.down.requires_grad
+        self.is_off = False  # whether A is, off the basis as it is
+        self.running: Tensor | None = None
+        self.basis: Tensor | None = None  # P (in, directions)
+        # Of the step (groups, K, in + 1) sums of inputs and counts; C^T (directions, out).
+        self.step: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def down(self) -> Tensor:
+        """A."""
+        return self.adapter.down.weight
+
+    @property
+    def up(self) -> Tensor:
+        """B."""
+        return self.adapter.up.weight
+
+    def parts(self, groups: int, domains: int) -> tuple[Tensor, Tensor]:
+        """The step's sums, zeros at its beginning."""
+        if self.step is None:
+            width, device = self.down.shape[1], self.down.device
+            dtype = torch.promote_types(self.down.dtype, torch.float32)
+            directions = min(groups * (domains - 1), width)
+            self.step = (
+                torch.zeros(groups, domains, width + 1, dtype=dtype, device=device),
+                torch.zeros(directions, self.up.shape[0], dtype=dtype, device=device),
+            )
+        return self.step
+
+    @torch.no_grad()
+    def add(self, pair: Pair, watched: Pass, sums: _Sums) -> None:
+        """Adds a use of the layer in a pass."""
+        batch = watched.batch
+        groups, domains = 1 if batch.predicting is None else 2, len(batch.host.counts)
+        seen = self.running if self.step is None else self.step[0]
+        if seen is not None and seen.shape[:2] != (groups, domains):
+            raise ValueError(
+                "expected as many domains in every batch, and predicting for all of them or for "
+                f"none; found {domains} domains in {groups} groups of tokens after "
+                f"{seen.shape[1]} in {seen.shape[0]}"
+            )
+        inputs, removed = self.parts(groups, domains)
+        number = len(batch.host.domains)
+        x, delta = (
+            watched.by_sequence(t, self.name).reshape(number, -1, t.shape[-1]) for t in pair
+        )
+        inputs += sums.of(x)
+        if self.basis is not None and not self.is_off:
+            coordinates = x.flatten(0, 1) @ self.basis.to(x)
+            removed += (coordinates.T.to(delta) @ delta.flatten(0, 1)).to(removed)
+
+    def learn(self) -> None:
+        """Adds the step's inputs to the running sums, unless they overflow, as float16 may."""
+        if self.step is not None:
+            inputs = self.step[0]
+            inputs = torch.where(inputs.isfinite().all(), inputs, 0.0)  # waits for no device
+            running = self.running
+            self.running = inputs if running is None else inputs.add(running, alpha=DECAY)
+            self.is_off = False  # a step that is not taken leaves A where it is
+        self.step = None
+
+
+class _Sums:
+    """Sums of inputs by domain in one pass.
+
+    Layers that share an input (query, key, value; gate, up) have their backward one after the
+    other, and share its sums.
+    """
+
+    def __init__(self, watched: Pass) -> None:
+        self._watched, self._batch = watched, watched.batch
+        self._groups: dict[tuple[int, torch.dtype], Tensor] = {}  # by tokens of a sequence
+        self.last: tuple[Tensor, Tensor] | None = None  # an input and its sums
+
+    def of(self, x: Tensor) -> Tensor:
+        """(groups, K, in + 1), the numbers of tokens last, of (batch, tokens, in)."""
+        if self.last is None or not _is_same(x, self.last[0]):
+            self.last = x, self._add_up(x)
+        return self.last[1]
+
+    def _add_up(self, x: Tensor) -> Tensor:
+        # In float32 at least: a sum in half precision rounds away what the domains differ in.
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mask = self._watched.mask_of(x)
+        key = x.shape[1], wide.dtype
+        if key not in self._groups:
+            tokens = wide.new_ones(x.shape[:2]) if mask is None else mask.to(wide)
+            self._groups[key] = self._in_groups(tokens)
+        if mask is not None:
+            wide = wide.masked_fill(~mask[..., None], 0.0)  # not a number may stand there
+        groups = self._groups[key]
+        # Of sequences first, then of domains: the work on the tokens does not grow with K.
+        sums = torch.cat([torch.bmm(groups, wide), groups.sum(2, keepdim=True)], 2).transpose(0, 1)
+        by_domain = sums.new_zeros(len(sums), len(self._batch.host.counts), sums.shape[2])
+        return by_domain.index_add_(1, self._batch.domains, sums)
+
+    def _in_groups(self, tokens: Tensor) -> Tensor:
+        """(batch, groups, tokens), 1 where a token is of the group: the others, and those at which
+        something is predicted. A layer that sees another number of tokens has all in the first."""
+        predicting = self._batch.predicting
+        if predicting is None:
+            return tokens[:, None]
+        is_known = predicting.shape == tokens.shape
+        chosen = tokens * predicting.to(tokens) if is_known else torch.zeros_like(tokens)
+        return torch.stack([tokens - chosen, chosen], 1)
+
+
+def _is_same(x: Tensor, other: Tensor) -> bool:
+    """Whether both are one tensor in memory; false where a device cannot tell."""
+    try:
+        return bool(x.is_set_to(other))
+    except (NotImplementedError, RuntimeError):
+        return False
 
 
 def _local_grad(parameter: Tensor) -> Tensor | None:
@@ -196,7 +305,7 @@ def _local_grad(parameter: Tensor) -> Tensor | None:
 
 
 def domain_directions(running: Tensor) -> Tensor:
-    r"""Orthonormal bases P (n, in, groups x (K - 1)) of the differences between domains' means.
+    """Orthonormal bases P (n, in, groups x (K - 1)) of the differences between domains' means.
 
     Args:
         running: (n, groups, K, in + 1), sums of inputs and, last, numbers of tokens. A domain
@@ -215,8 +324,10 @@ def domain_directions(running: Tensor) -> Tensor:
     center = means.sum(2, keepdim=True) / has_tokens.sum(2, keepdim=True).clamp_min(1)
     differences = torch.where(has_tokens, means - center, 0.0).flatten(1, 2)
     wide = widest_dtype(running.device)
-    decompose = _svd if running.dtype == wide else _by_gram_matrix
-    values, right = decompose(differences.to(wide))
+    if running.dtype == wide:
+        _, values, right = torch.linalg.svd(differences, full_matrices=False)
+    else:
+        values, right = _by_gram_matrix(differences.to(wide))
     rank = running.shape[1] * (running.shape[2] - 1)
     eps = torch.finfo(running.dtype).eps * max(differences.shape[1:])
     # The differences' rounding is that of the means.
@@ -226,14 +337,9 @@ def domain_directions(running: Tensor) -> Tensor:
     return basis.mT  # its rows stay dense: a product with few columns is several times faster so
 
 
-def _svd(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Singular values and right vectors, in rows, of (n, rows, columns)."""
-    _, values, right = torch.linalg.svd(matrices, full_matrices=False)
-    return values, right
-
-
 def _by_gram_matrix(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """`_svd`, from small (rows x rows) matrices, all of them at once."""
+    """Singular values and right vectors, in rows, of (n, rows, columns), from small (rows x rows)
+    matrices, all of them at once."""
     squares, left = torch.linalg.eigh(matrices @ matrices.mT)
     number = min(matrices.shape[1:])
     values = squares.flip(1)[:, :number].clamp_min(0).sqrt()
@@ -257,146 +363,3 @@ def _stacks(
     for found in alike.values():
         columns = zip(*(own for _, own in found), strict=True)
         yield [layer for layer, _ in found], [torch.stack(column) for column in columns]
-
-
-def _is_same(x: Tensor, other: Tensor) -> bool:
-    """Whether both are one tensor in memory; false where a device cannot tell."""
-    try:
-        return bool(x.is_set_to(other))
-    except (NotImplementedError, RuntimeError):
-        return False
-
-
-class _Sums:
-    """Sums of inputs by domain in one pass.
-
-    Layers that share an input (query, key, value; gate, up) have their backward one after the
-    other, and share its sums.
-    """
-
-    def __init__(self, watched: Pass) -> None:
-        self._watched, self._batch = watched, watched.batch
-        self._groups: dict[tuple[int, torch.dtype], Tensor] = {}  # by tokens of a sequence
-        self.forget()
-
-    def forget(self) -> None:
-        """Lets go of the last input."""
-        self._last: tuple[Tensor, Tensor] | None = None
-
-    def of(self, x: Tensor) -> Tensor:
-        """(groups, K, in + 1), the numbers of tokens last, of (batch, tokens, in)."""
-        if self._last is None or not _is_same(x, self._last[0]):
-            self._last = x, self._add_up(x)
-        return self._last[1]
-
-    def _add_up(self, x: Tensor) -> Tensor:
-        # In float32 at least: a sum in half precision rounds away what the domains differ in.
-        wide = x.to(accumulation_dtype(x.dtype))
-        mask = self._watched.mask_of(x)
-        key = x.shape[1], wide.dtype
-        if key not in self._groups:
-            tokens = wide.new_ones(x.shape[:2]) if mask is None else mask.to(wide)
-            self._groups[key] = self._in_groups(tokens)
-        if mask is not None:
-            wide = wide.masked_fill(~mask[..., None], 0.0)  # not a number may stand there
-        groups = self._groups[key]
-        # Of sequences first, then of domains: the work on the tokens does not grow with K.
-        sums = torch.cat([torch.bmm(groups, wide), groups.sum(2, keepdim=True)], 2).transpose(0, 1)
-        by_domain = sums.new_zeros(len(sums), len(self._batch.host.counts), sums.shape[2])
-        return by_domain.index_add_(1, self._batch.domains, sums)
-
-    def _in_groups(self, tokens: Tensor) -> Tensor:
-        """(batch, groups, tokens), 1 where a token is of the group.
-
-        Groups are the others, and those at which something is predicted. A layer that sees another
-        number of tokens has them all in the first.
-        """
-        predicting = self._batch.predicting
-        if predicting is None:
-            return tokens[:, None]
-        is_known = predicting.shape == tokens.shape
-        chosen = tokens * predicting.to(tokens) if is_known else torch.zeros_like(tokens)
-        return torch.stack([tokens - chosen, chosen], 1)
-
-
-class _Step(NamedTuple):
-    """What a step adds up: (groups, K, in + 1) sums of inputs and counts; C^T (directions, out)."""
-
-    inputs: Tensor
-    removed: Tensor
-
-
-class _Layer:
-    """One adapter: adds up inputs by domain, and what of B's gradient is to be taken out."""
-
-    def __init__(self, adapter: Adapter, is_kept_off: bool) -> None:
-        self.name = adapter.name
-        self._adapter = adapter
-        # Of a frozen A the gradient of B alone is projected.
-        self.can_be_off = is_kept_off and self.down.requires_grad
-        self.is_off = False  # whether A is, off the basis as it is
-        self.running: Tensor | None = None
-        self.basis: Tensor | None = None  # P (in, directions)
-        self.step: _Step | None = None
-
-    @property
-    def down(self) -> Tensor:
-        """A."""
-        return self._adapter.down.weight
-
-    @property
-    def up(self) -> Tensor:
-        """B."""
-        return self._adapter.up.weight
-
-    @property
-    def removed(self) -> Tensor | None:
-        """The step's C^T, of this rank's rows of B."""
-        return None if self.step is None else self.step.removed[:, own_rows(self.up)]
-
-    def parts(self, groups: int, domains: int) -> _Step:
-        """The step's sums, zeros at its beginning."""
-        if self.step is None:
-            width, dtype = self.down.shape[1], accumulation_dtype(self.down.dtype)
-            directions, device = min(groups * (domains - 1), width), self.down.device
-            self.step = _Step(
-                torch.zeros(groups, domains, width + 1, dtype=dtype, device=device),
-                torch.zeros(directions, self.up.shape[0], dtype=dtype, device=device),
-            )
-        return self.step
-
-    def attach(self, watched: Pass, sums: _Sums) -> None:
-        a = self._adapter
-        add = partial(self._add, watched=watched, sums=sums)
-        watched.watch(self.name, a.source, a.up, (a.down, a.up), add)
-
-    @torch.no_grad()
-    def _add(self, pair: Pair, watched: Pass, sums: _Sums) -> None:
-        batch = watched.batch
-        groups = 1 if batch.predicting is None else 2
-        seen = self.running if self.step is None else self.step.inputs
-        if seen is not None and seen.shape[:2] != (groups, len(batch.host.counts)):
-            raise ValueError(
-                "expected as many domains in every batch, and predicting for all of them or for "
-                f"none; found {len(batch.host.counts)} domains in {groups} groups of tokens after "
-                f"{seen.shape[1]} in {seen.shape[0]}"
-            )
-        inputs, removed = self.parts(groups, len(batch.host.counts))
-        number = len(batch.host.domains)
-        x, delta = (
-            watched.by_sequence(t, self.name).reshape(number, -1, t.shape[-1]) for t in pair
-        )
-        inputs += sums.of(x)
-        if self.basis is not None and not self.is_off:
-            coordinates = x.flatten(0, 1) @ self.basis.to(x)
-            removed += (coordinates.T.to(delta) @ delta.flatten(0, 1)).to(removed)
-
-    def learn(self) -> None:
-        """Adds the step's inputs to the running sums, unless they overflow, as float16 may."""
-        if self.step is not None:
-            inputs = self.step.inputs
-            inputs = torch.where(inputs.isfinite().all(), inputs, 0.0)  # waits for no device
-            running = self.running
-            self.running = inputs if running is None else inputs.add(running, alpha=DECAY)
-            self.is_off = False  # a step that is not taken leaves A where it is
-        self.step = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple, get_args
@@ -17,15 +18,8 @@ WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 
 
 def weigh_domains(counts: Sequence[float], by: Weights = "equal") -> dict[int, float]:
-    """w_k of the domains that have tokens, 1 / their number or n_k / n; they add up to 1.
-
-    Args:
-        counts: K numbers n_k of loss tokens.
-        by: "equal", or "tokens".
-
-    Raises:
-        ValueError: other weights.
-    """
+    """w_k of the domains that have some of K numbers n_k of tokens: 1 / their number, or by
+    "tokens" n_k / n. ValueError for other weights."""
     if by not in WEIGHTS:
         raise ValueError(f"weights: expected one of {', '.join(WEIGHTS)}, found {by!r}")
     total, present = sum(counts), [k for k, count in enumerate(counts) if count > 0]
@@ -67,10 +61,9 @@ class DomainBatch:
     predicting: Tensor | None = None
 
     def __post_init__(self) -> None:
-        domains, counts = self.domains, self.counts
-        for name in ("domains", "counts", "predicting"):
-            value = getattr(self, name)
-            if not isinstance(value, Tensor) and (value is not None or name != "predicting"):
+        domains, counts, predicting = self.domains, self.counts, self.predicting
+        for name in ("domains", "counts", *(("predicting",) if predicting is not None else ())):
+            if not isinstance(value := getattr(self, name), Tensor):
                 raise TypeError(
                     f"{name}: expected a tensor, found {type(value).__name__}; make it one, on the "
                     f"model's device (torch.tensor({name}, device=...))"
@@ -82,10 +75,10 @@ class DomainBatch:
             )
         if domains.is_floating_point() or domains.dtype == torch.bool:
             raise ValueError(f"domains: expected whole numbers, found {domains.dtype}")
-        if self.predicting is not None and self.predicting.shape[:-1] != domains.shape:
+        if predicting is not None and predicting.shape[:-1] != domains.shape:
             raise ValueError(
                 f"predicting: expected shape (batch = {len(domains)}, tokens), found "
-                f"{tuple(self.predicting.shape)}"
+                f"{tuple(predicting.shape)}"
             )
         numbers, tokens = self.host
         if not all(count >= 0 for count in tokens):
@@ -100,24 +93,30 @@ class DomainBatch:
                 f"counts: expected no tokens for domains without sequences, found some for {absent}"
             )
 
+    @classmethod
+    def of(cls, labels: Tensor, domains: Tensor, number: int) -> DomainBatch:
+        """A batch of K domains, of labels (batch, tokens), -100 where there is no loss.
+
+        A row's first token is never predicted, each other one at the token before it.
+        """
+        following = labels.roll(-1, 1)
+        following[:, -1] = -100
+        is_predicting = following != -100
+        tokens = is_predicting.sum(1)
+        counts = tokens.new_zeros(number).index_add_(0, domains.to(tokens.device), tokens)
+        return cls(domains, counts, is_predicting)
+
     @cached_property
     def host(self) -> OnHost:
         """Domains and counts as the host knows them, for which it waits once."""
         domains, counts = self.domains.to(self.counts.device), self.counts.detach()
-        values = torch.cat([domains, counts]).tolist()
-        number = len(domains)
+        values, number = torch.cat([domains, counts]).tolist(), len(domains)
         return OnHost(tuple(map(int, values[:number])), tuple(map(float, values[number:])))
 
     @cached_property
     def present(self) -> tuple[int, ...]:
         """Domains that have tokens."""
         return tuple(k for k, count in enumerate(self.host.counts) if count > 0)
-
-    def weights(self, by: Weights = "equal") -> Tensor:
-        """(K,) float64 weights w_k on the CPU, 0 for missing domains; see `weigh_domains`."""
-        found = weigh_domains(self.host.counts, by)
-        every = [found.get(k, 0.0) for k in range(len(self.host.counts))]
-        return torch.tensor(every, dtype=torch.float64)
 
     @cached_property
     def rows(self) -> dict[int, Tensor | slice]:
@@ -133,12 +132,25 @@ class DomainBatch:
             result |= zip(spread, torch.split(every, sizes), strict=True)
         return result
 
+    def weights(self, by: Weights = "equal") -> Tensor:
+        """(K,) float64 weights w_k on the CPU, 0 for missing domains; see `weigh_domains`."""
+        found = weigh_domains(self.host.counts, by)
+        every = [found.get(k, 0.0) for k in range(len(self.host.counts))]
+        return torch.tensor(every, dtype=torch.float64)
+
+    def means(self, per_token: Tensor) -> Tensor:
+        """(K,) means over each domain's loss tokens, 0 for a domain without, of (batch, tokens)
+        values that are 0 where there is no loss."""
+        zero, rows = per_token.new_zeros(()), self.rows
+        sums = [per_token[rows[k]].sum() if k in rows else zero for k in range(len(self.counts))]
+        return torch.stack(sums) / self.counts.to(zero).clamp(min=1)
+
 
 Pair = tuple[Tensor, Tensor]
 Sink = Callable[[Pair], None]
 
 
-class Pass:
+class Pass(ExitStack):
     """One forward and one backward pass over a batch, under hooks.
 
     Hooks go at the end of a `with`, also after an exception. `weigh` makes the loss, so that what
@@ -153,6 +165,7 @@ class Pass:
     def __init__(
         self, batch: DomainBatch, tau: float = 0.0, model: nn.Module | None = None
     ) -> None:
+        super().__init__()
         self.batch, self.tau = batch, tau
         self.by: Weights = "equal"
         self.share = 1.0  # of sum_k w_k L_k in what is differentiated
@@ -160,21 +173,13 @@ class Pass:
         self.lengths: set[int] = {1}
         self._weights: dict[int, float] | None = None
         self._is_differentiated = False
-        self._handles: list[Any] = []
         self._unseen: list[tuple[str, Tensor]] = []
         self._masks: list[Tensor] = []
         self._units: dict[nn.Module, nn.Module] = {}
         if model is not None:
             self._units = units_of(model)
             hook = model.register_forward_pre_hook(self._measure_inputs, with_kwargs=True)
-            self._handles.append(hook)
-
-    def __enter__(self) -> Pass:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        while self._handles:
-            self._handles.pop().remove()
+            self.callback(hook.remove)
 
     # What the loss is
 
@@ -213,11 +218,7 @@ class Pass:
 
     @property
     def weights(self) -> dict[int, float]:
-        """Weights w_k of the present domains.
-
-        Raises:
-            RuntimeError: a backward pass began of a loss that `weigh` has not made.
-        """
+        """Weights w_k of the present domains; RuntimeError before `weigh` has made the loss."""
         if self._weights is None:
             raise RuntimeError(
                 "expected a loss of the domains' losses, found a backward pass of another, whose "
@@ -241,18 +242,29 @@ class Pass:
         see: Sink,
         replace: Callable[[int, Tensor], Tensor] = lambda _, gradient: gradient,
     ) -> None:
-        """Watches a linear path from the input of one module to the output of another.
+        """Watches a linear path from the input x of one module to the output y of another, which
+        may be the same.
 
         Args:
             layer: what an error calls it.
-            first: its input is x.
-            last: its output y; may be `first` itself.
             modules: they hold the path's weights.
             see: gets (x, dLoss/dy) in the backward pass, once for each use of the path.
             replace: makes of the number of a weight, and of the sum of its gradient over all uses,
                 what autograd adds to `.grad`.
         """
+        waiting: list[Tensor] = []  # inputs of paths that have begun; they do not nest
         is_seen = False
+
+        def begin(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            waiting[:] = [args[0] if args else named["x"]]  # as PEFT's layers call it
+            self._measure(waiting[0].shape[:-1])
+
+        def end(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            source = waiting.pop() if waiting else None  # else it is called past `first`
+            if source is None or not (torch.is_grad_enabled() and output.requires_grad):
+                return output
+            tapped: Tensor = _Tap.apply(output, source.detach(), use)  # type: ignore[no-untyped-call]
+            return tapped
 
         def use(pair: Pair) -> None:
             nonlocal is_seen
@@ -266,32 +278,14 @@ class Pass:
             self.expect_none(layer, gradient)
             return gradient
 
-        self._tap(first, last, use)
+        self.callback(first.register_forward_pre_hook(begin, with_kwargs=True).remove)
+        self.callback(last.register_forward_hook(end).remove)
         for part, module in enumerate(modules):
             self._hook_gradient(module, partial(arrive, part))
 
     def expect_none(self, layer: str, gradient: Tensor) -> None:
         """Takes note of a gradient whose inputs were not seen; `collect` raises if it is not 0."""
         self._unseen.append((layer, gradient.any()))
-
-    def _tap(self, first: nn.Module, last: nn.Module, sink: Sink) -> None:
-        waiting: list[Tensor] = []  # inputs of paths that have begun; they do not nest
-
-        def begin(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-            waiting[:] = [args[0] if args else named["x"]]  # as PEFT's layers call it
-            self._measure(waiting[0].shape[:-1])
-
-        def end(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            if not waiting:  # called past `first`
-                return output
-            source = waiting.pop()
-            if not (torch.is_grad_enabled() and output.requires_grad):
-                return output
-            tapped: Tensor = _Tap.apply(output, source.detach(), sink)  # type: ignore[no-untyped-call]
-            return tapped
-
-        self._handles.append(first.register_forward_pre_hook(begin, with_kwargs=True))
-        self._handles.append(last.register_forward_hook(end))
 
     def _hook_gradient(self, module: nn.Module, replace: Callable[[Tensor], Tensor]) -> None:
         """Hooks a weight, or under FSDP2 the gathered one, which the module holds while its unit
@@ -302,11 +296,11 @@ class Pass:
             weight: Any = module.weight
             if not any(weight is known for known in hooked):  # a recomputed forward is no other
                 hooked.append(weight)
-                self._handles.append(weight.register_hook(replace))
+                self.callback(weight.register_hook(replace).remove)
 
         unit = self._units.get(module)
         if unit is not None and module.weight.requires_grad:
-            self._handles.append(unit.register_forward_pre_hook(register))
+            self.callback(unit.register_forward_pre_hook(register).remove)
         elif module.weight.requires_grad:
             register()
 
@@ -333,14 +327,9 @@ class Pass:
 
     def check(self) -> None:
         """Checks that the pass was whole, and the gradients of weights of which no path was seen in
-        it, all at once.
+        it, all at once; errors are `GradientEngine.collect`'s.
 
         Zeros are let through: some code adds 0 * factor to the loss for factors that it leaves out.
-
-        Raises:
-            RuntimeError: a loss without its backward pass; or a gradient is more than zeros, so a
-                path went past the hooks.
-            ValueError: `predicting` is of another number of tokens than any layer or input.
         """
         if self.is_weighed and not self._is_differentiated:
             raise RuntimeError(
@@ -348,17 +337,14 @@ class Pass:
                 "call engine.backward(losses) there, or backward() of what engine.weigh returned"
             )
         predicting = self.batch.predicting
-        is_known = predicting is None or predicting.shape[1] in self.lengths
-        if self.is_weighed and predicting is not None and not is_known:
+        found = 1 if predicting is None or not self.is_weighed else predicting.shape[1]
+        if found not in self.lengths:
             raise ValueError(
                 f"predicting: expected tokens of a sequence among {sorted(self.lengths)}, as the "
-                f"model's inputs have, found {predicting.shape[1]}; give a value for every token, "
-                "the last one too"
+                f"model's inputs have, found {found}; give a value for every token, the last too"
             )
-        if not self._unseen:
-            return
-        layers, flags = zip(*self._unseen, strict=True)
-        for layer, is_past in zip(layers, torch.stack(flags).tolist(), strict=True):
+        flags = torch.stack([flag for _, flag in self._unseen]).tolist() if self._unseen else []
+        for (layer, _), is_past in zip(self._unseen, flags, strict=True):
             if is_past:
                 raise RuntimeError(
                     f"{layer}: expected its inputs before its gradient, found a gradient alone, "
@@ -370,11 +356,8 @@ class Pass:
     # Rows by domain
 
     def by_sequence(self, values: Tensor, layer: str) -> Tensor:
-        """A layer's inputs or output gradients as (batch, ..., features).
-
-        Args:
-            values: (batch, ..., features), or (batch * tokens, features).
-            layer: what an error calls it.
+        """A layer's inputs or output gradients, also (batch * tokens, features), as
+        (batch, ..., features).
 
         Raises:
             ValueError: the layer does not keep sequences apart along its first dimension.
@@ -394,12 +377,8 @@ class Pass:
         )
 
     def tokens_by_domain(self, pairs: Collection[Pair], layer: str) -> list[Pair]:
-        """Each present domain's inputs (n, in) and output gradients (n, out), over all uses.
-
-        Args:
-            pairs: inputs and output gradients of each use, as `by_sequence` takes them.
-            layer: what an error calls it.
-        """
+        """Each present domain's inputs (n, in) and output gradients (n, out), over all uses, of
+        which `pairs` has one each, as `by_sequence` takes them."""
         split = [[self.by_sequence(t, layer) for t in pair] for pair in pairs]
         result = []
         for rows in self.batch.rows.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -10,14 +10,11 @@ from torch.optim import Optimizer
 
 from ..precision import keep_differentiable
 from ..sharding import local
-from .adapters import find_adapters
+from .adapters import LayerStatistics, RunningMeans, Space, find_adapters
 from .direction_space import DirectionSpace
 from .domains import DomainBatch, Pass, Weights
 from .factor_space import FactorSpace, MaskedSteps
-from .method import Aggregator
-from .settings import IGA
-from .spaces import Space
-from .statistics import LayerStatistics, RunningMeans
+from .settings import IGA, Aggregator
 from .weight_space import WeightSpace
 
 _UNFINISHED = (
@@ -60,20 +57,19 @@ class GradientEngine:
     """
 
     def __init__(self, model: nn.Module, method: IGA | Aggregator, seed: int = 0) -> None:
-        self.method = method
-        self._model = model
+        self.method, self._model = method, model
         self.adapters = find_adapters(model)
         keep_differentiable(model)
-        self._space: Space
-        if isinstance(method, IGA) and method.space == "weight":
-            self._space = WeightSpace(self.adapters, method, seed)
-        elif isinstance(method, IGA) and method.space == "direction":
-            self._space = DirectionSpace(self.adapters, method.applied_to == "update")
-        elif isinstance(method, IGA) and method.applied_to == "update":
-            self._space = MaskedSteps(self.adapters, method)
-        else:
-            self._space = FactorSpace(self.adapters, method)
         self._needs_steps = isinstance(method, IGA) and method.applied_to == "update"
+        self._space: Space
+        if isinstance(method, Aggregator) or (method.space == "factor" and not self._needs_steps):
+            self._space = FactorSpace(self.adapters, method)
+        elif method.space == "factor":
+            self._space = MaskedSteps(self.adapters, method)
+        elif method.space == "weight":
+            self._space = WeightSpace(self.adapters, method, seed)
+        else:
+            self._space = DirectionSpace(self.adapters, self._needs_steps)
         self._followed: list[Optimizer] = []
         self._pass: Pass | None = None
         # Factors with a gradient of the step that is not finished, and the versions of both.
@@ -132,7 +128,12 @@ class GradientEngine:
         """
         if tau is None:
             tau = self.method.tau if isinstance(self.method, IGA) else 0.0
-        self._refuse_other_adapters()
+        if (found := find_adapters(self._model)) != self.adapters:
+            raise RuntimeError(
+                f"expected the {len(self.adapters)} adapters that the engine was made for, found "
+                f"others among {len(found)}: an adapter was added, removed, switched, frozen or "
+                "scaled since; make the trainer (or the engine) anew after that"
+            )
         self._refuse_unfinished()
         with Pass(batch, tau, self._model) as watched:
             self._pass = watched
@@ -182,15 +183,6 @@ class GradientEngine:
                 "inside `with engine.collect(DomainBatch(domains, counts)):`"
             )
         return self._pass.weigh(losses, weights, share, scale)
-
-    def _refuse_other_adapters(self) -> None:
-        found = find_adapters(self._model)
-        if found != self.adapters:
-            raise RuntimeError(
-                f"expected the {len(self.adapters)} adapters that the engine was made for, found "
-                f"others among {len(found)}: an adapter was added, removed, switched, frozen or "
-                "scaled since; make the trainer (or the engine) anew after that"
-            )
 
     def _refuse_unfinished(self) -> None:
         """As far as the host can tell: fused optimizers change no version, and are found out by the
@@ -242,4 +234,24 @@ class GradientEngine:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes `state_dict`'s; ValueError where it is of another model, space or setting."""
-        self._space.load_state_dict(state)
+        if not isinstance(state, Mapping):
+            raise ValueError(
+                f"state: expected tensors by name, found {type(state).__name__}; give what "
+                "state_dict() returned"
+            )
+        for name, tensor in state.items():
+            expected = self._space.shapes.get(name)
+            shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else None
+            if expected is None or shape is None or not _fits(shape, expected):
+                known = "no such entry" if expected is None else f"shape {expected} (None is any)"
+                seen = type(tensor).__name__ if shape is None else f"shape {shape}"
+                raise ValueError(
+                    f"state, {name!r}: expected {known}, found {seen}; it belongs to another "
+                    "model, space or setting"
+                )
+        self._space.take(state)
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    sizes = zip(shape, expected, strict=False)
+    return len(shape) == len(expected) and all(y in (x, None) for x, y in sizes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,15 +12,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..sharding import add_up, is_shard, local, number_of_ranks, own_rows
-from .adapters import Adapter
+from .adapters import DECAY, LEAST, Adapter, Space, widest_dtype
 from .domains import Pair, Pass, Weights, weigh_domains
-from .mask import Moments, Scratch, domain_gradients, masked_mean, widest_dtype
-from .method import Aggregator
-from .settings import IGA
-from .spaces import Shape, Space
+from .mask import Moments, Scratch, domain_gradients, masked_mean
+from .settings import IGA, Aggregator
 
-DECAY = 0.9  # of the running sums, a step
-LEAST = 1e-3  # what a domain's steps weigh in them, below which it is forgotten
 LONGEST = 10.0  # the most by which a masked step is made longer
 
 
@@ -31,27 +29,20 @@ class FactorSpace(Space):
 
     The sums of all P elements of all factors are one (K, P) matrix, of which each factor has its
     columns: ranks add it up at once, and an aggregator gets it as it is.
-
-    Args:
-        adapters: LoRA matrices.
-        method: IGA's settings, space "factor", which mask each factor by itself; or an aggregator,
-            which sees all factors at once.
+    IGA's settings mask each factor by itself, an aggregator sees all factors at once.
     """
 
     def __init__(self, adapters: Sequence[Adapter], method: IGA | Aggregator) -> None:
         super().__init__()
-        self._method = method
-        self._scratch = Scratch()
+        self._method, self._scratch = method, Scratch()
         self._factors: list[_Factor] = []
-        for adapter in adapters:
-            for part, source, module in (
-                ("lora_A", adapter.source, adapter.down),
-                ("lora_B", adapter.up, adapter.up),
-            ):
+        self._size = 0  # P
+        for a in adapters:
+            for part, source, module in (("lora_A", a.source, a.down), ("lora_B", a.up, a.up)):
                 if module.weight.requires_grad:
-                    start = self._factors[-1].columns.stop if self._factors else 0
-                    name = f"{adapter.name}.{part}"
-                    self._factors.append(_Factor(name, source, module, start))
+                    start, self._size = self._size, self._size + module.weight.numel()
+                    columns = slice(start, self._size)
+                    self._factors.append(_Factor(f"{a.name}.{part}", source, module, columns))
         self.reset()
 
     def reset(self) -> None:
@@ -75,8 +66,26 @@ class FactorSpace(Space):
             )
         self._pass = watched
         sums = self._sums_of(domains)
-        for factor in self._factors:
-            factor.attach(watched, sums, self._scratch)
+        for x in self._factors:
+            pairs: list[Pair] = []
+            add = partial(self._add, x, pairs, watched, sums)
+            watched.watch(x.name, x.source, x.module, (x.module,), pairs.append, add)
+
+    @torch.no_grad()
+    def _add(
+        self, factor: _Factor, pairs: list[Pair], watched: Pass, sums: Tensor, _: int, grad: Tensor
+    ) -> Tensor:
+        """Adds what a pass gives a factor by domain; the gradient stays until `finish`."""
+        if not pairs:
+            watched.expect_none(factor.name, grad)
+            return grad
+        factor.is_used = True
+        own, counts = factor.of(sums), watched.batch.host.counts
+        parts = domain_gradients(watched.tokens_by_domain(pairs, factor.name), self._scratch)
+        for (domain, unit), part in zip(watched.units.items(), parts, strict=True):
+            own[domain].add_(part, alpha=unit * counts[domain])
+        pairs.clear()
+        return grad
 
     @property
     def _number(self) -> int:
@@ -88,11 +97,8 @@ class FactorSpace(Space):
         if self._sums is None:
             weights = [factor.module.weight for factor in self._factors]
             is_wide = any(weight.dtype == torch.float64 for weight in weights)
-            self._sums = torch.zeros(
-                (domains, self._factors[-1].columns.stop),
-                dtype=torch.float64 if is_wide else torch.float32,
-                device=weights[0].device,
-            )
+            dtype = torch.float64 if is_wide else torch.float32
+            self._sums = torch.zeros(domains, self._size, dtype=dtype, device=weights[0].device)
             self._counts = [0.0] * domains
         return self._sums
 
@@ -118,14 +124,19 @@ class FactorSpace(Space):
         # What is not used is left without a gradient, as in plain training.
         used = [f for f in self._factors if f.is_used or f.module.weight.grad is not None]
         weights = weigh_domains(self._counts, self._by)
-        gradients = _rows(self._sums, list(weights))
+        rows = [self._sums[domain] for domain in weights]
+        gradients = self._sums if len(rows) == len(self._sums) else torch.stack(rows)
         counts = [self._counts[k] for k in weights]
         gradients /= torch.tensor(counts, dtype=gradients.dtype, device=gradients.device)[:, None]
         self._learn(gradients, list(weights))
-        combine = self._mask_each if isinstance(self._method, IGA) else self._aggregate
+        combine = self._aggregate if isinstance(self._method, Aggregator) else self._mask_each
         results = combine(used, gradients, list(weights.values()))
         for factor, result in zip(used, results, strict=True):
-            factor.write(result * (self._shares / ranks))
+            weight = factor.module.weight
+            if weight.grad is None:
+                weight.grad = torch.empty_like(weight)
+            own = (result * (self._shares / ranks))[own_rows(weight)]
+            local(weight.grad).copy_(own)  # in place: it may be a part of a reducer's bucket
         self._scratch.release()
         self.reset()
 
@@ -153,8 +164,7 @@ class FactorSpace(Space):
         whole = self._method(gradients, torch.tensor(weights, dtype=torch.float64))
         shapes = [factor.module.weight.shape for factor in used]
         parts = torch.split(whole, [shape.numel() for shape in shapes])
-        for shape, part in zip(shapes, parts, strict=True):
-            yield part.view(shape)
+        yield from (part.view(shape) for part, shape in zip(parts, shapes, strict=True))
 
     def _add_up_over_ranks(self) -> None:
         """Sums, counts and shares of all ranks; one without any loss in the step adds zeros."""
@@ -179,55 +189,20 @@ class FactorSpace(Space):
         """Takes the step's (n, P) gradients of the domains that are present."""
 
 
+@dataclass(eq=False)
 class _Factor:
-    """One factor: adds what a pass gives it by domain to the sums.
+    """One factor: the module whose weight it is, the one whose input is its own, its columns of the
+    sums, and whether a pass of the step has used it."""
 
-    Args:
-        name: what it is called.
-        source: the module whose input is the factor's.
-        module: it holds the factor as its weight.
-        start: its first column of the sums.
-    """
-
-    def __init__(self, name: str, source: nn.Module, module: nn.Linear, start: int) -> None:
-        self.name, self.source, self.module = name, source, module
-        self.columns = slice(start, start + module.weight.numel())
-        self.is_used = False
+    name: str
+    source: nn.Module
+    module: nn.Linear
+    columns: slice
+    is_used: bool = False
 
     def of(self, matrix: Tensor) -> Tensor:
         """(K, rows, columns) of it that are this factor's, of a (K, P) matrix."""
         return matrix[:, self.columns].view(len(matrix), *self.module.weight.shape)
-
-    def attach(self, watched: Pass, sums: Tensor, scratch: Scratch) -> None:
-        pairs: list[Pair] = []
-
-        @torch.no_grad()
-        def add(_: int, gradient: Tensor) -> Tensor:
-            if pairs:
-                self.is_used = True
-                own, counts = self.of(sums), watched.batch.host.counts
-                parts = domain_gradients(watched.tokens_by_domain(pairs, self.name), scratch)
-                for (domain, unit), part in zip(watched.units.items(), parts, strict=True):
-                    own[domain].add_(part, alpha=unit * counts[domain])
-                pairs.clear()
-            else:
-                watched.expect_none(self.name, gradient)
-            return gradient  # `finish` writes another
-
-        watched.watch(self.name, self.source, self.module, (self.module,), pairs.append, add)
-
-    def write(self, gradient: Tensor) -> None:
-        """Puts a gradient into the parameter's, or this rank's rows of it."""
-        weight = self.module.weight
-        if weight.grad is None:
-            weight.grad = torch.empty_like(weight)
-        # In place: it may be a part of a reducer's bucket.
-        local(weight.grad).copy_(gradient[own_rows(weight)])
-
-
-def _rows(matrix: Tensor, rows: list[int]) -> Tensor:
-    """Some of its rows; itself where they are all."""
-    return matrix if len(rows) == len(matrix) else torch.stack([matrix[row] for row in rows])
 
 
 class MaskedSteps(FactorSpace):
@@ -244,15 +219,12 @@ class MaskedSteps(FactorSpace):
 
     Domains weigh alike in the mask (Choice). A step before two domains are known is left alone, and
     one that is skipped, as for gradients that are not finite, leaves the running means.
-
-    Args:
-        adapters: LoRA matrices.
-        method: IGA's settings, space "factor", applied to the update.
     """
 
     def __init__(self, adapters: Sequence[Adapter], method: IGA) -> None:
         super().__init__(adapters, method)
         self._mask = method.mask
+        self.shapes = {"running": (None, self._size), "steps": (None,)}
         self._running: Tensor | None = None  # (K, P): sums
         self._steps: list[float] = []  # of how many steps they are, K
         self._pending: tuple[Tensor, list[int], int] | None = None
@@ -323,11 +295,7 @@ class MaskedSteps(FactorSpace):
         steps = torch.tensor(self._steps, dtype=torch.float64)
         return {"running": self._running, "steps": steps}
 
-    def _shapes(self) -> dict[str, Shape]:
-        size = sum(weight.shape.numel() for weight in self._weights)
-        return {"running": (None, size), "steps": (None,)}
-
-    def _take(self, state: dict[str, Tensor]) -> None:
+    def take(self, state: dict[str, Tensor]) -> None:
         found = {name: len(tensor) for name, tensor in state.items()}
         if found and not (len(found) == 2 and found["running"] == found["steps"]):
             raise ValueError(

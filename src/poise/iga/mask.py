@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -16,15 +15,10 @@ SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
 class Moments(NamedTuple):
-    """Mean and variance of a matrix's gradient over domains.
+    """Mean and variance of a matrix's gradient over domains, of its shape."""
 
-    Args:
-        mean: G = sum_k w_k G_k, the matrix's shape.
-        variance: V = sum_k w_k (G_k - G)^2, elementwise, the same shape.
-    """
-
-    mean: Tensor
-    variance: Tensor
+    mean: Tensor  # G = sum_k w_k G_k
+    variance: Tensor  # V = sum_k w_k (G_k - G)^2
 
 
 def domain_moments(
@@ -88,8 +82,8 @@ class ConflictMask:
         eps: share of the layer's mean squared gradient that is added to every element's own in
             "snr", so that elements whose mean happens to vanish do not divide by zero.
 
-    Properties: M is in [eps of the dtype, 1]; 1 where the domains agree; independent of the order
-    of domains; with "layer" and "snr" also of a common factor of all gradients.
+    M is in [eps of the dtype, 1]; 1 where the domains agree; independent of the order of domains;
+    with "layer" and "snr" also of a common factor of all gradients.
 
     Raises:
         ValueError: an unknown scale, or an eps that is not positive and finite.
@@ -213,21 +207,6 @@ class Scratch:
         return sum(b.numel() * b.element_size() for b in self._buffers.values())
 
 
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 stays; everything else is summed up in float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-@cache
-def widest_dtype(device: torch.device) -> torch.dtype:
-    """float64, or float32 on devices without it, where counts are exact up to 2^24."""
-    try:
-        torch.ones((), dtype=torch.float64, device=device).add_(1)
-    except (RuntimeError, TypeError):
-        return torch.float32
-    return torch.float64
-
-
 def domain_gradients(pairs: Sequence[tuple[Tensor, Tensor]], scratch: Scratch) -> Tensor:
     """sum_t delta_t x_t^T of each domain, (K, out, in), from x (n_k, in) and delta (n_k, out).
 
@@ -258,7 +237,7 @@ def masked_mean(
         tau: its temperature.
         scratch: where the result is put: it lives until the next layer's.
     """
-    shape, dtype = gradients.shape[1:], accumulation_dtype(gradients.dtype)
+    shape, dtype = gradients.shape[1:], torch.promote_types(gradients.dtype, torch.float32)
     mean = scratch.take("mean", shape, gradients, dtype)
     variance = scratch.take("variance", shape, gradients, dtype)
     power, spread, total, kept = mean.new_zeros(4).unbind()

@@ -28,8 +28,6 @@ from .config import GRADIENTS, IGAConfig
 
 logger = logging.getLogger(__name__)
 
-_TEXT = ("prompt", "completion")
-
 
 def check_before_loading(
     model: Any, args: IGAConfig, train_dataset: Any, eval_dataset: Any, host: dict[str, Any]
@@ -52,10 +50,7 @@ def check_before_loading(
         )
     for name, reason in (
         ("compute_loss_func", "domains are compared by the loss of each domain"),
-        (
-            "formatting_func",
-            "write prompt and completion as they are to be read (train_dataset.map)",
-        ),
+        ("formatting_func", "write prompt and completion as they are to be read"),
     ):
         if host.get(name) is not None:
             raise ValueError(f"{name} does not work with IGA: {reason}; leave it out")
@@ -71,8 +66,12 @@ def check_before_loading(
     if args.needs_engine:
         _check_plain_lora(model, host.get("peft_config"))
         refuse_steps_in_backward(own or (kind and kind[0]), GRADIENTS)
-        if args.iga_update == "retraction" and own is None and kind is None:
-            _check_named_sgd(args)
+        is_named = args.iga_update == "retraction" and own is None and kind is None
+        if is_named and (args.optim != "sgd" or args.weight_decay):
+            raise ValueError(
+                "iga_update='retraction' needs plain SGD: set optim='sgd' and weight_decay=0 "
+                f"(found {args.optim.value!r} and {args.weight_decay}), or iga_update='chain'"
+            )
     _check_evaluation_rows(eval_dataset, args)
     check_output_folder(Path(args.output_dir))
     if isinstance(model, str):
@@ -95,11 +94,9 @@ def check_isomer_rows(rows: Any, domains: Sequence[str] | None = None) -> tuple[
     if not isinstance(rows, Dataset):
         raise TypeError(
             f"train_dataset must be a datasets.Dataset with isomer sets, got {type(rows).__name__};"
-            " make one (Dataset.from_list(rows)); a stream cannot be grouped into sets, so load it "
-            "whole (Dataset.from_list(list(stream)))"
+            " make one (Dataset.from_list(list(rows))); a stream cannot be grouped into sets"
         )
-    images = {"image", "images"} & set(rows.column_names)
-    if images:
+    if images := {"image", "images"} & set(rows.column_names):
         raise ValueError(
             f"train_dataset: expected no column {min(images)!r}, found one; IGATrainer trains on "
             "text alone"
@@ -107,46 +104,38 @@ def check_isomer_rows(rows: Any, domains: Sequence[str] | None = None) -> tuple[
     needed = required(rows.column_names)
     check_columns(rows.column_names, needed, "train_dataset")
     check_dataset(rows.select_columns(list(needed)), needed, filled=needed, name="train_dataset")
-    _check_sets(rows, domains)
-    found = tuple(dict.fromkeys(rows[DOMAIN]))
-    if len(found) == 1:
-        logger.warning(
-            "All rows are of one domain, %r: there is nothing to compare, and IGA is plain "
-            "fine-tuning.",
-            found[0],
-        )
-    return found if domains is None else tuple(domains)
-
-
-def _check_sets(rows: Dataset, domains: Sequence[str] | None) -> None:
     sets, names = rows[SET], rows[DOMAIN]
-    known = None if domains is None else set(domains)
+    found = tuple(dict.fromkeys(names)) if domains is None else tuple(domains)
     seen: dict[tuple[Any, str], int] = {}
     for row, (isomer, name) in enumerate(zip(sets, names, strict=True)):
-        if known is not None and name not in known:
+        if name not in found:
             raise ValueError(
-                f"train_dataset, row {row}: expected a domain among {', '.join(domains or ())}, "
-                f"found {name!r}; add it to iga_domains, or leave the row out"
+                f"train_dataset, row {row}: expected a domain among {', '.join(found)}, found "
+                f"{name!r}; add it to iga_domains, or leave the row out"
             )
         if (before := seen.setdefault((isomer, name), row)) != row:
             has_tests = name_of_test(rows[before]) != name_of_test(rows[row])
+            remedy = f"remove one, or give it another {SET}"
+            if has_tests:
+                remedy = "several tests (column 'test') share sets, and are there for `poise eval`"
             raise ValueError(
                 f"train_dataset, row {row}: expected one row of each domain in a set, found "
-                f"another of {name!r} in set {isomer!r} (row {before}); "
-                + (
-                    "several tests (column 'test') share sets, and are there for `poise eval`"
-                    if has_tests
-                    else f"remove one, or give it another {SET}"
-                )
+                f"another of {name!r} in set {isomer!r} (row {before}); {remedy}"
             )
     sizes = Counter(sets)
     alone = sum(size == 1 for size in sizes.values())
-    if alone and len(set(names)) > 1:
+    if len(set(names)) == 1:
+        logger.warning(
+            "All rows are of one domain, %r: there is nothing to compare, and IGA is plain "
+            "fine-tuning.",
+            names[0],
+        )
+    elif alone:
         logger.warning(
             "%d of %d isomer sets have a single row; such a set compares nothing by itself.",
-            alone,
-            len(sizes),
+            *(alone, len(sizes)),
         )
+    return found
 
 
 def _check_evaluation_rows(rows: Any, args: IGAConfig) -> None:
@@ -158,8 +147,8 @@ def _check_evaluation_rows(rows: Any, args: IGAConfig) -> None:
         if not len(part):
             raise ValueError(f"{called}: expected at least one row, found none; leave it out")
         _check_labels(part, args, called)
-        if "prompt" in part.column_names and "input_ids" not in part.column_names:
-            check_columns(part.column_names, _TEXT, called)
+        if "prompt" in part.column_names and TOKENS not in part.column_names:
+            check_columns(part.column_names, ("prompt", "completion"), called)
 
 
 def _check_labels(rows: Dataset, args: IGAConfig, name: str) -> None:
@@ -187,8 +176,7 @@ def _check_batch(rows: Dataset, args: IGAConfig, domains: Sequence[str]) -> None
     if args.dataloader_drop_last and sets < batch:
         raise ValueError(
             f"train_dataset: expected at least the {batch} isomer sets of a batch, found {sets}, "
-            "which dataloader_drop_last=True leaves out; make per_device_train_batch_size smaller, "
-            "or set it to False"
+            "which dataloader_drop_last=True leaves out; make per_device_train_batch_size smaller"
         )
 
 
@@ -200,22 +188,12 @@ def _check_plain_lora(model: Any, peft_config: Any) -> None:
             "peft_config=LoraConfig(...) or --use_peft true, or set iga_method='erm' for plain "
             "fine-tuning"
         )
-    if peft_config is None:
-        return
-    kind = getattr(peft_config.peft_type, "value", peft_config.peft_type)
-    found = "use_dora" if getattr(peft_config, "use_dora", False) else kind
+    kind = getattr(peft_config, "peft_type", "LORA")
+    found = "use_dora" if getattr(peft_config, "use_dora", False) else getattr(kind, "value", kind)
     if found != "LORA":
         raise ValueError(
             f"peft_config: expected plain LoRA, found {found}; IGA is built for LoRA on linear "
             "layers, so pass LoraConfig(...) without variants"
-        )
-
-
-def _check_named_sgd(args: IGAConfig) -> None:
-    if args.optim != "sgd" or args.weight_decay:
-        raise ValueError(
-            "iga_update='retraction' needs plain SGD: set optim='sgd' and weight_decay=0 (found "
-            f"{args.optim.value!r} and {args.weight_decay}), or iga_update='chain'"
         )
 
 

@@ -11,12 +11,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..sharding import number_of_ranks
-from .adapters import Adapter, Factors, UnsupportedAdapter
+from .adapters import Adapter, Factors, RunningMeans, Space, UnsupportedAdapter
 from .domains import Pair, Pass
 from .mask import Scratch, domain_gradients, masked_mean
 from .settings import IGA
-from .spaces import Shape, Space
-from .statistics import RunningMeans
 
 _IN_PARTS = (
     "{}: expected one backward pass of one loss, found a second; a mask needs the whole gradient "
@@ -34,23 +32,31 @@ class WeightSpace(Space):
     Choice: a micro-batch with one domain is plain fine-tuning, without mask and projection, and by
     the chain rule also where the update is the retraction: there is nothing to compare.
 
-    Args:
-        adapters: LoRA matrices.
-        method: the settings, space "weight".
-        seed: of the projection's random starts.
     """
 
     def __init__(self, adapters: Sequence[Adapter], method: IGA, seed: int) -> None:
         super().__init__()
         self._retracts = method.update == "retraction"
-        if self._retracts:
-            _require_retractable(adapters)
-        self._layers = [_Layer(adapter, method, seed) for adapter in adapters]
+        if self._retracts and (ranks := number_of_ranks()) > 1:
+            raise ValueError(
+                f"update 'retraction': expected one process, found {ranks}; each would move its "
+                "own way, so use update 'chain'"
+            )
+        for adapter in adapters if self._retracts else ():
+            if not all(adapter.trained):
+                raise UnsupportedAdapter(
+                    f"{adapter.name}: expected both factors to be trained, found one frozen; the "
+                    "retraction moves both, so use update 'chain'"
+                )
         self._scratch = Scratch()
+        self._layers = [
+            _Layer(adapter, method, seed, self._scratch, self.statistics) for adapter in adapters
+        ]
+        self.shapes = {layer.name: layer.start_shape for layer in self._layers}
 
     def attach(self, watched: Pass) -> None:
         for layer in self._layers:
-            layer.attach(watched, self._scratch, self.statistics)
+            layer.attach(watched)
 
     def detach(self) -> None:
         self._scratch.release()
@@ -75,46 +81,32 @@ class WeightSpace(Space):
         """Warm starts by layer."""
         return {x.name: x.start.contiguous() for x in self._layers if x.start is not None}
 
-    def _shapes(self) -> dict[str, Shape]:
-        return {layer.name: layer.start_shape for layer in self._layers}
-
-    def _take(self, state: dict[str, Tensor]) -> None:
+    def take(self, state: dict[str, Tensor]) -> None:
         for layer in self._layers:
             layer.start = state.get(layer.name)
-
-
-def _require_retractable(adapters: Sequence[Adapter]) -> None:
-    if (ranks := number_of_ranks()) > 1:
-        raise ValueError(
-            f"update 'retraction': expected one process, found {ranks}; each would move its own "
-            "way, so use update 'chain'"
-        )
-    for adapter in adapters:
-        if not all(adapter.trained):
-            raise UnsupportedAdapter(
-                f"{adapter.name}: expected both factors to be trained, found one frozen; the "
-                "retraction moves both, so use update 'chain'"
-            )
 
 
 class _Layer:
     """One adapter: collects (x, delta) in the backward pass and replaces the factors' gradients."""
 
-    def __init__(self, adapter: Adapter, method: IGA, seed: int) -> None:
-        self.name = adapter.name
+    def __init__(
+        self,
+        adapter: Adapter,
+        method: IGA,
+        seed: int,
+        scratch: Scratch,
+        statistics: RunningMeans,
+    ) -> None:
+        self.name, self._scratch, self._statistics = adapter.name, scratch, statistics
         self.start: Tensor | None = None
         self.steps: list[LowRank] = []  # for the retraction, one for each micro-batch
-        self._adapter, self._method = adapter, method
+        self._adapter, self._method, self._mask = adapter, method, method.mask
         self._rank = method.rank or adapter.down.weight.shape[0]
         self._seed = seed + crc32(adapter.name.encode())
+        rows, columns = adapter.up.weight.shape[0], adapter.down.weight.shape[1]
+        self.start_shape = columns, min(self._rank + method.oversampling, rows, columns)
 
-    @property
-    def start_shape(self) -> tuple[int, int]:
-        """Of a start: (in, columns)."""
-        rows, columns = self._adapter.up.weight.shape[0], self._adapter.down.weight.shape[1]
-        return columns, min(self._rank + self._method.oversampling, rows, columns)
-
-    def attach(self, watched: Pass, scratch: Scratch, statistics: RunningMeans) -> None:
+    def attach(self, watched: Pass) -> None:
         pairs: list[Pair] = []
         results: list[Factors] = []
         given: set[int] = set()
@@ -124,7 +116,7 @@ class _Layer:
             if pairs:
                 if results:
                     raise RuntimeError(_IN_PARTS.format(self.name))
-                results.append(self._align(pairs, watched, scratch, statistics))
+                results.append(self._align(pairs, watched))
                 pairs.clear()
             elif part in given:
                 watched.expect_none(self.name, gradient)
@@ -136,20 +128,19 @@ class _Layer:
         watched.watch(self.name, a.source, a.up, (a.down, a.up), pairs.append, replace)
 
     @torch.no_grad()
-    def _align(
-        self, pairs: list[Pair], watched: Pass, scratch: Scratch, statistics: RunningMeans
-    ) -> Factors:
+    def _align(self, pairs: list[Pair], watched: Pass) -> Factors:
         """The factors' gradients of a pass."""
         # What arrives at B's output is s * delta.
         units = [unit / self._adapter.scaling for unit in watched.units.values()]
+        scratch = self._scratch
         gradients = domain_gradients(watched.tokens_by_domain(pairs, self.name), scratch)
-        weights, mask = list(watched.weights.values()), self._method.mask
-        masked, seen = masked_mean(gradients, units, weights, mask, watched.tau, scratch)
+        weights = list(watched.weights.values())
+        masked, seen = masked_mean(gradients, units, weights, self._mask, watched.tau, scratch)
         projected = self._project(masked) if len(weights) > 1 else masked
         energy = masked.square().sum()
         kept = projected.right.square().sum() if isinstance(projected, LowRank) else energy
         rank_energy = torch.where(energy > 0, kept / energy, 1.0)  # nothing is lost of nothing
-        statistics.add(self.name, torch.cat([seen, rank_energy[None]]))
+        self._statistics.add(self.name, torch.cat([seen, rank_energy[None]]))
         factors = Factors(*(factor.to(masked) for factor in self._adapter.factors))
         if self._method.update == "retraction" and isinstance(projected, LowRank):
             self.steps.append(LowRank(projected.left, projected.right * watched.share))
@@ -192,15 +183,10 @@ class _Layer:
 
 
 class LowRank(NamedTuple):
-    """A matrix as a product, left @ right.
+    """A matrix as a product, left @ right."""
 
-    Args:
-        left: (out, r), orthonormal columns.
-        right: (r, in).
-    """
-
-    left: Tensor
-    right: Tensor
+    left: Tensor  # (out, r), orthonormal columns
+    right: Tensor  # (r, in)
 
 
 def truncated_svd(matrix: Tensor, rank: int) -> LowRank:
@@ -264,14 +250,9 @@ def _following(right: Tensor, given: Tensor) -> Tensor:
 
 
 def chain_rule(gradient: Tensor | LowRank, factors: Factors, scaling: float) -> Factors:
-    """Gradients of the factors from that of the matrix W = W0 + s B A.
+    """Gradients of the factors A and B from that of the matrix W = W0 + s B A, P (out, in).
 
     dA = s B^T P; dB = s P A^T.
-
-    Args:
-        gradient: P, (out, in), or its low-rank form.
-        factors: A and B.
-        scaling: s.
     """
     down, up = factors
     if isinstance(gradient, LowRank):
@@ -285,16 +266,15 @@ def retract(gradient: LowRank, factors: Factors, scaling: float, step: float) ->
 
     B' A' = trunc_r(B A - (step / s) P): the Riemannian form of the update W <- W - step * P.
 
+    Choice: of all pairs A' and B' with this product, the balanced one (B'^T B' = A' A'^T) in the
+    orientation that is nearest to the pair before (orthogonal Procrustes), so that a small step
+    changes the factors little where they were balanced.
+
     Args:
-        gradient: P in low-rank form.
-        factors: A and B, rank r.
+        gradient: P.
+        factors: A and B, of rank r.
         scaling: s of W = W0 + s B A.
         step: learning rate.
-
-    Returns:
-        A' and B'. Choice: of all pairs with this product, the balanced one (B'^T B' = A' A'^T) in
-        the orientation that is nearest to the pair before (orthogonal Procrustes), so that a small
-        step changes the factors little where they were balanced.
     """
     down, up = factors
     rank = down.shape[0]

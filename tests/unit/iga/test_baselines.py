@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from poise.iga.baselines import make_baseline
-from poise.iga.method import Aggregator, Evidence, Objective
+from poise.iga.settings import Aggregator, Evidence, Objective
 
 THIRDS = torch.full((3,), 1 / 3, dtype=torch.float64)
 ROWS = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))

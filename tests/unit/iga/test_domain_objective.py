@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from poise.iga.baselines import make_baseline
 from poise.iga.domains import Weights
-from poise.iga.loss import DomainObjective, domain_means
-from poise.iga.method import DomainTokens, Evidence, Objective, Penalised
+from poise.iga.loss import DomainObjective
+from poise.iga.settings import DomainTokens, Evidence, Objective, Penalised
 from tests.exact import ROUNDING
 from tests.invariants.iga_worker import make_trainer
 from tests.tiny import EXACT
@@ -33,7 +33,7 @@ class _Sample(Objective):
 @pytest.mark.parametrize("by", ["equal", "tokens"])
 def test_an_objective_gets_means_weights_counts_and_the_step(by: Weights) -> None:
     objective, per_token = _Sample(), PER_TOKEN.clone()
-    losses, entropies = domain_means(per_token, BATCH), domain_means(per_token.sqrt(), BATCH)
+    losses, entropies = BATCH.means(per_token), BATCH.means(per_token.sqrt())
     make = DomainObjective(objective, torch.nn.Identity(), by)
     found = make(losses, entropies, torch.zeros(5, 5), BATCH, 7)
     seen = objective.seen

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from poise.iga.domains import DomainBatch, Weights, weigh_domains, weighted_sum
-from poise.iga.loss import describe, domain_means, share_of
+from poise.iga.trainer import share_of
 
 DOMAINS = torch.tensor([0, 2, 0, 2, 2])  # domain 1 is missing
 TOKENS = torch.tensor([3, 1, 2, 4, 0])
@@ -29,7 +29,7 @@ def test_the_loss_is_the_micro_batchs_part_of_the_step(name: str, by: Weights) -
     items, world, steps = AVERAGES[name]
     own, later = share_of(BATCH, by, items, world, steps, scale=1024.0)
     weights = weigh_domains(BATCH.host.counts, by)
-    loss = own * later * weighted_sum(weights, domain_means(PER_TOKEN, BATCH))
+    loss = own * later * weighted_sum(weights, BATCH.means(PER_TOKEN))
     sums = torch.stack([PER_TOKEN[k == DOMAINS].sum() for k in (0, 2)])
     expected = (sums / 5).mean() / steps
     if by == "tokens" and items is not None:
@@ -39,18 +39,18 @@ def test_the_loss_is_the_micro_batchs_part_of_the_step(name: str, by: Weights) -
 
 
 def test_a_domain_without_tokens_has_a_mean_of_zero() -> None:
-    assert domain_means(PER_TOKEN, BATCH)[1] == 0
+    assert BATCH.means(PER_TOKEN)[1] == 0
 
 
 def test_tokens_with_a_loss_are_counted_by_domain_without_the_first() -> None:
     labels = torch.tensor([[5, 6, -100], [-100, 7, 8], [1, -100, -100], [-100, 2, -100]])
-    batch = describe(labels, torch.tensor([0, 2, 1, 0]), 4)
+    batch = DomainBatch.of(labels, torch.tensor([0, 2, 1, 0]), 4)
     assert batch.counts.tolist() == [2, 0, 2, 0]
     assert batch.present == (0, 2)
 
 
 def test_a_loss_token_is_predicted_at_the_one_before_it() -> None:
     labels = torch.tensor([[-100, -100, 5, 6], [7, -100, -100, 8], [-100, -100, -100, -100]])
-    predicting = describe(labels, torch.zeros(3, dtype=torch.long), 1).predicting
+    predicting = DomainBatch.of(labels, torch.zeros(3, dtype=torch.long), 1).predicting
     assert predicting is not None
     assert predicting.int().tolist() == [[0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]

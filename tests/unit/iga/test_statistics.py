@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from poise.iga.statistics import RunningMeans
+from poise.iga.adapters import RunningMeans
 
 
 def test_means_are_of_what_came_since_they_were_last_taken() -> None:

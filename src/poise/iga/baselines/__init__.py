@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from ..method import Aggregator, Objective
+from ..settings import Aggregator, Objective
 from .fishr import Fishr
 from .group_dro import GroupDRO
 from .irm import IRM
@@ -52,7 +52,14 @@ def make_baseline(
     if name.startswith(OTHERS):
         member = name.removeprefix(OTHERS)
         return TorchJD(name=member, arguments=options, domains=domains, seed=seed)
-    _check_name(name)
+    if name not in BASELINES:
+        names = ["iga", *BASELINES]
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "choose one of these"
+        raise ValueError(
+            f"iga_method: expected one of {', '.join(names)}, or {OTHERS}NAME, found {name!r}; "
+            f"{hint}"
+        )
     kind = BASELINES[name]
     known = () if kind is None else kind.options()
     if unknown := sorted(set(options) - set(known)):
@@ -62,14 +69,3 @@ def make_baseline(
             f"{unknown[0]!r}; leave it out, or choose the method that has it"
         )
     return None if kind is None else kind(domains=domains, seed=seed, **options)
-
-
-def _check_name(name: str) -> None:
-    if name not in BASELINES:
-        names = ["iga", *BASELINES]
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "choose one of these"
-        raise ValueError(
-            f"iga_method: expected one of {', '.join(names)}, or {OTHERS}NAME, found {name!r}; "
-            f"{hint}"
-        )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..method import DomainTokens, Evidence, Penalised, present_rows
+from ..settings import DomainTokens, Evidence, Penalised
 
 # Rows of the head that are worked on at once: K variances of this many rows are what is held.
 _ROWS = 4096
@@ -45,8 +45,8 @@ class Fishr(Penalised):
 
     relative: bool = True
 
-    needs_tokens: ClassVar[bool] = True
-    paper: ClassVar[tuple[str, str]] = (
+    needs_tokens: ClassVar = True
+    paper: ClassVar = (
         "Fishr: Invariant Gradient Variances for Out-of-Distribution Generalization",
         "2109.02934",
     )
@@ -57,7 +57,7 @@ class Fishr(Penalised):
             raise ValueError(f"relative: expected True or False, found {self.relative!r}")
 
     def penalty(self, evidence: Evidence) -> Tensor:
-        present = present_rows(evidence.weights)
+        present = torch.nonzero(evidence.weights).flatten().tolist()
         weights = evidence.weights[present]
         hidden = [evidence.tokens[k].hidden.to(weights.dtype) for k in present]
         residuals = [_residuals(evidence.tokens[k], weights.dtype) for k in present]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..method import Evidence, Objective, require
+from ..settings import Evidence, Objective, require
 
 
 @dataclass(kw_only=True)
@@ -37,10 +37,7 @@ class GroupDRO(Objective):
 
     step_size: float = 0.01
 
-    paper: ClassVar[tuple[str, str]] = (
-        "Distributionally Robust Neural Networks for Group Shifts",
-        "1911.08731",
-    )
+    paper: ClassVar = ("Distributionally Robust Neural Networks for Group Shifts", "1911.08731")
 
     def __post_init__(self) -> None:
         require("step_size", self.step_size, low=0)
@@ -67,15 +64,9 @@ class GroupDRO(Objective):
         self._seen = torch.zeros_like(self._seen)
 
     def state_dict(self) -> dict[str, Any]:
-        """Figures and q. Checkpoints are written between steps, when no losses are pending."""
         return super().state_dict() | {"q": self.q.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes `state_dict`'s.
-
-        Raises:
-            ValueError: weights of another number of domains.
-        """
         super().load_state_dict(state)
         if len(state["q"]) != self.domains:
             raise ValueError(

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..method import Evidence, Penalised
+from ..settings import Evidence, Penalised
 
 
 @dataclass(kw_only=True)
@@ -35,7 +35,7 @@ class IRM(Penalised):
 
     penalty_weight: float = 100.0
 
-    paper: ClassVar[tuple[str, str]] = ("Invariant Risk Minimization", "1907.02893")
+    paper: ClassVar = ("Invariant Risk Minimization", "1907.02893")
 
     def penalty(self, evidence: Evidence) -> Tensor:
         return evidence.mean((evidence.losses - evidence.entropies).square())

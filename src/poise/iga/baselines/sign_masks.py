@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..mask import domain_moments
-from ..method import Aggregator, require
+from ..settings import Aggregator, require
 
 
 @dataclass(kw_only=True)
@@ -32,13 +32,8 @@ class SignMask(Aggregator):
 
     @abstractmethod
     def mask(self, gradients: Tensor, weights: Tensor, mean: Tensor) -> Tensor:
-        """m, (P,), of two or more domains.
-
-        Args:
-            gradients: (K, P).
-            weights: (K,) in the gradients' dtype.
-            mean: (P,) the mean gradient.
-        """
+        """m, (P,), of two or more domains: of (K, P) gradients, (K,) weights in their dtype, and
+        the (P,) mean gradient."""
 
 
 def sign_agreement(gradients: Tensor, weights: Tensor) -> Tensor:
@@ -67,10 +62,7 @@ class ANDMask(SignMask):
 
     threshold: float = 1.0
 
-    paper: ClassVar[tuple[str, str]] = (
-        "Learning Explanations That Are Hard to Vary",
-        "2009.00329",
-    )
+    paper: ClassVar = ("Learning Explanations That Are Hard to Vary", "2009.00329")
 
     def __post_init__(self) -> None:
         require("threshold", self.threshold, low=0, high=1)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..method import Aggregator
+from ..settings import Aggregator
 
 
 @dataclass(kw_only=True)
@@ -36,10 +36,7 @@ class TorchJD(Aggregator):
     name: str = "Mean"
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
-    paper: ClassVar[tuple[str, str]] = (
-        "Jacobian Descent for Multi-Objective Optimization",
-        "2406.16232",
-    )
+    paper: ClassVar = ("Jacobian Descent for Multi-Objective Optimization", "2406.16232")
 
     def __post_init__(self) -> None:
         self._aggregate = _build(self.name, self.arguments)
@@ -55,11 +52,9 @@ class TorchJD(Aggregator):
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """Figures, and how often it has aggregated."""
         return super().state_dict() | {"calls": self._calls}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes `state_dict`'s."""
         super().load_state_dict(state)
         self._calls = state["calls"]
 
@@ -81,7 +76,7 @@ class PCGrad(Aggregator):
     Choice: w_k averages where the paper sums, so that without conflicts it is plain fine-tuning.
     """
 
-    paper: ClassVar[tuple[str, str]] = ("Gradient Surgery for Multi-Task Learning", "2001.06782")
+    paper: ClassVar = ("Gradient Surgery for Multi-Task Learning", "2001.06782")
 
     def __post_init__(self) -> None:
         self._sum = TorchJD(name="PCGrad", seed=self.seed)
@@ -93,11 +88,9 @@ class PCGrad(Aggregator):
         return self._sum(gradients, weights) / number
 
     def state_dict(self) -> dict[str, Any]:
-        """Figures, and what the next order follows from."""
         return super().state_dict() | {"order": self._sum.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes `state_dict`'s."""
         super().load_state_dict(state)
         self._sum.load_state_dict(state["order"])
 
@@ -112,7 +105,8 @@ def _build(name: str, arguments: Mapping[str, Any]) -> Any:
         ) from error
     kind = getattr(aggregation, name, None)
     if not (isinstance(kind, type) and issubclass(kind, aggregation.Aggregator)):
-        known = ", ".join(n for n in aggregation.__all__ if not n.endswith(_NO_AGGREGATOR))
+        others = ("Weighting", "Aggregator")
+        known = ", ".join(n for n in aggregation.__all__ if not n.endswith(others))
         raise ValueError(f"expected an aggregator of TorchJD among {known}; found {name!r}")
     if issubclass(kind, torchjd.Stateful):
         raise ValueError(
@@ -123,6 +117,3 @@ def _build(name: str, arguments: Mapping[str, Any]) -> Any:
         return kind(**arguments)
     except TypeError as error:
         raise ValueError(f"iga_method_options do not fit TorchJD's aggregator: {error}") from error
-
-
-_NO_AGGREGATOR = ("Weighting", "Aggregator")

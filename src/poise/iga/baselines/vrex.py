@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..method import Evidence, Penalised
+from ..settings import Evidence, Penalised
 
 
 @dataclass(kw_only=True)
@@ -28,10 +28,7 @@ class VREx(Penalised):
 
     penalty_weight: float = 10.0
 
-    paper: ClassVar[tuple[str, str]] = (
-        "Out-of-Distribution Generalization via Risk Extrapolation",
-        "2003.00688",
-    )
+    paper: ClassVar = ("Out-of-Distribution Generalization via Risk Extrapolation", "2003.00688")
 
     def penalty(self, evidence: Evidence) -> Tensor:
         return evidence.mean((evidence.losses - evidence.mean(evidence.losses)).square())
