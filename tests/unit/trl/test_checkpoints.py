@@ -29,7 +29,6 @@ from poise.trl.manifest import (
     DamagedCheckpointError,
     begin_checkpoint,
     lacking,
-    newest_valid,
     resolve_resume,
     rotate,
     verify,
@@ -167,7 +166,7 @@ def test_the_newest_is_that_of_the_highest_step(tmp_path: Path) -> None:
         _checkpoint(tmp_path, step)
     (tmp_path / "checkpoint-best").mkdir()
     (tmp_path / "checkpoint-999").write_text("a file")
-    assert newest_valid(tmp_path).name == "checkpoint-100"
+    assert resolve_resume(True, tmp_path) == tmp_path / "checkpoint-100"
 
 
 def test_a_run_without_a_whole_checkpoint_names_all_of_them(tmp_path: Path) -> None:
