@@ -180,7 +180,7 @@ def resolve_resume(resume: bool | str | None, run: Path) -> Path | None:
         return None
     if resume is None or resume is False:
         return None
-    folder = run if resume in (True, AUTO) else Path(resume)
+    folder = run if resume is True or resume == AUTO else Path(resume)
     if not folder.is_dir():
         raise ValueError(f"cannot resume: {folder} is not a folder")
     if _CHECKPOINT.fullmatch(folder.name):
