@@ -132,7 +132,8 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
             engine = f"FSDP with {state.fsdp_plugin.state_dict_type.name}"
         if state.distributed_type == DistributedType.DEEPSPEED:
             engine = f"DEEPSPEED with ZeRO-{state.deepspeed_plugin.zero_stage}"
-        return {"method": self._method, "engine": engine, "ranks": state.num_processes}
+        ranks = self.accelerator.num_processes
+        return {"method": self._method, "engine": engine, "ranks": ranks}
 
     def _refuse_of_another_kind(self, checkpoint: Path) -> None:
         """A checkpoint of another method or engine would be read in part, without a word."""
