@@ -157,18 +157,19 @@ def check_json(args: Any) -> None:
     in a file, and is none."""
     for name in args._VALID_DICT_FIELDS:
         value, reason, may_be_file = getattr(args, name), "", name in _IN_FILES
-        if value is None or isinstance(value, Mapping):
-            continue
+        is_fine = value is None or isinstance(value, Mapping)
         if isinstance(value, str) and value.startswith("{"):
             try:
                 json.loads(value)
-                continue
+                is_fine = True
             except json.JSONDecodeError as error:
                 reason = f" ({error})"
-        elif may_be_file and not isinstance(value, list):
-            # An object, or a file; DeepSpeed's own reader judges other text.
-            if not isinstance(value, str) or name == "deepspeed" or Path(value).is_file():
-                continue
+        elif isinstance(value, str):  # DeepSpeed's own reader judges text that is no file
+            is_fine = may_be_file and (name == "deepspeed" or Path(value).is_file())
+        elif may_be_file:
+            is_fine = not isinstance(value, list)
+        if is_fine:
+            continue
         file = ", or a file that holds one" if may_be_file else ""
         raise ValueError(
             f"{name}: expected a mapping in JSON, such as '{{\"name\": 1}}'{file}, found "
@@ -187,8 +188,8 @@ def check_map_style(rows: Any, name: str) -> None:
         )
     elif isinstance(rows, IterableDataset) or not is_indexed:
         why = (
-            "a stream, of which no prompt can be drawn several times; load it whole, or as many rows "
-            "as you need (Dataset.from_list(list(stream.take(1000))))"
+            "a stream, of which no prompt can be drawn several times; load it whole, or as many "
+            "rows as you need (Dataset.from_list(list(stream.take(1000))))"
         )
     else:
         return
