@@ -277,9 +277,9 @@ def refuse_quantised_shards(accelerator: Any, model: Any, args: Any) -> None:
     if is_resumed and kind == "FULL_STATE_DICT" and getattr(model, "is_loaded_in_4bit", False):
         raise ValueError(
             "FSDP2 cannot read a checkpoint with a base of 4 bits back with state_dict_type "
-            "FULL_STATE_DICT; set SHARDED_STATE_DICT (fsdp_config's state_dict_type, or "
-            "accelerate's fsdp_state_dict_type), by which a run resumes, but which writes no "
-            "adapter, or save_strategy='no' and write the adapter at the end (save_model)"
+            "FULL_STATE_DICT; set save_strategy='no' and write the adapter at the end "
+            "(save_model), or SHARDED_STATE_DICT (fsdp_config's state_dict_type), by which a run "
+            "resumes, but which writes no adapter"
         )
 
 
