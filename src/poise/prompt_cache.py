@@ -40,8 +40,7 @@ def read_once(
             all prompts begin with, where that is long enough.
         generate: The model's own, where another stands in its place.
     """
-    adapter = getattr(model, "active_peft_config", None)
-    if getattr(adapter, "is_prompt_learning", False):
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         return None  # it puts tokens of its own before these
     generate = generate or model.generate
     read = _read_beginning(generate, ids, mask)
@@ -79,15 +78,17 @@ def hidden_states(model: Any, backbone: Any, ids: Tensor, mask: Tensor, keep: in
     cache = _read_rows(model, ids[:, :-keep], mask[:, :-keep], model.generate)
     if cache is None:
         return None
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -keep - 1 :]
-    states: Tensor = backbone(
-        input_ids=ids[:, -keep - 1 :],
+    last = slice(-keep - 1, None)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, last]
+    output = backbone(
+        input_ids=ids[:, last],
         attention_mask=mask,
         position_ids=positions,
         use_cache=True,
         **{CACHE: cache},
-    ).last_hidden_state
-    return states[:, :-1]
+    )
+    states: Tensor = output.last_hidden_state[:, :-1]
+    return states
 
 
 def _read_rows(model: Any, ids: Tensor, mask: Tensor, own: Callable[..., Any]) -> Cache | None:
@@ -140,18 +141,14 @@ def _read(
 ) -> Cache | None:
     """The cache after these tokens, of which `read` holds the first columns; None where it is of
     another kind than one state a token."""
-    output = generate(
-        input_ids=ids,
-        attention_mask=mask,
-        **{CACHE: read},
-        generation_config=GenerationConfig(
-            do_sample=False,
-            max_new_tokens=1,
-            pad_token_id=0,
-            return_dict_in_generate=True,
-            disable_compile=True,  # lengths differ from batch to batch, so that it would not pay
-        ),
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=1,
+        pad_token_id=0,
+        return_dict_in_generate=True,
+        disable_compile=True,  # lengths differ from batch to batch, so that it would not pay
     )
+    output = generate(input_ids=ids, attention_mask=mask, generation_config=config, **{CACHE: read})
     cache = getattr(output, CACHE, None)
     # A model may pass over the cache, as layers do that are checkpointed.
     if cache is None or type(cache) is not DynamicCache:
