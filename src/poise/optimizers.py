@@ -30,14 +30,12 @@ def parameters(optimizer: Optimizer) -> Iterator[Tensor]:
 
 
 def refuse_steps_in_backward(optimizer: Any, bypassed: str) -> None:
-    """Refuses what moves parameters before `step` is called: LOMO, layer-wise optimizers, torch's.
+    """Raises ValueError for what moves parameters before `step` is called: LOMO, layer-wise
+    optimizers, torch's.
 
     Args:
         optimizer: an optimizer, its class, or transformers' name of one (`optim`).
         bypassed: what would have no effect, for the message.
-
-    Raises:
-        ValueError: it steps inside the backward.
     """
     if isinstance(optimizer, str):
         name = getattr(optimizer, "value", optimizer)
@@ -87,9 +85,8 @@ def refuse_mixed_decay(optimizer: Optimizer) -> None:
             is_separate = bool(group.get("decoupled_weight_decay"))
         if group.get("weight_decay") and not is_separate:
             raise ValueError(
-                f"{name} adds weight decay ({group['weight_decay']}) to the gradient, so it "
-                "passes through the moments and cannot keep its size when the step is scaled; "
-                "use AdamW, weight_decay=0, or scale_weight_decay=True"
+                f"{name} adds weight decay ({group['weight_decay']}) to the gradient, so it passes "
+                "through the moments; use AdamW, weight_decay=0, or scale_weight_decay=True"
             )
 
 

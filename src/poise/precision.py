@@ -37,11 +37,7 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def pick_dtype(name: str = "auto", device: str | torch.device | None = None) -> torch.dtype:
-    """The named one of `DTYPES`, with a warning where it crawls; for "auto" the quick one.
-
-    Raises:
-        ValueError: another name.
-    """
+    """The named one of `DTYPES`, with a warning where it crawls; for "auto" the quick one."""
     if name not in DTYPES:
         raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, found {name!r}")
     if name == "auto":
@@ -52,8 +48,8 @@ def pick_dtype(name: str = "auto", device: str | torch.device | None = None) -> 
 
 
 def has_fast_bfloat16(device: str | torch.device | None = None) -> bool:
-    """Whether bfloat16 pays on the device: natively on CUDA, at all on other accelerators, and by
-    measurement on the CPU.
+    """Whether bfloat16 pays on the device: natively on CUDA, by measurement on the CPU. Other
+    accelerators have it, Metal from macOS 14 on, which torch needs.
 
     Choice: not on the CPU of one rank among several, which might measure otherwise than the others.
     """
@@ -61,19 +57,7 @@ def has_fast_bfloat16(device: str | torch.device | None = None) -> bool:
     if device.type == "cpu":
         is_alone = all(int(os.environ.get(name, 1)) <= 1 for name in _RANKS)
         return is_alone and _pays(measured_speeds())
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return _can_multiply(device)
-
-
-@cache
-def _can_multiply(device: torch.device) -> bool:
-    """Metal has bfloat16 from macOS 14 on; others say so by an error as well."""
-    try:
-        one = torch.ones(8, 8, dtype=torch.bfloat16, device=device)
-        return float((one @ one)[0, 0]) == 8.0
-    except (RuntimeError, TypeError):
-        return False
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def warn_if_slow(dtype: torch.dtype, device: str | torch.device | None = None) -> None:
@@ -98,10 +82,8 @@ def _warn_if_slow(dtype: torch.dtype, device: str) -> None:
 
 
 def settle_precision(arguments: Any) -> None:
-    """Decide what training arguments leave open: `bf16`, and `use_cpu` without an accelerator.
-
-    TRL's own default is bf16 wherever it runs, and an error where it has no accelerator.
-    """
+    """Decide what training arguments leave open: `bf16`, and `use_cpu` without an accelerator,
+    where TRL's own default is an error."""
     device = _training_device(arguments.use_cpu)
     arguments.use_cpu = device.type == "cpu"
     if arguments.bf16 is None:
@@ -117,7 +99,7 @@ def _training_device(use_cpu: bool) -> torch.device:
 
     if use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU"):
         return torch.device("cpu")
-    return torch.device("xla") if is_torch_xla_available() else pick_device()
+    return pick_device("xla" if is_torch_xla_available() else None)
 
 
 def weights_dtype(arguments: Any, is_frozen: bool) -> str:

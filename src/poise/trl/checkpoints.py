@@ -137,7 +137,7 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
 
     def _refuse_of_another_kind(self, checkpoint: Path) -> None:
         """A checkpoint of another method or engine would be read in part, without a word."""
-        saved = manifest.written_by(checkpoint)
+        saved = manifest.read_manifest(checkpoint)["run"]
         for name, value in self._kind_of_checkpoint().items():
             if (found := saved.get(name)) != value:
                 raise ValueError(
@@ -211,9 +211,10 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
 
     def _what_is_lost(self, folder: Path, error: BaseException) -> str:
-        last = self._last_checkpoint()
-        needed = f"{manifest.size(Path(last)) / 1e6:.0f} MB" if last else "the size of a checkpoint"
-        free = shutil.disk_usage(folder.parent).free / 1e6
+        needed, free = "the size of a checkpoint", shutil.disk_usage(folder.parent).free / 1e6
+        if last := manifest.latest(Path(self.args.output_dir)):
+            sizes = (size for size, _ in manifest.read_manifest(last)["files"].values())
+            needed = f"{sum(sizes) / 1e6:.0f} MB"
         return (
             f"{folder} could not be written ({' '.join(str(error).split())}): {free:.0f} MB are "
             f"free there, about {needed} needed. It is not whole and may be deleted; make room, "

@@ -46,14 +46,11 @@ def _delete(checkpoint: Path, ignore_errors: bool = False) -> None:
 
 
 def write_manifest(checkpoint: Path, run: dict[str, Any] | None = None) -> None:
-    """Lists every file of a complete checkpoint with size and digest, atomically and last.
+    """Lists every file of a complete checkpoint with size and digest, atomically and last; beside
+    them `run`, what it resumes with.
 
     The files are on the disk before their manifest is, so that a machine may crash afterwards.
     Choice: XXH3 with 128 bits, which finds damage (not forgery) in a fraction of SHA-256's time.
-
-    Args:
-        checkpoint: its folder.
-        run: what it resumes with, by name (`written_by`).
     """
     manifest, temporary = checkpoint / MANIFEST, checkpoint / _BEGUN
     own = (manifest, temporary)
@@ -91,7 +88,7 @@ def _digest(path: Path) -> str:
 
 def verify(checkpoint: Path) -> None:
     """Raises DamagedCheckpointError: no manifest, a file missing, or one with another content."""
-    for name, (size, digest) in _files(checkpoint).items():
+    for name, (size, digest) in read_manifest(checkpoint)["files"].items():
         path = checkpoint / name
         if not path.is_file():
             raise DamagedCheckpointError(f"{path} is missing")
@@ -108,38 +105,24 @@ def lacking(checkpoint: Path, names: Iterable[str] = ()) -> list[str]:
     """
     wanted: dict[str, int | None] = dict.fromkeys(names)
     try:
-        wanted |= {name: size for name, (size, _) in _files(checkpoint).items()}
+        wanted |= {name: size for name, (size, _) in read_manifest(checkpoint)["files"].items()}
     except DamagedCheckpointError:
         wanted[MANIFEST] = -1
-    return [name for name, size in wanted.items() if not _has(str(checkpoint / name), size)]
+
+    def has(path: str, size: int | None) -> bool:
+        return os.path.isfile(path) and size in (None, os.path.getsize(path))
+
+    return [name for name, size in wanted.items() if not has(str(checkpoint / name), size)]
 
 
-def _has(path: str, size: int | None) -> bool:
-    return os.path.isfile(path) and size in (None, os.path.getsize(path))
-
-
-def written_by(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint resumes with, by name."""
-    return _read_manifest(checkpoint)[1]
-
-
-def size(checkpoint: Path) -> int:
-    """Bytes of a whole checkpoint."""
-    return sum(size for size, _ in _files(checkpoint).values())
-
-
-def _files(checkpoint: Path) -> dict[str, tuple[int, str]]:
-    """Size and digest by name."""
-    return _read_manifest(checkpoint)[0]
-
-
-def _read_manifest(checkpoint: Path) -> tuple[dict[str, tuple[int, str]], dict[str, Any]]:
+def read_manifest(checkpoint: Path) -> dict[str, dict[str, Any]]:
+    """Under "files" size and digest by name, under "run" what the checkpoint resumes with."""
     path = checkpoint / MANIFEST
     try:
         manifest = json.loads(path.read_text())
         if (found := manifest["format"]) == _FORMAT:
             files = {name: (f["bytes"], f[_DIGEST]) for name, f in manifest["files"].items()}
-            return files, dict(manifest["run"])
+            return {"files": files, "run": dict(manifest["run"])}
         reason = f"{path} has format {found!r}, expected {_FORMAT}"
     except FileNotFoundError:
         how = "by Poise with exact_resume=True" if _is_foreign(checkpoint) else "to its end"
@@ -172,8 +155,7 @@ def resolve_resume(resume: bool | str | None, run: Path) -> Path | None:
         run: the output folder.
 
     Raises:
-        ValueError: nothing to resume from.
-        DamagedCheckpointError: the named checkpoint is damaged, or all are.
+        ValueError: nothing to resume from; DamagedCheckpointError: nothing that is whole.
     """
     if resume == AUTO and is_to_begin(run):
         logger.info("%s holds no checkpoint that was written to its end: the run begins", run)
@@ -226,13 +208,8 @@ def latest(run: Path) -> Path | None:
 
 
 def rotate(run: Path, limit: int | None, newest: Path, best: str | None = None) -> None:
-    """Deletes the oldest checkpoints beyond `limit`, those that are not whole before others.
-
-    Args:
-        run: the output folder.
-        limit: as `save_total_limit`; None or 0 keeps all.
-        newest, best: stay.
-    """
+    """Deletes the oldest checkpoints beyond `limit` (as `save_total_limit`; None or 0 keeps all),
+    those that are not whole before others; `newest` and `best` stay."""
     if limit is None or limit <= 0:
         return
     kept = {newest.name, Path(best or newest).name}

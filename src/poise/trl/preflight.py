@@ -35,12 +35,8 @@ _IN_FILES = ("accelerator_config", "deepspeed", "fsdp_config")
 
 
 def find_model(name: str, args: Any) -> str:
-    """What a model's name stands for, once its configuration could be read; `args` are told to
-    load it whole (`keep_whole`).
-
-    Raises:
-        ModelError: it cannot be read, or it is an encoder with a decoder.
-    """
+    """What a model's name stands for; `args` are told to load it whole (`keep_whole`). Raises
+    ModelError where it cannot be read, or is an encoder with a decoder."""
     keep_whole(args)
     path = resolve_model(name)
     try:
@@ -64,11 +60,8 @@ def _config(path: str, args: Any) -> Any:
 
 
 def check_adapter(path: str, args: Any, peft_config: Any) -> None:
-    """Puts a LoRA adapter onto the model without its weights, before they are loaded.
-
-    Raises:
-        ValueError: PEFT refuses it, as where it names no layer of the model.
-    """
+    """Puts a LoRA adapter onto the model without its weights, before they are loaded; raises
+    ValueError where PEFT refuses it, as where it names no layer of the model."""
     if not isinstance(peft_config, LoraConfig) or is_deepspeed_zero3_enabled():
         return
     own = copy.deepcopy(peft_config)
@@ -98,16 +91,8 @@ def check_adapter(path: str, args: Any, peft_config: Any) -> None:
 
 
 def check_installed(args: Any, optimizer: Any) -> None:
-    """Refuses what transformers would find missing after the model was loaded.
-
-    Args:
-        args: of the trainer.
-        optimizer: what the trainer is handed in the place of `optim`, or None.
-
-    Raises:
-        ValueError: a tracker of `report_to` that is unknown or not installed.
-        ImportError: the package of `optim` is not installed.
-    """
+    """Refuses what transformers would find missing after the model was loaded: a tracker of
+    `report_to`; by an ImportError the package of `optim`, unless an optimizer is handed over."""
     known = [*get_available_reporting_integrations(), "none"]
     for name in (name for name in args.report_to if name not in known):
         try:
@@ -130,11 +115,8 @@ def check_installed(args: Any, optimizer: Any) -> None:
 def check_best_metric(trainer: Any, own: Iterable[str]) -> None:
     """Refuses a `metric_for_best_model` that no evaluation has: the first would end the run.
 
-    Names with a slash are not judged, nor is anything where the user's own code may add figures.
-
-    Args:
-        trainer: as it begins to train.
-        own: what its evaluations have beside transformers' `FIGURES`.
+    `own` are figures beside transformers' `FIGURES`. Names with a slash are not judged, nor is
+    anything where the user's own code may add figures.
     """
     args, parts = trainer.args, trainer.eval_dataset
     name = args.metric_for_best_model or "/"
