@@ -10,8 +10,6 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -58,10 +56,8 @@ def resolve_model(name: str | None = None) -> str:
         return name
     else:
         found = "no existing folder; leave the model out to use the embedded one"
-    raise ModelError(
-        f"Expected a model: a local folder, a hub id like 'org/name', or 'default'. For {name!r} "
-        f"found {found}."
-    )
+    kinds = "a local folder, a hub id like 'org/name', or 'default'"
+    raise ModelError(f"Expected a model: {kinds}. For {name!r} found {found}.")
 
 
 def expanded(name: str | Path) -> Path:
@@ -70,13 +66,10 @@ def expanded(name: str | Path) -> Path:
 
 
 def is_in_a_folder(name: str) -> bool:
-    """Whether a name says where to look in a folder that is there.
-
-    Choice: then no hub is asked, which takes long without a network, though an organisation there
-    may have the folder's name.
-    """
-    folder = expanded(name)
-    return folder.parent != Path() and folder.parent.is_dir()
+    """Whether a name says where to look in a folder that is there. Choice: then no hub is asked,
+    which takes long without a network, though an organisation there may have the folder's name."""
+    parent = expanded(name).parent
+    return parent != Path() and parent.is_dir()
 
 
 def default_model_path() -> Path:
@@ -93,8 +86,8 @@ def default_model_path() -> Path:
         ModelError: the wheel or the GGUF reader is absent.
     """
     gguf_file = _find_gguf()
-    size = gguf_file.stat().st_size
-    digest = sha256(f"{gguf_file.name}:{size}".encode()).hexdigest()[:12]
+    source = f"{gguf_file.name}:{gguf_file.stat().st_size}"
+    digest = sha256(source.encode()).hexdigest()[:12]
     folder = cache_root() / f"smollm2-135m-instruct-{__version__}-{digest}"
     if not folder.is_dir():
         _convert_atomically(gguf_file, folder)
@@ -158,31 +151,24 @@ def _convert_atomically(gguf_file: Path, folder: Path) -> None:
                 raise
 
 
-@contextmanager
-def _reading_once() -> Iterator[None]:
-    """Has transformers read a GGUF file once: it reads it for configuration, weights and tokenizer,
-    and looks up the names of tensors for each module, half of the time of a conversion."""
-    import gguf
-
-    library = {name: vars(gguf)[name] for name in ("GGUFReader", "get_tensor_name_map")}
-    vars(gguf).update({name: cache(function) for name, function in library.items()})
-    try:
-        yield
-    finally:
-        vars(gguf).update(library)
-
-
 def _convert(gguf_file: Path, folder: Path) -> None:
     """Write the GGUF file's model and tokenizer as a plain transformers folder."""
+    import gguf
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     source = {"pretrained_model_name_or_path": str(gguf_file.parent), "gguf_file": gguf_file.name}
-    with _reading_once():
+    # It is read for configuration, weights and tokenizer, and names of tensors are looked up for
+    # each module: once is half of the time.
+    library = {name: vars(gguf)[name] for name in ("GGUFReader", "get_tensor_name_map")}
+    vars(gguf).update({name: cache(function) for name, function in library.items()})
+    try:
         model = AutoModelForCausalLM.from_pretrained(
             **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
         )
         tokenizer = AutoTokenizer.from_pretrained(**source)
+    finally:
+        vars(gguf).update(library)
     # The weights are plain tensors, yet the loader's mark stays and makes save_pretrained refuse.
     model.hf_quantizer, model.is_quantized = None, False
     # The file's free text, which reads like a model's name on a hub.

@@ -73,14 +73,10 @@ def _inside(model: Any, work: Callable[[], Result], output: Callable[[Any], Any]
         return output(results[0])
 
     if not hasattr(model, _ENTRY):
-        setattr(model, _ENTRY, _call)
+        setattr(model, _ENTRY, lambda work: work())
         register_fsdp_forward_method(model, _ENTRY)
     getattr(model, _ENTRY)(forward)
     return results[0]
-
-
-def _call(forward: Callable[[], Any]) -> Any:
-    return forward()
 
 
 def gather(model: nn.Module, part: nn.Module) -> None:
@@ -185,8 +181,6 @@ def whole(tensor: Any) -> Tensor:
 def fill(tensor: Any, values: Tensor) -> None:
     """Copies values into a tensor, into a shard its part of them, which every rank has whole."""
     if is_shard(tensor):
-        mesh = tensor.device_mesh
-        values = distribute_tensor(
-            values.to(mesh.device_type), mesh, tensor.placements, src_data_rank=None
-        )
+        mesh, places = tensor.device_mesh, tensor.placements
+        values = distribute_tensor(values.to(mesh.device_type), mesh, places, src_data_rank=None)
     local(tensor).copy_(local(values))

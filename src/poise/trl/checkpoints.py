@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import (
-    DistributedType,
-    broadcast_object_list,
-    gather_object,
-    is_peft_model,
-)
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object, is_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -93,17 +87,26 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
             self._has_trained = True
         elif resume_from_checkpoint == manifest.AUTO:
             resume_from_checkpoint = get_last_checkpoint(str(run)) if run.is_dir() else None
-        with self._loading_adapters_in_place():
-            try:
-                return super().train(resume_from_checkpoint, *args, **kwargs)
-            except RuntimeError as error:
-                if self.accelerator.num_processes == 1 or not _is_lost_connection(error):
-                    raise
-                rank, step = self.accelerator.process_index, self.state.global_step
-                raise LostRankError(
-                    f"rank {rank} stopped at step {step} because another rank has ended, whose own "
-                    f"message says why; {self._how_to_go_on()}"
-                ) from error
+        # PEFT is to read an adapter into the weights that are there. By default it puts float32
+        # ones in the place of bfloat16's, which a run that goes on would differ by, and of which
+        # an optimizer that was made before knows nothing.
+        model: Any = self.model
+        is_in_place = self.args.exact_resume and is_peft_model(model)
+        if is_in_place:
+            model.load_adapter = partial(model.load_adapter, autocast_adapter_dtype=False)
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        except RuntimeError as error:
+            if self.accelerator.num_processes == 1 or not _is_lost_connection(error):
+                raise
+            rank, step = self.accelerator.process_index, self.state.global_step
+            raise LostRankError(
+                f"rank {rank} stopped at step {step} because another rank has ended, whose own "
+                f"message says why; {self._how_to_go_on()}"
+            ) from error
+        finally:
+            if is_in_place:
+                del model.load_adapter
 
     def _agree_on_resume(self, resume: str | bool | None, run: Path) -> str | None:
         """The main process reads and checks; others, with other disks perhaps, could differ."""
@@ -142,8 +145,7 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
             if (found := saved.get(name)) != value:
                 raise ValueError(
                     f"cannot resume from {checkpoint}: it was written with {name} {found}, this "
-                    f"run has {name} {value}; resume as it was written, or start a new run in "
-                    "another output_dir"
+                    f"run has {name} {value}; go on as it was written, or choose another output_dir"
                 )
 
     def _refuse_missing_files(self, checkpoint: Path) -> None:
@@ -158,21 +160,6 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
                 "of that rank, found none or of another size; copy the files to it, or resume from "
                 "a checkpoint that is whole on all machines"
             )
-
-    @contextmanager
-    def _loading_adapters_in_place(self) -> Iterator[None]:
-        """Has PEFT read an adapter into the weights that are there. By default it puts float32 ones
-        in the place of bfloat16's, which a run that goes on would differ by, and of which an
-        optimizer that was made before knows nothing."""
-        model: Any = self.model
-        is_exact = self.args.exact_resume and is_peft_model(model)
-        if is_exact:
-            model.load_adapter = partial(model.load_adapter, autocast_adapter_dtype=False)
-        try:
-            yield
-        finally:
-            if is_exact:
-                del model.load_adapter
 
     def _how_to_go_on(self) -> str:
         if checkpoint := self._last_checkpoint():
@@ -267,10 +254,11 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         epochs, steps = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, num_train_epochs, *args
         )
-        if self.args.exact_resume and self.state.global_step >= max_steps:
+        if not self.args.exact_resume:
+            return epochs, steps
+        if self.state.global_step >= max_steps:
             return num_train_epochs, 0  # the run is over; transformers would take one step more
-        generator = getattr(self._train_sampler, "generator", None)
-        if self.args.exact_resume and generator is not None:
+        if (generator := getattr(self._train_sampler, "generator", None)) is not None:
             for _ in range(epochs):
                 torch.randperm(self._train_sampler.num_samples, generator=generator)
         return epochs, steps
