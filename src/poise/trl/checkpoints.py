@@ -330,5 +330,4 @@ def save_json(path: Path, state: dict[str, Any]) -> None:
 
 def load_json(path: Path) -> dict[str, Any]:
     """Reads plain values."""
-    state: dict[str, Any] = json.loads(path.read_text())
-    return state
+    return dict(json.loads(path.read_text()))

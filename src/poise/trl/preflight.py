@@ -70,9 +70,9 @@ def check_adapter(path: str, args: Any, peft_config: Any) -> None:
     with torch.random.fork_rng([]), torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            trust = args.trust_remote_code
-            config = _config(path, args)
-            bare = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+            bare = AutoModelForCausalLM.from_config(
+                _config(path, args), trust_remote_code=args.trust_remote_code
+            )
         except Exception:  # any: a model's own code may need weights
             return
         linear = (n for n, m in bare.named_modules() if isinstance(m, (nn.Linear, Conv1D)))
@@ -227,24 +227,16 @@ def refuse_sharded_model(model: Any) -> None:
 
 def refuse_other_shards(accelerator: Any, trainer: str) -> None:
     """Refuses what shards a model otherwise than FSDP2 does, or loads it on one rank alone."""
-    if accelerator.parallelism_config is not None:
-        raise ValueError(
-            f"{trainer} cannot run with a parallelism_config (HSDP; sequence, context or tensor "
-            "parallelism); leave it out, and use DDP or FSDP2"
-        )
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
-    if plugin is None:
+    if accelerator.parallelism_config is not None:
+        why = "with a parallelism_config (HSDP, other parallelism); leave it out for DDP or FSDP2"
+    elif plugin is not None and plugin.fsdp_version != 2:
+        why = "under FSDP1; use FSDP2: fsdp_config={'version': 2}, or accelerate's fsdp_version: 2"
+    elif plugin is not None and plugin.cpu_ram_efficient_loading:
+        why = "with cpu_ram_efficient_loading: one rank alone has the weights; set it to False"
+    else:
         return
-    if plugin.fsdp_version != 2:
-        raise ValueError(
-            f"{trainer} cannot run under FSDP1, which flattens parameters into one; use FSDP2: "
-            "fsdp_config={'version': 2}, or accelerate's fsdp_version: 2"
-        )
-    if plugin.cpu_ram_efficient_loading:
-        raise ValueError(
-            f"{trainer} copies or extends the model before it is sharded, and with "
-            "cpu_ram_efficient_loading one rank alone has its weights; set it to False"
-        )
+    raise ValueError(f"{trainer} cannot run {why}")
 
 
 def refuse_quantised_shards(accelerator: Any, model: Any, args: Any) -> None:
