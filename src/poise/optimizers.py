@@ -22,7 +22,6 @@ _IN_BACKWARD = {"Lomo", "AdaLomo", "LayerWiseDummyOptimizer"}
 _DECOUPLED_NAMES = ("adamw", "adafactor", "lion", "muon")
 _TOY_RATE = 0.125
 _FACTORS = (1.0, 0.5, 2.0, 0.25) * 3  # powers of two, so that scaling rounds nothing
-_WAY_OUT = "choose an optimizer whose step() moves the parameters, such as 'adamw_torch'"
 
 
 def parameters(optimizer: Optimizer) -> Iterator[Tensor]:
@@ -31,14 +30,12 @@ def parameters(optimizer: Optimizer) -> Iterator[Tensor]:
 
 
 def refuse_steps_in_backward(optimizer: Any, bypassed: str) -> None:
-    """Refuses what moves parameters before `step` is called: LOMO, layer-wise optimizers, torch's.
+    """Raises ValueError for what moves parameters before `step` is called: LOMO, layer-wise
+    optimizers, torch's.
 
     Args:
         optimizer: an optimizer, its class, or transformers' name of one (`optim`).
         bypassed: what would have no effect, for the message.
-
-    Raises:
-        ValueError: it steps inside the backward.
     """
     if isinstance(optimizer, str):
         name = getattr(optimizer, "value", optimizer)
@@ -46,13 +43,14 @@ def refuse_steps_in_backward(optimizer: Any, bypassed: str) -> None:
     else:
         kind = optimizer if isinstance(optimizer, type) else type(optimizer)
         name = kind.__name__
+        own = parameters(optimizer) if isinstance(optimizer, Optimizer) else ()
         steps = any(base.__name__ in _IN_BACKWARD for base in kind.__mro__)
-        if isinstance(optimizer, Optimizer):
-            steps = steps or any(
-                hasattr(p, "_in_backward_optimizers") for p in parameters(optimizer)
-            )
+        steps = steps or any(hasattr(param, "_in_backward_optimizers") for param in own)
     if steps:
-        raise ValueError(f"{name} steps inside the backward, past {bypassed}; {_WAY_OUT}")
+        raise ValueError(
+            f"{name} steps inside the backward, past {bypassed}; choose an optimizer whose step() "
+            "moves the parameters, such as 'adamw_torch'"
+        )
 
 
 def refuse_out_of_reach(optimizer: Optimizer) -> None:
@@ -62,34 +60,33 @@ def refuse_out_of_reach(optimizer: Optimizer) -> None:
     refuse_steps_in_backward(optimizer, "StepScale's multiplier")
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
-        raise ValueError(
-            f"{type(optimizer).__name__}'s step needs a closure, to look at several places, which "
-            "a multiplier of the step does not reach; choose another optimizer, such as AdamW"
-        )
-    if all(callable(getattr(optimizer, mode, None)) for mode in ("eval", "train")):
-        raise ValueError(
-            f"{type(optimizer).__name__} evaluates and saves other weights than it trains, for "
-            "which a multiplier of its step does not hold; choose another optimizer, such as "
-            "AdamW, or sensitivity=0"
-        )
+        why = "'s step needs a closure, to look at several places, which"
+    elif all(callable(getattr(optimizer, mode, None)) for mode in ("eval", "train")):
+        why = " evaluates and saves other weights than it trains, which"
+    else:
+        return
+    raise ValueError(
+        f"{type(optimizer).__name__}{why} a multiplier of the step does not reach; choose another "
+        "optimizer, such as AdamW, or sensitivity=0"
+    )
 
 
 def refuse_mixed_decay(optimizer: Optimizer) -> None:
     """Raises ValueError for weight decay that is added to the gradient and passes through the
     moments."""
     name = type(optimizer).__name__
-    if any(kind in name.lower() for kind in _DECOUPLED_NAMES):
+    is_decoupled = any(kind in name.lower() for kind in _DECOUPLED_NAMES)
+    if is_decoupled or getattr(optimizer, "adam_w_mode", False):  # DeepSpeed's, apex's
         return
     for group in optimizer.param_groups:
-        # Without momentum, L2 and decoupled decay are the same step of SGD.
-        is_plain = name == "SGD" and not group.get("momentum")
-        is_separate = is_plain or (name != "SGD" and group.get("decoupled_weight_decay"))
-        is_separate = is_separate or getattr(optimizer, "adam_w_mode", False)  # DeepSpeed's, apex's
+        if name == "SGD":  # without momentum L2 and decoupled decay are the same step
+            is_separate = not group.get("momentum")
+        else:
+            is_separate = bool(group.get("decoupled_weight_decay"))
         if group.get("weight_decay") and not is_separate:
             raise ValueError(
-                f"{name} adds weight decay ({group['weight_decay']}) to the gradient, so it "
-                "passes through the moments and cannot keep its size when the step is scaled; "
-                "use AdamW, weight_decay=0, or scale_weight_decay=True"
+                f"{name} adds weight decay ({group['weight_decay']}) to the gradient, so it passes "
+                "through the moments; use AdamW, weight_decay=0, or scale_weight_decay=True"
             )
 
 
@@ -118,19 +115,19 @@ def _is_proportional(optimizer: Optimizer, group: dict[str, Any], device: torch.
     settings["lr"] = settings["lr"] * 0 + _TOY_RATE  # a tensor stays one
     if "weight_decay" in settings:
         settings["weight_decay"] = 0.0
-    plain = _toy_changes(type(optimizer), settings, [1.0] * len(_FACTORS), device)
+    factors = torch.tensor(_FACTORS, device=device).view(-1, 1, 1)
+    expected = factors * _toy_changes(type(optimizer), settings, [1.0] * len(_FACTORS), device)
     scaled = _toy_changes(type(optimizer), settings, _FACTORS, device)
-    expected = [factor * change for factor, change in zip(_FACTORS, plain, strict=True)]
-    largest = max(change.abs().max().item() for change in plain)
+    largest = (expected / factors).abs().max().item()
     # Weights of size 1 are rounded before and after each step.
     bound = 32 * torch.finfo(torch.float32).eps * (1 + 3 * largest)
-    wrong = max((a - b).abs().max().item() for a, b in zip(scaled, expected, strict=True))
-    return wrong <= bound < largest / 32
+    return (scaled - expected).abs().max().item() <= bound < largest / 32
 
 
 def _toy_changes(
     kind: Any, settings: dict[str, Any], factors: Sequence[float], device: torch.device
-) -> list[Tensor]:
+) -> Tensor:
+    """(steps, 8, 8) changes of a weight at its rate times each factor."""
     places = torch.arange(64.0, device=device).view(8, 8)
     start = places.cos()
     weight = nn.Parameter(start.clone())
@@ -145,4 +142,4 @@ def _toy_changes(
         optimizer.step()
         changes.append(weight.detach() - start)
         weight.data.copy_(start)
-    return changes
+    return torch.stack(changes)

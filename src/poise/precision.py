@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -36,11 +37,7 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def pick_dtype(name: str = "auto", device: str | torch.device | None = None) -> torch.dtype:
-    """The named one of `DTYPES`, with a warning where it crawls; for "auto" the quick one.
-
-    Raises:
-        ValueError: another name.
-    """
+    """The named one of `DTYPES`, with a warning where it crawls; for "auto" the quick one."""
     if name not in DTYPES:
         raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, found {name!r}")
     if name == "auto":
@@ -51,29 +48,16 @@ def pick_dtype(name: str = "auto", device: str | torch.device | None = None) -> 
 
 
 def has_fast_bfloat16(device: str | torch.device | None = None) -> bool:
-    """Whether bfloat16 pays on the device: natively on CUDA, at all on other accelerators, and by
-    measurement on the CPU.
+    """Whether bfloat16 pays on the device: natively on CUDA, by measurement on the CPU. Other
+    accelerators have it, Metal from macOS 14 on, which torch needs.
 
     Choice: not on the CPU of one rank among several, which might measure otherwise than the others.
     """
     device = pick_device(device)
     if device.type == "cpu":
-        if any(int(os.environ.get(name, 1)) > 1 for name in _RANKS):
-            return False
-        return _pays(measured_speeds())
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return _can_multiply(device)
-
-
-@cache
-def _can_multiply(device: torch.device) -> bool:
-    """Metal has bfloat16 from macOS 14 on; others say so by an error as well."""
-    try:
-        one = torch.ones(8, 8, dtype=torch.bfloat16, device=device)
-        return float((one @ one)[0, 0]) == 8.0
-    except (RuntimeError, TypeError):
-        return False
+        is_alone = all(int(os.environ.get(name, 1)) <= 1 for name in _RANKS)
+        return is_alone and _pays(measured_speeds())
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def warn_if_slow(dtype: torch.dtype, device: str | torch.device | None = None) -> None:
@@ -86,7 +70,7 @@ def _warn_if_slow(dtype: torch.dtype, device: str) -> None:
     name = str(dtype).removeprefix("torch.")
     if device == "cpu" and dtype in (torch.float32, torch.bfloat16):
         speeds = measured_speeds()
-        best = max(speeds, key=lambda other: speeds[other])
+        best = max(speeds, key=speeds.__getitem__)
         if speeds[best] > _CRAWLS * speeds[name]:
             logger.warning(
                 "This processor computes %s at %.3g GFLOP/s a core and %s at %.3g: name %s, or "
@@ -98,10 +82,8 @@ def _warn_if_slow(dtype: torch.dtype, device: str) -> None:
 
 
 def settle_precision(arguments: Any) -> None:
-    """Decide what training arguments leave open: `bf16`, and `use_cpu` without an accelerator.
-
-    TRL's own default is bf16 wherever it runs, and an error where it has no accelerator.
-    """
+    """Decide what training arguments leave open: `bf16`, and `use_cpu` without an accelerator,
+    where TRL's own default is an error."""
     device = _training_device(arguments.use_cpu)
     arguments.use_cpu = device.type == "cpu"
     if arguments.bf16 is None:
@@ -117,7 +99,7 @@ def _training_device(use_cpu: bool) -> torch.device:
 
     if use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU"):
         return torch.device("cpu")
-    return torch.device("xla") if is_torch_xla_available() else pick_device()
+    return pick_device("xla" if is_torch_xla_available() else None)
 
 
 def weights_dtype(arguments: Any, is_frozen: bool) -> str:
@@ -134,20 +116,16 @@ def weights_dtype(arguments: Any, is_frozen: bool) -> str:
 @cache
 def measured_speeds() -> dict[str, float]:
     """GFLOP/s of one core of this processor, by dtype; child processes read it from `MEASURED`."""
-    try:
-        pairs = (pair.split("=") for pair in os.environ[MEASURED].split())
-        found = {name: float(speed) for name, speed in pairs}
-        return {name: found[name] for name in ("float32", "bfloat16")}
-    except (KeyError, ValueError):
-        pass  # nobody has measured
+    names = ("float32", "bfloat16")
+    with suppress(KeyError, ValueError):  # nobody has measured
+        pairs = dict(pair.split("=") for pair in os.environ[MEASURED].split())
+        return {name: float(pairs[name]) for name in names}
     # One thread: several would wait for each other where other work is going on.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        speeds = {
-            name: 2e-9 * _ROWS * _INNER * _OUTER / _shortest_time(getattr(torch, name))
-            for name in ("float32", "bfloat16")
-        }
+        work = 2e-9 * _ROWS * _INNER * _OUTER
+        speeds = {name: work / _shortest_time(getattr(torch, name)) for name in names}
     finally:
         torch.set_num_threads(threads)
     os.environ[MEASURED] = " ".join(f"{name}={speed:.4g}" for name, speed in speeds.items())
@@ -183,11 +161,11 @@ def keep_differentiable(model: Any) -> None:
     no gradient: layers below would be trained by a wrong one, without an error.
     """
     for name, module in model.named_modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-            state = getattr(module.weight, "quant_state", None)
-            if getattr(state, "packing_format_for_cpu", False):
-                raise ValueError(
-                    f"{name}: bitsandbytes has packed its weights for inference, expected weights "
-                    "that gradients flow through; load the model anew, and train before you run it"
-                )
+        if not hasattr(module, "support_avx512bf16_for_cpu"):
+            continue
+        module.support_avx512bf16_for_cpu = False
+        if getattr(getattr(module.weight, "quant_state", None), "packing_format_for_cpu", False):
+            raise ValueError(
+                f"{name}: bitsandbytes has packed its weights for inference, through which no "
+                "gradient flows; load the model anew, and train before you run it"
+            )

@@ -40,8 +40,7 @@ def read_once(
             all prompts begin with, where that is long enough.
         generate: The model's own, where another stands in its place.
     """
-    adapter = getattr(model, "active_peft_config", None)
-    if getattr(adapter, "is_prompt_learning", False):
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         return None  # it puts tokens of its own before these
     generate = generate or model.generate
     read = _read_beginning(generate, ids, mask)
@@ -54,8 +53,7 @@ def read_once(
 
 def repeated(cache: Cache, k: int, keep: bool = True) -> Cache:
     """Each row k times; `generate` writes into it, so it is a copy if the cache is to be kept."""
-    if keep:
-        cache = copy.deepcopy(cache)
+    cache = copy.deepcopy(cache) if keep else cache
     if k > 1:
         cache.batch_repeat_interleave(k)
     return cache
@@ -70,24 +68,26 @@ def generate(
 
 
 def hidden_states(model: Any, backbone: Any, ids: Tensor, mask: Tensor, keep: int) -> Tensor | None:
-    """Hidden states that predict the last `keep` tokens, (B, keep, H), without a gradient.
+    """Hidden states that predict the last `keep` tokens, (B, keep, H), without a gradient; what
+    stands before them is read once for rows that are equal in it.
 
-    What the rows hold before those tokens is read once for rows that are equal in it. None where no
-    two rows are, or the model keeps something else. Arguments as `read_once`; `backbone` is the
-    model without its head.
+    None where no two rows are, or the model keeps something else. Arguments as `read_once`;
+    `backbone` is the model without its head.
     """
     cache = _read_rows(model, ids[:, :-keep], mask[:, :-keep], model.generate)
     if cache is None:
         return None
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -keep - 1 :]
-    states: Tensor = backbone(
-        input_ids=ids[:, -keep - 1 :],
+    last = slice(-keep - 1, None)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, last]
+    output = backbone(
+        input_ids=ids[:, last],
         attention_mask=mask,
         position_ids=positions,
         use_cache=True,
         **{CACHE: cache},
-    ).last_hidden_state
-    return states[:, :-1]
+    )
+    states: Tensor = output.last_hidden_state[:, :-1]
+    return states
 
 
 def _read_rows(model: Any, ids: Tensor, mask: Tensor, own: Callable[..., Any]) -> Cache | None:
@@ -105,11 +105,8 @@ def _read_rows(model: Any, ids: Tensor, mask: Tensor, own: Callable[..., Any]) -
 
 
 def _read_beginning(generate: Callable[..., Any], ids: Tensor, mask: Tensor) -> Cache | None:
-    """The first columns of the prompts, read from one row.
-
-    Each prompt keeps its place behind its padding. So a prompt that is shorter than the longest has
-    the less of its beginning in these columns.
-    """
+    """The first columns of the prompts, read from one row; each keeps its place behind its padding,
+    so that a short one has the less of its beginning in them."""
     if len(ids) == 1:
         return None
     prompts = [row[kept.bool()] for row, kept in zip(ids, mask, strict=True)]
@@ -119,8 +116,7 @@ def _read_beginning(generate: Callable[..., Any], ids: Tensor, mask: Tensor) -> 
     alike = min(alike, least - 1)  # a prompt's last token is read for its logits
     if alike < _ALIKE:
         return None
-    head = heads[:1, :alike]
-    cache = _read(generate, head, torch.ones_like(head))
+    cache = _read(generate, heads[:1, :alike], torch.ones_like(heads[:1, :alike]))
     if cache is None or any(type(layer) is not DynamicLayer for layer in cache.layers):
         return None  # a window, say, holds a part of it
     pads = [min(ids.size(1) - len(prompt), alike) for prompt in prompts]
@@ -140,18 +136,14 @@ def _read(
 ) -> Cache | None:
     """The cache after these tokens, of which `read` holds the first columns; None where it is of
     another kind than one state a token."""
-    output = generate(
-        input_ids=ids,
-        attention_mask=mask,
-        **{CACHE: read},
-        generation_config=GenerationConfig(
-            do_sample=False,
-            max_new_tokens=1,
-            pad_token_id=0,
-            return_dict_in_generate=True,
-            disable_compile=True,  # lengths differ from batch to batch, so that it would not pay
-        ),
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=1,
+        pad_token_id=0,
+        return_dict_in_generate=True,
+        disable_compile=True,  # lengths differ from batch to batch, so that it would not pay
     )
+    output = generate(input_ids=ids, attention_mask=mask, generation_config=config, **{CACHE: read})
     cache = getattr(output, CACHE, None)
     # A model may pass over the cache, as layers do that are checkpointed.
     if cache is None or type(cache) is not DynamicCache:

@@ -6,7 +6,7 @@ A rank holds some rows of each parameter. Everything here leaves other models as
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -42,67 +42,52 @@ def number_of_ranks() -> int:
 def read_inside(model: nn.Module, work: Callable[[], Result]) -> Result:
     """Runs `work`, which calls parts of a model without a gradient, where they can be gathered.
 
-    A part by itself is no forward that FSDP2 would know: it takes the first unit that runs for the
-    root. And without a backward some units stay gathered: a step that is taken then would pass them
-    by, so that they would be read as they were before it.
+    Without a backward some units stay gathered: a step that is taken then would pass them by, so
+    that they would be read as they were before it.
     """
     if not is_sharded(model):
         return work()
-    results: list[Result] = []
     try:
-        _inside(model, lambda: results.append(work()))
+        return _inside(model, work, lambda result: None)
     finally:
         reshard(model)
-    return results[0]
 
 
 def loss_inside(model: nn.Module, work: Callable[[], Result]) -> Result:
-    """Runs `work`, which calls parts of a model, inside its forward, for a backward to follow.
+    """Runs `work`, which calls parts of a model, inside its forward, for a backward to follow; it
+    returns a tuple whose first is the loss.
 
-    Args:
-        work: returns a tuple whose first is the loss.
+    FSDP2 puts its hooks on the tensors that a forward returns, and hands on a copy of them in the
+    policy's output_dtype; the loss itself keeps its precision.
     """
-    if not is_sharded(model):
-        return work()
-    results: list[Any] = []
+    return _inside(model, work, lambda result: result[0]) if is_sharded(model) else work()
 
-    def loss() -> Tensor:
+
+def _inside(model: Any, work: Callable[[], Result], output: Callable[[Any], Any]) -> Result:
+    """A part by itself is no forward that FSDP2 would know: it takes the first unit that runs for
+    the root."""
+    results: list[Result] = []
+
+    def forward() -> Any:
         results.append(work())
-        output: Tensor = results[0][0]
-        return output
+        return output(results[0])
 
-    # FSDP2 puts its hooks on the tensors that a forward returns, and hands on a copy of them in the
-    # policy's output_dtype; the loss itself keeps its precision.
-    _inside(model, loss)
-    done: Result = results[0]
-    return done
-
-
-def _inside(model: Any, work: Callable[[], Any]) -> None:
     if not hasattr(model, _ENTRY):
-        setattr(model, _ENTRY, _call)
+        setattr(model, _ENTRY, lambda work: work())
         register_fsdp_forward_method(model, _ENTRY)
-    getattr(model, _ENTRY)(work)
-
-
-def _call(work: Callable[[], Any]) -> Any:
-    return work()
+    getattr(model, _ENTRY)(forward)
+    return results[0]
 
 
 def gather(model: nn.Module, part: nn.Module) -> None:
-    """Gathers the units that hold a part of a model.
-
-    Raises:
-        ValueError: the part is several units.
-    """
-    if any(is_sharded(module) for module in part.modules() if module is not part):
+    """Gathers the units that hold a part of a model; raises ValueError for one of several units."""
+    if _units(part) not in ([], [part]):
         raise ValueError(
             f"FSDP2 shards a part of {type(part).__name__} as a unit of its own, expected all of "
-            "it in one, which is gathered for the tiles of the loss; set the fsdp_config's "
-            "auto_wrap_policy to TRANSFORMER_BASED_WRAP"
+            "it in one; set the fsdp_config's auto_wrap_policy to TRANSFORMER_BASED_WRAP"
         )
     for unit in _units(model):
-        if any(module is part for module in unit.modules()):
+        if part in unit.modules():
             unit.unshard()
 
 
@@ -128,15 +113,8 @@ def past_hooks(module: nn.Module) -> Callable[..., Any]:
 def units_of(model: nn.Module) -> dict[nn.Module, nn.Module]:
     """The unit that gathers each module's parameters: the nearest above, or itself."""
     units: dict[nn.Module, nn.Module] = {}
-
-    def walk(module: nn.Module, unit: nn.Module | None) -> None:
-        unit = module if is_sharded(module) else unit
-        if unit is not None:
-            units[module] = unit
-        for child in module.children():
-            walk(child, unit)
-
-    walk(model, None)
+    for unit in _units(model):  # an outer one before those in it
+        units |= dict.fromkeys(unit.modules(), unit)
     return units
 
 
@@ -146,16 +124,11 @@ def units_of(model: nn.Module) -> dict[nn.Module, nn.Module]:
 def local(tensor: Any) -> Tensor:
     """A shard's own rows, in the same memory, or a whole tensor itself; without history."""
     tensor = tensor.detach()
-    own: Tensor = tensor.to_local() if is_shard(tensor) else tensor
-    return own
+    return cast(Tensor, tensor.to_local() if is_shard(tensor) else tensor)
 
 
 def own_rows(parameter: Any) -> slice:
-    """Which rows `local` has.
-
-    Raises:
-        ValueError: it is not sharded by rows.
-    """
+    """Which rows `local` has; raises ValueError for what is not sharded by rows."""
     start, rows = 0, parameter.shape[0]
     if not is_shard(parameter):
         return slice(start, rows)
@@ -199,20 +172,15 @@ def add_up(parts: Sequence[Tensor]) -> None:
 
 def whole(tensor: Any) -> Tensor:
     """A tensor of which each rank holds a shard, gathered; every rank calls this."""
-    gathered = tensor
-    if is_shard(tensor):
-        on_device: Any = tensor.to(tensor.device_mesh.device_type)  # shards may wait on the CPU
-        gathered = on_device.full_tensor()
-    own: Tensor = gathered
-    return own
+    if is_shard(tensor):  # which may wait on the CPU
+        tensor = tensor.to(tensor.device_mesh.device_type).full_tensor()
+    return cast(Tensor, tensor)
 
 
 @torch.no_grad()
 def fill(tensor: Any, values: Tensor) -> None:
     """Copies values into a tensor, into a shard its part of them, which every rank has whole."""
     if is_shard(tensor):
-        mesh = tensor.device_mesh
-        values = distribute_tensor(
-            values.to(mesh.device_type), mesh, tensor.placements, src_data_rank=None
-        )
+        mesh, places = tensor.device_mesh, tensor.placements
+        values = distribute_tensor(values.to(mesh.device_type), mesh, places, src_data_rank=None)
     local(tensor).copy_(local(values))

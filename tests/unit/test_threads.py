@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from poise import threads
@@ -23,21 +24,12 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
         threads.free_cores.cache_clear()
         monkeypatch.setattr(threads, "_allowed_cores", lambda: list(range(cores)))
         monkeypatch.setattr(os, "cpu_count", lambda: cores)
-        monkeypatch.setattr(threads, "_STAT", stat := tmp_path / "stat")
         monkeypatch.setattr(threads, "_CGROUP", tmp_path)
         if quota is not None:
             (tmp_path / "cpu.max").write_text(quota)
 
-        def watch(seconds: float = 0.0) -> None:
-            after = 100 if seconds else 0
-            ticks = [(after, 0) if core < busy else (0, after) for core in range(cores + 1)]
-            lines = [
-                f"cpu{i} {used} 0 0 {idle} 0 0 0 0 0 0" for i, (used, idle) in enumerate(ticks)
-            ]
-            stat.write_text("\n".join(["cpu 1 2 3 4 5 6 7 8 9 10", *lines, "intr 1 2 3"]))
-
-        watch()
-        monkeypatch.setattr(threads.time, "sleep", watch)
+        percent = [100.0 if core < busy else 0.0 for core in range(cores + 1)]
+        monkeypatch.setattr(psutil, "cpu_percent", lambda interval, percpu: percent)
 
     yield be
     threads.free_cores.cache_clear()
@@ -63,10 +55,13 @@ def test_free_cores_are_those_that_nobody_uses(
 
 
 def test_a_system_that_does_not_tell_who_is_busy_gives_all(
-    machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def cannot_tell(*_: object, **__: object) -> None:
+        raise FileNotFoundError("/proc/stat")
+
     machine(4, busy=2)
-    monkeypatch.setattr(threads, "_STAT", tmp_path / "none")
+    monkeypatch.setattr(psutil, "cpu_percent", cannot_tell)
     assert threads.free_cores() == 4
 
 

@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import (
-    DistributedType,
-    broadcast_object_list,
-    gather_object,
-    is_peft_model,
-)
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object, is_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -39,32 +33,12 @@ TEACHER_SHARDS = "poise_teacher"  # a folder in its place, of a sharded teacher
 Rollouts = list[dict[str, Tensor | None]]
 
 
-# A rank's own files.
-
-
-def rollouts_file(rank: int) -> str:
-    """Its rollout buffer."""
-    return f"poise_rollouts_{rank}.safetensors"
-
-
-def warm_starts_file(rank: int) -> str:
-    """Its warm starts of the projection."""
-    return f"poise_warm_starts_{rank}.safetensors"
-
-
-def state_file(rank: int) -> str:
-    """What it knows of domains and method."""
-    return f"poise_state_{rank}.json"
-
-
-def log_file(rank: int) -> str:
-    """Its figures that are not logged yet."""
-    return f"poise_log_{rank}.json"
-
-
-def rng_file(rank: int, ranks: int) -> str:
-    """Transformers', its random numbers."""
-    return f"rng_state_{rank}.pth" if ranks > 1 else "rng_state.pth"
+# A rank's own files: rollout buffer, warm starts of the projection, what it knows of domains and
+# method, figures that are not logged yet.
+rollouts_file = "poise_rollouts_{}.safetensors".format
+warm_starts_file = "poise_warm_starts_{}.safetensors".format
+state_file = "poise_state_{}.json".format
+log_file = "poise_log_{}.json".format
 
 
 class CheckpointWriteError(OSError):
@@ -88,46 +62,53 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
     _has_trained = False  # a second `train` of the same trainer is the user's own wish
     _train_sampler: Any = None  # an iterable dataset has none
 
-    def _save_state(self, folder: Path) -> None:
-        """Adds to a checkpoint what transformers forgets, on every rank."""
-        raise NotImplementedError
-
-    def _load_state(self, folder: Path) -> None:
-        """Restores what `_save_state` has written."""
-        raise NotImplementedError
-
-    def _state_files(self, rank: int) -> tuple[str, ...]:
-        """Names of the files that `_load_state` reads on a rank."""
-        raise NotImplementedError
+    # Each method's own: adds to a checkpoint what transformers forgets, on every rank; restores it;
+    # and names the files that a rank reads.
+    _save_state: Callable[[Path], None]
+    _load_state: Callable[[Path], None]
+    _state_files: Callable[[int], tuple[str, ...]]
 
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """TRL's; `resume_from_checkpoint` may also be a run folder, or "auto": the newest whole
-        checkpoint if there is one, else a fresh start. Damaged checkpoints are named and passed
-        over for the one before. All ranks take the main process's choice.
+        """TRL's; `resume_from_checkpoint` may also be what `resolve_resume` takes. All ranks take
+        the main process's choice.
 
         Raises:
-            ValueError: nothing to resume from, the named checkpoint is damaged, was written by
-                another method, engine or number of ranks, or lacks a file of this method on the
-                disk of a rank, or a new run would start in the folder of another; and as
-                `check_best_metric`.
+            ValueError: as `resolve_resume` and `check_best_metric`; the checkpoint was written by
+                another method, engine or number of ranks, or lacks a file on the disk of a rank; a
+                new run would start in the folder of another.
             LostRankError: another rank has ended.
         """
         check_best_metric(self, self._figures)
         run = Path(self.args.output_dir)
         if self.args.exact_resume:
-            checkpoint = self._agree_on_resume(resume_from_checkpoint, run)
-            if checkpoint is not None:
-                self._refuse_missing_files(checkpoint)
+            resume_from_checkpoint = self._agree_on_resume(resume_from_checkpoint, run)
             self._has_trained = True
-            resume_from_checkpoint = None if checkpoint is None else str(checkpoint)
         elif resume_from_checkpoint == manifest.AUTO:
             resume_from_checkpoint = get_last_checkpoint(str(run)) if run.is_dir() else None
-        with self._naming_lost_ranks(), self._loading_adapters_in_place():
+        # PEFT is to read an adapter into the weights that are there. By default it puts float32
+        # ones in the place of bfloat16's, which a run that goes on would differ by, and of which
+        # an optimizer that was made before knows nothing.
+        model: Any = self.model
+        is_in_place = self.args.exact_resume and is_peft_model(model)
+        if is_in_place:
+            model.load_adapter = partial(model.load_adapter, autocast_adapter_dtype=False)
+        try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
+        except RuntimeError as error:
+            if self.accelerator.num_processes == 1 or not _is_lost_connection(error):
+                raise
+            rank, step = self.accelerator.process_index, self.state.global_step
+            raise LostRankError(
+                f"rank {rank} stopped at step {step} because another rank has ended, whose own "
+                f"message says why; {self._how_to_go_on()}"
+            ) from error
+        finally:
+            if is_in_place:
+                del model.load_adapter
 
-    def _agree_on_resume(self, resume: str | bool | None, run: Path) -> Path | None:
+    def _agree_on_resume(self, resume: str | bool | None, run: Path) -> str | None:
         """The main process reads and checks; others, with other disks perhaps, could differ."""
         choice: list[Any] = [None]
         if self.accelerator.is_main_process:
@@ -142,78 +123,48 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         (found,) = broadcast_object_list(choice)
         if isinstance(found, ValueError | OSError):
             raise found
-        return found
+        if found is None:
+            return None
+        self._refuse_missing_files(found)
+        return str(found)
 
     def _kind_of_checkpoint(self) -> dict[str, Any]:
         """What has to be the same for a checkpoint to be read, and a run to go on as it was."""
-        engine = self.accelerator.distributed_type
-        engine_name = engine.value if engine in _SHARDING else "DDP"  # of one rank, too
-        if engine == DistributedType.FSDP:
-            engine_name += f" with {self.accelerator.state.fsdp_plugin.state_dict_type.name}"
-        if engine == DistributedType.DEEPSPEED:
-            engine_name += f" with ZeRO-{self.accelerator.state.deepspeed_plugin.zero_stage}"
+        state, engine = self.accelerator.state, "DDP"  # of one rank, too
+        if state.distributed_type == DistributedType.FSDP:
+            engine = f"FSDP with {state.fsdp_plugin.state_dict_type.name}"
+        if state.distributed_type == DistributedType.DEEPSPEED:
+            engine = f"DEEPSPEED with ZeRO-{state.deepspeed_plugin.zero_stage}"
         ranks = self.accelerator.num_processes
-        return {"method": self._method, "engine": engine_name, "ranks": ranks}
+        return {"method": self._method, "engine": engine, "ranks": ranks}
 
     def _refuse_of_another_kind(self, checkpoint: Path) -> None:
         """A checkpoint of another method or engine would be read in part, without a word."""
-        saved = manifest.written_by(checkpoint)
+        saved = manifest.read_manifest(checkpoint)["run"]
         for name, value in self._kind_of_checkpoint().items():
             if (found := saved.get(name)) != value:
                 raise ValueError(
                     f"cannot resume from {checkpoint}: it was written with {name} {found}, this "
-                    f"run has {name} {value}; resume as it was written, or start a new run in "
-                    "another output_dir"
+                    f"run has {name} {value}; go on as it was written, or choose another output_dir"
                 )
 
     def _refuse_missing_files(self, checkpoint: Path) -> None:
         """The main process has read its own disk; every rank looks at its own, where transformers
         passes over an optimizer or random numbers that are not there."""
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        own = (*self._state_files(rank), log_file(rank), rng_file(rank, ranks))
-        if missing := gather_object(
-            [f"{n} (rank {rank})" for n in manifest.lacking(checkpoint, own)]
-        ):
+        rng = f"rng_state_{rank}.pth" if ranks > 1 else "rng_state.pth"
+        lacking = manifest.lacking(checkpoint, (*self._state_files(rank), log_file(rank), rng))
+        if missing := gather_object([f"{name} (rank {rank})" for name in lacking]):
             raise ValueError(
                 f"cannot resume from {checkpoint}: expected {', '.join(missing)} there on the disk "
                 "of that rank, found none or of another size; copy the files to it, or resume from "
                 "a checkpoint that is whole on all machines"
             )
 
-    @contextmanager
-    def _naming_lost_ranks(self) -> Iterator[None]:
-        """A collective that fails because another rank has ended says so."""
-        try:
-            yield
-        except RuntimeError as error:
-            if self.accelerator.num_processes == 1 or not _is_lost_connection(error):
-                raise
-            rank, step = self.accelerator.process_index, self.state.global_step
-            raise LostRankError(
-                f"rank {rank} stopped at step {step} because another rank has ended, whose own "
-                f"message says why; {self._how_to_go_on()}"
-            ) from error
-
-    @contextmanager
-    def _loading_adapters_in_place(self) -> Iterator[None]:
-        """Has PEFT read an adapter into the weights that are there. By default it puts float32 ones
-        in the place of bfloat16's, which a run that goes on would differ by, and of which an
-        optimizer that was made before knows nothing."""
-        model: Any = self.model
-        if not (self.args.exact_resume and is_peft_model(model)):
-            yield
-            return
-        model.load_adapter = partial(model.load_adapter, autocast_adapter_dtype=False)
-        try:
-            yield
-        finally:
-            del model.load_adapter
-
     def _how_to_go_on(self) -> str:
-        checkpoint = self._last_checkpoint()
-        if checkpoint is None:
-            return "no checkpoint was written yet: start the run again"
-        return f"go on from {checkpoint} by resume_from_checkpoint=True"
+        if checkpoint := self._last_checkpoint():
+            return f"go on from {checkpoint} by resume_from_checkpoint=True"
+        return "no checkpoint was written yet: start the run again"
 
     def _last_checkpoint(self) -> str | None:
         checkpoint = manifest.latest(Path(self.args.output_dir))
@@ -247,9 +198,10 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
 
     def _what_is_lost(self, folder: Path, error: BaseException) -> str:
-        last = self._last_checkpoint()
-        needed = f"{manifest.size(Path(last)) / 1e6:.0f} MB" if last else "the size of a checkpoint"
-        free = shutil.disk_usage(folder.parent).free / 1e6
+        needed, free = "the size of a checkpoint", shutil.disk_usage(folder.parent).free / 1e6
+        if last := manifest.latest(Path(self.args.output_dir)):
+            sizes = (size for size, _ in manifest.read_manifest(last)["files"].values())
+            needed = f"{sum(sizes) / 1e6:.0f} MB"
         return (
             f"{folder} could not be written ({' '.join(str(error).split())}): {free:.0f} MB are "
             f"free there, about {needed} needed. It is not whole and may be deleted; make room, "
@@ -302,17 +254,16 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
         epochs, steps = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, num_train_epochs, *args
         )
-        if self.args.exact_resume and self.state.global_step >= max_steps:
+        if not self.args.exact_resume:
+            return epochs, steps
+        if self.state.global_step >= max_steps:
             return num_train_epochs, 0  # the run is over; transformers would take one step more
-        generator = getattr(self._train_sampler, "generator", None)
-        if self.args.exact_resume and generator is not None:
+        if (generator := getattr(self._train_sampler, "generator", None)) is not None:
             for _ in range(epochs):
                 torch.randperm(self._train_sampler.num_samples, generator=generator)
         return epochs, steps
 
 
-# Engines that hold no whole model on a rank; their files are their own.
-_SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 # torch and safetensors hand on what the system said as text.
 _FAILED_WRITES = ("inline_container", "PytorchStreamWriter", "iostream error", "os error")
 # What gloo, the store and NCCL say of a peer that is gone; their other errors are a rank's own.
@@ -379,5 +330,4 @@ def save_json(path: Path, state: dict[str, Any]) -> None:
 
 def load_json(path: Path) -> dict[str, Any]:
     """Reads plain values."""
-    state: dict[str, Any] = json.loads(path.read_text())
-    return state
+    return dict(json.loads(path.read_text()))

@@ -13,34 +13,21 @@ import warnings
 with warnings.catch_warnings():
     # TRL warns on the import of anything experimental; Poise holds TRL to a minor version instead.
     warnings.simplefilter("ignore")
-    from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
+    from trl.experimental.sdpo import SDPOConfig as SDPOConfig
+    from trl.experimental.sdpo import SDPOTrainer as SDPOTrainer
     from trl.experimental.sdpo.sdpo_trainer import (
         SuccessfulRolloutTeacherContextBuilder,
         _extract_last_user_text,
     )
-    from trl.experimental.sdpo.teacher_sync import is_pure_lora_training
+    from trl.experimental.sdpo.teacher_sync import is_pure_lora_training as is_pure_lora_training
 
-from trl.models.utils import _ForwardRedirection, disable_gradient_checkpointing
-from trl.trainer.utils import use_adapter
+from trl.models.utils import _ForwardRedirection
+from trl.models.utils import disable_gradient_checkpointing as disable_gradient_checkpointing
+from trl.trainer.utils import use_adapter as use_adapter
 
 extract_last_user_text = _extract_last_user_text
 TeacherContextBuilder = SuccessfulRolloutTeacherContextBuilder
 ForwardRedirection = _ForwardRedirection
-
-__all__ = [
-    "ATTRIBUTES",
-    "CONTRACT",
-    "SFT_ATTRIBUTES",
-    "SFT_CONTRACT",
-    "ForwardRedirection",
-    "SDPOConfig",
-    "SDPOTrainer",
-    "TeacherContextBuilder",
-    "disable_gradient_checkpointing",
-    "extract_last_user_text",
-    "is_pure_lora_training",
-    "use_adapter",
-]
 
 # Method -> its parameters after `self`.
 _COMMON = {

@@ -18,28 +18,18 @@ class NonFiniteTrainingError(RuntimeError):
 
 @dataclass
 class NonFiniteGuard:
-    """Counts skipped steps and stops a run that does nothing else any more.
+    """Counts skipped steps and stops a run that does nothing else any more."""
 
-    Args:
-        limit: consecutive skipped steps after which `skipped` raises.
-        total: skipped steps of the run.
-        consecutive: skipped steps since the last good one.
-    """
-
-    limit: int
-    total: int = 0
-    consecutive: int = 0
+    limit: int  # skipped steps in a row, after which the next one raises
+    total: int = 0  # skipped steps of the run
+    consecutive: int = 0  # since the last good one
 
     def good(self) -> None:
         """A step was finite."""
         self.consecutive = 0
 
     def skipped(self, step: int, last_checkpoint: str | None) -> None:
-        """A step was skipped.
-
-        Raises:
-            NonFiniteTrainingError: one more than `limit` in a row.
-        """
+        """A step was skipped; raises NonFiniteTrainingError at one more than `limit` in a row."""
         self.total += 1
         self.consecutive += 1
         if self.consecutive > self.limit:
@@ -70,9 +60,8 @@ class WarmupCheck(TrainerCallback):  # type: ignore[misc]
         if all(group["lr"] >= group.get("initial_lr", group["lr"]) for group in groups):
             logger.warning(
                 "The learning rate has no warm-up, and PGPO hardly brakes before it has steps to "
-                "measure others against: at a large rate a run may collapse in them. Leave "
-                "warmup_steps out (a tenth of the steps), or set it to 20; the schedule 'constant' "
-                "ignores it."
+                "measure others against. Leave warmup_steps out (a tenth of the steps), or set it "
+                "to 20; the schedule 'constant' ignores it."
             )
 
 
@@ -103,27 +92,20 @@ class RunningBand:
         """Takes the next figure; True when it completes the patience."""
         if not math.isfinite(value):
             return False
-        if self.steps >= self.warmup and self._distance(value) > self._half_width():
+        change = value - self.mean
+        distance = -change if self.falls_only else abs(change)
+        deviation = max(math.sqrt(self.variance), self.floor * abs(self.mean), 1e-6)
+        if self.steps >= self.warmup and distance > self.width * deviation:
             self.outside += 1
             if self.outside < self.patience:
                 return False
         alarm = self.outside == self.patience
         self.outside = 0
-        self._absorb(value)
-        return alarm
-
-    def _distance(self, value: float) -> float:
-        return self.mean - value if self.falls_only else abs(value - self.mean)
-
-    def _half_width(self) -> float:
-        return self.width * max(math.sqrt(self.variance), self.floor * abs(self.mean), 1e-6)
-
-    def _absorb(self, value: float) -> None:
         self.steps += 1
         weight = max(self.decay, 1 / self.steps)  # a plain mean until the window is full
-        change = value - self.mean
         self.mean += weight * change
         self.variance = (1 - weight) * (self.variance + weight * change * change)
+        return alarm
 
 
 class CollapseMonitor:
@@ -137,19 +119,14 @@ class CollapseMonitor:
         }
 
     def update(self, values: dict[str, float]) -> list[str]:
-        """Takes the step's figures; returns a sentence for each that left its band.
-
-        Figures of other names are left out.
-        """
+        """Takes the step's figures, by name; returns a sentence for each that left its band."""
         sentences = []
         for name, band in self.bands.items():
-            if (value := values.get(name)) is None:
-                continue
             usual = band.mean
-            if band.update(value):
+            if name in values and band.update(values[name]):
                 sentences.append(
-                    f"{name} has left its running band: {value:.4g} for {band.patience} steps, "
-                    f"{usual:.4g} before. This is how a collapse begins"
+                    f"{name} has left its running band: {values[name]:.4g} for {band.patience} "
+                    f"steps, {usual:.4g} before. This is how a collapse begins"
                 )
         return sentences
 

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import xxhash
 
@@ -31,36 +31,30 @@ class DamagedCheckpointError(ValueError):
     """A checkpoint that is incomplete, or whose files are not those that were written."""
 
 
-class _Manifest(NamedTuple):
-    files: dict[str, tuple[int, str]]
-    run: dict[str, Any]
-
-
 def begin_checkpoint(checkpoint: Path) -> None:
     """Makes an empty folder, marked as not whole: what a killed run left is no part of it."""
-    (checkpoint / MANIFEST).unlink(missing_ok=True)
-    if checkpoint.exists():
-        shutil.rmtree(checkpoint)
+    _delete(checkpoint)
     checkpoint.mkdir(parents=True)
     (checkpoint / _BEGUN).touch()
 
 
+def _delete(checkpoint: Path, ignore_errors: bool = False) -> None:
+    """The manifest goes first: a kill leaves nothing that looks whole."""
+    (checkpoint / MANIFEST).unlink(missing_ok=True)
+    if checkpoint.exists():
+        shutil.rmtree(checkpoint, ignore_errors=ignore_errors)
+
+
 def write_manifest(checkpoint: Path, run: dict[str, Any] | None = None) -> None:
-    """Lists every file of a complete checkpoint with size and digest, atomically and last.
+    """Lists every file of a complete checkpoint with size and digest, atomically and last; beside
+    them `run`, what it resumes with.
 
     The files are on the disk before their manifest is, so that a machine may crash afterwards.
     Choice: XXH3 with 128 bits, which finds damage (not forgery) in a fraction of SHA-256's time.
-
-    Args:
-        checkpoint: its folder.
-        run: what the checkpoint resumes with, by name (`written_by`).
     """
     manifest, temporary = checkpoint / MANIFEST, checkpoint / _BEGUN
-    written = [
-        path
-        for path in sorted(checkpoint.rglob("*"))
-        if path.is_file() and path not in (manifest, temporary)
-    ]
+    own = (manifest, temporary)
+    written = [p for p in sorted(checkpoint.rglob("*")) if p.is_file() and p not in own]
     with ThreadPoolExecutor(1) as beside:  # which hashes while the disk is waited for
         digests = beside.map(_digest, written)
         for path in written:
@@ -69,14 +63,13 @@ def write_manifest(checkpoint: Path, run: dict[str, Any] | None = None) -> None:
             path.relative_to(checkpoint).as_posix(): {"bytes": path.stat().st_size, _DIGEST: digest}
             for path, digest in zip(written, digests, strict=True)
         }
-    with temporary.open("w") as file:
-        json.dump({"format": _FORMAT, "run": run or {}, "files": files}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    text = json.dumps({"format": _FORMAT, "run": run or {}, "files": files}, indent=1)
+    temporary.write_text(text)
+    _sync(temporary)
     temporary.replace(manifest)
     if os.name == "posix":  # elsewhere names cannot be brought to the disk alone
-        for folder in (checkpoint, checkpoint.parent):
-            _sync(folder)
+        _sync(checkpoint)
+        _sync(checkpoint.parent)
 
 
 def _sync(path: Path) -> None:
@@ -88,13 +81,14 @@ def _sync(path: Path) -> None:
         os.close(place)
 
 
-def verify(checkpoint: Path) -> None:
-    """Compares a checkpoint with its manifest.
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
-    Raises:
-        DamagedCheckpointError: no manifest, a file missing, or one with another content.
-    """
-    for name, (size, digest) in _read_manifest(checkpoint).files.items():
+
+def verify(checkpoint: Path) -> None:
+    """Raises DamagedCheckpointError: no manifest, a file missing, or one with another content."""
+    for name, (size, digest) in read_manifest(checkpoint)["files"].items():
         path = checkpoint / name
         if not path.is_file():
             raise DamagedCheckpointError(f"{path} is missing")
@@ -111,87 +105,44 @@ def lacking(checkpoint: Path, names: Iterable[str] = ()) -> list[str]:
     """
     wanted: dict[str, int | None] = dict.fromkeys(names)
     try:
-        files = _read_manifest(checkpoint).files
+        wanted |= {name: size for name, (size, _) in read_manifest(checkpoint)["files"].items()}
     except DamagedCheckpointError:
-        return [MANIFEST, *(name for name in wanted if not _has(checkpoint / name, None))]
-    wanted |= {name: size for name, (size, _) in files.items()}
-    return [name for name, size in wanted.items() if not _has(checkpoint / name, size)]
+        wanted[MANIFEST] = -1
+
+    def has(path: str, size: int | None) -> bool:
+        return os.path.isfile(path) and size in (None, os.path.getsize(path))
+
+    return [name for name, size in wanted.items() if not has(str(checkpoint / name), size)]
 
 
-def _has(path: Path, size: int | None) -> bool:
-    try:
-        return path.is_file() and size in (None, path.stat().st_size)
-    except OSError:
-        return False
-
-
-def written_by(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint resumes with, by name."""
-    return _read_manifest(checkpoint).run
-
-
-def size(checkpoint: Path) -> int:
-    """Bytes of a whole checkpoint."""
-    return sum(size for size, _ in _read_manifest(checkpoint).files.values())
-
-
-def _read_manifest(checkpoint: Path) -> _Manifest:
+def read_manifest(checkpoint: Path) -> dict[str, dict[str, Any]]:
+    """Under "files" size and digest by name, under "run" what the checkpoint resumes with."""
     path = checkpoint / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-        if (found := manifest["format"]) != _FORMAT:
-            raise DamagedCheckpointError(f"{path} has format {found!r}, expected {_FORMAT}")
-        files = {name: (f["bytes"], f[_DIGEST]) for name, f in manifest["files"].items()}
-        return _Manifest(files, dict(manifest["run"]))
-    except DamagedCheckpointError:
-        raise
+        if (found := manifest["format"]) == _FORMAT:
+            files = {name: (f["bytes"], f[_DIGEST]) for name, f in manifest["files"].items()}
+            return {"files": files, "run": dict(manifest["run"])}
+        reason = f"{path} has format {found!r}, expected {_FORMAT}"
     except FileNotFoundError:
-        reason = "by Poise with exact_resume=True" if _is_foreign(checkpoint) else "to its end"
-        raise DamagedCheckpointError(
-            f"{checkpoint} has no {MANIFEST}: it was not written {reason}"
-        ) from None
+        how = "by Poise with exact_resume=True" if _is_foreign(checkpoint) else "to its end"
+        reason = f"{checkpoint} has no {MANIFEST}: it was not written {how}"
     # The manifest may be damaged as well: not JSON, or JSON of another shape.
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedCheckpointError(f"{path} is unreadable: {error!r}") from None
+        reason = f"{path} is unreadable: {error!r}"
+    raise DamagedCheckpointError(reason)
 
 
 def _is_foreign(checkpoint: Path) -> bool:
     """Whether another trainer wrote a checkpoint, to its end as far as can be seen."""
-    ours = (MANIFEST, _BEGUN)
-    last = checkpoint / "trainer_state.json"  # of transformers
-    return last.is_file() and not any((checkpoint / name).exists() for name in ours)
-
-
-def newest_valid(run: Path) -> Path:
-    """The newest checkpoint of a run that passes `verify`; names those that it passes over.
-
-    Raises:
-        ValueError: the folder has no checkpoint, or no whole one.
-    """
-    found = _checkpoints(run)
-    if not found:
-        raise ValueError(
-            f"cannot resume: {run} holds no folder checkpoint-<step>; start the run without "
-            f"resume_from_checkpoint, or with {AUTO!r}, which begins a run that has none yet"
-        )
-    faults = []
-    for checkpoint in found:
-        try:
-            verify(checkpoint)
-            return checkpoint
-        except DamagedCheckpointError as fault:
-            logger.warning("Passing over a damaged checkpoint: %s", fault)
-            faults.append(str(fault))
-    raise DamagedCheckpointError("cannot resume, no checkpoint is whole: " + "; ".join(faults))
+    is_ours = any((checkpoint / name).exists() for name in (MANIFEST, _BEGUN))
+    return not is_ours and (checkpoint / "trainer_state.json").is_file()
 
 
 def is_to_begin(run: Path) -> bool:
     """Whether `resume_from_checkpoint="auto"` begins a run: none of its checkpoints was written to
     its end."""
-    return not any(
-        (checkpoint / MANIFEST).exists() or _is_foreign(checkpoint)
-        for checkpoint in _checkpoints(run)
-    )
+    return not any((path / MANIFEST).exists() or _is_foreign(path) for path in _checkpoints(run))
 
 
 def resolve_resume(resume: bool | str | None, run: Path) -> Path | None:
@@ -204,36 +155,50 @@ def resolve_resume(resume: bool | str | None, run: Path) -> Path | None:
         run: the output folder.
 
     Raises:
-        ValueError: nothing to resume from.
-        DamagedCheckpointError: the named checkpoint is damaged, or all are.
+        ValueError: nothing to resume from; DamagedCheckpointError: nothing that is whole.
     """
-    if resume == AUTO:
-        resume = not is_to_begin(run)
-        if not resume:
-            logger.info("%s holds no checkpoint that was written to its end: the run begins", run)
+    if resume == AUTO and is_to_begin(run):
+        logger.info("%s holds no checkpoint that was written to its end: the run begins", run)
+        return None
     if resume is None or resume is False:
         return None
-    folder = run if resume is True else Path(resume)
+    folder = run if resume is True or resume == AUTO else Path(resume)
     if not folder.is_dir():
         raise ValueError(f"cannot resume: {folder} is not a folder")
     if _CHECKPOINT.fullmatch(folder.name):
         verify(folder)
     else:
-        folder = newest_valid(folder)
+        folder = _newest_whole(folder)
     logger.info("Going on from %s", folder)
     return folder
+
+
+def _newest_whole(run: Path) -> Path:
+    """The newest checkpoint that passes `verify`; names those that it passes over."""
+    faults = []
+    for checkpoint in _checkpoints(run):
+        try:
+            verify(checkpoint)
+            return checkpoint
+        except DamagedCheckpointError as fault:
+            logger.warning("Passing over a damaged checkpoint: %s", fault)
+            faults.append(str(fault))
+    if faults:
+        raise DamagedCheckpointError("cannot resume, no checkpoint is whole: " + "; ".join(faults))
+    raise ValueError(
+        f"cannot resume: {run} holds no folder checkpoint-<step>; start the run without "
+        f"resume_from_checkpoint, or with {AUTO!r}, which begins a run that has none yet"
+    )
 
 
 def refuse_used_folder(run: Path, *, of_command: bool = False) -> None:
     """Raises ValueError for a folder with a checkpoint: two runs' would lie side by side. It names
     arguments, or a command's flags."""
     if (checkpoint := latest(run)) is not None:
-        resume, output = "resume_from_checkpoint=True", "output_dir"
-        if of_command:
-            resume, output = f"--resume_from_checkpoint {AUTO}", "--output_dir"
+        flag, value = ("--", f" {AUTO}") if of_command else ("", "=True")
         raise ValueError(
-            f"{run} holds the checkpoints of a run ({checkpoint.name}); go on with it by {resume}, "
-            f"or choose another {output}"
+            f"{run} holds the checkpoints of a run ({checkpoint.name}); go on with it by "
+            f"{flag}resume_from_checkpoint{value}, or choose another {flag}output_dir"
         )
 
 
@@ -243,36 +208,19 @@ def latest(run: Path) -> Path | None:
 
 
 def rotate(run: Path, limit: int | None, newest: Path, best: str | None = None) -> None:
-    """Deletes the oldest checkpoints beyond `limit`, those that are not whole before others.
-
-    What is deleted loses its manifest first: a kill leaves nothing that looks whole.
-
-    Args:
-        run: the output folder.
-        limit: as `save_total_limit`; None or 0 keeps all.
-        newest, best: stay.
-    """
+    """Deletes the oldest checkpoints beyond `limit` (as `save_total_limit`; None or 0 keeps all),
+    those that are not whole before others; `newest` and `best` stay."""
     if limit is None or limit <= 0:
         return
     kept = {newest.name, Path(best or newest).name}
     others = [checkpoint for checkpoint in _checkpoints(run) if checkpoint.name not in kept]
     others.sort(key=lambda checkpoint: not (checkpoint / MANIFEST).is_file())
     for checkpoint in others[max(limit - len(kept), 0) :]:
-        (checkpoint / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        _delete(checkpoint, ignore_errors=True)
 
 
 def _checkpoints(run: Path) -> list[Path]:
     """Newest first."""
-    steps = {
-        int(match[1]): path
-        for path in (run.iterdir() if run.is_dir() else ())
-        if path.is_dir() and (match := _CHECKPOINT.fullmatch(path.name))
-    }
+    folders = [path for path in run.iterdir() if path.is_dir()] if run.is_dir() else []
+    steps = {int(match[1]): p for p in folders if (match := _CHECKPOINT.fullmatch(p.name))}
     return [steps[step] for step in sorted(steps, reverse=True)]
-
-
-def _digest(path: Path) -> str:
-    """Digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()

@@ -35,18 +35,12 @@ _IN_FILES = ("accelerator_config", "deepspeed", "fsdp_config")
 
 
 def find_model(name: str, args: Any) -> str:
-    """What a model's name stands for, once its configuration could be read; `args` are told to
-    load it whole (`keep_whole`).
-
-    Raises:
-        ModelError: it cannot be read, or it is an encoder with a decoder.
-    """
+    """What a model's name stands for; `args` are told to load it whole (`keep_whole`). Raises
+    ModelError where it cannot be read, or is an encoder with a decoder."""
     keep_whole(args)
-    path, init = resolve_model(name), args.model_init_kwargs
+    path = resolve_model(name)
     try:
-        config = AutoConfig.from_pretrained(
-            path, trust_remote_code=args.trust_remote_code, revision=init.get("revision") or "main"
-        )
+        config = _config(path, args)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
@@ -54,29 +48,31 @@ def find_model(name: str, args: Any) -> str:
         ) from error
     if config.is_encoder_decoder:
         raise ModelError(
-            f"model {name!r} is an encoder with a decoder, expected a causal language model, whose "
-            "answer goes on where the prompt ends"
+            f"model {name!r} is an encoder with a decoder, expected a causal language model"
         )
     return path
 
 
-def check_adapter(path: str, args: Any, peft_config: Any) -> None:
-    """Puts a LoRA adapter onto the model without its weights, before they are loaded.
+def _config(path: str, args: Any) -> Any:
+    revision = args.model_init_kwargs.get("revision") or "main"
+    trust = args.trust_remote_code
+    return AutoConfig.from_pretrained(path, trust_remote_code=trust, revision=revision)
 
-    Raises:
-        ValueError: PEFT refuses it, as where it names no layer of the model.
-    """
+
+def check_adapter(path: str, args: Any, peft_config: Any) -> None:
+    """Puts a LoRA adapter onto the model without its weights, before they are loaded; raises
+    ValueError where PEFT refuses it, as where it names no layer of the model."""
     if not isinstance(peft_config, LoraConfig) or is_deepspeed_zero3_enabled():
         return
     own = copy.deepcopy(peft_config)
     own.init_lora_weights = False
-    trust, revision = args.trust_remote_code, args.model_init_kwargs.get("revision") or "main"
     # Whoever seeded the generator is to find it as it was.
     with torch.random.fork_rng([]), torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            config = AutoConfig.from_pretrained(path, trust_remote_code=trust, revision=revision)
-            bare = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+            bare = AutoModelForCausalLM.from_config(
+                _config(path, args), trust_remote_code=args.trust_remote_code
+            )
         except Exception:  # any: a model's own code may need weights
             return
         linear = (n for n, m in bare.named_modules() if isinstance(m, (nn.Linear, Conv1D)))
@@ -87,24 +83,16 @@ def check_adapter(path: str, args: Any, peft_config: Any) -> None:
             reason = str(error).splitlines()[0]  # a layer's whole structure may follow
             raise ValueError(
                 f"peft_config: expected an adapter that fits the model, found: {reason} "
-                "target_modules (--lora_target_modules) may name "
-                f"{', '.join(layers)}, or be 'all-linear'"
+                f"target_modules (--lora_target_modules) may name {', '.join(layers)}, or be "
+                "'all-linear'"
             ) from None
         except Exception:  # any: what has no form without weights
             return
 
 
 def check_installed(args: Any, optimizer: Any) -> None:
-    """Refuses what transformers would find missing after the model was loaded.
-
-    Args:
-        args: of the trainer.
-        optimizer: what the trainer is handed in the place of `optim`, or None.
-
-    Raises:
-        ValueError: a tracker of `report_to` that is unknown or not installed.
-        ImportError: the package of `optim` is not installed.
-    """
+    """Refuses what transformers would find missing after the model was loaded: a tracker of
+    `report_to`; by an ImportError the package of `optim`, unless an optimizer is handed over."""
     known = [*get_available_reporting_integrations(), "none"]
     for name in (name for name in args.report_to if name not in known):
         try:
@@ -127,11 +115,8 @@ def check_installed(args: Any, optimizer: Any) -> None:
 def check_best_metric(trainer: Any, own: Iterable[str]) -> None:
     """Refuses a `metric_for_best_model` that no evaluation has: the first would end the run.
 
-    Names with a slash are not judged, nor is anything where the user's own code may add figures.
-
-    Args:
-        trainer: as it begins to train.
-        own: what its evaluations have beside transformers' `FIGURES`.
+    `own` are figures beside transformers' `FIGURES`. Names with a slash are not judged, nor is
+    anything where the user's own code may add figures.
     """
     args, parts = trainer.args, trainer.eval_dataset
     name = args.metric_for_best_model or "/"
@@ -153,63 +138,55 @@ def check_json(args: Any) -> None:
     """Refuses an argument whose value is to be a mapping, on the command line in JSON or, of some,
     in a file, and is none."""
     for name in args._VALID_DICT_FIELDS:
-        value, reason = getattr(args, name), ""
+        value, reason, may_be_file = getattr(args, name), "", name in _IN_FILES
+        is_fine = value is None or isinstance(value, Mapping)
         if isinstance(value, str) and value.startswith("{"):
             try:
                 json.loads(value)
-                continue
+                is_fine = True
             except json.JSONDecodeError as error:
                 reason = f" ({error})"
-        elif value is None or isinstance(value, Mapping) or _is_configuration(name, value):
+        elif isinstance(value, str):  # DeepSpeed's own reader judges text that is no file
+            is_fine = may_be_file and (name == "deepspeed" or Path(value).is_file())
+        elif may_be_file:
+            is_fine = not isinstance(value, list)
+        if is_fine:
             continue
-        file = ", or a file that holds one" if name in _IN_FILES else ""
+        file = ", or a file that holds one" if may_be_file else ""
         raise ValueError(
             f"{name}: expected a mapping in JSON, such as '{{\"name\": 1}}'{file}, found "
             f"{value!r}{reason}"
         )
 
 
-def _is_configuration(name: str, value: Any) -> bool:
-    """Whether it is a file, an object, or text that DeepSpeed's own reader is to judge."""
-    is_file = isinstance(value, str) and (name == "deepspeed" or Path(value).is_file())
-    return name in _IN_FILES and (is_file or not isinstance(value, str | list))
-
-
 def check_map_style(rows: Any, name: str) -> None:
-    """Rollouts of a group share a prompt, which is drawn by its place in the data set.
-
-    Raises:
-        TypeError: it is a stream, or cannot be iterated over.
-    """
+    """Raises TypeError for a stream, or what cannot be iterated over: rollouts of a group share a
+    prompt, which is drawn by its place in the data set."""
     is_indexed = hasattr(rows, "__len__") and hasattr(rows, "__getitem__")
     if is_indexed and not hasattr(rows, "__iter__"):  # a torch Dataset
-        raise TypeError(
-            f"{name} must be a datasets.Dataset, got {type(rows).__name__}, which cannot be "
-            "iterated over; make one (Dataset.from_list([rows[i] for i in range(len(rows))]))"
+        why = (
+            "which cannot be iterated over; make one "
+            "(Dataset.from_list([rows[i] for i in range(len(rows))]))"
         )
-    if isinstance(rows, IterableDataset) or not is_indexed:
-        raise TypeError(
-            f"{name} must be a datasets.Dataset, got {type(rows).__name__}: of a stream no prompt "
-            "can be drawn several times; load it whole, or as many rows as you need "
-            "(Dataset.from_list(list(stream.take(1000))))"
+    elif isinstance(rows, IterableDataset) or not is_indexed:
+        why = (
+            "a stream, of which no prompt can be drawn several times; load it whole, or as many "
+            "rows as you need (Dataset.from_list(list(stream.take(1000))))"
         )
+    else:
+        return
+    raise TypeError(f"{name} must be a datasets.Dataset, got {type(rows).__name__}, {why}")
 
 
 def check_output_folder(folder: Path) -> None:
-    """Creates the folder and a file in it.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Creates the folder and a file in it; raises OSError where it cannot."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(
-            f"output_dir {folder} cannot be written ({error.strerror}); choose another with "
-            "output_dir"
-        ) from None
+        reason = f"output_dir {folder} cannot be written ({error.strerror}); choose another"
+        raise OSError(reason) from None
 
 
 def keep_whole(args: Any) -> None:
@@ -219,12 +196,11 @@ def keep_whole(args: Any) -> None:
 
 
 def refuse_data_parallel(args: Any, trainer: str) -> None:
-    """Refuses several GPUs in one process."""
+    """Refuses several GPUs in one process, which deals a batch to copies of the model."""
     if args.n_gpu > 1:
         raise ValueError(
-            f"{trainer} cannot run under DataParallel (one process, {args.n_gpu} GPUs), which "
-            "deals a batch's sequences to copies of the model; use DDP (accelerate launch, "
-            "torchrun), or one GPU (CUDA_VISIBLE_DEVICES=0)"
+            f"{trainer} cannot run under DataParallel (one process, {args.n_gpu} GPUs); use DDP "
+            "(accelerate launch, torchrun), or one GPU (CUDA_VISIBLE_DEVICES=0)"
         )
 
 
@@ -235,9 +211,8 @@ def refuse_spread_model(model: Any) -> None:
     )
     if len(places) > 1:
         raise ValueError(
-            f"the model is spread over {', '.join(places)}, expected one device, on which hidden "
-            "states and losses are taken apart; load it without device_map, or with "
-            "device_map={'': 0}"
+            f"the model is spread over {', '.join(places)}, expected one device; load it without "
+            "device_map, or with device_map={'': 0}"
         )
 
 
@@ -252,25 +227,16 @@ def refuse_sharded_model(model: Any) -> None:
 
 def refuse_other_shards(accelerator: Any, trainer: str) -> None:
     """Refuses what shards a model otherwise than FSDP2 does, or loads it on one rank alone."""
-    if accelerator.parallelism_config is not None:
-        raise ValueError(
-            f"{trainer} cannot run with a parallelism_config (HSDP; sequence, context or tensor "
-            "parallelism), under which no step was compared with one rank's; leave it out, and use "
-            "DDP or FSDP2"
-        )
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
-    if plugin is None:
+    if accelerator.parallelism_config is not None:
+        why = "with a parallelism_config (HSDP, other parallelism); leave it out for DDP or FSDP2"
+    elif plugin is not None and plugin.fsdp_version != 2:
+        why = "under FSDP1; use FSDP2: fsdp_config={'version': 2}, or accelerate's fsdp_version: 2"
+    elif plugin is not None and plugin.cpu_ram_efficient_loading:
+        why = "with cpu_ram_efficient_loading: one rank alone has the weights; set it to False"
+    else:
         return
-    if plugin.fsdp_version != 2:
-        raise ValueError(
-            f"{trainer} cannot run under FSDP1, which flattens parameters into one; use FSDP2: "
-            "fsdp_config={'version': 2}, or accelerate's fsdp_version: 2"
-        )
-    if plugin.cpu_ram_efficient_loading:
-        raise ValueError(
-            f"{trainer} copies or extends the model before it is sharded, and with "
-            "cpu_ram_efficient_loading one rank alone has its weights; set it to False"
-        )
+    raise ValueError(f"{trainer} cannot run {why}")
 
 
 def refuse_quantised_shards(accelerator: Any, model: Any, args: Any) -> None:
@@ -279,18 +245,15 @@ def refuse_quantised_shards(accelerator: Any, model: Any, args: Any) -> None:
     if accelerator.distributed_type != DistributedType.FSDP:
         return
     if getattr(model, "is_loaded_in_8bit", False):
-        raise ValueError(
-            "FSDP2 cannot shard a base of 8 bits, whose scales bitsandbytes keeps in its weights; "
-            "use load_in_4bit, or DDP"
-        )
+        raise ValueError("FSDP2 cannot shard a base of 8 bits; use load_in_4bit, or DDP")
     kind = accelerator.state.fsdp_plugin.state_dict_type.name
     is_resumed = args.save_strategy != "no" and not args.save_only_model
     if is_resumed and kind == "FULL_STATE_DICT" and getattr(model, "is_loaded_in_4bit", False):
         raise ValueError(
             "FSDP2 cannot read a checkpoint with a base of 4 bits back with state_dict_type "
             "FULL_STATE_DICT; set save_strategy='no' and write the adapter at the end "
-            "(save_model), or SHARDED_STATE_DICT (fsdp_config's state_dict_type, or accelerate's "
-            "fsdp_state_dict_type), by which a run resumes, but which writes no adapter"
+            "(save_model), or SHARDED_STATE_DICT (fsdp_config's state_dict_type), by which a run "
+            "resumes, but which writes no adapter"
         )
 
 
@@ -304,8 +267,8 @@ def refuse_idle_optimizer(optimizer: Any, model: Any) -> None:
     if own and not any(id(param) in trained for param in own):
         raise ValueError(
             "optimizers: expected an optimizer of weights that are trained, found one of "
-            f"{len(own)} tensors that are not, so that nothing would be; make the adapter first "
-            "(get_peft_model, no peft_config), or leave the optimizer to the trainer (optim=...)"
+            f"{len(own)} tensors that are not; make the adapter first (get_peft_model, no "
+            "peft_config), or leave the optimizer to the trainer (optim=...)"
         )
 
 

@@ -12,6 +12,8 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor
 from transformers import TrainerCallback
 
+from ..sharding import local
+
 logger = logging.getLogger(__name__)
 
 _RATE_IS_NO_SIZE = ("sgd", "lbfgs", "lars")  # of a change: it is that of the gradient as well
@@ -31,10 +33,12 @@ def precision_before_trl(model: Any, peft_config: Any) -> Callable[[Any], None]:
         peft_config: of the adapter that it makes, or None.
     """
     is_made = peft_config is not None
-    given = [] if isinstance(model, str) else list(model.parameters())
     # Beside an adapter that is made the base's own biases may be trained (`bias` of LoraConfig).
-    given = [p for p in given if (p.ndim == 1 if is_made else p.requires_grad)]
-    weights = [(param, param.data) for param in given]
+    weights = [
+        (param, param.data)
+        for param in (() if isinstance(model, str) else model.parameters())
+        if (param.ndim == 1 if is_made else param.requires_grad)
+    ]
 
     def undo(model: Any) -> None:
         for param, weight in weights:
@@ -43,26 +47,21 @@ def precision_before_trl(model: Any, peft_config: Any) -> Callable[[Any], None]:
         weights.clear()  # else they would stay in memory beside their shards
         if is_made:
             cast_adapter_dtype(model, "default")
-            _copy_again(model)
-            for param in filter(_is_coarse, _trained(model)):
-                param.data = param.data.to(model.dtype)
+            for wrapper in model.modules():
+                if isinstance(wrapper, ModulesToSaveWrapper):
+                    _copy_again(wrapper.original_module, wrapper.modules_to_save["default"])
+            for param in model.parameters():
+                if param.requires_grad and _is_coarse(param):
+                    param.data = param.data.to(model.dtype)
 
     return undo
 
 
-def _copy_again(model: Any) -> None:
-    """Gives modules of `modules_to_save` the digits that a cast took from them."""
-    for wrapper in model.modules():
-        if isinstance(wrapper, ModulesToSaveWrapper):
-            firsts = wrapper.original_module.parameters()
-            copies = wrapper.modules_to_save["default"].parameters()
-            for copy, first in zip(copies, firsts, strict=True):
-                if _is_coarse(copy) and copy.dtype != first.dtype:
-                    copy.data = first.data.clone()
-
-
-def _trained(model: Any) -> list[Any]:
-    return [param for param in model.parameters() if param.requires_grad]
+def _copy_again(original: Any, copies: Any) -> None:
+    """Gives a module of `modules_to_save` the digits that a cast took from it."""
+    for copy, first in zip(copies.parameters(), original.parameters(), strict=True):
+        if _is_coarse(copy) and copy.dtype != first.dtype:
+            copy.data = first.data.clone()
 
 
 class RoundingCheck(TrainerCallback):  # type: ignore[misc]
@@ -91,21 +90,15 @@ class RoundingCheck(TrainerCallback):  # type: ignore[misc]
 
     def _check(self, optimizer: Any, multiplier: float) -> None:
         coarse = [] if self._has_told or optimizer is None else list(_coarse_weights(optimizer))
-        if not coarse:
-            return
-        share = _stuck_share(coarse, multiplier)
-        if share > 0.5:
+        if coarse and (share := _stuck_share(coarse, multiplier)) > 0.5:
             self._has_told = True
             weight, rate = coarse[0]
             logger.warning(
                 "A step of %.2g (learning rate x multiplier) is below the rounding of %.0f %% of "
                 "the trained weights (%s), which stay as they are. Keep trained weights in float32 "
-                "(dtype float32; with bf16=True products are in bfloat16 all the same), those of "
-                "an adapter that you made, too (p.data = p.data.float()), or raise the learning "
-                "rate.",
-                rate * multiplier,
-                100 * share,
-                str(weight.dtype).removeprefix("torch."),
+                "(with bf16=True products are in bfloat16 all the same), those of an adapter that "
+                "you made, too (p.data = p.data.float()), or raise the learning rate.",
+                *(rate * multiplier, 100 * share, str(weight.dtype).removeprefix("torch.")),
             )
 
 
@@ -114,35 +107,30 @@ def _coarse_weights(optimizer: Any) -> Iterator[tuple[Tensor, float]]:
     optimizer = getattr(optimizer, "optimizer", optimizer)  # of accelerate's wrapper
     if any(name in type(optimizer).__name__.lower() for name in _RATE_IS_NO_SIZE):
         return
+    # What is rounded off is kept by stochastic rounding (torchao's) or Kahan's sum (optimi's
+    # `kahan_sum`, on unless False).
+    if getattr(optimizer, "bf16_stochastic_round", False):
+        return
     for group in optimizer.param_groups:
-        if _keeps_what_is_rounded_off(optimizer, group):
+        if group.get("kahan_sum", False) is not False or group.get("use_kahan_summation"):
             continue
         rate = float(group.get("initial_lr", group["lr"]))
-        for p in group["params"]:
-            if p.requires_grad and _is_coarse(p):
-                yield (p.to_local() if hasattr(p, "to_local") else p).detach(), rate
+        for param in group["params"]:
+            if param.requires_grad and _is_coarse(param):
+                yield local(param), rate
 
 
 def _is_coarse(param: Tensor) -> bool:
-    return param.is_floating_point() and _eps(param) > _eps(torch.float32)
-
-
-def _eps(of: Tensor | torch.dtype) -> float:
-    return torch.finfo(of if isinstance(of, torch.dtype) else of.dtype).eps
-
-
-def _keeps_what_is_rounded_off(optimizer: Any, group: dict[str, Any]) -> bool:
-    """Kahan's sum (optimi's `kahan_sum`, on unless False) or stochastic rounding (torchao's)."""
-    is_kahan = group.get("kahan_sum", False) is not False or group.get("use_kahan_summation")
-    return bool(is_kahan or getattr(optimizer, "bf16_stochastic_round", False))
+    is_float = param.is_floating_point()
+    return is_float and torch.finfo(param.dtype).eps > torch.finfo(torch.float32).eps
 
 
 def _stuck_share(weights: list[tuple[Tensor, float]], multiplier: float) -> float:
     """Share of the weights, but for zeros, that no such step moves; one copy to the CPU."""
-    device = weights[0][0].device
-    counts = [
-        torch.stack([(w.abs() > 4 * rate * multiplier / _eps(w)).sum(), (w != 0).sum()])
-        for w, rate in weights
-    ]
-    stuck, other = torch.stack([count.to(device) for count in counts]).sum(0).tolist()
+    device, counts = weights[0][0].device, []
+    for weight, rate in weights:
+        bound = 4 * rate * multiplier / torch.finfo(weight.dtype).eps
+        stuck, other = (weight.abs() > bound).sum(), (weight != 0).sum()
+        counts.append(torch.stack([stuck, other]).to(device))
+    stuck, other = torch.stack(counts).sum(0).tolist()
     return float(stuck / max(other, 1))

@@ -29,12 +29,11 @@ from poise.trl.manifest import (
     DamagedCheckpointError,
     begin_checkpoint,
     lacking,
-    newest_valid,
+    read_manifest,
     resolve_resume,
     rotate,
     verify,
     write_manifest,
-    written_by,
 )
 from tests.tiny import tiny_config
 
@@ -167,7 +166,7 @@ def test_the_newest_is_that_of_the_highest_step(tmp_path: Path) -> None:
         _checkpoint(tmp_path, step)
     (tmp_path / "checkpoint-best").mkdir()
     (tmp_path / "checkpoint-999").write_text("a file")
-    assert newest_valid(tmp_path).name == "checkpoint-100"
+    assert resolve_resume(True, tmp_path) == tmp_path / "checkpoint-100"
 
 
 def test_a_run_without_a_whole_checkpoint_names_all_of_them(tmp_path: Path) -> None:
@@ -214,9 +213,9 @@ def test_a_checkpoint_that_is_written_again_is_not_whole_before_its_end(tmp_path
 
 def test_a_manifest_says_what_wrote_the_checkpoint(tmp_path: Path) -> None:
     folder = _checkpoint(tmp_path, 20)
-    assert written_by(folder) == {}
+    assert read_manifest(folder)["run"] == {}
     write_manifest(folder, {"method": "iga", "ranks": 4})
-    assert written_by(folder) == {"method": "iga", "ranks": 4}
+    assert read_manifest(folder)["run"] == {"method": "iga", "ranks": 4}
 
 
 # "auto": what a scheduler hands on each time that it starts a run.

@@ -112,10 +112,6 @@ def test_every_method_of_the_contract_is_used(kind: str) -> None:
     assert [name for name in HOSTS[kind][1] if name not in text] == []
 
 
-def test_the_other_names_of_the_host_are_there() -> None:
-    assert [name for name in _host.__all__ if not hasattr(_host, name)] == []
-
-
 def test_the_context_builder_has_the_methods_that_are_used_of_it() -> None:
     expected = {
         "build": "output prompts rewards feedbacks",
