@@ -48,8 +48,8 @@ def pick_dtype(name: str = "auto", device: str | torch.device | None = None) -> 
 
 
 def has_fast_bfloat16(device: str | torch.device | None = None) -> bool:
-    """Whether bfloat16 pays on the device: natively on CUDA, by measurement on the CPU. Other
-    accelerators have it, Metal from macOS 14 on, which torch needs.
+    """Whether bfloat16 pays on the device: natively on CUDA, by measurement on the CPU, at all on
+    other accelerators (Metal has it from macOS 14 on).
 
     Choice: not on the CPU of one rank among several, which might measure otherwise than the others.
     """
@@ -57,7 +57,18 @@ def has_fast_bfloat16(device: str | torch.device | None = None) -> bool:
     if device.type == "cpu":
         is_alone = all(int(os.environ.get(name, 1)) <= 1 for name in _RANKS)
         return is_alone and _pays(measured_speeds())
-    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return _can_multiply(device)
+
+
+@cache
+def _can_multiply(device: torch.device) -> bool:
+    try:
+        one = torch.ones(8, 8, dtype=torch.bfloat16, device=device)
+        return float((one @ one)[0, 0]) == 8.0
+    except (RuntimeError, TypeError):
+        return False
 
 
 def warn_if_slow(dtype: torch.dtype, device: str | torch.device | None = None) -> None:
