@@ -10,9 +10,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pkgutil
-import queue
+import threading
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ from ..threads import usable_cores, use_free_cores
 Tell = Callable[[float, str], None]
 Show = Callable[[str, float, str], None]  # of a job's name, its share that is done, what it says
 _WORKERS = 2  # each holds the model; more would need more memory than small machines have
-_PATIENCE = 0.2  # seconds between two looks at the processes
+_PATIENCE = 0.2  # seconds between two looks at what jobs say
+_said: Any = None  # in a process of jobs: where they say how far they are
 
 
 class JobError(ValueError):
@@ -48,61 +51,54 @@ def run_jobs(jobs: Sequence[Job], log: Path, show: Show) -> None:
     context = multiprocessing.get_context("spawn")
     workers = min(_WORKERS, usable_cores(), len(jobs))
     use_free_cores(workers)
-    waiting, said = context.Queue(), context.Queue()
-    for job in [*jobs, *[None] * workers]:
-        waiting.put(job)
-    processes = [
-        context.Process(target=_work, args=(waiting, said, str(log)), daemon=True)
-        for _ in range(workers)
-    ]
-    shares: dict[str, float] = {}
-    try:
-        for process in processes:
-            process.start()
-        while sum(shares.values()) < len(jobs):
-            try:
-                name, share, text = said.get(timeout=_PATIENCE)
-            except queue.Empty:
-                if any(process.exitcode for process in processes):
-                    running = ", ".join(name for name, share in shares.items() if share < 1.0)
-                    raise JobError(
-                        f"a process ended by itself while it did {running}; is there memory "
-                        f"left? Its output is in {log}"
-                    ) from None
-                continue
-            if share is None:
-                raise JobError(f"{name}: {text} (output in {log})")
-            shares[name] = share
-            show(name, share, text)
-    finally:
-        for process in processes:
-            if process.pid is not None:
-                if sum(shares.values()) < len(jobs):
-                    process.terminate()
-                process.join()
-        for channel in (waiting, said):
-            channel.close()
-            channel.join_thread()
+    said, shares = context.SimpleQueue(), dict[str, float]()
+    with ProcessPoolExecutor(workers, context, _begin, (said, str(log))) as pool:
+        try:
+            left = {pool.submit(_work, job, log) for job in jobs}
+            while left:
+                done, left = wait(left, _PATIENCE, FIRST_COMPLETED)
+                while not said.empty():
+                    name, share, text = said.get()
+                    shares[name] = share
+                    show(name, share, text)
+                for future in done:
+                    future.result()
+        except BaseException as error:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                running = ", ".join(name for name, share in shares.items() if share < 1.0)
+                raise JobError(
+                    f"a process ended by itself while it did {running}; is there memory left? "
+                    f"Its output is in {log}"
+                ) from None
+            raise
 
 
-def _work(waiting: Any, said: Any, log: str) -> None:
-    """A process: does one job after the other until there are none, or its parent is gone."""
-    parent = os.getppid()
+def _begin(said: Any, log: str) -> None:
+    """What a process starts with; it ends with its parent."""
+    global _said
+    _said = said
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    while (job := waiting.get()) is not None:
+    threading.Thread(target=_follow, args=(multiprocessing.parent_process(),), daemon=True).start()
 
-        def tell(share: float, text: str, name: str = job.name) -> None:
-            if os.getppid() != parent:
-                os._exit(1)
-            said.put((name, min(share, 0.999), text))
 
-        try:
-            tell(0.0, "starting")
-            pkgutil.resolve_name(job.work)(tell, **job.arguments)
-        except BaseException as error:
-            traceback.print_exc()
-            said.put((job.name, None, " ".join(str(error).split()) or type(error).__name__))
-            return
-        said.put((job.name, 1.0, "done"))
+def _follow(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _work(job: Job, log: Path) -> None:
+    def tell(share: float, text: str) -> None:
+        _said.put((job.name, min(share, 0.999), text))
+
+    try:
+        tell(0.0, "starting")
+        pkgutil.resolve_name(job.work)(tell, **job.arguments)
+    except BaseException as error:
+        traceback.print_exc()
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise JobError(f"{job.name}: {reason} (output in {log})") from None
+    _said.put((job.name, 1.0, "done"))
