@@ -47,7 +47,6 @@ class BuildArguments:
     max_tokens: int | None = option(
         None, "Longest reply; None is the endpoint's own, and 1024 of a local model."
     )
-    requests_per_minute: float | None = option(None, "Most requests to the endpoint in a minute.")
     concurrency: int = option(4, "Problems under way at a time; batch size of a local model.")
     timeout: float = option(120.0, "Seconds to wait for a reply of the endpoint.")
     retries: int = option(6, "Further attempts of a request that failed, with growing waits.")
@@ -59,10 +58,8 @@ class BuildArguments:
             value = getattr(self, name)
             if value is not None and not least <= value < math.inf:
                 raise ValueError(f"{name}: expected {least} or more, found {value!r}")
-        for name in ("timeout", "requests_per_minute"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name}: expected a number above 0, found {value!r}")
+        if not 0 < self.timeout < math.inf:
+            raise ValueError(f"timeout: expected a number above 0, found {self.timeout!r}")
 
 
 def main(argv: list[str]) -> int:
@@ -135,8 +132,8 @@ def _make_teacher(arguments: BuildArguments) -> Teacher:
             concurrency=arguments.concurrency,
         )
     if kind == "endpoint" and model:
-        names = ("temperature", "max_tokens", "timeout", "retries", "requests_per_minute")
-        settings = {name: getattr(arguments, name) for name in (*names, "concurrency")}
+        names = ("temperature", "max_tokens", "timeout", "retries", "concurrency")
+        settings = {name: getattr(arguments, name) for name in names}
         key = read_key(arguments.api_key_env)
         return EndpointTeacher(model, arguments.base_url, key, **settings)
     raise ValueError(

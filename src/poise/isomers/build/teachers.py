@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -30,15 +29,8 @@ class EndpointTeacher:
     no chat completion), with growing waits or those of ``Retry-After``. The key is kept in memory
     alone, and cut out of all that the endpoint says.
 
-    Args:
-        model: The endpoint's name of the model.
-        base_url: Where it is, up to and with ``/v1``.
-        key: The key, None for an endpoint that wants none.
-        temperature, max_tokens: Of a request; None leaves them to the endpoint.
-        timeout: Seconds to wait for a reply.
-        retries: Most further attempts of one request.
-        requests_per_minute: Most requests in a minute, attempts included; None for no bound.
-        concurrency: Most requests under way at a time.
+    Args as of `poise isomers build`, with the endpoint's own name of the model, and None as the key
+    for an endpoint that wants none.
 
     Raises:
         ValueError: an address with a user, a password or a query.
@@ -52,7 +44,6 @@ class EndpointTeacher:
         *,
         timeout: float = 120.0,
         retries: int = 6,
-        requests_per_minute: float | None = None,
         concurrency: int = 4,
         temperature: float | None = None,
         max_tokens: int | None = None,
@@ -66,8 +57,6 @@ class EndpointTeacher:
         self.name, self.model, self.base_url = f"endpoint:{model}", model, base_url.rstrip("/")
         self.sampling = _given(temperature=temperature, max_tokens=max_tokens)
         self.concurrency, self._retries, self._key = concurrency, retries, key
-        self._interval = 60.0 / requests_per_minute if requests_per_minute else 0.0
-        self._turn, self._next_start = threading.Lock(), 0.0
         hooks = {"request": [self._before], "response": [self._after]}
         self._client = openai.OpenAI(
             api_key=key or "none",
@@ -93,7 +82,7 @@ class EndpointTeacher:
             ) from None
         except openai.APIStatusError as error:
             if error.status_code in (401, 403):
-                raise self._status_error(error) from None
+                raise self._failure(error) from None
 
     def complete(self, messages: Messages) -> str:
         """The reply to chat messages with ``role`` and ``content``; several threads may ask.
@@ -105,26 +94,13 @@ class EndpointTeacher:
         body: dict[str, Any] = {"model": self.model, "messages": messages, **self.sampling}
         try:
             reply = self._client.chat.completions.with_raw_response.create(**body)
-        except openai.APIConnectionError as error:
-            problem = self._cause(error)
-        except openai.APIStatusError as error:
-            if error.status_code < 500 and error.status_code not in _TRANSIENT:
-                raise self._status_error(error) from None
-            problem = f"HTTP {error.status_code}"
-        else:
-            content = _content(reply.http_response)
-            return self._clean(content if isinstance(content, str) else "")
-        raise TeacherError(
-            f"{self.base_url} failed, with up to {self._retries} retries: {problem}; "
-            "what is finished is kept, run the same command again to go on"
-        )
+        except openai.APIError as error:
+            raise self._failure(error) from None
+        content = _content(reply.http_response)
+        return self._clean(content if isinstance(content, str) else "")
 
     def _before(self, request: Any) -> None:
-        """Runs before every request, further attempts included."""
-        with self._turn:
-            time.sleep(max(0.0, self._next_start - time.monotonic()))
-            self._next_start = time.monotonic() + self._interval
-        # The client adds what its own environment variables say, for whatever address.
+        """The client adds what its own environment variables say, for whatever address."""
         custom = os.environ.get("OPENAI_CUSTOM_HEADERS", "")
         for name in (*_ACCOUNT, *(line.partition(":")[0].strip() for line in custom.splitlines())):
             request.headers.pop(name, None)
@@ -137,14 +113,21 @@ class EndpointTeacher:
             response.read()
             _content(response)
 
-    def _status_error(self, error: openai.APIStatusError) -> TeacherError:
-        status, hint = error.status_code, _HINTS.get(error.status_code, "check the settings")
+    def _failure(self, error: openai.APIError) -> TeacherError:
+        """What to say when the client has given up."""
+        status = error.status_code if isinstance(error, openai.APIStatusError) else None
+        if status is None or status >= 500 or status in _TRANSIENT:
+            problem = f"HTTP {status}" if status else self._cause(error)
+            return TeacherError(
+                f"{self.base_url} failed, with up to {self._retries} retries: {problem}; what is "
+                "finished is kept, run the same command again to go on"
+            )
         said = " ".join(self._clean(error.response.text).split())[:_MOST_SHOWN]
+        shown, hint = f" ({said})" if said else "", _HINTS.get(status, "check the settings")
         kind = RefusedRequest if status in _REFUSED else TeacherError
-        shown = f" ({said})" if said else ""
         return kind(f"{self.base_url} answered HTTP {status}{shown}; {hint}")
 
-    def _cause(self, error: openai.APIConnectionError) -> str:
+    def _cause(self, error: openai.APIError) -> str:
         cause = error.__cause__ or error
         return self._clean(f"{type(cause).__name__}: {cause}")
 
@@ -179,17 +162,10 @@ def read_key(variable: str) -> str | None:
 
 
 class LocalTeacher:
-    """A language model on this machine.
+    """A language model on this machine: a folder or hub id.
 
-    Threads that ask while the model is busy are answered together, in one batch.
-
-    Args:
-        path: A folder or hub id.
-        name: What the journal calls it.
-        device: Where it runs, by default an accelerator if there is one.
-        temperature: 0 is greedy; None leaves sampling to the model's generation config.
-        max_tokens: Longest reply in tokens.
-        concurrency: Most conversations in one batch.
+    Threads that ask while the model is busy are answered together, in one batch. Args as of
+    `poise isomers build`; `name` is what the journal calls it.
 
     Raises:
         ValueError: it cannot be loaded, or its tokenizer has no chat template.
@@ -210,16 +186,16 @@ class LocalTeacher:
         from ...precision import pick_device
 
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+            self._tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
             model = AutoModelForCausalLM.from_pretrained(path, dtype="auto", use_safetensors=True)
         except (OSError, ValueError, ImportError) as error:
             raise ValueError(f"{name}: expected a language model, found none ({error})") from error
-        if not self.tokenizer.chat_template:
+        if not self._tokenizer.chat_template:
             raise ValueError(
                 f"{name}: expected a model with a chat template, found none; use an "
                 "instruction-tuned one"
             )
-        self.model: Any = model.to(pick_device(device)).eval()
+        self._model: Any = model.to(pick_device(device)).eval()
         self.name, self.concurrency, self._max_tokens = name, concurrency, max_tokens
         self.sampling = _given(temperature=temperature, max_tokens=max_tokens)
         self._drawing: dict[str, Any] = {}
@@ -256,32 +232,27 @@ class LocalTeacher:
         """
         import torch
 
-        batch = self.tokenizer.apply_chat_template(
-            list(conversations),
-            add_generation_prompt=True,
-            padding=True,
-            return_dict=True,
+        tokens = self._tokenizer.apply_chat_template(
+            list(conversations), add_generation_prompt=True, padding=True, return_dict=True,
             return_tensors="pt",
-        ).to(self.model.device)
-        length = batch["input_ids"].shape[1]
-        room = (getattr(self.model.config, "max_position_embeddings", None) or 10**9) - length
+        ).to(self._model.device)  # fmt: skip
+        length = tokens["input_ids"].shape[1]
+        room = (getattr(self._model.config, "max_position_embeddings", None) or 10**9) - length
         if room < 1:
             raise RefusedRequest(
                 f"{self.name}: the conversation has {length} tokens, which leaves no room for a "
                 "reply; use a model with a longer context"
             )
         with torch.inference_mode():
-            output = self.model.generate(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
+            output = self._model.generate(
+                input_ids=tokens["input_ids"],
+                attention_mask=tokens["attention_mask"],
                 max_new_tokens=min(self._max_tokens, room),
-                pad_token_id=self.tokenizer.pad_token_id,
+                pad_token_id=self._tokenizer.pad_token_id,
                 **self._drawing,
             )
-        replies: list[str] = self.tokenizer.batch_decode(
-            output[:, length:], skip_special_tokens=True
-        )
-        return replies
+        replies = self._tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
+        return list(replies)
 
     def _answer(self, batch: Sequence[tuple[Messages, Future[str]]]) -> None:
         try:
