@@ -112,11 +112,6 @@ def _files(arguments: BuildArguments) -> tuple[Path, Path]:
 
 
 def _make_teacher(arguments: BuildArguments) -> Teacher:
-    """The teacher of a command line.
-
-    Raises:
-        ValueError: an unknown kind, no model, no key.
-    """
     # Imported late, so that --help needs no HTTP library.
     from ..isomers.build.teachers import EndpointTeacher, LocalTeacher, read_key
     from ..models import resolve_model
@@ -144,18 +139,14 @@ def _make_teacher(arguments: BuildArguments) -> Teacher:
 
 def _show(summary: Summary, plan: Plan, output: Path) -> int:
     """Print what came of the build; returns the exit status."""
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    numbers = (Column(name, justify="right") for name in ("kept", "rejected"))
-    table = Table("domain", *numbers, title=f"{summary.sets} sets of {summary.problems} problems")
+    rejects = beside(output, "rejects")
+    print(f"{summary.sets} sets of {summary.problems} problems")
     for domain in plan.domains:
-        table.add_row(domain, str(summary.kept[domain]), str(summary.rejected[domain]))
-    console, rejects = Console(soft_wrap=True), beside(output, "rejects")
-    console.print(table)
+        kept, rejected = summary.kept[domain], summary.rejected[domain]
+        print(f"  {domain}: {kept} kept, {rejected} rejected")
     if summary.sets:
-        console.print(f"Isomer sets written to {output}", highlight=False)
-    console.print(f"Rejects with their reasons in {rejects}", highlight=False)
+        print(f"Isomer sets written to {output}")
+    print(f"Rejects with their reasons in {rejects}")
     if not summary.sets:
         print(
             "poise isomers: expected at least one set that survives in enough domains, found none; "

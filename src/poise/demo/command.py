@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .pool import Job, run_jobs
-from .screen import screen
+from .pool import Job, run_jobs, screen
 
 # Act one: run -> flags upon the demo's setting. PGPO's few steps are long; SDPO is as released.
 RUNS: dict[str, dict[str, str]] = {

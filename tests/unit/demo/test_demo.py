@@ -15,9 +15,8 @@ from rich.console import Console
 
 from poise.demo.act_one import parse
 from poise.demo.command import RUNS
-from poise.demo.pool import Job, JobError, run_jobs
+from poise.demo.pool import Job, JobError, run_jobs, screen
 from poise.demo.report import write_demo_report
-from poise.demo.screen import screen
 from tests.unit.evaluate.constructed import question, write_evaluation
 
 
