@@ -117,20 +117,15 @@ def _make_teacher(arguments: BuildArguments) -> Teacher:
     from ..models import resolve_model
 
     kind, _, model = (arguments.teacher or "").partition(":")
+    shared = {n: getattr(arguments, n) for n in ("temperature", "max_tokens", "concurrency")}
     if kind == "local":
-        return LocalTeacher(
-            resolve_model(model or None),
-            f"local:{model or 'default'}",
-            arguments.device,
-            temperature=arguments.temperature,
-            max_tokens=1024 if arguments.max_tokens is None else arguments.max_tokens,
-            concurrency=arguments.concurrency,
-        )
+        name = f"local:{model or 'default'}"
+        return LocalTeacher(resolve_model(model or None), name, arguments.device, **shared)
     if kind == "endpoint" and model:
-        names = ("temperature", "max_tokens", "timeout", "retries", "concurrency")
-        settings = {name: getattr(arguments, name) for name in names}
         key = read_key(arguments.api_key_env)
-        return EndpointTeacher(model, arguments.base_url, key, **settings)
+        return EndpointTeacher(
+            model, arguments.base_url, key, arguments.timeout, arguments.retries, **shared
+        )
     raise ValueError(
         "teacher: expected 'endpoint:MODEL' or 'local:MODEL', found "
         f"{arguments.teacher!r}; for example --teacher local:default"

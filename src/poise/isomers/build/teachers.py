@@ -41,12 +41,12 @@ class EndpointTeacher:
         model: str,
         base_url: str,
         key: str | None = None,
-        *,
         timeout: float = 120.0,
         retries: int = 6,
-        concurrency: int = 4,
+        *,
         temperature: float | None = None,
         max_tokens: int | None = None,
+        concurrency: int = 4,
     ) -> None:
         if not re.fullmatch(r"https?://[^\s/?#@:][^\s/?#@]*(/[^\s?#]*)?", base_url):
             # It is not shown, as a password may be in it.
@@ -178,7 +178,7 @@ class LocalTeacher:
         device: str | None = None,
         *,
         temperature: float | None = None,
-        max_tokens: int = 1024,
+        max_tokens: int | None = None,
         concurrency: int = 4,
     ) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -196,8 +196,9 @@ class LocalTeacher:
                 "instruction-tuned one"
             )
         self._model: Any = model.to(pick_device(device)).eval()
-        self.name, self.concurrency, self._max_tokens = name, concurrency, max_tokens
-        self.sampling = _given(temperature=temperature, max_tokens=max_tokens)
+        self.name, self.concurrency = name, concurrency
+        self._max_tokens = 1024 if max_tokens is None else max_tokens
+        self.sampling = _given(temperature=temperature, max_tokens=self._max_tokens)
         self._drawing: dict[str, Any] = {}
         if temperature:
             self._drawing = {"do_sample": True, "temperature": temperature}
