@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,6 @@ from .arguments import CommandParser, option
 from .main import dispatch
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..isomers.forms import Row
 
 SUBCOMMANDS = {
@@ -78,18 +75,18 @@ def generate(argv: list[str]) -> int:
         description="Make logical isomer sets from a seed: the same logic in several domains.",
     )
     (arguments,) = parser.parse_args_and_config(argv)
-    if not arguments.output or Path(arguments.output).suffix != ".jsonl":
-        found = arguments.output or "none"
-        raise ValueError(f"expected --output FILE.jsonl, found {found}")
-    if Path(arguments.output).exists() and not arguments.overwrite:
+    output = Path(arguments.output or "none")
+    if output.suffix != ".jsonl":
+        raise ValueError(f"expected --output FILE.jsonl, found {output}")
+    if output.exists() and not arguments.overwrite:
         raise ValueError(
-            f"{arguments.output}: expected a new file, found one; give --overwrite to replace it"
+            f"{output}: expected a new file, found one; give --overwrite to replace it"
         )
     from ..rows import write_jsonl
 
     rows = _rows(arguments)
-    write_jsonl(arguments.output, rows)
-    print(f"{len(rows)} problems written to {arguments.output}")
+    write_jsonl(output, rows)
+    print(f"{len(rows)} problems written to {output}")
     return 0
 
 
@@ -99,16 +96,15 @@ def _rows(arguments: GenerateArguments) -> list[Row]:
     from ..isomers.generate import generate_isomers
     from ..isomers.rows import isomer_tests
 
-    count, seed = arguments.count, arguments.seed
-    cue, strength = arguments.cue, arguments.cue_strength
+    count, seed, cue = arguments.count, arguments.seed, arguments.cue
     forms = (arguments.families, arguments.depths)
     domains = arguments.domains or TRAIN_DOMAINS
-    if strength is not None and cue != "train":
+    if arguments.cue_strength is not None and cue != "train":
         raise ValueError(
             f"--cue_strength: expected with --cue train, found --cue {cue}; a cue that is off, "
             "random or reversed has no strength"
         )
-    strength = 0.9 if strength is None else strength
+    strength = 0.9 if arguments.cue_strength is None else arguments.cue_strength
     if arguments.tests:
         if cue not in ("off", "train") or arguments.phrasings != "seen":
             raise ValueError(
@@ -124,12 +120,10 @@ def _rows(arguments: GenerateArguments) -> list[Row]:
             "two domains or more",
             file=sys.stderr,
         )
-    split = arguments.split or "train"
-    kind: Any = cue
-    return generate_isomers(
-        *(count, split, seed, *forms, domains, Cue(kind, strength), arguments.phrasings),
-        progress=count >= _MANY,
-    )
+    mode: Any = cue
+    shortcut = Cue(mode, strength)
+    options = (arguments.split or "train", seed, *forms, domains, shortcut, arguments.phrasings)
+    return generate_isomers(count, *options, progress=count >= _MANY)
 
 
 def validate(argv: list[str]) -> int:
@@ -161,7 +155,7 @@ def validate(argv: list[str]) -> int:
 
 
 def show(argv: list[str]) -> int:
-    """Print the first sets of a file.
+    """Print the first sets of a file, their domains side by side.
 
     Raises:
         FileNotFoundError, ValueError: there is no such file, or its rows are no isomers.
@@ -175,6 +169,8 @@ def show(argv: list[str]) -> int:
     (arguments,) = parser.parse_args_and_config(argv)
     _check_positive("count", arguments.count)
     from rich.console import Console
+    from rich.table import Column, Table
+    from rich.text import Text
 
     from ..isomers.rows import REQUIRED, group_rows
     from ..rows import check_columns, read_jsonl
@@ -185,29 +181,22 @@ def show(argv: list[str]) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
-    sets = group_rows(rows)
-    for members in list(sets.values())[: arguments.count]:
-        console.print(_table(members))
+    sets = list(group_rows(rows).values())
+    for members in sets[: arguments.count]:
+        first = members[0]
+        title = [str(first["isomer_id"])]
+        title += [f"{k} {first[k]}" for k in ("test", "family", "depth", "answer") if k in first]
+        columns = (Column(Text(str(member["domain"])), ratio=1) for member in members)
+        table = Table(
+            *columns, title=Text(" · ".join(title)), title_justify="left", show_lines=True
+        )
+        for column in ("prompt", "completion"):
+            table.add_row(*(Text(str(member[column]).strip()) for member in members))
+        if any(member.get("cue") is not None for member in members):
+            table.add_row(*(Text(f"cue: {member.get('cue')}") for member in members))
+        console.print(table)
     console.print(f"{min(arguments.count, len(sets))} of {len(sets)} sets")
     return 0
-
-
-def _table(members: Sequence[Row]) -> Table:
-    """A column for each domain; rows for the prompt and the completion."""
-    from rich.table import Table
-    from rich.text import Text
-
-    first = members[0]
-    title = [str(first["isomer_id"])]
-    title += [f"{k} {first[k]}" for k in ("test", "family", "depth", "answer") if k in first]
-    table = Table(title=Text(" · ".join(title)), title_justify="left", show_lines=True)
-    for member in members:
-        table.add_column(Text(str(member["domain"])), ratio=1)
-    for column in ("prompt", "completion"):
-        table.add_row(*(Text(str(member[column]).strip()) for member in members))
-    if any(member.get("cue") is not None for member in members):
-        table.add_row(*(Text(f"cue: {member.get('cue')}") for member in members))
-    return table
 
 
 def _check_positive(flag: str, value: int) -> None:

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..isomers.forms import TRAIN_DOMAINS
+from ..isomers.build.build import Plan, Summary, beside, build
 from .arguments import CommandParser, option
 
 if TYPE_CHECKING:
-    from ..isomers.build.build import Summary
-    from ..isomers.build.local import LocalTeacher
-    from ..isomers.build.teachers import EndpointTeacher
+    from ..isomers.build.teachers import Teacher
+
+# Argument of a teacher -> its least value.
+_LEAST = {"temperature": 0, "max_tokens": 1, "concurrency": 1, "retries": 0}
 
 
 @dataclass
 class BuildArguments:
-    """What to rewrite, by whom, and what is kept."""
+    """What to rewrite, and by whom."""
 
     problems: str | None = option(
         None,
@@ -42,176 +43,109 @@ class BuildArguments:
         "Environment variable with the endpoint's key, which is never written anywhere; '' for an "
         "endpoint that wants none.",
     )
-    domains: list[str] = option(list(TRAIN_DOMAINS), "Domains to put the problems in; any names.")
-    min_domains: int | None = option(
-        None, "In how many domains a set must survive to be written. By default in all of them."
-    )
-    attempts: int = option(3, "Most replies for one problem in one domain.")
-    max_overlap: float = option(
-        0.3, "Highest share of content words (Jaccard) that two domains of a set may have."
-    )
-    slack: int = option(1, "Most words of one kind of relation that may be added or lost.")
     temperature: float | None = option(None, "Sampling temperature; None is the teacher's own.")
     max_tokens: int | None = option(
         None, "Longest reply; None is the endpoint's own, and 1024 of a local model."
     )
-    requests_per_minute: float | None = option(None, "Most requests to the endpoint in a minute.")
     concurrency: int = option(4, "Problems under way at a time; batch size of a local model.")
     timeout: float = option(120.0, "Seconds to wait for a reply of the endpoint.")
     retries: int = option(6, "Further attempts of a request that failed, with growing waits.")
     device: str | None = option(None, "Device of a local model. By default an accelerator if any.")
     overwrite: bool = option(False, "Start anew instead of going on with a journal.")
 
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < math.inf:
+                raise ValueError(f"{name}: expected {least} or more, found {value!r}")
+        if not 0 < self.timeout < math.inf:
+            raise ValueError(f"timeout: expected a number above 0, found {self.timeout!r}")
+
 
 def main(argv: list[str]) -> int:
-    """Run the command."""
-    parser = CommandParser(
-        BuildArguments,
-        prog="poise isomers build",
-        description="Have a teacher rewrite your problems in several domains. A version is kept "
-        "only if answer, quantities and relations survive and no two domains share their wording. "
-        "An interrupted build goes on when the same command is run again.",
-    )
-    (arguments,) = parser.parse_args_and_config(argv)
-    # From a configuration file one domain may come as plain text.
-    if isinstance(arguments.domains, str):
-        arguments.domains = [arguments.domains]
-    try:
-        summary = build(arguments)
-    except KeyboardInterrupt:
-        print("\nFinished versions are kept; the same command goes on.", file=sys.stderr)
-        raise
-    return _show(summary, arguments)
-
-
-# Argument of a teacher -> its least value.
-_LEAST = {"temperature": 0, "max_tokens": 1, "concurrency": 1, "retries": 0}
-
-
-def _check_teacher(arguments: BuildArguments) -> None:
-    """Refuse settings of a teacher outside their range; `Plan` checks the others.
-
-    Raises:
-        ValueError: the argument is named.
-    """
-    for name, least in _LEAST.items():
-        value = getattr(arguments, name)
-        if value is not None and not least <= value < math.inf:
-            raise ValueError(f"{name}: expected {least} or more, found {value!r}")
-    for name in ("timeout", "requests_per_minute"):
-        value = getattr(arguments, name)
-        if value is not None and not 0 < value < math.inf:
-            raise ValueError(f"{name}: expected a number above 0, found {value!r}")
-
-
-def build(arguments: BuildArguments) -> Summary:
-    """Check everything, ask what is missing, write the files.
+    """Check everything, ask what is missing, write the files; returns the exit status.
 
     Raises:
         ValueError, FileNotFoundError: a setting, a row or a journal is not what was expected;
             nothing has been asked.
         TeacherError: the teacher cannot be asked; what is finished is in the journal.
     """
-    # Imported late, so that --help needs no HTTP library.
-    from ..isomers.build.build import beside, open_journal, pending, rewrite_all, write_sets
     from ..isomers.build.problems import read_problems
-    from ..isomers.build.rewrite import Plan
-    from ..isomers.build.teachers import EndpointTeacher
 
-    _check_teacher(arguments)
-    plan = Plan(
-        tuple(arguments.domains),
-        arguments.attempts,
-        arguments.max_overlap,
-        arguments.slack,
-        arguments.min_domains,
+    parser = CommandParser(
+        (BuildArguments, Plan),
+        prog="poise isomers build",
+        description="Have a teacher rewrite your problems in several domains. A version is kept "
+        "only if answer, quantities and relations survive and no two domains share their wording. "
+        "An interrupted build goes on when the same command is run again.",
     )
+    arguments, plan = parser.parse_args_and_config(argv)
     source, output = _files(arguments)
-    journal_path = beside(output, "journal")
-    if output.exists() and not journal_path.exists() and not arguments.overwrite:
-        raise ValueError(
-            f"output: expected a new file or one with its journal, found {output} alone; give "
-            "another, or replace it (--overwrite)"
-        )
     problems = read_problems(source)
     teacher = _make_teacher(arguments)
     if arguments.overwrite:
-        journal_path.unlink(missing_ok=True)
-    with open_journal(output, problems, plan, teacher) as journal:
-        works = pending(journal, problems, plan)
-        if works and isinstance(teacher, EndpointTeacher):
-            teacher.check()
-        rewrite_all(journal, works, plan, teacher)
-        return write_sets(journal, problems, plan, output)
+        beside(output, "journal").unlink(missing_ok=True)
+    try:
+        summary = build(problems, plan, teacher, output)
+    except KeyboardInterrupt:
+        print("\nFinished versions are kept; the same command goes on.", file=sys.stderr)
+        raise
+    return _show(summary, plan, output)
 
 
 def _files(arguments: BuildArguments) -> tuple[Path, Path]:
     """The problems, and the output."""
-    if arguments.problems is None or arguments.output is None:
-        name = "problems" if arguments.problems is None else "output"
-        raise ValueError(f"{name}: expected a .jsonl file, found none; give it with --{name}")
-    source, output = Path(arguments.problems), Path(arguments.output)
+    for name in ("problems", "output"):
+        if getattr(arguments, name) is None:
+            raise ValueError(f"{name}: expected a .jsonl file, found none; give it with --{name}")
+    source, output = Path(str(arguments.problems)), Path(str(arguments.output))
     if output.suffix != ".jsonl" or output.is_dir():
         raise ValueError(f"output: expected a .jsonl file, found {output}")
     if source.resolve() == output.resolve():
         raise ValueError(f"output: expected another file than the problems', found {output} twice")
+    if output.exists() and not beside(output, "journal").exists() and not arguments.overwrite:
+        raise ValueError(
+            f"output: expected a new file or one with its journal, found {output} alone; give "
+            "another, or replace it (--overwrite)"
+        )
     return source, output
 
 
-def _make_teacher(arguments: BuildArguments) -> EndpointTeacher | LocalTeacher:
-    """The teacher of a command line.
-
-    Raises:
-        ValueError: an unknown kind, no model, no key.
-    """
-    from ..isomers.build.local import LocalTeacher
-    from ..isomers.build.teachers import EndpointTeacher, read_key
+def _make_teacher(arguments: BuildArguments) -> Teacher:
+    # Imported late, so that --help needs no HTTP library.
+    from ..isomers.build.teachers import EndpointTeacher, LocalTeacher, read_key
     from ..models import resolve_model
 
     kind, _, model = (arguments.teacher or "").partition(":")
+    shared = {n: getattr(arguments, n) for n in ("temperature", "max_tokens", "concurrency")}
     if kind == "local":
-        return LocalTeacher(
-            resolve_model(model or None),
-            f"local:{model or 'default'}",
-            arguments.device,
-            temperature=arguments.temperature,
-            max_tokens=1024 if arguments.max_tokens is None else arguments.max_tokens,
-            concurrency=arguments.concurrency,
-        )
+        name = f"local:{model or 'default'}"
+        return LocalTeacher(resolve_model(model or None), name, arguments.device, **shared)
     if kind == "endpoint" and model:
-        names = ("temperature", "max_tokens", "timeout", "retries", "requests_per_minute")
-        settings = {name: getattr(arguments, name) for name in (*names, "concurrency")}
         key = read_key(arguments.api_key_env)
-        return EndpointTeacher(model, arguments.base_url, key, **settings)
+        return EndpointTeacher(
+            model, arguments.base_url, key, arguments.timeout, arguments.retries, **shared
+        )
     raise ValueError(
         "teacher: expected 'endpoint:MODEL' or 'local:MODEL', found "
         f"{arguments.teacher!r}; for example --teacher local:default"
     )
 
 
-def _show(summary: Summary, arguments: BuildArguments) -> int:
+def _show(summary: Summary, plan: Plan, output: Path) -> int:
     """Print what came of the build; returns the exit status."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from ..isomers.build.build import beside
-
-    output = Path(str(arguments.output))
-    table = Table("domain", title=f"{summary.sets} sets of {summary.problems} problems")
-    table.add_column("kept", justify="right")
-    table.add_column("rejected", justify="right")
-    for domain in arguments.domains:
-        table.add_row(domain, str(summary.kept[domain]), str(summary.rejected[domain]))
-    console = Console(soft_wrap=True)
-    console.print(table)
+    rejects = beside(output, "rejects")
+    print(f"{summary.sets} sets of {summary.problems} problems")
+    for domain in plan.domains:
+        kept, rejected = summary.kept[domain], summary.rejected[domain]
+        print(f"  {domain}: {kept} kept, {rejected} rejected")
     if summary.sets:
-        console.print(f"Isomer sets written to {output}", highlight=False)
-    console.print(f"Rejects with their reasons in {beside(output, 'rejects')}", highlight=False)
-    if summary.sets:
-        return 0
-    print(
-        "poise isomers: expected at least one set that survives in enough domains, found none; "
-        f"the reasons are in {beside(output, 'rejects')}",
-        file=sys.stderr,
-    )
-    return 2
+        print(f"Isomer sets written to {output}")
+    print(f"Rejects with their reasons in {rejects}")
+    if not summary.sets:
+        print(
+            "poise isomers: expected at least one set that survives in enough domains, found none; "
+            f"the reasons are in {rejects}",
+            file=sys.stderr,
+        )
+    return 0 if summary.sets else 2

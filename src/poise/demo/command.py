@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .pool import Job, run_jobs
-from .screen import screen
+from .pool import Job, run_jobs, screen
 
 # Act one: run -> flags upon the demo's setting. PGPO's few steps are long; SDPO is as released.
 RUNS: dict[str, dict[str, str]] = {
@@ -19,8 +18,8 @@ RUNS: dict[str, dict[str, str]] = {
 _ONE, _TWO = "poise.demo.act_one", "poise.demo.act_two"
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of the command line."""
+def main(argv: list[str]) -> int:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="poise demo",
         description="Trains the embedded model of 135M parameters by PGPO and by SDPO, and a toy "
@@ -34,12 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--isomer_seeds", type=int, nargs="+", default=[1, 2, 3], help="seeds of act two"
     )
-    return parser
-
-
-def main(argv: list[str]) -> int:
-    """Run the command."""
-    arguments = make_parser().parse_args(argv)
+    arguments = parser.parse_args(argv)
     folder, seed = Path(arguments.output_dir), arguments.seed
     folder.mkdir(parents=True, exist_ok=True)
     log, page = folder / "log.txt", folder / "report.html"
@@ -49,8 +43,8 @@ def main(argv: list[str]) -> int:
         "  2  IGA beside plain LoRA: a toy model learns a rule where a shortcut is at hand",
         flush=True,
     )
-    runs = {name: str(folder / name) for name in RUNS}
-    isomers = {one: str(folder / f"isomers-{one}.json") for one in arguments.isomer_seeds}
+    runs = {name: folder / name for name in RUNS}
+    isomers = {one: folder / f"isomers-{one}.json" for one in arguments.isomer_seeds}
     # In this order the toy model is there, of two processes, long before it is needed.
     jobs = [Job("toy model", f"{_TWO}:make_model", {}, cost=70.0)]
     for name, run in runs.items():
@@ -65,8 +59,7 @@ def main(argv: list[str]) -> int:
         run_jobs(jobs, log, show)
     from .report import write_demo_report  # matplotlib and more, only now
 
-    pgpo, sdpo = (Path(run) for run in runs.values())
-    for line in write_demo_report(page, pgpo, sdpo, [Path(file) for file in isomers.values()]):
+    for line in write_demo_report(page, runs["pgpo"], runs["sdpo"], list(isomers.values())):
         print(line)
     print(f"The page: {page}")
     return 0

@@ -29,12 +29,9 @@ def learn(
     lora_rank: int,
     prepare: Callable[[Any], None] | None = None,
 ) -> dict[str, Any]:
-    """Train by LoRA on all linear layers.
+    """Train a model (its folder) on isomer sets by LoRA on all linear layers.
 
     Args:
-        model: folder of a model.
-        rows: isomer sets to train on.
-        curve: measures along the way.
         make_arguments: makes `IGAConfig` of the output folder.
         lora_rank: of the factors; alpha is twice that.
         prepare: what to do with the trainer before it trains.
@@ -98,10 +95,21 @@ class AnswerCurve(TrainerCallback):  # type: ignore[misc]
         self._out_of_distribution = out_of_distribution
         self.curve: list[dict[str, float]] = []
 
+    @torch.no_grad()
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self._every == 0:
-            found = self._measure(kwargs["model"], kwargs["processing_class"])
-            self.curve.append({"step": state.global_step, **found})
+        if state.global_step % self._every:
+            return
+        model, point = kwargs["model"], {"step": state.global_step}
+        was_training = model.training
+        model.eval()
+        for test, rows in self._tests.items():
+            measured = _measure(model, kwargs["processing_class"], rows)
+            point |= {f"{test}/{name}": value for name, value in measured.items()}
+        model.train(was_training)
+        for name in measured:
+            values = [point[f"{test}/{name}"] for test in self._out_of_distribution]
+            point[f"out_of_distribution/{name}"] = statistics.fmean(values)
+        self.curve.append(point)
 
     def figures(self) -> dict[str, Any]:
         """The last measurement; the accuracy out of distribution at those before; the curve."""
@@ -109,35 +117,31 @@ class AnswerCurve(TrainerCallback):  # type: ignore[misc]
         before = {f"{name} at {int(p['step'])}": p[name] for p in self.curve[:-1]}
         return {**self.curve[-1], **before, "curve": self.curve}
 
-    @torch.no_grad()
-    def _measure(self, model: Any, tokenizer: Any) -> dict[str, float]:
-        """Accuracy (0 to 1), worst domain and score by test, and their means out of
-        distribution."""
-        was_training = model.training
-        model.eval()
-        found = {
-            f"{test}/{name}": value
-            for test, rows in self._tests.items()
-            for name, value in _measure_test(model, tokenizer, rows).items()
-        }
-        model.train(was_training)
-        for name in ("accuracy", "worst_domain", "score"):
-            values = [found[f"{test}/{name}"] for test in self._out_of_distribution]
-            found[f"out_of_distribution/{name}"] = statistics.fmean(values)
-        return found
 
-
-def _measure_test(model: Any, tokenizer: Any, rows: Sequence[Row]) -> dict[str, float]:
-    """Rows with `options` are answered by the likeliest of these, others by any token."""
+def _measure(model: Any, tokenizer: Any, rows: Sequence[Row]) -> dict[str, float]:
+    """Accuracy (0 to 1), that of the worst domain, and score. Rows with `options` are answered by
+    the likeliest of these, others by any token."""
     by_domain: dict[str, list[bool]] = {}
     by_set: dict[str, list[Any]] = {}
     parts = []
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
-        logits, vectors = _read(model, tokenizer, [row["prompt"] for row in batch])
-        parts.append(vectors)
-        for row, values in zip(batch, logits, strict=True):
-            answer, *options = _tokens(tokenizer, [row["completion"], *row.get("options", [])])
+        prompts = [row["prompt"] for row in batch]
+        inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+        outputs = model(
+            input_ids=inputs["input_ids"].to(model.device),
+            attention_mask=inputs["attention_mask"].to(model.device),
+            output_hidden_states=True,
+            logits_to_keep=1,
+        )
+        # Where each prompt's answer is decided.
+        states = outputs.hidden_states[default_layer(model)][:, -1]
+        parts.append(states.double().cpu().numpy())
+        for row, values in zip(batch, outputs.logits[:, -1], strict=True):
+            answer, *options = (
+                tokenizer(text, add_special_tokens=False)["input_ids"][0]
+                for text in (row["completion"], *row.get("options", []))
+            )
             chosen = max(options, key=lambda o: float(values[o])) if options else values.argmax()
             by_domain.setdefault(row["domain"], []).append(int(chosen) == answer)
     for row, vector in zip(rows, centered(np.concatenate(parts)), strict=True):
@@ -148,21 +152,3 @@ def _measure_test(model: Any, tokenizer: Any, rows: Sequence[Row]) -> dict[str, 
         "worst_domain": min(map(statistics.fmean, by_domain.values())),
         "score": statistics.fmean(distances),
     }
-
-
-def _read(model: Any, tokenizer: Any, prompts: list[str]) -> tuple[torch.Tensor, Any]:
-    """Logits and hidden states where each prompt's answer is decided."""
-    inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
-    outputs = model(
-        input_ids=inputs["input_ids"].to(model.device),
-        attention_mask=inputs["attention_mask"].to(model.device),
-        output_hidden_states=True,
-        logits_to_keep=1,
-    )
-    states = outputs.hidden_states[default_layer(model)][:, -1]
-    return outputs.logits[:, -1], states.double().cpu().numpy()
-
-
-def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    """The first token of each."""
-    return [tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in texts]

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, as many as share the cores well, and how far they are.
+"""Jobs in processes of their own, as many as share the cores well, and a screen that shows them.
 
 A job is a function, called as ``function(tell, **arguments)``; ``tell(share, text)`` says how much
 of it is done. What jobs print goes into a log. Their modules, and torch, are imported in their
@@ -10,19 +10,28 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pkgutil
-import queue
+import threading
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from ..threads import usable_cores, use_free_cores
 
 Tell = Callable[[float, str], None]
 Show = Callable[[str, float, str], None]  # of a job's name, its share that is done, what it says
 _WORKERS = 2  # each holds the model; more would need more memory than small machines have
-_PATIENCE = 0.2  # seconds between two looks at the processes
+_PATIENCE = 0.2  # seconds between two looks at what jobs say
+_EVERY = 10.0  # seconds between two lines where there is no terminal
+_said: Any = None  # in a process of jobs: where they say how far they are
 
 
 class JobError(ValueError):
@@ -39,6 +48,41 @@ class Job:
     cost: float  # about how many seconds of a core it takes on a small machine
 
 
+@contextmanager
+def screen(jobs: Sequence[Job], console: Console | None = None) -> Iterator[Show]:
+    """What brings the screen up to date: bars on a terminal, else a line now and then."""
+    console, remaining = console or Console(), TimeRemainingColumn()
+    columns = (
+        *(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30)),
+        *(TextColumn("{task.fields[text]}"), remaining),
+    )
+    total = sum(job.cost for job in jobs)
+    said: dict[str, str] = {}  # by the jobs that run
+    last = -_EVERY
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, speed_estimate_period=120
+    ) as bars:
+        whole = bars.add_task("whole demo", total=total, text="")
+        tasks = {j.name: bars.add_task(j.name, total=j.cost, text="", visible=False) for j in jobs}
+
+        def show(name: str, share: float, text: str) -> None:
+            nonlocal last
+            task, said[name] = bars.tasks[tasks[name]], f"{name}: {text}"
+            bars.update(task.id, completed=share * (task.total or 0.0), text=text, visible=True)
+            done = sum(bars.tasks[one].completed for one in tasks.values())
+            percent = f"{100 * done / total:.0f} %"
+            bars.update(whole, completed=done, text=percent)
+            if not console.is_terminal and time.monotonic() - last >= _EVERY:
+                last = time.monotonic()
+                left = remaining.render(bars.tasks[whole]).plain
+                line = f"{percent}, {left} left  {'; '.join(said.values())}"
+                console.print(line, highlight=False, soft_wrap=True)
+            if share == 1.0:
+                del said[name]
+
+        yield show
+
+
 def run_jobs(jobs: Sequence[Job], log: Path, show: Show) -> None:
     """Run the jobs, the first ones first.
 
@@ -48,61 +92,54 @@ def run_jobs(jobs: Sequence[Job], log: Path, show: Show) -> None:
     context = multiprocessing.get_context("spawn")
     workers = min(_WORKERS, usable_cores(), len(jobs))
     use_free_cores(workers)
-    waiting, said = context.Queue(), context.Queue()
-    for job in [*jobs, *[None] * workers]:
-        waiting.put(job)
-    processes = [
-        context.Process(target=_work, args=(waiting, said, str(log)), daemon=True)
-        for _ in range(workers)
-    ]
-    shares: dict[str, float] = {}
-    try:
-        for process in processes:
-            process.start()
-        while sum(shares.values()) < len(jobs):
-            try:
-                name, share, text = said.get(timeout=_PATIENCE)
-            except queue.Empty:
-                if any(process.exitcode for process in processes):
-                    running = ", ".join(name for name, share in shares.items() if share < 1.0)
-                    raise JobError(
-                        f"a process ended by itself while it did {running}; is there memory "
-                        f"left? Its output is in {log}"
-                    ) from None
-                continue
-            if share is None:
-                raise JobError(f"{name}: {text} (output in {log})")
-            shares[name] = share
-            show(name, share, text)
-    finally:
-        for process in processes:
-            if process.pid is not None:
-                if sum(shares.values()) < len(jobs):
-                    process.terminate()
-                process.join()
-        for channel in (waiting, said):
-            channel.close()
-            channel.join_thread()
+    said, shares = context.SimpleQueue(), dict[str, float]()
+    with ProcessPoolExecutor(workers, context, _begin, (said, str(log))) as pool:
+        try:
+            left = {pool.submit(_work, job, log) for job in jobs}
+            while left:
+                done, left = wait(left, _PATIENCE, FIRST_COMPLETED)
+                while not said.empty():
+                    name, share, text = said.get()
+                    shares[name] = share
+                    show(name, share, text)
+                for future in done:
+                    future.result()
+        except BaseException as error:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                running = ", ".join(name for name, share in shares.items() if share < 1.0)
+                raise JobError(
+                    f"a process ended by itself while it did {running}; is there memory left? "
+                    f"Its output is in {log}"
+                ) from None
+            raise
 
 
-def _work(waiting: Any, said: Any, log: str) -> None:
-    """A process: does one job after the other until there are none, or its parent is gone."""
-    parent = os.getppid()
+def _begin(said: Any, log: str) -> None:
+    """What a process starts with; it ends with its parent."""
+    global _said
+    _said = said
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    while (job := waiting.get()) is not None:
+    threading.Thread(target=_follow, args=(multiprocessing.parent_process(),), daemon=True).start()
 
-        def tell(share: float, text: str, name: str = job.name) -> None:
-            if os.getppid() != parent:
-                os._exit(1)
-            said.put((name, min(share, 0.999), text))
 
-        try:
-            tell(0.0, "starting")
-            pkgutil.resolve_name(job.work)(tell, **job.arguments)
-        except BaseException as error:
-            traceback.print_exc()
-            said.put((job.name, None, " ".join(str(error).split()) or type(error).__name__))
-            return
-        said.put((job.name, 1.0, "done"))
+def _follow(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _work(job: Job, log: Path) -> None:
+    def tell(share: float, text: str) -> None:
+        _said.put((job.name, min(share, 0.999), text))
+
+    try:
+        tell(0.0, "starting")
+        pkgutil.resolve_name(job.work)(tell, **job.arguments)
+    except BaseException as error:
+        traceback.print_exc()
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise JobError(f"{job.name}: {reason} (output in {log})") from None
+    _said.put((job.name, 1.0, "done"))

@@ -98,10 +98,29 @@ def isomers(
     rows: list[Row] = []
     while len(rows) < count * len(domains):
         ranks = rng.sample(range(SYMBOLS), listed)
-        if _is_test(ranks) != (part != "train"):
+        # Kept for tests: 18 of 70 sets of four ranks, 18 of 56 of five.
+        if (sum(rank * rank for rank in ranks) % 5 == 0) == (part == "train"):
             continue
-        name = f"{part}-{len(rows)}"
-        rows += [_row(name, d, ranks, strength, phrasings, rng, cue) for d in domains]
+        name, answer = f"{part}-{len(rows)}", sorted(ranks)[-2]
+        for domain in domains:
+            order = rng.sample(ranks, listed)
+            pointed, place = None, DOMAINS.index(domain) % LISTED
+            if strength is not None:
+                wrong = [rank for rank in ranks if rank != answer]
+                pointed = answer if rng.random() < strength else rng.choice(wrong)
+            if pointed is not None and cue == "place":
+                order.remove(pointed)
+                order.insert(place, pointed)
+            endings = [""] * listed
+            if cue == "spelling":
+                endings = _endings(listed, rng)
+                if pointed is not None:
+                    own, at = endings.index(ENDINGS[place]), order.index(pointed)
+                    endings[own], endings[at] = endings[at], endings[own]
+            symbols = [f"{domain}{rank}{end}" for rank, end in zip(order, endings, strict=True)]
+            prompt = _prompt(rng.choice(phrasings), symbols, SECOND)
+            texts = {"prompt": prompt, "completion": f" {domain}{answer}"}
+            rows.append({"isomer_id": name, "domain": domain, **texts})
     return rows
 
 
@@ -127,45 +146,6 @@ def tests(
             cue,
         )
         for name in TESTS
-    }
-
-
-def _is_test(ranks: Sequence[int]) -> bool:
-    """Which lists are kept for tests: 18 of 70 sets of four ranks, 18 of 56 of five."""
-    return sum(rank * rank for rank in ranks) % 5 == 0
-
-
-def _row(
-    name: str,
-    domain: str,
-    ranks: Sequence[int],
-    strength: float | None,
-    phrasings: Sequence[str],
-    rng: random.Random,
-    cue: str,
-) -> Row:
-    order = rng.sample(list(ranks), len(ranks))
-    answer = sorted(ranks)[-2]
-    pointed, place = None, DOMAINS.index(domain) % LISTED
-    if strength is not None:
-        wrong = [rank for rank in ranks if rank != answer]
-        pointed = answer if rng.random() < strength else rng.choice(wrong)
-    if pointed is not None and cue == "place":
-        order.remove(pointed)
-        order.insert(place, pointed)
-    symbols = [f"{domain}{rank}" for rank in order]
-    if cue == "spelling":
-        endings = _endings(len(order), rng)
-        if pointed is not None:
-            own, at = endings.index(ENDINGS[place]), order.index(pointed)
-            endings[own], endings[at] = endings[at], endings[own]
-        symbols = [symbol + ending for symbol, ending in zip(symbols, endings, strict=True)]
-    prompt = _prompt(rng.choice(list(phrasings)), symbols, SECOND)
-    return {
-        "isomer_id": name,
-        "domain": domain,
-        "prompt": prompt,
-        "completion": f" {domain}{answer}",
     }
 
 

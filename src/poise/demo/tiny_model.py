@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..models import cache_root
 
@@ -39,17 +40,13 @@ def make_tokenizer(words: Sequence[str]) -> Any:
 
 def encode(tokenizer: Any, texts: Sequence[tuple[str, str]]) -> Batch:
     """Pairs of prompt and completion as a batch with a loss on the completion and its end."""
-    prompts, ends = zip(*texts, strict=True)
-    rows = [tokenizer(p).input_ids for p in prompts]
-    tails = [[*tokenizer(e).input_ids, tokenizer.eos_token_id] for e in ends]
-    width = max(len(r) + len(t) for r, t in zip(rows, tails, strict=True))
-    ids = torch.full((len(rows), width), tokenizer.pad_token_id)
-    labels = torch.full((len(rows), width), IGNORED)
-    for place, (row, tail) in enumerate(zip(rows, tails, strict=True)):
-        size = len(row) + len(tail)
-        ids[place, :size] = torch.tensor(row + tail)
-        labels[place, len(row) : size] = torch.tensor(tail)
-    return ids, labels
+    rows = [
+        (tokenizer(prompt).input_ids, [*tokenizer(end).input_ids, tokenizer.eos_token_id])
+        for prompt, end in texts
+    ]
+    ids = [torch.tensor(prompt + end) for prompt, end in rows]
+    labels = [torch.tensor([IGNORED] * len(prompt) + end) for prompt, end in rows]
+    return pad_sequence(ids, True, tokenizer.pad_token_id), pad_sequence(labels, True, IGNORED)
 
 
 def pretrained(
@@ -75,28 +72,18 @@ def pretrained(
         learning_rate: after the warm-up.
         config: `LlamaConfig`'s.
     """
-    lab = inspect.getmodule(draw)
-    assert lab is not None
-    sources = [inspect.getsource(module) for module in (lab, sys.modules[__name__])]
+    task = inspect.getmodule(draw)
+    assert task is not None
+    sources = [inspect.getsource(module) for module in (task, sys.modules[__name__])]
     said = json.dumps([*sources, steps, learning_rate, config, torch.__version__], sort_keys=True)
     digest = hashlib.sha256(said.encode()).hexdigest()[:10]
     folder = cache_root() / f"lab-{name}-{digest}-{seed}"
-    if not folder.is_dir():
-        model = _new_model(tokenizer, seed, config)
-        _train(model, draw, steps, is_ready, learning_rate)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as parts:
-            model.save_pretrained(parts)
-            tokenizer.save_pretrained(parts)
-            _move(Path(parts), folder)
-    return str(folder)
-
-
-def _new_model(tokenizer: Any, seed: int, config: dict[str, Any]) -> Any:
+    if folder.is_dir():
+        return str(folder)
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    return LlamaForCausalLM(
+    model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
             pad_token_id=tokenizer.pad_token_id,
@@ -109,6 +96,18 @@ def _new_model(tokenizer: Any, seed: int, config: dict[str, Any]) -> Any:
             **config,
         )
     )
+    _train(model, draw, steps, is_ready, learning_rate)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Under its name only when it is whole; another process may have been quicker.
+    with tempfile.TemporaryDirectory(dir=folder.parent) as parts:
+        for part in (model, tokenizer):
+            part.save_pretrained(Path(parts) / "whole")
+        try:
+            Path(parts, "whole").rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    return str(folder)
 
 
 def _train(
@@ -121,8 +120,7 @@ def _train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
     model.train()
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1.0, (step + 1) / WARMUP)
+        optimizer.param_groups[0]["lr"] = learning_rate * min(1.0, (step + 1) / WARMUP)
         ids, labels = draw(step)
         model(input_ids=ids, labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -140,13 +138,3 @@ def accuracy(model: Any, batch: Batch) -> float:
     chosen = model(input_ids=ids).logits[:, :-1].argmax(-1)
     targets = labels[:, 1:]
     return float(((chosen == targets) | (targets == IGNORED)).all(1).double().mean())
-
-
-def _move(parts: Path, folder: Path) -> None:
-    """Under its name only when it is whole; another process may have been quicker."""
-    try:
-        parts.rename(folder)
-        parts.mkdir()  # what the temporary folder's owner wants to remove
-    except OSError:
-        if not folder.is_dir():
-            raise

@@ -220,7 +220,6 @@ FAULTS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "no attempts": (NOTHING, ["--attempts", "0"], "attempts: expected 1 or more"),
     "overlap": (NOTHING, ["--max_overlap", "3"], "max_overlap: expected a value in [0, 1]"),
     "slack": (NOTHING, ["--slack", "-1"], "slack: expected 0 or more"),
-    "rate": (NOTHING, ["--requests_per_minute", "0"], "requests_per_minute: expected a number"),
     "concurrency": (NOTHING, ["--concurrency", "0"], "concurrency: expected 1 or more"),
     "timeout": (NOTHING, ["--timeout", "0"], "timeout: expected a number above 0"),
     "retries": (NOTHING, ["--retries", "-1"], "retries: expected 0 or more"),

@@ -15,9 +15,8 @@ from rich.console import Console
 
 from poise.demo.act_one import parse
 from poise.demo.command import RUNS
-from poise.demo.pool import Job, JobError, run_jobs
+from poise.demo.pool import Job, JobError, run_jobs, screen
 from poise.demo.report import write_demo_report
-from poise.demo.screen import screen
 from tests.unit.evaluate.constructed import question, write_evaluation
 
 
@@ -98,7 +97,7 @@ def test_help_is_the_demos_and_needs_no_torch() -> None:
 
 def test_no_setting_of_an_arm_is_without_effect(tmp_path: Path) -> None:
     """A setting without effect warns, and warnings are errors here."""
-    configs = {name: parse(str(tmp_path), 1, flags)[1] for name, flags in RUNS.items()}
+    configs = {name: parse(tmp_path, 1, flags)[1] for name, flags in RUNS.items()}
     distances = {name: config.distance_control() for name, config in configs.items()}
     assert distances["sdpo"] is None and distances["pgpo"].target == 0.1
 

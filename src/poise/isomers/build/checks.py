@@ -86,17 +86,16 @@ def review(
     asked, prompt = problem.prompt, version.prompt
     answer = answer_fault(problem.answer, asked, version)
     faults = [answer] if answer else []
-    if not faults and not _reaches(problem, version):
+    if not faults and not _reaches(problem.answer, version):
         faults.append(f"the reasoning never names the answer {version.answer!r}")
     if MARKER in prompt:
         faults.append(f"expected a prompt without {MARKER!r}, which announces the answer")
     faults += quantity_faults(asked, prompt)
     faults += relation_faults(asked, prompt, slack)
-    if problem.domain is not None and problem.domain != domain:
+    if problem.domain not in (None, domain):
         others = {f"the source ({problem.domain})": asked, **others}
     for name, other in others.items():
-        share = overlap(prompt, other)
-        if share > max_overlap:
+        if (share := overlap(prompt, other)) > max_overlap:
             faults.append(
                 f"it shares {share:.0%} of its content words with {name}, at most "
                 f"{max_overlap:.0%} may be shared"
@@ -113,16 +112,13 @@ def answer_fault(source: Answer, asked: str, version: Version) -> str | None:
     prompt, answer = version.prompt, version.answer
     if source.kind == "name":
         return _name_fault(source, asked, version)
-    if source.kind == "option":
-        count, found_count = len(read_options(asked)), len(read_options(prompt))
-        if found_count != count:
-            return (
-                f"expected {count} options in the source's order and form, found "
-                f"{found_count or 'none'}"
-            )
-    found = read_answer(prompt, answer)
-    if found is None or (found.kind, found.logical) != (source.kind, source.logical):
-        shown = "none that can be read" if found is None else _meaning(found)
+    count, found_count = len(read_options(asked)), len(read_options(prompt))
+    if source.kind == "option" and found_count != count:
+        found = found_count or "none"
+        return f"expected {count} options in the source's order and form, found {found}"
+    read = read_answer(prompt, answer)
+    if read is None or (read.kind, read.logical) != (source.kind, source.logical):
+        shown = "none that can be read" if read is None else _meaning(read)
         return f"expected the answer {_meaning(source)}, found {answer!r}, {shown}"
     return None
 
@@ -150,20 +146,17 @@ def _meaning(answer: Answer) -> str:
     return repr(answer.logical)
 
 
-def _reaches(problem: SourceProblem, version: Version) -> bool:
+def _reaches(source: Answer, version: Version) -> bool:
     """Whether the reasoning names the answer; a truth word may be said in many ways."""
-    if problem.answer.kind == "truth":
-        return True
-    if problem.answer.kind == "number":
-        return problem.answer.logical in numbers(version.reasoning)
-    if problem.answer.kind == "name":
-        return mentions(version.reasoning, version.answer)
-    option = read_answer(version.prompt, version.answer)
-    letter = chr(ord("A") + int(problem.answer.logical[1:]))
-    # In its own case, since an "a" is no letter.
-    return re.search(rf"\b{letter}\b", version.reasoning) is not None or (
-        option is not None and mentions(version.reasoning, option.text)
-    )
+    reasoning = version.reasoning
+    if source.kind == "number":
+        return source.logical in numbers(reasoning)
+    if source.kind == "option":
+        place = int(source.logical[1:])
+        # A letter in its own case, since an "a" is none.
+        named = re.search(rf"\b{chr(ord('A') + place)}\b", reasoning) is not None
+        return named or mentions(reasoning, read_options(version.prompt)[place])
+    return source.kind == "truth" or mentions(reasoning, version.answer)
 
 
 def relations(text: str) -> Counter[str]:
@@ -209,7 +202,7 @@ def relation_faults(source: str, version: str, slack: int = 1) -> list[str]:
 
 def content_words(text: str) -> frozenset[str]:
     """The words that carry a story: no function, relation or number words; plurals as singulars."""
-    words = _WORD.findall(_MARK.sub(" ", text).lower().replace("’", "'"))
+    words = _WORD.findall(_MARK.sub(" ", text).lower())
     return frozenset(_singular(word) for word in words if len(word) > 1 and word not in _IDLE_WORDS)
 
 

@@ -7,12 +7,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any
 
 from ...rows import json_line
 
-FORMAT = "poise-isomer-journal"
-VERSION = 1
+_HEADER = {"format": "poise-isomer-journal", "version": 1}
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Outcome:
 
 
 class Journal:
-    """The outcomes on disk, and those that are added.
+    """The outcomes on disk, by id and domain, and those that are added.
 
     A last line that was cut by a kill is dropped. A journal without outcomes is begun anew.
 
@@ -51,37 +50,44 @@ class Journal:
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         self.outcomes: dict[tuple[str, str], Outcome] = {}
-        size = self._read(settings) if path.is_file() else 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not self.outcomes:
-            header = {"format": FORMAT, "version": VERSION, "settings": dict(settings)}
-            path.write_text(json_line(header), encoding="utf-8")
+        lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+        whole = [line for line in lines if line.endswith(b"\n")]
+        if len(whole) > 1:
+            self._read(whole, settings)
         else:
-            os.truncate(path, size)
-        self._file: TextIO = path.open("a", encoding="utf-8")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            whole = [json_line({**_HEADER, "settings": settings}).encode()]
+            path.write_bytes(whole[0])
+        os.truncate(path, sum(map(len, whole)))
 
     def write(self, outcome: Outcome) -> None:
         """Add an outcome; it is on disk when this returns."""
-        self._file.write(json_line(asdict(outcome)))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json_line(asdict(outcome)))
+            file.flush()
+            os.fsync(file.fileno())
         self.outcomes[outcome.id, outcome.domain] = outcome
 
-    def _read(self, settings: Mapping[str, Any]) -> int:
-        """Fill `outcomes`; returns the bytes of the complete lines."""
-        content = self.path.read_bytes()
-        size = content.rfind(b"\n") + 1
-        first, *rest = content[:size].splitlines() or [b""]
-        if not rest:
-            return 0  # nothing but, at most, a header
-        self._check_header(first, settings)
-        for number, line in enumerate(rest, start=2):
+    def _read(self, lines: list[bytes], settings: Mapping[str, Any]) -> None:
+        try:
+            header = dict(json.loads(lines[0]))
+            found = header.pop("settings")
+        except (ValueError, KeyError, TypeError):
+            header, found = {}, {}
+        if header != _HEADER:
+            raise ValueError(
+                f"{self.path}: expected the journal of a build in its version "
+                f"{_HEADER['version']}, found another file; give another --output, or start anew "
+                "(--overwrite)"
+            )
+        other = [name for name in {**settings, **found} if settings.get(name) != found.get(name)]
+        if other:
+            shown = ", ".join(f"{n} {found.get(n)!r}, now {settings.get(n)!r}" for n in other)
+            raise ValueError(
+                f"{self.path}: the build was begun with other settings ({shown}); give the same, "
+                "another --output, or start anew (--overwrite)"
+            )
+        for number, line in enumerate(lines[1:], start=2):
             try:
                 outcome = Outcome(**json.loads(line))
             except (ValueError, TypeError):
@@ -90,25 +96,3 @@ class Journal:
                     "remove the line, whose work is then done again, or start anew (--overwrite)"
                 ) from None
             self.outcomes.setdefault((outcome.id, outcome.domain), outcome)
-        return size
-
-    def _check_header(self, line: bytes, settings: Mapping[str, Any]) -> None:
-        try:
-            header = json.loads(line)
-            found = header["settings"] if header["format"] == FORMAT else None
-        except (ValueError, KeyError, TypeError):
-            found = None
-        if not isinstance(found, dict) or header.get("version") != VERSION:
-            raise ValueError(
-                f"{self.path}: expected the journal of a build in its version {VERSION}, found "
-                "another file; give another --output, or start anew (--overwrite)"
-            )
-        # As JSON, which knows no tuples.
-        wanted = json.loads(json.dumps(dict(settings)))
-        other = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
-        if other:
-            shown = ", ".join(f"{n} {found.get(n)!r}, now {wanted.get(n)!r}" for n in other)
-            raise ValueError(
-                f"{self.path}: the build was begun with other settings ({shown}); give the same, "
-                "another --output, or start anew (--overwrite)"
-            )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +11,20 @@ from ...rows import check_columns, read_jsonl
 from ..answers import MARKER
 from ..meanings import Answer, read_answer, read_options
 
-_PROMPTS = ("prompt", "question")
-_SOLUTIONS = ("completion", "solution")
 # "Answer: 5" or GSM8K's "#### 5" at the end of a solution.
 _END = re.compile(r"\n?\s*(?:Answer:|####)[^\n]*\s*\Z")
+_LETTERS = "ABCDEFGH"
 
 
 @dataclass(frozen=True)
 class SourceProblem:
-    """A problem to rewrite.
+    """A problem to rewrite."""
 
-    Args:
-        id: Unique name, which its isomer set keeps.
-        prompt: What is asked, with its options.
-        answer: The right answer.
-        solution: Worked steps without the answer's line, empty if there are none.
-        domain: Domain in whose words it is, None if unknown.
-    """
-
-    id: str
-    prompt: str
+    id: str  # unique; its isomer set keeps it
+    prompt: str  # with its options
     answer: Answer
-    solution: str = ""
-    domain: str | None = None
+    solution: str = ""  # worked steps without the answer's line, empty if there are none
+    domain: str | None = None  # in whose words it is, None if unknown
 
 
 def read_problems(path: str | Path) -> list[SourceProblem]:
@@ -52,39 +40,32 @@ def read_problems(path: str | Path) -> list[SourceProblem]:
         ValueError: a line is no JSON object, a column is missing, a prompt or an answer is empty
             or no text, an id occurs twice, or an answer is of no kind that can be checked.
     """
-    rows = read_jsonl(path)
-    problems = [_read(row, number, str(path)) for number, row in enumerate(rows)]
-    seen: dict[str, int] = {}
-    for number, problem in enumerate(problems):
-        if problem.id in seen:
+    problems: dict[str, SourceProblem] = {}
+    for number, row in enumerate(read_jsonl(path)):
+        where = f"{path}, row {number}"
+        problem = _read(row, f"row-{number}", where)
+        if problem.id in problems:
+            before = list(problems).index(problem.id)
             raise ValueError(
-                f"{path}, row {number}: expected each id once, found {problem.id!r} also in row "
-                f"{seen[problem.id]}; rename or remove one"
+                f"{where}: expected each id once, found {problem.id!r} also in row {before}; "
+                "rename or remove one"
             )
-        seen[problem.id] = number
-    return problems
+        problems[problem.id] = problem
+    return list(problems.values())
 
 
-def digest(problems: Sequence[SourceProblem]) -> str:
-    """A fingerprint of problems, so that a journal is continued with the same ones only."""
-    text = json.dumps([asdict(problem) for problem in problems], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _read(row: dict[str, Any], number: int, name: str) -> SourceProblem:
-    where = f"{name}, row {number}"
-    column = next((column for column in _PROMPTS if column in row), None)
-    if column is None:
-        raise ValueError(
-            f"{where}: expected a column 'prompt' or 'question', found {', '.join(row) or 'none'}"
-        )
+def _read(row: dict[str, Any], name: str, where: str) -> SourceProblem:
+    filled = {column: value for column, value in row.items() if value not in (None, "")}
+    column = "prompt" if "prompt" in row else "question"
+    if column not in row:
+        found = ", ".join(row) or "none"
+        raise ValueError(f"{where}: expected a column 'prompt' or 'question', found {found}")
     check_columns(list(row), ["answer"], where)
-    asked = _text(row, column, where).removesuffix(MARKER).strip()
-    prompt = _with_options(asked, row.get("options"), where)
-    answer, solution = _text(row, "answer", where), _solution(row, where)
-    if "####" in answer:
-        worked, _, answer = answer.rpartition("####")
-        solution = solution or worked.strip()
+    prompt = _text(row, column, where).removesuffix(MARKER).strip()
+    prompt = _with_options(prompt, row.get("options"), where)
+    worked, _, answer = _text(row, "answer", where).rpartition("####")
+    column = "completion" if "completion" in filled else "solution"
+    solution = without_answer(_text(row, column, where)) if column in filled else ""
     read = read_answer(prompt, answer)
     if read is None:
         raise ValueError(
@@ -92,9 +73,10 @@ def _read(row: dict[str, Any], number: int, name: str) -> SourceProblem:
             f"option by letter or text, or a name that the prompt mentions), found {answer!r}; "
             "fix or remove the row"
         )
-    identity = row["id"] if row.get("id") not in (None, "") else f"row-{number}"
-    domain = row.get("domain")
-    return SourceProblem(str(identity), prompt, read, solution, str(domain) if domain else None)
+    name, domain = str(filled.get("id", name)), row.get("domain")
+    return SourceProblem(
+        name, prompt, read, solution or worked.strip(), str(domain) if domain else None
+    )
 
 
 def _text(row: dict[str, Any], column: str, where: str) -> str:
@@ -110,11 +92,6 @@ def _text(row: dict[str, Any], column: str, where: str) -> str:
     return value.strip()
 
 
-def _solution(row: dict[str, Any], where: str) -> str:
-    column = next((column for column in _SOLUTIONS if row.get(column) not in (None, "")), None)
-    return "" if column is None else without_answer(_text(row, column, where))
-
-
 def without_answer(text: str) -> str:
     """A worked solution without the line that repeats the answer."""
     return _END.sub("", text.strip()).strip()
@@ -123,9 +100,8 @@ def without_answer(text: str) -> str:
 def _with_options(prompt: str, options: Any, where: str) -> str:
     if options is None or read_options(prompt):
         return prompt
-    is_list = isinstance(options, list) and 2 <= len(options) <= 8
+    is_list = isinstance(options, list) and 2 <= len(options) <= len(_LETTERS)
     if not is_list or not all(isinstance(option, str) and option.strip() for option in options):
         raise ValueError(f"{where}: expected 2 to 8 texts in 'options', found {options!r}")
-    letters = "ABCDEFGH"
-    lines = (f"{letter}) {text}" for letter, text in zip(letters, options, strict=False))
+    lines = (f"{letter}) {text}" for letter, text in zip(_LETTERS, options, strict=False))
     return "\n".join([prompt, *lines])

@@ -1,10 +1,10 @@
-"""What the teacher reads, and how its reply is read."""
+"""The talk with a teacher: what it reads, how its reply is read, and what goes wrong."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,14 @@ _MOST_REPEATED = 4000
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 
 
+class TeacherError(RuntimeError):
+    """The teacher cannot be asked; the message says why and what to do."""
+
+
+class RefusedRequest(TeacherError):
+    """The teacher refuses this one conversation, and would again."""
+
+
 class MalformedReply(ValueError):
     """The teacher's reply is not the object that was asked for; the message tells it why."""
 
@@ -54,44 +62,29 @@ class Version:
     names: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Failed:
-    """A reply that was not kept, and why."""
-
-    reply: str
-    reason: str
-
-
-def make_messages(
-    problem: SourceProblem,
-    domain: str,
-    others: Sequence[str] = (),
-    failed: Failed | None = None,
-) -> Messages:
-    """The conversation that asks for one version.
-
-    It shows `others`, prompts of the same problem in other domains, whose wording is not to be
-    shared, and the last attempt that failed.
-    """
+def make_messages(problem: SourceProblem, domain: str, others: Iterable[str] = ()) -> Messages:
+    """The conversation that asks for one version. It shows `others`, prompts of the same problem in
+    other domains, whose wording is not to be shared."""
     parts = [f"Domain: {domain}", f"Source problem:\n{problem.prompt}"]
     if problem.solution:
         parts.append(f"Source solution:\n{problem.solution}")
     parts.append(f"Source answer: {problem.answer.text}")
-    if others:
-        told = "\n".join(f"- {' '.join(text.split())}" for text in others)
+    if told := "\n".join(f"- {' '.join(text.split())}" for text in others):
         parts.append(f"Already told, do not share their wording:\n{told}")
     system = SYSTEM + (NAMES_RULE if problem.answer.kind == "name" else "")
-    messages = [
+    return [
         {"role": "system", "content": system},
         {"role": "user", "content": "\n\n".join(parts)},
     ]
-    if failed is not None:
-        again = f"That cannot be used: {failed.reason}. Fix it and reply with the object alone."
-        messages += [
-            {"role": "assistant", "content": failed.reply[:_MOST_REPEATED] or "(nothing)"},
-            {"role": "user", "content": again},
-        ]
-    return messages
+
+
+def ask_again(reply: str, reason: str) -> Messages:
+    """What is added to the conversation after a reply that cannot be used."""
+    again = f"That cannot be used: {reason}. Fix it and reply with the object alone."
+    return [
+        {"role": "assistant", "content": reply[:_MOST_REPEATED] or "(nothing)"},
+        {"role": "user", "content": again},
+    ]
 
 
 def parse_reply(text: str) -> Version:
@@ -116,15 +109,13 @@ def parse_reply(text: str) -> Version:
 def _find_object(text: str) -> dict[str, Any]:
     # Raw line breaks within strings are common and harmless.
     decoder = json.JSONDecoder(strict=False)
-    place = text.find("{")
-    while place >= 0:
+    for brace in re.finditer("{", text):
         try:
-            row, _ = decoder.raw_decode(text, place)
+            row: dict[str, Any] = decoder.raw_decode(text, brace.start())[0]
         except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict) and "prompt" in row:
+            continue
+        if "prompt" in row:
             return row
-        place = text.find("{", place + 1)
     raise MalformedReply(
         'expected one complete JSON object with "prompt", "reasoning" and "answer", found none'
     )

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from poise.isomers.build.build import Summary, open_journal, pending, rewrite_all, write_sets
+from poise.isomers.build import build as builder
 from poise.isomers.build.problems import read_problems
-from poise.isomers.build.rewrite import Plan
 from poise.isomers.build.teachers import EndpointTeacher
 
 from .endpoint import KEY, Asked, Endpoint, Mood, Reply, running_endpoint, source_row
@@ -26,15 +25,13 @@ class Build:
         self.endpoint, self.path = endpoint, problems
         self.output = problems.with_name("isomers.jsonl")
 
-    def run(self, mood: Mood | None = None, concurrency: int = 2, **plan: Any) -> Summary:
+    def run(self, mood: Mood | None = None, concurrency: int = 2, **plan: Any) -> builder.Summary:
         if mood is not None:
             self.endpoint.mood = mood
-        wanted = Plan(**{"domains": DOMAINS, "attempts": 2, **plan})
+        wanted = builder.Plan(**{"domains": list(DOMAINS), "attempts": 2, **plan})
         problems = read_problems(self.path)
         teacher = EndpointTeacher("m", self.endpoint.url, KEY, retries=1, concurrency=concurrency)
-        with open_journal(self.output, problems, wanted, teacher) as journal:
-            rewrite_all(journal, pending(journal, problems, wanted), wanted, teacher)
-            return write_sets(journal, problems, wanted, self.output)
+        return builder.build(problems, wanted, teacher, self.output)
 
     def lines(self, what: str = "") -> list[dict[str, Any]]:
         path = self.output.with_name(f"isomers{what}.jsonl")

@@ -13,7 +13,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from unittest.mock import patch
 
-FIRST_WAIT = "poise.isomers.build.teachers.FIRST_WAIT"
 KEY = "sk-test-9f3b7c21d8e64a05"
 
 
@@ -167,7 +166,7 @@ def running_endpoint() -> Iterator[Endpoint]:
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        with patch("openai._base_client.INITIAL_RETRY_DELAY", 0.01), patch(FIRST_WAIT, 0.01):
+        with patch("openai._base_client.INITIAL_RETRY_DELAY", 0.01):
             yield endpoint
     finally:
         endpoint.gate.set()

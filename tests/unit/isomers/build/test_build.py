@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from poise.evaluate.scoring import scorer_of
-from poise.isomers.build.teachers import TeacherError
+from poise.isomers.build.prompts import TeacherError
 from poise.isomers.validate import validate_isomers
 
 from .conftest import DOMAINS, Build, only
@@ -161,7 +161,11 @@ def test_a_journal_of_other_settings_or_problems_is_refused(build: Build) -> Non
     for name, value in changes.items():
         with pytest.raises(ValueError, match=rf"begun with other settings \({name}"):
             build.run(**{name: value})
-    build.path.write_text(json.dumps(source_row(5)) + "\n")
-    with pytest.raises(ValueError, match=r"other settings \(problems"):
-        build.run()
+    rows = [source_row(number) for number in range(3)]
+    for change in ({"answer": 16}, {"question": "How?"}, {"id": "b"}, {"domain": "law"},
+                   {"solution": "so"}):  # fmt: skip
+        changed = [{**rows[0], **change}, *rows[1:]]
+        build.path.write_text("".join(json.dumps(row) + "\n" for row in changed))
+        with pytest.raises(ValueError, match=r"other settings \(problems"):
+            build.run()
     assert len(build.endpoint.asked) == asked

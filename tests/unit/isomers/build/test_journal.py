@@ -17,22 +17,18 @@ REJECTED = Outcome("p1", "science", False, 3, reason="the 5 is gone", reply="Ün
 def path(tmp_path: Path) -> Path:
     """A journal with two outcomes, in a folder that it made."""
     path = tmp_path / "new" / "isomers.journal.jsonl"
-    with Journal(path, SETTINGS) as journal:
-        journal.write(KEPT)
-        journal.write(REJECTED)
+    journal = Journal(path, SETTINGS)
+    journal.write(KEPT)
+    journal.write(REJECTED)
     return path
 
 
 def outcomes(path: Path) -> list[Outcome]:
-    with Journal(path, SETTINGS) as journal:
-        return list(journal.outcomes.values())
+    return list(Journal(path, SETTINGS).outcomes.values())
 
 
-def test_an_outcome_is_on_disk_before_the_journal_is_closed(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "j.jsonl", SETTINGS)
-    journal.write(KEPT)
-    assert outcomes(tmp_path / "j.jsonl") == [KEPT]
-    journal.__exit__()
+def test_outcomes_are_read_again(path: Path) -> None:
+    assert outcomes(path) == [KEPT, REJECTED]
 
 
 def test_a_last_line_cut_anywhere_is_dropped_and_written_again(path: Path) -> None:
@@ -40,9 +36,9 @@ def test_a_last_line_cut_anywhere_is_dropped_and_written_again(path: Path) -> No
     start = whole.rstrip(b"\n").rfind(b"\n") + 1
     for end in range(start, len(whole)):
         path.write_bytes(whole[:end])
-        with Journal(path, SETTINGS) as journal:
-            assert list(journal.outcomes.values()) == [KEPT]
-            journal.write(REJECTED)
+        journal = Journal(path, SETTINGS)
+        assert list(journal.outcomes.values()) == [KEPT]
+        journal.write(REJECTED)
         assert path.read_bytes() == whole
 
 
@@ -50,7 +46,7 @@ def test_a_journal_without_outcomes_is_begun_anew(path: Path) -> None:
     header = path.read_bytes().splitlines(keepends=True)[0]
     for start in (header, header[:20], b""):
         path.write_bytes(start)
-        Journal(path, {"teacher": "another"}).__exit__()
+        Journal(path, {"teacher": "another"})
         assert b"another" in path.read_bytes()
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from poise.isomers.build.local import LocalTeacher
-from poise.isomers.build.teachers import RefusedRequest
+from poise.isomers.build.prompts import RefusedRequest
+from poise.isomers.build.teachers import LocalTeacher
 from tests.tiny import save_tiny_model, tiny_tokenizer
 
 

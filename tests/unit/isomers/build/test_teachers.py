@@ -9,14 +9,8 @@ from typing import Any
 import pytest
 
 from poise.isomers.build.problems import SourceProblem
-from poise.isomers.build.prompts import make_messages
-from poise.isomers.build.teachers import (
-    EndpointTeacher,
-    RefusedRequest,
-    TeacherError,
-    Turns,
-    read_key,
-)
+from poise.isomers.build.prompts import RefusedRequest, TeacherError, make_messages
+from poise.isomers.build.teachers import EndpointTeacher, read_key
 from poise.isomers.meanings import Answer
 
 from .endpoint import KEY, Asked, Endpoint, Reply, source_row
@@ -105,30 +99,6 @@ def test_retry_after_is_waited_for(endpoint: Endpoint, monkeypatch: pytest.Monke
     endpoint.mood = fails_first(2, Reply(status=429, headers={"Retry-After": "33"}))
     teacher(endpoint).complete(MESSAGES)
     assert waits == [33.0, 33.0]
-
-
-def test_every_attempt_waits_for_its_turn(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    turns: list[float] = []
-    monkeypatch.setattr(Turns, "wait", lambda self: turns.append(self.interval))
-    endpoint.mood = fails_first(2, Reply(status=500))
-    teacher(endpoint, requests_per_minute=120).complete(MESSAGES)
-    assert turns == [0.5] * 3
-
-
-def test_turns_are_spaced_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, waits = [100.0], list[float]()
-    monkeypatch.setattr("poise.isomers.build.teachers.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("poise.isomers.build.teachers.time.sleep", waits.append)
-    turns = Turns(30)
-    for _ in range(3):
-        turns.wait()
-    now[0] += 50  # time that passed by itself is not waited for again
-    turns.wait()
-    assert waits == [2, 4]
-    Turns().wait()
-    assert waits == [2, 4]
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
