@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load as read_checkpoint
 from torch.distributed.checkpoint.state_dict_saver import save as write_checkpoint
-from transformers import TrainerCallback
 
 from ..loss.heads import SplitModel, split_causal_lm
 from ..prompt_cache import hidden_states
@@ -57,22 +56,19 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
         is_adapter = (changes or starts_changed) and is_lora
         is_copy = kind in ("ema", "base") and not is_peft_model(self.model)
         if (refreshes or starts_changed) and not (is_adapter or is_copy):
+            way_out = " and teacher_from_student=False (the model without adapters)"
             raise ValueError(
                 "the teacher is a copy of the student, which is refreshed or has an adapter that "
                 "changes the model already; expected full training or LoRA factors alone, found "
                 "other weights too; train so, or set teacher_refresh='never'"
-                + (
-                    " and teacher_from_student=False, with which it is the model without adapters"
-                    if starts_changed
-                    else ""
-                )
+                + (way_out if starts_changed else "")
             )
         # Under FSDP TRL adds its adapter to shards, which fails.
         is_ours = args.teacher_from_student or args.exact_resume or self.is_fsdp_enabled
+        teacher, rate = None, args.teacher_update_rate
         if is_adapter and is_ours:
             add_teacher_adapter(self.model, from_student=args.teacher_from_student)
             self.teacher_model = self.model
-            self._keep_teacher(None)
         elif is_copy and args.teacher_from_student:
             teacher = copy_as_teacher(self.model)
             if self.is_deepspeed_enabled and args.bf16:  # as the engine will cast the student
@@ -81,25 +77,20 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
                 self.teacher_model = fsdp2_prepare_model(self.accelerator, teacher)
             else:  # as TRL prepares its own: the forward runs under autocast
                 self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
-            if changes:
-                self._keep_teacher(teacher)
+            if not changes:
+                return
         else:
             keep_whole(args)  # TRL loads the teacher by its name
             if is_adapter:
                 save_without_teacher(self.model)
             super()._setup_teacher_model()
-            if is_copy and kind == "ema" and args.exact_resume:
-                self.teacher = EMATeacher(self.model, self.teacher_model, 0.0, 1)  # saves alone
-
-    def _keep_teacher(self, teacher: Any) -> None:
-        args = self.args
-        if args.teacher_model_kind == "base":
+            if not (is_copy and kind == "ema" and args.exact_resume):
+                return
+            teacher, rate = self.teacher_model, 0.0  # TRL updates it
+        if kind == "base":
             self.teacher = Teacher(self.model, teacher, args.refresh_rule())
         else:
-            self.teacher = EMATeacher(
-                self.model, teacher, args.teacher_update_rate, args.teacher_sync_steps
-            )
-            self.add_callback(self.teacher)
+            self.teacher = EMATeacher(self.model, teacher, rate, args.teacher_sync_steps)
 
     @contextmanager
     def _get_teacher_context_for_self_distillation(self) -> Iterator[None]:
@@ -208,12 +199,20 @@ def add_teacher_adapter(model: Any, *, from_student: bool) -> None:
             config.init_lora_weights = True  # PiSSA and its like would change the base once more
             model.add_adapter(TEACHER_ADAPTER, config)
         model.set_adapter(student_adapter)
-    students = dict(model.named_parameters())
     with torch.no_grad():
-        for name, param in _adapter_parameters(model, TEACHER_ADAPTER).items():
-            param.requires_grad_(False)
-            source = students[name.replace(f".{TEACHER_ADAPTER}", f".{student_adapter}")]
-            param.copy_(source if from_student else torch.zeros_like(source))
+        for teacher, student in _factors(model, dict(model.named_parameters())).values():
+            teacher.requires_grad_(False)
+            teacher.copy_(student if from_student else torch.zeros_like(student))
+
+
+def _factors(model: Any, named: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Of a LoRA model's parameters the teacher's factor and the student's, by the first's name."""
+    teacher, student = f".{TEACHER_ADAPTER}", f".{model.active_adapter}"
+    return {
+        name: (param, named[name.replace(teacher, student)])
+        for name, param in named.items()
+        if f"{teacher}." in f"{name}."
+    }
 
 
 def save_without_teacher(model: Any) -> None:
@@ -237,14 +236,6 @@ def kept_trainability(model: nn.Module) -> Iterator[None]:
     finally:
         for param, flag in flags:
             param.requires_grad_(flag)
-
-
-def _adapter_parameters(model: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
-    return {n: p for n, p in model.named_parameters() if _is_of_adapter(n, adapter)}
-
-
-def _is_of_adapter(name: str, adapter: str) -> bool:
-    return name.endswith(f".{adapter}") or f".{adapter}." in name
 
 
 def _parameters_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -298,14 +289,9 @@ class Teacher:
         """Teacher and student parameter by the teacher's name; of sharded models their shards,
         which lie alike."""
         students = _parameters_by_name(self._student)
-        if self._teacher is not None:
-            return {n: (p, students[n]) for n, p in _parameters_by_name(self._teacher).items()}
-        adapter: Any = self._student.active_adapter  # type: ignore[attr-defined]
-        return {
-            name: (param, students[name.replace(f".{TEACHER_ADAPTER}", f".{adapter}")])
-            for name, param in students.items()
-            if _is_of_adapter(name, TEACHER_ADAPTER)
-        }
+        if self._teacher is None:
+            return _factors(self._student, students)
+        return {n: (p, students[n]) for n, p in _parameters_by_name(self._teacher).items()}
 
     def _kept(self) -> dict[str, Tensor]:
         """What a checkpoint holds of it, by name."""
@@ -335,6 +321,7 @@ class Teacher:
         self._check({name: tensor.shape for name, tensor in state.items()})
         for name, tensor in self._kept().items():
             fill(tensor, state[name])
+        self._round()
 
     def save(self, folder: Path, *, in_shards: bool = False, keep: bool = True) -> None:
         """Writes what `state_dict` returns: each rank its shards, or one that keeps it a file, as
@@ -358,6 +345,10 @@ class Teacher:
         saved: Any = FileSystemReader(shards).read_metadata().state_dict_metadata
         self._check({name: tensor.size for name, tensor in saved.items()})
         read_checkpoint(self._kept(), checkpoint_id=shards)
+        self._round()
+
+    def _round(self) -> None:
+        """Makes the teacher of what is kept, where that is more."""
 
     def _check(self, saved: Mapping[str, torch.Size]) -> None:
         own = {name: tensor.shape for name, tensor in self._kept().items()}
@@ -392,7 +383,7 @@ class Teacher:
             self.rule.load_state_dict({name: state[name] for name in state if name != "kind"})
 
 
-class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]
+class EMATeacher(Teacher):
     r"""Exponential moving average of the student's trained parameters, after every optimizer step.
 
     .. math:: \phi \leftarrow (1 - \beta)\,\phi + \beta\,\theta
@@ -431,8 +422,8 @@ class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]
         return self._wide
 
     @torch.no_grad()
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self._every != 0:
+    def update(self, figures: Mapping[str, float], step: int, steps: int) -> None:
+        if self._rate == 0 or step % self._every != 0:
             return
         averages = self._averages()
         for name, (teacher, student) in self._pairs().items():
@@ -448,13 +439,3 @@ class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]
 
     def _kept(self) -> dict[str, Tensor]:
         return super()._kept() | self._averages()
-
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        super().load_state_dict(state)
-        self._round()
-
-    @torch.no_grad()
-    def load(self, folder: Path) -> None:
-        super().load(folder)
-        self._round()

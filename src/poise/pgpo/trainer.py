@@ -331,11 +331,12 @@ class PGPOTrainer(  # type: ignore[misc]
 
     def _refresh_teacher(self) -> None:
         """Takes the step's figures, which are of all ranks: all decide the same."""
-        if self.teacher is None or self.teacher.rule is None:
+        if self.teacher is None:
             return
         step = self.state.global_step + 1
         why = self.teacher.update(self._watched, step, self.state.max_steps)
-        self._metrics["train"]["pgpo/teacher_refreshes"].append(self.teacher.rule.refreshes)
+        if (rule := self.teacher.rule) is not None:
+            self._metrics["train"]["pgpo/teacher_refreshes"].append(rule.refreshes)
         if why is not None:
             logger.info("Step %d: the student becomes the teacher; %s.", step, why)
 
