@@ -33,7 +33,6 @@ from ..trl.preflight import (
     refuse_spread_model,
 )
 from .config import PGPOConfig
-from .deepspeed import refuse_engine_settings
 from .reward_functions import RewardCheckError, RewardFunction, name_of
 
 HINT = "privileged_context"
@@ -299,3 +298,76 @@ def refuse_unsupported(trainer: Any) -> None:
             f"{error}. multiplier='distance' measures a step by the same parts; set "
             "multiplier='information' too"
         ) from error
+
+
+# With other values than these (the first is the default) the engine steps past the optimizer that
+# PGPO scales, or no rank holds a whole output head.
+_OFFLOAD = "zero_optimization.offload_optimizer"
+_KEPT_OUT = {
+    "zero_optimization.zenflow": (None,),
+    "zero_optimization.compute_grad_norm": (True,),
+    f"{_OFFLOAD}.super_offload": (False,),
+    f"{_OFFLOAD}.ratio": (1.0,),
+    "tensor_parallel.autotp_size": (0, 1),
+}
+
+
+def refuse_engine_settings(args: Any, optimizers: tuple[Any, Any]) -> None:
+    """Refuses what PGPO cannot do under DeepSpeed, or would do wrongly.
+
+    Args:
+        args: a `PGPOConfig`.
+        optimizers: the trainer's.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if args.deepspeed_plugin is None:
+        return
+    if optimizers != (None, None):
+        raise ValueError(
+            "under DeepSpeed transformers makes the optimizer and the schedule anew, whatever "
+            "optimizers=... holds; choose them by optim and lr_scheduler_type"
+        )
+    config = args.deepspeed_plugin.hf_ds_config
+    stage = config.get_value("zero_optimization.stage", 0)
+    if stage == 0:
+        raise ValueError(
+            "the DeepSpeed config has ZeRO stage 0, which shards nothing; set "
+            "zero_optimization.stage to 1, 2 or 3, or use DDP"
+        )
+    if args.fp16 or config.get_value("fp16.enabled") is True:
+        raise ValueError(
+            "under DeepSpeed PGPOTrainer trains in float32 or bfloat16, found fp16, whose scaled "
+            "loss decides by itself which steps count; set fp16=False, and bf16=True if you wish"
+        )
+    clips = config.get_value("gradient_clipping", 0.0)
+    if args.max_grad_norm > 0 and clips not in ("auto", args.max_grad_norm):
+        raise ValueError(
+            f"DeepSpeed's engine clips, by its config: expected gradient_clipping="
+            f"{args.max_grad_norm} there, as max_grad_norm, found {clips}; set it to 'auto', or "
+            "max_grad_norm=0"
+        )
+    for name, allowed in _KEPT_OUT.items():
+        if (found := config.get_value(name, allowed[0])) not in allowed:
+            raise ValueError(
+                f"the DeepSpeed config has {name}={found!r}, with which PGPO's steps would be "
+                "wrong; leave it out"
+            )
+    every, micro_batches = args.steps_per_generation, args.gradient_accumulation_steps
+    if args.averages_by_distilled and every % micro_batches:
+        raise ValueError(
+            "under DeepSpeed the rollouts of a whole step must be there before its first backward "
+            f"(normalize_by_distilled): expected steps_per_generation={every} to be a multiple of "
+            f"gradient_accumulation_steps={micro_batches}; change it, or set "
+            "normalize_by_distilled=False"
+        )
+    whole = ("tiled_loss", "exact_resume", "teacher_from_student")
+    on = [f"{name}=True" for name in whole if getattr(args, name)]
+    on += ["multiplier='distance'"] if args.multiplier == "distance" else []
+    if stage == 3 and on:
+        raise ValueError(
+            f"under ZeRO-3 no rank holds a whole model, expected none of what needs one, found "
+            f"{', '.join(on)}; use ZeRO-2 or DDP, or set these to False (the multiplier to "
+            "'information')"
+        )

@@ -1,14 +1,16 @@
 """PGPO on TRL's SDPO trainer: the optimizer step, read downwards.
 
-Collect (`rollouts`), teach (`teacher_context`, `teacher`), loss (`distillation`) and signal of each
-micro-batch; then scale (`step_scale`), clip, step, log (`state`).
+Collect (`rollouts`), teach (`teacher`), loss (`distillation`) and signal of each micro-batch; then
+scale (`step_scale`), clip, step, log. Under DeepSpeed the engine clips and steps inside the
+backward of the last micro-batch, so what is done between the two elsewhere comes before it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,22 +18,22 @@ from accelerate.logging import get_logger
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from ..loss.heads import SplitModel, evaluating, split_causal_lm
+from ..loss.heads import evaluating, split_causal_lm
 from ..loss.tiled import TiledStatistics
 from ..models import fold_output_head
 from ..sharding import loss_inside, read_inside
+from ..trl import checkpoints
 from ..trl.contract import ForwardRedirection, SDPOTrainer
-from ..trl.guards import WarmupCheck
+from ..trl.guards import CollapseMonitor, NonFiniteGuard, WarmupCheck
 from ..trl.logs import MetricsLog
 from ..trl.rounding import RoundingCheck, precision_before_trl
 from .config import PGPOConfig
-from .deepspeed import DeepSpeedMixin
 from .distance import StepTokens
-from .distillation import DistillationMixin, in_all_rows, needed_part
+from .distillation import DistillationMixin, in_all_rows, loss_terms, needed_part
+from .engine_step_scale import EngineStepScale
 from .preflight import BEST, check_before_loading, check_chat_template, refuse_unsupported
 from .rollouts import RolloutMixin
 from .signal import information_sum, token_information
-from .state import PGPOStateMixin
 from .step_scale import StepScale
 from .teacher import TeacherMixin
 from .teacher_context import RolloutTeacherContextBuilder
@@ -43,8 +45,7 @@ class PGPOTrainer(  # type: ignore[misc]
     RolloutMixin,
     TeacherMixin,
     DistillationMixin,
-    DeepSpeedMixin,
-    PGPOStateMixin,
+    checkpoints.CheckpointingMixin,
     SDPOTrainer,
 ):
     """Trainer for Physics-Guided Policy Optimization.
@@ -77,6 +78,13 @@ class PGPOTrainer(  # type: ignore[misc]
     _tag_names = ["trl", "sdpo", "pgpo", "poise"]  # noqa: RUF012 (TRL's class attribute)
     _name = "PGPO"
     _paper = {"title": "Physics-Guided Policy Optimization", "id": "2606.03620"}  # noqa: RUF012
+    _method = "pgpo"
+    standstill_patience = 20  # steps in a row after which a brake that is not released is named
+
+    step_scale: Any = None  # a StepScale, made with the optimizer
+    _step_tokens: StepTokens | None = None
+    _standing = 0  # steps in a row that the signal has cut to next to nothing
+    _mean_factor = 1.0  # of the step, under DeepSpeed
 
     def __init__(
         self,
@@ -93,16 +101,11 @@ class PGPOTrainer(  # type: ignore[misc]
     ) -> None:
         args = PGPOConfig("pgpo-output") if args is None else args
         model = check_before_loading(
-            model,
-            args,
-            train_dataset,
-            eval_dataset,
-            reward_funcs,
-            optimizers,
-            peft_config,
+            model, args, train_dataset, eval_dataset, reward_funcs, optimizers, peft_config
         )
         args.check_optimizer(optimizers[0])
-        self._prepare_state(args)
+        self.nonfinite_guard = NonFiniteGuard(args.max_nonfinite_steps)
+        self.collapse_monitor = CollapseMonitor()
         self._forget_step()
         self._undo_casts = precision_before_trl(model, peft_config)
         super().__init__(
@@ -129,12 +132,34 @@ class PGPOTrainer(  # type: ignore[misc]
         for callback in (_StepEnd(self), WarmupCheck(), RoundingCheck(), MetricsLog()):
             self.add_callback(callback)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As `CheckpointingMixin`'s.
+
+        Raises:
+            ValueError: under DeepSpeed, for the second time: transformers would make a new
+                optimizer and a new schedule, and the engine would go on with the old ones.
+        """
+        if self.is_deepspeed_enabled and self.deepspeed is not None:
+            raise ValueError(
+                "this trainer's DeepSpeed engine is made already, and goes on with the optimizer "
+                "and the schedule that it has; make another trainer (in a process of its own)"
+            )
+        return super().train(*args, **kwargs)
+
     def create_optimizer(self, model: Any = None) -> Any:
         optimizer = super().create_optimizer(model)
         if self.step_scale is None and not self.is_deepspeed_enabled:  # which makes another
             # A user may pass accelerate's wrapper.
             self._make_step_scale(StepScale, getattr(optimizer, "optimizer", optimizer))
         return optimizer
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """Transformers'; it is the first thing done with the optimizer that DeepSpeed has made."""
+        scheduler = super().create_scheduler(*args, **kwargs)
+        wrapper = self.is_deepspeed_enabled and self.accelerator.deepspeed_engine_wrapped
+        if wrapper and self.step_scale is None:
+            self._make_step_scale(EngineStepScale, wrapper.engine)
+        return scheduler
 
     def _make_step_scale(self, kind: type[StepScale], steps: Any) -> None:
         args, distance = self.args, self.args.distance_control()
@@ -151,7 +176,7 @@ class PGPOTrainer(  # type: ignore[misc]
             args.viscosity(),
             distance=distance,
             policy=self._step_log_probs if distance else None,
-            policy_again=self._step_log_probs_again if distance else None,
+            policy_again=partial(self._step_log_probs, again=True) if distance else None,
             scale_weight_decay=args.scale_weight_decay,
         )
 
@@ -282,6 +307,37 @@ class PGPOTrainer(  # type: ignore[misc]
             metrics["pgpo/policy_fraction"].append((counted - distilled) / samples)
         return self._factor_of_mean(counted, samples)
 
+    def _before_backward(self, loss: Tensor, is_first: bool) -> None:
+        """Takes a micro-batch's loss, whose value stays as it is: it is logged."""
+        if is_first:
+            self._mean_factor = self._coming_mean_factor()
+        if self._mean_factor != 1.0:
+            factor = self._mean_factor
+            loss.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]
+        if not self.accelerator.sync_gradients:
+            return
+        if (found := self._sum_up_step()) != self._mean_factor:
+            raise RuntimeError(
+                f"the step's gradients were to be multiplied by {found}, and were by "
+                f"{self._mean_factor}: expected the masks of the rollouts as they were collected; "
+                "set normalize_by_distilled=False where a subclass changes them"
+            )
+        if self._is_empty() or (self.args.skip_nonfinite_steps and not self._is_step_finite):
+            self.step_scale.skip()
+
+    def _coming_mean_factor(self) -> float:
+        """`_sum_up_step`'s factor, from the rollouts of the whole step."""
+        first = self._step % self.args.steps_per_generation
+        rollouts: Any = self._buffered_inputs
+        batches = rollouts[first : first + self.args.gradient_accumulation_steps]
+        masks = [loss_terms(batch, self.args)["loss_mask"] for batch in batches]
+        own = torch.tensor(
+            [sum(int((m != 0).any(-1).sum()) for m in masks), sum(map(len, masks))],
+            device=self.accelerator.device,
+        )
+        counted, samples = self.accelerator.reduce(own, reduction="sum").tolist()
+        return self._factor_of_mean(counted, samples)
+
     def _factor_of_mean(self, counted: float, samples: float) -> float:
         is_partial = self.args.averages_by_distilled and counted not in (0, samples)
         return samples / counted if is_partial else 1.0
@@ -309,36 +365,121 @@ class PGPOTrainer(  # type: ignore[misc]
 
     # The optimizer's step, which StepScale multiplies: what it is measured on.
 
-    def _step_log_probs(self) -> Tensor | None:
+    def _step_log_probs(self, again: bool = False) -> Tensor | None:
+        """Of some of its tokens; `again` rounded otherwise."""
         assert self._step_tokens is not None
-        return self._read_step(self._step_tokens.log_probs)
-
-    def _step_log_probs_again(self) -> Tensor | None:
-        assert self._step_tokens is not None
-        return self._read_step(self._step_tokens.log_probs_again)
-
-    def _read_step(self, read: Callable[[SplitModel], Tensor | None]) -> Tensor | None:
+        read = self._step_tokens.log_probs_again if again else self._step_tokens.log_probs
         with evaluating(self.model), self.accelerator.autocast():
             return read_inside(self.model, partial(read, split_causal_lm(self.model)))  # unwrapped
 
     # After it: the teacher, the log.
 
     def _after_optimizer_step(self) -> None:
-        self._refresh_teacher()
+        if self.teacher is not None:  # told the figures of all ranks: all decide the same
+            step = self.state.global_step + 1
+            why = self.teacher.update(self._watched, step, self.state.max_steps)
+            if (rule := self.teacher.rule) is not None:
+                self._metrics["train"]["pgpo/teacher_refreshes"].append(rule.refreshes)
+            if why is not None:
+                logger.info("Step %d: the student becomes the teacher; %s.", step, why)
         if not self.accelerator.optimizer_step_was_skipped:  # by a gradient scaler
             self._log_step()
         self._forget_step()
 
-    def _refresh_teacher(self) -> None:
-        """Takes the step's figures, which are of all ranks: all decide the same."""
-        if self.teacher is None:
+    def _log_step(self) -> None:
+        record, metrics = self.step_scale.last, self._metrics["train"]
+        figures = {
+            "information_signal": record.signal,
+            "target_distance": record.asked,
+            "distance": record.moved,
+            "distance_rounding": record.rounding or None,
+            "skipped_steps": self.nonfinite_guard.total,
+        }
+        if self._step_tokens is None or record.asked is not None:  # a step that was taken
+            rate = self._get_learning_rate() * record.multiplier
+            figures = {"multiplier": record.multiplier, "effective_learning_rate": rate} | figures
+        if record.signal is not None:
+            self._warn_of_standstill(record.factor)
+        if self.args.collapse_warning:
+            sentences = self.collapse_monitor.update(self._watched)
+            figures["collapse_warnings"] = len(sentences)
+            for sentence in sentences:
+                logger.warning("%s", sentence)
+        for name, value in figures.items():
+            if value is not None:
+                metrics[f"pgpo/{name}"].append(value)
+
+    def _warn_of_standstill(self, factor: float) -> None:
+        """Names a brake that is not released, once: the factor is at `rho_min`, as far as that is a
+        tenth at most, or at a hundredth, since exp(-alpha) may be above `rho_min` for good.
+
+        Choice: ours, as braking is. No braked run of `experiments/collapse_confirm`, healthy or
+        not, had more than 5 such steps in a row; those of `collapse_remedies` that stood still
+        have 80.
+        """
+        is_cut = factor <= min(max(self.args.rho_min, 0.01), 0.1)
+        self._standing = self._standing + 1 if is_cut else 0
+        if self._standing == self.standstill_patience:
+            logger.warning(
+                "For %d steps in a row the signal has cut the step to next to nothing "
+                "(now %.2g of it): the run hardly learns. If it has learned what its teacher "
+                "knows, stop it. Else look at what the teacher is shown (feedback, "
+                "demonstrations), lower sensitivity, or raise target_distance or the "
+                "learning rate.",
+                self._standing,
+                factor,
+            )
+
+    # A checkpoint: what TRL forgets in it.
+
+    def _save_state(self, folder: Path) -> None:
+        file = checkpoints.rollouts_file(self.accelerator.process_index)
+        checkpoints.save_rollouts(folder / file, self._buffered_inputs)
+        if self.teacher is not None:
+            plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
+            in_shards = plugin is not None and "SHARDED" in str(plugin.state_dict_type)
+            self.teacher.save(folder, in_shards=in_shards, keep=self.args.should_save)
+        if not self.args.should_save:
             return
-        step = self.state.global_step + 1
-        why = self.teacher.update(self._watched, step, self.state.max_steps)
-        if (rule := self.teacher.rule) is not None:
-            self._metrics["train"]["pgpo/teacher_refreshes"].append(rule.refreshes)
-        if why is not None:
-            logger.info("Step %d: the student becomes the teacher; %s.", step, why)
+        state = {
+            "step": self._step,
+            "multiplier": self.step_scale.state_dict(),
+            "skipped_steps": self.nonfinite_guard.total,
+            "standstill": self._standing,
+            "collapse": self.collapse_monitor.state_dict(),
+            "diagnostics": {mode: dict(c) for mode, c in self._diagnostic_counters.items()},
+            "teacher": None if self.teacher is None else self.teacher.progress(),
+        }
+        checkpoints.save_json(folder / checkpoints.STATE, state)
+
+    def _state_files(self, rank: int) -> tuple[str, ...]:
+        return checkpoints.STATE, checkpoints.rollouts_file(rank)
+
+    def _load_state(self, folder: Path) -> None:
+        state = checkpoints.load_json(folder / checkpoints.STATE)
+        self._step = state["step"]
+        self.step_scale.load_state_dict(state["multiplier"])
+        self.nonfinite_guard.total = state["skipped_steps"]
+        self._standing = state["standstill"]
+        self.collapse_monitor.load_state_dict(state["collapse"])
+        for mode, counters in state["diagnostics"].items():
+            self._diagnostic_counters[mode].update(counters)
+        file = checkpoints.rollouts_file(self.accelerator.process_index)
+        self._buffered_inputs = checkpoints.load_rollouts(folder / file, self.accelerator.device)
+        if self.teacher is not None:
+            self.teacher.load_progress(state["teacher"])
+            self.teacher.load(folder)
+
+    def _load_best_model(self) -> None:
+        """Transformers'; then the teacher of that step."""
+        super()._load_best_model()
+        if self.teacher is not None and self.args.exact_resume:
+            self.teacher.load(Path(self.state.best_model_checkpoint))
+        elif self.teacher is not None:
+            logger.warning(
+                "The model is that of the best step, its teacher that of the last one: "
+                "checkpoints hold no teacher with exact_resume=False."
+            )
 
 
 class _StepEnd(TrainerCallback):  # type: ignore[misc]
