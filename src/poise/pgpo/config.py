@@ -97,7 +97,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     """Configuration of [`PGPOTrainer`]: everything of TRL's `SDPOConfig`, and the arguments below.
 
     More on them: [`poise.pgpo.distance.DistanceControl`], [`poise.pgpo.viscosity.Viscosity`],
-    [`poise.pgpo.reward_functions.pass_rate_weights`], [`poise.loss.terms`],
+    [`poise.pgpo.rollouts.pass_rate_weights`], [`poise.loss.terms`],
     [`poise.pgpo.refresh`].
 
     Choice: the defaults, a set distance towards the base teacher and a policy gradient for what

@@ -17,7 +17,6 @@ from ..loss.heads import (
     SplitModel,
     evaluating,
     padding_shifts,
-    split_causal_lm,
     verify_padding,
     verify_split,
 )
@@ -29,9 +28,8 @@ from ..loss.tiled import (
     tiled_token_logps,
     token_statistics,
 )
-from ..sharding import read_inside
 from ..trl.contract import SDPOTrainer
-from .reward_functions import success_threshold
+from .rollouts import success_threshold
 
 logger = get_logger(__name__)
 
@@ -199,44 +197,6 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
         has_loss = output.completion_mask if self.args.distillation_weight < 1 else mask
         self.observe_statistics(statistics.view_as(mask), inputs, mask, len(mask), has_loss)
         return output
-
-    @torch.no_grad()
-    def _compute_rollout_logps(
-        self,
-        prompt_ids: Tensor,
-        prompt_mask: Tensor,
-        completion_ids: Tensor,
-        completion_mask: Tensor,
-    ) -> Tensor | None:
-        """TRL's, tile by tile."""
-        args = self.args
-        is_on_policy = (
-            args.gradient_accumulation_steps % (args.steps_per_generation * self.num_iterations)
-            == 0
-        )
-        if not self._uses_tiled_loss() or is_on_policy:
-            return super()._compute_rollout_logps(
-                prompt_ids, prompt_mask, completion_ids, completion_mask
-            )
-        split = split_causal_lm(self.model)  # never wrapped, and without a gradient DDP has no part
-
-        def read() -> Tensor:
-            hidden = split.hidden_states(
-                torch.cat([prompt_ids, completion_ids], dim=1),
-                torch.cat([prompt_mask, completion_mask], dim=1),
-                completion_ids.size(1),
-            )
-            return tiled_token_logps(
-                hidden.flatten(0, 1),
-                split.head,
-                completion_ids.flatten(),
-                self.temperature,
-                args.loss_tile_tokens,
-                mask=completion_mask.flatten(),
-            )
-
-        with self.accelerator.autocast():
-            return read_inside(split.model, read).view_as(completion_ids)
 
 
 def random_state(device: torch.device) -> bytes:

@@ -33,7 +33,7 @@ from ..trl.preflight import (
     refuse_spread_model,
 )
 from .config import PGPOConfig
-from .reward_functions import RewardCheckError, RewardFunction, name_of
+from .rollouts import RewardCheckError, RewardFunction, name_of
 
 HINT = "privileged_context"
 BEST = "self_distillation/reward_mean"  # of the metrics of an evaluation

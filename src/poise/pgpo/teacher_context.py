@@ -16,7 +16,7 @@ from torch import Tensor
 from trl.trainer.utils import pad
 
 from ..trl.contract import TeacherContextBuilder, extract_last_user_text
-from .reward_functions import success_threshold
+from .rollouts import success_threshold
 
 logger = get_logger(__name__)
 
