@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from .ranges import AT_LEAST_0, POSITIVE_OR_NONE, Expected, check_ranges, number, whole
 
@@ -30,10 +30,6 @@ class ViscosityState:
 
     reference: float | None = None
     steps: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
