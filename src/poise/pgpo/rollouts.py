@@ -324,13 +324,11 @@ def name_of(function: RewardFunction) -> str:
 def split_rewards(
     name: str, output: Any, count: int
 ) -> tuple[list[float | None], list[str | None]]:
-    """Takes apart what a reward function returned, into rewards and texts.
+    """Takes apart what a reward function returned for `count` completions, into rewards and texts.
 
     Args:
-        name: the function's name, for errors.
         output: one entry per completion: a number, None (no opinion), or a pair of that and a
             feedback text (or None) on this completion.
-        count: how many completions there were.
 
     Raises:
         RewardTypeError: not a list, or an entry of another type.
@@ -351,9 +349,8 @@ def split_rewards(
     rewards: list[float | None] = []
     texts: list[str | None] = []
     for index, entry in enumerate(output):
-        reward, text = (
-            entry if isinstance(entry, (tuple, list)) and len(entry) == 2 else (entry, None)
-        )
+        is_pair = isinstance(entry, (tuple, list)) and len(entry) == 2
+        reward, text = entry if is_pair else (entry, None)
         rewards.append(_as_reward(name, index, reward))
         if text is not None and not isinstance(text, str):
             raise RewardTypeError(
@@ -390,9 +387,7 @@ class TextReward:
         self, function: RewardFunction, deliver: Callable[[list[str | None]], None]
     ) -> None:
         functools.update_wrapper(self, function, updated=())
-        self._function = function
-        self._deliver = deliver
-        self._name = name_of(function)
+        self._function, self._deliver, self._name = function, deliver, name_of(function)
         self._has_warned = False
 
     def __call__(
@@ -401,17 +396,13 @@ class TextReward:
         output = self._function(prompts=prompts, completions=completions, **columns)
         rewards, texts = split_rewards(self._name, output, len(completions))
         self._deliver(texts)
-        self._warn_of_nan(rewards)
-        return rewards
-
-    def _warn_of_nan(self, rewards: list[float | None]) -> None:
         if not self._has_warned and any(r is not None and math.isnan(r) for r in rewards):
             self._has_warned = True
             logging.getLogger(__name__).warning(  # on every rank, of whose rewards it is
-                "Reward function %r returned nan, which counts as None does: this completion has "
-                "no reward of this function. Return None to say so, else mend the function.",
-                self._name,
+                f"Reward function {self._name!r} returned nan, which counts as None does: this "
+                "completion has no reward of this function. Return None to say so, or mend it."
             )
+        return rewards
 
     def check(self, **columns: Any) -> None:
         """Calls the function and looks at what it returns; delivers nothing.
@@ -467,24 +458,20 @@ def success_threshold(args: Any) -> float:
 def pass_rate_weights(
     successes: Tensor, distilled: Tensor, group_size: int, known: Tensor | None = None
 ) -> Tensor:
-    r"""Weight of each rollout's distillation loss, from its question's pass rate.
+    r"""Weights of the rollouts' distillation losses, from pass rates: (N,), float32.
 
     .. math:: w_i = \sqrt{\hat p_q (1 - \hat p_q)} \,/\, \overline{w}
 
     where :math:`\hat p_q` is the share of the successes among the known rollouts of i's question q,
     and the mean :math:`\overline{w}` is over distilled rollouts with a weight above zero: the
-    step keeps its size.
+    step keeps its size. Others, and rollouts that are not distilled, have weight 0.
 
     Args:
-        successes: which rollouts succeed, shape (N,), bool; the rollouts of a question, of all
-            ranks, stand together.
-        distilled: which have a teacher context, shape (N,), non-zero is distilled.
+        successes: which rollouts succeed, (N,), bool; those of a question, of all ranks, stand
+            together.
+        distilled: which have a teacher context, (N,), non-zero is distilled.
         group_size: rollouts a question.
-        known: which rollouts were scored, shape (N,), bool; None for all.
-
-    Returns:
-        Weights, float32, shape (N,). Zero where a question always or never succeeds, and for
-        rollouts that are not distilled.
+        known: which rollouts were scored, (N,), bool; None for all.
 
     Reference: SC-SDPO (arXiv 2605.27765), its weight :math:`[\hat p (1 - \hat p)]^{1/2}`.
     Choice: the abstract calls the normalization batch-adaptive and gives no formula; it is the
