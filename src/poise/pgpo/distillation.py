@@ -82,6 +82,7 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
                     states, head, self.temperature, args.loss_tile_tokens, mask=weights
                 )
 
+            is_top_k = args.distillation_mode == "topk_logits"  # elsewhere TRL ignores both
             output = tiled_distillation_loss(
                 hidden,
                 teacher_hidden,
@@ -95,7 +96,12 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
                     partial(entropy, teacher_hidden, teacher_head),
                     partial(entropy, hidden, student.head),
                 ),
-                divergence=self._divergence(),
+                divergence=Divergence(
+                    mode=args.distillation_mode,
+                    alpha=args.distillation_alpha,
+                    top_k=args.distillation_topk if is_top_k else None,
+                    add_tail=args.distillation_add_tail and is_top_k,
+                ),
                 target=args.moved_target(),
                 policy=policy,
                 temperature=self.temperature,
@@ -129,16 +135,6 @@ class DistillationMixin(SDPOTrainer):  # type: ignore[misc]
             None if old is None else old.flatten(),
             epsilon_low=self.epsilon_low,
             epsilon_high=self.epsilon_high,
-        )
-
-    def _divergence(self) -> Divergence:
-        args = self.args
-        is_top_k = args.distillation_mode == "topk_logits"  # elsewhere TRL ignores both
-        return Divergence(
-            mode=args.distillation_mode,
-            alpha=args.distillation_alpha,
-            top_k=args.distillation_topk if is_top_k else None,
-            add_tail=args.distillation_add_tail and is_top_k,
         )
 
     def _verify_once(self, split: SplitModel, batch: dict[str, Tensor]) -> None:
@@ -212,15 +208,11 @@ def random_state(device: torch.device) -> bytes:
 
 
 def needed_part(inputs: dict[str, Tensor], args: Any) -> dict[str, Tensor]:
-    """The micro-batch with the terms of its loss, without samples and columns that have none.
+    """TRL's micro-batch (B, T) with the terms of its loss, without samples that have none, columns
+    of padding alone, and the teacher's prompts of samples that are not distilled.
 
-    Leaves out samples without a term and columns that are padding throughout; of the teacher's
-    prompts, those of samples that are not distilled. All cost a forward and change no loss. One
-    sample stays if none has a term, so that every rank has a backward.
-
-    Args:
-        inputs: TRL's micro-batch of B samples and T tokens of completion.
-        args: a `PGPOConfig`.
+    All these cost a forward and change no loss. One sample stays if none has a term, so that every
+    rank has a backward.
 
     Returns:
         The batch, and in it, (B', T') each: `distilled_mask`; `policy_weights`, what a token's
@@ -247,13 +239,17 @@ def needed_part(inputs: dict[str, Tensor], args: Any) -> dict[str, Tensor]:
     if shown != kept:
         batch["teacher_rows"] = torch.tensor([kept.index(i) for i in shown], device=rows.device)
     cut = inputs["completion_ids"].size(1) - max(1, end)
-    _trim(batch, 0, cut, ("completion_ids", "completion_mask", "old_per_token_logps", *terms))
-    _trim(batch, prompt, 0, ("prompt_ids", "prompt_mask"))
-    _trim(batch, teacher, cut, _TEACHER)
+    columns = {"prompt_ids": (prompt, 0), "prompt_mask": (prompt, 0)}
+    columns |= dict.fromkeys(_TEACHER, (teacher, cut))
+    columns |= dict.fromkeys((*_COMPLETION, *terms), (0, cut))
+    for name in columns.keys() & batch.keys():
+        left, right = columns[name]
+        batch[name] = batch[name][:, left : batch[name].size(1) - right]
     return batch
 
 
 _TEACHER = ("teacher_input_ids", "teacher_attention_mask")
+_COMPLETION = ("completion_ids", "completion_mask", "old_per_token_logps")
 
 
 def in_all_rows(hidden: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -301,10 +297,3 @@ def _policy_weights(mask: Tensor, args: Any) -> Tensor:
     if args.loss_type == "dr_grpo":
         return mask / (len(mask) * args.max_completion_length)
     return mask / mask.sum().clamp(min=1)
-
-
-def _trim(batch: dict[str, Tensor], left: int, right: int, names: tuple[str, ...]) -> None:
-    """Cuts columns off at both ends."""
-    for name in names:
-        if name in batch:
-            batch[name] = batch[name][:, left : batch[name].size(1) - right]

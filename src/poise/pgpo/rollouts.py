@@ -376,12 +376,7 @@ def _as_reward(name: str, index: int, reward: Any) -> float | None:
 
 
 class TextReward:
-    """A reward function as TRL expects it; texts go to `deliver`, rewards to TRL.
-
-    Args:
-        function: TRL's signature, `f(prompts, completions, **columns)`.
-        deliver: called with the list of texts of each call.
-    """
+    """A reward function as TRL expects it; the texts of a call go to `deliver`, rewards to TRL."""
 
     def __init__(
         self, function: RewardFunction, deliver: Callable[[list[str | None]], None]
@@ -405,19 +400,15 @@ class TextReward:
         return rewards
 
     def check(self, **columns: Any) -> None:
-        """Calls the function and looks at what it returns; delivers nothing.
-
-        Raises:
-            TypeError, ValueError: from `split_rewards`.
-            RewardCheckError: the function raised.
-        """
+        """Calls the function and looks at what it returns (`split_rewards`); delivers nothing.
+        RewardCheckError where it raises."""
         try:
             output = self._function(**columns)
         except Exception as error:
             raise RewardCheckError(
                 f"reward function {self._name!r} raised {type(error).__name__} on empty "
-                f"completions ({error}), which a model may write at any time; let it return a "
-                "reward for them, or set check_rewards=False"
+                f"completions ({error}), which a model may write; let it return a reward for them, "
+                "or set check_rewards=False"
             ) from error
         split_rewards(self._name, output, len(columns["completions"]))
 
@@ -426,13 +417,8 @@ class TextReward:
 
 
 def advantages(rewards: Tensor, group_size: int, scale: str) -> Tensor:
-    """TRL's advantages over the rollouts that have a reward; 0 for the others.
-
-    Args:
-        rewards: (N,), nan where there is none; groups stand together.
-        group_size: rollouts of a group.
-        scale: TRL's `scale_rewards`: what differences to the group's mean are divided by.
-    """
+    """TRL's advantages of rewards (N,), whose groups stand together, by its `scale_rewards`; 0
+    where there is none (nan)."""
     groups = rewards.view(-1, group_size)
     pools = {"batch": rewards.view(1, -1), "none": None}
     pool = pools.get(scale, groups)

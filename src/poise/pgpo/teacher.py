@@ -149,11 +149,7 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
 
 def copy_as_teacher(student: nn.Module) -> nn.Module:
     """A frozen copy of the student, in evaluation mode, without what Accelerate put around its
-    forward.
-
-    Raises:
-        ValueError: the student's forward is a function of the user's, which a copy would share.
-    """
+    forward. ValueError for a forward that is a user's function, which the copy would share."""
     teacher = copy.deepcopy(student)
     wrapped = vars(teacher).pop("forward", None)
     forward = vars(teacher).pop("_original_forward", wrapped)  # Accelerate's name
@@ -170,17 +166,11 @@ def copy_as_teacher(student: nn.Module) -> nn.Module:
 
 
 def add_teacher_adapter(model: Any, *, from_student: bool) -> None:
-    """Gives a LoRA model a second adapter, frozen, that holds the teacher's factors.
+    """Gives a `PeftModel` in pure LoRA training a second adapter, frozen, that holds the teacher's
+    factors: the student's, or zeros as TRL has it.
 
     What the model saves and pushes from then on has the other adapters alone. A teacher of an
-    earlier trainer is replaced.
-
-    Args:
-        model: a `PeftModel` in pure LoRA training.
-        from_student: start from the student's factors; else from zeros, as TRL does.
-
-    Raises:
-        ValueError: the model has an adapter of that name.
+    earlier trainer is replaced; of an adapter of the user's with that name ValueError.
     """
     if isinstance(ours := vars(model).get("save_pretrained"), _SavesSelected):  # an earlier trainer
         model.save_pretrained = ours.func
@@ -258,10 +248,8 @@ def adapter_changes_model(model: nn.Module) -> bool:
 class Teacher:
     """A teacher that stands still, until a rule says that the student becomes it; can be saved.
 
-    Args:
-        student: the unwrapped model that is trained.
-        teacher: a separate copy of it, or None when the teacher is a second LoRA adapter inside it.
-        rule: when it is refreshed; never by default.
+    `student` is the unwrapped model that is trained, `teacher` a copy of it, or None when the
+    teacher is a second LoRA adapter inside it.
     """
 
     kind = "base"  # of updating, which a checkpoint must have too
@@ -298,12 +286,8 @@ class Teacher:
         return {name: teacher.detach() for name, (teacher, _) in self._pairs().items()}
 
     def state_dict(self, *, keep: bool = True) -> dict[str, Tensor]:
-        """The parameters by name, on the CPU, safe to keep.
-
-        Args:
-            keep: of a sharded teacher, whose parameters are gathered one by one, whether this rank
-                is to hold all; every rank calls this.
-        """
+        """The parameters by name, on the CPU, safe to keep. Those of a sharded teacher are gathered
+        one by one by all ranks, to be held where `keep` says so."""
         state = {}
         for name, tensor in self._kept().items():
             gathered = whole(tensor)
@@ -313,11 +297,7 @@ class Teacher:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restores `state_dict`'s output, whole on every rank.
-
-        Raises:
-            ValueError: names or shapes differ from this teacher's.
-        """
+        """Restores `state_dict`'s output, whole on every rank; ValueError where it does not fit."""
         self._check({name: tensor.shape for name, tensor in state.items()})
         for name, tensor in self._kept().items():
             fill(tensor, state[name])
@@ -334,10 +314,7 @@ class Teacher:
     @torch.no_grad()
     def load(self, folder: Path) -> None:
         """Restores what `save` has written, however many ranks did; every rank calls this.
-
-        Raises:
-            ValueError: names or shapes differ from this teacher's.
-        """
+        ValueError where it does not fit."""
         shards = folder / TEACHER_SHARDS
         if not shards.is_dir():
             self.load_state_dict(load_file(folder / TEACHER))
@@ -366,21 +343,18 @@ class Teacher:
         return {"kind": self.kind} | (self.rule.state_dict() if self.rule is not None else {})
 
     def load_progress(self, state: dict[str, Any] | None) -> None:
-        """Restores `progress`' output.
-
-        Raises:
-            ValueError: of a teacher of another kind, or none.
-        """
-        kind = None if state is None else state.get("kind")
-        if state is None or kind != self.kind:
-            found = "holds no teacher" if state is None else f"holds one of kind {kind!r}"
+        """Restores `progress`' output; ValueError for that of another kind of teacher, or none."""
+        found = {} if state is None else dict(state)
+        kind = found.pop("kind", None)
+        if kind != self.kind:
+            holds = "holds no teacher" if state is None else f"holds one of kind {kind!r}"
             raise ValueError(
-                f"expected a checkpoint with a teacher of kind {self.kind!r}, but it {found}; "
+                f"expected a checkpoint with a teacher of kind {self.kind!r}, but it {holds}; "
                 "resume with the teacher_model_kind and teacher_refresh that it was saved with, or "
                 "start a new run in another output_dir"
             )
         if self.rule is not None:
-            self.rule.load_state_dict({name: state[name] for name in state if name != "kind"})
+            self.rule.load_state_dict(found)
 
 
 class EMATeacher(Teacher):
@@ -388,14 +362,10 @@ class EMATeacher(Teacher):
 
     .. math:: \phi \leftarrow (1 - \beta)\,\phi + \beta\,\theta
 
-    Args:
-        student, teacher: as `Teacher`'s.
-        rate: :math:`\beta`, TRL's `teacher_update_rate`. With 0 it only saves and restores a
-            teacher that something else updates.
-        every: optimizer steps between two updates, TRL's `teacher_sync_steps`.
-
-    With LoRA the average is over the factors A and B, one by one; their product differs from the
-    average of products in second order of the change within the averaging window.
+    with :math:`\beta` the `rate`, at every so many steps. At 0 it only saves and restores a teacher
+    that something else updates. With LoRA the average is over the factors A and B, one by one;
+    their product differs from the average of products in second order of the change within the
+    averaging window.
 
     Choice: an average in bfloat16 or float16 would round small updates away, so it is kept in
     float32 and the teacher holds its rounding.
