@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -303,7 +301,7 @@ class StepTokens:
         """
         if not self._is_coarse(model.model):
             return None
-        with _nudged(model.model.get_input_embeddings()):
+        with model.model.get_input_embeddings().register_forward_hook(_nudge):
             return self.log_probs(model)
 
     def _hidden(self, model: Any, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -326,19 +324,7 @@ class StepTokens:
         return torch.bfloat16 in products or bool(getattr(model, "is_loaded_in_8bit", False))
 
 
-@contextmanager
-def _nudged(module: nn.Module) -> Iterator[None]:
-    """Changes a module's outputs by half a unit of bfloat16, up and down by turns."""
-
-    def nudge(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        signs = 1.0 - 2.0 * (torch.arange(output.size(-1), device=output.device) % 2)
-        return (output.float() * (1.0 + _HALF_UNIT * signs)).to(output.dtype)
-
-    handle = module.register_forward_hook(nudge)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-_HALF_UNIT = torch.finfo(torch.bfloat16).eps / 2
+def _nudge(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """The outputs changed by half a unit of bfloat16, up and down by turns."""
+    signs = 1.0 - 2.0 * (torch.arange(output.size(-1), device=output.device) % 2)
+    return (output.float() * (1.0 + torch.finfo(torch.bfloat16).eps / 2 * signs)).to(output.dtype)
