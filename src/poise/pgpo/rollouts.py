@@ -48,24 +48,18 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
     def _check_reward_functions(self, row: dict[str, Any]) -> None:
         """Calls each reward function on one group of empty completions, which the model may write
         at any time: a wrong one fails now."""
-        rows = [row] * self.num_generations
-        prompts = [row["prompt"] for row in rows]
-        chat = is_conversational({"prompt": prompts[0]})
+        size, chat = self.num_generations, is_conversational({"prompt": row["prompt"]})
         empty: Any = [{"role": "assistant", "content": ""}] if chat else ""
-        kept = ("privileged_context",) if self.args.remove_unused_columns else row.keys()
-        columns = {
-            key: [row[key] for row in rows]
-            for key in row
-            if key in kept and key not in ("prompt", "completion")
-        }
+        kept = {"privileged_context"} if self.args.remove_unused_columns else row.keys()
+        names = (row.keys() & kept) - {"prompt", "completion"}
         for function in self.reward_funcs:
             if isinstance(function, TextReward):
                 function.check(
-                    prompts=prompts,
-                    completions=[empty for _ in rows],
-                    completion_ids=[[] for _ in rows],
+                    prompts=[row["prompt"]] * size,
+                    completions=[empty] * size,
+                    completion_ids=[[] for _ in range(size)],
                     trainer_state=self.state,
-                    **columns,
+                    **{name: [row[name]] * size for name in names},
                 )
         self.rollout_feedback = None
 
@@ -84,7 +78,7 @@ class RolloutMixin(SDPOTrainer):  # type: ignore[misc]
         is_infinite = (rewards.isinf() & weighs).any(0)  # the same on all ranks
         if is_infinite.any():
             named = zip(self.reward_funcs, is_infinite.tolist(), strict=True)
-            names = [getattr(f, "__name__", type(f).__name__) for f, is_inf in named if is_inf]
+            names = [name_of(function) for function, is_inf in named if is_inf]
             raise ValueError(
                 f"reward functions {', '.join(names)}: expected finite rewards (in float32), found "
                 "an infinite one, against which no other has an advantage; return a large number, "
