@@ -168,7 +168,7 @@ def _is_grpo(config: dict[str, Any]) -> bool:
 
 def _numbers(config: dict[str, Any]) -> Any:
     """The task's reward as GRPO takes it: without a text."""
-    from poise.pgpo.reward_functions import TextReward
+    from poise.pgpo.rollouts import TextReward
 
     task = _task(config)
     if config.get("reward") == "share":

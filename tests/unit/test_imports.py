@@ -89,7 +89,7 @@ def _is_standard(found: Import) -> bool:
 
 # What a user of another trainer can take: torch alone.
 PARTS = {
-    "pgpo": ("signal", "ranges", "viscosity", "distance", "reward_functions", "step_scale"),
+    "pgpo": ("signal", "ranges", "viscosity", "distance", "step_scale"),
     "iga": (
         *("mask", "domains", "engine", "settings", "adapters"),
         *("direction_space", "factor_space", "weight_space", "baselines"),

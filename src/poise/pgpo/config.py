@@ -16,15 +16,7 @@ from ..precision import settle_precision
 from ..trl.contract import SDPOConfig
 from ..trl.preflight import check_json
 from .distance import DistanceControl
-from .ranges import (
-    AT_LEAST_0,
-    POSITIVE,
-    POSITIVE_OR_NONE,
-    Expected,
-    check_ranges,
-    number,
-    whole,
-)
+from .ranges import AT_LEAST_0, POSITIVE, POSITIVE_OR_NONE, Expected, check_ranges, number, whole
 from .refresh import REFRESHES, RefreshGate, RefreshOnce
 from .signal import ESTIMATORS
 from .viscosity import Viscosity
@@ -97,7 +89,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     """Configuration of [`PGPOTrainer`]: everything of TRL's `SDPOConfig`, and the arguments below.
 
     More on them: [`poise.pgpo.distance.DistanceControl`], [`poise.pgpo.viscosity.Viscosity`],
-    [`poise.pgpo.reward_functions.pass_rate_weights`], [`poise.loss.terms`],
+    [`poise.pgpo.rollouts.pass_rate_weights`], [`poise.loss.terms`],
     [`poise.pgpo.refresh`].
 
     Choice: the defaults, a set distance towards the base teacher and a policy gradient for what
@@ -303,9 +295,8 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
     @property
     def _routes(self) -> bool:
         """`routing`, or what it is by default."""
-        if self.routing is None:
-            return self.multiplier == "distance" and not any(_unmet(self, _ROUTED))
-        return bool(self.routing)
+        by_default = self.multiplier == "distance" and not any(_unmet(self, _ROUTED))
+        return by_default if self.routing is None else bool(self.routing)
 
     @property
     def has_policy_term(self) -> bool:
@@ -361,8 +352,7 @@ class PGPOConfig(SDPOConfig):  # type: ignore[misc]
         share = self.warmup_steps or 0
         if self.brakes_from_first_steps and share < 1:
             return int(share * num_training_steps)
-        steps: int = super().get_warmup_steps(num_training_steps)
-        return steps
+        return int(super().get_warmup_steps(num_training_steps))
 
     def check_optimizer(self, optimizer: Any) -> None:
         """Refuses an optimizer, or the name of one, past which these arguments go.
@@ -407,7 +397,7 @@ def _without_effect(args: Any) -> Iterator[str]:
     if args.multiplier == "distance" and args.routing is None and args.beta != 0:
         yield (
             f"beta={args.beta} turns off routing, the policy gradient of rollouts that succeed; "
-            "TRL's SDPO does not compute that KL, so set beta=0, or routing=False to say so"
+            "TRL's SDPO does not compute that KL: set beta=0, or routing=False"
         )
 
 
@@ -439,15 +429,12 @@ def _refuse_conflicts(args: Any) -> None:
             f"beta={args.beta} asks for a KL to a reference model, which TRL's SDPO does not "
             "compute and the tiled loss has no logits for; set beta=0"
         )
-    shows_siblings = args.use_successful_as_teacher and (
-        args.num_generations > 1 or not args.dont_reprompt_on_self_success
-    )
-    shows = shows_siblings or args.include_environment_feedback
-    if args.distillation_weight > 0 and not shows:
+    has_sibling = args.num_generations > 1 or not args.dont_reprompt_on_self_success
+    siblings = args.use_successful_as_teacher and has_sibling
+    if args.distillation_weight > 0 and not (siblings or args.include_environment_feedback):
         raise ValueError(
-            "the teacher is never shown anything, so nothing is distilled, expected siblings "
-            "(num_generations of 2 or more, use_successful_as_teacher=True) or "
-            "include_environment_feedback=True, found "
+            "the teacher is never shown anything: expected siblings (num_generations of 2 or more, "
+            "use_successful_as_teacher=True) or include_environment_feedback=True, found "
             f"num_generations={args.num_generations} and use_successful_as_teacher="
             f"{args.use_successful_as_teacher}"
         )
@@ -457,8 +444,8 @@ def _refuse_conflicts(args: Any) -> None:
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "leave it out"
         raise ValueError(
-            "generation_kwargs: expected arguments of transformers' GenerationConfig, which takes "
-            f"others and does nothing with them, found {unknown[0]!r}; {hint}"
+            "generation_kwargs: expected arguments of transformers' GenerationConfig, which passes "
+            f"over others, found {unknown[0]!r}; {hint}"
         )
     cache = args.cache_implementation or kwargs.get("cache_implementation")
     if args.share_prompts and cache:

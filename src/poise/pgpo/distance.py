@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -47,10 +45,6 @@ class DistanceState:
     asked: float | None = None
     rounding: float = 0.0
     steps: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -112,10 +106,8 @@ class DistanceControl:
     def asked(self, signal: float | None, factor: float, share: float) -> float:
         """The distance that a step asks for, in nats a token.
 
-        Args:
-            signal: the step's information signal in nats; None if nothing was distilled.
-            factor: what `Viscosity` makes of it, g(I).
-            share: the learning rate as a share of its base.
+        Of its signal in nats (None if nothing was distilled), what `Viscosity` makes of it, g(I),
+        and the learning rate as a share of its base.
         """
         distance = self.target * factor
         if self.signal_share is not None and signal is not None:
@@ -162,12 +154,8 @@ class DistanceControl:
 
 
 def went(state: DistanceState, reach: float = REACH) -> float | None:
-    """How far the last step is taken to have gone, in nats a token; None before the first.
-
-    Args:
-        state: after the step.
-        reach: the most by which the scale will be divided for it.
-    """
+    """How far the last step is taken to have gone, in nats a token, where the scale will be divided
+    by `reach` for it at most; None before the first."""
     asked, moved = state.asked, state.moved
     if moved is None:  # a step that was not measured went as far as it was to go
         return asked
@@ -266,13 +254,8 @@ class StepTokens:
     def add(
         self, batch: dict[str, Tensor], loss_mask: Tensor, hidden: Tensor | None = None
     ) -> None:
-        """Takes some sequences of a micro-batch.
-
-        Args:
-            batch: `prompt_ids`, `prompt_mask`, `completion_ids`, `completion_mask`, each (B, T).
-            loss_mask: (B, T), which tokens of the completions the loss keeps.
-            hidden: (B, T, H) what predicts the completions, of a training forward without dropout.
-        """
+        """Takes some sequences of a micro-batch, of which the loss keeps the tokens of `loss_mask`,
+        (B, T); `hidden`, (B, T, H), is what predicts them, of a forward without dropout."""
         with_loss = [i for i, flag in enumerate((loss_mask != 0).any(-1).tolist()) if flag]
         taken = [i for place, i in enumerate(with_loss, self._seen) if self._takes(place)]
         self._seen += len(with_loss)
@@ -294,11 +277,8 @@ class StepTokens:
 
     @torch.no_grad()
     def log_probs(self, model: Any) -> Tensor | None:
-        """(N, V) or (N,) in nats; None where the loss keeps no token.
-
-        Args:
-            model: a `SplitModel`, in evaluation mode and under the training forward's autocast.
-        """
+        """(N, V) or (N,) in nats under a `SplitModel`, in evaluation mode and the training
+        forward's autocast; None where the loss keeps no token."""
         parts = [self._hidden(model, rows) for rows in self._rows]
         gather(model.model, model.head.projection)  # on all ranks, also those without tokens
         if not any(len(hidden) for hidden, _ in parts):
@@ -312,9 +292,8 @@ class StepTokens:
         return tiled_log_probs(hidden, model.head, self._temperature)
 
     def log_probs_again(self, model: Any) -> Tensor | None:
-        """As `log_probs`, rounded otherwise: with the embeddings changed by their last digit.
-
-        None where the model computes neither in bfloat16 nor in 8 bits.
+        """As `log_probs`, rounded otherwise: with the embeddings changed by their last digit. None
+        where the model computes neither in bfloat16 nor in 8 bits.
 
         Choice: of all that is computed, the first thing. The layers amplify it to the rounding of
         any two forwards that differ, as they do after a step of no size. In float16 and TF32 that
@@ -322,7 +301,7 @@ class StepTokens:
         """
         if not self._is_coarse(model.model):
             return None
-        with _nudged(model.model.get_input_embeddings()):
+        with model.model.get_input_embeddings().register_forward_hook(_nudge):
             return self.log_probs(model)
 
     def _hidden(self, model: Any, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -345,19 +324,7 @@ class StepTokens:
         return torch.bfloat16 in products or bool(getattr(model, "is_loaded_in_8bit", False))
 
 
-@contextmanager
-def _nudged(module: nn.Module) -> Iterator[None]:
-    """Changes a module's outputs by half a unit of bfloat16, up and down by turns."""
-
-    def nudge(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        signs = 1.0 - 2.0 * (torch.arange(output.size(-1), device=output.device) % 2)
-        return (output.float() * (1.0 + _HALF_UNIT * signs)).to(output.dtype)
-
-    handle = module.register_forward_hook(nudge)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-_HALF_UNIT = torch.finfo(torch.bfloat16).eps / 2
+def _nudge(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """The outputs changed by half a unit of bfloat16, up and down by turns."""
+    signs = 1.0 - 2.0 * (torch.arange(output.size(-1), device=output.device) % 2)
+    return (output.float() * (1.0 + torch.finfo(torch.bfloat16).eps / 2 * signs)).to(output.dtype)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..optimizers import parameters
+from ..optimizers import follows_rate, parameters
 from .step_scale import StepScale
 
 
@@ -26,40 +26,29 @@ class EngineStepScale(StepScale):
         ValueError: under ZeRO-3, a `policy`, or an optimizer whose step does not follow its rate.
     """
 
-    def __init__(self, engine: Any, *args: Any, **kwargs: Any) -> None:
-        self._engine = engine
-        self._groups_in_sight: list[dict[str, Any]] = engine.optimizer.param_groups
-        self._has_begun = False
-        self._withheld: list[tuple[Tensor, Tensor | None]] = []
-        super().__init__(engine.optimizer.optimizer, *args, **kwargs)
-        try:
-            self._refuse_shards()
-        except ValueError:
-            super().close()
-            raise
-        self._whole_step = engine.optimizer.step
-        engine.optimizer.step = self._step
-
-    def _refuse_shards(self) -> None:
-        if self._is_sharded and self.policy is not None:
+    def __init__(self, engine: Any, *args: Any, policy: Any = None, **kwargs: Any) -> None:
+        optimizer, is_sharded = engine.optimizer, engine.zero_optimization_partition_weights()
+        if is_sharded and policy is not None:
             raise ValueError(
                 "under ZeRO-3 no rank holds a whole model that a policy could be measured on in "
                 "the middle of a step; leave policy out and call moved(...) after each step"
             )
-        if self._is_sharded and not self._follows_rate:
+        if is_sharded and not follows_rate(optimizer.optimizer):
             raise ValueError(
-                f"{type(self.optimizer).__name__}'s steps do not follow its learning rate, so they "
-                "are scaled after they were taken, for which ZeRO-3 never has all parameters at "
-                "hand; use AdamW, or ZeRO-1 or ZeRO-2"
+                f"{type(optimizer.optimizer).__name__}'s steps do not follow its learning rate, so "
+                "they are scaled after they were taken, for which ZeRO-3 never has all parameters "
+                "at hand; use AdamW, or ZeRO-1 or ZeRO-2"
             )
+        self._engine = engine
+        self._groups_in_sight: list[dict[str, Any]] = optimizer.param_groups
+        self._has_begun = False
+        self._withheld: list[tuple[Tensor, Tensor | None]] = []
+        super().__init__(optimizer.optimizer, *args, policy=policy, **kwargs)
+        self._whole_step, optimizer.step = optimizer.step, self._step
 
     def close(self) -> None:
         super().close()
         self._engine.optimizer.step = self._whole_step
-
-    @property
-    def _is_sharded(self) -> bool:
-        return bool(self._engine.zero_optimization_partition_weights())
 
     @property
     def _groups(self) -> list[dict[str, Any]]:

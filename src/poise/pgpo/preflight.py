@@ -33,8 +33,7 @@ from ..trl.preflight import (
     refuse_spread_model,
 )
 from .config import PGPOConfig
-from .deepspeed import refuse_engine_settings
-from .reward_functions import RewardCheckError, RewardFunction, name_of
+from .rollouts import RewardCheckError, RewardFunction, name_of
 
 HINT = "privileged_context"
 BEST = "self_distillation/reward_mean"  # of the metrics of an evaluation
@@ -55,8 +54,7 @@ def check_before_loading(
     """Makes the checks that need no model; returns the model, or what its name stands for."""
     if not isinstance(args, PGPOConfig):
         raise TypeError(
-            f"args must be a PGPOConfig, got {type(args).__name__}; PGPOConfig takes the same "
-            "arguments and Poise's own"
+            f"args must be a PGPOConfig, got {type(args).__name__}; it takes the same arguments"
         )
     if train_dataset is None:
         raise ValueError("train_dataset is required: pass a Dataset with a column 'prompt'")
@@ -117,11 +115,10 @@ def _check_rewards(
         if not callable(function) or isinstance(function, nn.Module):
             continue
         _check_parameters(function, columns, called)
-        if check := getattr(function, "check_rows", None):
-            try:
-                check(rows)
-            except ValueError as error:
-                raise ValueError(f"{name}, {error}") from None
+        try:
+            getattr(function, "check_rows", lambda rows: None)(rows)
+        except ValueError as error:
+            raise ValueError(f"{name}, {error}") from None
 
 
 def _check_parameters(function: RewardFunction, columns: set[str], name: str) -> None:
@@ -144,22 +141,18 @@ def _check_parameters(function: RewardFunction, columns: set[str], name: str) ->
     except TypeError as error:
         raise RewardCheckError(
             f"reward function {name_of(function)!r}: {error}; it is called with "
-            f"{', '.join(given)}; name its parameters after columns of the data set, and take the "
-            "others by **kwargs"
+            f"{', '.join(given)}: name parameters after columns, take the others by **kwargs"
         ) from None
 
 
 def check_prompt_rows(rows: Any, name: str, with_hints: bool = False) -> set[str]:
-    """Checks the prompts of a data set, which it reads once; other columns are the rewards'.
+    """Checks the prompts of a data set, which it reads once; returns the names of all columns.
 
     Args:
         rows: the data set.
         name: what errors call it.
         with_hints: whether the teacher is shown static feedback. It is optional, so what is
             misspelt or no text would be left out silently.
-
-    Returns:
-        The names of all columns.
     """
     check_map_style(rows, name)
     checked = rows
@@ -171,8 +164,18 @@ def check_prompt_rows(rows: Any, name: str, with_hints: bool = False) -> set[str
         if index == 0:
             # Images and audio, in columns that are not read here, are not decoded.
             columns = set(row if checked is rows else rows.column_names)
-            _check_columns(columns, name, with_hints)
             chat = isinstance(row["prompt"], list)
+            if taken := columns & _GIVEN:
+                raise ValueError(
+                    f"{name} has a column {min(taken)!r}, a name under which reward functions are "
+                    "given something else; rename it"
+                )
+            near = difflib.get_close_matches(HINT, columns, n=1)
+            if with_hints and HINT not in columns and near:
+                raise ValueError(
+                    f"{name} has no column {HINT!r}, from which the teacher takes its hint, but "
+                    f"{near[0]!r}; rename it"
+                )
         where = f"{name}, row {index}"
         if checked is rows and row.keys() != columns:
             raise ValueError(
@@ -193,20 +196,6 @@ def check_prompt_rows(rows: Any, name: str, with_hints: bool = False) -> set[str
     return columns
 
 
-def _check_columns(columns: set[str], name: str, with_hints: bool) -> None:
-    if taken := columns & _GIVEN:
-        raise ValueError(
-            f"{name} has a column {min(taken)!r}, a name under which reward functions are given "
-            "something else; rename it"
-        )
-    near = difflib.get_close_matches(HINT, columns, n=1)
-    if with_hints and HINT not in columns and near:
-        raise ValueError(
-            f"{name} has no column {HINT!r}, from which the teacher takes its hint, but "
-            f"{near[0]!r}; rename it"
-        )
-
-
 def check_batches(args: PGPOConfig, prompts: int, may_evaluate: bool) -> None:
     """A batch holds whole groups, an epoch at least one; an evaluation that cuts groups is an error
     if it is to run, else a warning."""
@@ -215,16 +204,12 @@ def check_batches(args: PGPOConfig, prompts: int, may_evaluate: bool) -> None:
         raise ValueError(
             f"train_dataset has {prompts} prompts, and a generation batch takes {needed} "
             f"(generation_batch_size={args.generation_batch_size} / num_generations="
-            f"{args.num_generations}), so there would be no step; add prompts, or lower "
-            "per_device_train_batch_size, gradient_accumulation_steps or generation_batch_size"
+            f"{args.num_generations}), so there would be no step; add prompts, or lower the batch"
         )
     if left := not args.shuffle_dataset and prompts % needed:
         logger.warning(
-            "The last %d of %d prompts are in no batch of %d, and shuffle_dataset=False: they are "
-            "never trained on.",
-            left,
-            prompts,
-            needed,
+            f"The last {left} of {prompts} prompts are in no batch of {needed}, and "
+            "shuffle_dataset=False: they are never trained on."
         )
     size = args.num_generations_eval or args.num_generations
     batch = args.per_device_eval_batch_size * args.world_size
@@ -265,9 +250,8 @@ def check_chat_template(row: dict[str, Any], processing_class: Any) -> None:
     """A conversational prompt needs a tokenizer that knows how to write one down."""
     if is_conversational({"prompt": row["prompt"]}) and not processing_class.chat_template:
         raise ValueError(
-            "the prompts are conversations (lists of messages), but the tokenizer has no chat "
-            "template; use an instruction-tuned model, set tokenizer.chat_template, or make the "
-            "prompts plain text"
+            "the prompts are conversations, but the tokenizer has no chat template; use an "
+            "instruction-tuned model, set tokenizer.chat_template, or make the prompts plain text"
         )
 
 
@@ -285,17 +269,78 @@ def refuse_unsupported(trainer: Any) -> None:
         )
     if args.tiled_loss and accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
         raise ValueError(
-            "Accelerate is told to compile the model (--dynamo_backend, or the variable "
-            "ACCELERATE_DYNAMO_BACKEND), but the tiled loss runs its backbone and its head one "
-            "by one; leave that out, or set tiled_loss=False"
+            "Accelerate is told to compile the model (--dynamo_backend, ACCELERATE_DYNAMO_BACKEND),"
+            " but the tiled loss runs its parts one by one; leave that out, or set tiled_loss=False"
         )
+    measures = args.multiplier == "distance"
     try:
-        if trainer._uses_tiled_loss() or args.multiplier == "distance":
+        if trainer._uses_tiled_loss() or measures:
             split_causal_lm(trainer.model)
     except ValueError as error:
-        if args.multiplier != "distance":
+        if not measures:
             raise
         raise ValueError(
             f"{error}. multiplier='distance' measures a step by the same parts; set "
             "multiplier='information' too"
         ) from error
+
+
+# With other values than these (the first is the default) the engine steps past the optimizer that
+# PGPO scales, or no rank holds a whole output head.
+_KEPT_OUT = {
+    "zero_optimization.zenflow": (None,),
+    "zero_optimization.compute_grad_norm": (True,),
+    "zero_optimization.offload_optimizer.super_offload": (False,),
+    "zero_optimization.offload_optimizer.ratio": (1.0,),
+    "tensor_parallel.autotp_size": (0, 1),
+}
+
+
+def refuse_engine_settings(args: Any, optimizers: tuple[Any, Any]) -> None:
+    """Refuses what PGPO cannot do under DeepSpeed, or would do wrongly."""
+    if args.deepspeed_plugin is None:
+        return
+    if optimizers != (None, None):
+        raise ValueError(
+            "under DeepSpeed transformers makes the optimizer and the schedule anew, whatever "
+            "optimizers=... holds; choose them by optim and lr_scheduler_type"
+        )
+    config = args.deepspeed_plugin.hf_ds_config
+    stage = config.get_value("zero_optimization.stage", 0)
+    if stage == 0:
+        raise ValueError(
+            "the DeepSpeed config has ZeRO stage 0, which shards nothing; set "
+            "zero_optimization.stage to 1, 2 or 3, or use DDP"
+        )
+    if args.fp16 or config.get_value("fp16.enabled") is True:
+        raise ValueError(
+            "under DeepSpeed PGPOTrainer trains in float32 or bfloat16, found fp16, whose scaled "
+            "loss decides by itself which steps count; set fp16=False, and bf16=True if you wish"
+        )
+    clips = config.get_value("gradient_clipping", 0.0)
+    if args.max_grad_norm > 0 and clips not in ("auto", args.max_grad_norm):
+        raise ValueError(
+            f"DeepSpeed's engine clips: expected gradient_clipping={args.max_grad_norm} there, as "
+            f"max_grad_norm, found {clips}; set it to 'auto', or max_grad_norm=0"
+        )
+    for name, allowed in _KEPT_OUT.items():
+        if (found := config.get_value(name, allowed[0])) not in allowed:
+            raise ValueError(
+                f"the DeepSpeed config has {name}={found!r}, with which PGPO's steps would be "
+                "wrong; leave it out"
+            )
+    every, micro_batches = args.steps_per_generation, args.gradient_accumulation_steps
+    if args.averages_by_distilled and every % micro_batches:
+        raise ValueError(
+            "under DeepSpeed the rollouts of a whole step come before its first backward: expected "
+            f"steps_per_generation={every} to be a multiple of gradient_accumulation_steps="
+            f"{micro_batches}; change it, or set normalize_by_distilled=False"
+        )
+    whole = ("tiled_loss", "exact_resume", "teacher_from_student")
+    on = [f"{name}=True" for name in whole if getattr(args, name)]
+    on += ["multiplier='distance'"] if args.multiplier == "distance" else []
+    if stage == 3 and on:
+        raise ValueError(
+            f"under ZeRO-3 no rank holds the whole model that is needed, found {', '.join(on)}; "
+            "use ZeRO-2 or DDP, or set these to False (the multiplier to 'information')"
+        )

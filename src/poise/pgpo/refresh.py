@@ -91,8 +91,7 @@ class RefreshGate:
     bands: dict[str, RunningBand] = field(default_factory=_bands)
 
     def update(self, figures: Mapping[str, float], step: int = 0, steps: int = 0) -> str | None:
-        """Takes a step's figures ("reward" and the bands' names); says why, if the teacher is to be
-        refreshed."""
+        """Takes a step's figures ("reward" and the bands'); says why, if to refresh."""
         is_calm = self._watch(figures)
         reward = figures.get("reward", math.nan)
         if not math.isfinite(reward):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -73,11 +73,11 @@ class StepScale:
 
     Args:
         optimizer: a torch optimizer (not a wrapper of one).
-        viscosity: the law from signal to factor; by default none, a factor of 1.
-        distance: the law from distance to multiplier; by default none. One of the two is needed.
+        viscosity: the law from signal to factor; by default a factor of 1.
+        distance: the law from distance to multiplier. One of the two laws is needed.
         policy: log-probabilities of some of the step's tokens, (N, V) or (N,) of those that were
-            sampled, under the model as it is; the same tokens at both calls. It is called without
-            gradients. None where this rank has none. By default the loop calls `moved`.
+            sampled, under the model as it is; the same tokens at both calls, which are without
+            gradients. None where this rank has no tokens. By default the loop calls `moved`.
         policy_again: the same before a step once more, rounded otherwise, as after a change of the
             inputs by their last digit; by how far the two differ is rounding, and taken off. For
             policies in bfloat16; None where nothing is to be taken off. Called in the first 8 steps
@@ -89,11 +89,9 @@ class StepScale:
         TypeError: not a torch optimizer, or one without step hooks (torchao's CPU offloading); a
             `distance` that is no `DistanceControl`.
         ValueError: neither law, a `policy` without distance control, or a correction afterwards
-            without a `policy`; an optimizer that has a `StepScale` already; weight decay that
-            enters the moments (an L2 penalty, as in Adam or SGD with momentum) and is not to be
-            scaled; an optimizer that steps inside the backward (LOMO, layer-wise ones), whose step
-            needs a closure (LBFGS), or that keeps other weights than it trains (schedule-free
-            ones).
+            without a `policy`; an optimizer that has a `StepScale` already, or whose step does not
+            follow it (`poise.optimizers`): L2 penalties in the moments, unless they are to be
+            scaled, LOMO and layer-wise ones, LBFGS, schedule-free ones.
 
     Warns of steps whose distance nobody told, of one that went a hundred times too far, of a
     multiplier at `rho_min` or `rho_max`, and of rounding in which a step is lost (Choice).
@@ -112,22 +110,23 @@ class StepScale:
         policy_again: Callable[[], Tensor | None] | None = None,
         scale_weight_decay: bool = False,
     ) -> None:
+        name = type(optimizer).__name__
         # accelerate's wrapper is a subclass too, but has no hooks of its own.
         if not isinstance(optimizer, Optimizer) or hasattr(optimizer, "optimizer"):
             raise TypeError(
-                f"StepScale needs a torch.optim.Optimizer, got {type(optimizer).__name__}; "
-                "of a wrapper, pass the optimizer inside"
+                f"StepScale needs a torch.optim.Optimizer, got {name}; of a wrapper, pass the "
+                "optimizer inside"
             )
-        if "_optimizer_step_pre_hooks" not in vars(optimizer):
+        hooks = vars(optimizer).get("_optimizer_step_pre_hooks")
+        if hooks is None:
             raise TypeError(
-                f"{type(optimizer).__name__} runs no step hooks, by which StepScale multiplies; "
-                "choose an optimizer that does, such as torch.optim.AdamW"
+                f"{name} runs no step hooks, by which StepScale multiplies; choose an optimizer "
+                "that does, such as torch.optim.AdamW"
             )
-        hooks = vars(optimizer)["_optimizer_step_pre_hooks"].values()
-        if any(isinstance(getattr(hook, "__self__", None), StepScale) for hook in hooks):
+        if any(isinstance(getattr(hook, "__self__", None), StepScale) for hook in hooks.values()):
             raise ValueError(
-                f"this {type(optimizer).__name__} has a StepScale already, and would be multiplied "
-                "twice; close() that one first, of a trainer by trainer.step_scale.close()"
+                f"this {name} has a StepScale already, and would be multiplied twice; close() that "
+                "one first, of a trainer by trainer.step_scale.close()"
             )
         if viscosity is None and distance is None:
             raise ValueError(
@@ -149,31 +148,31 @@ class StepScale:
                 "policy= measures for distance control, found none: pass distance="
                 "DistanceControl(...), or leave policy out"
             )
-        viscosity = viscosity or Viscosity(sensitivity=0.0)
-        if viscosity.sensitivity != 0 or distance is not None:
-            refuse_out_of_reach(optimizer)
-            if not scale_weight_decay:
-                refuse_mixed_decay(optimizer)
         if distance is not None and distance.afterwards and policy is None:
             raise ValueError(
                 "DistanceControl(afterwards=True) measures inside the step, expected a policy, a "
                 "function that returns log-probabilities, found None"
             )
+        viscosity = viscosity or Viscosity(sensitivity=0.0)
+        if viscosity.sensitivity != 0 or distance is not None:
+            refuse_out_of_reach(optimizer)
+            if not scale_weight_decay:
+                refuse_mixed_decay(optimizer)
         self.optimizer = optimizer
         self.viscosity = viscosity
-        self.distance = distance
+        self.distance: Any = distance  # a DistanceControl or None, and its DistanceState
+        self.distance_state: Any = None if distance is None else distance.init()
         self.policy, self.policy_again = policy, policy_again
         self.scale_weight_decay = scale_weight_decay
         self.state: ViscosityState = viscosity.init()
-        self.distance_state: DistanceState | None = distance.init() if distance else None
+        self.last = StepRecord(signal=None, multiplier=1.0)
         self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._pending: SignalSum | None = None
         self._is_skipped = False  # the next step
         self._has_distance = False  # the last step, which the loop has not told yet
         self._untold = 0  # such steps in a row
         self._warned: set[str] = set()
-        self._old: Tensor | None = None
-        self.last = StepRecord(signal=None, multiplier=1.0)
-        self._pending: SignalSum | None = None
+        self._old: Tensor | None = None  # the policy before the step
         self._saved_groups: list[dict[str, Any]] = []
         self._saved_params: list[tuple[Tensor, Tensor]] = []
         self._handles = [
@@ -212,7 +211,7 @@ class StepScale:
             ValueError: there is no distance control, or a `policy` that measures in its place; a
                 distance further below 0 than it was to be above it.
         """
-        if self.distance is None or self.distance_state is None:
+        if self.distance is None:
             raise ValueError("moved needs StepScale(..., distance=DistanceControl(...))")
         if self.policy is not None:
             raise ValueError("moved is for loops without policy=, which measures every step itself")
@@ -239,10 +238,8 @@ class StepScale:
 
     def state_dict(self) -> dict[str, Any]:
         """The states of both laws, as plain JSON values."""
-        state = self.state.to_dict()
-        if self.distance_state is not None:
-            state["distance"] = self.distance_state.to_dict()
-        return state
+        state = asdict(self.state)
+        return state if self.distance is None else state | {"distance": asdict(self.distance_state)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`'s output.
@@ -253,12 +250,11 @@ class StepScale:
             ValueError: it is none of a `StepScale`, or a part of one.
         """
         check_state(state, ("reference", "steps"), optional=("distance",))
-        state = dict(state)
-        distance = state.pop("distance", None)
+        distance = state.get("distance")
         if distance is not None:
             names = ("scale", "moved", "asked")
             check_state(distance, names, "state['distance']", optional=("rounding", "steps"))
-        self.state = ViscosityState(**state)
+        self.state = ViscosityState(state["reference"], state["steps"])
         if (distance is None) != (self.distance is None):
             had, has = ("with", "without") if distance else ("without", "with")
             warnings.warn(
@@ -269,8 +265,9 @@ class StepScale:
         if self.distance is not None and distance is not None:
             self.distance_state = DistanceState(**distance)
 
-    # The steps of one optimizer step, in order.
+    # The parts of one optimizer step, in order.
 
+    @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._restore()  # a step that raised has left its rates behind
         if getattr(optimizer, "found_inf", False):  # a fused step, which a gradient scaler drops
@@ -284,9 +281,8 @@ class StepScale:
         self.last = self._take_multiplier()
         rho = self.last.multiplier
         if self.policy is not None and self._has_distance:
-            with torch.no_grad():
-                self._old = self.policy()
-                self._read_rounding()
+            self._old = self.policy()
+            self._read_rounding()
         if rho != 1.0:  # else exactly the plain step
             for group in self._groups:
                 self._saved_groups.append(
@@ -300,63 +296,29 @@ class StepScale:
             params = (p for group in self._groups for p in group["params"])
             self._saved_params = [(p, p.detach().clone()) for p in params if p.requires_grad]
 
-    def _count_untold(self, text: str) -> None:
-        self._untold += 1
-        if self._untold == _UNTOLD:
-            warnings.warn(text, stacklevel=5)
+    def _take_multiplier(self) -> StepRecord:
+        pending, self._pending, self._has_distance = self._pending, None, False
+        signal, factor = self._mean_over_ranks(pending), 1.0
+        if signal is not None and math.isfinite(signal):  # whoever lets it through: the plain step
+            factor, self.state = self.viscosity.step(signal, self.state)
+        if self._is_skipped:
+            return StepRecord(signal, 1.0)
+        if self.distance is None:
+            return StepRecord(signal, factor, factor=factor)
+        share = self._rate_share()
+        asked = self.distance.asked(signal, factor, share)
+        rho, self.distance_state = self.distance.step(asked, share, self.distance_state)
+        self._has_distance = share > 0  # a step of nothing has none
+        return StepRecord(signal, rho, asked, factor=factor)
 
-    def _warn_of_distance(self) -> None:
-        """Names what is wrong with the distance of a step that was measured, each once."""
-        assert self.distance is not None
-        moved, asked, rho = self.last.moved, self.last.asked, self.last.multiplier
-        told = max(asked or 0.0, self.last.rounding)  # what the measurement can tell
-        if moved is None:
-            return
-        if not math.isfinite(moved):
-            self._warn(
-                "not finite",
-                "the distance of a step is not a number, so the next ones are halved: look at the "
-                "log-probabilities that it is measured on, or at the weights",
-            )
-        elif asked and moved > _OVERSHOT * told:
-            self._warn(
-                "overshot",
-                f"a step moved the policy by {moved:.2g} nats a token, where {asked:.2g} were "
-                "asked for: its gradient was far larger than those before it, or the policy is "
-                "measured with dropout. If it happens again, correct steps once they are taken "
-                "(afterwards=True of DistanceControl, correct_steps=True of PGPOConfig), or lower "
-                "rho_max",
-            )
-        elif asked and moved < asked and rho >= self.distance.rho_max:
-            self._warn(
-                "at rho_max",
-                f"the multiplier is at rho_max={rho:g} and a step moved the policy by {moved:.2g} "
-                f"nats a token of {asked:.2g}: the gradients vanish, the learning rate is too "
-                "small, or what is measured is not what is trained",
-            )
+    def _rate_share(self) -> float:
+        """Of its base, what a scheduler has left of the learning rate."""
+        for group, first in zip(self._groups, self._base_rates, strict=False):
+            if base := float(group.get("initial_lr", first)):
+                return float(group["lr"]) / base
+        return 1.0
 
-        elif asked and moved > asked and rho <= self.distance.rho_min:
-            self._warn(
-                "at rho_min",
-                f"the multiplier is at rho_min={rho:g} and a step still moved the policy by "
-                f"{moved:.2g} nats a token of {asked:.2g}: the learning rate is too large, or what "
-                "is measured is not the step but dropout, or bfloat16's rounding (measure in "
-                "float32, or pass policy_again)",
-            )
-
-    def _warn(self, kind: str, text: str) -> None:
-        if kind not in self._warned:
-            self._warned.add(kind)
-            warnings.warn(text, stacklevel=5)
-
-    @cached_property
-    def _follows_rate(self) -> bool:
-        return follows_rate(self.optimizer)
-
-    @property
-    def _corrects(self) -> bool:
-        return self.distance is not None and self.distance.afterwards
-
+    @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         rho = self.last.multiplier
         if rho != 1.0 and not self._follows_rate:
@@ -382,7 +344,6 @@ class StepScale:
                 "by its closure, which would count for the next step; call observe before the step"
             )
 
-    @torch.no_grad()
     def _rescale(self, factor: float) -> None:
         for param, before in self._saved_params:
             param.copy_(before + factor * (param - before))
@@ -392,38 +353,20 @@ class StepScale:
             group.update(saved)
         self._saved_groups, self._saved_params = [], []
 
-    def _take_multiplier(self) -> StepRecord:
-        signal, factor = self._take_signal()
-        self._has_distance = False
-        if self._is_skipped:
-            return StepRecord(signal, 1.0)
-        if self.distance is None or self.distance_state is None:
-            return StepRecord(signal, factor, factor=factor)
-        share = self._rate_share()
-        asked = self.distance.asked(signal, factor, share)
-        rho, self.distance_state = self.distance.step(asked, share, self.distance_state)
-        self._has_distance = share > 0  # a step of nothing has none
-        return StepRecord(signal, rho, asked, factor=factor)
+    @property
+    def _groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
 
-    def _take_signal(self) -> tuple[float | None, float]:
-        """The step's signal, and the viscosity's factor for it."""
-        pending, self._pending = self._pending, None
-        signal = self._mean_over_ranks(pending)
-        if signal is None or not math.isfinite(signal):  # whoever lets it through: the plain step
-            return signal, 1.0
-        factor, self.state = self.viscosity.step(signal, self.state)
-        return signal, factor
-
-    def _rate_share(self) -> float:
-        """Of its base, what a scheduler has left of the learning rate."""
-        for group, first in zip(self._groups, self._base_rates, strict=False):
-            if base := float(group.get("initial_lr", first)):
-                return float(group["lr"]) / base
-        return 1.0
+    @cached_property
+    def _follows_rate(self) -> bool:
+        return follows_rate(self.optimizer)
 
     # How far a step went.
 
-    @torch.no_grad()
+    @property
+    def _corrects(self) -> bool:
+        return self.distance is not None and bool(self.distance.afterwards)
+
     def _measure(self) -> float | None:
         assert self.policy is not None
         distance, new = None, self.policy()
@@ -431,51 +374,14 @@ class StepScale:
             distance = policy_distance(self._old, new)
         return self._mean_over_ranks(distance)
 
-    def _read_rounding(self) -> None:
-        assert self.distance is not None and self.distance_state is not None
-        if self.policy_again is None or not self.distance.reads_rounding(self.distance_state):
-            return
-        distance, again = None, self.policy_again()
-        if self._old is not None and again is not None:
-            distance = policy_distance(self._old, again)
-        elif self._old is not None:  # tokens, and nothing to take off
-            nothing = self._old.new_zeros((), dtype=torch.float32)
-            distance = DistanceSum(nothing, nothing + len(self._old))
-        self._take_rounding(distance)
-
-    def _take_rounding(self, distance: DistanceSum | None) -> None:
-        assert self.distance is not None and self.distance_state is not None
-        if (rounding := self._mean_over_ranks(distance)) is None:
-            return
-        self._refuse_below_zero(rounding)
-        self.distance_state = self.distance.rounded(rounding, self.distance_state)
-        if rounding > _COARSE * self.distance.target:
-            self._warn(
-                "rounding",
-                f"{rounding:.2g} nats a token were told to be rounding, where a step is asked for "
-                f"{self.distance.target:.2g}, too little to be told apart: take both readings "
-                "before the step, measure in float32, or ask for more",
-            )
-
-    def _refuse_below_zero(self, distance: float) -> None:
-        assert self.distance is not None
-        if distance < -self.distance.target:  # beyond rounding
-            raise ValueError(
-                f"expected a distance of 0 or more, found {distance:.3g} nats: what is measured is "
-                "no log-probability; take log_softmax(-1) of logits, in float32"
-            )
-
     def _record(self, moved: float | None) -> None:
-        assert self.distance is not None and self.distance_state is not None
-        if moved is not None:
-            self._refuse_below_zero(moved)
+        self._refuse_below_zero(moved)
         state = self.distance_state = self.distance.moved(moved, self.distance_state)
         self.last = replace(self.last, moved=state.moved, rounding=state.rounding)
 
     def _correct(self) -> None:
         """Moves the parameters along the step until it is as long as was asked for."""
         for _ in range(_CORRECTIONS - 1):
-            assert self.distance is not None and self.distance_state is not None
             asked, moved = self.last.asked, went(self.distance_state, _FAR)
             if not asked or not self.last.moved or moved is None:
                 return
@@ -489,12 +395,36 @@ class StepScale:
             self.last = replace(self.last, multiplier=rho)
             self._record(self._measure())
 
-    @property
-    def _groups(self) -> list[dict[str, Any]]:
-        return self.optimizer.param_groups
+    def _read_rounding(self) -> None:
+        if self.policy_again is None or not self.distance.reads_rounding(self.distance_state):
+            return
+        distance, again = None, self.policy_again()
+        if self._old is not None and again is not None:
+            distance = policy_distance(self._old, again)
+        elif self._old is not None:  # tokens, and nothing to take off
+            nothing = self._old.new_zeros((), dtype=torch.float32)
+            distance = DistanceSum(nothing, nothing + len(self._old))
+        self._take_rounding(distance)
 
-    def _device(self) -> torch.device:
-        return next(parameters(self.optimizer)).device
+    def _take_rounding(self, distance: DistanceSum | None) -> None:
+        if (rounding := self._mean_over_ranks(distance)) is None:
+            return
+        self._refuse_below_zero(rounding)
+        self.distance_state = self.distance.rounded(rounding, self.distance_state)
+        if rounding > _COARSE * self.distance.target:
+            self._warn(
+                "rounding",
+                f"{rounding:.2g} nats a token were told to be rounding, where a step is asked for "
+                f"{self.distance.target:.2g}, too little to be told apart: take both readings "
+                "before the step, measure in float32, or ask for more",
+            )
+
+    def _refuse_below_zero(self, distance: float | None) -> None:
+        if distance is not None and distance < -self.distance.target:  # beyond rounding
+            raise ValueError(
+                f"expected a distance of 0 or more, found {distance:.3g} nats: what is measured is "
+                "no log-probability; take log_softmax(-1) of logits, in float32"
+            )
 
     def _mean_over_ranks(self, sums: SignalSum | DistanceSum | None) -> float | None:
         """A sum over its count, of all ranks; None where that is 0. Every rank calls this."""
@@ -510,3 +440,52 @@ class StepScale:
             both = torch.stack(sums)
         total, count = both.tolist()
         return total / count if count else None
+
+    def _device(self) -> torch.device:
+        return next(parameters(self.optimizer)).device
+
+    # What is told of it, each once.
+
+    def _count_untold(self, text: str) -> None:
+        self._untold += 1
+        if self._untold == _UNTOLD:
+            warnings.warn(text, stacklevel=6)
+
+    def _warn_of_distance(self) -> None:
+        moved, asked, rho = self.last.moved, self.last.asked, self.last.multiplier
+        if moved is None:
+            return
+        went_far = f"moved the policy by {moved:.2g} nats a token"
+        if not math.isfinite(moved):
+            self._warn(
+                "not finite",
+                "the distance of a step is not a number, so the next ones are halved: look at the "
+                "log-probabilities that it is measured on, or at the weights",
+            )
+        elif asked and moved > _OVERSHOT * max(asked, self.last.rounding):
+            self._warn(
+                "overshot",
+                f"a step {went_far}, where {asked:.2g} were asked for: its gradient was far larger "
+                "than those before it, or the policy is measured with dropout. If it happens "
+                "again, correct steps once they are taken (afterwards=True of DistanceControl, "
+                "correct_steps=True of PGPOConfig), or lower rho_max",
+            )
+        elif asked and moved < asked and rho >= self.distance.rho_max:
+            self._warn(
+                "at rho_max",
+                f"the multiplier is at rho_max={rho:g} and a step {went_far} of {asked:.2g}: the "
+                "gradients vanish, the learning rate is too small, or what is measured is not "
+                "what is trained",
+            )
+        elif asked and moved > asked and rho <= self.distance.rho_min:
+            self._warn(
+                "at rho_min",
+                f"the multiplier is at rho_min={rho:g} and a step still {went_far} of {asked:.2g}: "
+                "the learning rate is too large, or what is measured is not the step but dropout, "
+                "or bfloat16's rounding (measure in float32, or pass policy_again)",
+            )
+
+    def _warn(self, kind: str, text: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(text, stacklevel=6)

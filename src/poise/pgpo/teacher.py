@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load as read_checkpoint
 from torch.distributed.checkpoint.state_dict_saver import save as write_checkpoint
-from transformers import TrainerCallback
 
 from ..loss.heads import SplitModel, split_causal_lm
 from ..prompt_cache import hidden_states
@@ -57,22 +56,19 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
         is_adapter = (changes or starts_changed) and is_lora
         is_copy = kind in ("ema", "base") and not is_peft_model(self.model)
         if (refreshes or starts_changed) and not (is_adapter or is_copy):
+            way_out = " and teacher_from_student=False (the model without adapters)"
             raise ValueError(
                 "the teacher is a copy of the student, which is refreshed or has an adapter that "
                 "changes the model already; expected full training or LoRA factors alone, found "
                 "other weights too; train so, or set teacher_refresh='never'"
-                + (
-                    " and teacher_from_student=False, with which it is the model without adapters"
-                    if starts_changed
-                    else ""
-                )
+                + (way_out if starts_changed else "")
             )
         # Under FSDP TRL adds its adapter to shards, which fails.
         is_ours = args.teacher_from_student or args.exact_resume or self.is_fsdp_enabled
+        teacher, rate = None, args.teacher_update_rate
         if is_adapter and is_ours:
             add_teacher_adapter(self.model, from_student=args.teacher_from_student)
             self.teacher_model = self.model
-            self._keep_teacher(None)
         elif is_copy and args.teacher_from_student:
             teacher = copy_as_teacher(self.model)
             if self.is_deepspeed_enabled and args.bf16:  # as the engine will cast the student
@@ -81,25 +77,20 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
                 self.teacher_model = fsdp2_prepare_model(self.accelerator, teacher)
             else:  # as TRL prepares its own: the forward runs under autocast
                 self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
-            if changes:
-                self._keep_teacher(teacher)
+            if not changes:
+                return
         else:
             keep_whole(args)  # TRL loads the teacher by its name
             if is_adapter:
                 save_without_teacher(self.model)
             super()._setup_teacher_model()
-            if is_copy and kind == "ema" and args.exact_resume:
-                self.teacher = EMATeacher(self.model, self.teacher_model, 0.0, 1)  # saves alone
-
-    def _keep_teacher(self, teacher: Any) -> None:
-        args = self.args
-        if args.teacher_model_kind == "base":
+            if not (is_copy and kind == "ema" and args.exact_resume):
+                return
+            teacher, rate = self.teacher_model, 0.0  # TRL updates it
+        if kind == "base":
             self.teacher = Teacher(self.model, teacher, args.refresh_rule())
         else:
-            self.teacher = EMATeacher(
-                self.model, teacher, args.teacher_update_rate, args.teacher_sync_steps
-            )
-            self.add_callback(self.teacher)
+            self.teacher = EMATeacher(self.model, teacher, rate, args.teacher_sync_steps)
 
     @contextmanager
     def _get_teacher_context_for_self_distillation(self) -> Iterator[None]:
@@ -158,11 +149,7 @@ class TeacherMixin(SDPOTrainer):  # type: ignore[misc]
 
 def copy_as_teacher(student: nn.Module) -> nn.Module:
     """A frozen copy of the student, in evaluation mode, without what Accelerate put around its
-    forward.
-
-    Raises:
-        ValueError: the student's forward is a function of the user's, which a copy would share.
-    """
+    forward. ValueError for a forward that is a user's function, which the copy would share."""
     teacher = copy.deepcopy(student)
     wrapped = vars(teacher).pop("forward", None)
     forward = vars(teacher).pop("_original_forward", wrapped)  # Accelerate's name
@@ -179,17 +166,11 @@ def copy_as_teacher(student: nn.Module) -> nn.Module:
 
 
 def add_teacher_adapter(model: Any, *, from_student: bool) -> None:
-    """Gives a LoRA model a second adapter, frozen, that holds the teacher's factors.
+    """Gives a `PeftModel` in pure LoRA training a second adapter, frozen, that holds the teacher's
+    factors: the student's, or zeros as TRL has it.
 
     What the model saves and pushes from then on has the other adapters alone. A teacher of an
-    earlier trainer is replaced.
-
-    Args:
-        model: a `PeftModel` in pure LoRA training.
-        from_student: start from the student's factors; else from zeros, as TRL does.
-
-    Raises:
-        ValueError: the model has an adapter of that name.
+    earlier trainer is replaced; of an adapter of the user's with that name ValueError.
     """
     if isinstance(ours := vars(model).get("save_pretrained"), _SavesSelected):  # an earlier trainer
         model.save_pretrained = ours.func
@@ -208,12 +189,20 @@ def add_teacher_adapter(model: Any, *, from_student: bool) -> None:
             config.init_lora_weights = True  # PiSSA and its like would change the base once more
             model.add_adapter(TEACHER_ADAPTER, config)
         model.set_adapter(student_adapter)
-    students = dict(model.named_parameters())
     with torch.no_grad():
-        for name, param in _adapter_parameters(model, TEACHER_ADAPTER).items():
-            param.requires_grad_(False)
-            source = students[name.replace(f".{TEACHER_ADAPTER}", f".{student_adapter}")]
-            param.copy_(source if from_student else torch.zeros_like(source))
+        for teacher, student in _factors(model, dict(model.named_parameters())).values():
+            teacher.requires_grad_(False)
+            teacher.copy_(student if from_student else torch.zeros_like(student))
+
+
+def _factors(model: Any, named: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Of a LoRA model's parameters the teacher's factor and the student's, by the first's name."""
+    teacher, student = f".{TEACHER_ADAPTER}", f".{model.active_adapter}"
+    return {
+        name: (param, named[name.replace(teacher, student)])
+        for name, param in named.items()
+        if f"{teacher}." in f"{name}."
+    }
 
 
 def save_without_teacher(model: Any) -> None:
@@ -239,14 +228,6 @@ def kept_trainability(model: nn.Module) -> Iterator[None]:
             param.requires_grad_(flag)
 
 
-def _adapter_parameters(model: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
-    return {n: p for n, p in model.named_parameters() if _is_of_adapter(n, adapter)}
-
-
-def _is_of_adapter(name: str, adapter: str) -> bool:
-    return name.endswith(f".{adapter}") or f".{adapter}." in name
-
-
 def _parameters_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters at rest, of a sharded model its shards; names without what Accelerate puts
     around layers."""
@@ -267,10 +248,8 @@ def adapter_changes_model(model: nn.Module) -> bool:
 class Teacher:
     """A teacher that stands still, until a rule says that the student becomes it; can be saved.
 
-    Args:
-        student: the unwrapped model that is trained.
-        teacher: a separate copy of it, or None when the teacher is a second LoRA adapter inside it.
-        rule: when it is refreshed; never by default.
+    `student` is the unwrapped model that is trained, `teacher` a copy of it, or None when the
+    teacher is a second LoRA adapter inside it.
     """
 
     kind = "base"  # of updating, which a checkpoint must have too
@@ -298,26 +277,17 @@ class Teacher:
         """Teacher and student parameter by the teacher's name; of sharded models their shards,
         which lie alike."""
         students = _parameters_by_name(self._student)
-        if self._teacher is not None:
-            return {n: (p, students[n]) for n, p in _parameters_by_name(self._teacher).items()}
-        adapter: Any = self._student.active_adapter  # type: ignore[attr-defined]
-        return {
-            name: (param, students[name.replace(f".{TEACHER_ADAPTER}", f".{adapter}")])
-            for name, param in students.items()
-            if _is_of_adapter(name, TEACHER_ADAPTER)
-        }
+        if self._teacher is None:
+            return _factors(self._student, students)
+        return {n: (p, students[n]) for n, p in _parameters_by_name(self._teacher).items()}
 
     def _kept(self) -> dict[str, Tensor]:
         """What a checkpoint holds of it, by name."""
         return {name: teacher.detach() for name, (teacher, _) in self._pairs().items()}
 
     def state_dict(self, *, keep: bool = True) -> dict[str, Tensor]:
-        """The parameters by name, on the CPU, safe to keep.
-
-        Args:
-            keep: of a sharded teacher, whose parameters are gathered one by one, whether this rank
-                is to hold all; every rank calls this.
-        """
+        """The parameters by name, on the CPU, safe to keep. Those of a sharded teacher are gathered
+        one by one by all ranks, to be held where `keep` says so."""
         state = {}
         for name, tensor in self._kept().items():
             gathered = whole(tensor)
@@ -327,14 +297,11 @@ class Teacher:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restores `state_dict`'s output, whole on every rank.
-
-        Raises:
-            ValueError: names or shapes differ from this teacher's.
-        """
+        """Restores `state_dict`'s output, whole on every rank; ValueError where it does not fit."""
         self._check({name: tensor.shape for name, tensor in state.items()})
         for name, tensor in self._kept().items():
             fill(tensor, state[name])
+        self._round()
 
     def save(self, folder: Path, *, in_shards: bool = False, keep: bool = True) -> None:
         """Writes what `state_dict` returns: each rank its shards, or one that keeps it a file, as
@@ -347,10 +314,7 @@ class Teacher:
     @torch.no_grad()
     def load(self, folder: Path) -> None:
         """Restores what `save` has written, however many ranks did; every rank calls this.
-
-        Raises:
-            ValueError: names or shapes differ from this teacher's.
-        """
+        ValueError where it does not fit."""
         shards = folder / TEACHER_SHARDS
         if not shards.is_dir():
             self.load_state_dict(load_file(folder / TEACHER))
@@ -358,6 +322,10 @@ class Teacher:
         saved: Any = FileSystemReader(shards).read_metadata().state_dict_metadata
         self._check({name: tensor.size for name, tensor in saved.items()})
         read_checkpoint(self._kept(), checkpoint_id=shards)
+        self._round()
+
+    def _round(self) -> None:
+        """Makes the teacher of what is kept, where that is more."""
 
     def _check(self, saved: Mapping[str, torch.Size]) -> None:
         own = {name: tensor.shape for name, tensor in self._kept().items()}
@@ -375,36 +343,29 @@ class Teacher:
         return {"kind": self.kind} | (self.rule.state_dict() if self.rule is not None else {})
 
     def load_progress(self, state: dict[str, Any] | None) -> None:
-        """Restores `progress`' output.
-
-        Raises:
-            ValueError: of a teacher of another kind, or none.
-        """
-        kind = None if state is None else state.get("kind")
-        if state is None or kind != self.kind:
-            found = "holds no teacher" if state is None else f"holds one of kind {kind!r}"
+        """Restores `progress`' output; ValueError for that of another kind of teacher, or none."""
+        found = {} if state is None else dict(state)
+        kind = found.pop("kind", None)
+        if kind != self.kind:
+            holds = "holds no teacher" if state is None else f"holds one of kind {kind!r}"
             raise ValueError(
-                f"expected a checkpoint with a teacher of kind {self.kind!r}, but it {found}; "
+                f"expected a checkpoint with a teacher of kind {self.kind!r}, but it {holds}; "
                 "resume with the teacher_model_kind and teacher_refresh that it was saved with, or "
                 "start a new run in another output_dir"
             )
         if self.rule is not None:
-            self.rule.load_state_dict({name: state[name] for name in state if name != "kind"})
+            self.rule.load_state_dict(found)
 
 
-class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]
+class EMATeacher(Teacher):
     r"""Exponential moving average of the student's trained parameters, after every optimizer step.
 
     .. math:: \phi \leftarrow (1 - \beta)\,\phi + \beta\,\theta
 
-    Args:
-        student, teacher: as `Teacher`'s.
-        rate: :math:`\beta`, TRL's `teacher_update_rate`. With 0 it only saves and restores a
-            teacher that something else updates.
-        every: optimizer steps between two updates, TRL's `teacher_sync_steps`.
-
-    With LoRA the average is over the factors A and B, one by one; their product differs from the
-    average of products in second order of the change within the averaging window.
+    with :math:`\beta` the `rate`, at every so many steps. At 0 it only saves and restores a teacher
+    that something else updates. With LoRA the average is over the factors A and B, one by one;
+    their product differs from the average of products in second order of the change within the
+    averaging window.
 
     Choice: an average in bfloat16 or float16 would round small updates away, so it is kept in
     float32 and the teacher holds its rounding.
@@ -431,8 +392,8 @@ class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]
         return self._wide
 
     @torch.no_grad()
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self._every != 0:
+    def update(self, figures: Mapping[str, float], step: int, steps: int) -> None:
+        if self._rate == 0 or step % self._every != 0:
             return
         averages = self._averages()
         for name, (teacher, student) in self._pairs().items():
@@ -448,13 +409,3 @@ class EMATeacher(Teacher, TrainerCallback):  # type: ignore[misc]
 
     def _kept(self) -> dict[str, Tensor]:
         return super()._kept() | self._averages()
-
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        super().load_state_dict(state)
-        self._round()
-
-    @torch.no_grad()
-    def load(self, folder: Path) -> None:
-        super().load(folder)
-        self._round()

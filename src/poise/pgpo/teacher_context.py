@@ -16,22 +16,12 @@ from torch import Tensor
 from trl.trainer.utils import pad
 
 from ..trl.contract import TeacherContextBuilder, extract_last_user_text
-from .reward_functions import success_threshold
+from .rollouts import success_threshold
 
 logger = get_logger(__name__)
 
 # A template may open the tag in the prompt, and a completion then only closes it.
 _REASONING = re.compile(r"\A(?:(?!<think>).)*?</think>|<think>.*?</think>", re.DOTALL)
-
-
-@dataclass
-class _Samples:
-    """The generation batch over all ranks, in its global order."""
-
-    prompts: list[Any]
-    feedbacks: list[Any]
-    rewards: list[float]  # nan of a rollout without one, which is no success
-    completion_ids: Tensor
 
 
 class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
@@ -59,63 +49,52 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
         rewards: Tensor,
         feedbacks: list[Any] | None = None,
     ) -> dict[str, Tensor]:
-        feedbacks = self._merge_feedback(feedbacks, len(prompts))
-        samples = self._gather(output, prompts, rewards, feedbacks)
-        demonstrations = self._choose_demonstrations(samples)
-        used_feedback = self._choose_feedback(samples, demonstrations)
-        start = self.trainer.accelerator.process_index * len(prompts)
-        teacher_prompts = [
-            self._teacher_prompt(samples, i, demonstrations[i], used_feedback[i])
-            for i in range(start, start + len(prompts))
-        ]
-        ids, mask = self._tokenize(teacher_prompts)
-        shown = [float(prompt.is_shown) for prompt in teacher_prompts]
-        distilled = torch.tensor(shown, device=self.trainer.accelerator.device)
-        self._record_metrics(samples, demonstrations, used_feedback, distilled)
+        trainer, accelerator, count = self.trainer, self.trainer.accelerator, len(prompts)
+        said, static = (texts or [None] * count for texts in (trainer.rollout_feedback, feedbacks))
+        own = [a if _is_text(a) else b for a, b in zip(said, static, strict=True)]
+        # Of all ranks, in their order.
+        padded = accelerator.pad_across_processes(
+            output["completion_ids"], dim=1, pad_index=trainer._tokenizer.pad_token_id
+        )
+        completion_ids, rewards = accelerator.gather(padded), accelerator.gather(rewards)
+        if trainer.rollout_unscored is not None:
+            rewards = rewards.masked_fill(trainer.rollout_unscored, torch.nan)  # no success
+        texts, known = gather_object(own), rewards.tolist()
+        siblings = self._choose_demonstrations(known)
+        uses_text = self._choose_feedback(texts, siblings)
+        start, shown = accelerator.process_index * count, []
+        for i, question in enumerate(prompts, start):
+            prompt = TeacherPrompt(question)
+            if (sibling := siblings[i]) is not None:
+                prompt.demonstration = self._demonstration_text(completion_ids[sibling], question)
+            if uses_text[i]:
+                prompt.feedback = as_plain_text(texts[i], self._control_tokens(question))
+            shown.append(prompt)
+        ids, mask = self._tokenize(shown)
+        is_shown = [float(prompt.is_shown) for prompt in shown]
+        distilled = torch.tensor(is_shown, device=accelerator.device)
+        self._record_metrics(known, texts, siblings, uses_text, distilled)
         return {
             "teacher_input_ids": torch.cat([ids, output["completion_ids"]], dim=1),
             "teacher_attention_mask": torch.cat([mask, output["completion_mask"]], dim=1),
             "self_distillation_mask": distilled,
         }
 
-    def _merge_feedback(self, static: list[Any] | None, count: int) -> list[Any]:
-        static = [None] * count if static is None else static
-        rollout = self.trainer.rollout_feedback or [None] * count
-        return [own if _is_text(own) else row for own, row in zip(rollout, static, strict=True)]
-
-    def _gather(
-        self, output: dict[str, Any], prompts: list[Any], rewards: Tensor, feedbacks: list[Any]
-    ) -> _Samples:
-        accelerator, unscored = self.trainer.accelerator, self.trainer.rollout_unscored
-        padded = accelerator.pad_across_processes(
-            output["completion_ids"], dim=1, pad_index=self.trainer._tokenizer.pad_token_id
-        )
-        rewards = accelerator.gather(rewards)
-        if unscored is not None:
-            rewards = rewards.masked_fill(unscored, torch.nan)
-        return _Samples(
-            prompts=gather_object(prompts),
-            feedbacks=gather_object(feedbacks),
-            rewards=rewards.tolist(),
-            completion_ids=accelerator.gather(padded),
-        )
-
     def _group_size(self) -> int:
         trainer = self.trainer
-        size: int = (
+        return int(
             trainer.num_generations if trainer.model.training else trainer.num_generations_eval
         )
-        return size
 
-    def _choose_demonstrations(self, samples: _Samples) -> list[int | None]:
+    def _choose_demonstrations(self, rewards: list[float]) -> list[int | None]:
         """For each sample the index of the sibling to show, or None."""
         args, size = self.trainer.args, self._group_size()
         draw = random.Random(f"{args.seed}/{self.trainer._step}")
         threshold = success_threshold(args)
         chosen: list[int | None] = []
-        for i in range(len(samples.prompts)):
+        for i in range(len(rewards)):
             group = range(i // size * size, (i // size + 1) * size)
-            successes = [j for j in group if samples.rewards[j] >= threshold]
+            successes = [j for j in group if rewards[j] >= threshold]
             if args.dont_reprompt_on_self_success:
                 successes = [j for j in successes if j != i]
             if not args.use_successful_as_teacher or not successes:
@@ -124,9 +103,9 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
                 chosen.append(draw.choice(successes) if args.random_demonstration else successes[0])
         return chosen
 
-    def _choose_feedback(self, samples: _Samples, demonstrations: list[int | None]) -> list[bool]:
+    def _choose_feedback(self, feedbacks: list[Any], siblings: list[int | None]) -> list[bool]:
         """For each sample whether its feedback is shown."""
-        args, found = self.trainer.args, list(map(_is_text, samples.feedbacks))
+        args, found = self.trainer.args, list(map(_is_text, feedbacks))
         if not args.include_environment_feedback:
             if any(found):
                 logger.warning_once(
@@ -136,22 +115,8 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
                 )
             return [False] * len(found)
         alone = args.environment_feedback_only_without_solution
-        return [
-            is_text and not (alone and demonstration is not None)
-            for is_text, demonstration in zip(found, demonstrations, strict=True)
-        ]
-
-    def _teacher_prompt(
-        self, samples: _Samples, index: int, demonstration: int | None, use_feedback: bool
-    ) -> TeacherPrompt:
-        question = samples.prompts[index]
-        shown = TeacherPrompt(question)
-        if demonstration is not None:
-            text = self._demonstration_text(samples.completion_ids[demonstration])
-            shown.demonstration = as_plain_text(text, self._control_tokens(question))
-        if use_feedback:
-            shown.feedback = as_plain_text(samples.feedbacks[index], self._control_tokens(question))
-        return shown
+        pairs = zip(found, siblings, strict=True)
+        return [is_text and not (alone and sibling is not None) for is_text, sibling in pairs]
 
     def _control_tokens(self, question: Any) -> list[str]:
         if self._known_tokens is None:
@@ -162,11 +127,12 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
             self._known_tokens = control_tokens(self.trainer._tokenizer, set(ids))
         return self._known_tokens
 
-    def _demonstration_text(self, completion_ids: Tensor) -> str:
+    def _demonstration_text(self, completion_ids: Tensor, question: Any) -> str:
         ids = completion_ids[completion_ids != self.trainer._tokenizer.pad_token_id]
         text: str = self.trainer.processing_class.decode(ids, skip_special_tokens=True)
-        is_cut = self.trainer.args.remove_thinking_from_demonstration
-        return strip_reasoning(text) if is_cut else text
+        if self.trainer.args.remove_thinking_from_demonstration:
+            text = strip_reasoning(text)
+        return as_plain_text(text, self._control_tokens(question))
 
     def _write(self, prompt: TeacherPrompt) -> Any:
         """The prompt through the templates: text, or messages as the question's are."""
@@ -218,23 +184,23 @@ class RolloutTeacherContextBuilder(TeacherContextBuilder):  # type: ignore[misc]
 
     def _record_metrics(
         self,
-        samples: _Samples,
-        demonstrations: list[int | None],
-        used_feedback: list[bool],
+        rewards: list[float],
+        feedbacks: list[Any],
+        siblings: list[int | None],
+        uses_text: list[bool],
         distilled: Tensor,
     ) -> None:
         """TRL's metrics, under TRL's names, without groups that have no reward."""
-        size, total = self._group_size(), len(samples.prompts)
+        size, total = self._group_size(), len(rewards)
         threshold = success_threshold(self.trainer.args)
-        groups = [samples.rewards[i : i + size] for i in range(0, total, size)]
+        groups = [rewards[i : i + size] for i in range(0, total, size)]
         known = [group for group in groups if not all(map(math.isnan, group))]
         successes = sum(any(reward >= threshold for reward in group) for group in known)
-        shown = sum(demonstration is not None for demonstration in demonstrations)
         fractions = {
             "success_group_fraction": successes / max(1, len(known)),
-            "success_sample_fraction": shown / total,
-            "feedback_available_fraction": sum(map(_is_text, samples.feedbacks)) / total,
-            "feedback_used_fraction": sum(used_feedback) / total,
+            "success_sample_fraction": sum(j is not None for j in siblings) / total,
+            "feedback_available_fraction": sum(map(_is_text, feedbacks)) / total,
+            "feedback_used_fraction": sum(uses_text) / total,
             "reprompt_sample_fraction": self.trainer.accelerator.gather(distilled).mean().item(),
         }
         self.last_metrics = {f"self_distillation/{k}": v for k, v in fractions.items()}

@@ -1,14 +1,16 @@
 """PGPO on TRL's SDPO trainer: the optimizer step, read downwards.
 
-Collect (`rollouts`), teach (`teacher_context`, `teacher`), loss (`distillation`) and signal of each
-micro-batch; then scale (`step_scale`), clip, step, log (`state`).
+Collect (`rollouts`), teach (`teacher`), loss and signal of each micro-batch; then scale
+(`step_scale`), clip, step, log. Under DeepSpeed the engine clips and steps inside the backward of
+the last micro-batch, so what is done between the two elsewhere comes before it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,22 +18,37 @@ from accelerate.logging import get_logger
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from ..loss.heads import SplitModel, evaluating, split_causal_lm
-from ..loss.tiled import TiledStatistics
+from ..loss.divergence import Divergence
+from ..loss.heads import (
+    SplitModel,
+    evaluating,
+    padding_shifts,
+    split_causal_lm,
+    verify_padding,
+    verify_split,
+)
+from ..loss.terms import PolicyTerm, sequence_old_logps, token_weights
+from ..loss.tiled import (
+    DistillationOutput,
+    TiledStatistics,
+    tiled_distillation_loss,
+    tiled_entropy,
+    tiled_token_logps,
+    token_statistics,
+)
 from ..models import fold_output_head
 from ..sharding import loss_inside, read_inside
+from ..trl import checkpoints
 from ..trl.contract import ForwardRedirection, SDPOTrainer
-from ..trl.guards import WarmupCheck
+from ..trl.guards import CollapseMonitor, NonFiniteGuard, WarmupCheck
 from ..trl.logs import MetricsLog
 from ..trl.rounding import RoundingCheck, precision_before_trl
 from .config import PGPOConfig
-from .deepspeed import DeepSpeedMixin
 from .distance import StepTokens
-from .distillation import DistillationMixin, in_all_rows, needed_part
+from .engine_step_scale import EngineStepScale
 from .preflight import BEST, check_before_loading, check_chat_template, refuse_unsupported
-from .rollouts import RolloutMixin
+from .rollouts import RolloutMixin, success_threshold
 from .signal import information_sum, token_information
-from .state import PGPOStateMixin
 from .step_scale import StepScale
 from .teacher import TeacherMixin
 from .teacher_context import RolloutTeacherContextBuilder
@@ -42,9 +59,7 @@ logger = get_logger(__name__)
 class PGPOTrainer(  # type: ignore[misc]
     RolloutMixin,
     TeacherMixin,
-    DistillationMixin,
-    DeepSpeedMixin,
-    PGPOStateMixin,
+    checkpoints.CheckpointingMixin,
     SDPOTrainer,
 ):
     """Trainer for Physics-Guided Policy Optimization.
@@ -77,6 +92,15 @@ class PGPOTrainer(  # type: ignore[misc]
     _tag_names = ["trl", "sdpo", "pgpo", "poise"]  # noqa: RUF012 (TRL's class attribute)
     _name = "PGPO"
     _paper = {"title": "Physics-Guided Policy Optimization", "id": "2606.03620"}  # noqa: RUF012
+    _method = "pgpo"
+    standstill_patience = 20  # steps in a row after which a brake that is not released is named
+
+    step_scale: Any = None  # a StepScale, made with the optimizer
+    _step_tokens: StepTokens | None = None
+    _standing = 0  # steps in a row that the signal has cut to next to nothing
+    _mean_factor = 1.0  # of the step, under DeepSpeed
+    _verified_model = False
+    _has_dropout: bool | None = None  # in training; None until its first forward
 
     def __init__(
         self,
@@ -93,16 +117,11 @@ class PGPOTrainer(  # type: ignore[misc]
     ) -> None:
         args = PGPOConfig("pgpo-output") if args is None else args
         model = check_before_loading(
-            model,
-            args,
-            train_dataset,
-            eval_dataset,
-            reward_funcs,
-            optimizers,
-            peft_config,
+            model, args, train_dataset, eval_dataset, reward_funcs, optimizers, peft_config
         )
         args.check_optimizer(optimizers[0])
-        self._prepare_state(args)
+        self.nonfinite_guard = NonFiniteGuard(args.max_nonfinite_steps)
+        self.collapse_monitor = CollapseMonitor()
         self._forget_step()
         self._undo_casts = precision_before_trl(model, peft_config)
         super().__init__(
@@ -129,12 +148,34 @@ class PGPOTrainer(  # type: ignore[misc]
         for callback in (_StepEnd(self), WarmupCheck(), RoundingCheck(), MetricsLog()):
             self.add_callback(callback)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As `CheckpointingMixin`'s.
+
+        Raises:
+            ValueError: under DeepSpeed, for the second time: transformers would make a new
+                optimizer and a new schedule, and the engine would go on with the old ones.
+        """
+        if self.is_deepspeed_enabled and self.deepspeed is not None:
+            raise ValueError(
+                "this trainer's DeepSpeed engine is made already, and goes on with the optimizer "
+                "and the schedule that it has; make another trainer (in a process of its own)"
+            )
+        return super().train(*args, **kwargs)
+
     def create_optimizer(self, model: Any = None) -> Any:
         optimizer = super().create_optimizer(model)
         if self.step_scale is None and not self.is_deepspeed_enabled:  # which makes another
             # A user may pass accelerate's wrapper.
             self._make_step_scale(StepScale, getattr(optimizer, "optimizer", optimizer))
         return optimizer
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """Transformers'; it is the first thing done with the optimizer that DeepSpeed has made."""
+        scheduler = super().create_scheduler(*args, **kwargs)
+        wrapper = self.is_deepspeed_enabled and self.accelerator.deepspeed_engine_wrapped
+        if wrapper and self.step_scale is None:
+            self._make_step_scale(EngineStepScale, wrapper.engine)
+        return scheduler
 
     def _make_step_scale(self, kind: type[StepScale], steps: Any) -> None:
         args, distance = self.args, self.args.distance_control()
@@ -151,7 +192,7 @@ class PGPOTrainer(  # type: ignore[misc]
             args.viscosity(),
             distance=distance,
             policy=self._step_log_probs if distance else None,
-            policy_again=self._step_log_probs_again if distance else None,
+            policy_again=partial(self._step_log_probs, again=True) if distance else None,
             scale_weight_decay=args.scale_weight_decay,
         )
 
@@ -165,6 +206,10 @@ class PGPOTrainer(  # type: ignore[misc]
             self.step_scale.discard()
 
     # Each micro-batch: loss and signal.
+
+    def _uses_tiled_loss(self) -> bool:
+        # Weight 0 is the policy loss alone: nothing is distilled.
+        return self.args.tiled_loss and self.args.distillation_weight > 0
 
     def compute_loss(
         self,
@@ -192,7 +237,11 @@ class PGPOTrainer(  # type: ignore[misc]
         teacher, teacher_hidden = self._teacher_hidden_states(batch)
         teacher_hidden = in_all_rows(teacher_hidden, batch)
         student = split_causal_lm(self.accelerator.unwrap_model(model))
-        self._verify_once(student, batch)
+        if not self._verified_model:
+            ids = batch["completion_ids"][:1, :8]
+            verify_split(student, ids, self.accelerator.autocast)
+            verify_padding(student, ids, self.accelerator.autocast)
+            self._verified_model = True
         work: Any = partial(self._distill, student, teacher, samples)
         if model is not student.model:
             # Inside the forward of the wrapper (DDP), which so sees every use of its parameters,
@@ -210,6 +259,149 @@ class PGPOTrainer(  # type: ignore[misc]
         statistics = output.view_as(mask)
         self.observe_statistics(statistics, batch, mask, samples, batch["loss_mask"])
         return loss
+
+    def _distill(
+        self,
+        student: SplitModel,
+        teacher: SplitModel,
+        samples: int,
+        batch: dict[str, Tensor],
+        teacher_hidden: Tensor,
+    ) -> tuple[Tensor, DistillationOutput, Tensor | None, Tensor | None]:
+        """Loss, figures, the policy term's loss; (B, T, H) hidden states if without dropout."""
+        args, mask, tokens = self.args, batch["distilled_mask"], batch["completion_ids"]
+        with self.accelerator.autocast():
+            ids = torch.cat([batch["prompt_ids"], tokens], dim=1)
+            attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+            looks = self._step_tokens is not None and self._has_dropout is None
+            drawn = random_state(ids.device) if looks else b""
+            states = student.hidden_states(ids, attention, tokens.size(1))
+            if looks and self.model.training:
+                # A forward that draws no random number has no dropout. All ranks agree, since they
+                # run a sharded model as often.
+                draws = torch.tensor(float(random_state(ids.device) != drawn), device=ids.device)
+                self._has_dropout = self.accelerator.reduce(draws, reduction="sum").item() > 0
+            reused = None if self._has_dropout is not False else states.detach()
+            old = batch.get("old_per_token_logps")
+            weights = sample_mean_weights(mask, samples)
+            if args.distillation_weight != 1.0:
+                weights = weights * args.distillation_weight
+            if "sample_weights" in batch:
+                weights = weights * batch["sample_weights"].unsqueeze(1)
+            hidden, teacher_hidden = states.flatten(0, 1), teacher_hidden.flatten(0, 1)
+            weights = weights.flatten().to(torch.promote_types(hidden.dtype, torch.float32))
+            teacher_head = self._teacher_head(teacher)
+            policy = self._policy_term(batch, hidden, student) if args.has_policy_term else None
+
+            def entropy(states: Tensor, head: Any) -> Tensor:
+                return tiled_entropy(
+                    states, head, self.temperature, args.loss_tile_tokens, mask=weights
+                )
+
+            is_top_k = args.distillation_mode == "topk_logits"  # elsewhere TRL ignores both
+            output = tiled_distillation_loss(
+                hidden,
+                teacher_hidden,
+                student.head,
+                teacher_head,
+                tokens.flatten(),
+                token_weights(
+                    args.token_weight,
+                    args.token_weight_beta,
+                    weights,
+                    partial(entropy, teacher_hidden, teacher_head),
+                    partial(entropy, hidden, student.head),
+                ),
+                divergence=Divergence(
+                    mode=args.distillation_mode,
+                    alpha=args.distillation_alpha,
+                    top_k=args.distillation_topk if is_top_k else None,
+                    add_tail=args.distillation_add_tail and is_top_k,
+                ),
+                target=args.moved_target(),
+                policy=policy,
+                temperature=self.temperature,
+                old_logps=None if old is None else old.flatten(),
+                clip=None if old is None else args.distillation_is_clip,
+                tile_tokens=args.loss_tile_tokens,
+            )
+        if policy is None:
+            return output.loss, output, None, reused
+        losses = policy.token_losses(slice(None), output.student_logps)
+        return output.loss, output, (losses * policy.weights).sum(), reused
+
+    def _policy_term(
+        self, batch: dict[str, Tensor], hidden: Tensor, student: SplitModel
+    ) -> PolicyTerm:
+        weights, old = batch["policy_weights"], batch.get("old_per_token_logps")
+        if old is not None and self.importance_sampling_level == "sequence":
+            # A ratio of the whole sequence: one walk more over the student's head.
+            logps = tiled_token_logps(
+                hidden,
+                student.head,
+                batch["completion_ids"].flatten(),
+                self.temperature,
+                self.args.loss_tile_tokens,
+                mask=weights.flatten(),
+            )
+            old = sequence_old_logps(logps.view_as(old), old, weights)
+        return PolicyTerm(
+            batch["advantages"].unsqueeze(1).expand_as(weights).flatten(),
+            weights.flatten(),
+            None if old is None else old.flatten(),
+            epsilon_low=self.epsilon_low,
+            epsilon_high=self.epsilon_high,
+        )
+
+    @torch.no_grad()
+    def _warn_of_padding_once(self, model: nn.Module, inputs: dict[str, Tensor]) -> None:
+        """TRL's loss hands over no positions."""
+        if self._verified_model:
+            return
+        self._verified_model = True
+
+        def logits(ids: Tensor, mask: Tensor) -> Tensor:
+            output: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            return output
+
+        with evaluating(model), self.accelerator.autocast():
+            shifts = padding_shifts(logits, inputs["completion_ids"][:1, :8])
+        if shifts:
+            logger.warning(
+                "%s takes the padding before a shorter prompt for tokens, and TRL's loss does not "
+                "tell it otherwise: in a batch of several prompts they are scored wrongly. Set "
+                "tiled_loss=True and distillation_weight above 0, or use another model.",
+                type(self.accelerator.unwrap_model(model)).__name__,
+            )
+
+    def _record_loss(
+        self, mode: str, per_token_loss: Tensor, mask: Tensor, policy_loss: Tensor | None
+    ) -> None:
+        mean = (per_token_loss * mask.flatten()).sum() / mask.sum().clamp(min=1)
+        mean = self.accelerator.gather(mean).mean().item()
+        self._log_self_distillation_metric(mode, mean)
+        if policy_loss is not None:
+            # Without the term's share of the blend, as TRL logs it.
+            weight = self.args.distillation_weight
+            share = 1.0 if weight == 1.0 else 1 - weight
+            mean = self.accelerator.gather(policy_loss.detach() / share).mean().item()
+            self._metrics[mode]["self_distillation/policy_loss"].append(mean)
+
+    def _compute_teacher_student_logits(self, model: Any, teacher_model: Any, inputs: Any) -> Any:
+        """TRL's logits, watched: its loss is not touched."""
+        output = super()._compute_teacher_student_logits(model, teacher_model, inputs)
+        mask = output.loss_mask
+        statistics = token_statistics(
+            output.student_logits.detach().flatten(0, 1),
+            output.teacher_logits.flatten(0, 1),
+            output.completion_ids.flatten(),
+            mask=mask.flatten(),
+            tile_tokens=self.args.loss_tile_tokens,
+        )
+        # Beside the policy loss every token has one.
+        has_loss = output.completion_mask if self.args.distillation_weight < 1 else mask
+        self.observe_statistics(statistics.view_as(mask), inputs, mask, len(mask), has_loss)
+        return output
 
     def observe_statistics(
         self,
@@ -282,6 +474,37 @@ class PGPOTrainer(  # type: ignore[misc]
             metrics["pgpo/policy_fraction"].append((counted - distilled) / samples)
         return self._factor_of_mean(counted, samples)
 
+    def _before_backward(self, loss: Tensor, is_first: bool) -> None:
+        """Takes a micro-batch's loss, whose value stays as it is: it is logged."""
+        if is_first:
+            self._mean_factor = self._coming_mean_factor()
+        if self._mean_factor != 1.0:
+            factor = self._mean_factor
+            loss.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]
+        if not self.accelerator.sync_gradients:
+            return
+        if (found := self._sum_up_step()) != self._mean_factor:
+            raise RuntimeError(
+                f"the step's gradients were to be multiplied by {found}, and were by "
+                f"{self._mean_factor}: expected the masks of the rollouts as they were collected; "
+                "set normalize_by_distilled=False where a subclass changes them"
+            )
+        if self._is_empty() or (self.args.skip_nonfinite_steps and not self._is_step_finite):
+            self.step_scale.skip()
+
+    def _coming_mean_factor(self) -> float:
+        """`_sum_up_step`'s factor, from the rollouts of the whole step."""
+        first = self._step % self.args.steps_per_generation
+        rollouts: Any = self._buffered_inputs
+        batches = rollouts[first : first + self.args.gradient_accumulation_steps]
+        masks = [loss_terms(batch, self.args)["loss_mask"] for batch in batches]
+        own = torch.tensor(
+            [sum(int((m != 0).any(-1).sum()) for m in masks), sum(map(len, masks))],
+            device=self.accelerator.device,
+        )
+        counted, samples = self.accelerator.reduce(own, reduction="sum").tolist()
+        return self._factor_of_mean(counted, samples)
+
     def _factor_of_mean(self, counted: float, samples: float) -> float:
         is_partial = self.args.averages_by_distilled and counted not in (0, samples)
         return samples / counted if is_partial else 1.0
@@ -309,35 +532,225 @@ class PGPOTrainer(  # type: ignore[misc]
 
     # The optimizer's step, which StepScale multiplies: what it is measured on.
 
-    def _step_log_probs(self) -> Tensor | None:
+    def _step_log_probs(self, again: bool = False) -> Tensor | None:
+        """Of some of its tokens; `again` rounded otherwise."""
         assert self._step_tokens is not None
-        return self._read_step(self._step_tokens.log_probs)
-
-    def _step_log_probs_again(self) -> Tensor | None:
-        assert self._step_tokens is not None
-        return self._read_step(self._step_tokens.log_probs_again)
-
-    def _read_step(self, read: Callable[[SplitModel], Tensor | None]) -> Tensor | None:
+        read = self._step_tokens.log_probs_again if again else self._step_tokens.log_probs
         with evaluating(self.model), self.accelerator.autocast():
             return read_inside(self.model, partial(read, split_causal_lm(self.model)))  # unwrapped
 
     # After it: the teacher, the log.
 
     def _after_optimizer_step(self) -> None:
-        self._refresh_teacher()
+        if self.teacher is not None:  # told the figures of all ranks: all decide the same
+            step = self.state.global_step + 1
+            why = self.teacher.update(self._watched, step, self.state.max_steps)
+            if (rule := self.teacher.rule) is not None:
+                self._metrics["train"]["pgpo/teacher_refreshes"].append(rule.refreshes)
+            if why is not None:
+                logger.info("Step %d: the student becomes the teacher; %s.", step, why)
         if not self.accelerator.optimizer_step_was_skipped:  # by a gradient scaler
             self._log_step()
         self._forget_step()
 
-    def _refresh_teacher(self) -> None:
-        """Takes the step's figures, which are of all ranks: all decide the same."""
-        if self.teacher is None or self.teacher.rule is None:
+    def _log_step(self) -> None:
+        record, metrics = self.step_scale.last, self._metrics["train"]
+        figures = {
+            "information_signal": record.signal,
+            "target_distance": record.asked,
+            "distance": record.moved,
+            "distance_rounding": record.rounding or None,
+            "skipped_steps": self.nonfinite_guard.total,
+        }
+        if self._step_tokens is None or record.asked is not None:  # a step that was taken
+            rate = self._get_learning_rate() * record.multiplier
+            figures = {"multiplier": record.multiplier, "effective_learning_rate": rate} | figures
+        if record.signal is not None:
+            self._warn_of_standstill(record.factor)
+        if self.args.collapse_warning:
+            sentences = self.collapse_monitor.update(self._watched)
+            figures["collapse_warnings"] = len(sentences)
+            for sentence in sentences:
+                logger.warning("%s", sentence)
+        for name, value in figures.items():
+            if value is not None:
+                metrics[f"pgpo/{name}"].append(value)
+
+    def _warn_of_standstill(self, factor: float) -> None:
+        """Names a brake that is not released, once: the factor is at `rho_min`, as far as that is a
+        tenth at most, or at a hundredth, since exp(-alpha) may be above `rho_min` for good.
+
+        Choice: ours, as braking is. No braked run of `experiments/collapse_confirm`, healthy or
+        not, had more than 5 such steps in a row; those of `collapse_remedies` that stood still
+        have 80.
+        """
+        is_cut = factor <= min(max(self.args.rho_min, 0.01), 0.1)
+        self._standing = self._standing + 1 if is_cut else 0
+        if self._standing == self.standstill_patience:
+            logger.warning(
+                "For %d steps in a row the signal has cut the step to next to nothing "
+                "(now %.2g of it): the run hardly learns. If it has learned what its teacher "
+                "knows, stop it. Else look at what the teacher is shown (feedback, "
+                "demonstrations), lower sensitivity, or raise target_distance or the "
+                "learning rate.",
+                self._standing,
+                factor,
+            )
+
+    # A checkpoint: what TRL forgets in it.
+
+    def _save_state(self, folder: Path) -> None:
+        file = checkpoints.rollouts_file(self.accelerator.process_index)
+        checkpoints.save_rollouts(folder / file, self._buffered_inputs)
+        if self.teacher is not None:
+            plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
+            in_shards = plugin is not None and "SHARDED" in str(plugin.state_dict_type)
+            self.teacher.save(folder, in_shards=in_shards, keep=self.args.should_save)
+        if not self.args.should_save:
             return
-        step = self.state.global_step + 1
-        why = self.teacher.update(self._watched, step, self.state.max_steps)
-        self._metrics["train"]["pgpo/teacher_refreshes"].append(self.teacher.rule.refreshes)
-        if why is not None:
-            logger.info("Step %d: the student becomes the teacher; %s.", step, why)
+        state = {
+            "step": self._step,
+            "multiplier": self.step_scale.state_dict(),
+            "skipped_steps": self.nonfinite_guard.total,
+            "standstill": self._standing,
+            "collapse": self.collapse_monitor.state_dict(),
+            "diagnostics": {mode: dict(c) for mode, c in self._diagnostic_counters.items()},
+            "teacher": None if self.teacher is None else self.teacher.progress(),
+        }
+        checkpoints.save_json(folder / checkpoints.STATE, state)
+
+    def _state_files(self, rank: int) -> tuple[str, ...]:
+        return checkpoints.STATE, checkpoints.rollouts_file(rank)
+
+    def _load_state(self, folder: Path) -> None:
+        state = checkpoints.load_json(folder / checkpoints.STATE)
+        self._step = state["step"]
+        self.step_scale.load_state_dict(state["multiplier"])
+        self.nonfinite_guard.total = state["skipped_steps"]
+        self._standing = state["standstill"]
+        self.collapse_monitor.load_state_dict(state["collapse"])
+        for mode, counters in state["diagnostics"].items():
+            self._diagnostic_counters[mode].update(counters)
+        file = checkpoints.rollouts_file(self.accelerator.process_index)
+        self._buffered_inputs = checkpoints.load_rollouts(folder / file, self.accelerator.device)
+        if self.teacher is not None:
+            self.teacher.load_progress(state["teacher"])
+            self.teacher.load(folder)
+
+    def _load_best_model(self) -> None:
+        """Transformers'; then the teacher of that step."""
+        super()._load_best_model()
+        if self.teacher is not None and self.args.exact_resume:
+            self.teacher.load(Path(self.state.best_model_checkpoint))
+        elif self.teacher is not None:
+            logger.warning(
+                "The model is that of the best step, its teacher that of the last one: "
+                "checkpoints hold no teacher with exact_resume=False."
+            )
+
+
+def random_state(device: torch.device) -> bytes:
+    """States of the generators that a forward on a device may draw from."""
+    states = [torch.get_rng_state()]
+    if device.type != "cpu":
+        own = torch.get_device_module(device).get_rng_state
+        states.append(own() if device.type == "mps" else own(device))
+    return b"".join(state.numpy().tobytes() for state in states)
+
+
+# Which samples have which term, and the part of the batch that the terms need.
+
+
+def needed_part(inputs: dict[str, Tensor], args: Any) -> dict[str, Tensor]:
+    """TRL's micro-batch (B, T) with the terms of its loss, without samples that have none, columns
+    of padding alone, and the teacher's prompts of samples that are not distilled.
+
+    All these cost a forward and change no loss. One sample stays if none has a term, so that every
+    rank has a backward.
+
+    Returns:
+        The batch, and in it, (B', T') each: `distilled_mask`; `policy_weights`, what a token's
+        policy term weighs, where there is such a term; `loss_mask`, the tokens that have any.
+        `teacher_rows` are the places of the teacher's prompts in the batch, where it has fewer.
+    """
+    terms = loss_terms(inputs, args)
+    rows, taught = terms["loss_mask"].any(-1), terms["distilled_mask"].any(-1)
+    rows[0] = rows[0] | ~rows.any()
+    taught = taught | (rows & (rows.cumsum(0) == 1) & ~taught.any())
+    masks = {"completion_mask": rows, "prompt_mask": rows, "teacher_attention_mask": taught}
+    used = [(inputs[name].bool() & own.unsqueeze(1)).any(0) for name, own in masks.items()]
+    places = [used[0].sum(), *(columns.int().argmax() for columns in used[1:])]
+    # One copy to the CPU, whatever the samples and columns.
+    *flags, end, prompt, teacher = torch.cat([rows, taught, torch.stack(places)]).tolist()
+    kept = [i for i, flag in enumerate(flags[: len(rows)]) if flag]
+    shown = [i for i, flag in enumerate(flags[len(rows) :]) if flag]
+    of_rows, of_taught = (torch.tensor(part, device=rows.device) for part in (kept, shown))
+    batch = {
+        name: value[of_taught if name in _TEACHER else of_rows]
+        for name, value in (inputs | terms).items()
+        if isinstance(value, Tensor) and value.ndim > 0
+    }
+    if shown != kept:
+        batch["teacher_rows"] = torch.tensor([kept.index(i) for i in shown], device=rows.device)
+    cut = inputs["completion_ids"].size(1) - max(1, end)
+    columns = {"prompt_ids": (prompt, 0), "prompt_mask": (prompt, 0)}
+    columns |= dict.fromkeys(_TEACHER, (teacher, cut))
+    columns |= dict.fromkeys((*_COMPLETION, *terms), (0, cut))
+    for name in columns.keys() & batch.keys():
+        left, right = columns[name]
+        batch[name] = batch[name][:, left : batch[name].size(1) - right]
+    return batch
+
+
+_TEACHER = ("teacher_input_ids", "teacher_attention_mask")
+_COMPLETION = ("completion_ids", "completion_mask", "old_per_token_logps")
+
+
+def in_all_rows(hidden: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """The teacher's hidden states at their places in the batch; zeros, never read, elsewhere."""
+    if "teacher_rows" not in batch:
+        return hidden
+    zeros = hidden.new_zeros(len(batch["completion_ids"]), *hidden.shape[1:])
+    return zeros.index_copy(0, batch["teacher_rows"], hidden)
+
+
+def loss_terms(inputs: dict[str, Tensor], args: Any) -> dict[str, Tensor]:
+    """The masks and weights of a micro-batch's terms; see `needed_part`."""
+    mask = inputs["completion_mask"]
+    distilled = inputs.get("self_distillation_mask")
+    if args.routing:
+        failed = ~(inputs["rewards"] >= success_threshold(args))
+        distilled = failed if distilled is None else distilled * failed
+    distilled_mask = mask if distilled is None else mask * distilled.unsqueeze(1)
+    if not args.has_policy_term:
+        return {"distilled_mask": distilled_mask, "loss_mask": distilled_mask}
+    # An advantage of zero is no term; a rollout without a sibling (nan) has none to compare with.
+    has_term = inputs["advantages"].nan_to_num() != 0
+    if args.routing:
+        has_term = has_term & ~distilled_mask.any(-1)
+        weights = sample_mean_weights(mask)
+    else:
+        weights = (1 - args.distillation_weight) * _policy_weights(mask, args)
+    weights = weights * has_term.unsqueeze(1)
+    return {
+        "distilled_mask": distilled_mask,
+        "policy_weights": weights,
+        "loss_mask": (distilled_mask != 0) | (weights != 0),
+    }
+
+
+def sample_mean_weights(mask: Tensor, samples: int | None = None) -> Tensor:
+    """Weights of a mean over a sample's tokens, then over the samples, as TRL's distillation's."""
+    return mask / mask.sum(-1, keepdim=True).clamp(min=1) / (samples or len(mask))
+
+
+def _policy_weights(mask: Tensor, args: Any) -> Tensor:
+    """TRL's averages of the policy loss by its `loss_type`."""
+    if args.loss_type == "grpo":
+        return sample_mean_weights(mask)
+    if args.loss_type == "dr_grpo":
+        return mask / (len(mask) * args.max_completion_length)
+    return mask / mask.sum().clamp(min=1)
 
 
 class _StepEnd(TrainerCallback):  # type: ignore[misc]

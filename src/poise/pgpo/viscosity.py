@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from .ranges import AT_LEAST_0, POSITIVE_OR_NONE, Expected, check_ranges, number, whole
 
@@ -30,10 +30,6 @@ class ViscosityState:
 
     reference: float | None = None
     steps: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -92,31 +88,29 @@ class Viscosity:
         """
         if not math.isfinite(signal):
             raise ValueError(f"the information signal must be finite, got {signal!r}")
-        state = ViscosityState(self._updated_reference(signal, state), state.steps + 1)
-        return self._multiplier(signal, state.reference), state
+        reference = self._updated_reference(signal, state)
+        state = ViscosityState(reference, state.steps + 1)
+        if self.sensitivity == 0:
+            return 1.0, state
+        if reference is not None and reference <= REFERENCE_FLOOR:
+            return (self.rho_min if signal <= 0 else 1.0), state
+        drive = signal if reference is None else signal / reference - 1
+        # Above the cap the exponential may overflow, so the exponent is clipped first; the clip
+        # after it makes the bounds exact.
+        rho = math.exp(min(self.sensitivity * drive, math.log(self.rho_max)))
+        return min(max(rho, self.rho_min), self.rho_max), state
 
     def _updated_reference(self, signal: float, state: ViscosityState) -> float | None:
         old = state.reference
         if self.reference == "none":
             return None
-        if self.reference == "initial":
-            if self.prior_reference is not None or state.steps >= self.reference_steps:
-                return old
-            if old is None:
-                return signal
-            weight = 1 / (state.steps + 1)  # a convex sum, which cannot overflow
-            return (1 - weight) * old + weight * signal
+        if self.reference == "initial" and (
+            self.prior_reference is not None or state.steps >= self.reference_steps
+        ):
+            return old
         if old is None:
             return signal
+        if self.reference == "initial":
+            weight = 1 / (state.steps + 1)  # a convex sum, which cannot overflow
+            return (1 - weight) * old + weight * signal
         return max(signal, (1 - self.reference_decay) * old + self.reference_decay * signal)
-
-    def _multiplier(self, signal: float, reference: float | None) -> float:
-        if self.sensitivity == 0:
-            return 1.0
-        if reference is not None and reference <= REFERENCE_FLOOR:
-            return self.rho_min if signal <= 0 else 1.0
-        drive = signal if reference is None else signal / reference - 1
-        # Above the cap the exponential may overflow, so the exponent is clipped first; the clip
-        # after it makes the bounds exact.
-        rho = math.exp(min(self.sensitivity * drive, math.log(self.rho_max)))
-        return min(max(rho, self.rho_min), self.rho_max)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -46,8 +45,7 @@ def move(model: nn.Module, size: float = 0.1) -> None:
 
 
 def step_end(teacher: EMATeacher, step: int) -> None:
-    args: Any = SimpleNamespace()
-    teacher.on_step_end(args, SimpleNamespace(global_step=step), args, model=None)
+    teacher.update({}, step, steps=step)
 
 
 def logits(model: nn.Module, adapter: str | None = None) -> Tensor:

@@ -13,8 +13,8 @@ from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from torch import Tensor, nn
 
 from poise import DistanceControl, SignalSum, StepScale, Viscosity, policy_distance
-from poise.pgpo.deepspeed import refuse_engine_settings
 from poise.pgpo.engine_step_scale import EngineStepScale
+from poise.pgpo.preflight import refuse_engine_settings
 
 BRAKE = Viscosity(sensitivity=3.0, reference="none")
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poise.pgpo.reward_functions import pass_rate_weights
+from poise.pgpo.rollouts import pass_rate_weights
 
 ROWS = st.integers(1, 5).flatmap(
     lambda size: st.tuples(
@@ -44,21 +44,6 @@ def test_a_weight_is_the_spread_of_the_questions_outcomes_over_its_mean(
     )
     assert weights.dtype == torch.float32
     assert weights.tolist() == pytest.approx([s / mean for s in spreads], rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("successes", "distilled", "message"),
-    [
-        (torch.ones(4) > 0, torch.ones(3), "vectors of one length"),
-        (torch.ones(2, 2) > 0, torch.ones(2, 2), "vectors of one length"),
-        (torch.ones(4) > 0, torch.ones(4), "whole groups of 3"),
-    ],
-)
-def test_what_is_no_batch_of_groups_is_refused(
-    successes: torch.Tensor, distilled: torch.Tensor, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        pass_rate_weights(successes, distilled, 3)
 
 
 def test_a_rate_is_of_the_known_outcomes() -> None:

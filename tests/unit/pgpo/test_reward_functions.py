@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from poise.pgpo import reward_functions as rewards_module
-from poise.pgpo.reward_functions import (
+from poise.pgpo.rollouts import (
     TextReward,
     advantages,
-    join_texts,
+    are_level,
     reward_figures,
     split_rewards,
+    success_threshold,
 )
 
 
@@ -136,11 +136,6 @@ def test_an_object_or_a_partial_may_be_a_reward_function() -> None:
             TextReward(function, lambda texts: None)(["p", "q"], ["a", "b"])
 
 
-def test_texts_of_two_functions_are_joined_completion_by_completion() -> None:
-    joined = join_texts(["a", None, "c", None, ""], ["x", "y", None, None, ""])
-    assert joined == ["a\nx", "y", "c", None, None]
-
-
 NAN = math.nan
 
 
@@ -172,13 +167,13 @@ def test_a_group_with_one_reward_for_all_has_nothing_to_compare(reward: float) -
     """Its advantages are those of rounding, which need not be 0."""
     rewards = torch.tensor([reward] * 10 + [reward] * 9 + [math.nan] + [reward] * 9 + [1.0])
     expected = torch.arange(30) < 20
-    assert torch.equal(rewards_module.are_level(rewards, 10), expected)
-    assert rewards_module.are_level(torch.full((2,), math.nan), 2).all()
+    assert torch.equal(are_level(rewards, 10), expected)
+    assert are_level(torch.full((2,), math.nan), 2).all()
 
 
 @pytest.mark.parametrize("threshold", [0.7, 0.9, 1.0])
 def test_a_reward_at_the_threshold_succeeds(threshold: float) -> None:
     """Both as a tensor's element and as the number that is read from it."""
     args = SimpleNamespace(success_reward_threshold=threshold)
-    kept, limit = torch.tensor([threshold]), rewards_module.success_threshold(args)
+    kept, limit = torch.tensor([threshold]), success_threshold(args)
     assert bool((kept >= limit).all()) and kept.tolist()[0] >= limit

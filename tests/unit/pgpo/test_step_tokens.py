@@ -54,19 +54,15 @@ def measured(make_config: Callable[..., Any]) -> Callable[..., tuple[Any, int]]:
             peft_config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=dropout),
         )
         looks: list[int] = []
-        step_log_probs, again = trainer._step_log_probs, trainer._step_log_probs_again
+        read = trainer._step_log_probs
 
-        def counted(read: Callable[[], Any]) -> Callable[[], Any]:
-            def look() -> Any:
-                with forwards(trainer.model) as rows:
-                    found = read()
-                looks.append(len(rows))
-                return found
+        def look(**options: Any) -> Any:
+            with forwards(trainer.model) as rows:
+                found = read(**options)
+            looks.append(len(rows))
+            return found
 
-            return look
-
-        trainer._step_log_probs = counted(step_log_probs)
-        trainer._step_log_probs_again = counted(again)
+        trainer._step_log_probs = look
         trainer.train()
         return trainer, sum(looks) // 2
 

@@ -92,7 +92,7 @@ def test_thinking_is_cut_from_a_demonstration_on_request(
     said = "<think>why\nnot</think> b"
     trainer.processing_class = SimpleNamespace(decode=lambda ids, **options: said)
     builder = RolloutTeacherContextBuilder(trainer)
-    assert builder._demonstration_text(torch.tensor([3])) == shown
+    assert builder._demonstration_text(torch.tensor([3]), "p") == shown
 
 
 each_draw = pytest.mark.parametrize("is_random", [True, False], ids=["random", "first"])

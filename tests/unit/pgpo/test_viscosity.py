@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -145,7 +146,7 @@ def test_sensitivity_zero_is_exactly_one(values: list[float], law: Viscosity) ->
 def test_the_state_survives_json(law: Viscosity, values: list[float], cut: int) -> None:
     whole, end = _run(law, values)
     _, state = _run(law, values[:cut])
-    state = ViscosityState(**json.loads(json.dumps(state.to_dict())))
+    state = ViscosityState(**json.loads(json.dumps(asdict(state))))
     rest = []
     for value in values[cut:]:
         rho, state = law.step(value, state)
