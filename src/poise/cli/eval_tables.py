@@ -34,7 +34,7 @@ from ..evaluate.measures import (
 )
 from ..evaluate.runs import read_config
 from ..evaluate.seeds import changes_over_seeds, outcomes_over_seeds
-from .eval import Result
+from .eval_asking import Result
 
 _WIDTH = 120  # of tables in a file or a pipe, where there is no terminal to fit
 
