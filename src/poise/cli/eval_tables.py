@@ -16,10 +16,12 @@ from ..evaluate.isomers import (
     NONE,
     Outcome,
     answer_disagreement,
+    changes_over_seeds,
     differences,
     has_pairs,
     logical_consistency,
     outcomes,
+    outcomes_over_seeds,
     title_of,
 )
 from ..evaluate.measures import (
@@ -33,7 +35,6 @@ from ..evaluate.measures import (
     summarise,
 )
 from ..evaluate.runs import read_config
-from ..evaluate.seeds import changes_over_seeds, outcomes_over_seeds
 from .eval_asking import Result
 
 _WIDTH = 120  # of tables in a file or a pipe, where there is no terminal to fit

@@ -8,11 +8,13 @@ them beside accuracy.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +22,17 @@ from scipy.spatial.distance import pdist
 
 from .measures import Questions, average, average_interval, common, group_by, percent
 from .records import Place, QuestionRecord, Representations
+from .runs import NAMES
 from .statistics import (
     Difference,
     Interval,
     mean_difference,
     mean_interval,
     mean_of,
+    run_interval,
 )
 
+T = TypeVar("T")
 Vectors = NDArray[np.float64]
 SetKey = tuple[str, str]  # test, isomer id
 SetScores = dict[str, float]  # isomer id -> value
@@ -90,9 +95,7 @@ def answer_disagreement(questions: Questions) -> Consistency:
 
 
 def _consistency(
-    scores: Mapping[SetKey, float],
-    problems: Iterable[Place | QuestionRecord],
-    highest: float,
+    scores: Mapping[SetKey, float], problems: Iterable[Place | QuestionRecord], highest: float
 ) -> Consistency:
     sets = len(_rows_by_set(problems))
     if not scores:
@@ -196,15 +199,6 @@ class Outcome:
     consistency: Interval | None  # None without representations
 
 
-@dataclass(frozen=True)
-class _Scores:
-    """Of the sets of one test; no disagreement or distance where none is known."""
-
-    accuracy: SetScores
-    disagreement: SetScores
-    distance: SetScores
-
-
 def outcomes(
     questions: Questions,
     representations: Representations | None = None,
@@ -216,53 +210,37 @@ def outcomes(
     representations are centred by themselves. Questions without a test do not count.
     """
     found: dict[str, Outcome] = {}
-    scores: dict[str, _Scores] = {}
+    scores: dict[str, tuple[SetScores, ...]] = {}
     for test, group in _by_test(questions).items():
-        part = representations.of_test(test) if representations is not None else None
-        distances = _distances(part, center) if part is not None and part.places else {}
-        scores[test] = _Scores(
-            _accuracy_by_set(group),
-            {name: x for (_, name), x in _disagreements(group).items()},
-            {name: x for (_, name), x in distances.items()},
-        )
-        domains = {
-            str(name): average_interval(members)
-            for name, members in group_by(group, lambda q: q.domain).items()
-        }
-        worst = min(domains, key=lambda name: domains[name].mean)
-        found[test] = _outcome([scores[test]], len(group), worst, domains[worst])
-    out = [test for test in OUT_OF_DISTRIBUTION if test in found]
-    if out:
+        part = representations and representations.of_test(test)
+        pairs = (_disagreements(group), _distances(part, center) if part and part.places else {})
+        by_set = ({name: x for (_, name), x in one.items()} for one in pairs)
+        scores[test] = _accuracy_by_set(group), *by_set
+        domains = group_by(group, lambda q: q.domain)
+        rates = ((str(name), average_interval(members)) for name, members in domains.items())
+        found[test] = _outcome([scores[test]], group, *min(rates, key=lambda rate: rate[1].mean))
+    if out := [test for test in OUT_OF_DISTRIBUTION if test in found]:
         worst = min(out, key=lambda test: found[test].worst.mean)
         name = f"{found[worst].worst_domain}, {worst}"
-        asked = sum(found[test].questions for test in out)
-        parts = [scores[test] for test in out]
-        found[MEAN] = _outcome(parts, asked, name, found[worst].worst)
+        asked = [q for q in questions if q.test in out]
+        found[MEAN] = _outcome([scores[x] for x in out], asked, name, found[worst].worst)
     return found
 
 
 def _outcome(
-    tests: Sequence[_Scores], questions: int, worst_domain: str, worst: Interval
+    tests: Sequence[tuple[SetScores, ...]], asked: Questions, domain: str, worst: Interval
 ) -> Outcome:
-    def mean(scores: Sequence[SetScores], highest: float = 1.0) -> Interval | None:
-        # A mean over fewer tests would be compared with one over all.
-        if not all(scores):
-            return None
-        weights, groups = independent_groups(scores)
+    """Of tests, each with accuracy, disagreement and distance by set, empty where not known."""
+    means: list[Interval | None] = []
+    for scores, highest in zip(zip(*tests, strict=True), (1.0, 1.0, HIGHEST_DISTANCE), strict=True):
+        weights, groups = independent_groups(scores) if all(scores) else ([], [])
         intervals = [mean_interval(list(group.values()), highest) for group in groups]
-        return mean_of(intervals, weights)
-
-    accuracy = mean([test.accuracy for test in tests])
+        # A mean over fewer tests would be compared with one over all.
+        means.append(mean_of(intervals, weights) if intervals else None)
+    accuracy, disagreement, distance = means
     assert accuracy is not None  # a test has questions
-    return Outcome(
-        sum(len(test.accuracy) for test in tests),
-        questions,
-        accuracy,
-        worst_domain,
-        worst,
-        mean([test.disagreement for test in tests]),
-        mean([test.distance for test in tests], HIGHEST_DISTANCE),
-    )
+    sets = sum(len(test[0]) for test in tests)
+    return Outcome(sets, len(asked), accuracy, domain, worst, disagreement, distance)
 
 
 def _by_test(questions: Questions) -> dict[str, list[QuestionRecord]]:
@@ -337,10 +315,8 @@ class Measure:
 
     def cell(self, outcome: Outcome | None) -> str:
         """The measure of an outcome, with the domain where it is that of one."""
-        if outcome is None:
-            return NONE
-        text = self.text(getattr(outcome, self.name))
-        return f"{text} ({outcome.worst_domain})" if self.name == "worst" else text
+        text = self.text(getattr(outcome, self.name, None))
+        return f"{text} ({outcome.worst_domain})" if outcome and self.name == "worst" else text
 
 
 def _distance(interval: Interval) -> str:
@@ -359,3 +335,56 @@ MEASURES = (
 def title_of(test: str) -> str:
     """A test's name as people read it."""
     return "mean out of distribution" if test == MEAN else test.replace("_", " ")
+
+
+# Runs that repeat one setting with different seeds: here the unit of evidence is the run.
+Names = tuple[str, ...]  # of the runs of a group
+Settings = Sequence[tuple[str, Mapping[str, Any]]]  # each run's name, and `Run.config`
+_SEEDS = ("seed", "data_seed", "question_seed")
+_LEAST = 3  # runs that an interval over seeds is worth writing for
+
+
+def over_seeds(runs: Settings, found: Sequence[T | None]) -> list[tuple[Names, list[T]]]:
+    """Groups of three or more runs that differ in their seeds alone, with what each has found.
+
+    Runs without settings, or with nothing found, are left out.
+    """
+    groups: dict[str, dict[str, tuple[str, T]]] = {}
+    for (run, config), one in zip(runs, found, strict=True):
+        if not config or not one:
+            continue
+        parts: tuple[dict[str, Any], dict[str, Any]] = {}, {}
+        for name, value in sorted(config.items()):
+            if (last := name.rpartition(".")[2]) not in NAMES:
+                parts[last in _SEEDS][name] = value
+        setting, seeds = (json.dumps(part, default=str) for part in parts)
+        # A run that was made twice is no second piece of evidence.
+        groups.setdefault(setting, {}).setdefault(seeds, (run, one))
+    whole = [list(group.values()) for group in groups.values() if len(group) >= _LEAST]
+    return [(tuple(run for run, _ in group), [one for _, one in group]) for group in whole]
+
+
+def changes_over_seeds(
+    runs: Settings, changes: Sequence[Difference | None]
+) -> list[tuple[Names, Interval]]:
+    """Of each group the mean of what training changed, with its t-interval over runs."""
+    groups = over_seeds(runs, changes)
+    return [(names, run_interval([x.interval.mean for x in found])) for names, found in groups]
+
+
+def outcomes_over_seeds(
+    runs: Settings, outcomes: Sequence[Mapping[str, Outcome]]
+) -> list[tuple[Names, dict[str, dict[str, Interval]]]]:
+    """Of each group the tests that all have: measure -> mean with its t-interval over runs."""
+    result = []
+    for names, group in over_seeds(runs, outcomes):
+        tests: dict[str, dict[str, Interval]] = {}
+        for test in (name for name in group[0] if all(name in one for one in group)):
+            columns = {m.name: [getattr(one[test], m.name) for one in group] for m in MEASURES}
+            tests[test] = {
+                name: run_interval([interval.mean for interval in column])
+                for name, column in columns.items()
+                if None not in column
+            }
+        result.append((names, tests))
+    return result
