@@ -5,7 +5,8 @@ Asking is imported when it is called, so that `--help` is quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 from .arguments import CommandParser, option
 
@@ -120,8 +121,11 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     (arguments,) = make_parser().parse_args_and_config(argv)
     from .eval_asking import ask_all, make_steps
-    from .eval_tables import show_json, show_tables
+    from .eval_tables import figures_of, show_tables
 
     results = ask_all(make_steps(arguments), arguments)
-    show_json(results) if arguments.json else show_tables(results)
+    if arguments.json:
+        print(json.dumps(figures_of(results), ensure_ascii=False, default=asdict))
+    else:
+        show_tables(results)
     return 0
