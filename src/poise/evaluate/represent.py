@@ -36,15 +36,11 @@ def find_kept(
 ) -> tuple[Header, Representations | None] | None:
     """The header that representations have, and those that lie beside the records, if any do.
 
-    Args:
-        config: Of the model.
-        questions: From `prepare`.
-        header: Of the records.
-        records: Their files.
-        layer: As `represent` takes it; None takes `default_layer`.
+    None, unless all questions are isomers with a reference completion to read a model at.
 
-    Returns:
-        None, unless all questions are isomers with a reference completion to read a model at.
+    Args:
+        header: Of the records.
+        layer: As `represent` takes it; None takes `default_layer`.
 
     Raises:
         RecordError: A file was made with other settings or of other problems.
@@ -128,7 +124,6 @@ def represent(
 
     Args:
         model: A causal language model in evaluation mode, an adapter in it or not.
-        tokenizer: Its tokenizer.
         questions: From `prepare`, with ``completion`` in their rows.
         layer: Output of this block, counted from 1, the last one's after the final norm; 0 is the
             embeddings.

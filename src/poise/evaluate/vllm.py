@@ -95,8 +95,6 @@ def loaded(
     away.
 
     Args:
-        target: what to load.
-        dtype: in what it computes.
         longest: most tokens of a prompt and its completion.
         generation_config: of the model, whose end tokens are read.
     """
