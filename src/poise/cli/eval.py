@@ -64,11 +64,6 @@ class EvalArguments:
         None,
         "Layer of these: 0 is the embeddings; by default two thirds of the way to the last block.",
     )
-    center: str = option(
-        "mean",
-        "What is taken off them before they are compared: 'mean', 'standard' (also scales each "
-        "dimension) or 'none'.",
-    )
     k: int = option(16, "Samples per question.")
     temperature: float = option(0.6, "Sampling temperature; 0 is greedy, with one sample.")
     top_p: float = option(0.95, "Least mass of the likeliest tokens to draw from.")

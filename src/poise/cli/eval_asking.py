@@ -14,7 +14,6 @@ import torch
 from ..data.load import load_questions
 from ..evaluate import load, vllm
 from ..evaluate.ask import Prepared, Sampling, ask_questions, check_answered, prepare
-from ..evaluate.isomers import check_center
 from ..evaluate.records import (
     Evaluation,
     Header,
@@ -52,7 +51,6 @@ class Result:
     step: Step
     evaluation: Evaluation
     representations: Representations | None
-    center: str
 
 
 def make_steps(arguments: EvalArguments) -> list[Step]:
@@ -120,7 +118,6 @@ def ask_all(
     if arguments.temperature == 0.0 and arguments.k > 1:
         print("poise eval: temperature 0 is greedy, so k is 1", file=sys.stderr)
     sampling = _sampling(arguments)
-    check_center(arguments.center)
     dtype = pick_dtype(arguments.dtype, pick_device(arguments.device))
     runs = [step.target.run for step in steps if step.target.run is not None]
     dataset, options = choose_dataset(arguments, runs)
@@ -229,4 +226,4 @@ def _ask_one(
         )
     for copy in copies:
         copy.write([record for id, record in writer.done.items() if id not in copy.done])
-    return Result(step, read_records(writer.path), representations, arguments.center)
+    return Result(step, read_records(writer.path), representations)

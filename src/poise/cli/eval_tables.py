@@ -42,7 +42,7 @@ def figures_of(results: Sequence[Result]) -> dict[str, Any]:
     header = results[0].evaluation.header
     asked = [(result.step.name, result.evaluation.questions) for result in results]
     runs = [(result.step.name, read_config(result.step.target.run)) for result in results]
-    tests = [outcomes(r.evaluation.questions, r.representations, r.center) for r in results]
+    tests = [outcomes(r.evaluation.questions, r.representations) for r in results]
     evaluations = []
     for result, of_tests in zip(results, tests, strict=True):
         questions, vectors = result.evaluation.questions, result.representations
@@ -57,8 +57,8 @@ def figures_of(results: Sequence[Result]) -> dict[str, Any]:
         if has_pairs(questions):
             found |= {
                 "disagreement": answer_disagreement(questions),
-                "consistency": vectors and logical_consistency(vectors, result.center),
-                "representations": vectors and {**vectors.header.sampling, "center": result.center},
+                "consistency": vectors and logical_consistency(vectors),
+                "representations": vectors and {**vectors.header.sampling, "center": "mean"},
             }
         evaluations.append(found)
     pairs = [(asked[0], one) for one in asked[1:]] + [(asked[1], one) for one in asked[2:]]

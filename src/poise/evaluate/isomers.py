@@ -37,8 +37,6 @@ Vectors = NDArray[np.float64]
 SetKey = tuple[str, str]  # test, isomer id
 SetScores = dict[str, float]  # isomer id -> value
 HIGHEST_DISTANCE = 2.0
-CENTERS = ("mean", "standard", "none")
-DEFAULT_CENTER = "mean"
 IN_DISTRIBUTION = ("in_distribution", "no_cue")
 OUT_OF_DISTRIBUTION = ("reversed", "unseen_domains", "deeper", "unseen_phrasings")
 MEAN = "out_of_distribution"  # the row that sums these up
@@ -57,7 +55,7 @@ class Consistency:
     left_out: int
 
 
-def logical_consistency(found: Representations, center: str = DEFAULT_CENTER) -> Consistency:
+def logical_consistency(found: Representations) -> Consistency:
     """Logical Consistency Score: mean cosine distance between the domains of an isomer set.
 
     ``S = mean_sets mean_{i < j} (1 - cos(u_i, u_j))``, u_i = h_i - mean(h): 0 where all domains of
@@ -69,13 +67,13 @@ def logical_consistency(found: Representations, center: str = DEFAULT_CENTER) ->
     Choice: vectors are centred by their mean over all problems that are scored together, of all
     domains. Hidden states share a few huge dimensions, so that without it every model looks
     consistent; with it, unrelated problems lie about 1 apart, and a domain's shift counts.
-    Choice: dimensions keep their own scales, as the model reads them; "standard" also divides each
-    by its standard deviation, which gives noise in small dimensions an equal voice.
+    Choice: dimensions keep their own scales, as the model reads them: divided by their standard
+    deviations, noise in small dimensions would have an equal voice.
 
     Raises:
-        ValueError: Another center, a domain twice in a set, or no set with two domains.
+        ValueError: A domain twice in a set, or no set with two domains.
     """
-    return _consistency(_distances(found, center), found.places, HIGHEST_DISTANCE)
+    return _consistency(_distances(found), found.places, HIGHEST_DISTANCE)
 
 
 def answer_disagreement(questions: Questions) -> Consistency:
@@ -112,9 +110,9 @@ def has_pairs(questions: Questions) -> bool:
     return any(len(rows) > 1 for rows in _rows_by_set(questions).values())
 
 
-def _distances(found: Representations, center: str = DEFAULT_CENTER) -> dict[SetKey, float]:
+def _distances(found: Representations) -> dict[SetKey, float]:
     """The distance of each set with two domains or more, by test and isomer id."""
-    vectors = centered(found.vectors.astype(np.float64), center)
+    vectors = centered(found.vectors.astype(np.float64))
     sets = _rows_by_set(found.places)
     return {key: set_distance(vectors[rows]) for key, rows in sets.items() if len(rows) > 1}
 
@@ -150,26 +148,10 @@ def _rows_by_set(problems: Iterable[Place | QuestionRecord]) -> dict[SetKey, lis
     return {key: [rows[domain] for domain in sorted(rows)] for key, rows in sorted(sets.items())}
 
 
-def check_center(center: str) -> None:
-    """Raises: ValueError, if there is no such center."""
-    if center not in CENTERS:
-        raise ValueError(f"center: expected one of {', '.join(CENTERS)}, found {center!r}")
-
-
-def centered(vectors: Vectors, center: str = DEFAULT_CENTER) -> Vectors:
-    """Vectors without what they all share; shape (problems, width).
-
-    Raises:
-        ValueError: Another center.
-    """
-    check_center(center)
-    if center == "none":
-        return vectors
-    moved: Vectors = vectors - vectors.mean(axis=0)
-    if center == "standard":
-        spread = moved.std(axis=0)
-        moved = np.divide(moved, spread, out=np.zeros_like(moved), where=spread > 0)
-    return moved
+def centered(vectors: Vectors) -> Vectors:
+    """Vectors without what they all share; shape (problems, width)."""
+    result: Vectors = vectors - vectors.mean(axis=0)
+    return result
 
 
 def set_distance(vectors: Vectors) -> float:
@@ -200,9 +182,7 @@ class Outcome:
 
 
 def outcomes(
-    questions: Questions,
-    representations: Representations | None = None,
-    center: str = DEFAULT_CENTER,
+    questions: Questions, representations: Representations | None = None
 ) -> dict[str, Outcome]:
     """Every test, in distribution first, and last the mean over the tests out of distribution.
 
@@ -213,7 +193,7 @@ def outcomes(
     scores: dict[str, tuple[SetScores, ...]] = {}
     for test, group in _by_test(questions).items():
         part = representations and representations.of_test(test)
-        pairs = (_disagreements(group), _distances(part, center) if part and part.places else {})
+        pairs = (_disagreements(group), _distances(part) if part and part.places else {})
         by_set = ({name: x for (_, name), x in one.items()} for one in pairs)
         scores[test] = _accuracy_by_set(group), *by_set
         domains = group_by(group, lambda q: q.domain)
