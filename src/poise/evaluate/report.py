@@ -51,21 +51,9 @@ SAMPLES = 6  # questions whose completions are shown for each run
 class Sample:
     """One question with a completion before and one after; one side may be None."""
 
+    question: QuestionRecord
     before: QuestionRecord | None
     after: QuestionRecord | None
-
-    @property
-    def question(self) -> QuestionRecord:
-        found = self.after or self.before
-        assert found is not None  # `choose_samples` makes none without records
-        return found
-
-    @property
-    def change(self) -> float:
-        """Rise of the mean reward, 0 where one side is missing."""
-        if self.before is None or self.after is None:
-            return 0.0
-        return average(self.after) - average(self.before)
 
 
 def write_report(runs: Sequence[Run], output: str | Path) -> Path:
@@ -243,10 +231,10 @@ def choose_samples(run: Run, count: int = SAMPLES) -> list[Sample]:
     Choice: the first sample of a question is shown, not the best one.
     """
     before, after = ({q.id: q for q in questions} for questions in run.answers)
-    ids = [i for i in after if i in before] if before and after else [*after, *before]
-    samples = sorted((Sample(before.get(i), after.get(i)) for i in ids), key=lambda s: -s.change)
-    if len(samples) <= count:
-        return samples
-    third = count // 3
-    middle = (len(samples) - third) // 2
-    return [*samples[:third], *samples[middle : middle + third], *samples[-third:]]
+    both = {i: average(after[i]) - average(before[i]) for i in after if i in before}
+    ids = sorted(both, key=lambda i: -both[i]) if before and after else [*after, *before]
+    if len(ids) > count:
+        third = count // 3
+        middle = (len(ids) - third) // 2
+        ids = [*ids[:third], *ids[middle : middle + third], *ids[-third:]]
+    return [Sample(after.get(i) or before[i], before.get(i), after.get(i)) for i in ids]
