@@ -18,8 +18,8 @@ class EvalArguments:
 
     model: str | None = option(
         None,
-        "Model: a local folder, a hub id, or 'default' for the embedded one. Left out with "
-        "--adapter or --compare: the model that was trained there.",
+        "A local folder, a hub id, or 'default' for the embedded model. By default the one that "
+        "was trained in --adapter or --compare.",
     )
     adapter: str | None = option(None, "Folder of a PEFT adapter to put upon the model.")
     compare: list[str] = option(
@@ -31,64 +31,50 @@ class EvalArguments:
         None, "Questions, as in `poise pgpo`. By default those of the run, else 'facts'."
     )
     split: str = option("test", "Split of the data set.")
-    count: int | None = option(
-        None, "How many questions; None means 200 where they are generated, else all."
-    )
+    count: int | None = option(None, "How many questions; by default 200 generated ones, or all.")
     style: str | None = option(None, "Form of generated prompts: 'chat', 'plain' or 'short'.")
     question_seed: int | None = option(None, "Seed of generated questions.")
-    limit: int | None = option(
-        None, "Ask at most this many questions, spread evenly over the data set."
-    )
+    limit: int | None = option(None, "Ask so many questions at most, spread over the data set.")
     tests: list[str] | None = option(
-        None,
-        "Tests of isomers to ask, e.g. in_distribution reversed unseen_domains; by default all.",
+        None, "Tests of isomers to ask, e.g. in_distribution reversed; by default all."
     )
     depths: list[int] | None = option(
-        None, "Reasoning steps of generated isomers; by default those of the compared run."
+        None, "Reasoning steps of generated isomers; this and the next two as the run, if left out."
     )
     domains: list[str] | None = option(
-        None,
-        "Domains of training, of generated isomers; the test of unseen domains asks the others. By "
-        "default those of the compared run.",
+        None, "Their domains of training; the test of unseen domains asks the others."
     )
     cue_strength: float | None = option(
         None,
-        "How often the surface cue of generated isomers is right in training; by default that of "
-        "the compared run. Without it there are no tests of the cue.",
+        "How often their surface cue is right in training; without it, its tests are left out.",
     )
     consistency: bool = option(
-        True,
-        "Read the models' representations of isomers, for the Logical Consistency Score.",
+        True, "Read models' representations of isomers, for the Logical Consistency Score."
     )
     layer: int | None = option(
-        None,
-        "Layer of these: 0 is the embeddings; by default two thirds of the way to the last block.",
+        None, "Layer of these, 0 is the embeddings; by default two thirds of the way up."
     )
     k: int = option(16, "Samples per question.")
     temperature: float = option(0.6, "Sampling temperature; 0 is greedy, with one sample.")
     top_p: float = option(0.95, "Least mass of the likeliest tokens to draw from.")
     max_new_tokens: int = option(512, "Longest completion in tokens.")
     stop: list[str] = option(
-        [],
-        "Texts that end a completion, which is cut before the first of them. \\n is a line break: "
-        "--stop '\\n' for answers of one line.",
+        [], "Texts before which a completion is cut: --stop '\\n' for answers of one line."
     )
     thinking: bool | None = option(
         None,
-        "Whether models think whose chat template has a switch for it. By default as the compared "
-        "run was trained, else they do not.",
+        "Whether models think whose chat template has a switch for it; without a run they do not.",
         nargs="?",
         const=True,
     )
     seed: int = option(0, "Seed of the samples.")
     batch_size: int = option(
-        64,
-        "Most completions in flight at a time; the samples depend on it. Take hundreds with vLLM.",
+        64, "Most completions in flight, on which samples depend. Take hundreds with vLLM."
     )
     use_vllm: bool = option(
         False,
-        'Ask through vLLM (pip install "poise[vllm]"), which is several times faster. Greedy '
-        "answers are the same but for rounding, samples are others.",
+        'Ask through vLLM (pip install "poise[vllm]"), several times faster. Greedy answers are '
+        "the same but for rounding, samples are others.",
     )
     dtype: str = option(
         "auto", "float32, bfloat16, float16, or auto: bfloat16 where the machine is quick in it."

@@ -41,8 +41,8 @@ def choose_dataset(arguments: EvalArguments, runs: Sequence[Path]) -> tuple[str,
         script = {}
     elif dataset.endswith(".jsonl"):
         print(
-            f"poise eval: {dataset} is the file of the training and has no test split, so these "
-            "are the questions that were trained on; name others by --dataset_name",
+            f"poise eval: {dataset} is the training's own file, so these are the questions that "
+            "were trained on; name others by --dataset_name",
             file=sys.stderr,
         )
     options = {

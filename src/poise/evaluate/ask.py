@@ -127,8 +127,8 @@ def _render(prompt: Any, tokenizer: Any, template: Mapping[str, Any]) -> tuple[s
         return prompt, ids
     if not tokenizer.chat_template:
         raise ValueError(
-            "the prompts are chat messages, but the tokenizer has no chat template; "
-            "use an instruction-tuned model, or questions whose prompts are plain text"
+            "the prompts are chat messages, but the tokenizer has no chat template; use an "
+            "instruction-tuned model, or questions in plain text"
         )
     text = tokenizer.apply_chat_template(
         prompt, add_generation_prompt=True, tokenize=False, **template
@@ -150,9 +150,8 @@ def check_answered(
         now = question.text, question.answer
         if there.get(question.id, now) != now:
             raise ValueError(
-                f"{path}: question {question.id!r} has another prompt or answer there; the "
-                "questions have changed: choose another output folder, or overwrite it "
-                "(--overwrite)"
+                f"{path}: question {question.id!r} has another prompt or answer there; choose "
+                "another output folder, or overwrite it (--overwrite)"
             )
 
 

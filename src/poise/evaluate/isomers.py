@@ -67,8 +67,7 @@ def logical_consistency(found: Representations) -> Consistency:
     Choice: vectors are centred by their mean over all problems that are scored together, of all
     domains. Hidden states share a few huge dimensions, so that without it every model looks
     consistent; with it, unrelated problems lie about 1 apart, and a domain's shift counts.
-    Choice: dimensions keep their own scales, as the model reads them: divided by their standard
-    deviations, noise in small dimensions would have an equal voice.
+    Choice: dimensions keep their scales, so that noise in small ones has no equal voice.
 
     Raises:
         ValueError: A domain twice in a set, or no set with two domains.
@@ -111,14 +110,14 @@ def has_pairs(questions: Questions) -> bool:
 
 
 def _distances(found: Representations) -> dict[SetKey, float]:
-    """The distance of each set with two domains or more, by test and isomer id."""
+    """Of each set with two domains or more, by test and isomer id."""
     vectors = centered(found.vectors.astype(np.float64))
     sets = _rows_by_set(found.places)
     return {key: set_distance(vectors[rows]) for key, rows in sets.items() if len(rows) > 1}
 
 
 def _disagreements(questions: Questions) -> dict[SetKey, float]:
-    """The disagreement of each set with two domains or more, by test and isomer id."""
+    """Of each set with two domains or more, by test and isomer id."""
 
     def disagreement(first: int, second: int) -> float:
         a, b = questions[first].extracted, questions[second].extracted
@@ -186,8 +185,8 @@ def outcomes(
 ) -> dict[str, Outcome]:
     """Every test, in distribution first, and last the mean over the tests out of distribution.
 
-    Choice: the mean gives each test one voice, however many questions it has; each test's
-    representations are centred by themselves. Questions without a test do not count.
+    Choice: the mean gives each test one voice; each test's representations are centred by
+    themselves. Questions without a test do not count.
     """
     found: dict[str, Outcome] = {}
     scores: dict[str, tuple[SetScores, ...]] = {}
@@ -299,16 +298,14 @@ class Measure:
         return f"{text} ({outcome.worst_domain})" if outcome and self.name == "worst" else text
 
 
-def _distance(interval: Interval) -> str:
-    """A score on its own scale: ``0.142 [0.120, 0.165]``."""
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-
-
 MEASURES = (
     Measure("accuracy", "Accuracy by test, avg@k, %"),
     Measure("worst", "Worst domain, avg@k, %"),
     Measure("disagreement", "Answer disagreement, %"),
-    Measure("consistency", "Logical Consistency Score", _distance),
+    Measure(
+        *("consistency", "Logical Consistency Score"),
+        lambda score: f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]",
+    ),
 )
 
 

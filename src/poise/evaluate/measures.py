@@ -30,12 +30,9 @@ def average(question: QuestionRecord) -> float:
 def pass_at(k: int, question: QuestionRecord) -> float:
     """Probability that at least one of k samples is right: ``1 - C(n - c, k) / C(n, k)``.
 
-    Unbiased from n >= k samples with c right ones.
+    Unbiased from n >= k samples with c right ones; ValueError for any other k.
 
     Source: Chen et al., Evaluating Large Language Models Trained on Code (2021), equation 1.
-
-    Raises:
-        ValueError: k is below 1, or above the number of samples.
     """
     n = len(question.rewards)
     if not 1 <= k <= n:

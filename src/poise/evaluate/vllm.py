@@ -56,8 +56,8 @@ def check_vllm(targets: Sequence[Target], device: str | None) -> None:
         raise ModuleNotFoundError("No module named 'vllm'", name="vllm")
     if device is not None:
         raise ValueError(
-            f"device: expected none with use_vllm, found {device!r}; vLLM takes the device that "
-            "it was built for, so leave --device or --use_vllm out"
+            f"device: expected none with use_vllm, which takes the device that it was built for, "
+            f"found {device!r}"
         )
     for target in targets:
         if target.adapter is not None:
@@ -78,9 +78,8 @@ def _rank(adapter: Path) -> int:
     if settings.get("peft_type") != "LORA" or odd or rank > _RANKS[-1]:
         found = odd[0] if odd else f"{settings.get('peft_type')} of rank {rank}"
         raise ValueError(
-            f"adapter {adapter}: expected plain LoRA between embeddings and head, of rank "
-            f"{_RANKS[-1]} at most, as vLLM takes it, found {found}; merge it into its model, or "
-            "leave --use_vllm out"
+            f"adapter {adapter}: expected plain LoRA between embeddings and head, rank "
+            f"{_RANKS[-1]} at most, found {found}; merge it, or leave --use_vllm out"
         )
     return next(known for known in _RANKS if known >= rank)
 
