@@ -5,6 +5,7 @@ The page needs no other file, no network and no script. It is made from saved re
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,6 +46,10 @@ from .statistics import Difference
 
 _UNKNOWN = "–"
 SAMPLES = 6  # questions whose completions are shown for each run
+
+
+# One run in a group of `size` questions, by accuracy, or in a test of `size` isomer sets.
+Row = namedtuple("Row", "run name size before after difference against_first", defaults=(None,))
 
 
 @dataclass(frozen=True)
@@ -132,31 +137,22 @@ def _difference(before: Questions, after: Questions) -> Difference | None:
     return compare(before, after) if are_paired else None
 
 
-def _groups(run: Run, key: Callable[[QuestionRecord], str | int | None]) -> list[dict[str, Any]]:
+def _groups(run: Run, key: Callable[[QuestionRecord], str | int | None]) -> list[Row]:
     """Accuracy by a property of the questions; empty where all share it."""
     before, after = (group_by(questions, key) for questions in run.answers)
     rows = []
     for name in dict.fromkeys([*before, *after]):
-        first, second = before.get(name, []), after.get(name, [])
-        rows.append(
-            {
-                "run": run.name,
-                "name": name,
-                "size": len(second or first),
-                "before": average_interval(first) if first else None,
-                "after": average_interval(second) if second else None,
-                "difference": _difference(first, second),
-            }
-        )
+        sides = before.get(name, []), after.get(name, [])
+        first, second = (average_interval(side) if side else None for side in sides)
+        size, change = len(sides[1] or sides[0]), _difference(*sides)
+        rows.append(Row(run.name, name, size, first, second, change))
     # One group of all questions is what the table above says already.
     return rows if len(rows) > 1 else []
 
 
 def _test_rows(
-    runs: Sequence[Run],
-    before: Sequence[dict[str, Outcome]],
-    after: Sequence[dict[str, Outcome]],
-) -> list[dict[str, Any]]:
+    runs: Sequence[Run], before: Sequence[dict[str, Outcome]], after: Sequence[dict[str, Outcome]]
+) -> list[Row]:
     """Every test, with the runs below one another; empty where no run has tests."""
     rows = []
     for run, first, second in zip(runs, before, after, strict=True):
@@ -164,20 +160,11 @@ def _test_rows(
         other = {} if run is runs[0] else differences(runs[0].answers[1], run.answers[1])
         for name in dict.fromkeys([*second, *first]):
             sides = first.get(name), second.get(name)
-            rows.append(
-                {
-                    "run": run.name,
-                    "name": name,
-                    "size": max(outcome.sets for outcome in sides if outcome is not None),
-                    "before": sides[0],
-                    "after": sides[1],
-                    "difference": change.get(name),
-                    "against_first": other.get(name),
-                }
-            )
+            sets = max(outcome.sets for outcome in sides if outcome is not None)
+            rows.append(Row(run.name, name, sets, *sides, change.get(name), other.get(name)))
     # The mean comes last; otherwise as they are first met.
-    names = [*dict.fromkeys(row["name"] for row in rows if row["name"] != MEAN), MEAN]
-    return sorted(rows, key=lambda row: names.index(row["name"]))
+    names = [*dict.fromkeys(row.name for row in rows if row.name != MEAN), MEAN]
+    return sorted(rows, key=lambda row: names.index(row.name))
 
 
 def settings_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
