@@ -72,7 +72,7 @@ def logical_consistency(found: Representations) -> Consistency:
     Raises:
         ValueError: A domain twice in a set, or no set with two domains.
     """
-    return _consistency(_distances(found), found.places, HIGHEST_DISTANCE)
+    return _consistency(*_distances(found), HIGHEST_DISTANCE)
 
 
 def answer_disagreement(questions: Questions) -> Consistency:
@@ -88,51 +88,46 @@ def answer_disagreement(questions: Questions) -> Consistency:
     Raises:
         ValueError: A domain twice in a set, or no set with two domains.
     """
-    return _consistency(_disagreements(questions), questions, 1.0)
+    return _consistency(*_disagreements(questions), 1.0)
 
 
-def _consistency(
-    scores: Mapping[SetKey, float], problems: Iterable[Place | QuestionRecord], highest: float
-) -> Consistency:
-    sets = len(_rows_by_set(problems))
+def _consistency(scores: dict[SetKey, float], left_out: int, highest: float) -> Consistency:
     if not scores:
         raise ValueError(
-            f"consistency: expected isomer sets with two domains or more, found {sets} sets with "
-            "one domain only"
+            f"consistency: expected isomer sets with two domains or more, found {left_out} sets "
+            "with one domain only"
         )
-    score = mean_interval(list(scores.values()), highest)
-    return Consistency(score, len(scores), sets - len(scores))
+    return Consistency(mean_interval(list(scores.values()), highest), len(scores), left_out)
 
 
 def has_pairs(questions: Questions) -> bool:
     """Whether some isomer set has two domains or more."""
-    return any(len(rows) > 1 for rows in _rows_by_set(questions).values())
+    return bool(_disagreements(questions)[0])
 
 
-def _distances(found: Representations) -> dict[SetKey, float]:
-    """Of each set with two domains or more, by test and isomer id."""
+def _distances(found: Representations) -> tuple[dict[SetKey, float], int]:
     vectors = centered(found.vectors.astype(np.float64))
-    sets = _rows_by_set(found.places)
-    return {key: set_distance(vectors[rows]) for key, rows in sets.items() if len(rows) > 1}
+    return _over_sets(found.places, lambda rows: set_distance(vectors[rows]))
 
 
-def _disagreements(questions: Questions) -> dict[SetKey, float]:
-    """Of each set with two domains or more, by test and isomer id."""
-
+def _disagreements(questions: Questions) -> tuple[dict[SetKey, float], int]:
     def disagreement(first: int, second: int) -> float:
         a, b = questions[first].extracted, questions[second].extracted
         agree = sum(a.count(answer) * b.count(answer) for answer in {*a} - {None})
         return 1.0 - agree / (len(a) * len(b))
 
-    return {
-        key: fmean(disagreement(*pair) for pair in combinations(rows, 2))
-        for key, rows in _rows_by_set(questions).items()
-        if len(rows) > 1
-    }
+    return _over_sets(
+        questions, lambda rows: fmean(disagreement(*pair) for pair in combinations(rows, 2))
+    )
 
 
-def _rows_by_set(problems: Iterable[Place | QuestionRecord]) -> dict[SetKey, list[int]]:
-    """Rows of each set in each test, by domain: the order of the file decides nothing."""
+def _over_sets(
+    problems: Iterable[Place | QuestionRecord], measure: Callable[[list[int]], float]
+) -> tuple[dict[SetKey, float], int]:
+    """A measure of the rows of each set with two domains or more, and how many sets have one.
+
+    Rows go by domain: the order of the file decides nothing.
+    """
     sets: dict[SetKey, dict[str, int]] = defaultdict(dict)
     for row, problem in enumerate(problems):
         if problem.isomer_id is None:
@@ -144,7 +139,9 @@ def _rows_by_set(problems: Iterable[Place | QuestionRecord]) -> dict[SetKey, lis
                 f"in {problem.isomer_id!r}"
             )
         domains[problem.domain] = row
-    return {key: [rows[domain] for domain in sorted(rows)] for key, rows in sorted(sets.items())}
+    paired = {key: rows for key, rows in sorted(sets.items()) if len(rows) > 1}
+    found = {key: measure([rows[x] for x in sorted(rows)]) for key, rows in paired.items()}
+    return found, len(sets) - len(paired)
 
 
 def centered(vectors: Vectors) -> Vectors:
@@ -192,7 +189,7 @@ def outcomes(
     scores: dict[str, tuple[SetScores, ...]] = {}
     for test, group in _by_test(questions).items():
         part = representations and representations.of_test(test)
-        pairs = (_disagreements(group), _distances(part) if part and part.places else {})
+        pairs = _disagreements(group)[0], _distances(part)[0] if part and part.places else {}
         by_set = ({name: x for (_, name), x in one.items()} for one in pairs)
         scores[test] = _accuracy_by_set(group), *by_set
         domains = group_by(group, lambda q: q.domain)
