@@ -21,18 +21,11 @@ from safetensors import safe_open
 from .ask import Completion, Sampling, completion_of, stop_tokens
 from .load import ADAPTER, ADAPTER_WEIGHTS, Target
 
-# What an adapter may say beside its rank, scale and layers: vLLM passes over the rest, or refuses.
-_PLAIN: dict[str, tuple[Any, ...]] = {
-    "bias": ("none",),
-    "use_dora": (False, None),
-    "lora_bias": (False, None),
-    "modules_to_save": (None, []),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "layer_replication": (None,),
-    "trainable_token_indices": (None,),
-    "target_parameters": (None, []),
-}
+# What an adapter may not have beside its rank, scale and layers: vLLM passes over it, or refuses.
+_ODD = (
+    *("bias", "use_dora", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern"),
+    *("layer_replication", "trainable_token_indices", "target_parameters"),
+)
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of which vLLM takes one as the largest
 
 
@@ -71,7 +64,7 @@ def _rank(adapter: Path) -> int:
         ValueError: it is not plain LoRA on layers between embeddings and head.
     """
     settings = json.loads((adapter / ADAPTER).read_text(encoding="utf-8"))
-    odd = [n for n, plain in _PLAIN.items() if settings.get(n, plain[0]) not in plain]
+    odd = [name for name in _ODD if settings.get(name) not in (None, False, "none", [], {})]
     with safe_open(adapter / ADAPTER_WEIGHTS, "pt") as file:
         odd += [key for key in file.keys() if "embed" in key or "lm_head" in key]  # noqa: SIM118
     rank = settings.get("r", 0)
