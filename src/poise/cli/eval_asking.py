@@ -105,12 +105,7 @@ def _common_base(targets: Sequence[load.Target]) -> str | None:
 def ask_all(
     steps: Sequence[Step], arguments: EvalArguments, tell: Tell | None = None
 ) -> list[Result]:
-    """Ask these models, and keep their answers.
-
-    Args:
-        steps: The models.
-        arguments: What to ask, and how.
-        tell: Is called with how many of how many questions a model has answered.
+    """Ask these models, and keep their answers; `tell` hears how many of how many a model has.
 
     Raises:
         ValueError: Senseless settings, models or questions; records of another evaluation.

@@ -36,8 +36,7 @@ def find_target(name: str | None, *, adapter: str | None = None, base: str | Non
     """What a name on the command line stands for.
 
     Args:
-        name: A local adapter folder, run folder or model folder, a hub id, or None for the
-            default model.
+        name: A folder of an adapter, run or model, a hub id, or None for the default model.
         adapter: Folder of an adapter to put upon it.
         base: Base model of adapters; None takes the one that the adapter was trained on.
 
@@ -57,8 +56,7 @@ def find_target(name: str | None, *, adapter: str | None = None, base: str | Non
         return Target(resolve_model(base or _base_of(found)), str(found), _label(name), run)
     if not folder.exists() and is_in_a_folder(name):
         raise FileNotFoundError(
-            f"expected a run folder, an adapter or a model at {folder}, found nothing; give a "
-            "folder that exists, or a hub id"
+            f"expected a run folder, an adapter or a model at {folder}, found nothing"
         )
     return Target(resolve_model(name), None, _label(name), run)
 

@@ -79,11 +79,7 @@ class Summary:
 
 
 def summarise(questions: Questions) -> Summary:
-    """All measures of an evaluation; its k is what every question reaches.
-
-    Raises:
-        ValueError: There are no questions.
-    """
+    """All measures of an evaluation, not an empty one; its k is what every question reaches."""
     if not questions:
         raise ValueError("summary: expected one or more questions, found none")
     k = min(len(question.rewards) for question in questions)
@@ -125,11 +121,7 @@ def compare(before: Questions, after: Questions) -> Difference:
 
 
 def common(before: Questions, after: Questions) -> list[tuple[QuestionRecord, QuestionRecord]]:
-    """The questions that both have, in the order of `after`.
-
-    Raises:
-        ValueError: One has another answer in the other.
-    """
+    """The questions that both have, in the order of `after`; ValueError for another answer."""
     earlier = {question.id: question for question in before}
     pairs = [(earlier[question.id], question) for question in after if question.id in earlier]
     for first, second in pairs:

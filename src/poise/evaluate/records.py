@@ -102,14 +102,12 @@ class Evaluation:
 
     header: Header
     questions: tuple[QuestionRecord, ...]  # in the order of the file
-    notes: tuple[str, ...] = ()  # what a reader should know, e.g. that a last line was left out
+    notes: tuple[str, ...] = ()  # what a reader should know
     size: int = 0  # bytes of the file that hold complete lines
 
 
 def read_records(path: str | Path) -> Evaluation:
-    """Read an evaluation file.
-
-    A last line that an interruption cut is left out and reported in `Evaluation.notes`.
+    """Read an evaluation file; a last line that an interruption cut is left out, with a note.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -38,9 +38,7 @@ def find_kept(
 
     None, unless all questions are isomers with a reference completion to read a model at.
 
-    Args:
-        header: Of the records.
-        layer: As `represent` takes it; None takes `default_layer`.
+    `header` is that of the records; `layer` by default `default_layer`.
 
     Raises:
         RecordError: A file was made with other settings or of other problems.
