@@ -41,8 +41,8 @@ def choose_dataset(arguments: EvalArguments, runs: Sequence[Path]) -> tuple[str,
         script = {}
     elif dataset.endswith(".jsonl"):
         print(
-            f"poise eval: {dataset} is the file of the training and has no test split, so these "
-            "are the questions that were trained on; name others by --dataset_name",
+            f"poise eval: {dataset} is the training's own file, so these are the questions that "
+            "were trained on; name others by --dataset_name",
             file=sys.stderr,
         )
     options = {
@@ -65,7 +65,8 @@ def _isomer_options(arguments: EvalArguments, configs: Sequence[dict[str, Any]])
     options: dict[str, Any] = {"tests": arguments.tests or True}
     for name, (key, default) in _ISOMER_SETTINGS.items():
         own, found = getattr(arguments, name), [config.get(key) for config in trained]
-        if own is None and len({_unordered(_first(value, default)) for value in found}) > 1:
+        used = [_first(value, default) for value in found]
+        if own is None and len({frozenset(x) if isinstance(x, Sequence) else x for x in used}) > 1:
             said = "; ".join(str(_first(value, "default")) for value in found)
             raise ValueError(
                 f"the compared runs were trained on isomers of different {name} ({said}); "
@@ -73,10 +74,6 @@ def _isomer_options(arguments: EvalArguments, configs: Sequence[dict[str, Any]])
             )
         options[name] = _first(own, found[0] if found else None)
     return options
-
-
-def _unordered(value: Any) -> Any:
-    return frozenset(value) if isinstance(value, Sequence) else value
 
 
 def choose_template(arguments: EvalArguments, runs: Sequence[Path]) -> dict[str, Any]:
@@ -127,7 +124,7 @@ def select(rows: Sequence[Row], limit: int | None, tests: Sequence[str] | None =
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected 1 or more, found {limit}")
     if limit is None or limit >= len(rows):
-        return list(rows)
+        return rows
     sets: dict[Any, list[Row]] = {}
     for place, row in enumerate(rows):
         isomer = row.get("isomer_id")
@@ -139,11 +136,13 @@ def select(rows: Sequence[Row], limit: int | None, tests: Sequence[str] | None =
             break
     else:
         raise ValueError(f"limit: expected {len(whole[0])} or more, one isomer set, found {limit}")
-    asked, kept = (dict.fromkeys(row.get("test") for row in part) for part in (rows, chosen))
-    if lost := [test for test in asked if test not in kept]:
+    kept = {row.get("test") for row in chosen}
+    if lost := [
+        str(test) for test in known if (tests is None or test in tests) and test not in kept
+    ]:
         raise ValueError(
             f"limit: expected room for an isomer set of each test, found {limit}, which leaves "
-            f"out {', '.join(map(str, lost))}; raise it, or name the tests to ask (--tests)"
+            f"out {', '.join(lost)}; raise it, or name the tests to ask (--tests)"
         )
     return chosen
 

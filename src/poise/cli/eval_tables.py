@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -14,12 +12,13 @@ from ..evaluate.isomers import (
     MEAN,
     MEASURES,
     NONE,
-    Outcome,
     answer_disagreement,
+    changes_over_seeds,
     differences,
     has_pairs,
     logical_consistency,
     outcomes,
+    outcomes_over_seeds,
     title_of,
 )
 from ..evaluate.measures import (
@@ -33,157 +32,132 @@ from ..evaluate.measures import (
     summarise,
 )
 from ..evaluate.runs import read_config
-from ..evaluate.seeds import changes_over_seeds, outcomes_over_seeds
-from .eval import Result
+from .eval_asking import Result
 
 _WIDTH = 120  # of tables in a file or a pipe, where there is no terminal to fit
 
 
-def show_json(results: Sequence[Result]) -> None:
-    """Print one object: settings, each model's measures, each difference to the first."""
+def figures_of(results: Sequence[Result]) -> dict[str, Any]:
+    """Settings, each model's measures, each difference to the first: what `--json` prints."""
     header = results[0].evaluation.header
-    tests, runs = _outcomes(results), _settings(results)
-    changes = [compare(*_sides(results[0], result)) for result in results[1:]]
-    found = {
+    asked = [(result.step.name, result.evaluation.questions) for result in results]
+    runs = [(result.step.name, read_config(result.step.target.run)) for result in results]
+    tests = [outcomes(r.evaluation.questions, r.representations) for r in results]
+    evaluations = []
+    for result, of_tests in zip(results, tests, strict=True):
+        questions, vectors = result.evaluation.questions, result.representations
+        found = {
+            "name": result.step.name,
+            "model": result.step.target.model,
+            "adapter": result.step.target.adapter,
+            "records": [str(file) for file in result.step.files],
+            **vars(summarise(questions)),
+            "tests": of_tests,
+        }
+        if has_pairs(questions):
+            found |= {
+                "disagreement": answer_disagreement(questions),
+                "consistency": vectors and logical_consistency(vectors),
+                "representations": vectors and {**vectors.header.sampling, "center": "mean"},
+            }
+        evaluations.append(found)
+    pairs = [(asked[0], one) for one in asked[1:]] + [(asked[1], one) for one in asked[2:]]
+    changes = [compare(first, second) for (_, first), (_, second) in pairs]
+    compared = [
+        {"from": before, "to": after, **vars(change), "tests": differences(first, second)}
+        for ((before, first), (after, second)), change in zip(pairs, changes, strict=True)
+    ]
+    others = len(results) - 1
+    over_runs = changes_over_seeds(runs[1:], changes[:others])
+    return {
         "dataset": header.dataset,
         "split": header.split,
         "selection": header.selection,
         "sampling": header.sampling,
         "seed": header.seed,
-        "evaluations": list(map(_evaluation_as_json, results, tests)),
-        "differences": [_difference_as_json(results[0], result) for result in results[1:]],
-        "between": [_difference_as_json(results[1], result) for result in results[2:]],
-        "over_runs": [
-            {"runs": names, "interval": x} for names, x in changes_over_seeds(runs[1:], changes)
-        ],
+        "evaluations": evaluations,
+        "differences": compared[:others],
+        "between": compared[others:],
+        "over_runs": [{"runs": names, "interval": x} for names, x in over_runs],
         "over_seeds": [
             {"runs": names, "tests": x} for names, x in outcomes_over_seeds(runs, tests)
         ],
     }
-    print(json.dumps(found, ensure_ascii=False, default=asdict))
 
 
-def _evaluation_as_json(result: Result, tests: dict[str, Outcome]) -> dict[str, Any]:
-    """A model's measures; of isomers, if there are any, further ones."""
-    questions, vectors = result.evaluation.questions, result.representations
-    found = {
-        "name": result.step.name,
-        "model": result.step.target.model,
-        "adapter": result.step.target.adapter,
-        "records": [str(file) for file in result.step.files],
-        **asdict(summarise(questions)),
-    }
-    if has_pairs(questions):
-        found |= {
-            "tests": tests,
-            "disagreement": answer_disagreement(questions),
-            "consistency": vectors and logical_consistency(vectors, result.center),
-            "representations": vectors and {**vectors.header.sampling, "center": result.center},
-        }
-    return found
-
-
-def _difference_as_json(first: Result, second: Result) -> dict[str, Any]:
-    """A difference of all questions, and test by test where there are tests."""
-    sides = _sides(first, second)
-    tests = differences(*sides)
-    names = {"from": first.step.name, "to": second.step.name}
-    return {**names, **asdict(compare(*sides)), **({"tests": tests} if tests else {})}
-
-
-def _sides(first: Result, second: Result) -> tuple[Any, Any]:
-    return first.evaluation.questions, second.evaluation.questions
-
-
-def _outcomes(results: Sequence[Result]) -> list[dict[str, Outcome]]:
-    return [outcomes(r.evaluation.questions, r.representations, r.center) for r in results]
-
-
-def _settings(results: Sequence[Result]) -> list[tuple[str, dict[str, Any]]]:
-    return [(result.step.name, read_config(result.step.target.run)) for result in results]
-
-
-def show_tables(results: Sequence[Result], console: Console | None = None) -> None:
-    """Print accuracy, by domain where there are several, and differences."""
-    console = console or Console()
+def show_tables(results: Sequence[Result]) -> None:
+    """Print accuracy, by domain and by test where there are several, and differences."""
+    console = Console()
     if not console.is_terminal:
-        console = Console(file=console.file, width=_WIDTH)
-    header, names = results[0].evaluation.header, [result.step.name for result in results]
-    how = described({**header.sampling, "seed": header.seed})
-    console.print(f"\n{header.dataset}, {header.split} split · {how}\n", markup=False)
-    console.print(_accuracy_table(results))
+        console = Console(width=_WIDTH)
+    figures = figures_of(results)
+    evaluations, names = figures["evaluations"], [result.step.name for result in results]
+    how = described({**figures["sampling"], "seed": figures["seed"]})
+    console.print(f"\n{figures['dataset']}, {figures['split']} split · {how}\n", markup=False)
+    k = evaluations[0]["k"]
+    columns = (f"avg@{k}", f"pass@{k}", f"maj@{k}", "answer found", "ended itself", "tokens")
+    cells = [
+        (
+            f"[bold]{percent(found['average'])}[/bold]",
+            *(percent(found[name]) for name in ("passed", "majority", "format")),
+            f"{100 * found['finished']:.1f}",
+            f"{found['length']:.1f}",
+        )
+        for found in evaluations
+    ]
+    console.print(_table("Accuracy, %", "model", columns, zip(names, cells, strict=True)))
     groups = [group_by(result.evaluation.questions, lambda q: q.domain) for result in results]
     if len(groups[0]) > 1:
-        rows = {
-            str(domain): [percent(average_interval(group[domain])) for group in groups]
+        domains = (
+            (str(domain), [percent(average_interval(group[domain])) for group in groups])
             for domain in groups[0]
-        }
-        console.print(_table("avg@k by domain, %", "domain", names, rows.items()))
-    _show_tests(results, console)
-    changes = [compare(*_sides(results[0], result)) for result in results[1:]]
-    for name, change in zip(names[1:], changes, strict=True):
+        )
+        console.print(_table("avg@k by domain, %", "domain", names, domains))
+    if evaluations[0]["tests"]:
+        _show_tests(figures, names, console)
+    for change in figures["differences"]:
         console.print(
-            f"[bold]{name} - {names[0]}: {points(change.interval)}[/bold] percentage points of "
-            f"avg@k ({p_value(change.p_value)}, {change.questions} questions)",
+            f"[bold]{change['to']} - {change['from']}: {points(change['interval'])}[/bold] "
+            f"percentage points of avg@k ({p_value(change['p_value'])}, {change['questions']} "
+            "questions)",
             highlight=False,
         )
-    for runs, interval in changes_over_seeds(_settings(results[1:]), changes):
+    for group in figures["over_runs"]:
+        runs = group["runs"]
         console.print(
             f"[bold]Mean of {len(runs)} runs that differ in their seeds: "
-            f"{points(interval)}[/bold] percentage points (t-interval over {', '.join(runs)})",
+            f"{points(group['interval'])}[/bold] percentage points (t-interval over "
+            f"{', '.join(runs)})",
             highlight=False,
         )
     console.print("Brackets: 95 % intervals over questions; differences are paired.", style="dim")
-    for result in results:
-        for file in result.step.files:
-            console.print(f"Records of {result.step.name}: {file}", style="dim", soft_wrap=True)
+    for found in evaluations:
+        for file in found["records"]:
+            console.print(f"Records of {found['name']}: {file}", style="dim", soft_wrap=True)
 
 
-def _accuracy_table(results: Sequence[Result]) -> Table:
-    summaries = [summarise(result.evaluation.questions) for result in results]
-    k = summaries[0].k
-    columns = (f"avg@{k}", f"pass@{k}", f"maj@{k}", "answer found", "ended itself", "tokens")
-    rows = [
-        (
-            f"[bold]{percent(summary.average)}[/bold]",
-            percent(summary.passed),
-            percent(summary.majority),
-            percent(summary.format),
-            f"{100 * summary.finished:.1f}",
-            f"{summary.length:.1f}",
-        )
-        for summary in summaries
-    ]
-    names = [result.step.name for result in results]
-    return _table("Accuracy, %", "model", columns, zip(names, rows, strict=True))
-
-
-def _show_tests(results: Sequence[Result], console: Console) -> None:
-    """Tables by test, models side by side; nothing where there are no tests."""
-    found = _outcomes(results)
-    tests = list(found[0])
-    if not tests:
-        return
-    names = [result.step.name for result in results]
+def _show_tests(figures: dict[str, Any], names: Sequence[str], console: Console) -> None:
+    """Tables by test, models side by side."""
+    found = [evaluation["tests"] for evaluation in figures["evaluations"]]
     for measure in MEASURES:
-        rows = {test: [measure.cell(one.get(test)) for one in found] for test in tests}
+        rows = {test: [measure.cell(one.get(test)) for one in found] for test in found[0]}
         if any(cell != NONE for cells in rows.values() for cell in cells):
             console.print(_table(measure.title, "test", names, rows.items()))
-    pairs = [(results[0], result) for result in results[1:]]
-    pairs += [(results[1], result) for result in results[2:]]
-    if pairs:
-        changes = [differences(*_sides(*pair)) for pair in pairs]
+    if changes := figures["differences"] + figures["between"]:
         rows = {
-            test: [points(c[test].interval) if test in c else NONE for c in changes]
-            for test in tests
+            test: [
+                points(c["tests"][test].interval) if test in c["tests"] else NONE for c in changes
+            ]
+            for test in found[0]
         }
-        columns = [f"{b.step.name} - {a.step.name}" for a, b in pairs]
+        columns = [f"{change['to']} - {change['from']}" for change in changes]
         console.print(_table("Paired differences of avg@k, points", "test", columns, rows.items()))
-    for runs, seeds in outcomes_over_seeds(_settings(results), found):
-        title = f"Means of {len(runs)} seeds, t-intervals: {', '.join(runs)}"
-        rows = {test: [m.text(x.get(m.name)) for m in MEASURES] for test, x in seeds.items()}
-        titles = [measure.title for measure in MEASURES]
-        console.print(_table(title, "test", titles, rows.items()))
+    for group in figures["over_seeds"]:
+        title = f"Means of {len(group['runs'])} seeds, t-intervals: {', '.join(group['runs'])}"
+        rows = {
+            x: [m.text(found.get(m.name)) for m in MEASURES] for x, found in group["tests"].items()
+        }
+        console.print(_table(title, "test", [m.title for m in MEASURES], rows.items()))
     console.print(
         "By test: the unit is the isomer set; the mean gives each test out of distribution one "
         "voice. Disagreement and distance: lower is better.",

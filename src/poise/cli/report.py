@@ -23,12 +23,7 @@ def make_parser() -> CommandParser:
 
 
 def main(argv: list[str]) -> int:
-    """Read runs and write the page.
-
-    Raises:
-        FileNotFoundError: a run folder does not exist.
-        ValueError: a folder is no run, or a file in it is damaged.
-    """
+    """Read runs and write the page."""
     (arguments,) = make_parser().parse_args_and_config(argv)
     from ..evaluate.report import write_report
     from ..evaluate.runs import read_runs

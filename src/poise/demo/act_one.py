@@ -10,7 +10,8 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ..cli import pgpo
-from ..cli.eval import EvalArguments, Step, ask_all
+from ..cli.eval import EvalArguments
+from ..cli.eval_asking import Step, ask_all
 from ..cli.training import run_training
 from ..evaluate.load import find_target
 from ..trl.manifest import latest

@@ -53,8 +53,7 @@ class Sampling:
             raise ValueError(f"stop: expected texts that are not empty, found {self.stop!r}")
         if self.temperature == 0.0 and self.k > 1:
             raise ValueError(
-                f"temperature 0 is greedy, so all {self.k} samples would be equal; "
-                "use k = 1, or a temperature above 0"
+                f"temperature 0 is greedy, so all {self.k} samples would be equal; use k = 1"
             )
 
 
@@ -65,6 +64,15 @@ class Prepared:
     row: Row
     text: str
     tokens: list[int]
+
+    @property
+    def id(self) -> str:
+        return str(self.row["id"])
+
+    @property
+    def answer(self) -> str:
+        """The right answer as text; empty where only the task's scorer knows what is right."""
+        return str(self.row.get("answer") or "")
 
 
 def prepare(
@@ -91,26 +99,22 @@ def prepare(
         raise ValueError("evaluation: expected one or more questions, found none")
     prepared: dict[str, Prepared] = {}
     for place, row in enumerate(rows):
-        row = {"id": _name(row, place), **row}
-        if row["id"] in prepared:
-            raise ValueError(f"evaluation: expected each id once, found {row['id']!r} twice")
-        text, tokens = _render(row["prompt"], tokenizer, template or {})
-        if not tokens:
-            raise ValueError(f"question {row['id']!r}: expected a prompt, found an empty one")
-        if room is not None and len(tokens) > room:
+        parts = (row.get(column) for column in ("isomer_id", "domain", "test"))
+        name = "/".join(str(part) for part in parts if part is not None)
+        name = name if row.get("isomer_id") is not None else f"row-{place}"
+        question = Prepared({"id": name, **row}, *_render(row["prompt"], tokenizer, template or {}))
+        name, length = question.id, len(question.tokens)
+        if name in prepared:
+            raise ValueError(f"evaluation: expected each id once, found {name!r} twice")
+        if not length:
+            raise ValueError(f"question {name!r}: expected a prompt, found an empty one")
+        if room is not None and length > room:
             raise ValueError(
-                f"question {row['id']!r}: its prompt has {len(tokens)} tokens, and the model has "
-                f"room for {room} beside the answer; lower max_new_tokens, or leave it out"
+                f"question {name!r}: its prompt has {length} tokens, and the model has room for "
+                f"{room} beside the answer; lower max_new_tokens, or leave it out"
             )
-        prepared[row["id"]] = Prepared(row, text, tokens)
+        prepared[name] = question
     return list(prepared.values())
-
-
-def _name(row: Row, place: int) -> str:
-    if row.get("isomer_id") is None:
-        return f"row-{place}"
-    parts = (row["isomer_id"], row.get("domain"), row.get("test"))
-    return "/".join(str(part) for part in parts if part is not None)
 
 
 def _render(prompt: Any, tokenizer: Any, template: Mapping[str, Any]) -> tuple[str, list[int]]:
@@ -123,14 +127,41 @@ def _render(prompt: Any, tokenizer: Any, template: Mapping[str, Any]) -> tuple[s
         return prompt, ids
     if not tokenizer.chat_template:
         raise ValueError(
-            "the prompts are chat messages, but the tokenizer has no chat template; "
-            "use an instruction-tuned model, or questions whose prompts are plain text"
+            "the prompts are chat messages, but the tokenizer has no chat template; use an "
+            "instruction-tuned model, or questions in plain text"
         )
     text = tokenizer.apply_chat_template(
         prompt, add_generation_prompt=True, tokenize=False, **template
     )
     # The template has written the special tokens already.
     return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def check_answered(
+    questions: Sequence[Prepared], answered: Iterable[QuestionRecord], path: Path
+) -> None:
+    """Check that the answers in a file are to these questions.
+
+    Raises:
+        ValueError: The file holds a question of one of their ids with another prompt or answer.
+    """
+    there = {done.id: (done.prompt, done.answer) for done in answered}
+    for question in questions:
+        now = question.text, question.answer
+        if there.get(question.id, now) != now:
+            raise ValueError(
+                f"{path}: question {question.id!r} has another prompt or answer there; choose "
+                "another output folder, or overwrite it (--overwrite)"
+            )
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Sampled text, its tokens without the one that ended it, and whether it ended by itself."""
+
+    text: str
+    length: int
+    finished: bool
 
 
 def ask_questions(
@@ -145,21 +176,17 @@ def ask_questions(
     batch_size: int = 64,
     label: str = "evaluating",
     tell: Callable[[int, int], None] | None = None,
-    draw: Draw | None = None,
+    draw: Callable[..., list[list[Completion]]] | None = None,
 ) -> None:
     """Sample all questions that the records lack, batch by batch, with a progress bar.
 
     Args:
-        model, tokenizer: As `draw` takes them.
-        questions: From `prepare`.
         writer: Open records; what they hold is skipped.
         score: From `scoring.scorer_of`.
-        sampling: How to draw.
-        seed: Of the samples.
         batch_size: Most completions in flight at a time.
-        label: What the progress bar says.
+        label: Of the progress bar.
         tell: Is called with how many of how many questions have been answered.
-        draw: By default `complete`.
+        draw: Takes what `complete` takes, and is it by default.
 
     Raises:
         ValueError: The records hold a question of this id with another prompt, or batch_size is
@@ -169,13 +196,14 @@ def ask_questions(
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more, found {batch_size}")
     draw = draw or complete
-    batches = _batches(questions, max(1, batch_size // sampling.k))
-    progress = tqdm(
-        total=len(questions), initial=len(writer.done), desc=label, unit="question", leave=False
-    )
-    with progress:
-        for batch in batches:
-            if all(q.row["id"] in writer.done for q in batch):
+    # Neighbours in length together, so that little is padding; the longest first, so that what
+    # does not fit into memory shows at once.
+    order = sorted(questions, key=lambda q: (-len(q.tokens), q.id))
+    size = max(1, batch_size // sampling.k)
+    bar = tqdm(total=len(order), initial=len(writer.done), desc=label, unit="question", leave=False)
+    with bar:
+        for batch in (order[first : first + size] for first in range(0, len(order), size)):
+            if all(question.id in writer.done for question in batch):
                 continue
             # A part of a batch would be padded otherwise: it is drawn whole, as it was before.
             with _seeded(seed, batch):
@@ -185,70 +213,33 @@ def ask_questions(
             records = [
                 _record(question, completions, score)
                 for question, completions in zip(batch, sampled, strict=True)
-                if question.row["id"] not in writer.done
+                if question.id not in writer.done
             ]
             writer.write(records)
-            progress.update(len(records))
+            bar.update(len(records))
             if tell is not None:
                 tell(len(writer.done), len(questions))
-
-
-def check_answered(
-    questions: Sequence[Prepared], answered: Iterable[QuestionRecord], path: Path
-) -> None:
-    """Check that the answers in a file are to these questions.
-
-    Raises:
-        ValueError: The file holds a question of one of their ids with another prompt or answer.
-    """
-    there = {done.id: (done.prompt, done.answer) for done in answered}
-    for question in questions:
-        now = question.text, _answer(question.row)
-        if there.get(name := question.row["id"], now) != now:
-            raise ValueError(
-                f"{path}: question {name!r} has another prompt or answer there; the questions "
-                "have changed: choose another output folder, or overwrite it (--overwrite)"
-            )
-
-
-def _batches(questions: Sequence[Prepared], size: int) -> Iterator[Sequence[Prepared]]:
-    """Neighbours in length together, so that little is padding; the longest first, so that what
-    does not fit into memory shows at once."""
-    order = sorted(questions, key=lambda q: (-len(q.tokens), q.row["id"]))
-    return (order[i : i + size] for i in range(0, len(order), size))
 
 
 @contextmanager
 def _seeded(seed: int, batch: Sequence[Prepared]) -> Iterator[None]:
     """Random numbers that depend on seed and batch alone; the caller's are as before afterwards."""
-    names = "\n".join([str(seed), *(question.row["id"] for question in batch)])
+    names = "\n".join([str(seed), *(question.id for question in batch)])
     with torch.random.fork_rng(range(torch.accelerator.device_count())):
         torch.manual_seed(int.from_bytes(sha256(names.encode()).digest()[:8]))
         yield
-
-
-@dataclass(frozen=True)
-class Completion:
-    """Sampled text, its tokens without the one that ended it, and whether it ended by itself."""
-
-    text: str
-    length: int
-    finished: bool
-
-
-Draw = Callable[..., list[list[Completion]]]  # as `complete`
 
 
 def _record(question: Prepared, completions: Sequence[Completion], score: Score) -> QuestionRecord:
     row = question.row
     scored = [score(row, completion.text) for completion in completions]
     return QuestionRecord(
-        id=row["id"],
+        id=question.id,
         domain=row.get("domain") or "all",
         level=row.get("level", row.get("depth")),
         isomer_id=row.get("isomer_id"),
         test=row.get("test"),
-        answer=_answer(row),
+        answer=question.answer,
         prompt=question.text,
         completions=tuple(c.text for c in completions),
         extracted=tuple(answer for answer, _ in scored),
@@ -256,11 +247,6 @@ def _record(question: Prepared, completions: Sequence[Completion], score: Score)
         lengths=tuple(c.length for c in completions),
         finished=tuple(c.finished for c in completions),
     )
-
-
-def _answer(row: Row) -> str:
-    """The right answer as text; empty where only the task's scorer knows what is right."""
-    return str(row.get("answer") or "")
 
 
 def complete(
@@ -275,9 +261,7 @@ def complete(
     Args:
         model: A causal language model in evaluation mode, from `load.load`: what its generation
             config says of sampling would hold where `sampling` is silent.
-        tokenizer: Its tokenizer.
         prompts: Token ids of each prompt.
-        sampling: How to draw.
         most_rows: Most samples of one prompt in flight at a time, None for all k.
     """
     ends = stop_tokens(model, tokenizer)
@@ -285,6 +269,17 @@ def complete(
     pad = ends[0] if ends else 0
     ids = _left_padded(prompts, pad).to(model.device)
     mask = _left_padded([[1] * len(prompt) for prompt in prompts], 0).to(model.device)
+    how: dict[str, Any] = {"do_sample": False}
+    if sampling.temperature > 0.0:
+        how = {"do_sample": True, "temperature": sampling.temperature}
+        how |= {"top_p": sampling.top_p, "top_k": 0}
+    config = GenerationConfig(
+        **how,
+        max_new_tokens=sampling.max_new_tokens,
+        eos_token_id=ends or None,
+        pad_token_id=pad,
+        disable_compile=True,  # lengths differ from batch to batch, so that it would not pay
+    )
     completions: list[list[Completion]] = [[] for _ in prompts]
     most = min(most_rows or sampling.k, sampling.k)
     read = read_once(model, ids, mask, whole=sampling.k > 1)
@@ -295,7 +290,7 @@ def complete(
         output = model.generate(
             input_ids=ids.repeat_interleave(k, 0),
             attention_mask=mask.repeat_interleave(k, 0),
-            generation_config=_generation_config(sampling, ends, pad),
+            generation_config=config,
             stopping_criteria=_stop_criteria(tokenizer, sampling.stop),
             **{CACHE: None if read is None else repeated(read, k, not is_last)},
         )
@@ -313,19 +308,6 @@ def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 def _left_padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return pad_sequence(list(map(torch.tensor, rows)), True, value, padding_side="left")
-
-
-def _generation_config(sampling: Sampling, ends: list[int], pad: int) -> GenerationConfig:
-    greedy = sampling.temperature == 0.0
-    draw = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-    return GenerationConfig(
-        do_sample=not greedy,
-        **({} if greedy else draw),
-        max_new_tokens=sampling.max_new_tokens,
-        eos_token_id=ends or None,
-        pad_token_id=pad,
-        disable_compile=True,  # lengths differ from batch to batch, so that it would not pay
-    )
 
 
 @lru_cache(maxsize=1)

@@ -8,11 +8,13 @@ them beside accuracy.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,20 +22,21 @@ from scipy.spatial.distance import pdist
 
 from .measures import Questions, average, average_interval, common, group_by, percent
 from .records import Place, QuestionRecord, Representations
+from .runs import NAMES
 from .statistics import (
     Difference,
     Interval,
     mean_difference,
     mean_interval,
     mean_of,
+    run_interval,
 )
 
+T = TypeVar("T")
 Vectors = NDArray[np.float64]
 SetKey = tuple[str, str]  # test, isomer id
 SetScores = dict[str, float]  # isomer id -> value
 HIGHEST_DISTANCE = 2.0
-CENTERS = ("mean", "standard", "none")
-DEFAULT_CENTER = "mean"
 IN_DISTRIBUTION = ("in_distribution", "no_cue")
 OUT_OF_DISTRIBUTION = ("reversed", "unseen_domains", "deeper", "unseen_phrasings")
 MEAN = "out_of_distribution"  # the row that sums these up
@@ -52,7 +55,7 @@ class Consistency:
     left_out: int
 
 
-def logical_consistency(found: Representations, center: str = DEFAULT_CENTER) -> Consistency:
+def logical_consistency(found: Representations) -> Consistency:
     """Logical Consistency Score: mean cosine distance between the domains of an isomer set.
 
     ``S = mean_sets mean_{i < j} (1 - cos(u_i, u_j))``, u_i = h_i - mean(h): 0 where all domains of
@@ -64,13 +67,12 @@ def logical_consistency(found: Representations, center: str = DEFAULT_CENTER) ->
     Choice: vectors are centred by their mean over all problems that are scored together, of all
     domains. Hidden states share a few huge dimensions, so that without it every model looks
     consistent; with it, unrelated problems lie about 1 apart, and a domain's shift counts.
-    Choice: dimensions keep their own scales, as the model reads them; "standard" also divides each
-    by its standard deviation, which gives noise in small dimensions an equal voice.
+    Choice: dimensions keep their scales, so that noise in small ones has no equal voice.
 
     Raises:
-        ValueError: Another center, a domain twice in a set, or no set with two domains.
+        ValueError: A domain twice in a set, or no set with two domains.
     """
-    return _consistency(_distances(found, center), found.places, HIGHEST_DISTANCE)
+    return _consistency(*_distances(found), HIGHEST_DISTANCE)
 
 
 def answer_disagreement(questions: Questions) -> Consistency:
@@ -86,53 +88,46 @@ def answer_disagreement(questions: Questions) -> Consistency:
     Raises:
         ValueError: A domain twice in a set, or no set with two domains.
     """
-    return _consistency(_disagreements(questions), questions, 1.0)
+    return _consistency(*_disagreements(questions), 1.0)
 
 
-def _consistency(
-    scores: Mapping[SetKey, float],
-    problems: Iterable[Place | QuestionRecord],
-    highest: float,
-) -> Consistency:
-    sets = len(_rows_by_set(problems))
+def _consistency(scores: dict[SetKey, float], left_out: int, highest: float) -> Consistency:
     if not scores:
         raise ValueError(
-            f"consistency: expected isomer sets with two domains or more, found {sets} sets with "
-            "one domain only"
+            f"consistency: expected isomer sets with two domains or more, found {left_out} sets "
+            "with one domain only"
         )
-    score = mean_interval(list(scores.values()), highest)
-    return Consistency(score, len(scores), sets - len(scores))
+    return Consistency(mean_interval(list(scores.values()), highest), len(scores), left_out)
 
 
 def has_pairs(questions: Questions) -> bool:
     """Whether some isomer set has two domains or more."""
-    return any(len(rows) > 1 for rows in _rows_by_set(questions).values())
+    return bool(_disagreements(questions)[0])
 
 
-def _distances(found: Representations, center: str = DEFAULT_CENTER) -> dict[SetKey, float]:
-    """The distance of each set with two domains or more, by test and isomer id."""
-    vectors = centered(found.vectors.astype(np.float64), center)
-    sets = _rows_by_set(found.places)
-    return {key: set_distance(vectors[rows]) for key, rows in sets.items() if len(rows) > 1}
+def _distances(found: Representations) -> tuple[dict[SetKey, float], int]:
+    vectors = centered(found.vectors.astype(np.float64))
+    return _over_sets(found.places, lambda rows: set_distance(vectors[rows]))
 
 
-def _disagreements(questions: Questions) -> dict[SetKey, float]:
-    """The disagreement of each set with two domains or more, by test and isomer id."""
-
+def _disagreements(questions: Questions) -> tuple[dict[SetKey, float], int]:
     def disagreement(first: int, second: int) -> float:
         a, b = questions[first].extracted, questions[second].extracted
         agree = sum(a.count(answer) * b.count(answer) for answer in {*a} - {None})
         return 1.0 - agree / (len(a) * len(b))
 
-    return {
-        key: fmean(disagreement(*pair) for pair in combinations(rows, 2))
-        for key, rows in _rows_by_set(questions).items()
-        if len(rows) > 1
-    }
+    return _over_sets(
+        questions, lambda rows: fmean(disagreement(*pair) for pair in combinations(rows, 2))
+    )
 
 
-def _rows_by_set(problems: Iterable[Place | QuestionRecord]) -> dict[SetKey, list[int]]:
-    """Rows of each set in each test, by domain: the order of the file decides nothing."""
+def _over_sets(
+    problems: Iterable[Place | QuestionRecord], measure: Callable[[list[int]], float]
+) -> tuple[dict[SetKey, float], int]:
+    """A measure of the rows of each set with two domains or more, and how many sets have one.
+
+    Rows go by domain: the order of the file decides nothing.
+    """
     sets: dict[SetKey, dict[str, int]] = defaultdict(dict)
     for row, problem in enumerate(problems):
         if problem.isomer_id is None:
@@ -144,29 +139,15 @@ def _rows_by_set(problems: Iterable[Place | QuestionRecord]) -> dict[SetKey, lis
                 f"in {problem.isomer_id!r}"
             )
         domains[problem.domain] = row
-    return {key: [rows[domain] for domain in sorted(rows)] for key, rows in sorted(sets.items())}
+    paired = {key: rows for key, rows in sorted(sets.items()) if len(rows) > 1}
+    found = {key: measure([rows[x] for x in sorted(rows)]) for key, rows in paired.items()}
+    return found, len(sets) - len(paired)
 
 
-def check_center(center: str) -> None:
-    """Raises: ValueError, if there is no such center."""
-    if center not in CENTERS:
-        raise ValueError(f"center: expected one of {', '.join(CENTERS)}, found {center!r}")
-
-
-def centered(vectors: Vectors, center: str = DEFAULT_CENTER) -> Vectors:
-    """Vectors without what they all share; shape (problems, width).
-
-    Raises:
-        ValueError: Another center.
-    """
-    check_center(center)
-    if center == "none":
-        return vectors
-    moved: Vectors = vectors - vectors.mean(axis=0)
-    if center == "standard":
-        spread = moved.std(axis=0)
-        moved = np.divide(moved, spread, out=np.zeros_like(moved), where=spread > 0)
-    return moved
+def centered(vectors: Vectors) -> Vectors:
+    """Vectors without what they all share; shape (problems, width)."""
+    result: Vectors = vectors - vectors.mean(axis=0)
+    return result
 
 
 def set_distance(vectors: Vectors) -> float:
@@ -196,73 +177,46 @@ class Outcome:
     consistency: Interval | None  # None without representations
 
 
-@dataclass(frozen=True)
-class _Scores:
-    """Of the sets of one test; no disagreement or distance where none is known."""
-
-    accuracy: SetScores
-    disagreement: SetScores
-    distance: SetScores
-
-
 def outcomes(
-    questions: Questions,
-    representations: Representations | None = None,
-    center: str = DEFAULT_CENTER,
+    questions: Questions, representations: Representations | None = None
 ) -> dict[str, Outcome]:
     """Every test, in distribution first, and last the mean over the tests out of distribution.
 
-    Choice: the mean gives each test one voice, however many questions it has; each test's
-    representations are centred by themselves. Questions without a test do not count.
+    Choice: the mean gives each test one voice; each test's representations are centred by
+    themselves. Questions without a test do not count.
     """
     found: dict[str, Outcome] = {}
-    scores: dict[str, _Scores] = {}
+    scores: dict[str, tuple[SetScores, ...]] = {}
     for test, group in _by_test(questions).items():
-        part = representations.of_test(test) if representations is not None else None
-        distances = _distances(part, center) if part is not None and part.places else {}
-        scores[test] = _Scores(
-            _accuracy_by_set(group),
-            {name: x for (_, name), x in _disagreements(group).items()},
-            {name: x for (_, name), x in distances.items()},
-        )
-        domains = {
-            str(name): average_interval(members)
-            for name, members in group_by(group, lambda q: q.domain).items()
-        }
-        worst = min(domains, key=lambda name: domains[name].mean)
-        found[test] = _outcome([scores[test]], len(group), worst, domains[worst])
-    out = [test for test in OUT_OF_DISTRIBUTION if test in found]
-    if out:
+        part = representations and representations.of_test(test)
+        pairs = _disagreements(group)[0], _distances(part)[0] if part and part.places else {}
+        by_set = ({name: x for (_, name), x in one.items()} for one in pairs)
+        scores[test] = _accuracy_by_set(group), *by_set
+        domains = group_by(group, lambda q: q.domain)
+        rates = ((str(name), average_interval(members)) for name, members in domains.items())
+        found[test] = _outcome([scores[test]], group, *min(rates, key=lambda rate: rate[1].mean))
+    if out := [test for test in OUT_OF_DISTRIBUTION if test in found]:
         worst = min(out, key=lambda test: found[test].worst.mean)
         name = f"{found[worst].worst_domain}, {worst}"
-        asked = sum(found[test].questions for test in out)
-        parts = [scores[test] for test in out]
-        found[MEAN] = _outcome(parts, asked, name, found[worst].worst)
+        asked = [q for q in questions if q.test in out]
+        found[MEAN] = _outcome([scores[x] for x in out], asked, name, found[worst].worst)
     return found
 
 
 def _outcome(
-    tests: Sequence[_Scores], questions: int, worst_domain: str, worst: Interval
+    tests: Sequence[tuple[SetScores, ...]], asked: Questions, domain: str, worst: Interval
 ) -> Outcome:
-    def mean(scores: Sequence[SetScores], highest: float = 1.0) -> Interval | None:
-        # A mean over fewer tests would be compared with one over all.
-        if not all(scores):
-            return None
-        weights, groups = independent_groups(scores)
+    """Of tests, each with accuracy, disagreement and distance by set, empty where not known."""
+    means: list[Interval | None] = []
+    for scores, highest in zip(zip(*tests, strict=True), (1.0, 1.0, HIGHEST_DISTANCE), strict=True):
+        weights, groups = independent_groups(scores) if all(scores) else ([], [])
         intervals = [mean_interval(list(group.values()), highest) for group in groups]
-        return mean_of(intervals, weights)
-
-    accuracy = mean([test.accuracy for test in tests])
+        # A mean over fewer tests would be compared with one over all.
+        means.append(mean_of(intervals, weights) if intervals else None)
+    accuracy, disagreement, distance = means
     assert accuracy is not None  # a test has questions
-    return Outcome(
-        sum(len(test.accuracy) for test in tests),
-        questions,
-        accuracy,
-        worst_domain,
-        worst,
-        mean([test.disagreement for test in tests]),
-        mean([test.distance for test in tests], HIGHEST_DISTANCE),
-    )
+    sets = sum(len(test[0]) for test in tests)
+    return Outcome(sets, len(asked), accuracy, domain, worst, disagreement, distance)
 
 
 def _by_test(questions: Questions) -> dict[str, list[QuestionRecord]]:
@@ -337,25 +291,74 @@ class Measure:
 
     def cell(self, outcome: Outcome | None) -> str:
         """The measure of an outcome, with the domain where it is that of one."""
-        if outcome is None:
-            return NONE
-        text = self.text(getattr(outcome, self.name))
-        return f"{text} ({outcome.worst_domain})" if self.name == "worst" else text
-
-
-def _distance(interval: Interval) -> str:
-    """A score on its own scale: ``0.142 [0.120, 0.165]``."""
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+        text = self.text(getattr(outcome, self.name, None))
+        return f"{text} ({outcome.worst_domain})" if outcome and self.name == "worst" else text
 
 
 MEASURES = (
     Measure("accuracy", "Accuracy by test, avg@k, %"),
     Measure("worst", "Worst domain, avg@k, %"),
     Measure("disagreement", "Answer disagreement, %"),
-    Measure("consistency", "Logical Consistency Score", _distance),
+    Measure(
+        *("consistency", "Logical Consistency Score"),
+        lambda score: f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]",
+    ),
 )
 
 
 def title_of(test: str) -> str:
     """A test's name as people read it."""
     return "mean out of distribution" if test == MEAN else test.replace("_", " ")
+
+
+# Runs that repeat one setting with different seeds: here the unit of evidence is the run.
+Names = tuple[str, ...]  # of the runs of a group
+Settings = Sequence[tuple[str, Mapping[str, Any]]]  # each run's name, and `Run.config`
+_SEEDS = ("seed", "data_seed", "question_seed")
+_LEAST = 3  # runs that an interval over seeds is worth writing for
+
+
+def over_seeds(runs: Settings, found: Sequence[T | None]) -> list[tuple[Names, list[T]]]:
+    """Groups of three or more runs that differ in their seeds alone, with what each has found.
+
+    Runs without settings, or with nothing found, are left out.
+    """
+    groups: dict[str, dict[str, tuple[str, T]]] = {}
+    for (run, config), one in zip(runs, found, strict=True):
+        if not config or not one:
+            continue
+        parts: tuple[dict[str, Any], dict[str, Any]] = {}, {}
+        for name, value in sorted(config.items()):
+            if (last := name.rpartition(".")[2]) not in NAMES:
+                parts[last in _SEEDS][name] = value
+        setting, seeds = (json.dumps(part, default=str) for part in parts)
+        # A run that was made twice is no second piece of evidence.
+        groups.setdefault(setting, {}).setdefault(seeds, (run, one))
+    whole = [list(group.values()) for group in groups.values() if len(group) >= _LEAST]
+    return [(tuple(run for run, _ in group), [one for _, one in group]) for group in whole]
+
+
+def changes_over_seeds(
+    runs: Settings, changes: Sequence[Difference | None]
+) -> list[tuple[Names, Interval]]:
+    """Of each group the mean of what training changed, with its t-interval over runs."""
+    groups = over_seeds(runs, changes)
+    return [(names, run_interval([x.interval.mean for x in found])) for names, found in groups]
+
+
+def outcomes_over_seeds(
+    runs: Settings, outcomes: Sequence[Mapping[str, Outcome]]
+) -> list[tuple[Names, dict[str, dict[str, Interval]]]]:
+    """Of each group the tests that all have: measure -> mean with its t-interval over runs."""
+    result = []
+    for names, group in over_seeds(runs, outcomes):
+        tests: dict[str, dict[str, Interval]] = {}
+        for test in (name for name in group[0] if all(name in one for one in group)):
+            columns = {m.name: [getattr(one[test], m.name) for one in group] for m in MEASURES}
+            tests[test] = {
+                name: run_interval([interval.mean for interval in column])
+                for name, column in columns.items()
+                if None not in column
+            }
+        result.append((names, tests))
+    return result

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +36,7 @@ def find_target(name: str | None, *, adapter: str | None = None, base: str | Non
     """What a name on the command line stands for.
 
     Args:
-        name: A local adapter folder, run folder or model folder, a hub id, or None for the
-            default model.
+        name: A folder of an adapter, run or model, a hub id, or None for the default model.
         adapter: Folder of an adapter to put upon it.
         base: Base model of adapters; None takes the one that the adapter was trained on.
 
@@ -45,9 +46,7 @@ def find_target(name: str | None, *, adapter: str | None = None, base: str | Non
     """
     if adapter is not None:
         if (found := _find_adapter(expanded(adapter))) is None:
-            raise FileNotFoundError(
-                f"adapter: expected a folder with {ADAPTER} at {adapter}, found none"
-            )
+            raise FileNotFoundError(f"expected a folder with {ADAPTER} at {adapter}, found none")
         return Target(resolve_model(name or _base_of(found)), str(found), _label(adapter))
     if name is None:
         return Target(resolve_model(None), None, "default")
@@ -57,8 +56,7 @@ def find_target(name: str | None, *, adapter: str | None = None, base: str | Non
         return Target(resolve_model(base or _base_of(found)), str(found), _label(name), run)
     if not folder.exists() and is_in_a_folder(name):
         raise FileNotFoundError(
-            f"expected a run folder, an adapter or a model at {folder}, found nothing there; give "
-            "a folder that exists, or a hub id"
+            f"expected a run folder, an adapter or a model at {folder}, found nothing"
         )
     return Target(resolve_model(name), None, _label(name), run)
 
@@ -104,10 +102,8 @@ def check_target(target: Target) -> Any:
     """
     from transformers import AutoConfig
 
-    try:
+    with _named(target):
         config = AutoConfig.from_pretrained(target.model, trust_remote_code=False)
-    except OSError as error:
-        raise _cannot_be_loaded(target, error) from error
     if target.adapter is not None and not (Path(target.adapter) / ADAPTER_WEIGHTS).is_file():
         raise ValueError(f"adapter {target.adapter}: expected {ADAPTER_WEIGHTS}, found none")
     return config.get_text_config()
@@ -118,11 +114,9 @@ def load_tokenizer(target: Target) -> Any:
     from transformers import AutoTokenizer
 
     has_own = target.adapter and (Path(target.adapter) / "tokenizer_config.json").is_file()
-    try:
-        source = target.adapter if has_own else target.model
+    source = target.adapter if has_own else target.model
+    with _named(target):
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except OSError as error:
-        raise _cannot_be_loaded(target, error) from error
 
 
 def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
@@ -139,12 +133,10 @@ def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any,
 
     check_target(target)
     tokenizer = load_tokenizer(target)
-    try:
+    with _named(target):
         model = AutoModelForCausalLM.from_pretrained(
             target.model, dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
-    except OSError as error:
-        raise _cannot_be_loaded(target, error) from error
     # Its end tokens alone: what is not asked for, as a top_k of the model's own, shapes no sample.
     model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
     if target.adapter is not None:
@@ -155,10 +147,15 @@ def load(target: Target, dtype: torch.dtype, device: torch.device) -> tuple[Any,
     return model.to(device).eval(), tokenizer
 
 
-def _cannot_be_loaded(target: Target, error: Exception) -> ValueError:
-    reason = str(error).strip().splitlines()[0]
-    kind = "" if Path(target.model).is_dir() else "no such folder is here, and as a hub id: "
-    return ValueError(f"model {target.model!r} cannot be loaded: {kind}{reason}")
+@contextmanager
+def _named(target: Target) -> Iterator[None]:
+    """What transformers cannot find or read becomes a ValueError that names the model."""
+    try:
+        yield
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        kind = "" if Path(target.model).is_dir() else "no such folder is here, and as a hub id: "
+        raise ValueError(f"model {target.model!r} cannot be loaded: {kind}{reason}") from error
 
 
 def _with_adapter(model: Any, adapter: Path) -> Any:

@@ -30,12 +30,9 @@ def average(question: QuestionRecord) -> float:
 def pass_at(k: int, question: QuestionRecord) -> float:
     """Probability that at least one of k samples is right: ``1 - C(n - c, k) / C(n, k)``.
 
-    Unbiased from n >= k samples with c right ones.
+    Unbiased from n >= k samples with c right ones; ValueError for any other k.
 
     Source: Chen et al., Evaluating Large Language Models Trained on Code (2021), equation 1.
-
-    Raises:
-        ValueError: k is below 1, or above the number of samples.
     """
     n = len(question.rewards)
     if not 1 <= k <= n:
@@ -82,11 +79,7 @@ class Summary:
 
 
 def summarise(questions: Questions) -> Summary:
-    """All measures of an evaluation; its k is what every question reaches.
-
-    Raises:
-        ValueError: There are no questions.
-    """
+    """All measures of an evaluation, not an empty one; its k is what every question reaches."""
     if not questions:
         raise ValueError("summary: expected one or more questions, found none")
     k = min(len(question.rewards) for question in questions)
@@ -128,11 +121,7 @@ def compare(before: Questions, after: Questions) -> Difference:
 
 
 def common(before: Questions, after: Questions) -> list[tuple[QuestionRecord, QuestionRecord]]:
-    """The questions that both have, in the order of `after`.
-
-    Raises:
-        ValueError: One has another answer in the other.
-    """
+    """The questions that both have, in the order of `after`; ValueError for another answer."""
     earlier = {question.id: question for question in before}
     pairs = [(earlier[question.id], question) for question in after if question.id in earlier]
     for first, second in pairs:

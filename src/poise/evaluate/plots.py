@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -22,7 +21,6 @@ from .runs import Run
 # Okabe and Ito's colours, which the colour-blind can tell apart too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
 _DASHES = ("-", (0, (4, 2)))
-_LEGEND: Mapping[str, Any] = {"fontsize": 8.5, "frameon": False}
 _TITLE: Mapping[str, Any] = {"loc": "left", "fontsize": 11, "fontweight": "bold"}
 _FEW = 16  # points below which each is marked and no mean is drawn
 _MANY = 150  # points above which the raw curve is a thin line without markers
@@ -41,7 +39,6 @@ class Panel:
     rate: bool = False  # whether values lie in [0, 1]
     steep: bool = False  # whether the axis may become logarithmic
     noisy: bool = True  # whether a running mean helps; a schedule is drawn as it is
-    by_colour: bool = False  # whether colours tell quantities apart, as for the many of one run
 
 
 def _panel(title: str, unit: str, *keys: str, method: str = "", **look: Any) -> Panel:
@@ -92,25 +89,28 @@ def domain_losses(runs: Sequence[Run]) -> list[tuple[Run, Panel]]:
     lines = {key.removeprefix(DOMAIN_LOSS): (key,) for key in keys}
     several = len(runs) > 1
     return [
-        (run, Panel(f"Loss by domain{f': {run.name}' * several}", "loss", lines, by_colour=True))
+        (run, Panel(f"Loss by domain{f': {run.name}' * several}", "loss", lines))
         for run, own in zip(runs, logged, strict=True)
         if own.intersection(keys)
     ]
 
 
 def draw(panel: Panel, runs: Sequence[Run]) -> str | None:
-    """A panel over all runs as the data URI of an SVG image; None if nothing was logged."""
+    """A panel over all runs as the data URI of an SVG image; None if nothing was logged.
+
+    Colours tell runs apart and dashes quantities; many quantities have colours of their own.
+    """
     figure, axes = _make_axes(panel.title, panel.unit)
     values: list[float] = []
-    drawn: dict[str, Any] = {}
+    many = len(panel.lines) > len(_DASHES)
     for place, run in enumerate(runs):
         for i, (label, keys) in enumerate(panel.lines.items()):
             steps, ys = run.series(*keys)
             if steps:
-                dash = "-" if panel.by_colour else _DASHES[i]
-                _curve(axes, steps, ys, _colour(i if panel.by_colour else place), dash, panel.noisy)
+                name = " · ".join(filter(None, (run.name * (len(runs) > 1), label)))
+                look = {"color": COLOURS[(i if many else place) % len(COLOURS)], "label": name}
+                _curve(axes, steps, ys, panel.noisy, linestyle="-" if many else _DASHES[i], **look)
                 values += ys
-                drawn[label] = _colour(i) if panel.by_colour else dash
     if not values:
         return None
     if panel.neutral is not None:
@@ -119,42 +119,35 @@ def draw(panel: Panel, runs: Sequence[Run]) -> str | None:
         axes.set_ylim(-0.03, 1.03)
     if panel.steep and min(values) > 0.0 and max(values) / min(values) > _WIDE:
         axes.set_yscale("log")
-    shown = {label: drawn[label] for label in panel.lines if label in drawn}
-    if panel.by_colour:
-        _legend_by_colour(figure, shown)
-    else:
-        _legend(figure, runs, shown)
-    return data_uri(figure)
+    return _with_names(figure)
 
 
 def draw_accuracy(runs: Sequence[Run]) -> str | None:
     """Accuracy before and after training with 95 % intervals; None without evaluations."""
     figure, axes = _make_axes("Accuracy on unseen questions", "avg@k, %")
     span = max(run.last_step for run in runs) or 1
-    curves = []
-    for place, run in enumerate(runs):
-        sides = zip((0, run.last_step or span), run.answers, strict=True)
-        if found := [(step, average_interval(records)) for step, records in sides if records]:
-            curves.append((_colour(place), found))
-    if not curves:
-        return None
-    for i, (colour, points) in enumerate(curves):
+    evaluated = [(place, run) for place, run in enumerate(runs) if any(run.answers)]
+    for i, (place, run) in enumerate(evaluated):
         # Beside one another, so that no interval covers another.
-        shift = 0.012 * span * (i - (len(curves) - 1) / 2)
-        low, mean, high = 100 * np.array([[p.low, p.mean, p.high] for _, p in points]).T
+        shift = 0.012 * span * (i - (len(evaluated) - 1) / 2)
+        sides = zip((0, run.last_step or span), run.answers, strict=True)
+        steps, points = zip(
+            *((x, average_interval(found)) for x, found in sides if found), strict=True
+        )
+        low, mean, high = 100 * np.array([[p.low, p.mean, p.high] for p in points]).T
         axes.errorbar(
-            [step + shift for step, _ in points],
+            [step + shift for step in steps],
             mean,
             yerr=np.stack([mean - low, high - mean]),
-            color=colour,
+            color=COLOURS[place % len(COLOURS)],
+            label=run.name if len(runs) > 1 else None,
             marker="o",
             markersize=5,
             linewidth=1.4,
             capsize=4,
         )
     axes.set_ylim(bottom=0)
-    _legend(figure, runs, {})
-    return data_uri(figure)
+    return _with_names(figure) if evaluated else None
 
 
 def smooth(values: Sequence[float]) -> NDArray[np.float64] | None:
@@ -169,18 +162,17 @@ def smooth(values: Sequence[float]) -> NDArray[np.float64] | None:
 
 
 def _curve(
-    axes: Axes, steps: list[int], values: list[float], colour: str, dash: Any, noisy: bool
+    axes: Axes, steps: list[int], values: list[float], noisy: bool, color: str, **look: Any
 ) -> None:
     smoothed = smooth(values) if noisy else None
     if smoothed is None:
         marker = "o" if len(values) < _FEW else ""
-        axes.plot(steps, values, color=colour, linestyle=dash, linewidth=1.5, marker=marker, ms=3)
+        axes.plot(steps, values, color=color, linewidth=1.5, marker=marker, ms=3, **look)
         return
-    if len(values) > _MANY:
-        axes.plot(steps, values, color=colour, linewidth=0.5, alpha=0.35)
-    else:
-        axes.plot(steps, values, color=colour, linestyle="", marker="o", ms=2.6, alpha=0.35)
-    axes.plot(steps, smoothed, color=colour, linestyle=dash, linewidth=1.7)
+    points: Any = {"linestyle": "", "marker": "o", "ms": 2.6}
+    raw = {"linewidth": 0.5} if len(values) > _MANY else points
+    axes.plot(steps, values, color=color, alpha=0.35, **raw)
+    axes.plot(steps, smoothed, color=color, linewidth=1.7, **look)
 
 
 def _make_axes(title: str, unit: str) -> tuple[Figure, Axes]:
@@ -203,27 +195,11 @@ def dress(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _colour(place: int) -> str:
-    return COLOURS[place % len(COLOURS)]
-
-
-def _legend(figure: Figure, runs: Sequence[Run], dashes: Mapping[str, Any]) -> None:
-    """Beside the axes, not upon a curve: runs by colour below, quantities by dash above."""
-    by_dash = [
-        Line2D([], [], color="#333333", linestyle=dash, linewidth=1.5, label=label)
-        for label, dash in dashes.items()
-        if label
-    ]
-    if len(runs) > 1:
-        _legend_by_colour(figure, {run.name: _colour(i) for i, run in enumerate(runs)})
-    if by_dash:
-        # In the line of the title, which stands on the left.
-        figure.legend(handles=by_dash, loc="upper right", ncols=len(by_dash), **_LEGEND)
-
-
-def _legend_by_colour(figure: Figure, colours: Mapping[str, str]) -> None:
-    handles = [Line2D([], [], color=c, linewidth=2.5, label=name) for name, c in colours.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, **_LEGEND)
+def _with_names(figure: Figure) -> str:
+    """The data URI of a figure whose curves, where they have names, are named below the axes."""
+    if figure.axes[0].get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8.5, frameon=False)
+    return data_uri(figure)
 
 
 def data_uri(figure: Figure) -> str:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ from safetensors.numpy import save_file
 
 FORMAT, VERSION = "poise-evaluation", 1
 VECTORS_FORMAT = "poise-representations"
-VECTORS_SUFFIX = ".representations.safetensors"
 _PER_SAMPLE = ("completions", "extracted", "rewards", "lengths", "finished")
 _FREE = ("versions", "created")  # may differ between parts of one evaluation
 
@@ -50,10 +49,11 @@ class Header:
     versions: Mapping[str, str] = field(default_factory=dict)  # of the software
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
-    def conflicts(self, other: Header) -> list[str]:
-        """Names of the settings that differ; software versions and times may."""
-        names = (f.name for f in fields(self) if f.name not in _FREE)
-        return [name for name in names if getattr(self, name) != getattr(other, name)]
+    def conflicts(self, other: Header) -> dict[str, tuple[Any, Any]]:
+        """Settings that differ, of this one and of the other; software versions and times may."""
+        names = [f.name for f in fields(self) if f.name not in _FREE]
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     def check_continues(self, path: Path, found: Header, **others: tuple[Any, Any]) -> None:
         """Check that what is in a file belongs to this evaluation.
@@ -61,9 +61,7 @@ class Header:
         Raises:
             RecordError: Its header differs, or one of the `others`, pairs of now and in the file.
         """
-        names = self.conflicts(found)
-        pairs = {name: (getattr(self, name), getattr(found, name)) for name in names} | others
-        if pairs:
+        if pairs := self.conflicts(found) | others:
             now, was = ({name: pair[i] for name, pair in pairs.items()} for i in (0, 1))
             raise RecordError(
                 f"{path}: expected an evaluation with {now}, found one with {was}; "
@@ -97,12 +95,6 @@ class QuestionRecord:
         if len(set(sizes.values())) != 1 or not self.completions:
             raise ValueError(f"expected one or more samples in equal numbers, found {sizes}")
 
-    @classmethod
-    def from_json(cls, item: Mapping[str, Any]) -> Self:
-        """Raises: KeyError, TypeError or ValueError if the object is not a question."""
-        known = {f.name: item[f.name] for f in fields(cls) if f.name in item}
-        return cls(**known | {name: tuple(item[name]) for name in _PER_SAMPLE})
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -110,14 +102,12 @@ class Evaluation:
 
     header: Header
     questions: tuple[QuestionRecord, ...]  # in the order of the file
-    notes: tuple[str, ...] = ()  # what a reader should know, e.g. that a last line was left out
+    notes: tuple[str, ...] = ()  # what a reader should know
     size: int = 0  # bytes of the file that hold complete lines
 
 
 def read_records(path: str | Path) -> Evaluation:
-    """Read an evaluation file.
-
-    A last line that an interruption cut is left out and reported in `Evaluation.notes`.
+    """Read an evaluation file; a last line that an interruption cut is left out, with a note.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -132,27 +122,27 @@ def read_records(path: str | Path) -> Evaluation:
     _check_format(f"{path}:1", lines[0], FORMAT)
     with _named(f"{path}:1: damaged header"):
         header = Header(**{k: v for k, v in lines[0].items() if k not in ("format", "version")})
+    known = [f.name for f in fields(QuestionRecord)]
     questions: dict[str, QuestionRecord] = {}
     for number, line in enumerate(lines[1:], start=2):
         with _named(f"{path}:{number}: damaged question"):
-            question = QuestionRecord.from_json(line)
+            samples = {name: tuple(line[name]) for name in _PER_SAMPLE}
+            settings = {name: line[name] for name in known if name in line}
+            question = QuestionRecord(**settings | samples)
         if question.id in questions:
             raise RecordError(f"{path}:{number}: question {question.id!r} is there twice")
         questions[question.id] = question
     return Evaluation(header, tuple(questions.values()), notes, size)
 
 
-def is_begun(path: Path) -> bool:
-    """Whether there is anything in a file of records."""
-    return path.is_file() and path.stat().st_size > 0
-
-
-def read_continued(path: Path, header: Header) -> Evaluation:
-    """Read a file that is to go on under this header.
+def read_continued(path: Path, header: Header) -> Evaluation | None:
+    """What is in a file that is to go on under this header; None where nothing is.
 
     Raises:
         RecordError: It was made with other settings; and as `read_records`.
     """
+    if not path.is_file() or not path.stat().st_size:
+        return None
     found = read_records(path)
     header.check_continues(path, found.header)
     return found
@@ -213,14 +203,12 @@ class RecordWriter:
 
     def __init__(self, path: str | Path, header: Header) -> None:
         self.path = Path(path)
-        self.done: dict[str, QuestionRecord] = {}
-        if not is_begun(self.path):
+        found = read_continued(self.path, header)
+        self.done = {question.id: question for question in found.questions} if found else {}
+        if found is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._append([{"format": FORMAT, "version": VERSION, **asdict(header)}])
-            return
-        found = read_continued(self.path, header)
-        self.done = {question.id: question for question in found.questions}
-        if found.size < self.path.stat().st_size:
+        elif found.size < self.path.stat().st_size:
             os.truncate(self.path, found.size)
 
     def write(self, questions: list[QuestionRecord]) -> None:
@@ -273,7 +261,7 @@ class Representations:
 
 def beside(records: Path) -> Path:
     """Where the representations of an evaluation lie: ``after.jsonl`` has them next to it."""
-    return records.with_name(records.stem + VECTORS_SUFFIX)
+    return records.with_name(records.stem + ".representations.safetensors")
 
 
 def write_representations(path: str | Path, found: Representations) -> Path:
@@ -293,7 +281,7 @@ def write_representations(path: str | Path, found: Representations) -> Path:
 
 
 def read_representations(path: str | Path) -> Representations:
-    """Read a file of `write_representations`.
+    """Read what `write_representations` wrote.
 
     Raises:
         FileNotFoundError: There is no such file.

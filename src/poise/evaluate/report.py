@@ -5,20 +5,30 @@ The page needs no other file, no network and no script. It is made from saved re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import namedtuple
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 import poise
 
 from . import plots
-from .isomers import MEAN, MEASURES, Outcome, differences, outcomes, title_of
+from .isomers import (
+    MEAN,
+    MEASURES,
+    Outcome,
+    changes_over_seeds,
+    differences,
+    outcomes,
+    outcomes_over_seeds,
+    title_of,
+)
 from .measures import (
     Questions,
-    Summary,
     average,
     average_interval,
     compare,
@@ -32,69 +42,23 @@ from .measures import (
 )
 from .records import QuestionRecord
 from .runs import NAMES, Run
-from .seeds import changes_over_seeds, outcomes_over_seeds
-from .statistics import Difference, Interval
+from .statistics import Difference
 
 _UNKNOWN = "–"
 SAMPLES = 6  # questions whose completions are shown for each run
 
 
-@dataclass(frozen=True)
-class Result:
-    """Accuracy of one run before and after, and after against the first run's; None is missing.
-
-    In what is `unlike`, the evaluations before and after differ beside the model.
-    """
-
-    run: Run
-    before: Summary | None
-    after: Summary | None
-    difference: Difference | None
-    against_first: Difference | None
-    unlike: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run in a group of `size` questions, by accuracy, or in a test of `size` isomer sets."""
-
-    run: str
-    name: str
-    size: int
-    before: Interval | Outcome | None
-    after: Interval | Outcome | None
-    difference: Difference | None
-    against_first: Difference | None = None
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A setting of all runs, and whether they differ in it."""
-
-    name: str
-    values: tuple[str, ...]
-    differs: bool
+# One run in a group of `size` questions, by accuracy, or in a test of `size` isomer sets.
+Row = namedtuple("Row", "run name size before after difference against_first", defaults=(None,))
 
 
 @dataclass(frozen=True)
 class Sample:
     """One question with a completion before and one after; one side may be None."""
 
+    question: QuestionRecord
     before: QuestionRecord | None
     after: QuestionRecord | None
-
-    @property
-    def question(self) -> QuestionRecord:
-        found = self.after or self.before
-        assert found is not None  # `choose_samples` makes none without records
-        return found
-
-    @property
-    def change(self) -> float:
-        """Rise of the mean reward, 0 where one side is missing."""
-        if self.before is None or self.after is None:
-            return 0.0
-        return average(self.after) - average(self.before)
 
 
 def write_report(runs: Sequence[Run], output: str | Path) -> Path:
@@ -122,7 +86,7 @@ def render_report(runs: Sequence[Run]) -> str:
     return template.render(
         runs=runs,
         results=results,
-        repeated=changes_over_seeds(configs, [result.difference for result in results]),
+        repeated=changes_over_seeds(configs, [result["difference"] for result in results]),
         domains=[row for run in runs for row in _groups(run, lambda q: q.domain)],
         levels=[row for run in runs for row in _groups(run, lambda q: q.level)],
         tests=_test_rows(runs, before, after),
@@ -133,7 +97,7 @@ def render_report(runs: Sequence[Run]) -> str:
         not_logged=[title for title, picture in curves if not picture],
         layers=[(run, picture) for run in runs if (picture := plots.draw_layers(run))],
         settings=settings_of(runs),
-        facts=_facts(runs),
+        facts=side_by_side([_facts(run) for run in runs], ("Folder", "Started")),
         samples=[(run, choose_samples(run)) for run in runs],
         version=poise.__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -154,17 +118,18 @@ def environment(package: str) -> jinja2.Environment:
     return environment
 
 
-def _result(run: Run, first: Run) -> Result:
+def _result(run: Run, first: Run) -> dict[str, Any]:
+    """Accuracy before and after, and after against the first run's; None is missing."""
     before, after = run.answers
-    unlike = run.before.header.conflicts(run.after.header) if run.before and run.after else []
-    return Result(
-        run,
-        summarise(before) if before else None,
-        summarise(after) if after else None,
-        _difference(before, after),
-        None if run is first else _difference(first.answers[1], after),
-        tuple(name for name in unlike if name not in ("adapter", "weights", "model")),
-    )
+    differ = run.before.header.conflicts(run.after.header) if run.before and run.after else {}
+    return {
+        "run": run,
+        "before": summarise(before) if before else None,
+        "after": summarise(after) if after else None,
+        "difference": _difference(before, after),
+        "against_first": None if run is first else _difference(first.answers[1], after),
+        "unlike": [name for name in differ if name not in ("adapter", "weights", "model")],
+    }
 
 
 def _difference(before: Questions, after: Questions) -> Difference | None:
@@ -175,30 +140,21 @@ def _difference(before: Questions, after: Questions) -> Difference | None:
 def _groups(run: Run, key: Callable[[QuestionRecord], str | int | None]) -> list[Row]:
     """Accuracy by a property of the questions; empty where all share it."""
     before, after = (group_by(questions, key) for questions in run.answers)
-    rows: list[Row] = []
+    rows = []
     for name in dict.fromkeys([*before, *after]):
-        first, second = before.get(name, []), after.get(name, [])
-        rows.append(
-            Row(
-                run.name,
-                str(name),
-                len(second or first),
-                average_interval(first) if first else None,
-                average_interval(second) if second else None,
-                _difference(first, second),
-            )
-        )
+        sides = before.get(name, []), after.get(name, [])
+        first, second = (average_interval(side) if side else None for side in sides)
+        size, change = len(sides[1] or sides[0]), _difference(*sides)
+        rows.append(Row(run.name, name, size, first, second, change))
     # One group of all questions is what the table above says already.
     return rows if len(rows) > 1 else []
 
 
 def _test_rows(
-    runs: Sequence[Run],
-    before: Sequence[dict[str, Outcome]],
-    after: Sequence[dict[str, Outcome]],
+    runs: Sequence[Run], before: Sequence[dict[str, Outcome]], after: Sequence[dict[str, Outcome]]
 ) -> list[Row]:
     """Every test, with the runs below one another; empty where no run has tests."""
-    rows: list[Row] = []
+    rows = []
     for run, first, second in zip(runs, before, after, strict=True):
         change = differences(*run.answers)
         other = {} if run is runs[0] else differences(runs[0].answers[1], run.answers[1])
@@ -211,30 +167,27 @@ def _test_rows(
     return sorted(rows, key=lambda row: names.index(row.name))
 
 
-def settings_of(runs: Sequence[Run]) -> list[Setting]:
+def settings_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Every setting of every run; those that differ come first."""
-    settings = []
-    for name in dict.fromkeys(name for run in runs for name in run.config):
-        values = tuple(shown(run.config[name]) if name in run.config else _UNKNOWN for run in runs)
-        differs = len(set(values)) > 1 and name.rpartition(".")[2] not in NAMES
-        settings.append(Setting(name, values, differs))
-    return sorted(settings, key=lambda setting: not setting.differs)
+    configs = [{name: shown(value) for name, value in run.config.items()} for run in runs]
+    return sorted(side_by_side(configs, NAMES), key=lambda setting: not setting["differs"])
 
 
-def _facts(runs: Sequence[Run]) -> list[Setting]:
+def side_by_side(columns: Sequence[Mapping[str, str]], own: Sequence[str]) -> list[dict[str, Any]]:
+    """What runs have under each name, and whether they differ in it; in what is their `own` all do.
+
+    Names are compared without their section.
+    """
+    rows = []
+    for name in dict.fromkeys(name for column in columns for name in column):
+        values = tuple(column.get(name, _UNKNOWN) for column in columns)
+        differs = len(set(values)) > 1 and name.rpartition(".")[2] not in own
+        rows.append({"name": name, "values": values, "differs": differs})
+    return rows
+
+
+def _facts(run: Run) -> dict[str, str]:
     """What was run, in a few lines."""
-    rows: dict[str, list[str]] = {}
-    for run in runs:
-        for name, value in _run_facts(run).items():
-            rows.setdefault(name, []).append(value or _UNKNOWN)
-    own = ("Folder", "Started")  # differ between any two runs
-    return [
-        Setting(name, tuple(values), name not in own and len({*values} - {_UNKNOWN}) > 1)
-        for name, values in rows.items()
-    ]
-
-
-def _run_facts(run: Run) -> dict[str, str]:
     # By the last part of their names, whatever section they are in.
     settings = {
         name.rpartition(".")[2]: shown(value)
@@ -245,7 +198,7 @@ def _run_facts(run: Run) -> dict[str, str]:
     software = {k: v for k, v in run.versions.items() if k != "started"}
     software = software or dict(header.versions if header else {})
     data = (settings.get(name) for name in ("dataset_name", "dataset_train_split"))
-    return {
+    facts = {
         "Folder": str(run.path),
         "Model": settings.get("model_name_or_path") or (header.model if header else ""),
         "Trained on": ", ".join(filter(None, data)),
@@ -256,6 +209,7 @@ def _run_facts(run: Run) -> dict[str, str]:
         "Sampling": described({**header.sampling, "seed": header.seed}) if header else "",
         "Versions": ", ".join(f"{name} {version}" for name, version in software.items()),
     }
+    return {name: value or _UNKNOWN for name, value in facts.items()}
 
 
 def choose_samples(run: Run, count: int = SAMPLES) -> list[Sample]:
@@ -264,10 +218,10 @@ def choose_samples(run: Run, count: int = SAMPLES) -> list[Sample]:
     Choice: the first sample of a question is shown, not the best one.
     """
     before, after = ({q.id: q for q in questions} for questions in run.answers)
-    ids = [i for i in after if i in before] if before and after else [*after, *before]
-    samples = sorted((Sample(before.get(i), after.get(i)) for i in ids), key=lambda s: -s.change)
-    if len(samples) <= count:
-        return samples
-    third = count // 3
-    middle = (len(samples) - third) // 2
-    return [*samples[:third], *samples[middle : middle + third], *samples[-third:]]
+    both = {i: average(after[i]) - average(before[i]) for i in after if i in before}
+    ids = sorted(both, key=lambda i: -both[i]) if before and after else [*after, *before]
+    if len(ids) > count:
+        third = count // 3
+        middle = (len(ids) - third) // 2
+        ids = [*ids[:third], *ids[middle : middle + third], *ids[-third:]]
+    return [Sample(after.get(i) or before[i], before.get(i), after.get(i)) for i in ids]

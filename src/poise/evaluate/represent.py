@@ -27,51 +27,18 @@ from .records import (
 )
 
 
-def kept_or_read(
-    model: Any,
-    tokenizer: Any,
-    questions: Sequence[Prepared],
-    header: Header,
-    records: Sequence[Path],
-    layer: int | None = None,
-    label: str = "reading",
-) -> Representations | None:
-    """Representations from beside the records; the model is read where they are missing there.
-
-    Args:
-        model, tokenizer, questions, label: As `represent` takes them.
-        header: Of the records.
-        records: Files; beside each of them the representations are kept.
-        layer: As `represent` takes it; None takes `default_layer`.
-
-    Returns:
-        None, unless all questions are isomers with a reference completion to read the model at.
-
-    Raises:
-        ValueError: As `find_kept` and `represent`.
-    """
-    kept = find_kept(model.config, questions, header, records, layer)
-    if kept is None:
-        return None
-    header, found, missing = kept
-    if found is None:
-        layer = header.sampling["layer"]
-        vectors = represent(model, tokenizer, questions, layer=layer, label=label)
-        found = Representations(header, places_of(questions), vectors)
-    for file in missing:
-        write_representations(file, found)
-    return found
-
-
 def find_kept(
     config: Any,
     questions: Sequence[Prepared],
     header: Header,
     records: Sequence[Path],
     layer: int | None = None,
-) -> tuple[Header, Representations | None, list[Path]] | None:
-    """What `kept_or_read` would use, of a model with this configuration: the header, what is kept,
-    and the files that are missing.
+) -> tuple[Header, Representations | None] | None:
+    """The header that representations have, and those that lie beside the records, if any do.
+
+    None, unless all questions are isomers with a reference completion to read a model at.
+
+    `header` is that of the records; `layer` by default `default_layer`.
 
     Raises:
         RecordError: A file was made with other settings or of other problems.
@@ -80,7 +47,7 @@ def find_kept(
     if not all(q.row.get("isomer_id") and q.row.get("completion") for q in questions):
         return None
     layers = int(config.num_hidden_layers)
-    layer = _two_thirds(layers) if layer is None else layer
+    layer = default_layer(config) if layer is None else layer
     if not 0 <= layer <= layers:
         raise ValueError(
             f"layer: expected 0 (embeddings) to {layers} (the last block), found {layer}"
@@ -88,28 +55,44 @@ def find_kept(
     how = {"layer": layer, "position": f"last token of {MARKER!r}, reference reasoning"}
     header = replace(header, sampling=how | {"dtype": header.sampling["dtype"]}, seed=0)
     places, found = places_of(questions), None
-    missing = []
-    for file in map(beside, records):
-        if not file.is_file():
-            missing.append(file)
-            continue
+    for file in filter(Path.is_file, map(beside, records)):
         kept = read_representations(file)
         others = {} if kept.places == places else {"problems": (len(places), "others")}
         header.check_continues(file, kept.header, **others)
         found = found or kept
-    return header, found, missing
+    return header, found
+
+
+def read_missing(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Prepared],
+    kept: tuple[Header, Representations | None],
+    records: Sequence[Path],
+    label: str = "reading",
+) -> Representations:
+    """What `find_kept` has found, else `represent` reads; it is written where it is missing."""
+    header, found = kept
+    if found is None:
+        layer = header.sampling["layer"]
+        vectors = represent(model, tokenizer, questions, layer=layer, label=label)
+        found = Representations(header, places_of(questions), vectors)
+    for file in map(beside, records):
+        if not file.is_file():
+            write_representations(file, found)
+    return found
 
 
 def places_of(questions: Sequence[Prepared]) -> tuple[Place, ...]:
     """Which problem each row of `represent` belongs to."""
-    rows = (q.row for q in questions)
     return tuple(
-        Place(r["id"], str(r["isomer_id"]), r.get("domain") or "all", r.get("test")) for r in rows
+        Place(r["id"], str(r["isomer_id"]), r.get("domain") or "all", r.get("test"))
+        for r in (question.row for question in questions)
     )
 
 
 def default_layer(model: Any) -> int:
-    """Two thirds of the way up: block 20 of 30.
+    """Two thirds of the way up a model, or one of this configuration: block 20 of 30.
 
     Choice: the last layers turn a decision into words, which differ between domains by
     construction, so that the most consistent model would score badly there; the first layers hold
@@ -117,11 +100,7 @@ def default_layer(model: Any) -> int:
 
     Source: Wendler et al., Do Llamas Work in English? (2024); Skean et al., Layer by Layer (2025).
     """
-    return _two_thirds(int(model.config.num_hidden_layers))
-
-
-def _two_thirds(layers: int) -> int:
-    return round(2 * layers / 3)
+    return round(2 * int(getattr(model, "config", model).num_hidden_layers) / 3)
 
 
 @torch.inference_mode()
@@ -143,12 +122,11 @@ def represent(
 
     Args:
         model: A causal language model in evaluation mode, an adapter in it or not.
-        tokenizer: Its tokenizer.
         questions: From `prepare`, with ``completion`` in their rows.
         layer: Output of this block, counted from 1, the last one's after the final norm; 0 is the
             embeddings.
         batch_size: Problems at a time; it changes speed and rounding only.
-        label: What the progress bar says.
+        label: Of the progress bar.
 
     Raises:
         ValueError: A completion without ``Answer:``, or a text that is longer than the model can
@@ -159,14 +137,14 @@ def represent(
     backbone = (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
     # Neighbours in length, so that little is padding.
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    found: dict[int, NDArray[np.float32]] = {}
+    found = []
     with tqdm(total=len(rows), desc=label, unit="problem", leave=False) as progress:
         for first in range(0, len(order), batch_size):
             batch = order[first : first + batch_size]
-            states = _last_states(backbone, [rows[i] for i in batch], layer)
-            found |= dict(zip(batch, states, strict=True))
+            found.append(_last_states(backbone, [rows[i] for i in batch], layer))
             progress.update(len(batch))
-    return np.stack([found[i] for i in range(len(rows))])
+    result: NDArray[np.float32] = np.concatenate(found)[np.argsort(order)]
+    return result
 
 
 def _tokens_to_answer(question: Prepared, tokenizer: Any, model: Any) -> Tensor:

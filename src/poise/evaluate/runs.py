@@ -72,7 +72,7 @@ class Run:
     after: Evaluation | None
     notes: tuple[str, ...] = ()  # what a reader should know, e.g. a half-written last line
     layers: tuple[LayerStep, ...] = ()  # at the logged steps
-    # What models held in mind before and after, None where they were not read.
+    # Before and after, None where models were not read.
     representations: tuple[Representations | None, Representations | None] = (None, None)
 
     @property
@@ -113,8 +113,8 @@ def read_run(folder: str | Path) -> Run:
         raise FileNotFoundError(f"expected a run folder at {path}, found none")
     if not any((path / name).is_file() for name in (METRICS, VERSIONS, CONFIG, BEFORE, AFTER)):
         raise RecordError(
-            f"{path}: expected a run folder, with {METRICS}, {CONFIG} or {AFTER}; found none "
-            "of these. Give the output_dir of a training run"
+            f"{path}: expected a run folder, with {METRICS}, {CONFIG} or {AFTER}, found none of "
+            "these; give the output_dir of a training"
         )
     metrics, notes = _read_steps(path / METRICS)
     layers, layer_notes = _read_steps(path / LAYERS)

@@ -38,11 +38,8 @@ def score_reasoning_gym(row: Row, text: str) -> Scored:
 
 
 def score_isomer(row: Row, text: str) -> Scored:
-    """1 for the right logical answer, in the words of the problem's domain.
-
-    An answer is matched with the row's options and their meanings; in a problem that a teacher
-    rewrote, it is read as what it means to the problem.
-    """
+    """1 for the right logical answer, in the words of the problem's domain: one of the row's
+    options, or in a problem that a teacher rewrote what it means to the problem."""
     if row.get("meanings"):
         found = logical_answer(text, row["options"], row["meanings"])
     else:

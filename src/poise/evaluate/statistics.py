@@ -26,26 +26,20 @@ _EQUAL = 1e-12  # values closer than this differ by rounding alone
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the ends of its 95 % confidence interval.
-
-    `method` says how it was made: "wilson", "bca", "constant", "t" or "mover".
-    """
+    """An estimate with the ends of its 95 % confidence interval."""
 
     mean: float
     low: float
     high: float
-    method: str
+    method: str  # how it was made: "wilson", "bca", "constant", "t" or "mover"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference, after minus before, over a number of questions.
-
-    `p_value` is two-sided, of the null hypothesis that before and after are exchangeable.
-    """
+    """A paired difference, after minus before, over a number of questions."""
 
     interval: Interval
-    p_value: float
+    p_value: float  # two-sided, of the null hypothesis that before and after are exchangeable
     questions: int
 
 
@@ -76,17 +70,14 @@ def paired_difference(before: ArrayLike, after: ArrayLike) -> Difference:
     The interval is the BCa bootstrap over questions; the p-value comes from a permutation test
     that swaps before and after within questions (exact where there are few questions).
 
-    Args:
-        before, after: Values in [0, 1] of the same questions, shape (questions,).
-
     Raises:
         ValueError: Different or zero numbers of questions, a value outside [0, 1].
     """
     first, second = (_checked(np.asarray(x, dtype=np.float64)) for x in (before, after))
     if first.shape != second.shape:
         raise ValueError(
-            f"paired difference: expected as many values before as after, "
-            f"found {len(first)} and {len(second)}"
+            "paired difference: expected as many values before as after, found "
+            f"{len(first)} and {len(second)}"
         )
     interval = _bootstrap(second - first, -1.0)
     return Difference(interval, _permutation_p(first, second), len(first))
@@ -112,9 +103,9 @@ def mean_of(intervals: Sequence[Interval], weights: Sequence[float]) -> Interval
         return intervals[0]
     parts = list(zip(weights, intervals, strict=True))
     mean = sum(w * i.mean for w, i in parts)
-    low = math.hypot(*(w * (i.mean - i.low) for w, i in parts))
-    high = math.hypot(*(w * (i.high - i.mean) for w, i in parts))
-    return Interval(mean, mean - low, mean + high, "mover")
+    below = math.hypot(*(w * (i.mean - i.low) for w, i in parts))
+    above = math.hypot(*(w * (i.high - i.mean) for w, i in parts))
+    return Interval(mean, mean - below, mean + above, "mover")
 
 
 def mean_difference(pairs: Sequence[tuple[Values, Values]], weights: Sequence[float]) -> Difference:

@@ -21,18 +21,11 @@ from safetensors import safe_open
 from .ask import Completion, Sampling, completion_of, stop_tokens
 from .load import ADAPTER, ADAPTER_WEIGHTS, Target
 
-# What an adapter may say beside its rank, scale and layers: vLLM passes over the rest, or refuses.
-_PLAIN: dict[str, tuple[Any, ...]] = {
-    "bias": ("none",),
-    "use_dora": (False, None),
-    "lora_bias": (False, None),
-    "modules_to_save": (None, []),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "layer_replication": (None,),
-    "trainable_token_indices": (None,),
-    "target_parameters": (None, []),
-}
+# What an adapter may not have beside its rank, scale and layers: vLLM passes over it, or refuses.
+_ODD = (
+    *("bias", "use_dora", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern"),
+    *("layer_replication", "trainable_token_indices", "target_parameters"),
+)
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of which vLLM takes one as the largest
 
 
@@ -56,8 +49,8 @@ def check_vllm(targets: Sequence[Target], device: str | None) -> None:
         raise ModuleNotFoundError("No module named 'vllm'", name="vllm")
     if device is not None:
         raise ValueError(
-            f"device: expected none with use_vllm, found {device!r}; vLLM takes the device that "
-            "it was built for, so leave --device or --use_vllm out"
+            f"device: expected none with use_vllm, which takes the device that it was built for, "
+            f"found {device!r}"
         )
     for target in targets:
         if target.adapter is not None:
@@ -71,16 +64,15 @@ def _rank(adapter: Path) -> int:
         ValueError: it is not plain LoRA on layers between embeddings and head.
     """
     settings = json.loads((adapter / ADAPTER).read_text(encoding="utf-8"))
-    odd = [n for n, plain in _PLAIN.items() if settings.get(n, plain[0]) not in plain]
+    odd = [name for name in _ODD if settings.get(name) not in (None, False, "none", [], {})]
     with safe_open(adapter / ADAPTER_WEIGHTS, "pt") as file:
         odd += [key for key in file.keys() if "embed" in key or "lm_head" in key]  # noqa: SIM118
     rank = settings.get("r", 0)
     if settings.get("peft_type") != "LORA" or odd or rank > _RANKS[-1]:
         found = odd[0] if odd else f"{settings.get('peft_type')} of rank {rank}"
         raise ValueError(
-            f"adapter {adapter}: expected plain LoRA between embeddings and head, of rank "
-            f"{_RANKS[-1]} at most, as vLLM takes it, found {found}; merge it into its model, or "
-            "leave --use_vllm out"
+            f"adapter {adapter}: expected plain LoRA between embeddings and head, rank "
+            f"{_RANKS[-1]} at most, found {found}; merge it, or leave --use_vllm out"
         )
     return next(known for known in _RANKS if known >= rank)
 
@@ -95,8 +87,6 @@ def loaded(
     away.
 
     Args:
-        target: what to load.
-        dtype: in what it computes.
         longest: most tokens of a prompt and its completion.
         generation_config: of the model, whose end tokens are read.
     """

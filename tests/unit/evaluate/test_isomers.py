@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 from poise.evaluate.isomers import (
-    CENTERS,
     MEAN,
     MEASURES,
     answer_disagreement,
-    centered,
     differences,
     independent_groups,
     logical_consistency,
@@ -43,59 +41,62 @@ def representations(sets: Sequence[ArrayLike], test: str | None = None) -> Repre
     return Representations(header(), places, np.concatenate(arrays))
 
 
-def score(sets: Sequence[ArrayLike], center: str = "none") -> float:
-    return logical_consistency(representations(sets), center).score.mean
+def score(sets: Sequence[ArrayLike]) -> float:
+    return logical_consistency(representations(sets)).score.mean
+
+
+def plain_score(sets: Sequence[ArrayLike]) -> float:
+    """Of vectors as they are: beside their opposites, the mean that is taken off is 0."""
+    return score([*sets, *(-np.asarray(vectors) for vectors in sets)])
 
 
 def test_a_model_that_the_domain_does_not_touch_scores_zero() -> None:
     rng = np.random.default_rng(0)
     sets = [np.tile(rng.normal(size=16), (4, 1)) for _ in range(9)]
-    for center in CENTERS:
-        assert score(sets, center) == 0.0
-    assert score([[[1.0, 2.0], [2.0, 4.0]]]) == pytest.approx(0.0, abs=1e-12)  # length
+    assert score(sets) == plain_score(sets) == 0.0
+    assert plain_score([[[1.0, 2.0], [2.0, 4.0]]]) == pytest.approx(0.0, abs=1e-12)  # length
 
 
 def test_the_score_is_the_mean_over_pairs_then_sets() -> None:
-    assert score([np.eye(4)]) == pytest.approx(1.0)
-    assert score([[[1.0, 0.0], [-3.0, 0.0]]]) == pytest.approx(2.0)
+    assert plain_score([np.eye(4)]) == pytest.approx(1.0)
+    assert plain_score([[[1.0, 0.0], [-3.0, 0.0]]]) == pytest.approx(2.0)
     # Two of three pairs are orthogonal, one is equal.
-    assert score([[[1, 0], [1, 0], [0, 1]]]) == pytest.approx(2 / 3)
-    assert score([[[1, 0], [1, 0]], [[1, 0], [0, 1]]]) == pytest.approx(0.5)
+    assert plain_score([[[1, 0], [1, 0], [0, 1]]]) == pytest.approx(2 / 3)
+    assert plain_score([[[1, 0], [1, 0]], [[1, 0], [0, 1]]]) == pytest.approx(0.5)
 
 
 def test_unrelated_problems_score_about_one_however_much_they_share() -> None:
     rng = np.random.default_rng(1)
     sets = [rng.normal(size=(4, 64)) + 100.0 for _ in range(100)]
-    assert score(sets, "none") < 0.01
-    assert score(sets, "mean") == pytest.approx(1.0, abs=0.02)
-    assert score(sets, "standard") == pytest.approx(1.0, abs=0.02)
+    assert plain_score(sets) < 0.01
+    assert score(sets) == pytest.approx(1.0, abs=0.02)
     # Collapse onto one direction earns nothing.
     line = rng.normal(size=(200, 4, 1)) * np.ones(8)
-    assert score(list(line), "mean") == pytest.approx(1.0, abs=0.1)
+    assert score(list(line)) == pytest.approx(1.0, abs=0.1)
 
 
 def test_a_shift_that_a_domain_adds_to_its_problems_counts() -> None:
     rng = np.random.default_rng(3)
     logic = rng.normal(size=(50, 1, 32))
     shift = rng.normal(size=(1, 4, 32))
-    scores = [score(list(logic + size * shift), "mean") for size in (0.0, 0.5, 1.0, 2.0)]
+    scores = [score(list(logic + size * shift)) for size in (0.0, 0.5, 1.0, 2.0)]
     assert scores[0] == 0.0 and scores == sorted(scores)
     assert scores[2] == pytest.approx(0.5, abs=0.15)
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), center=st.sampled_from(CENTERS))
-def test_order_scale_and_rotation_change_nothing(seed: int, center: str) -> None:
+@given(seed=st.integers(0, 10_000))
+def test_order_scale_and_rotation_change_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
     found = representations(list(rng.normal(size=(5, 3, 6))))
-    expected = logical_consistency(found, center).score.mean
+    expected = logical_consistency(found).score.mean
     order = rng.permutation(len(found.places))
     places = tuple(found.places[i] for i in order)
     shuffled = Representations(header(), places, found.vectors[order])
-    assert logical_consistency(shuffled, center).score.mean == pytest.approx(expected)
-    turn = np.linalg.qr(rng.normal(size=(6, 6)))[0] if center != "standard" else np.eye(6)
+    assert logical_consistency(shuffled).score.mean == pytest.approx(expected)
+    turn = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     moved = Representations(header(), found.places, (7.0 * found.vectors @ turn).astype("float32"))
-    assert logical_consistency(moved, center).score.mean == pytest.approx(expected, abs=1e-5)
+    assert logical_consistency(moved).score.mean == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_sets_distance_lies_between_zero_and_two_in_any_order() -> None:
@@ -111,8 +112,8 @@ def test_a_sets_distance_lies_between_zero_and_two_in_any_order() -> None:
 
 
 def test_sets_of_one_domain_are_left_out_and_counted() -> None:
-    found = logical_consistency(representations([[[1, 0], [0, 1]], [[5, 5]]]), "none")
-    assert (found.score.mean, found.sets, found.left_out) == (pytest.approx(1.0), 1, 1)
+    found = logical_consistency(representations([[[1, 0], [0, 1]], [[0.5, 0.5]]]))
+    assert (found.score.mean, found.sets, found.left_out) == (pytest.approx(2.0), 1, 1)
     with pytest.raises(ValueError, match="two domains or more, found 2 sets with one domain"):
         logical_consistency(representations([[[1, 0]], [[5, 5]]]))
 
@@ -121,16 +122,14 @@ def test_a_set_of_one_name_in_two_tests_is_two_sets() -> None:
     here, there = (representations([np.eye(2)], test) for test in ("deeper", "reversed"))
     vectors = np.concatenate([here.vectors, there.vectors])
     both = Representations(header(), here.places + there.places, vectors)
-    assert logical_consistency(both, "none").sets == 2
+    assert logical_consistency(both).sets == 2
     assert both.of_test("reversed").places == there.places
 
 
-def test_senseless_sets_and_centers_are_refused() -> None:
+def test_senseless_sets_are_refused() -> None:
     places = (Place("a", "s", "law"), Place("b", "s", "law"))
     with pytest.raises(ValueError, match="each domain once in a set, found 'law' twice in 's'"):
         logical_consistency(Representations(header(), places, np.eye(2, dtype=np.float32)))
-    with pytest.raises(ValueError, match="center: expected one of mean, standard, none"):
-        centered(np.eye(2), "median")
 
 
 def answers(*by_domain: Sequence[Any], name: str = "s") -> list[QuestionRecord]:
@@ -236,8 +235,7 @@ def test_representations_are_centred_test_by_test() -> None:
     for test in ("reversed", "deeper", MEAN):
         consistency = found[test].consistency
         assert consistency is not None and consistency.mean == pytest.approx(2.0)
-    plain = outcomes(records, vectors, center="none")["deeper"]
-    assert plain.consistency is not None and plain.consistency.mean < 0.01
+    assert logical_consistency(vectors).score.mean < 0.1
 
 
 def test_sets_of_one_domain_have_accuracy_alone() -> None:

@@ -94,8 +94,8 @@ def test_several_runs_stand_side_by_side_and_their_differences_are_marked(tmp_pa
     assert "The runs have the same settings." in page.text
     runs = read_runs([write_run(tmp_path / "c", steps=0, only_here=1), tmp_path / "b"])
     first, *others = settings_of(runs)
-    assert (first.name, first.values, first.differs) == ("config.only_here", ("1", "–"), True)
-    assert not any(setting.differs for setting in others)
+    assert first == {"name": "config.only_here", "values": ("1", "–"), "differs": True}
+    assert not any(setting["differs"] for setting in others)
 
 
 def test_runs_with_three_seeds_are_taken_together(tmp_path: Path) -> None:

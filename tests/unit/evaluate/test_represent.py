@@ -14,7 +14,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from poise.evaluate.ask import prepare
 from poise.evaluate.records import RecordError, beside
-from poise.evaluate.represent import default_layer, kept_or_read, places_of, represent
+from poise.evaluate.represent import (
+    default_layer,
+    find_kept,
+    places_of,
+    read_missing,
+    represent,
+)
 from tests.tiny import tiny_tokenizer
 
 from .constructed import header
@@ -90,10 +96,9 @@ def test_what_was_kept_is_used_again_only_for_the_same(
     files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
 
     def kept(rows: list[dict[str, Any]], reader: Any = model, **header_of: Any) -> Any:
-        questions = prepare(rows, tokenizer)
-        return kept_or_read(
-            reader, tokenizer, questions, header(sampling=sampling), files, **header_of
-        )
+        questions, settings = prepare(rows, tokenizer), header(sampling=sampling)
+        found = find_kept(reader.config, questions, settings, files, **header_of)
+        return found and read_missing(reader, tokenizer, questions, found, files)
 
     for unread in ({"prompt": "p", "completion": "c"}, ROWS[0] | {"completion": None}):
         assert kept([*ROWS[1:], unread]) is None

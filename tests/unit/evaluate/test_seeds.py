@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from poise.evaluate.isomers import MEAN, outcomes
-from poise.evaluate.seeds import outcomes_over_seeds, over_seeds
+from poise.evaluate.isomers import MEAN, outcomes, outcomes_over_seeds, over_seeds
 from poise.evaluate.statistics import run_interval
 
 from .test_isomers import sets
