@@ -14,8 +14,8 @@ from ..rows import check_some
 from ..splits import check_split, stable_split
 from .answers import MARKER
 from .cues import Cue
-from .families import FAMILIES, get_families
-from .forms import DOMAINS, TRAIN_DOMAINS, Family, Form, Row
+from .families import FAMILIES
+from .forms import DOMAINS, TRAIN_DOMAINS, Form, Row
 
 Part = TypeVar("Part")
 PHRASINGS = ("seen", "unseen")
@@ -67,36 +67,27 @@ def generate_isomers(
     if phrasings not in PHRASINGS:
         raise ValueError(f"phrasings: expected one of {', '.join(PHRASINGS)}, found {phrasings!r}")
     check_split(split)
-    forms = draw_forms(count, split, seed, get_families(families), depths)
+    names = list(FAMILIES) if families is None else families
+    check_some("families", names, FAMILIES)
+    rng = random.Random(f"poise isomers quotas {seed}")
+    forms = [
+        form
+        for name, of_family in _divide(sorted(names), count, rng)
+        for depth, quota in _divide(sorted(depths), of_family, rng)
+        for form in _draw(name, depth, quota, split, seed)
+    ]
+    random.Random(f"poise isomers order {seed} {split}").shuffle(forms)
     shown = track(forms, "Isomer sets", disable=not progress)
     return [row for form in shown for row in _render(form, domains, phrasings, cue or Cue(), seed)]
 
 
-def draw_forms(
-    count: int, split: str, seed: int, families: Sequence[Family], depths: Sequence[int]
-) -> list[Form]:
-    """Different forms of a split, balanced over families and depths, in random order.
-
-    Raises:
-        ValueError: a family lacks a depth, or has too few forms of it.
-    """
-    rng = random.Random(f"poise isomers quotas {seed}")
-    ordered = sorted(families, key=lambda family: family.name)
-    forms: list[Form] = []
-    for family, of_family in _divide(ordered, count, rng):
-        for depth, quota in _divide(sorted(depths), of_family, rng):
-            forms += _draw(family, depth, quota, split, seed)
-    random.Random(f"poise isomers order {seed} {split}").shuffle(forms)
-    return forms
-
-
-def _draw(family: Family, depth: int, quota: int, split: str, seed: int) -> list[Form]:
+def _draw(name: str, depth: int, quota: int, split: str, seed: int) -> list[Form]:
+    family = FAMILIES[name]
     if depth not in family.depths:
         raise ValueError(
-            f"depths: expected some of {list(family.depths)} for the family {family.name}, "
-            f"found {depth}"
+            f"depths: expected some of {list(family.depths)} for the family {name}, found {depth}"
         )
-    rng = random.Random(f"poise isomers forms {seed} {split} {family.name} {depth}")
+    rng = random.Random(f"poise isomers forms {seed} {split} {name} {depth}")
     found: dict[str, Form] = {}
     tries = 0
     while len(found) < quota:
@@ -108,9 +99,8 @@ def _draw(family: Family, depth: int, quota: int, split: str, seed: int) -> list
             tries = 0
         elif tries >= MAX_TRIES:
             raise ValueError(
-                f"isomers: expected {quota} different forms of family {family.name} and depth "
-                f"{depth} in split {split!r}, found {len(found)}; lower the count, or add "
-                "families or depths"
+                f"isomers: expected {quota} different forms of family {name} and depth {depth} in "
+                f"split {split!r}, found {len(found)}; lower the count, or add families or depths"
             )
     return list(found.values())
 
@@ -150,8 +140,8 @@ def _render(form: Form, domains: Sequence[str], phrasings: str, cue: Cue, seed: 
         phrasing = last if phrasings == "unseen" else rng.randrange(last)
         story = family.render(form, domain, phrasing, rng)
         rng = random.Random(f"poise isomers options {seed} {key} {domain} {cue.mode}")
-        target, meanings, shown = cue.list_options(form, story.names, domain, rng)
-        right = story.names[form.answer]
+        target, meanings, shown = cue.list_options(form, story, domain, rng)
+        right = story.text(form.answer)
         facts, options = " ".join(story.facts), ", ".join(shown)
         rows.append(
             {
@@ -161,7 +151,7 @@ def _render(form: Form, domains: Sequence[str], phrasings: str, cue: Cue, seed: 
                 "completion": write_completion(" ".join(story.steps), right),
                 "answer": form.answer,
                 "answer_text": right,
-                "options": [story.names[option] for option in meanings],
+                "options": [story.text(option) for option in meanings],
                 "meanings": meanings,
                 "family": form.family,
                 "depth": form.depth,

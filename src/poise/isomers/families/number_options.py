@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..forms import Form
 
@@ -16,8 +15,7 @@ TRIES = 100_000
 MISSES = 40
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(NamedTuple):
     """A drawn form before its options.
 
     No option is one of the numbers that the facts state (`given`), so that none is chosen or
@@ -28,6 +26,10 @@ class Draft:
     answer: int
     given: Collection[int]
     below: int = 1000
+
+    def admits(self, number: int) -> bool:
+        """Whether a number can be one of the options."""
+        return SMALLEST <= number < self.below and number not in self.given
 
 
 def draw_form(
@@ -48,7 +50,7 @@ def draw_form(
     missed = 0
     for _ in range(TRIES):
         draft = attempt(rng)
-        if draft is None or not _admits(draft, draft.answer):
+        if draft is None or not draft.admits(draft.answer):
             continue
         if all(_fit(draft, other) for other in drafts):
             drafts.append(draft)
@@ -67,13 +69,5 @@ def draw_form(
 def _fit(first: Draft, second: Draft) -> bool:
     """Whether the answers differ, are near, and can be options of each other."""
     low, high = sorted((first.answer, second.answer))
-    return (
-        low < high <= low * WIDEST
-        and _admits(first, second.answer)
-        and _admits(second, first.answer)
-    )
-
-
-def _admits(draft: Draft, number: int) -> bool:
-    """Whether a number can be an option of the draft."""
-    return SMALLEST <= number < draft.below and number not in draft.given
+    is_near = low < high <= low * WIDEST
+    return is_near and first.admits(second.answer) and second.admits(first.answer)

@@ -30,35 +30,37 @@ def draw(rng: random.Random, depth: int) -> Form:
 
 def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """The form in a domain's words."""
-    if form.data["kind"] == "amount":
-        return _render_amount(form, domain, phrasing)
-    return _render_holder(form, domain, phrasing, rng)
+    if form.data["kind"] == "holder":
+        return _render_holder(form, domain, phrasing, rng)
+    words = read_words("state_changes", "amounts")[domain][phrasing]
+    amount = form.data["start"]
+    facts, steps = [fill(words["start"], n=amount)], []
+    for kind, n in form.data["changes"]:
+        facts.append(fill(words[kind], n=n))
+        changed = _changed(amount, kind, n)
+        steps.append(fill(words["step"], sum=f"{amount} {OPERATORS[kind]} {n} = {changed}"))
+        amount = changed
+    return Story(facts, words["ask"], steps)
 
 
 def _attempt(rng: random.Random, depth: int) -> Draft | None:
     path = [rng.randint(4, 90)]
     changes: list[list[Any]] = []
     for _ in range(depth):
-        kind, n = _change(rng)
+        kind = rng.choices(tuple(OPERATORS), (4, 4, 1, 1))[0]
+        n = rng.randint(2, 40) if kind in ("add", "remove") else rng.randint(2, 4)
         if kind == "part" and path[-1] % n:
             return None
         path.append(_changed(path[-1], kind, n))
         changes.append([kind, n])
     if not all(4 <= amount <= 99 for amount in path) or len(set(path)) < len(path):
         return None
-    data: dict[str, Any] = {"kind": "amount", "start": path[0], "changes": changes}
+    data = {"kind": "amount", "start": path[0], "changes": changes}
     return Draft(data, path[-1], {path[0], *(n for _, n in changes)})
 
 
-def _change(rng: random.Random) -> tuple[str, int]:
-    kind = rng.choices(tuple(OPERATORS), (4, 4, 1, 1))[0]
-    return kind, rng.randint(2, 40) if kind in ("add", "remove") else rng.randint(2, 4)
-
-
 def _changed(amount: int, kind: str, n: int) -> int:
-    if kind == "part":
-        return amount // n
-    return {"add": amount + n, "remove": amount - n, "times": amount * n}[kind]
+    return {"add": amount + n, "remove": amount - n, "times": amount * n, "part": amount // n}[kind]
 
 
 def _draw_holder(rng: random.Random, depth: int) -> Form:
@@ -75,9 +77,8 @@ def _draw_holder(rng: random.Random, depth: int) -> Form:
             for pair in itertools.permutations(range(HOLDER_COUNT), 2)
             if (holder in pair) == involved and set(pair) != set(*changes[-1:])
         ]
-        pair = rng.choice(pairs)
-        changes.append(pair)
-        holder = _after(holder, pair)
+        changes.append(rng.choice(pairs))
+        holder = _after(holder, changes[-1])
     data = {"kind": "holder", "changes": changes, "asked": asked}
     options = tuple(f"e{entity}" for entity in range(HOLDER_COUNT))
     return Form("state_changes", depth, data, f"e{holder}", options)
@@ -85,18 +86,6 @@ def _draw_holder(rng: random.Random, depth: int) -> Form:
 
 def _after(holder: int, pair: list[int]) -> int:
     return pair[1 - pair.index(holder)] if holder in pair else holder
-
-
-def _render_amount(form: Form, domain: str, phrasing: int) -> Story:
-    words = read_words("state_changes", "amounts")[domain][phrasing]
-    amount = form.data["start"]
-    facts, steps = [fill(words["start"], n=amount)], []
-    for kind, n in form.data["changes"]:
-        facts.append(fill(words[kind], n=n))
-        changed = _changed(amount, kind, n)
-        steps.append(fill(words["step"], sum=f"{amount} {OPERATORS[kind]} {n} = {changed}"))
-        amount = changed
-    return Story(tuple(facts), words["ask"], tuple(steps), form.own_names)
 
 
 def _render_holder(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
@@ -112,8 +101,7 @@ def _render_holder(form: Form, domain: str, phrasing: int, rng: random.Random) -
         template = words["stays"] if after == holder else words["moves"]
         steps.append(fill(template, thing=thing, a=names[holder], b=names[after]))
         holder = after
-    owners = {f"e{entity}": name for entity, name in enumerate(names)}
-    return Story(tuple(facts), fill(words["ask"], thing=thing), tuple(steps), owners)
+    return Story(facts, fill(words["ask"], thing=thing), steps, names)
 
 
 FAMILY = Family("state_changes", draw, render, range(1, 6))

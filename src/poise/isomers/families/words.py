@@ -47,19 +47,15 @@ def draw_names(domain: str, count: int, rng: random.Random, kind: str = "names")
     return rng.sample(read_words("names", kind)[domain], count)
 
 
-def sentence(text: str) -> str:
-    """The text with a capital first letter and a full stop."""
-    return f"{capital(text)}."
-
-
 def fill(template: str, /, **words: object) -> str:
     """A sentence from a template, its first letter a capital."""
-    return capital(template.format(**words))
-
-
-def capital(text: str) -> str:
-    """The text with a capital first letter."""
+    text = template.format(**words)
     return text[0].upper() + text[1:]
+
+
+def sentence(text: str) -> str:
+    """The text with a capital first letter and a full stop."""
+    return fill("{text}.", text=text)
 
 
 def singular(noun: str) -> str:
