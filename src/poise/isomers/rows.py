@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Container, Mapping, Sequence
+from types import UnionType
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..rows import check_some
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 # Column -> the type of its values in JSON. The first four make a data set of isomers (a prompt and
 # a completion may be messages); the others are needed to score it by logic, from `options`.
-COLUMNS: Mapping[str, type | tuple[type, ...]] = {
-    "isomer_id": (str, int),
-    "domain": (str, int),
-    "prompt": (str, list),
-    "completion": (str, list),
+COLUMNS: Mapping[str, type | UnionType] = {
+    "isomer_id": str | int,
+    "domain": str | int,
+    "prompt": str | list,
+    "completion": str | list,
     "answer": str,
     "answer_text": str,
     "options": list,
@@ -29,7 +30,7 @@ COLUMNS: Mapping[str, type | tuple[type, ...]] = {
     "depth": int,
     "form": str,
     "phrasing": int,
-    "cue": (str, type(None)),
+    "cue": str | None,
 }
 REQUIRED = ("isomer_id", "domain", "prompt", "completion")
 TOKENS = "input_ids"  # in place of prompt and completion, beside one of the masks
