@@ -44,7 +44,6 @@ def generate_isomers(
     Args:
         count: How many sets.
         split: ``train``, ``validation`` or ``test``.
-        seed: Any integer.
         families: Some of `families.FAMILIES`, by default all.
         depths: Reasoning steps, each as often.
         domains: One problem in the words of each.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Container, Mapping, Sequence
 from types import UnionType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..rows import check_some
 from .cues import Cue, Mode
@@ -37,27 +37,15 @@ TOKENS = "input_ids"  # in place of prompt and completion, beside one of the mas
 MASKS = ("labels", "completion_mask", "assistant_masks")
 
 
-class Preset(NamedTuple):
-    """How a test set differs from training: by the cue's mode, other domains, other phrasings, or
-    so many reasoning steps more."""
-
-    mode: Mode
-    unseen_domains: bool = False
-    phrasings: str = "seen"
-    deeper: int = 0
-
-
-# Name of a test -> what is asked. All but "deeper" ask the same forms.
-TESTS: Mapping[str, Preset] = {
-    "in_distribution": Preset("train"),
-    "no_cue": Preset("random"),
-    "reversed": Preset("reversed"),
-    "unseen_domains": Preset("random", unseen_domains=True),
-    "deeper": Preset("random", deeper=2),
-    "unseen_phrasings": Preset("random", phrasings="unseen"),
+# Name of a test -> the mode of its cue. All but "deeper" ask the same forms.
+TESTS: Mapping[str, Mode] = {
+    "in_distribution": "train",
+    "no_cue": "random",
+    "reversed": "reversed",
+    "unseen_domains": "random",
+    "deeper": "random",
+    "unseen_phrasings": "random",
 }
-# Tests that make sense only after training with a cue.
-CUE_TESTS = frozenset({"no_cue", "reversed"})
 
 
 def isomer_tests(
@@ -90,26 +78,25 @@ def isomer_tests(
     """
     check_some("domains", domains, DOMAINS)
     unseen = [domain for domain in DOMAINS if domain not in domains]
-    if tests and not unseen and "unseen_domains" in tests:
-        raise ValueError(
-            f"tests: expected a domain that training does not use for 'unseen_domains', found all "
-            f"{len(DOMAINS)} among the domains of training"
-        )
-    known = [
-        name
-        for name, preset in TESTS.items()
-        if (cue_strength is not None or name not in CUE_TESTS)
-        and (unseen or not preset.unseen_domains)
-    ]
-    names = known if tests is None else list(tests)
+    known = dict(TESTS)
+    if cue_strength is None:
+        del known["no_cue"], known["reversed"]
+    if not unseen:
+        if "unseen_domains" in (tests or ()):
+            raise ValueError(
+                "tests: expected a domain that training does not use for 'unseen_domains', found "
+                f"all {len(DOMAINS)} among the domains of training"
+            )
+        del known["unseen_domains"]
+    names = list(known if tests is None else tests)
     check_some("tests", names, known)
     rows = []
     for name in names:
-        preset = TESTS[name]
-        deeper = tuple(depth + preset.deeper for depth in depths)
-        cue = Cue() if cue_strength is None else Cue(preset.mode, cue_strength, marks or {})
-        words = unseen if preset.unseen_domains else domains
-        found = generate_isomers(count, split, seed, families, deeper, words, cue, preset.phrasings)
+        deeper = [depth + 2 * (name == "deeper") for depth in depths]
+        words = unseen if name == "unseen_domains" else domains
+        cue = Cue() if cue_strength is None else Cue(known[name], cue_strength, marks or {})
+        phrasings = "unseen" if name == "unseen_phrasings" else "seen"
+        found = generate_isomers(count, split, seed, families, deeper, words, cue, phrasings)
         rows += [row | {"test": name} for row in found]
     return rows
 
@@ -189,8 +176,7 @@ def some_isomers(
         return kept
     sets = group_rows(kept)
     if not 1 <= count <= len(sets):
-        raise ValueError(
-            f"count: expected 1 to {len(sets)}, the isomer sets there are, found {count}"
-        )
+        there = f"{len(sets)}, the isomer sets there are"
+        raise ValueError(f"count: expected 1 to {there}, found {count}")
     drawn = random.Random(f"poise isomers some {seed}").sample(list(sets), count)
     return [row for key in drawn for row in sets[key]]
