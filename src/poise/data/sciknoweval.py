@@ -27,12 +27,9 @@ Row = dict[str, Any]
 HUB_ID = "hicai-zju/SciKnowEval"
 HUB_COLUMNS = ("domain", "details", "type", "question", "choices", "answerKey")
 # Their names of the domains -> ours.
-HUB_DOMAINS = {
-    "Biology": "biology",
-    "Chemistry": "chemistry",
-    "Material": "materials",
-    "Physics": "physics",
-}
+HUB_DOMAINS = dict(
+    Biology="biology", Chemistry="chemistry", Material="materials", Physics="physics"
+)
 HUB_TYPES = ("mcq-4-choices", "mcq-2-choices")
 LOCAL_COLUMNS = ("prompt", "answer", "domain", "id")
 
@@ -52,7 +49,7 @@ def load_sciknoweval(
         source: A folder with ``<domain>/<split>.jsonl`` or ``<split>.jsonl``, one ``.jsonl`` file
             (taken whole, whatever the split), or None for the hub.
         split: ``train``, ``validation`` or ``test``. The hub has one split only, so there a hash
-            of the question decides (80 %, 10 %, 10 %).
+            of the question decides.
         domains: Some of the domains; None for all that there are.
         style: ``chat`` keeps the prompts as they are; another style renders them anew.
         reference: Reference answers as privileged context: the teacher reads each right
@@ -69,7 +66,7 @@ def load_sciknoweval(
     """
     from datasets import Dataset
 
-    get_style(style)
+    form = get_style(style)
     rows = list(_hub_rows(check_split(split)) if source is None else _local_rows(source, split))
     if domains is not None:
         check_some("domains", domains, sorted({row["domain"] for row in rows}))
@@ -77,7 +74,14 @@ def load_sciknoweval(
     name = HUB_ID if source is None else str(source)
     check_dataset(rows, filled=("prompt", "answer"), name=name)
     check_rows(rows, f"{name}, ")
-    return Dataset.from_list([_render(row, style, reference) for row in rows])
+    for row in rows:
+        stem, options, answer = row.pop("stem"), row["options"], row["answer"]
+        if style != "chat":
+            row["prompt"] = form.prompt(stem, options)
+        if reference:
+            right = options[LETTERS.index(answer)]
+            row["privileged_context"] = form.reference("", answer, right)
+    return Dataset.from_list(rows)
 
 
 def is_sciknoweval(rows: Sequence[Row]) -> bool:
@@ -100,10 +104,10 @@ def split_files(source: str | Path, split: str) -> list[Path]:
     check_split(split)
     found = sorted([*source.glob(f"*/{split}.jsonl"), *source.glob(f"{split}.jsonl")])
     if not found:
-        there = sorted({p.stem for p in [*source.glob("*/*.jsonl"), *source.glob("*.jsonl")]})
+        names = sorted({p.stem for p in [*source.glob("*/*.jsonl"), *source.glob("*.jsonl")]})
+        there = f"the splits {', '.join(names)}" if names else "no .jsonl files"
         raise FileNotFoundError(
-            f"{source}: expected <domain>/{split}.jsonl or {split}.jsonl, found "
-            f"{'the splits ' + ', '.join(there) if there else 'no .jsonl files'}"
+            f"{source}: expected <domain>/{split}.jsonl or {split}.jsonl, found {there}"
         )
     return found
 
@@ -140,10 +144,9 @@ def _local_rows(source: str | Path, split: str) -> Iterator[Row]:
                 stem, options = parse_question(row["prompt"])
             except (KeyError, AttributeError, ValueError) as error:
                 raise ValueError(f"{path}, row {number}: {error}") from None
-            named = {"id": f"{path.stem}-{number}", "domain": path.parent.name} | row
             yield {
-                "id": str(named["id"]),
-                "domain": str(named["domain"]),
+                "id": str(row.get("id", f"{path.stem}-{number}")),
+                "domain": str(row.get("domain", path.parent.name)),
                 "prompt": [
                     {"role": "system", "content": row.get("system", CHAT_SYSTEM)},
                     {"role": "user", "content": row["prompt"]},
@@ -177,13 +180,3 @@ def _hub_rows(split: str) -> Iterator[Row]:
             "options": options,
             "answer": row["answerKey"],
         }
-
-
-def _render(row: Row, style: str, reference: bool) -> Row:
-    form, stem = get_style(style), row.pop("stem")
-    if style != "chat":
-        row["prompt"] = form.prompt(stem, row["options"])
-    if reference:
-        right = row["options"][LETTERS.index(row["answer"])]
-        row["privileged_context"] = form.reference("", row["answer"], right)
-    return row
