@@ -59,11 +59,14 @@ class _Place(NamedTuple):
     line: int
     row: Mapping[str, Any]
 
-    def fault(self, kind: str, text: str, is_refused: bool = False) -> Fault:
+    def fault(
+        self, kind: str, expected: str, found: str | None = None, is_refused: bool = False
+    ) -> Fault:
         """A fault, or a warning: without options no logic is scored, so none need be sound."""
         is_sound = kind in _REFUSED or is_refused or (self.is_scored and kind not in _DOUBTFUL)
         name = self.row.get("isomer_id")
         isomer = str(name) if isinstance(name, str | int) else None
+        text = expected if found is None else f"expected {expected}, found {found}"
         return Fault(self.file, self.line, isomer, kind, text, not is_sound)
 
     def text(self, column: str) -> str:
@@ -125,7 +128,7 @@ def validate_isomers(*sources: Source) -> list[Fault]:
         scored = {c for place in places if place.is_scored for c in place.row} & COLUMNS.keys()
         for place in places:
             columns = {*required(places[0].row), *(scored if place.is_scored else ())}
-            mistyped = list(_of_types(place, columns)) or list(_unlike(place, places[0]))
+            mistyped = list(_of_types(place, places[0], columns))
             faults += mistyped or _of_row(place)
             if not mistyped:
                 sound.append(place)
@@ -152,118 +155,108 @@ def check_isomers(rows: Sequence[Row], name: str = "isomers") -> None:
         )
 
 
-def _of_types(place: _Place, columns: set[str]) -> Iterator[Fault]:
-    """Columns that are missing or of a wrong type."""
+def _of_types(place: _Place, first: _Place, columns: set[str]) -> Iterator[Fault]:
+    """Columns that are missing, of a wrong type, or of another one than in the first row, which no
+    data set can hold."""
     if TOKENS in columns and not any(mask in place.row for mask in MASKS):
-        text = f"expected {' or '.join(MASKS)} beside {TOKENS}, found neither"
-        yield place.fault("missing column", text)
+        yield place.fault("missing column", f"{' or '.join(MASKS)} beside {TOKENS}", "neither")
     for column in ("image", "images"):
         if column in place.row:
-            yield place.fault("image column", f"expected text alone, found a column {column}")
+            yield place.fault("image column", "text alone", f"a column {column}")
     for column, kind in {**COLUMNS, TOKENS: list}.items():
+        value, other = (one.row.get(column) for one in (place, first))
+        parts = value if isinstance(value, list) and column not in _TEXT else []
+        part_kind = int if column == TOKENS else str
         if column not in columns:
             continue
         if column not in place.row:
             found = ", ".join(map(str, place.row)) or "no columns"
-            yield place.fault("missing column", f"expected a column {column}, found {found}")
-            continue
-        value = place.row[column]
-        fits = isinstance(value, kind) and not isinstance(value, bool)
-        if isinstance(value, list) and column not in _TEXT:
-            part_kind = int if column == TOKENS else str
-            fits = fits and all(isinstance(part, part_kind) for part in value)
-        if not fits:
-            expected = " or ".join(one.__name__ for one in get_args(kind) or (kind,))
-            expected = expected.replace("NoneType", "null")
-            text = f"expected {column} of type {expected}, found {value!r}"
-            yield place.fault("wrong type", text)
+            yield place.fault("missing column", f"a column {column}", found)
+        elif (
+            not isinstance(value, kind)
+            or isinstance(value, bool)
+            or not all(isinstance(part, part_kind) for part in parts)
+        ):
+            kinds = " or ".join(one.__name__ for one in get_args(kind) or (kind,))
+            expected = f"{column} of type {kinds.replace('NoneType', 'null')}"
+            yield place.fault("wrong type", expected, repr(value))
+        elif column in required(first.row) and type(value) is not type(other):
+            expected = f"{column} of type {type(other).__name__}, as in line {first.line}"
+            yield place.fault("wrong type", expected, type(value).__name__)
     if TOKENS not in columns and (wrong := text_fault(place.row, _TEXT)):
         yield place.fault("wrong text", wrong)
 
 
-def _unlike(place: _Place, first: _Place) -> Iterator[Fault]:
-    """Columns of another type than in the first row, which no data set can hold."""
-    for column in required(first.row):
-        own, other = (type(p.row.get(column)).__name__ for p in (place, first))
-        if own != other:
-            text = f"expected {column} of type {other}, as in line {first.line}, found {own}"
-            yield place.fault("wrong type", text)
-
-
 def _of_row(place: _Place) -> Iterator[Fault]:
-    row = place.row
+    row, right = place.row, place.text("answer_text")
     for column in (*required(row), *(_FILLED if place.is_scored else ())):
         if column in row and not place.text(column).strip():
-            yield place.fault("empty", f"expected a filled {column}, found a blank one")
-    if place.is_scored and "form" in row and not _is_object(place.text("form")):
-        text = f"expected a JSON object, found {place.text('form')[:40]!r}"
-        yield place.fault("unreadable form", text)
-    if place.is_scored and "meanings" in row:
-        yield from _of_options(place)
+            yield place.fault("empty", f"a filled {column}", "a blank one")
+    if place.is_scored:
+        yield from _of_logic(place)
     if TOKENS in row:
         return
     if MARKER in place.text("prompt"):
-        yield place.fault("leaked answer", f"expected a prompt without {MARKER!r}, found one")
-    completion, right = place.text("completion"), place.text("answer_text")
+        yield place.fault("leaked answer", f"a prompt without {MARKER!r}", "one")
+    completion = place.text("completion")
     head, found, tail = completion.rpartition(MARKER)
     if not found or not tail.strip() or (right and tail != f" {right}"):
-        ending = f"{MARKER} {right or '...'}"
-        yield place.fault("wrong ending", f"expected {ending!r}, found {completion[-40:]!r}")
+        expected = f"{MARKER} {right or '...'}"
+        yield place.fault("wrong ending", repr(expected), repr(completion[-40:]))
     elif not head.strip():
-        yield place.fault("no reasoning", "expected steps before the answer, found none")
+        yield place.fault("no reasoning", "steps before the answer", "none")
 
 
-def _is_object(text: str) -> bool:
+def _of_logic(place: _Place) -> Iterator[Fault]:
+    row = place.row
     try:
-        return isinstance(json.loads(text), dict)
+        is_object = isinstance(json.loads(place.text("form")), dict)
     except json.JSONDecodeError:
-        return False
-
-
-def _of_options(place: _Place) -> Iterator[Fault]:
-    row, options, meanings = place.row, place.row["options"], place.row["meanings"]
+        is_object = False
+    if "form" in row and not is_object:
+        yield place.fault("unreadable form", "a JSON object", repr(place.text("form")[:40]))
+    options, meanings = row["options"], row.get("meanings")
+    if meanings is None:
+        return
     if len(options) != len(meanings):
-        text = f"expected as many, found {len(options)} and {len(meanings)}"
-        yield place.fault("options and meanings", text)
+        yield place.fault("options and meanings", "as many", f"{len(options)} and {len(meanings)}")
         return
     for name, values in (("option", options), ("meaning", meanings)):
         if len(set(values)) != len(values):
-            yield place.fault("repeated option", f"expected each {name} once, found {values}")
-    offered = f"expected one of {', '.join(meanings)}, found"
+            yield place.fault("repeated option", f"each {name} once", str(values))
+    offered = f"one of {', '.join(meanings)}"
     if "answer" in row and row["answer"] not in meanings:
-        yield place.fault("answer not offered", f"{offered} {row['answer']!r}")
+        yield place.fault("answer not offered", offered, repr(row["answer"]))
     elif "answer" in row and "answer_text" in row:
         right = options[meanings.index(row["answer"])]
         if row["answer_text"] != right:
-            text = f"expected {right!r}, found {row['answer_text']!r}"
-            yield place.fault("wrong answer text", text)
+            yield place.fault("wrong answer text", repr(right), repr(row["answer_text"]))
     if row.get("cue") is not None and row["cue"] not in meanings:
-        yield place.fault("unknown cue", f"{offered} {row['cue']!r}")
+        yield place.fault("unknown cue", offered, repr(row["cue"]))
 
 
 def _of_set(members: Sequence[_Place], domains: Iterable[str]) -> Iterator[Fault]:
     """What the problems of a set must share and must not, and domains that other sets have."""
     first, there = members[0], {member.text("domain") for member in members}
     if lacking := [domain for domain in domains if domain not in there]:
-        text = f"expected {', '.join(domains)}, found no {', '.join(lacking)}"
-        yield first.fault("missing domain", text)
+        yield first.fault("missing domain", ", ".join(domains), f"no {', '.join(lacking)}")
     seen: dict[tuple[str, str], _Place] = {}
     for member in members:
         for column, kind in _SHARED.items():
             if member.row.get(column) != first.row.get(column):
-                expected = f"expected {first.text(column)!r} as on line {first.line}"
-                yield member.fault(kind, f"{expected}, found {member.text(column)!r}")
+                expected = f"{first.text(column)!r} as on line {first.line}"
+                yield member.fault(kind, expected, repr(member.text(column)))
         wording = " ".join(re.findall(r"\w+", member.problem.casefold()))
         for kind, value in (("repeated domain", member.text("domain")), ("same wording", wording)):
             before = seen.setdefault((kind, value), member)
             if before is not member:
-                expected = f"expected each {kind.split()[1]} once"
-                yield member.fault(kind, f"{expected}, found that of line {before.line} again")
+                found = f"that of line {before.line} again"
+                yield member.fault(kind, f"each {kind.split()[1]} once", found)
 
 
 def _shared(places: Sequence[_Place]) -> Iterator[Fault]:
     """Sets that share what they must not, in one file or two."""
-    known: dict[tuple[str, ...], list[_Place]] = {}
+    known: dict[tuple[str, str], list[_Place]] = {}
     for place in places:
         keys = [
             ("duplicate problem", "a new prompt", place.problem),
@@ -277,9 +270,8 @@ def _shared(places: Sequence[_Place]) -> Iterator[Fault]:
                 before.append(place)
             clash = next((other for other in before if _clash(kind, other, place)), None)
             if clash is not None:
-                where = f"{clash.file}, line {clash.line} (set {clash.text('isomer_id')})"
-                text = f"expected {expected}, found that of {where}"
-                yield place.fault(kind, text, is_refused=clash.file != place.file)
+                found = f"that of {clash.file}, line {clash.line} (set {clash.text('isomer_id')})"
+                yield place.fault(kind, expected, found, is_refused=clash.file != place.file)
 
 
 def _clash(kind: str, first: _Place, second: _Place) -> bool:
