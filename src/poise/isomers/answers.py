@@ -27,16 +27,12 @@ _MOST_AROUND = 3  # words that an answer may have beside an option
 
 
 def before_answer(completion: str) -> str:
-    """A completion up to and including its last ``Answer:``, where the answer is decided.
-
-    Raises:
-        ValueError: it has none.
-    """
+    """A completion up to and including its last ``Answer:``, where the answer is decided; a
+    ValueError if it has none."""
     head, found, _ = completion.rpartition(MARKER)
     if not found:
-        raise ValueError(
-            f"completion: expected a line '{MARKER} ...' at its end, found {completion[-60:]!r}"
-        )
+        end = completion[-60:]
+        raise ValueError(f"completion: expected a line '{MARKER} ...' at its end, found {end!r}")
     return head + found
 
 
@@ -71,7 +67,7 @@ def logical_answer(text: str, options: Sequence[str], meanings: Sequence[str]) -
     """The logical answer of a completion, None where none can be read.
 
     Raises:
-        ValueError: the options in the domain's words and their logical meanings differ in number.
+        ValueError: options and their logical meanings differ in number.
     """
     if len(options) != len(meanings):
         found = f"{len(options)} options and {len(meanings)} meanings"
@@ -88,21 +84,13 @@ def isomer_reward(
     meanings: Sequence[Sequence[str]],
     **columns: Any,
 ) -> list[float]:
-    """Score each completion 1.0 if its logical answer is right, else 0.0 (TRL's signature).
-
-    Raises:
-        ValueError: the columns differ in length.
-    """
+    """Score each completion 1.0 if its logical answer is right, else 0.0 (TRL's signature)."""
     rows = zip(completions, answer, options, meanings, strict=True)
     return [float(logical_answer(text, o, m) == right) for text, right, o, m in rows]
 
 
 def check_meanings(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Check that each row's answer is one of its meanings; a trainer calls it before the run.
-
-    Raises:
-        ValueError: naming the first row where it is not.
-    """
+    """Check before the run that each row's answer is one of its meanings, else raise ValueError."""
     for index, row in enumerate(rows):
         answer, meanings = row["answer"], row["meanings"] or ()
         if answer not in meanings:

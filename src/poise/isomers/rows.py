@@ -71,10 +71,6 @@ def isomer_tests(
             ``unseen_domains``).
         domains: Those of training; the test ``unseen_domains`` uses all others.
         marks: Those of the cue of training, as in `Cue`.
-
-    Raises:
-        ValueError: an unknown test, one for which no domain is left, or what `generate_isomers`
-            refuses.
     """
     check_some("domains", domains, DOMAINS)
     unseen = [domain for domain in DOMAINS if domain not in domains]
@@ -144,7 +140,7 @@ def name_of_test(row: Mapping[str, object]) -> str:
     """The test that a row is of, its ``test``; empty without one, or where that is no name, as
     the cases that a program is tested by."""
     test = row.get("test")
-    return "" if test is None or isinstance(test, list | dict) else str(test)
+    return "" if isinstance(test, list | dict | None) else str(test)
 
 
 def required(columns: Container[str]) -> tuple[str, ...]:
@@ -163,11 +159,8 @@ def some_isomers(
     seed: int = 0,
     domains: Sequence[str] | None = None,
 ) -> list[Row]:
-    """Rows of `count` sets drawn at random, sets whole but for domains that are not asked for.
-
-    Raises:
-        ValueError: a domain that no row has, or a count beyond the sets that there are.
-    """
+    """Rows of `count` sets drawn at random, sets whole but for domains that are not asked for; a
+    ValueError for a domain that no row has, or a count beyond the sets that there are."""
     kept = list(rows)
     if domains is not None:
         check_some("domains", domains, sorted({row["domain"] for row in rows}))

@@ -23,7 +23,7 @@ LOWEST, HIGHEST, NEAREST = 11, 95, 3
 MOST_OPTIONS = 4
 
 
-def draw(rng: random.Random, depth: int) -> Form:
+def _draw(rng: random.Random, depth: int) -> Form:
     """Random conditions with a random outcome."""
     count = depth + 1
     answer = rng.randrange(count + 1)
@@ -35,7 +35,7 @@ def draw(rng: random.Random, depth: int) -> Form:
     return Form("branching", depth, data, f"e{answer}", options)
 
 
-def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """Reasoning: each condition that is reached, and where it leads."""
     words, levels = read_words("branching")[domain][phrasing], form.data["levels"]
     outcomes = draw_names(domain, len(levels) + 1, rng, "choices")
@@ -77,4 +77,4 @@ def _leads_out(level: Mapping[str, Any]) -> bool:
     return _holds(level) == bool(level["leaves"])
 
 
-FAMILY = Family("branching", draw, render)
+FAMILY = Family("branching", _draw, _render)

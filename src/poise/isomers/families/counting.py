@@ -63,14 +63,13 @@ KINDS: Mapping[int, tuple[Kind, ...]] = {
 }  # fmt: skip
 
 
-def draw(rng: random.Random, depth: int) -> Form:
+def _draw(rng: random.Random, depth: int) -> Form:
     """A random form; `depth` counts the sums on the way to the answer."""
     number = rng.randrange(len(KINDS[depth]))
     return draw_form(rng, "counting", depth, lambda rng: _attempt(rng, depth, number))
 
 
-def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-    """The form in a domain's words."""
+def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     words = read_words("counting")[domain][phrasing]
     joins = read_words("counting", "joins")[domain]
     kind = KINDS[form.depth][form.data["kind"]]
@@ -143,4 +142,4 @@ def _which(key: str, things: list[str], joins: Mapping[str, Any]) -> str:
     return str(template.format(**dict(zip("abc", things, strict=False))))
 
 
-FAMILY = Family("counting", draw, render)
+FAMILY = Family("counting", _draw, _render)

@@ -22,7 +22,7 @@ Literal = tuple[int, bool]
 ANSWERS = ("no", "unknown", "yes")
 
 
-def draw(rng: random.Random, depth: int) -> Form:
+def _draw(rng: random.Random, depth: int) -> Form:
     """A random tree of rules with a chain of `depth` rules from the given to the query."""
     answer = rng.choice(ANSWERS)
     literals = [(atom, rng.random() < 0.5) for atom in range(depth + 1)]
@@ -52,7 +52,7 @@ def draw(rng: random.Random, depth: int) -> Form:
     return Form("implication", depth, data, answer, ANSWERS)
 
 
-def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """Reasoning: from the given, rule by rule, as far as the rules lead to the query."""
     words, data = read_words("implication")[domain][phrasing], form.data
     count = 1 + max(atom for rule in data["rules"] for atom, _ in rule)
@@ -93,4 +93,4 @@ def _chain(rules: Sequence[Any], given: Sequence[Any], query: int) -> list[Liter
     return chain
 
 
-FAMILY = Family("implication", draw, render)
+FAMILY = Family("implication", _draw, _render)

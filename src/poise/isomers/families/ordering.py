@@ -18,7 +18,7 @@ from ..forms import Family, Form, Story, by_mention
 from .words import ORDINALS, draw_names, read_words, sentence
 
 
-def draw(rng: random.Random, depth: int) -> Form:
+def _draw(rng: random.Random, depth: int) -> Form:
     """A random order of depth + 3 things, numbered as they are mentioned."""
     count = depth + 3
     pairs = list(itertools.pairwise(range(count)))
@@ -42,7 +42,7 @@ def draw(rng: random.Random, depth: int) -> Form:
     return Form("ordering", depth, data, f"e{answer}", options)
 
 
-def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """Reasoning: neighbours in their order, the whole order, the k-th of it."""
     words, data = read_words("ordering")[domain][phrasing], form.data
     names = draw_names(domain, data["count"], rng)
@@ -63,4 +63,4 @@ def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     return Story([*map(sentence, facts)], question, [*map(sentence, steps)], names)
 
 
-FAMILY = Family("ordering", draw, render)
+FAMILY = Family("ordering", _draw, _render)

@@ -18,14 +18,13 @@ MAX_LINKS = 3  # a fourth step is always a sharing, a first one never
 SPLIT_SHARE = 0.4
 
 
-def draw(rng: random.Random, depth: int) -> Form:
+def _draw(rng: random.Random, depth: int) -> Form:
     """A random form; `depth` counts the rates and the sharing."""
     split = depth > MAX_LINKS or (depth > 1 and rng.random() < SPLIT_SHARE)
     return draw_form(rng, "rates", depth, lambda rng: _attempt(rng, depth, split))
 
 
-def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-    """The form in a domain's words."""
+def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     words, data = read_words("rates")[domain][phrasing], form.data
     units, split, amount = words["units"], data["split"], data["start"]
     facts, steps = [fill(words["given"], x=counted(amount, units[0]))], []
@@ -75,4 +74,4 @@ def _ratio(rng: random.Random) -> list[int]:
     return [a, rng.choice([b for b in range(2, 10) if b != a])]
 
 
-FAMILY = Family("rates", draw, render, range(1, MAX_LINKS + 2))
+FAMILY = Family("rates", _draw, _render, range(1, MAX_LINKS + 2))

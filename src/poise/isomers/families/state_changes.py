@@ -21,15 +21,13 @@ HOLDER_SHARES = {1: 0.1, 2: 0.25, 3: 0.4, 4: 0.5, 5: 0.5}
 OPERATORS = {"add": "+", "remove": "-", "times": "*", "part": "/"}
 
 
-def draw(rng: random.Random, depth: int) -> Form:
-    """A random form."""
+def _draw(rng: random.Random, depth: int) -> Form:
     if rng.random() < HOLDER_SHARES[depth]:
         return _draw_holder(rng, depth)
     return draw_form(rng, "state_changes", depth, lambda rng: _attempt(rng, depth))
 
 
-def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-    """The form in a domain's words."""
+def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     if form.data["kind"] == "holder":
         return _render_holder(form, domain, phrasing, rng)
     words = read_words("state_changes", "amounts")[domain][phrasing]
@@ -104,4 +102,4 @@ def _render_holder(form: Form, domain: str, phrasing: int, rng: random.Random) -
     return Story(facts, fill(words["ask"], thing=thing), steps, names)
 
 
-FAMILY = Family("state_changes", draw, render, range(1, 6))
+FAMILY = Family("state_changes", _draw, _render, range(1, 6))

@@ -40,38 +40,29 @@ DECIDED: Mapping[tuple[str, str | None], str] = {
     ("some", "no"): "no",
 }
 FORWARD = 0.65  # share of statements that are put in the direction of the chain
-MAX_TRIES = 100_000
 
 
-def draw(rng: random.Random, depth: int) -> Form:
-    """A random chain of depth + 1 statements, with two others beside it.
-
-    Raises:
-        RuntimeError: no form with the answer that was drawn turned up.
-    """
+def _draw(rng: random.Random, depth: int) -> Form:
+    """A random chain of depth + 1 statements, with two others beside it."""
     answer, asked = rng.choice(ANSWERS), rng.choice(("all", "some"))
-    for _ in range(MAX_TRIES):
+    while True:
         kinds = rng.sample(["no", "some", *["all"] * (depth + 1)], depth + 3)
         chain = [_fact(rng, kinds[i], i, i + 1) for i in range(depth + 1)]
         query = (asked, 0, depth + 1)
         inferred = _relations(chain, 0)[-1][0]
         if DECIDED.get((asked, inferred), "unknown") != answer:
             continue
-        extra = [
-            _fact(rng, kinds[i], rng.randrange(depth + 2), i + 1)
-            for i in range(depth + 1, depth + 3)
-        ]
-        facts = [*chain, *extra]
+        ends = range(depth + 1, depth + 3)
+        facts = chain + [_fact(rng, kinds[i], rng.randrange(depth + 2), i + 1) for i in ends]
         if {solve(facts, query, may_be_empty=empty) for empty in (True, False)} == {answer}:
             rng.shuffle(facts)
             number = by_mention(entity for _, a, b in facts for entity in (a, b))
             renamed = [[kind, number[a], number[b]] for kind, a, b in facts]
             data = {"facts": renamed, "query": [asked, number[0], number[depth + 1]]}
             return Form("syllogism", depth, data, answer, ANSWERS)
-    raise RuntimeError(f"syllogism: no form of depth {depth} in {MAX_TRIES} tries")
 
 
-def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """Reasoning: along the chain, what holds between the first set and each next one."""
     words = read_words("syllogism")[domain][phrasing]
     facts, (asked, first, last) = form.data["facts"], form.data["query"]
@@ -149,4 +140,4 @@ def _relations(chain: Sequence[Fact], end: int) -> list[tuple[str | None, int]]:
     return found
 
 
-FAMILY = Family("syllogism", draw, render)
+FAMILY = Family("syllogism", _draw, _render)

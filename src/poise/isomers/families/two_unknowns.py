@@ -18,14 +18,12 @@ from .words import an, fill, plural, read_words, singular
 OPERATORS = {"more": "+", "fewer": "-", "times": "*"}
 
 
-def draw(rng: random.Random, depth: int) -> Form:
-    """A random form."""
+def _draw(rng: random.Random, depth: int) -> Form:
     weighted = depth > 3 or (depth > 1 and rng.random() < 0.5)
     return draw_form(rng, "two_unknowns", depth, lambda rng: _attempt(rng, depth, weighted))
 
 
-def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-    """The form in a domain's words."""
+def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     words, data = read_words("two_unknowns")[domain][phrasing], form.data
     links = read_words("two_unknowns", "links")[domain]
     things = list(words["things"])
@@ -99,4 +97,4 @@ def _follow(value: int, kind: str, n: int) -> tuple[str, int]:
     return f"{value} {OPERATORS[kind]} {n} = {result}", result
 
 
-FAMILY = Family("two_unknowns", draw, render)
+FAMILY = Family("two_unknowns", _draw, _render)
