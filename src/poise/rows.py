@@ -75,11 +75,7 @@ def checked_rows(
 
 
 def check_columns(found: Sequence[str], required: Sequence[str], name: str = "dataset") -> None:
-    """Check that columns are there, and name the nearest where one is not.
-
-    Raises:
-        ValueError: One is missing.
-    """
+    """Check that columns are there; a ValueError names the nearest where one is missing."""
     for column in required:
         if column in found:
             continue
@@ -94,10 +90,9 @@ def check_columns(found: Sequence[str], required: Sequence[str], name: str = "da
 
 
 def check_some(name: str, found: Any, known: Iterable[Any]) -> None:
-    """Check that a list holds some of the known values, each one once.
+    """Check that a list holds some of the known values, each one once, else raise ValueError.
 
-    Raises:
-        ValueError: It does not; `name` is what the error calls the list.
+    `name` is what the error calls the list.
     """
     known, is_list = list(known), isinstance(found, Sequence) and not isinstance(found, str)
     shown = list(found) if is_list else found
@@ -125,11 +120,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Each line's number, and its row, or a sentence on what it is in place of one.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
+    """Each line's number, and its row, or a sentence on what it is in place of one."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a .jsonl file, found no file there")

@@ -103,11 +103,7 @@ STYLES: dict[str, PromptStyle] = {
 
 
 def get_style(name: str) -> PromptStyle:
-    """A style by its name.
-
-    Raises:
-        ValueError: There is no such style.
-    """
+    """A style by its name; a ValueError if there is none."""
     if name not in STYLES:
         near = difflib.get_close_matches(name, STYLES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -91,11 +91,7 @@ def is_sciknoweval(rows: Sequence[Row]) -> bool:
 
 
 def split_files(source: str | Path, split: str) -> list[Path]:
-    """The files of a split: the file itself, or those of a folder.
-
-    Raises:
-        FileNotFoundError: There are none; the splits that there are, are named.
-    """
+    """The files of a split: the file itself, or those of a folder; a FileNotFoundError without."""
     source = expanded(source)
     if source.is_file():
         return [source]
@@ -113,12 +109,9 @@ def split_files(source: str | Path, split: str) -> list[Path]:
 
 
 def parse_question(prompt: str) -> tuple[str, list[str]]:
-    """Take a question apart into its stem and its options.
+    """Take a question apart into its stem and its options; a ValueError if it has none.
 
     The last block of lines ``A: ...`` to ``D: ...`` (or to ``B: ...``) counts.
-
-    Raises:
-        ValueError: There are no such lines.
     """
     text = prompt.removesuffix(CLOSING).rstrip()
     found = list(_OPTION.finditer(text))
@@ -126,10 +119,8 @@ def parse_question(prompt: str) -> tuple[str, list[str]]:
     block = found[starts[-1] :] if starts else []
     letters = tuple(match[1] for match in block)
     if len(block) < 2 or letters != LETTERS[: len(block)]:
-        raise ValueError(
-            f"expected options in lines 'A: ...', 'B: ...', found {', '.join(letters) or 'none'} "
-            f"in {prompt[-200:]!r}"
-        )
+        found_in = f"{', '.join(letters) or 'none'} in {prompt[-200:]!r}"
+        raise ValueError(f"expected options in lines 'A: ...', 'B: ...', found {found_in}")
     ends = [match.start() for match in block[1:]] + [len(text)]
     options = [text[match.start(2) : end].strip() for match, end in zip(block, ends, strict=True)]
     return text[: block[0].start()].strip(), options
