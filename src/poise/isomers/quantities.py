@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from unicodedata import normalize
 
@@ -46,6 +47,8 @@ _TOKEN = re.compile(
     r"(?:/(?P<under>\d{1,40}))?(?P<place>(?:st|nd|rd|th)\b)?"
     r"|(?P<percent>%|per\s?cent\b)|(?P<word>[a-z]+)|(?P<break>[^\s-])"
 )
+# Behind the last token, and before the first.
+_END = 3 * [dict.fromkeys(_TOKEN.groupindex, "")]
 _SIGN = re.compile("[¼-¾⅐-⅞↉]")
 _LATEX = re.compile(r"\\d?frac\{(\d+)\}\{(\d+)\}")
 
@@ -59,8 +62,7 @@ def quantities(text: str) -> Counter[str]:
     Returns:
         Canonical quantity (``"12"``, ``"3/4"``, ``"#2"``) -> count.
     """
-    found = _Reader(text).read()
-    return Counter(name for name in found if name not in ("1", "#1"))
+    return Counter(name for name in _Reader(text).read() if name not in ("1", "#1"))
 
 
 def numbers(text: str) -> list[str]:
@@ -72,21 +74,17 @@ class _Reader:
     """Reads the tokens of one text from left to right."""
 
     def __init__(self, text: str) -> None:
-        self.tokens = list(_TOKEN.finditer(_plain(text)))
+        self.tokens = [match.groupdict("") for match in _TOKEN.finditer(_plain(text))] + _END
         self.place = 0
 
-    def read(self) -> list[str]:
-        found: list[str] = []
-        while self.place < len(self.tokens):
-            name = self._quantity()
-            if name is not None:
-                found.append(name)
-        return found
+    def read(self) -> Iterator[str]:
+        while self.place < len(self.tokens) - len(_END):
+            if (name := self._quantity()) is not None:
+                yield name
 
     def word(self, ahead: int = 0) -> str:
         """The word at a distance, empty where there is none."""
-        place = self.place + ahead
-        return (self.tokens[place]["word"] or "") if 0 <= place < len(self.tokens) else ""
+        return self.tokens[self.place + ahead]["word"]
 
     def _quantity(self) -> str | None:
         """The quantity that begins here, None without one; moves behind it."""
@@ -110,17 +108,16 @@ class _Reader:
         elif word == "and" and self.word(1) == "a" and self.word(2) in ("half", "quarter"):
             self.place += 3
             value += Fraction(1, _PARTS[self.word(-1)])
-        if self.place < len(self.tokens) and self.tokens[self.place]["percent"]:
+        if self.tokens[self.place]["percent"]:
             self.place += 1
             value /= 100
         return str(value)
 
     def _digits(self) -> Fraction:
-        token = self.tokens[self.place]
+        token, following = self.tokens[self.place : self.place + 2]
         value = _fraction(token)
         self.place += 1
-        following = self.tokens[self.place] if self.place < len(self.tokens) else None
-        if following and following["under"] and value.denominator == 1 and not token["under"]:
+        if following["under"] and value.denominator == 1 and not token["under"]:
             self.place += 1  # 2 1/2
             return value + _fraction(following)
         while self.word() in SCALES and value < _HUGE:
@@ -175,7 +172,7 @@ class _Reader:
         return f"#{ORDINALS[word]}" if word in ORDINALS and not is_time else None
 
 
-def _fraction(token: re.Match[str]) -> Fraction:
+def _fraction(token: Mapping[str, str]) -> Fraction:
     value = Fraction(token["number"].replace(",", ""))
     # A date or a version has a zero under the stroke, no fraction does.
     return value / int(token["under"]) if token["under"] and int(token["under"]) else value
