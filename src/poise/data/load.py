@@ -72,13 +72,11 @@ def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
         load, what = (_local if is_path else _hub), name
     parameters = inspect.signature(load).parameters
     known = list(parameters)[2:]
-    unknown = [option for option in options if option not in known]
-    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if not takes_any and (unknown := [option for option in options if option not in known]):
         near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"{name}: expected options among {', '.join(known)}, found {unknown[0]!r}{hint}"
-        )
+        found = f"{unknown[0]!r}; did you mean {near[0]!r}?" if near else repr(unknown[0])
+        raise ValueError(f"{name}: expected options among {', '.join(known)}, found {found}")
     return load(what, split, **options)
 
 
@@ -92,9 +90,8 @@ def _facts(
     rows = [row for row in read_jsonl(_FACTS) if row.pop("split") == split]
     if rest or not rows:
         found = repr(rest) if rest else f"split {split!r}"
-        raise ValueError(
-            f"facts: expected nothing behind it and split train or test, found {found}"
-        )
+        expected = "nothing behind it and split train or test"
+        raise ValueError(f"facts: expected {expected}, found {found}")
     return _some(Dataset.from_list(rows), count, seed)
 
 

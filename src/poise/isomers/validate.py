@@ -59,11 +59,9 @@ class _Place(NamedTuple):
     line: int
     row: Mapping[str, Any]
 
-    def fault(
-        self, kind: str, expected: str, found: str | None = None, is_refused: bool = False
-    ) -> Fault:
+    def fault(self, kind: str, expected: str, found: str | None = None) -> Fault:
         """A fault, or a warning: without options no logic is scored, so none need be sound."""
-        is_sound = kind in _REFUSED or is_refused or (self.is_scored and kind not in _DOUBTFUL)
+        is_sound = kind in _REFUSED or (self.is_scored and kind not in _DOUBTFUL)
         name = self.row.get("isomer_id")
         isomer = str(name) if isinstance(name, str | int) else None
         text = expected if found is None else f"expected {expected}, found {found}"
@@ -160,23 +158,17 @@ def _of_types(place: _Place, first: _Place, columns: set[str]) -> Iterator[Fault
     data set can hold."""
     if TOKENS in columns and not any(mask in place.row for mask in MASKS):
         yield place.fault("missing column", f"{' or '.join(MASKS)} beside {TOKENS}", "neither")
-    for column in ("image", "images"):
-        if column in place.row:
-            yield place.fault("image column", "text alone", f"a column {column}")
-    for column, kind in {**COLUMNS, TOKENS: list}.items():
+    for column in sorted({"image", "images"} & place.row.keys()):
+        yield place.fault("image column", "text alone", f"a column {column}")
+    for column in (name for name in (*COLUMNS, TOKENS) if name in columns):
+        kind, part_kind = (list, int) if column == TOKENS else (COLUMNS[column], str)
         value, other = (one.row.get(column) for one in (place, first))
         parts = value if isinstance(value, list) and column not in _TEXT else []
-        part_kind = int if column == TOKENS else str
-        if column not in columns:
-            continue
+        fits = isinstance(value, kind) and not isinstance(value, bool)
         if column not in place.row:
             found = ", ".join(map(str, place.row)) or "no columns"
             yield place.fault("missing column", f"a column {column}", found)
-        elif (
-            not isinstance(value, kind)
-            or isinstance(value, bool)
-            or not all(isinstance(part, part_kind) for part in parts)
-        ):
+        elif not fits or not all(isinstance(part, part_kind) for part in parts):
             kinds = " or ".join(one.__name__ for one in get_args(kind) or (kind,))
             expected = f"{column} of type {kinds.replace('NoneType', 'null')}"
             yield place.fault("wrong type", expected, repr(value))
@@ -271,7 +263,8 @@ def _shared(places: Sequence[_Place]) -> Iterator[Fault]:
             clash = next((other for other in before if _clash(kind, other, place)), None)
             if clash is not None:
                 found = f"that of {clash.file}, line {clash.line} (set {clash.text('isomer_id')})"
-                yield place.fault(kind, expected, found, is_refused=clash.file != place.file)
+                fault, is_one_file = place.fault(kind, expected, found), clash.file == place.file
+                yield fault._replace(is_doubtful=fault.is_doubtful and is_one_file)
 
 
 def _clash(kind: str, first: _Place, second: _Place) -> bool:
