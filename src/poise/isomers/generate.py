@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any
 
 from rich.progress import track
 
@@ -17,7 +17,6 @@ from .cues import Cue
 from .families import FAMILIES
 from .forms import DOMAINS, TRAIN_DOMAINS, Form, Row
 
-Part = TypeVar("Part")
 PHRASINGS = ("seen", "unseen")
 DEPTHS = (1, 2)
 # Fruitless draws in a row after which a family counts as used up. A split holds a tenth of its
@@ -48,9 +47,7 @@ def generate_isomers(
         depths: Reasoning steps, each as often.
         domains: One problem in the words of each.
         cue: The shortcut; by default there is none.
-        phrasings: ``seen``, or ``unseen`` for the last phrasing of each domain, which the others
-            never use.
-        progress: Whether to show a bar.
+        phrasings: ``seen``, or ``unseen`` for the last of each domain, which is never among those.
 
     Returns:
         A row for each problem, set by set, with the columns `rows.COLUMNS`.
@@ -83,9 +80,8 @@ def generate_isomers(
 def _draw(name: str, depth: int, quota: int, split: str, seed: int) -> list[Form]:
     family = FAMILIES[name]
     if depth not in family.depths:
-        raise ValueError(
-            f"depths: expected some of {list(family.depths)} for the family {name}, found {depth}"
-        )
+        known = f"{list(family.depths)} for the family {name}"
+        raise ValueError(f"depths: expected some of {known}, found {depth}")
     rng = random.Random(f"poise isomers forms {seed} {split} {name} {depth}")
     found: dict[str, Form] = {}
     tries = 0
@@ -104,7 +100,7 @@ def _draw(name: str, depth: int, quota: int, split: str, seed: int) -> list[Form
     return list(found.values())
 
 
-def _divide(parts: Sequence[Part], total: int, rng: random.Random) -> list[tuple[Part, int]]:
+def _divide(parts: Sequence[Any], total: int, rng: random.Random) -> list[tuple[Any, int]]:
     """Divide evenly; who gets the odd ones is drawn, so that it favours nobody."""
     shares = [total // len(parts) + (i < total % len(parts)) for i in range(len(parts))]
     rng.shuffle(shares)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..forms import Family, Form, Story
-from .words import draw_names, read_words, sentence
+from .words import read_words, sentence
 
 LOWEST, HIGHEST, NEAREST = 11, 95, 3
 MOST_OPTIONS = 4
@@ -38,7 +38,7 @@ def _draw(rng: random.Random, depth: int) -> Form:
 def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """Reasoning: each condition that is reached, and where it leads."""
     words, levels = read_words("branching")[domain][phrasing], form.data["levels"]
-    outcomes = draw_names(domain, len(levels) + 1, rng, "choices")
+    outcomes = rng.sample(read_words("names", "choices")[domain], len(levels) + 1)
     quantities = rng.sample(words["quantities"], len(levels))
     orders = [words["do"].format(x=outcome) for outcome in outcomes]
     on = [words["go_on"].format(q=quantity) for quantity in quantities[1:]] + orders[-1:]

@@ -15,7 +15,7 @@ import random
 from graphlib import TopologicalSorter
 
 from ..forms import Family, Form, Story, by_mention
-from .words import ORDINALS, draw_names, read_words, sentence
+from .words import ORDINALS, read_words, sentence
 
 
 def _draw(rng: random.Random, depth: int) -> Form:
@@ -45,7 +45,7 @@ def _draw(rng: random.Random, depth: int) -> Form:
 def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """Reasoning: neighbours in their order, the whole order, the k-th of it."""
     words, data = read_words("ordering")[domain][phrasing], form.data
-    names = draw_names(domain, data["count"], rng)
+    names = rng.sample(read_words("names", "names")[domain], data["count"])
     facts = [words[kind].format(a=names[a], b=names[b]) for a, b, kind in data["facts"]]
     order: TopologicalSorter[int] = TopologicalSorter()
     for a, b, kind in data["facts"]:

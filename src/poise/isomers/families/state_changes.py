@@ -13,7 +13,7 @@ from typing import Any
 
 from ..forms import Family, Form, Story
 from .number_options import Draft, draw_form
-from .words import draw_names, fill, read_words
+from .words import fill, read_words
 
 HOLDER_COUNT = 4
 # Few swaps make few different forms, so they are drawn less often.
@@ -88,7 +88,7 @@ def _after(holder: int, pair: list[int]) -> int:
 
 def _render_holder(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     words = read_words("state_changes", "holders")[domain][phrasing]
-    names = draw_names(domain, HOLDER_COUNT, rng)
+    names = rng.sample(read_words("names", "names")[domain], HOLDER_COUNT)
     things = rng.sample(words["things"], HOLDER_COUNT)
     thing, holder = things[form.data["asked"]], form.data["asked"]
     facts = [fill(words["start"], a=a, thing=b) for a, b in zip(names, things, strict=True)]

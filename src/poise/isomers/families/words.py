@@ -10,7 +10,6 @@ A noun is written ``case`` (plural in -s), ``loss|losses``, or ``mL|`` (the same
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -40,11 +39,6 @@ def read_file(name: str) -> Any:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return yaml.load(Path(__file__).with_name(f"{name}.yaml").read_bytes(), loader)
-
-
-def draw_names(domain: str, count: int, rng: random.Random, kind: str = "names") -> list[str]:
-    """Different ``names`` or ``choices`` of a domain, in random order."""
-    return rng.sample(read_words("names", kind)[domain], count)
 
 
 def fill(template: str, /, **words: object) -> str:
