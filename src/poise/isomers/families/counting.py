@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..forms import Family, Form, Story
 from .number_options import Draft, draw_form
-from .words import fill, read_words
+from .words import equation, fill, read_words
 
 
 class Kind(NamedTuple):
@@ -80,7 +80,7 @@ def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story
         template = words["total" if key == "total" else "fact"]
         facts.append(fill(template, n=counts[key], which=_which(key, things, joins)))
     for key, terms in kind.steps:
-        counts[key], written = _sum(terms, counts)
+        written, counts[key] = _sum(terms, counts)
         template = joins[key] if key in ("singles", "pairs") else words["step"]
         steps.append(fill(template, n=written, which=_which(key, things, joins)))
     question = fill(words["ask"], which=_which(kind.steps[-1][0], things, joins))
@@ -95,7 +95,7 @@ def _attempt(rng: random.Random, depth: int, number: int) -> Draft | None:
     given = {key: sum(people[h] for h in who if _is_counted(key, h)) for key in kind.given}
     counts = dict(given)
     for key, terms in kind.steps:
-        counts[key], _ = _sum(terms, counts)
+        _, counts[key] = _sum(terms, counts)
     if min(counts.values()) < 2:
         return None
     asked = kind.steps[-1][0]
@@ -115,17 +115,9 @@ def _is_counted(key: str, have: tuple[int, ...]) -> bool:
     return {"total": True, "any": bool(have), "none": not have}[key]
 
 
-def _sum(terms: str, counts: Mapping[str, int]) -> tuple[int, str]:
-    """The value of terms such as ``0 + 1 - 01``, and the sum as it is written."""
-    value, sign, written = 0, 1, []
-    for token in terms.split():
-        if token in counts:
-            value += sign * counts[token]
-            written.append(str(counts[token]))
-        else:
-            sign = -1 if token == "-" else 1
-            written.append(token)
-    return value, f"{' '.join(written)} = {value}"
+def _sum(terms: str, counts: Mapping[str, int]) -> tuple[str, int]:
+    """The equation of terms such as ``0 + 1 - 01``, and its value."""
+    return equation(*(counts.get(term, term) for term in terms.split()))
 
 
 def _which(key: str, things: list[str], joins: Mapping[str, Any]) -> str:

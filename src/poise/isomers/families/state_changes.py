@@ -13,7 +13,7 @@ from typing import Any
 
 from ..forms import Family, Form, Story
 from .number_options import Draft, draw_form
-from .words import fill, read_words
+from .words import equation, fill, read_words
 
 HOLDER_COUNT = 4
 # Few swaps make few different forms, so they are drawn less often.
@@ -35,9 +35,8 @@ def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story
     facts, steps = [fill(words["start"], n=amount)], []
     for kind, n in form.data["changes"]:
         facts.append(fill(words[kind], n=n))
-        changed = _changed(amount, kind, n)
-        steps.append(fill(words["step"], sum=f"{amount} {OPERATORS[kind]} {n} = {changed}"))
-        amount = changed
+        written, amount = equation(amount, OPERATORS[kind], n)
+        steps.append(fill(words["step"], sum=written))
     return Story(facts, words["ask"], steps)
 
 
@@ -49,16 +48,12 @@ def _attempt(rng: random.Random, depth: int) -> Draft | None:
         n = rng.randint(2, 40) if kind in ("add", "remove") else rng.randint(2, 4)
         if kind == "part" and path[-1] % n:
             return None
-        path.append(_changed(path[-1], kind, n))
+        path.append(equation(path[-1], OPERATORS[kind], n)[1])
         changes.append([kind, n])
     if not all(4 <= amount <= 99 for amount in path) or len(set(path)) < len(path):
         return None
     data = {"kind": "amount", "start": path[0], "changes": changes}
     return Draft(data, path[-1], {path[0], *(n for _, n in changes)})
-
-
-def _changed(amount: int, kind: str, n: int) -> int:
-    return {"add": amount + n, "remove": amount - n, "times": amount * n, "part": amount // n}[kind]
 
 
 def _draw_holder(rng: random.Random, depth: int) -> Form:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..forms import Family, Form, Story
 from .number_options import Draft, draw_form
-from .words import an, fill, plural, read_words, singular
+from .words import an, equation, fill, plural, read_words, singular
 
 OPERATORS = {"more": "+", "fewer": "-", "times": "*"}
 
@@ -38,27 +38,20 @@ def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story
     if data["weights"]:
         a, b, n = data["weights"]
         facts.append(fill(words["weights"], a=a, b=b, n=n, **pair))
-        replaced, there = data["total"] * (a, b)[1 - solve], nouns[1 - solve]
-        excess, gap = abs(n - replaced), abs(a - b)
-        value = excess // gap
-        step = fill(
-            links["replaced"],
-            A=known,
-            B=there,
-            all=f"{data['total']} * {(a, b)[1 - solve]} = {replaced}",
-            excess=f"{max(n, replaced)} - {min(n, replaced)} = {excess}",
-            gap=f"{max(a, b)} - {min(a, b)} = {gap}",
-            x=f"{excess} / {gap} = {value}",
-        )
+        every, replaced = equation(data["total"], "*", (a, b)[1 - solve])
+        off, excess = equation(max(n, replaced), "-", min(n, replaced))
+        apart, gap = equation(max(a, b), "-", min(a, b))
+        written, value = equation(excess, "/", gap)
+        sums = {"all": every, "excess": off, "gap": apart, "x": written}
+        steps = [fill(links["replaced"], A=known, B=nouns[1 - solve], **sums)]
     else:
         facts.append(fill(words["difference"], n=data["difference"], **pair))
-        written, double = _follow(data["total"], ("more", "fewer")[solve], data["difference"])
+        written, double = equation(data["total"], "+-"[solve], data["difference"])
         value = double // 2
-        step = fill(links["half"], A=known, sum=written, x=value)
-    steps = [step]
+        steps = [fill(links["half"], A=known, sum=written, x=value)]
     for (kind, n), noun in zip(data["links"], nouns[2:], strict=False):
         facts.append(fill(links[kind], n=n, A=known, B=noun))
-        written, value = _follow(value, kind, n)
+        written, value = equation(value, OPERATORS[kind], n)
         steps.append(fill(links["then"], sum=written, A=known, B=noun))
         known = noun
     return Story(facts, fill((links if data["links"] else words)["ask"], A=known), steps)
@@ -83,18 +76,12 @@ def _attempt(rng: random.Random, depth: int, weighted: bool) -> Draft | None:
         kind = rng.choice(tuple(OPERATORS))
         n = rng.randint(2, 4) if kind == "times" else rng.randint(2, 15)
         data["links"].append([kind, n])
-        path.append(_follow(path[-1], kind, n)[1])
+        path.append(equation(path[-1], OPERATORS[kind], n)[1])
     stated = [x + y, data["difference"] or data["weights"][2]]
     if not all(2 <= number <= 99 for number in (*path, *stated)):
         return None
     given = {*stated, *(data["weights"] or ()), *(n for _, n in data["links"])}
     return Draft(data, path[-1], given, 1000 if data["links"] else x + y)
-
-
-def _follow(value: int, kind: str, n: int) -> tuple[str, int]:
-    """The next unknown, and its equation."""
-    result = {"more": value + n, "fewer": value - n, "times": value * n}[kind]
-    return f"{value} {OPERATORS[kind]} {n} = {result}", result
 
 
 FAMILY = Family("two_unknowns", _draw, _render)

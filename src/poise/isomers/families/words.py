@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from operator import add, floordiv, mul, sub
 from pathlib import Path
 from typing import Any
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+_OPERATIONS: Mapping[Any, Any] = {"+": add, "-": sub, "*": mul, "/": floordiv}
 
 
 @cache
@@ -50,6 +52,14 @@ def fill(template: str, /, **words: object) -> str:
 def sentence(text: str) -> str:
     """The text with a capital first letter and a full stop."""
     return fill("{text}.", text=text)
+
+
+def equation(*terms: int | str) -> tuple[str, int]:
+    """Numbers with signs between them, from left to right, as ``5 + 3 = 8`` and the value."""
+    value, *others = terms
+    for sign, number in zip(others[::2], others[1::2], strict=True):
+        value = _OPERATIONS[sign](value, number)
+    return f"{' '.join(map(str, terms))} = {value}", int(value)
 
 
 def singular(noun: str) -> str:
