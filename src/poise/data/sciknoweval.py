@@ -22,8 +22,6 @@ from .prompts import CHAT_SYSTEM, CLOSING, chat_prompt, get_style
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Row = dict[str, Any]
-
 HUB_ID = "hicai-zju/SciKnowEval"
 HUB_COLUMNS = ("domain", "details", "type", "question", "choices", "answerKey")
 # Their names of the domains -> ours.
@@ -33,6 +31,7 @@ HUB_DOMAINS = dict(
 HUB_TYPES = ("mcq-4-choices", "mcq-2-choices")
 LOCAL_COLUMNS = ("prompt", "answer", "domain", "id")
 
+_COLUMNS = ("id", "domain", "prompt", "stem", "options", "answer")  # of a question, until it is put
 _OPTION = re.compile(r"^([A-D]): (.*)$", re.MULTILINE)
 
 
@@ -67,7 +66,8 @@ def load_sciknoweval(
     from datasets import Dataset
 
     form = get_style(style)
-    rows = list(_hub_rows(check_split(split)) if source is None else _local_rows(source, split))
+    found = _hub_rows(check_split(split)) if source is None else _local_rows(source, split)
+    rows = [dict(zip(_COLUMNS, values, strict=True)) for values in found]
     if domains is not None:
         check_some("domains", domains, sorted({row["domain"] for row in rows}))
         rows = [row for row in rows if row["domain"] in domains]
@@ -84,7 +84,7 @@ def load_sciknoweval(
     return Dataset.from_list(rows)
 
 
-def is_sciknoweval(rows: Sequence[Row]) -> bool:
+def is_sciknoweval(rows: Sequence[dict[str, Any]]) -> bool:
     """Whether the rows of a file have the form of a SciKnowEval question."""
     first = rows[0]
     return all(column in first for column in LOCAL_COLUMNS) and isinstance(first["prompt"], str)
@@ -126,7 +126,7 @@ def parse_question(prompt: str) -> tuple[str, list[str]]:
     return text[: block[0].start()].strip(), options
 
 
-def _local_rows(source: str | Path, split: str) -> Iterator[Row]:
+def _local_rows(source: str | Path, split: str) -> Iterator[tuple[Any, ...]]:
     for path in split_files(source, split):
         rows = read_jsonl(path)
         check_columns(list(rows[0]), ("prompt", "answer"), str(path))
@@ -135,20 +135,14 @@ def _local_rows(source: str | Path, split: str) -> Iterator[Row]:
                 stem, options = parse_question(row["prompt"])
             except (KeyError, AttributeError, ValueError) as error:
                 raise ValueError(f"{path}, row {number}: {error}") from None
-            yield {
-                "id": str(row.get("id", f"{path.stem}-{number}")),
-                "domain": str(row.get("domain", path.parent.name)),
-                "prompt": [
-                    {"role": "system", "content": row.get("system", CHAT_SYSTEM)},
-                    {"role": "user", "content": row["prompt"]},
-                ],
-                "stem": stem,
-                "options": options,
-                "answer": row.get("answer"),
-            }
+            system = {"role": "system", "content": row.get("system", CHAT_SYSTEM)}
+            prompt = [system, {"role": "user", "content": row["prompt"]}]
+            name = str(row.get("id", f"{path.stem}-{number}"))
+            domain = str(row.get("domain", path.parent.name))
+            yield name, domain, prompt, stem, options, row.get("answer")
 
 
-def _hub_rows(split: str) -> Iterator[Row]:
+def _hub_rows(split: str) -> Iterator[tuple[Any, ...]]:
     import datasets
 
     # The hub's only split is called "test"; ours are cut from it.
@@ -163,11 +157,4 @@ def _hub_rows(split: str) -> Iterator[Row]:
             continue
         domain, prompt = HUB_DOMAINS[row["domain"]], chat_prompt(stem, options)
         digest = hashlib.sha256(prompt[1]["content"].encode()).hexdigest()[:10]
-        yield {
-            "id": f"{domain}-{digest}",
-            "domain": domain,
-            "prompt": prompt,
-            "stem": stem,
-            "options": options,
-            "answer": row["answerKey"],
-        }
+        yield f"{domain}-{digest}", domain, prompt, stem, options, row["answerKey"]

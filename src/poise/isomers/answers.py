@@ -56,6 +56,7 @@ def match_option(answer: str, options: Sequence[str]) -> int | None:
     >>> match_option("The said Adams.", ["Baker", "Adams"]), match_option("17.0", ["7 mg", "17 mg"])
     (1, 1)
     """
+    answer, *options = (text.casefold().replace("−", "-") for text in (answer, *options))
     for fits in (_alike(_text), _alike(_words), _alike(_number), _part_of_the_other):
         found = [place for place, option in enumerate(options) if fits(answer, option)]
         if found:
@@ -107,22 +108,18 @@ def _alike(read: Callable[[str], Any]) -> Callable[[str, str], bool]:
     return lambda answer, option: read(answer) == read(option) is not None
 
 
-def _folded(text: str) -> str:
-    return text.casefold().replace("−", "-")
-
-
 def _text(text: str) -> str:
-    return " ".join(_folded(text).split()).strip(_AROUND)
+    return " ".join(text.split()).strip(_AROUND)
 
 
 def _words(text: str) -> list[str]:
-    words = _WORD.findall(_folded(text))
+    words = _WORD.findall(text)
     return [word for word in words if not _DECORATION.fullmatch(word)] or words
 
 
 def _number(text: str) -> float | None:
     """The number of a text that holds one; "12 of 30" holds two."""
-    found = _NUMBER.findall(_folded(text))
+    found = _NUMBER.findall(text)
     return float(found[0].replace(",", "")) if len(found) == 1 else None
 
 

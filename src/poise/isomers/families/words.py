@@ -23,7 +23,10 @@ _OPERATIONS: Mapping[Any, Any] = {"+": add, "-": sub, "*": mul, "/": floordiv}
 @cache
 def read_words(name: str, section: str = "phrases") -> Mapping[str, Any]:
     """A section of the file ``NAME.yaml``: domain -> words."""
-    words = dict(read_file(name)[section])
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    words = yaml.load(Path(__file__).with_name(f"{name}.yaml").read_bytes(), loader)[section]
     del words["form"]
     patterns = words.pop("patterns", None)
     if patterns is None:
@@ -32,15 +35,6 @@ def read_words(name: str, section: str = "phrases") -> Mapping[str, Any]:
         domain: [pattern | own for pattern, own in zip(patterns, each, strict=True)]
         for domain, each in words.items()
     }
-
-
-@cache
-def read_file(name: str) -> Any:
-    """The sections of a file, with their forms."""
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(Path(__file__).with_name(f"{name}.yaml").read_bytes(), loader)
 
 
 def fill(template: str, /, **words: object) -> str:
