@@ -32,7 +32,6 @@ _REFUSED = (
 _DOUBTFUL = (
     *("missing domain", "leaked answer", "same wording", "duplicate problem", "duplicate form"),
 )
-_SHOWN = 3
 
 
 class Fault(NamedTuple):
@@ -146,7 +145,7 @@ def check_isomers(rows: Sequence[Row], name: str = "isomers") -> None:
     """
     faults = [fault for fault in validate_isomers(rows) if not fault.is_doubtful]
     if faults:
-        shown = "; ".join(str(fault).replace("rows, line", "row", 1) for fault in faults[:_SHOWN])
+        shown = "; ".join(str(fault).replace("rows, line", "row", 1) for fault in faults[:3])
         raise ValueError(
             f"{name}: expected sound isomer sets, found faults ({len(faults)}): {shown}; "
             "`poise isomers validate FILE` lists them all"

@@ -31,6 +31,12 @@ class Draft(NamedTuple):
         """Whether a number can be one of the options."""
         return SMALLEST <= number < self.below and number not in self.given
 
+    def fits(self, other: Draft) -> bool:
+        """Whether the answers differ, are near, and can be options of each other."""
+        low, high = sorted((self.answer, other.answer))
+        is_near = low < high <= low * WIDEST
+        return is_near and self.admits(other.answer) and other.admits(self.answer)
+
 
 def draw_form(
     rng: random.Random, family: str, depth: int, attempt: Callable[[random.Random], Draft | None]
@@ -52,7 +58,7 @@ def draw_form(
         draft = attempt(rng)
         if draft is None or not draft.admits(draft.answer):
             continue
-        if all(_fit(draft, other) for other in drafts):
+        if all(map(draft.fits, drafts)):
             drafts.append(draft)
         else:
             missed += 1
@@ -64,10 +70,3 @@ def draw_form(
         if missed == MISSES:  # an odd draft at the start may have no company
             drafts, missed = [], 0
     raise RuntimeError(f"{family}: no form of depth {depth} in {TRIES} attempts")
-
-
-def _fit(first: Draft, second: Draft) -> bool:
-    """Whether the answers differ, are near, and can be options of each other."""
-    low, high = sorted((first.answer, second.answer))
-    is_near = low < high <= low * WIDEST
-    return is_near and first.admits(second.answer) and second.admits(first.answer)

@@ -26,7 +26,8 @@ def read_words(name: str, section: str = "phrases") -> Mapping[str, Any]:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    words = yaml.load(Path(__file__).with_name(f"{name}.yaml").read_bytes(), loader)[section]
+    text = Path(__file__).with_name(f"{name}.yaml").read_bytes()
+    words: dict[str, Any] = yaml.load(text, loader)[section]
     del words["form"]
     patterns = words.pop("patterns", None)
     if patterns is None:
