@@ -49,12 +49,8 @@ _NEXT_QUESTION = re.compile(r"\n\s*(?:Question|Q)\s*\d*\s*:")
 def extract_answer(text: str, options: Sequence[str] | None = None) -> str | None:
     """Read the letter that a completion answers with, or None if there is none or no single one.
 
-    Args:
-        text: The completion.
-        options: The texts of the options, of which the completion may name one.
-
-    An option that itself reads as a letter, as in options C, H, N, O, can be meant either way:
-    where the two ways differ, there is no answer.
+    It may name one of the texts of the options. One that itself reads as a letter, as in options
+    C, H, N, O, can be meant either way: where the two ways differ, there is no answer.
 
     >>> extract_answer("<answer>\\nB\\n</answer>"), extract_answer("A mass of 3 kg")
     ('B', None)
@@ -82,11 +78,8 @@ def _first_line(text: str) -> str:
 def _named_option(line: str, options: Sequence[str]) -> str | None:
     """The letter of the one option that a line is, in the same case if there is one."""
     for form in (_bare, lambda text: _bare(text).casefold()):
-        found = [
-            letter
-            for letter, option in zip(LETTERS, options, strict=False)
-            if form(option) == form(line) != ""
-        ]
+        listed = zip(LETTERS, map(form, options), strict=False)
+        found = [letter for letter, option in listed if option == form(line) != ""]
         if found:
             return found[0] if len(found) == 1 else None
     return None
@@ -110,29 +103,21 @@ def _read_letter(text: str) -> str | None:
 
 
 def completion_text(completion: Completion) -> str:
-    """The text of a completion: itself, or what the assistant said in it.
-
-    Raises:
-        TypeError: If it is neither text nor chat messages.
-    """
+    """The text of a completion: itself, or what the assistant said in it; else a TypeError."""
     if isinstance(completion, str):
         return completion
     if isinstance(completion, list) and all(isinstance(turn, dict) for turn in completion):
         said = [turn for turn in completion if turn.get("role", "assistant") == "assistant"]
         return "\n".join(str(turn.get("content") or "") for turn in said)
-    raise TypeError(
-        f"completion: expected text or a list of chat messages, found {type(completion).__name__}"
-    )
+    found = type(completion).__name__
+    raise TypeError(f"completion: expected text or a list of chat messages, found {found}")
 
 
 def check_rows(rows: Iterable[Mapping[str, Any]], where: str = "") -> None:
     """Check that the answer of every row of a data set is the letter of one of its options.
 
     A trainer calls it before the model is loaded, as the attribute ``check_rows`` of the reward
-    functions below.
-
-    Raises:
-        ValueError: The first row where it is not is named, after `where`.
+    functions below. A ValueError names the first row where it is not, after `where`.
     """
     for number, row in enumerate(rows):
         letter, options = row.get("answer"), row.get("options")
@@ -156,8 +141,7 @@ def multiple_choice_feedback_reward(
             completions may answer with the text of an option.
 
     Returns:
-        Pairs of reward and feedback; the feedback on a right answer is None. It never tells the
-        right option.
+        Pairs of reward and feedback, which never tells the right option and is None on it.
 
     Raises:
         ValueError: If an answer is not a letter of its row's options (the row is named), or the
@@ -184,8 +168,7 @@ def multiple_choice_reward(
 ) -> list[float]:
     """Score each completion 1.0 if it gives the right letter, else 0.0 (TRL's signature).
 
-    Args, Raises:
-        As `multiple_choice_feedback_reward`.
+    Arguments and errors are those of `multiple_choice_feedback_reward`.
     """
     return [reward for reward, _ in multiple_choice_feedback_reward(completions, answer, **columns)]
 

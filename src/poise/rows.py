@@ -21,16 +21,23 @@ _WHOLE = {
 _NEAR = 0.8  # likeness of a mistyped name; 'options' is no mistyped 'completion'
 
 
-def check_dataset(
+def check_dataset(rows: Any, required: Sequence[str] = ("prompt",), **options: Any) -> None:
+    """Check that a data set can be trained on; arguments and errors are those of `checked_rows`."""
+    for _ in checked_rows(rows, required, **options):
+        pass
+
+
+def checked_rows(
     rows: Any,
     required: Sequence[str] = ("prompt",),
     *,
     filled: Sequence[str] = ("prompt",),
     name: str = "dataset",
-) -> None:
-    """Check that a data set can be trained on. Rows are counted from 0, as in ``rows[0]``.
+) -> Iterator[dict[str, Any]]:
+    """Rows that can be trained on, each after its check, for more checks in one walk.
 
-    Other columns than those named are the reward function's, and hold what it likes.
+    Rows are counted from 0, as in ``rows[0]``. Other columns than those named are the reward
+    function's, and hold what it likes.
 
     Args:
         rows: A ``datasets.Dataset``, a stream (its first rows are checked), or a list of dicts.
@@ -42,24 +49,11 @@ def check_dataset(
         ValueError: There is no data set or no row, a column is missing or misspelt, a value
             is empty, or a prompt is neither text nor messages of text.
     """
-    for _ in checked_rows(rows, required, filled=filled, name=name):
-        pass
-
-
-def checked_rows(
-    rows: Any,
-    required: Sequence[str] = ("prompt",),
-    *,
-    filled: Sequence[str] = ("prompt",),
-    name: str = "dataset",
-) -> Iterator[dict[str, Any]]:
-    """The rows that `check_dataset` checks, each after its check, for more checks in one walk."""
     if rows is None:
         raise ValueError(f"{name}: expected rows with a column {_listed(required)}, found none")
     if isinstance(rows, (str, bytes, dict)) or not hasattr(rows, "__iter__"):
-        raise ValueError(
-            f"{name}: expected a Dataset or a list of rows, found {type(rows).__name__}"
-        )
+        found = type(rows).__name__
+        raise ValueError(f"{name}: expected a Dataset or a list of rows, found {found}")
     checked = rows if hasattr(rows, "__len__") else list(itertools.islice(rows, STREAM_ROWS))
     if len(checked) == 0:
         raise ValueError(f"{name}: expected at least one row, found none; it is empty")
@@ -67,27 +61,21 @@ def checked_rows(
     if not isinstance(first, dict):
         raise ValueError(f"{name}: expected rows that are dicts, found {type(first).__name__}")
     check_columns(list(first), required, name)
-    present = [column for column in filled if column in first]
+    texts = [column for column in ("prompt", "completion") if column in (*filled, "prompt")]
     for index, row in enumerate(checked):
-        for column in present:
-            if _is_empty(row.get(column)):
-                raise ValueError(
-                    f"{name}, row {index}: expected a filled {column!r}, found "
-                    f"{row.get(column)!r}; fix or remove the row"
-                )
-        if fault := text_fault(
-            row, [c for c in ("prompt", "completion") if c in (*filled, "prompt")]
-        ):
+        fault = text_fault(row, texts)
+        for column in filled:
+            if column in first and _is_empty(row.get(column)):
+                found = repr(row.get(column))
+                fault = f"expected a filled {column!r}, found {found}; fix or remove the row"
+                break
+        if fault:
             raise ValueError(f"{name}, row {index}: {fault}")
         yield row
 
 
 def check_columns(found: Sequence[str], required: Sequence[str], name: str = "dataset") -> None:
-    """Check that columns are there, and name the nearest where one is not.
-
-    Raises:
-        ValueError: One is missing.
-    """
+    """Check that columns are there; a ValueError names the nearest where one is missing."""
     for column in required:
         if column in found:
             continue
@@ -102,27 +90,20 @@ def check_columns(found: Sequence[str], required: Sequence[str], name: str = "da
 
 
 def check_some(name: str, found: Any, known: Iterable[Any]) -> None:
-    """Check that a list holds some of the known values, each one once.
+    """Check that a list holds some of the known values, each one once, else raise ValueError.
 
-    Raises:
-        ValueError: It does not; `name` is what the error calls the list.
+    `name` is what the error calls the list.
     """
-    known = list(known)
-    is_list = isinstance(found, Sequence) and not isinstance(found, str)
+    known, is_list = list(known), isinstance(found, Sequence) and not isinstance(found, str)
+    shown = list(found) if is_list else found
     if not is_list or not found or not set(found) <= set(known):
-        shown = list(found) if is_list else found
         raise ValueError(f"{name}: expected some of {', '.join(map(str, known))}, found {shown!r}")
     if len(set(found)) != len(found):
-        raise ValueError(f"{name}: expected each one once, found {list(found)!r}")
+        raise ValueError(f"{name}: expected each one once, found {shown!r}")
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of `read_numbered`."""
-    return [row for _, row in read_numbered(path)]
-
-
-def read_numbered(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
-    """Read a file with one JSON object a line, with their lines; blank ones are passed over.
+    """Read a file with one JSON object a line; blank ones are passed over.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -132,18 +113,14 @@ def read_numbered(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     for number, row in read_lines(path):
         if isinstance(row, str):
             raise ValueError(f"{path}, line {number}: {row}")
-        rows.append((number, row))
+        rows.append(row)
     if not rows:
         raise ValueError(f"{path}: expected at least one line with a JSON object, found none")
     return rows
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Each line's number, and its row, or a sentence on what it is in place of one.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
+    """Each line's number, and its row, or a sentence on what it is in place of one."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a .jsonl file, found no file there")
@@ -154,13 +131,12 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             row = json.loads(line.decode())
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             found = f"unreadable text ({error}); fix or remove the line"
-            yield number, f"expected one JSON object in UTF-8, found {found}"
-            continue
-        if isinstance(row, dict):
-            yield number, row
+            row = f"expected one JSON object in UTF-8, found {found}"
         else:
-            found = type(row).__name__
-            yield number, f'expected a JSON object like {{"prompt": ...}}, found {found}'
+            if not isinstance(row, dict):
+                found = type(row).__name__
+                row = f'expected a JSON object like {{"prompt": ...}}, found {found}'
+        yield number, row
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -168,16 +144,15 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     they are complete."""
     path = Path(path).resolve()  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.is_file():  # a device
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(json_line(row) for row in rows)
-        return
-    partial = path.with_name(f".{path.name}.partial")
+    is_device = path.exists() and not path.is_file()
+    partial = path if is_device else path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as file:
-        file.writelines(json_line(row) for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+        file.writelines(map(json_line, rows))
+        if not is_device:
+            file.flush()
+            os.fsync(file.fileno())
+    if not is_device:
+        os.replace(partial, path)
 
 
 def json_line(row: Mapping[str, Any]) -> str:
@@ -186,8 +161,7 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 
 def _is_empty(value: Any) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
+    value = value.strip() if isinstance(value, str) else value
     return value is None or (hasattr(value, "__len__") and len(value) == 0)
 
 
@@ -205,13 +179,13 @@ def text_fault(row: Mapping[str, Any], columns: Sequence[str]) -> str | None:
     """
     values = {column: row[column] for column in columns if row.get(column) is not None}
     for column, value in values.items():
-        if fault := _fault(column, value):
+        if not isinstance(value, str) and (fault := _fault(column, value)):
             return f"expected {fault}"
-    if len({isinstance(value, str) for value in values.values()}) > 1:
-        kinds = " and ".join("text" if isinstance(v, str) else "messages" for v in values.values())
+    kinds = ["text" if isinstance(value, str) else "messages" for value in values.values()]
+    if len(set(kinds)) > 1:
         return (
-            f"expected {' and '.join(values)} both as text or both as messages, found {kinds}; "
-            "write both alike"
+            f"expected {' and '.join(values)} both as text or both as messages, found "
+            f"{' and '.join(kinds)}; write both alike"
         )
     return None
 
@@ -224,8 +198,6 @@ def _content(turn: Mapping[str, Any]) -> str:
 
 
 def _fault(column: str, value: Any) -> str | None:
-    if isinstance(value, str):
-        return None
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         return f"a {column} that is text or a list of messages, found {type(value).__name__}"
     for turn in value:
@@ -238,9 +210,8 @@ def _fault(column: str, value: Any) -> str | None:
         for part in content if isinstance(content, list) else ():
             kind = part.get("type") if isinstance(part, dict) else type(part).__name__
             if kind != "text":
-                return (
-                    f"messages of text, found a part of type {kind!r}; Poise trains on text alone"
-                )
+                text = f"messages of text, found a part of type {kind!r}"
+                return f"{text}; Poise trains on text alone"
     if not value or _is_empty(_content(value[-1])):
         return f"a filled {column}, found a last message without content; fix or remove the row"
     return None

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Literal, get_args
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-SHARES: Mapping[Split, float] = MappingProxyType({"train": 0.8, "validation": 0.1, "test": 0.1})
+SHARES: Mapping[Split, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 
 def check_split(split: str) -> Split:
-    """Return ``split`` if it is one of ours.
-
-    Raises:
-        ValueError: If it is not.
-    """
+    """Return ``split`` if it is one of ours, else raise ValueError."""
     for known in SPLITS:
         if split == known:
             return known

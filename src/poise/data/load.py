@@ -47,12 +47,10 @@ def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
 
             - ``facts``: some hundred questions on facts of chemistry, as in the demo;
             - ``sciknoweval`` or ``sciknoweval:physics``: SciKnowEval from the hub;
-            - a folder with ``<domain>/<split>.jsonl``, or a ``.jsonl`` file: SciKnowEval's form,
-              isomer sets, or any rows with a column ``prompt`` (a file is taken whole, whatever
-              the split);
+            - a folder with ``<domain>/<split>.jsonl``, or a ``.jsonl`` file (taken whole, whatever
+              the split): SciKnowEval's form, isomer sets, or any rows with a column ``prompt``;
             - ``reasoning_gym:<task>``: a task of Reasoning Gym;
-            - ``isomers`` or ``isomers:ordering,rates``: generated logical isomers, a row per
-              problem;
+            - ``isomers`` or ``isomers:ordering,rates``: generated logical isomers, a row a problem;
             - anything else: the id of a data set on the hub, with a column ``prompt``.
         split: ``train``, ``validation`` or ``test``; for a hub data set any split that it has.
         **options: ``count`` (how many questions, of isomers how many sets; default 1000 if
@@ -74,13 +72,11 @@ def load_questions(name: str, split: str = "train", **options: Any) -> Dataset:
         load, what = (_local if is_path else _hub), name
     parameters = inspect.signature(load).parameters
     known = list(parameters)[2:]
-    unknown = [option for option in options if option not in known]
-    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if not takes_any and (unknown := [option for option in options if option not in known]):
         near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"{name}: expected options among {', '.join(known)}, found {unknown[0]!r}{hint}"
-        )
+        found = f"{unknown[0]!r}; did you mean {near[0]!r}?" if near else repr(unknown[0])
+        raise ValueError(f"{name}: expected options among {', '.join(known)}, found {found}")
     return load(what, split, **options)
 
 
@@ -94,9 +90,8 @@ def _facts(
     rows = [row for row in read_jsonl(_FACTS) if row.pop("split") == split]
     if rest or not rows:
         found = repr(rest) if rest else f"split {split!r}"
-        raise ValueError(
-            f"facts: expected nothing behind it and split train or test, found {found}"
-        )
+        expected = "nothing behind it and split train or test"
+        raise ValueError(f"facts: expected {expected}, found {found}")
     return _some(Dataset.from_list(rows), count, seed)
 
 
@@ -126,8 +121,6 @@ def _local(
     style: str = "chat",
     reference: bool = False,
 ) -> Dataset:
-    from datasets import Dataset
-
     rows = [row for path in split_files(source, split) for row in read_jsonl(path)]
     if is_sciknoweval(rows):
         return _some(load_sciknoweval(source, split, domains, style, reference), count, seed)
@@ -136,10 +129,7 @@ def _local(
             f"{source}: expected questions in SciKnowEval's form to take reference answers from, "
             "found other rows; fill their column 'privileged_context' instead"
         )
-    if is_isomers(rows):
-        return _isomer_sets(rows, source, count, seed, domains)
-    check_dataset(rows, name=source)
-    return _some(Dataset.from_list(rows), count, seed)
+    return _own(rows, source, count, seed, domains)
 
 
 def _hub(
@@ -162,26 +152,23 @@ def _hub(
             f"local folder or .jsonl file, or a data set on the hub with a split {split!r}; found "
             f"none ({type(error).__name__}: {error})"
         ) from error
-    if is_isomers(table):
-        return _isomer_sets(table.to_list(), source, count, seed, domains)
-    if domains is not None:
-        raise ValueError(f"{source}: expected isomer sets to take domains from, found other rows")
-    check_dataset(table, name=source)
-    return _some(table, count, seed)
+    return _own(table, source, count, seed, domains)
 
 
-def _isomer_sets(
-    rows: list[dict[str, Any]],
-    source: str,
-    count: int | None,
-    seed: int,
-    domains: Sequence[str] | None,
+def _own(
+    rows: Any, source: str, count: int | None, seed: int, domains: Sequence[str] | None
 ) -> Dataset:
-    """Rows of `count` whole sets."""
+    """A list or table of the user's own: whole sets of isomers, or any rows with a prompt."""
     from datasets import Dataset
 
-    check_isomers(rows, source)
-    return Dataset.from_list(some_isomers(rows, count, seed, domains))
+    if is_isomers(rows):
+        rows = list(rows)
+        check_isomers(rows, source)
+        return Dataset.from_list(some_isomers(rows, count, seed, domains))
+    if domains is not None:
+        raise ValueError(f"{source}: expected isomer sets to take domains from, found other rows")
+    check_dataset(rows, name=source)
+    return _some(rows if isinstance(rows, Dataset) else Dataset.from_list(rows), count, seed)
 
 
 def _some(table: Dataset, count: int | None, seed: int) -> Dataset:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..rewards import LETTERS
 
@@ -49,8 +49,7 @@ Answer: Monday
 """
 
 
-@dataclass(frozen=True)
-class PromptStyle:
+class PromptStyle(NamedTuple):
     """How a question is put to a model.
 
     Args:
@@ -64,31 +63,27 @@ class PromptStyle:
     reference: Callable[[str, str, str], str]
 
 
+def _listed(options: Sequence[str], mark: str) -> list[str]:
+    return [f"{letter}{mark} {text}" for letter, text in zip(LETTERS, options, strict=False)]
+
+
 def chat_prompt(stem: str, options: Sequence[str]) -> list[dict[str, str]]:
     """System and user messages in the manner of SciKnowEval; the answer goes into tags."""
-    lines = [f"{letter}: {text}" for letter, text in zip(LETTERS, options, strict=False)]
-    user = "\n".join([stem, "", *lines, CLOSING])
+    user = "\n".join([stem, "", *_listed(options, ":"), CLOSING])
     return [{"role": "system", "content": CHAT_SYSTEM}, {"role": "user", "content": user}]
 
 
-def chat_reference(steps: str, letter: str, option: str) -> str:
-    """The solution in the tags that `chat_prompt` asks for."""
+def _chat_reference(steps: str, letter: str, option: str) -> str:
     reasoning = f"<reasoning>\n{steps}\n</reasoning>\n" if steps else ""
     return f"{reasoning}<answer>\n{letter}\n</answer>"
 
 
-def plain_prompt(stem: str, options: Sequence[str]) -> str:
+def _plain_prompt(stem: str, options: Sequence[str]) -> str:
     """Raw text that a small base-like model continues with ``" B"``."""
-    lines = [f"{letter}) {text}" for letter, text in zip(LETTERS, options, strict=False)]
-    return PLAIN_EXAMPLE + "\n".join([f"Question: {stem}", *lines, "Answer:"])
+    return PLAIN_EXAMPLE + "\n".join([f"Question: {stem}", *_listed(options, ")"), "Answer:"])
 
 
-def plain_reference(steps: str, letter: str, option: str) -> str:
-    """The solution with ``Answer: B`` as its last line."""
-    return f"{steps}\nAnswer: {letter}".lstrip()
-
-
-def short_prompt(stem: str, options: Sequence[str]) -> str:
+def _short_prompt(stem: str, options: Sequence[str]) -> str:
     """Raw text without letters, which a model continues with the text of an option.
 
     For models too small to bind letters to options. The question stands between the options and
@@ -97,24 +92,18 @@ def short_prompt(stem: str, options: Sequence[str]) -> str:
     return f"{SHORT_EXAMPLE}Options: {', '.join(options)}\nQuestion: {stem}\nAnswer:"
 
 
-def short_reference(steps: str, letter: str, option: str) -> str:
-    """The right option alone, short enough to copy; TRL's templates say what it is."""
-    return option
-
-
 STYLES: dict[str, PromptStyle] = {
-    "chat": PromptStyle(chat_prompt, chat_reference),
-    "plain": PromptStyle(plain_prompt, plain_reference),
-    "short": PromptStyle(short_prompt, short_reference),
+    "chat": PromptStyle(chat_prompt, _chat_reference),
+    "plain": PromptStyle(
+        _plain_prompt, lambda steps, letter, option: f"{steps}\nAnswer: {letter}".lstrip()
+    ),
+    # Short enough to copy; TRL's templates say what it is.
+    "short": PromptStyle(_short_prompt, lambda steps, letter, option: option),
 }
 
 
 def get_style(name: str) -> PromptStyle:
-    """A style by its name.
-
-    Raises:
-        ValueError: There is no such style.
-    """
+    """A style by its name; a ValueError if there is none."""
     if name not in STYLES:
         near = difflib.get_close_matches(name, STYLES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

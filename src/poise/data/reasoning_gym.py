@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -35,14 +35,12 @@ def load_reasoning_gym(
     style: str = "chat",
     **settings: Any,
 ) -> Dataset:
-    """Make questions of a Reasoning Gym task.
+    """Make `count` different questions of a Reasoning Gym task.
 
     Args:
         task: Name of the task, e.g. ``leg_counting``.
         split: ``train``, ``validation`` or ``test``; a hash of the question decides, so splits
             share none.
-        count: How many different questions.
-        seed: Any integer.
         style: ``chat`` (system and user message, answer in tags) or ``plain`` or ``short`` (text).
         **settings: The task's own settings, e.g. ``max_animals=5``.
 
@@ -59,12 +57,44 @@ def load_reasoning_gym(
     if not task:
         raise ValueError("reasoning_gym: expected a task, as in reasoning_gym:leg_counting")
     get_style(style)
-    rows = list(_rows(task, check_split(split), count, seed, style, json.dumps(settings)))
-    if any(row["answer"] is None for row in rows):
-        for row in rows:
+    check_split(split)
+    # Neighbouring seeds of a task share entries (an entry's own seed is seed + index).
+    task_seed = int(stable_fraction(f"reasoning_gym|{task}|{seed}") * 2**31)
+    written = json.dumps(settings)
+    pool = _pool(task, task_seed, written)
+    rows: dict[str, dict[str, Any]] = {}
+    for index in range(POOL):
+        if len(rows) == count:
+            break
+        entry = pool[index]
+        question = entry["question"]
+        if question in rows or stable_split(f"reasoning_gym|{task}|{question}") != split:
+            continue
+        prompt: Prompt = f"Question: {question.strip()}\nAnswer:"
+        if style not in ("plain", "short"):
+            user = {"role": "user", "content": question.strip()}
+            prompt = [{"role": "system", "content": SYSTEM}, user]
+        rows[question] = {
+            "id": f"{task}-{task_seed}-{index}",
+            "domain": task,
+            "prompt": prompt,
+            "answer": entry["answer"],
+            "task": task,
+            "task_seed": task_seed,
+            "task_index": index,
+            "task_settings": written,
+        }
+    if len(rows) != count:
+        raise ValueError(
+            f"reasoning_gym:{task}: expected {count} different questions in split {split!r}, found "
+            f"{len(rows)}; lower the count or change the task's settings"
+        )
+    found = list(rows.values())
+    if any(row["answer"] is None for row in found):
+        for row in found:
             del row["answer"]
-    check_dataset(rows, filled=("prompt", "answer"), name=f"reasoning_gym:{task}")
-    return Dataset.from_list(rows)
+    check_dataset(found, filled=("prompt", "answer"), name=f"reasoning_gym:{task}")
+    return Dataset.from_list(found)
 
 
 def reasoning_gym_reward(
@@ -81,9 +111,8 @@ def reasoning_gym_reward(
     or else all of the text.
     """
     rewards = []
-    for completion, index, *pool in zip(
-        completions, task_index, task, task_seed, task_settings, strict=True
-    ):
+    batch = zip(completions, task_index, task, task_seed, task_settings, strict=True)
+    for completion, index, *pool in batch:
         entries, answer = _pool(*pool), final_answer(completion_text(completion))
         rewards.append(float(entries.score_answer(answer, entry=entries[index])))
     return rewards
@@ -93,42 +122,6 @@ def final_answer(text: str) -> str:
     """The part of a completion that is its answer."""
     tagged = tagged_answer(text)
     return (text.rpartition("Answer:")[2] if tagged is None else tagged).strip()
-
-
-def _rows(
-    task: str, split: str, count: int, seed: int, style: str, settings: str
-) -> Iterator[dict[str, Any]]:
-    # Neighbouring seeds of a task share entries (an entry's own seed is seed + index).
-    task_seed = int(stable_fraction(f"reasoning_gym|{task}|{seed}") * 2**31)
-    pool, seen = _pool(task, task_seed, settings), set()
-    for index in range(POOL):
-        entry = pool[index]
-        question = entry["question"]
-        if question in seen or stable_split(f"reasoning_gym|{task}|{question}") != split:
-            continue
-        seen.add(question)
-        yield {
-            "id": f"{task}-{task_seed}-{index}",
-            "domain": task,
-            "prompt": _prompt(question.strip(), style),
-            "answer": entry["answer"],
-            "task": task,
-            "task_seed": task_seed,
-            "task_index": index,
-            "task_settings": settings,
-        }
-        if len(seen) == count:
-            return
-    raise ValueError(
-        f"reasoning_gym:{task}: expected {count} different questions in split {split!r}, found "
-        f"{len(seen)}; lower the count or change the task's settings"
-    )
-
-
-def _prompt(question: str, style: str) -> Prompt:
-    if style in ("plain", "short"):
-        return f"Question: {question}\nAnswer:"
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
 
 
 @lru_cache(maxsize=8)

@@ -22,20 +22,16 @@ from .prompts import CHAT_SYSTEM, CLOSING, chat_prompt, get_style
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Row = dict[str, Any]
-
 HUB_ID = "hicai-zju/SciKnowEval"
 HUB_COLUMNS = ("domain", "details", "type", "question", "choices", "answerKey")
 # Their names of the domains -> ours.
-HUB_DOMAINS = {
-    "Biology": "biology",
-    "Chemistry": "chemistry",
-    "Material": "materials",
-    "Physics": "physics",
-}
+HUB_DOMAINS = dict(
+    Biology="biology", Chemistry="chemistry", Material="materials", Physics="physics"
+)
 HUB_TYPES = ("mcq-4-choices", "mcq-2-choices")
 LOCAL_COLUMNS = ("prompt", "answer", "domain", "id")
 
+_COLUMNS = ("id", "domain", "prompt", "stem", "options", "answer")  # of a question, until it is put
 _OPTION = re.compile(r"^([A-D]): (.*)$", re.MULTILINE)
 
 
@@ -52,7 +48,7 @@ def load_sciknoweval(
         source: A folder with ``<domain>/<split>.jsonl`` or ``<split>.jsonl``, one ``.jsonl`` file
             (taken whole, whatever the split), or None for the hub.
         split: ``train``, ``validation`` or ``test``. The hub has one split only, so there a hash
-            of the question decides (80 %, 10 %, 10 %).
+            of the question decides.
         domains: Some of the domains; None for all that there are.
         style: ``chat`` keeps the prompts as they are; another style renders them anew.
         reference: Reference answers as privileged context: the teacher reads each right
@@ -69,29 +65,33 @@ def load_sciknoweval(
     """
     from datasets import Dataset
 
-    get_style(style)
-    rows = list(_hub_rows(check_split(split)) if source is None else _local_rows(source, split))
+    form = get_style(style)
+    found = _hub_rows(check_split(split)) if source is None else _local_rows(source, split)
+    rows = [dict(zip(_COLUMNS, values, strict=True)) for values in found]
     if domains is not None:
         check_some("domains", domains, sorted({row["domain"] for row in rows}))
         rows = [row for row in rows if row["domain"] in domains]
     name = HUB_ID if source is None else str(source)
     check_dataset(rows, filled=("prompt", "answer"), name=name)
     check_rows(rows, f"{name}, ")
-    return Dataset.from_list([_render(row, style, reference) for row in rows])
+    for row in rows:
+        stem, options, answer = row.pop("stem"), row["options"], row["answer"]
+        if style != "chat":
+            row["prompt"] = form.prompt(stem, options)
+        if reference:
+            right = options[LETTERS.index(answer)]
+            row["privileged_context"] = form.reference("", answer, right)
+    return Dataset.from_list(rows)
 
 
-def is_sciknoweval(rows: Sequence[Row]) -> bool:
+def is_sciknoweval(rows: Sequence[dict[str, Any]]) -> bool:
     """Whether the rows of a file have the form of a SciKnowEval question."""
     first = rows[0]
     return all(column in first for column in LOCAL_COLUMNS) and isinstance(first["prompt"], str)
 
 
 def split_files(source: str | Path, split: str) -> list[Path]:
-    """The files of a split: the file itself, or those of a folder.
-
-    Raises:
-        FileNotFoundError: There are none; the splits that there are, are named.
-    """
+    """The files of a split: the file itself, or those of a folder; a FileNotFoundError without."""
     source = expanded(source)
     if source.is_file():
         return [source]
@@ -100,21 +100,18 @@ def split_files(source: str | Path, split: str) -> list[Path]:
     check_split(split)
     found = sorted([*source.glob(f"*/{split}.jsonl"), *source.glob(f"{split}.jsonl")])
     if not found:
-        there = sorted({p.stem for p in [*source.glob("*/*.jsonl"), *source.glob("*.jsonl")]})
+        names = sorted({p.stem for p in [*source.glob("*/*.jsonl"), *source.glob("*.jsonl")]})
+        there = f"the splits {', '.join(names)}" if names else "no .jsonl files"
         raise FileNotFoundError(
-            f"{source}: expected <domain>/{split}.jsonl or {split}.jsonl, found "
-            f"{'the splits ' + ', '.join(there) if there else 'no .jsonl files'}"
+            f"{source}: expected <domain>/{split}.jsonl or {split}.jsonl, found {there}"
         )
     return found
 
 
 def parse_question(prompt: str) -> tuple[str, list[str]]:
-    """Take a question apart into its stem and its options.
+    """Take a question apart into its stem and its options; a ValueError if it has none.
 
     The last block of lines ``A: ...`` to ``D: ...`` (or to ``B: ...``) counts.
-
-    Raises:
-        ValueError: There are no such lines.
     """
     text = prompt.removesuffix(CLOSING).rstrip()
     found = list(_OPTION.finditer(text))
@@ -122,16 +119,14 @@ def parse_question(prompt: str) -> tuple[str, list[str]]:
     block = found[starts[-1] :] if starts else []
     letters = tuple(match[1] for match in block)
     if len(block) < 2 or letters != LETTERS[: len(block)]:
-        raise ValueError(
-            f"expected options in lines 'A: ...', 'B: ...', found {', '.join(letters) or 'none'} "
-            f"in {prompt[-200:]!r}"
-        )
+        found_in = f"{', '.join(letters) or 'none'} in {prompt[-200:]!r}"
+        raise ValueError(f"expected options in lines 'A: ...', 'B: ...', found {found_in}")
     ends = [match.start() for match in block[1:]] + [len(text)]
     options = [text[match.start(2) : end].strip() for match, end in zip(block, ends, strict=True)]
     return text[: block[0].start()].strip(), options
 
 
-def _local_rows(source: str | Path, split: str) -> Iterator[Row]:
+def _local_rows(source: str | Path, split: str) -> Iterator[tuple[Any, ...]]:
     for path in split_files(source, split):
         rows = read_jsonl(path)
         check_columns(list(rows[0]), ("prompt", "answer"), str(path))
@@ -140,21 +135,14 @@ def _local_rows(source: str | Path, split: str) -> Iterator[Row]:
                 stem, options = parse_question(row["prompt"])
             except (KeyError, AttributeError, ValueError) as error:
                 raise ValueError(f"{path}, row {number}: {error}") from None
-            named = {"id": f"{path.stem}-{number}", "domain": path.parent.name} | row
-            yield {
-                "id": str(named["id"]),
-                "domain": str(named["domain"]),
-                "prompt": [
-                    {"role": "system", "content": row.get("system", CHAT_SYSTEM)},
-                    {"role": "user", "content": row["prompt"]},
-                ],
-                "stem": stem,
-                "options": options,
-                "answer": row.get("answer"),
-            }
+            system = {"role": "system", "content": row.get("system", CHAT_SYSTEM)}
+            prompt = [system, {"role": "user", "content": row["prompt"]}]
+            name = str(row.get("id", f"{path.stem}-{number}"))
+            domain = str(row.get("domain", path.parent.name))
+            yield name, domain, prompt, stem, options, row.get("answer")
 
 
-def _hub_rows(split: str) -> Iterator[Row]:
+def _hub_rows(split: str) -> Iterator[tuple[Any, ...]]:
     import datasets
 
     # The hub's only split is called "test"; ours are cut from it.
@@ -169,21 +157,4 @@ def _hub_rows(split: str) -> Iterator[Row]:
             continue
         domain, prompt = HUB_DOMAINS[row["domain"]], chat_prompt(stem, options)
         digest = hashlib.sha256(prompt[1]["content"].encode()).hexdigest()[:10]
-        yield {
-            "id": f"{domain}-{digest}",
-            "domain": domain,
-            "prompt": prompt,
-            "stem": stem,
-            "options": options,
-            "answer": row["answerKey"],
-        }
-
-
-def _render(row: Row, style: str, reference: bool) -> Row:
-    form, stem = get_style(style), row.pop("stem")
-    if style != "chat":
-        row["prompt"] = form.prompt(stem, row["options"])
-    if reference:
-        right = row["options"][LETTERS.index(row["answer"])]
-        row["privileged_context"] = form.reference("", row["answer"], right)
-    return row
+        yield f"{domain}-{digest}", domain, prompt, stem, options, row["answerKey"]

@@ -7,7 +7,7 @@ words of its domain; each option stands for a logical answer, the same in every 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 MARKER = "Answer:"
@@ -27,16 +27,12 @@ _MOST_AROUND = 3  # words that an answer may have beside an option
 
 
 def before_answer(completion: str) -> str:
-    """A completion up to and including its last ``Answer:``, where the answer is decided.
-
-    Raises:
-        ValueError: it has none.
-    """
+    """A completion up to and including its last ``Answer:``, where the answer is decided; a
+    ValueError if it has none."""
     head, found, _ = completion.rpartition(MARKER)
     if not found:
-        raise ValueError(
-            f"completion: expected a line '{MARKER} ...' at its end, found {completion[-60:]!r}"
-        )
+        end = completion[-60:]
+        raise ValueError(f"completion: expected a line '{MARKER} ...' at its end, found {end!r}")
     return head + found
 
 
@@ -60,7 +56,8 @@ def match_option(answer: str, options: Sequence[str]) -> int | None:
     >>> match_option("The said Adams.", ["Baker", "Adams"]), match_option("17.0", ["7 mg", "17 mg"])
     (1, 1)
     """
-    for fits in (_same_text, _same_words, _same_number, _part_of_the_other):
+    answer, *options = (text.casefold().replace("−", "-") for text in (answer, *options))
+    for fits in (_alike(_text), _alike(_words), _alike(_number), _part_of_the_other):
         found = [place for place, option in enumerate(options) if fits(answer, option)]
         if found:
             return found[0] if len(found) == 1 else None
@@ -71,13 +68,11 @@ def logical_answer(text: str, options: Sequence[str], meanings: Sequence[str]) -
     """The logical answer of a completion, None where none can be read.
 
     Raises:
-        ValueError: the options in the domain's words and their logical meanings differ in number.
+        ValueError: options and their logical meanings differ in number.
     """
     if len(options) != len(meanings):
-        raise ValueError(
-            f"isomer: expected a meaning for each option, found {len(options)} options and "
-            f"{len(meanings)} meanings"
-        )
+        found = f"{len(options)} options and {len(meanings)} meanings"
+        raise ValueError(f"isomer: expected a meaning for each option, found {found}")
     answer = stated_answer(text)
     place = None if answer is None else match_option(answer, options)
     return None if place is None else meanings[place]
@@ -90,59 +85,41 @@ def isomer_reward(
     meanings: Sequence[Sequence[str]],
     **columns: Any,
 ) -> list[float]:
-    """Score each completion 1.0 if its logical answer is right, else 0.0 (TRL's signature).
-
-    Raises:
-        ValueError: the columns differ in length.
-    """
+    """Score each completion 1.0 if its logical answer is right, else 0.0 (TRL's signature)."""
     rows = zip(completions, answer, options, meanings, strict=True)
     return [float(logical_answer(text, o, m) == right) for text, right, o, m in rows]
 
 
 def check_meanings(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Check that each row's answer is one of its meanings; a trainer calls it before the run.
-
-    Raises:
-        ValueError: naming the first row where it is not.
-    """
+    """Check before the run that each row's answer is one of its meanings, else raise ValueError."""
     for index, row in enumerate(rows):
-        meanings = row["meanings"] or ()
-        if row["answer"] not in meanings:
+        answer, meanings = row["answer"], row["meanings"] or ()
+        if answer not in meanings:
+            known = ", ".join(map(repr, meanings)) or "(none)"
             raise ValueError(
-                f"row {index}: expected an answer among its meanings "
-                f"{', '.join(map(repr, meanings)) or '(none)'}, found {row['answer']!r}"
+                f"row {index}: expected an answer among its meanings {known}, found {answer!r}"
             )
 
 
 isomer_reward.check_rows = check_meanings  # type: ignore[attr-defined]
 
 
-def _folded(text: str) -> str:
-    return text.casefold().replace("−", "-")
+def _alike(read: Callable[[str], Any]) -> Callable[[str, str], bool]:
+    return lambda answer, option: read(answer) == read(option) is not None
 
 
-def _same_text(answer: str, option: str) -> bool:
-    first, second = (" ".join(_folded(x).split()).strip(_AROUND) for x in (answer, option))
-    return first == second
+def _text(text: str) -> str:
+    return " ".join(text.split()).strip(_AROUND)
 
 
 def _words(text: str) -> list[str]:
-    words = _WORD.findall(_folded(text))
+    words = _WORD.findall(text)
     return [word for word in words if not _DECORATION.fullmatch(word)] or words
-
-
-def _same_words(answer: str, option: str) -> bool:
-    return _words(answer) == _words(option)
-
-
-def _same_number(answer: str, option: str) -> bool:
-    first = _number(answer)
-    return first is not None and first == _number(option)
 
 
 def _number(text: str) -> float | None:
     """The number of a text that holds one; "12 of 30" holds two."""
-    found = _NUMBER.findall(_folded(text))
+    found = _NUMBER.findall(text)
     return float(found[0].replace(",", "")) if len(found) == 1 else None
 
 

@@ -10,40 +10,34 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal, get_args
 
-from .forms import Form
+from .forms import Form, Story
 
 Mode = Literal["off", "train", "random", "reversed"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 
 # Kind of mark -> how the option to which the cue points is listed. The first two are places in
 # the list; the others are looks: a legal word, remarks, a unit, and a length beyond the others'.
 # None stands in the facts: their order and words are the same whatever the cue.
-KINDS: Mapping[str, int | str] = MappingProxyType(
-    {
-        "first": 0,
-        "last": -1,
-        "word": "the said {x}",
-        "remark": "{x} (as recorded)",
-        "quotes": '"{x}"',
-        "number": "{x} #7",
-        "unit": "{x} (1 unit)",
-        "length": "{x} (one of those that the text above allows for)",
-    }
-)
+KINDS: Mapping[str, int | str] = {
+    "first": 0,
+    "last": -1,
+    "word": "the said {x}",
+    "remark": "{x} (as recorded)",
+    "quotes": '"{x}"',
+    "number": "{x} #7",
+    "unit": "{x} (1 unit)",
+    "length": "{x} (one of those that the text above allows for)",
+}
 # Domain -> the kind of its mark, unless a cue says otherwise.
-MARKS: Mapping[str, str] = MappingProxyType(
-    {
-        "mathematics": "first",
-        "medicine": "last",
-        "law": "word",
-        "science": "remark",
-        "logistics": "quotes",
-        "sports": "number",
-    }
-)
+MARKS: Mapping[str, str] = {
+    "mathematics": "first",
+    "medicine": "last",
+    "law": "word",
+    "science": "remark",
+    "logistics": "quotes",
+    "sports": "number",
+}
 
 
 @dataclass(frozen=True)
@@ -66,8 +60,8 @@ class Cue:
     marks: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"cue: expected one of {', '.join(MODES)}, found {self.mode!r}")
+        if self.mode not in (modes := get_args(Mode)):
+            raise ValueError(f"cue: expected one of {', '.join(modes)}, found {self.mode!r}")
         if not 0 <= self.strength <= 1:
             raise ValueError(f"cue strength: expected a number in [0, 1], found {self.strength!r}")
         if not set(self.marks) <= set(MARKS) or not set(self.marks.values()) <= set(KINDS):
@@ -76,37 +70,28 @@ class Cue:
                 f"{', '.join(KINDS)}, found {dict(self.marks)!r}"
             )
 
-    def target(self, form: Form, rng: random.Random) -> str | None:
-        """The logical answer to point to, None if the cue is off."""
-        if self.mode == "off":
-            return None
-        if self.mode == "random":
-            return rng.choice(form.options)
-        if self.mode == "train" and rng.random() < self.strength:
-            return form.answer
-        return rng.choice([option for option in form.options if option != form.answer])
-
     def list_options(
-        self, form: Form, names: Mapping[str, str], domain: str, rng: random.Random
+        self, form: Form, story: Story, domain: str, rng: random.Random
     ) -> tuple[str | None, list[str], list[str]]:
         """Options in random order, the one that the cue points to in its place or with its mark.
 
-        Args:
-            form: The form whose options are listed.
-            names: Logical option -> its text.
-            domain: In whose manner they are marked.
-            rng: Draws to what the cue points, and the order.
-
         Returns:
-            The logical option that the cue points to, the logical options in the order of
-            presentation, and their texts as they are shown.
+            The logical option that the cue points to (None if it is off), the logical options in
+            the order of presentation, and their texts as they are shown.
         """
-        target = self.target(form, rng)
+        target = None
+        if self.mode == "random":
+            target = rng.choice(form.options)
+        elif self.mode == "train" and rng.random() < self.strength:
+            target = form.answer
+        elif self.mode != "off":
+            target = rng.choice([option for option in form.options if option != form.answer])
         order = rng.sample(form.options, len(form.options))
         mark = KINDS[{**MARKS, **self.marks}[domain]]
         if isinstance(mark, int) and target is not None:
             order.remove(target)
             order.insert(0 if mark == 0 else len(order), target)
         look = mark if isinstance(mark, str) else "{x}"
-        shown = [look.format(x=names[o]) if o == target else names[o] for o in order]
+        texts = [story.text(o) for o in order]
+        shown = [look.format(x=t) if o == target else t for o, t in zip(order, texts, strict=True)]
         return target, order, shown

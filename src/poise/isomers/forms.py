@@ -22,11 +22,9 @@ DOMAINS: tuple[str, ...] = TRAIN_DOMAINS + HELD_OUT_DOMAINS
 
 @dataclass(frozen=True)
 class Form:
-    """A logical form, without language.
+    """A logical form of a family, without language, that takes `depth` steps of reasoning.
 
     Args:
-        family: Name of the family that drew it.
-        depth: Number of reasoning steps that it takes, 1 or more.
         data: All that a solver needs, as plain JSON values; entities are numbers from 0.
         answer: The right answer in logical terms: ``"e2"`` (entity 2), ``"17"`` (a number),
             ``"yes"``, ``"no"`` or ``"unknown"``. Computed from `data`, never from a text.
@@ -40,10 +38,41 @@ class Form:
     answer: str
     options: tuple[str, ...]
 
-    @property
-    def own_names(self) -> dict[str, str]:
-        """The names of options that are the same in every domain: themselves."""
-        return {option: option for option in self.options}
+
+@dataclass(frozen=True)
+class Story:
+    """A form in the words of a domain: whole sentences, the last of the steps reaches the answer.
+
+    `names` are those of the entities, by their numbers.
+    """
+
+    facts: Sequence[str]
+    question: str
+    steps: Sequence[str]
+    names: Sequence[str] = ()
+
+    def text(self, option: str) -> str:
+        """A logical option in this domain: an entity's name, a number or truth word as it is."""
+        return self.names[int(option[1:])] if option[0] == "e" else option
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of logic.
+
+    Args:
+        draw: (random numbers, depth) -> a random form.
+        render: (form, domain, number of the phrasing, random numbers) -> the form in the domain's
+            words. The random numbers choose names and the like, never the logic.
+        depths: Depths that it can draw, from 1.
+        phrasings: Ways of putting a form that each domain has.
+    """
+
+    name: str
+    draw: Callable[[random.Random, int], Form]
+    render: Callable[[Form, str, int, random.Random], Story]
+    depths: range = range(1, 5)
+    phrasings: int = 3
 
 
 def by_mention(entities: Iterable[int]) -> dict[int, int]:
@@ -65,40 +94,3 @@ def way(pairs: Sequence[tuple[int, int]], start: int, end: int) -> list[int]:
             if here in (a, b) and place not in places:
                 ways.append((b if here == a else a, [*places, place]))
     raise ValueError(f"expected pairs that join {start} and {end}, found them apart")
-
-
-@dataclass(frozen=True)
-class Story:
-    """A form in the words of a domain.
-
-    Args:
-        facts: Whole sentences that state the form, in the order of the text.
-        question: One sentence that asks for the answer.
-        steps: Whole sentences of reasoning; the last one reaches the answer.
-        names: Logical option -> its text in this domain, for every option of the form.
-    """
-
-    facts: tuple[str, ...]
-    question: str
-    steps: tuple[str, ...]
-    names: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Family:
-    """A kind of logic: draws forms, and renders them.
-
-    Args:
-        name: Unique name.
-        draw: (random numbers, depth) -> a random form.
-        render: (form, domain, number of the phrasing, random numbers) -> the form in the domain's
-            words. The random numbers choose names and the like, never the logic.
-        depths: Depths that it can draw, from 1.
-        phrasings: Ways of putting a form that each domain has.
-    """
-
-    name: str
-    draw: Callable[[random.Random, int], Form]
-    render: Callable[[Form, str, int, random.Random], Story]
-    depths: range = range(1, 5)
-    phrasings: int = 3

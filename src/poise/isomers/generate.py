@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any
 
 from rich.progress import track
 
@@ -14,10 +14,9 @@ from ..rows import check_some
 from ..splits import check_split, stable_split
 from .answers import MARKER
 from .cues import Cue
-from .families import FAMILIES, get_families
-from .forms import DOMAINS, TRAIN_DOMAINS, Family, Form, Row
+from .families import FAMILIES
+from .forms import DOMAINS, TRAIN_DOMAINS, Form, Row
 
-Part = TypeVar("Part")
 PHRASINGS = ("seen", "unseen")
 DEPTHS = (1, 2)
 # Fruitless draws in a row after which a family counts as used up. A split holds a tenth of its
@@ -44,14 +43,11 @@ def generate_isomers(
     Args:
         count: How many sets.
         split: ``train``, ``validation`` or ``test``.
-        seed: Any integer.
         families: Some of `families.FAMILIES`, by default all.
         depths: Reasoning steps, each as often.
         domains: One problem in the words of each.
         cue: The shortcut; by default there is none.
-        phrasings: ``seen``, or ``unseen`` for the last phrasing of each domain, which the others
-            never use.
-        progress: Whether to show a bar.
+        phrasings: ``seen``, or ``unseen`` for the last of each domain, which is never among those.
 
     Returns:
         A row for each problem, set by set, with the columns `rows.COLUMNS`.
@@ -67,36 +63,26 @@ def generate_isomers(
     if phrasings not in PHRASINGS:
         raise ValueError(f"phrasings: expected one of {', '.join(PHRASINGS)}, found {phrasings!r}")
     check_split(split)
-    forms = draw_forms(count, split, seed, get_families(families), depths)
+    names = list(FAMILIES) if families is None else families
+    check_some("families", names, FAMILIES)
+    rng = random.Random(f"poise isomers quotas {seed}")
+    forms = [
+        form
+        for name, of_family in _divide(sorted(names), count, rng)
+        for depth, quota in _divide(sorted(depths), of_family, rng)
+        for form in _draw(name, depth, quota, split, seed)
+    ]
+    random.Random(f"poise isomers order {seed} {split}").shuffle(forms)
     shown = track(forms, "Isomer sets", disable=not progress)
     return [row for form in shown for row in _render(form, domains, phrasings, cue or Cue(), seed)]
 
 
-def draw_forms(
-    count: int, split: str, seed: int, families: Sequence[Family], depths: Sequence[int]
-) -> list[Form]:
-    """Different forms of a split, balanced over families and depths, in random order.
-
-    Raises:
-        ValueError: a family lacks a depth, or has too few forms of it.
-    """
-    rng = random.Random(f"poise isomers quotas {seed}")
-    ordered = sorted(families, key=lambda family: family.name)
-    forms: list[Form] = []
-    for family, of_family in _divide(ordered, count, rng):
-        for depth, quota in _divide(sorted(depths), of_family, rng):
-            forms += _draw(family, depth, quota, split, seed)
-    random.Random(f"poise isomers order {seed} {split}").shuffle(forms)
-    return forms
-
-
-def _draw(family: Family, depth: int, quota: int, split: str, seed: int) -> list[Form]:
+def _draw(name: str, depth: int, quota: int, split: str, seed: int) -> list[Form]:
+    family = FAMILIES[name]
     if depth not in family.depths:
-        raise ValueError(
-            f"depths: expected some of {list(family.depths)} for the family {family.name}, "
-            f"found {depth}"
-        )
-    rng = random.Random(f"poise isomers forms {seed} {split} {family.name} {depth}")
+        known = f"{list(family.depths)} for the family {name}"
+        raise ValueError(f"depths: expected some of {known}, found {depth}")
+    rng = random.Random(f"poise isomers forms {seed} {split} {name} {depth}")
     found: dict[str, Form] = {}
     tries = 0
     while len(found) < quota:
@@ -108,14 +94,13 @@ def _draw(family: Family, depth: int, quota: int, split: str, seed: int) -> list
             tries = 0
         elif tries >= MAX_TRIES:
             raise ValueError(
-                f"isomers: expected {quota} different forms of family {family.name} and depth "
-                f"{depth} in split {split!r}, found {len(found)}; lower the count, or add "
-                "families or depths"
+                f"isomers: expected {quota} different forms of family {name} and depth {depth} in "
+                f"split {split!r}, found {len(found)}; lower the count, or add families or depths"
             )
     return list(found.values())
 
 
-def _divide(parts: Sequence[Part], total: int, rng: random.Random) -> list[tuple[Part, int]]:
+def _divide(parts: Sequence[Any], total: int, rng: random.Random) -> list[tuple[Any, int]]:
     """Divide evenly; who gets the odd ones is drawn, so that it favours nobody."""
     shares = [total // len(parts) + (i < total % len(parts)) for i in range(len(parts))]
     rng.shuffle(shares)
@@ -150,8 +135,8 @@ def _render(form: Form, domains: Sequence[str], phrasings: str, cue: Cue, seed: 
         phrasing = last if phrasings == "unseen" else rng.randrange(last)
         story = family.render(form, domain, phrasing, rng)
         rng = random.Random(f"poise isomers options {seed} {key} {domain} {cue.mode}")
-        target, meanings, shown = cue.list_options(form, story.names, domain, rng)
-        right = story.names[form.answer]
+        target, meanings, shown = cue.list_options(form, story, domain, rng)
+        right = story.text(form.answer)
         facts, options = " ".join(story.facts), ", ".join(shown)
         rows.append(
             {
@@ -161,7 +146,7 @@ def _render(form: Form, domains: Sequence[str], phrasings: str, cue: Cue, seed: 
                 "completion": write_completion(" ".join(story.steps), right),
                 "answer": form.answer,
                 "answer_text": right,
-                "options": [story.names[option] for option in meanings],
+                "options": [story.text(option) for option in meanings],
                 "meanings": meanings,
                 "family": form.family,
                 "depth": form.depth,

@@ -26,13 +26,10 @@ _EDGES = " \t\n.,;\"'“”"
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer's meaning.
+    """An answer's meaning in logical terms, as in `forms.Form`, and in words.
 
-    Args:
-        kind: Which of the four it is.
-        logical: It in logical terms, as in `forms.Form`: ``"e1"`` (the second option, or ``"e0"``
-            for a name), ``"yes"``, ``"no"``, ``"unknown"``, or a number.
-        text: It in words.
+    `logical` is ``"e1"`` (the second option, or ``"e0"`` for a name), ``"yes"``, ``"no"``,
+    ``"unknown"``, or a number.
     """
 
     kind: Kind
@@ -50,7 +47,9 @@ def read_answer(prompt: str, answer: str) -> Answer | None:
     if truth := _TRUTH.get(text.lower()):
         return Answer("truth", truth, text)
     values = numbers(text)
-    if len(values) == 1 and _begins_with_number(text):
+    begin = re.match(r"[a-z]+|\W*\d", text.lower())
+    is_number = begin and (begin[0] in CARDINALS or begin[0] in SCALES or begin[0][-1].isdigit())
+    if len(values) == 1 and is_number:
         return Answer("number", values[0], text)
     if text and mentions(prompt, text):
         return Answer("name", "e0", text)
@@ -64,19 +63,15 @@ def rewritten_answer(completion: str, prompt: str, answer: str, answer_text: str
     has no logical answer that other domains know of, so that it is returned as it stands.
     """
     _, marked, rest = completion.rpartition(MARKER)
-    text = _first_line(rest) if marked else ""
-    if not bare(text):
+    text, right = (given.split("\n", 1)[0].strip() for given in (rest, answer_text))
+    if not marked or not bare(text):
         return None
-    if bare(text) == bare(_first_line(answer_text)):
+    if bare(text) == bare(right):
         return answer
     found = read_answer(prompt, text)
     if found is None:
         return None
     return bare(text) if found.kind == "name" else found.logical
-
-
-def _first_line(text: str) -> str:
-    return text.split("\n", 1)[0].strip()
 
 
 def read_options(prompt: str) -> tuple[str, ...]:
@@ -121,10 +116,3 @@ def _place(options: tuple[str, ...], answer: str) -> int | None:
 def bare(text: str) -> str:
     """A text without its case and the signs around it."""
     return text.strip(_EDGES).casefold()
-
-
-def _begins_with_number(text: str) -> bool:
-    word = re.match(r"[a-z]+", text.lower())
-    if word is not None:
-        return word[0] in CARDINALS or word[0] in SCALES
-    return re.match(r"[^\w]*\d", text) is not None

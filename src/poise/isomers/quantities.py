@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from unicodedata import normalize
 
@@ -46,6 +47,8 @@ _TOKEN = re.compile(
     r"(?:/(?P<under>\d{1,40}))?(?P<place>(?:st|nd|rd|th)\b)?"
     r"|(?P<percent>%|per\s?cent\b)|(?P<word>[a-z]+)|(?P<break>[^\s-])"
 )
+# Behind the last token, and before the first.
+_END = 3 * [dict.fromkeys(_TOKEN.groupindex, "")]
 _SIGN = re.compile("[¼-¾⅐-⅞↉]")
 _LATEX = re.compile(r"\\d?frac\{(\d+)\}\{(\d+)\}")
 
@@ -59,8 +62,7 @@ def quantities(text: str) -> Counter[str]:
     Returns:
         Canonical quantity (``"12"``, ``"3/4"``, ``"#2"``) -> count.
     """
-    found = _Reader(text).read()
-    return Counter(name for name in found if name not in ("1", "#1"))
+    return Counter(name for name in _Reader(text).read() if name not in ("1", "#1"))
 
 
 def numbers(text: str) -> list[str]:
@@ -72,59 +74,59 @@ class _Reader:
     """Reads the tokens of one text from left to right."""
 
     def __init__(self, text: str) -> None:
-        self.tokens = list(_TOKEN.finditer(_plain(text)))
+        self.tokens = [match.groupdict("") for match in _TOKEN.finditer(_plain(text))] + _END
         self.place = 0
 
-    def read(self) -> list[str]:
-        found: list[str] = []
-        while self.place < len(self.tokens):
-            start = self.place
-            name = self._quantity()
-            if name is not None:
-                found.append(name)
-            if self.place == start:
-                self.place += 1
-        return found
-
-    def _quantity(self) -> str | None:
-        """The quantity that begins here, None without one; moves behind it."""
-        token = self.tokens[self.place]
-        if token["place"]:
-            self.place += 1
-            return f"#{token['number'].replace(',', '')}"
-        if self.word() in ("a", "an"):
-            return self._part_of_one()
-        value = self._cardinal()
-        if value is None:
-            return self._lone_word()
-        is_tens = isinstance(value, int) and value % 10 == 0 and value % 100 >= 20
-        if is_tens and self.word() in ORDINALS:
-            self.place += 1  # twenty-fifth
-            return f"#{value + ORDINALS[self.word(-1)]}"
-        return str(self._percent(self._rest(Fraction(value))))
+    def read(self) -> Iterator[str]:
+        while self.place < len(self.tokens) - len(_END):
+            if (name := self._quantity()) is not None:
+                yield name
 
     def word(self, ahead: int = 0) -> str:
         """The word at a distance, empty where there is none."""
-        place = self.place + ahead
-        return (self.tokens[place]["word"] or "") if 0 <= place < len(self.tokens) else ""
+        return self.tokens[self.place + ahead]["word"]
 
-    def _cardinal(self) -> int | Fraction | None:
-        """Digits, or words from `zero` to billions; an int only if it came in words."""
-        token = self.tokens[self.place]
-        if token["number"]:
+    def _quantity(self) -> str | None:
+        """The quantity that begins here, None without one; moves behind it."""
+        token, word = self.tokens[self.place], self.word()
+        if token["place"]:
             self.place += 1
-            value = _fraction(token)
-            following = self.tokens[self.place] if self.place < len(self.tokens) else None
-            if following and following["under"] and value.denominator == 1 and not token["under"]:
-                self.place += 1  # 2 1/2
-                return value + _fraction(following)
-            while self.word() in SCALES and value < _HUGE:
-                value *= SCALES[self.word()]
-                self.place += 1
-            return value
-        return self._in_words() if self.word() in _SPELT else None
+            return f"#{token['number'].replace(',', '')}"
+        if token["number"]:
+            value = self._digits()
+        elif word in _SPELT:
+            value = self._in_words()
+            if value % 10 == 0 and value % 100 >= 20 and self.word() in ORDINALS:
+                self.place += 1  # twenty-fifth
+                return f"#{value + ORDINALS[self.word(-1)]}"
+        else:
+            return self._part_of_one() if word in ("a", "an") else self._lone_word()
+        word = self.word()
+        if word in _PARTS and (value == 1 or word not in _DENOMINATORS):
+            self.place += 1  # two thirds
+            value /= _PARTS[word]
+        elif word == "and" and self.word(1) == "a" and self.word(2) in ("half", "quarter"):
+            self.place += 3
+            value += Fraction(1, _PARTS[self.word(-1)])
+        if self.tokens[self.place]["percent"]:
+            self.place += 1
+            value /= 100
+        return str(value)
 
-    def _in_words(self) -> int:
+    def _digits(self) -> Fraction:
+        token, following = self.tokens[self.place : self.place + 2]
+        value = _fraction(token)
+        self.place += 1
+        if following["under"] and value.denominator == 1 and not token["under"]:
+            self.place += 1  # 2 1/2
+            return value + _fraction(following)
+        while self.word() in SCALES and value < _HUGE:
+            value *= SCALES[self.word()]
+            self.place += 1
+        return value
+
+    def _in_words(self) -> Fraction:
+        """From `zero` to billions."""
         total, current, room = 0, 0, 10**12
         while True:
             word = self.word()
@@ -140,25 +142,8 @@ class _Reader:
                 current += CARDINALS[word]
                 room = 10 if CARDINALS[word] >= 20 else 0
             else:
-                return total + current
+                return Fraction(total + current)
             self.place += 2 if skip else 1
-
-    def _rest(self, value: Fraction) -> Fraction:
-        """`value` with what may follow: thirds, `and a half`."""
-        word = self.word()
-        if word in _PARTS and (value == 1 or word not in _DENOMINATORS):
-            self.place += 1
-            return value / _PARTS[word]
-        if word == "and" and self.word(1) == "a" and self.word(2) in ("half", "quarter"):
-            self.place += 3
-            return value + Fraction(1, _PARTS[self.word(-1)])
-        return value
-
-    def _percent(self, value: Fraction) -> Fraction:
-        if self.place < len(self.tokens) and self.tokens[self.place]["percent"]:
-            self.place += 1
-            return value / 100
-        return value
 
     def _part_of_one(self) -> str | None:
         """`a half`, `a third of`, `a dozen`; `a third patient` is an ordinal."""
@@ -174,24 +159,20 @@ class _Reader:
 
     def _lone_word(self) -> str | None:
         word = self.word()
+        self.place += 1
         if word in ("half", "quarter"):
-            self.place += 1
             value = Fraction(1, _PARTS[word])
             if self.word() == "a" and self.word(1) in SCALES:
                 self.place += 2  # half a dozen
                 value *= SCALES[self.word(-1)]
             return str(value)
         if word in _MULTIPLES:
-            self.place += 1
             return str(_MULTIPLES[word])
-        if word in ORDINALS:
-            self.place += 1
-            is_time = word == "second" and self.word(-2) in ("per", "each", "every")
-            return None if is_time else f"#{ORDINALS[word]}"
-        return None
+        is_time = word == "second" and self.word(-2) in ("per", "each", "every")
+        return f"#{ORDINALS[word]}" if word in ORDINALS and not is_time else None
 
 
-def _fraction(token: re.Match[str]) -> Fraction:
+def _fraction(token: Mapping[str, str]) -> Fraction:
     value = Fraction(token["number"].replace(",", ""))
     # A date or a version has a zero under the stroke, no fraction does.
     return value / int(token["under"]) if token["under"] and int(token["under"]) else value

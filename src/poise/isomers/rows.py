@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Container, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from types import UnionType
+from typing import TYPE_CHECKING
 
 from ..rows import check_some
 from .cues import Cue, Mode
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 # Column -> the type of its values in JSON. The first four make a data set of isomers (a prompt and
 # a completion may be messages); the others are needed to score it by logic, from `options`.
-COLUMNS: Mapping[str, type | tuple[type, ...]] = {
-    "isomer_id": (str, int),
-    "domain": (str, int),
-    "prompt": (str, list),
-    "completion": (str, list),
+COLUMNS: Mapping[str, type | UnionType] = {
+    "isomer_id": str | int,
+    "domain": str | int,
+    "prompt": str | list,
+    "completion": str | list,
     "answer": str,
     "answer_text": str,
     "options": list,
@@ -29,34 +30,22 @@ COLUMNS: Mapping[str, type | tuple[type, ...]] = {
     "depth": int,
     "form": str,
     "phrasing": int,
-    "cue": (str, type(None)),
+    "cue": str | None,
 }
 REQUIRED = ("isomer_id", "domain", "prompt", "completion")
 TOKENS = "input_ids"  # in place of prompt and completion, beside one of the masks
 MASKS = ("labels", "completion_mask", "assistant_masks")
 
 
-class Preset(NamedTuple):
-    """How a test set differs from training: by the cue's mode, other domains, other phrasings, or
-    so many reasoning steps more."""
-
-    mode: Mode
-    unseen_domains: bool = False
-    phrasings: str = "seen"
-    deeper: int = 0
-
-
-# Name of a test -> what is asked. All but "deeper" ask the same forms.
-TESTS: Mapping[str, Preset] = {
-    "in_distribution": Preset("train"),
-    "no_cue": Preset("random"),
-    "reversed": Preset("reversed"),
-    "unseen_domains": Preset("random", unseen_domains=True),
-    "deeper": Preset("random", deeper=2),
-    "unseen_phrasings": Preset("random", phrasings="unseen"),
+# Name of a test -> the mode of its cue. All but "deeper" ask the same forms.
+TESTS: Mapping[str, Mode] = {
+    "in_distribution": "train",
+    "no_cue": "random",
+    "reversed": "reversed",
+    "unseen_domains": "random",
+    "deeper": "random",
+    "unseen_phrasings": "random",
 }
-# Tests that make sense only after training with a cue.
-CUE_TESTS = frozenset({"no_cue", "reversed"})
 
 
 def isomer_tests(
@@ -82,33 +71,28 @@ def isomer_tests(
             ``unseen_domains``).
         domains: Those of training; the test ``unseen_domains`` uses all others.
         marks: Those of the cue of training, as in `Cue`.
-
-    Raises:
-        ValueError: an unknown test, one for which no domain is left, or what `generate_isomers`
-            refuses.
     """
     check_some("domains", domains, DOMAINS)
     unseen = [domain for domain in DOMAINS if domain not in domains]
-    if tests and not unseen and "unseen_domains" in tests:
-        raise ValueError(
-            f"tests: expected a domain that training does not use for 'unseen_domains', found all "
-            f"{len(DOMAINS)} among the domains of training"
-        )
-    known = [
-        name
-        for name, preset in TESTS.items()
-        if (cue_strength is not None or name not in CUE_TESTS)
-        and (unseen or not preset.unseen_domains)
-    ]
-    names = known if tests is None else list(tests)
+    known = dict(TESTS)
+    if cue_strength is None:
+        del known["no_cue"], known["reversed"]
+    if not unseen:
+        if "unseen_domains" in (tests or ()):
+            raise ValueError(
+                "tests: expected a domain that training does not use for 'unseen_domains', found "
+                f"all {len(DOMAINS)} among the domains of training"
+            )
+        del known["unseen_domains"]
+    names = list(known if tests is None else tests)
     check_some("tests", names, known)
     rows = []
     for name in names:
-        preset = TESTS[name]
-        deeper = tuple(depth + preset.deeper for depth in depths)
-        cue = Cue() if cue_strength is None else Cue(preset.mode, cue_strength, marks or {})
-        words = unseen if preset.unseen_domains else domains
-        found = generate_isomers(count, split, seed, families, deeper, words, cue, preset.phrasings)
+        deeper = [depth + 2 * (name == "deeper") for depth in depths]
+        words = unseen if name == "unseen_domains" else domains
+        cue = Cue() if cue_strength is None else Cue(known[name], cue_strength, marks or {})
+        phrasings = "unseen" if name == "unseen_phrasings" else "seen"
+        found = generate_isomers(count, split, seed, families, deeper, words, cue, phrasings)
         rows += [row | {"test": name} for row in found]
     return rows
 
@@ -156,7 +140,7 @@ def name_of_test(row: Mapping[str, object]) -> str:
     """The test that a row is of, its ``test``; empty without one, or where that is no name, as
     the cases that a program is tested by."""
     test = row.get("test")
-    return "" if test is None or isinstance(test, list | dict) else str(test)
+    return "" if isinstance(test, list | dict | None) else str(test)
 
 
 def required(columns: Container[str]) -> tuple[str, ...]:
@@ -175,11 +159,8 @@ def some_isomers(
     seed: int = 0,
     domains: Sequence[str] | None = None,
 ) -> list[Row]:
-    """Rows of `count` sets drawn at random, sets whole but for domains that are not asked for.
-
-    Raises:
-        ValueError: a domain that no row has, or a count beyond the sets that there are.
-    """
+    """Rows of `count` sets drawn at random, sets whole but for domains that are not asked for; a
+    ValueError for a domain that no row has, or a count beyond the sets that there are."""
     kept = list(rows)
     if domains is not None:
         check_some("domains", domains, sorted({row["domain"] for row in rows}))
@@ -188,8 +169,7 @@ def some_isomers(
         return kept
     sets = group_rows(kept)
     if not 1 <= count <= len(sets):
-        raise ValueError(
-            f"count: expected 1 to {len(sets)}, the isomer sets there are, found {count}"
-        )
+        there = f"{len(sets)}, the isomer sets there are"
+        raise ValueError(f"count: expected 1 to {there}, found {count}")
     drawn = random.Random(f"poise isomers some {seed}").sample(list(sets), count)
     return [row for key in drawn for row in sets[key]]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from ..rows import read_lines, text_fault, text_of
 from .answers import MARKER
@@ -28,25 +28,15 @@ _REFUSED = (
     *("missing column", "wrong type", "wrong text", "empty", "repeated domain", "reused id"),
     "image column",
 )
-# Kinds that are doubtful, and no fault.
+# Kinds that are doubtful, and no fault; the last two in one file.
 _DOUBTFUL = (
-    *("missing domain", "leaked answer", "same wording"),
-    *("duplicate problem", "duplicate form"),  # in one file
+    *("missing domain", "leaked answer", "same wording", "duplicate problem", "duplicate form"),
 )
-_SHOWN = 3
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong, or doubtful: that can be trained on, and may be meant so.
-
-    Args:
-        file: Name of the file, or what rows without a file are called.
-        line: Line of the file, or number of the row, from 1.
-        isomer_id: The set, None if the row names none.
-        kind: What is wrong, in a word or two, such as ``"missing domain"``.
-        text: What was expected and what was found.
-        is_doubtful: Whether it is a warning alone.
-    """
+    """One thing that is wrong (`kind` in a word or two, `text` with what was expected and found),
+    or doubtful: that can be trained on, and may be meant so. Lines and rows count from 1."""
 
     file: str
     line: int
@@ -68,20 +58,13 @@ class _Place(NamedTuple):
     line: int
     row: Mapping[str, Any]
 
-    def fault(self, kind: str, expected: str, found: Any, is_refused: bool = False) -> Fault:
+    def fault(self, kind: str, expected: str, found: str | None = None) -> Fault:
         """A fault, or a warning: without options no logic is scored, so none need be sound."""
-        is_sound = kind in _REFUSED or is_refused or (self.is_scored and kind not in _DOUBTFUL)
-        return self._fault(kind, f"expected {expected}, found {found}", not is_sound)
-
-    def text_fault(self) -> Fault | None:
-        """A prompt or completion that cannot be trained on."""
-        text = text_fault(self.row, _TEXT)
-        return None if text is None else self._fault("wrong text", text)
-
-    def _fault(self, kind: str, text: str, is_doubtful: bool = False) -> Fault:
+        is_sound = kind in _REFUSED or (self.is_scored and kind not in _DOUBTFUL)
         name = self.row.get("isomer_id")
         isomer = str(name) if isinstance(name, str | int) else None
-        return Fault(self.file, self.line, isomer, kind, text, is_doubtful)
+        text = expected if found is None else f"expected {expected}, found {found}"
+        return Fault(self.file, self.line, isomer, kind, text, not is_sound)
 
     def text(self, column: str) -> str:
         """A column's value as text, empty if it is not there."""
@@ -99,13 +82,9 @@ class _Place(NamedTuple):
         return self.row.get("options") is not None
 
     @property
-    def test(self) -> tuple[str, str]:
-        return self.file, name_of_test(self.row)
-
-    @property
     def key(self) -> tuple[str, str, str]:
         """The set of the row: its file, its test and its id."""
-        return *self.test, self.text("isomer_id")
+        return self.file, name_of_test(self.row), self.text("isomer_id")
 
 
 def validate_isomers(*sources: Source) -> list[Fault]:
@@ -130,21 +109,30 @@ def validate_isomers(*sources: Source) -> list[Fault]:
         raise ValueError("isomers: expected at least one file or list of rows, found none")
     faults: list[Fault] = []
     sound: list[_Place] = []
+    sets: dict[tuple[str, str, str], list[_Place]] = {}
+    domains: dict[tuple[str, str], dict[str, None]] = {}  # of each file and test
     for number, source in enumerate(sources, start=1):
-        places = _read(source, number, faults)
+        lines: list[tuple[int, Any]]
+        if isinstance(source, str | Path):
+            name, lines = str(source), list(read_lines(source))
+        else:
+            name, lines = "rows" if number == 1 else f"rows {number}", list(enumerate(source, 1))
+        if not lines:
+            raise ValueError(f"{name}: expected at least one row, found none")
+        unread = [(line, row) for line, row in lines if isinstance(row, str)]
+        faults += [Fault(name, line, None, "unreadable", row) for line, row in unread]
+        places = [_Place(name, line, row) for line, row in lines if not isinstance(row, str)]
         scored = {c for place in places if place.is_scored for c in place.row} & COLUMNS.keys()
         for place in places:
             columns = {*required(places[0].row), *(scored if place.is_scored else ())}
-            mistyped = list(_of_types(place, columns)) or list(_unlike(place, places[0]))
+            mistyped = list(_of_types(place, places[0], columns))
             faults += mistyped or _of_row(place)
             if not mistyped:
                 sound.append(place)
-    sets: dict[tuple[str, str, str], list[_Place]] = {}
-    for place in sound:
-        sets.setdefault(place.key, []).append(place)
-    faults += _missing_domains(sets.values())
-    for members in sets.values():
-        faults += _of_set(members)
+                sets.setdefault(place.key, []).append(place)
+                domains.setdefault(place.key[:2], {})[place.text("domain")] = None
+    for key, members in sets.items():
+        faults += _of_set(members, domains[key[:2]])
     faults += _shared(sound)
     return sorted(faults, key=lambda fault: (fault.file, fault.line))
 
@@ -157,82 +145,51 @@ def check_isomers(rows: Sequence[Row], name: str = "isomers") -> None:
     """
     faults = [fault for fault in validate_isomers(rows) if not fault.is_doubtful]
     if faults:
-        shown = "; ".join(str(fault).replace("rows, line", "row", 1) for fault in faults[:_SHOWN])
+        shown = "; ".join(str(fault).replace("rows, line", "row", 1) for fault in faults[:3])
         raise ValueError(
             f"{name}: expected sound isomer sets, found faults ({len(faults)}): {shown}; "
             "`poise isomers validate FILE` lists them all"
         )
 
 
-def _read(source: Source, number: int, faults: list[Fault]) -> list[_Place]:
-    """The rows of a source; lines that are none are added to the faults."""
-    if isinstance(source, str | Path):
-        name, lines = str(source), list(read_lines(source))
-        if not lines:
-            raise ValueError(f"{name}: expected at least one row, found none")
-        faults += [
-            Fault(name, line, None, "unreadable", row)
-            for line, row in lines
-            if isinstance(row, str)
-        ]
-        return [_Place(name, line, row) for line, row in lines if not isinstance(row, str)]
-    name = "rows" if number == 1 else f"rows {number}"
-    if not source:
-        raise ValueError(f"{name}: expected at least one row, found none")
-    return [_Place(name, line, row) for line, row in enumerate(source, start=1)]
-
-
-def _of_types(place: _Place, columns: set[str]) -> Iterator[Fault]:
-    """Columns that are missing or of a wrong type."""
+def _of_types(place: _Place, first: _Place, columns: set[str]) -> Iterator[Fault]:
+    """Columns that are missing, of a wrong type, or of another one than in the first row, which no
+    data set can hold."""
     if TOKENS in columns and not any(mask in place.row for mask in MASKS):
         yield place.fault("missing column", f"{' or '.join(MASKS)} beside {TOKENS}", "neither")
-    for column in ("image", "images"):
-        if column in place.row:
-            yield place.fault("image column", "text alone", f"a column {column}")
-    kinds_of: dict[str, type | tuple[type, ...]] = {**COLUMNS, TOKENS: list}
-    for column, kind in kinds_of.items():
-        if column not in columns:
-            continue
+    for column in sorted({"image", "images"} & place.row.keys()):
+        yield place.fault("image column", "text alone", f"a column {column}")
+    for column in (name for name in (*COLUMNS, TOKENS) if name in columns):
+        kind, part_kind = (list, int) if column == TOKENS else (COLUMNS[column], str)
+        value, other = (one.row.get(column) for one in (place, first))
+        parts = value if isinstance(value, list) and column not in _TEXT else []
+        fits = isinstance(value, kind) and not isinstance(value, bool)
         if column not in place.row:
             found = ", ".join(map(str, place.row)) or "no columns"
             yield place.fault("missing column", f"a column {column}", found)
-            continue
-        value = place.row[column]
-        fits = isinstance(value, kind) and not isinstance(value, bool)
-        if isinstance(value, list) and column not in _TEXT:
-            part_kind = int if column == TOKENS else str
-            fits = fits and all(isinstance(part, part_kind) for part in value)
-        if not fits:
-            kinds = kind if isinstance(kind, tuple) else (kind,)
-            expected = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
-            yield place.fault("wrong type", f"{column} of type {expected}", repr(value))
-    if TOKENS not in columns and (fault := place.text_fault()):
-        yield fault
-
-
-def _unlike(place: _Place, first: _Place) -> Iterator[Fault]:
-    """Columns of another type than in the first row, which no data set can hold."""
-    for column in required(first.row):
-        own, other = (type(p.row.get(column)).__name__ for p in (place, first))
-        if own != other:
-            expected = f"{column} of type {other}, as in line {first.line}"
-            yield place.fault("wrong type", expected, own)
+        elif not fits or not all(isinstance(part, part_kind) for part in parts):
+            kinds = " or ".join(one.__name__ for one in get_args(kind) or (kind,))
+            expected = f"{column} of type {kinds.replace('NoneType', 'null')}"
+            yield place.fault("wrong type", expected, repr(value))
+        elif column in required(first.row) and type(value) is not type(other):
+            expected = f"{column} of type {type(other).__name__}, as in line {first.line}"
+            yield place.fault("wrong type", expected, type(value).__name__)
+    if TOKENS not in columns and (wrong := text_fault(place.row, _TEXT)):
+        yield place.fault("wrong text", wrong)
 
 
 def _of_row(place: _Place) -> Iterator[Fault]:
-    row = place.row
+    row, right = place.row, place.text("answer_text")
     for column in (*required(row), *(_FILLED if place.is_scored else ())):
         if column in row and not place.text(column).strip():
             yield place.fault("empty", f"a filled {column}", "a blank one")
-    if place.is_scored and "form" in row and not _is_object(place.text("form")):
-        yield place.fault("unreadable form", "a JSON object", repr(place.text("form")[:40]))
-    if place.is_scored and "meanings" in row:
-        yield from _of_options(place)
+    if place.is_scored:
+        yield from _of_logic(place)
     if TOKENS in row:
         return
     if MARKER in place.text("prompt"):
         yield place.fault("leaked answer", f"a prompt without {MARKER!r}", "one")
-    completion, right = place.text("completion"), place.text("answer_text")
+    completion = place.text("completion")
     head, found, tail = completion.rpartition(MARKER)
     if not found or not tail.strip() or (right and tail != f" {right}"):
         expected = f"{MARKER} {right or '...'}"
@@ -241,21 +198,23 @@ def _of_row(place: _Place) -> Iterator[Fault]:
         yield place.fault("no reasoning", "steps before the answer", "none")
 
 
-def _is_object(text: str) -> bool:
+def _of_logic(place: _Place) -> Iterator[Fault]:
+    row = place.row
     try:
-        return isinstance(json.loads(text), dict)
+        is_object = isinstance(json.loads(place.text("form")), dict)
     except json.JSONDecodeError:
-        return False
-
-
-def _of_options(place: _Place) -> Iterator[Fault]:
-    row, options, meanings = place.row, place.row["options"], place.row["meanings"]
+        is_object = False
+    if "form" in row and not is_object:
+        yield place.fault("unreadable form", "a JSON object", repr(place.text("form")[:40]))
+    options, meanings = row["options"], row.get("meanings")
+    if meanings is None:
+        return
     if len(options) != len(meanings):
         yield place.fault("options and meanings", "as many", f"{len(options)} and {len(meanings)}")
         return
     for name, values in (("option", options), ("meaning", meanings)):
         if len(set(values)) != len(values):
-            yield place.fault("repeated option", f"each {name} once", values)
+            yield place.fault("repeated option", f"each {name} once", str(values))
     offered = f"one of {', '.join(meanings)}"
     if "answer" in row and row["answer"] not in meanings:
         yield place.fault("answer not offered", offered, repr(row["answer"]))
@@ -267,49 +226,28 @@ def _of_options(place: _Place) -> Iterator[Fault]:
         yield place.fault("unknown cue", offered, repr(row["cue"]))
 
 
-def _missing_domains(sets: Collection[Sequence[_Place]]) -> Iterator[Fault]:
-    """Domains that other sets of the same file and test have."""
-    known: dict[tuple[str, str], dict[str, None]] = {}
-    for members in sets:
-        known.setdefault(members[0].test, {}).update((m.text("domain"), None) for m in members)
-    for members in sets:
-        domains, there = known[members[0].test], {member.text("domain") for member in members}
-        lacking = [domain for domain in domains if domain not in there]
-        if lacking:
-            found = f"no {', '.join(lacking)}"
-            yield members[0].fault("missing domain", ", ".join(domains), found)
-
-
-def _of_set(members: Sequence[_Place]) -> Iterator[Fault]:
-    """What the problems of a set must share, and what they must not."""
-    first = members[0]
-    for member in members[1:]:
+def _of_set(members: Sequence[_Place], domains: Iterable[str]) -> Iterator[Fault]:
+    """What the problems of a set must share and must not, and domains that other sets have."""
+    first, there = members[0], {member.text("domain") for member in members}
+    if lacking := [domain for domain in domains if domain not in there]:
+        yield first.fault("missing domain", ", ".join(domains), f"no {', '.join(lacking)}")
+    seen: dict[tuple[str, str], _Place] = {}
+    for member in members:
         for column, kind in _SHARED.items():
             if member.row.get(column) != first.row.get(column):
                 expected = f"{first.text(column)!r} as on line {first.line}"
                 yield member.fault(kind, expected, repr(member.text(column)))
-    yield from _repeats(members, lambda m: m.text("domain"), "domain")
-    yield from _repeats(members, _wording, "wording")
-
-
-def _wording(place: _Place) -> str:
-    return " ".join(re.findall(r"\w+", place.problem.casefold()))
-
-
-def _repeats(
-    places: Sequence[_Place], value: Callable[[_Place], str], what: str
-) -> Iterator[Fault]:
-    seen: dict[str, _Place] = {}
-    kind = {"domain": "repeated domain", "wording": "same wording"}[what]
-    for place in places:
-        before = seen.setdefault(value(place), place)
-        if before is not place:
-            yield place.fault(kind, f"each {what} once", f"that of line {before.line} again")
+        wording = " ".join(re.findall(r"\w+", member.problem.casefold()))
+        for kind, value in (("repeated domain", member.text("domain")), ("same wording", wording)):
+            before = seen.setdefault((kind, value), member)
+            if before is not member:
+                found = f"that of line {before.line} again"
+                yield member.fault(kind, f"each {kind.split()[1]} once", found)
 
 
 def _shared(places: Sequence[_Place]) -> Iterator[Fault]:
     """Sets that share what they must not, in one file or two."""
-    known: dict[tuple[str, ...], list[_Place]] = {}
+    known: dict[tuple[str, str], list[_Place]] = {}
     for place in places:
         keys = [
             ("duplicate problem", "a new prompt", place.problem),
@@ -324,7 +262,8 @@ def _shared(places: Sequence[_Place]) -> Iterator[Fault]:
             clash = next((other for other in before if _clash(kind, other, place)), None)
             if clash is not None:
                 found = f"that of {clash.file}, line {clash.line} (set {clash.text('isomer_id')})"
-                yield place.fault(kind, expected, found, is_refused=clash.file != place.file)
+                fault, is_one_file = place.fault(kind, expected, found), clash.file == place.file
+                yield fault._replace(is_doubtful=fault.is_doubtful and is_one_file)
 
 
 def _clash(kind: str, first: _Place, second: _Place) -> bool:
@@ -332,8 +271,6 @@ def _clash(kind: str, first: _Place, second: _Place) -> bool:
 
     Two tests of a file have the same sets, so there an id may stand for the same form only.
     """
-    if first.file != second.file:
-        return True
-    if first.test != second.test:
+    if first.file == second.file and first.key[1] != second.key[1]:
         return kind == "reused id" and first.row.get("form") != second.row.get("form")
     return first.key != second.key

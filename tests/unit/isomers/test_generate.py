@@ -11,7 +11,7 @@ import pytest
 from poise.isomers.cues import KINDS, Cue
 from poise.isomers.families import FAMILIES
 from poise.isomers.forms import DOMAINS, HELD_OUT_DOMAINS, TRAIN_DOMAINS, Family, Form
-from poise.isomers.generate import draw_forms, generate_isomers
+from poise.isomers.generate import generate_isomers
 
 from .classifiers import shown_options
 
@@ -100,14 +100,15 @@ def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> N
         generate_isomers(**{"count": 8} | options)
 
 
-def test_a_family_that_runs_out_of_forms_says_so() -> None:
+def test_a_family_that_runs_out_of_forms_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def draw_coin(rng: random.Random, depth: int) -> Form:
         side = rng.choice(("yes", "no"))
         return Form("coin", depth, {"side": side}, side, ("no", "yes"))
 
     coin = Family("coin", draw_coin, lambda *_: pytest.fail("rendered"))
+    monkeypatch.setitem(FAMILIES, "coin", coin)
     with pytest.raises(ValueError, match=r"expected 3 different forms of family coin and depth 1"):
-        draw_forms(3, "train", 0, [coin], [1])
+        generate_isomers(3, families=["coin"], depths=[1])
 
 
 @pytest.mark.parametrize("domains", [TRAIN_DOMAINS, HELD_OUT_DOMAINS, DOMAINS])

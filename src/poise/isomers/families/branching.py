@@ -17,81 +17,64 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..forms import Family, Form, Story
-from .words import draw_names, read_words, sentence
+from .words import read_words, sentence
 
 LOWEST, HIGHEST, NEAREST = 11, 95, 3
 MOST_OPTIONS = 4
 
 
-def draw(rng: random.Random, depth: int) -> Form:
+def _draw(rng: random.Random, depth: int) -> Form:
     """Random conditions with a random outcome."""
     count = depth + 1
     answer = rng.randrange(count + 1)
     levels = [_level(rng, rng.random() < 0.5 if i > answer else i == answer) for i in range(count)]
     others = [outcome for outcome in range(count + 1) if outcome != answer]
     others = rng.sample(others, min(len(others), MOST_OPTIONS - 1))
-    return Form(
-        family="branching",
-        depth=depth,
-        data={"levels": levels, "told": rng.sample(range(count), count)},
-        answer=f"e{answer}",
-        options=tuple(f"e{outcome}" for outcome in sorted([answer, *others])),
-    )
+    data = {"levels": levels, "told": rng.sample(range(count), count)}
+    options = tuple(f"e{outcome}" for outcome in sorted([answer, *others]))
+    return Form("branching", depth, data, f"e{answer}", options)
 
 
-def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """Reasoning: each condition that is reached, and where it leads."""
     words, levels = read_words("branching")[domain][phrasing], form.data["levels"]
-    outcomes = draw_names(domain, len(levels) + 1, rng, "choices")
+    outcomes = rng.sample(read_words("names", "choices")[domain], len(levels) + 1)
     quantities = rng.sample(words["quantities"], len(levels))
     orders = [words["do"].format(x=outcome) for outcome in outcomes]
-    rules, steps = [], []
-    reached = True
-    for i, (level, quantity) in enumerate(zip(levels, quantities, strict=True)):
-        is_last = i + 1 == len(levels)
-        on = orders[i + 1] if is_last else words["go_on"].format(q=quantities[i + 1])
-        then, other = (orders[i], on) if level["leaves"] else (on, orders[i])
-        rule = {"q": quantity, "when": level["when"], "t": level["threshold"]}
-        rule |= {"then": then, "other": other, "arrived": words["arrived"]}
-        rules.append(words["later" if i else "first"].format(**rule))
-        if reached:
-            compared = f"{'' if holds(level) else 'not '}{level['when']} {level['threshold']}"
-            order = then if holds(level) else other
-            steps.append(f"{quantity} is {level['value']}, {compared}, so {order}")
-        reached = reached and not leads_out(level)
-    values = [
+    on = [words["go_on"].format(q=quantity) for quantity in quantities[1:]] + orders[-1:]
+    facts = [
         words["value"].format(q=quantities[i], v=levels[i]["value"]) for i in form.data["told"]
     ]
-    return Story(
-        facts=tuple(map(sentence, [*values, *rules])),
-        question=words["question"],
-        steps=tuple(map(sentence, steps)),
-        names={option: outcomes[int(option[1:])] for option in form.options},
-    )
+    steps, reached = [], True
+    for i, (level, quantity) in enumerate(zip(levels, quantities, strict=True)):
+        when, threshold = level["when"], level["threshold"]
+        then, other = (orders[i], on[i]) if level["leaves"] else (on[i], orders[i])
+        rule = {"q": quantity, "when": when, "t": threshold, "arrived": words["arrived"]}
+        facts.append(words["later" if i else "first"].format(then=then, other=other, **rule))
+        if reached:
+            is_not, order = ("", then) if _holds(level) else ("not ", other)
+            steps.append(f"{quantity} is {level['value']}, {is_not}{when} {threshold}, so {order}")
+        reached = reached and not _leads_out(level)
+    return Story([*map(sentence, facts)], words["question"], [*map(sentence, steps)], outcomes)
 
 
 def _level(rng: random.Random, leaves_here: bool) -> dict[str, Any]:
     """A condition that leads out, or on."""
     threshold = 5 * rng.randrange(LOWEST // 5 + 1, HIGHEST // 5)
     far = [v for v in range(LOWEST, HIGHEST + 1) if abs(v - threshold) >= NEAREST]
-    level = {
-        "when": rng.choice(("above", "below")),
-        "threshold": threshold,
-        "leaves": rng.random() < 0.5,
-    }
-    fitting = [value for value in far if leads_out(level | {"value": value}) == leaves_here]
+    level = {"when": rng.choice(("above", "below")), "threshold": threshold}
+    level["leaves"] = rng.random() < 0.5
+    fitting = [value for value in far if _leads_out(level | {"value": value}) == leaves_here]
     return level | {"value": rng.choice(fitting)}
 
 
-def holds(level: Mapping[str, Any]) -> bool:
-    """Whether a condition holds."""
-    value, threshold = int(level["value"]), int(level["threshold"])
-    return value > threshold if level["when"] == "above" else value < threshold
+def _holds(level: Mapping[str, Any]) -> bool:
+    return bool((level["value"] > level["threshold"]) == (level["when"] == "above"))
 
 
-def leads_out(level: Mapping[str, Any]) -> bool:
+def _leads_out(level: Mapping[str, Any]) -> bool:
     """Whether a condition leads to its outcome rather than on."""
-    return holds(level) == bool(level["leaves"])
+    return _holds(level) == bool(level["leaves"])
 
 
-FAMILY = Family("branching", draw, render)
+FAMILY = Family("branching", _draw, _render)

@@ -9,26 +9,20 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..forms import Family, Form, Story
 from .number_options import Draft, draw_form
-from .words import fill, read_words
+from .words import equation, fill, read_words
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What is given, and the way to what is asked.
+class Kind(NamedTuple):
+    """How many things there are, what is given, and the way to what is asked.
 
     Counts have keys: ``total``; ``0``, ``01``, ``012`` for those who have at least these things;
     ``any``, ``none`` and ``one`` (exactly one) of the things; ``only`` the first of two;
-    ``singles`` and ``pairs``, sums over things and over pairs of them.
-
-    Args:
-        sets: Number of things.
-        given: Keys of the counts that the text gives.
-        steps: Key of a count and the terms that add up to it. The last one is asked.
+    ``singles`` and ``pairs``, sums over things and over pairs of them. A step is the key of a
+    count and the terms that add up to it; the last one is asked.
     """
 
     sets: int
@@ -69,15 +63,13 @@ KINDS: Mapping[int, tuple[Kind, ...]] = {
 }  # fmt: skip
 
 
-def draw(rng: random.Random, depth: int) -> Form:
+def _draw(rng: random.Random, depth: int) -> Form:
     """A random form; `depth` counts the sums on the way to the answer."""
     number = rng.randrange(len(KINDS[depth]))
-    kind = KINDS[depth][number]
-    return draw_form(rng, "counting", depth, lambda rng: _attempt(rng, kind, number))
+    return draw_form(rng, "counting", depth, lambda rng: _attempt(rng, depth, number))
 
 
-def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-    """The form in a domain's words."""
+def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     words = read_words("counting")[domain][phrasing]
     joins = read_words("counting", "joins")[domain]
     kind = KINDS[form.depth][form.data["kind"]]
@@ -88,26 +80,32 @@ def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
         template = words["total" if key == "total" else "fact"]
         facts.append(fill(template, n=counts[key], which=_which(key, things, joins)))
     for key, terms in kind.steps:
-        counts[key], written = _sum(terms, counts)
+        written, counts[key] = _sum(terms, counts)
         template = joins[key] if key in ("singles", "pairs") else words["step"]
         steps.append(fill(template, n=written, which=_which(key, things, joins)))
     question = fill(words["ask"], which=_which(kind.steps[-1][0], things, joins))
-    return Story(tuple(facts), question, tuple(steps), form.own_names)
+    return Story(facts, question, steps)
 
 
-def _attempt(rng: random.Random, kind: Kind, number: int) -> Draft | None:
+def _attempt(rng: random.Random, depth: int, number: int) -> Draft | None:
+    kind = KINDS[depth][number]
     most, things = 24 if kind.sets == 2 else 12, range(kind.sets)
     who = [have for size in range(kind.sets + 1) for have in itertools.combinations(things, size)]
     people = {have: rng.randint(1, most) for have in who}
     given = {key: sum(people[h] for h in who if _is_counted(key, h)) for key in kind.given}
     counts = dict(given)
     for key, terms in kind.steps:
-        counts[key], _ = _sum(terms, counts)
+        _, counts[key] = _sum(terms, counts)
     if min(counts.values()) < 2:
         return None
     asked = kind.steps[-1][0]
+    # It is less than what is given of everybody, or of those who have a part of it.
+    wholes = {"total", "any"} | ({"0"} if asked == "only" else set())
+    if asked.isdigit():
+        wholes |= {key for key in given if key.isdigit() and set(key) < set(asked)}
+    below = min([given[key] for key in wholes & set(given)], default=1000)
     data = {"sets": kind.sets, "given": given, "asked": asked, "kind": number}
-    return Draft(data, counts[asked], set(given.values()), _bound(asked, given))
+    return Draft(data, counts[asked], set(given.values()), below)
 
 
 def _is_counted(key: str, have: tuple[int, ...]) -> bool:
@@ -117,27 +115,9 @@ def _is_counted(key: str, have: tuple[int, ...]) -> bool:
     return {"total": True, "any": bool(have), "none": not have}[key]
 
 
-def _bound(asked: str, given: Mapping[str, int]) -> int:
-    """What the asked count is less than, by what is given: everybody, or who have more of it."""
-    wholes = {"total", "any"}
-    if asked.isdigit():
-        wholes |= {key for key in given if key.isdigit() and set(key) < set(asked)}
-    elif asked == "only":
-        wholes.add("0")
-    return min([given[key] for key in wholes if key in given], default=1000)
-
-
-def _sum(terms: str, counts: Mapping[str, int]) -> tuple[int, str]:
-    """The value of terms such as ``0 + 1 - 01``, and the sum as it is written."""
-    value, sign, written = 0, 1, []
-    for token in terms.split():
-        if token in counts:
-            value += sign * counts[token]
-            written.append(str(counts[token]))
-        else:
-            sign = -1 if token == "-" else 1
-            written.append(token)
-    return value, f"{' '.join(written)} = {value}"
+def _sum(terms: str, counts: Mapping[str, int]) -> tuple[str, int]:
+    """The equation of terms such as ``0 + 1 - 01``, and its value."""
+    return equation(*(counts.get(term, term) for term in terms.split()))
 
 
 def _which(key: str, things: list[str], joins: Mapping[str, Any]) -> str:
@@ -148,11 +128,10 @@ def _which(key: str, things: list[str], joins: Mapping[str, Any]) -> str:
         things = [things[int(digit)] for digit in key]
     if len(things) == 1:
         return things[0]
-    if key == "only":
-        template = joins["only"]
-    else:
-        template = joins["all" if key.isdigit() else key][len(things) - 2]
+    template = joins["all" if key.isdigit() else key]
+    if key != "only":
+        template = template[len(things) - 2]
     return str(template.format(**dict(zip("abc", things, strict=False))))
 
 
-FAMILY = Family("counting", draw, render)
+FAMILY = Family("counting", _draw, _render)

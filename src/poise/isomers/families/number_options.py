@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..forms import Form
 
@@ -16,8 +15,7 @@ TRIES = 100_000
 MISSES = 40
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(NamedTuple):
     """A drawn form before its options.
 
     No option is one of the numbers that the facts state (`given`), so that none is chosen or
@@ -28,6 +26,16 @@ class Draft:
     answer: int
     given: Collection[int]
     below: int = 1000
+
+    def admits(self, number: int) -> bool:
+        """Whether a number can be one of the options."""
+        return SMALLEST <= number < self.below and number not in self.given
+
+    def fits(self, other: Draft) -> bool:
+        """Whether the answers differ, are near, and can be options of each other."""
+        low, high = sorted((self.answer, other.answer))
+        is_near = low < high <= low * WIDEST
+        return is_near and self.admits(other.answer) and other.admits(self.answer)
 
 
 def draw_form(
@@ -48,9 +56,9 @@ def draw_form(
     missed = 0
     for _ in range(TRIES):
         draft = attempt(rng)
-        if draft is None or not _admits(draft, draft.answer):
+        if draft is None or not draft.admits(draft.answer):
             continue
-        if all(_fit(draft, other) for other in drafts):
+        if all(map(draft.fits, drafts)):
             drafts.append(draft)
         else:
             missed += 1
@@ -62,18 +70,3 @@ def draw_form(
         if missed == MISSES:  # an odd draft at the start may have no company
             drafts, missed = [], 0
     raise RuntimeError(f"{family}: no form of depth {depth} in {TRIES} attempts")
-
-
-def _fit(first: Draft, second: Draft) -> bool:
-    """Whether the answers differ, are near, and can be options of each other."""
-    low, high = sorted((first.answer, second.answer))
-    return (
-        low < high <= low * WIDEST
-        and _admits(first, second.answer)
-        and _admits(second, first.answer)
-    )
-
-
-def _admits(draft: Draft, number: int) -> bool:
-    """Whether a number can be an option of the draft."""
-    return SMALLEST <= number < draft.below and number not in draft.given

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..forms import Family, Form, Story
 from .number_options import Draft, draw_form
-from .words import draw_names, fill, read_words
+from .words import equation, fill, read_words
 
 HOLDER_COUNT = 4
 # Few swaps make few different forms, so they are drawn less often.
@@ -21,44 +21,39 @@ HOLDER_SHARES = {1: 0.1, 2: 0.25, 3: 0.4, 4: 0.5, 5: 0.5}
 OPERATORS = {"add": "+", "remove": "-", "times": "*", "part": "/"}
 
 
-def draw(rng: random.Random, depth: int) -> Form:
-    """A random form."""
+def _draw(rng: random.Random, depth: int) -> Form:
     if rng.random() < HOLDER_SHARES[depth]:
         return _draw_holder(rng, depth)
     return draw_form(rng, "state_changes", depth, lambda rng: _attempt(rng, depth))
 
 
-def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-    """The form in a domain's words."""
-    if form.data["kind"] == "amount":
-        return _render_amount(form, domain, phrasing)
-    return _render_holder(form, domain, phrasing, rng)
+def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+    if form.data["kind"] == "holder":
+        return _render_holder(form, domain, phrasing, rng)
+    words = read_words("state_changes", "amounts")[domain][phrasing]
+    amount = form.data["start"]
+    facts, steps = [fill(words["start"], n=amount)], []
+    for kind, n in form.data["changes"]:
+        facts.append(fill(words[kind], n=n))
+        written, amount = equation(amount, OPERATORS[kind], n)
+        steps.append(fill(words["step"], sum=written))
+    return Story(facts, words["ask"], steps)
 
 
 def _attempt(rng: random.Random, depth: int) -> Draft | None:
     path = [rng.randint(4, 90)]
     changes: list[list[Any]] = []
     for _ in range(depth):
-        kind, n = _change(rng)
+        kind = rng.choices(tuple(OPERATORS), (4, 4, 1, 1))[0]
+        n = rng.randint(2, 40) if kind in ("add", "remove") else rng.randint(2, 4)
         if kind == "part" and path[-1] % n:
             return None
-        path.append(_changed(path[-1], kind, n))
+        path.append(equation(path[-1], OPERATORS[kind], n)[1])
         changes.append([kind, n])
     if not all(4 <= amount <= 99 for amount in path) or len(set(path)) < len(path):
         return None
-    data: dict[str, Any] = {"kind": "amount", "start": path[0], "changes": changes}
+    data = {"kind": "amount", "start": path[0], "changes": changes}
     return Draft(data, path[-1], {path[0], *(n for _, n in changes)})
-
-
-def _change(rng: random.Random) -> tuple[str, int]:
-    kind = rng.choices(tuple(OPERATORS), (4, 4, 1, 1))[0]
-    return kind, rng.randint(2, 40) if kind in ("add", "remove") else rng.randint(2, 4)
-
-
-def _changed(amount: int, kind: str, n: int) -> int:
-    if kind == "part":
-        return amount // n
-    return {"add": amount + n, "remove": amount - n, "times": amount * n}[kind]
 
 
 def _draw_holder(rng: random.Random, depth: int) -> Form:
@@ -75,9 +70,8 @@ def _draw_holder(rng: random.Random, depth: int) -> Form:
             for pair in itertools.permutations(range(HOLDER_COUNT), 2)
             if (holder in pair) == involved and set(pair) != set(*changes[-1:])
         ]
-        pair = rng.choice(pairs)
-        changes.append(pair)
-        holder = _after(holder, pair)
+        changes.append(rng.choice(pairs))
+        holder = _after(holder, changes[-1])
     data = {"kind": "holder", "changes": changes, "asked": asked}
     options = tuple(f"e{entity}" for entity in range(HOLDER_COUNT))
     return Form("state_changes", depth, data, f"e{holder}", options)
@@ -87,21 +81,9 @@ def _after(holder: int, pair: list[int]) -> int:
     return pair[1 - pair.index(holder)] if holder in pair else holder
 
 
-def _render_amount(form: Form, domain: str, phrasing: int) -> Story:
-    words = read_words("state_changes", "amounts")[domain][phrasing]
-    amount = form.data["start"]
-    facts, steps = [fill(words["start"], n=amount)], []
-    for kind, n in form.data["changes"]:
-        facts.append(fill(words[kind], n=n))
-        changed = _changed(amount, kind, n)
-        steps.append(fill(words["step"], sum=f"{amount} {OPERATORS[kind]} {n} = {changed}"))
-        amount = changed
-    return Story(tuple(facts), words["ask"], tuple(steps), form.own_names)
-
-
 def _render_holder(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     words = read_words("state_changes", "holders")[domain][phrasing]
-    names = draw_names(domain, HOLDER_COUNT, rng)
+    names = rng.sample(read_words("names", "names")[domain], HOLDER_COUNT)
     things = rng.sample(words["things"], HOLDER_COUNT)
     thing, holder = things[form.data["asked"]], form.data["asked"]
     facts = [fill(words["start"], a=a, thing=b) for a, b in zip(names, things, strict=True)]
@@ -112,8 +94,7 @@ def _render_holder(form: Form, domain: str, phrasing: int, rng: random.Random) -
         template = words["stays"] if after == holder else words["moves"]
         steps.append(fill(template, thing=thing, a=names[holder], b=names[after]))
         holder = after
-    owners = {f"e{entity}": name for entity, name in enumerate(names)}
-    return Story(tuple(facts), fill(words["ask"], thing=thing), tuple(steps), owners)
+    return Story(facts, fill(words["ask"], thing=thing), steps, names)
 
 
-FAMILY = Family("state_changes", draw, render, range(1, 6))
+FAMILY = Family("state_changes", _draw, _render, range(1, 6))

@@ -12,7 +12,7 @@ order of the text; ``query`` as ``["all" | "some", a, b]``.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..forms import Family, Form, Story, by_mention, way
 from .words import read_words, sentence
@@ -22,7 +22,7 @@ Fact = tuple[str, int, int]
 ANSWERS = ("no", "unknown", "yes")
 # What holds between a, b and b, c -> what holds between a, c. "ball" is "all" read backwards
 # (all b are a), "some not" says that some a are not b. Nothing follows from any other two.
-JOINED = {
+JOINED: Mapping[tuple[str | None, str], str] = {
     ("all", "all"): "all",
     ("all", "no"): "no",
     ("some", "all"): "some",
@@ -32,64 +32,67 @@ JOINED = {
     ("ball", "ball"): "ball",
     ("ball", "some"): "some",
 }
-DECIDED = {("all", "all"): "yes", ("all", "some not"): "no"} | {
+# What is asked, what holds between the two sets -> the answer; else it is unknown.
+DECIDED: Mapping[tuple[str, str | None], str] = {
+    ("all", "all"): "yes",
+    ("all", "some not"): "no",
     ("some", "some"): "yes",
     ("some", "no"): "no",
 }
 FORWARD = 0.65  # share of statements that are put in the direction of the chain
-MAX_TRIES = 100_000
 
 
-def draw(rng: random.Random, depth: int) -> Form:
-    """A random chain of depth + 1 statements, with two others beside it.
-
-    Raises:
-        RuntimeError: no form with the answer that was drawn turned up.
-    """
+def _draw(rng: random.Random, depth: int) -> Form:
+    """A random chain of depth + 1 statements, with two others beside it."""
     answer, asked = rng.choice(ANSWERS), rng.choice(("all", "some"))
-    for _ in range(MAX_TRIES):
+    while True:
         kinds = rng.sample(["no", "some", *["all"] * (depth + 1)], depth + 3)
         chain = [_fact(rng, kinds[i], i, i + 1) for i in range(depth + 1)]
         query = (asked, 0, depth + 1)
-        if _inferred(chain, query) != answer:
+        inferred = _relations(chain, 0)[-1][0]
+        if DECIDED.get((asked, inferred), "unknown") != answer:
             continue
-        extra = [
-            _fact(rng, kinds[i], rng.randrange(depth + 2), i + 1)
-            for i in range(depth + 1, depth + 3)
-        ]
-        facts = [*chain, *extra]
+        ends = range(depth + 1, depth + 3)
+        facts = chain + [_fact(rng, kinds[i], rng.randrange(depth + 2), i + 1) for i in ends]
         if {solve(facts, query, may_be_empty=empty) for empty in (True, False)} == {answer}:
             rng.shuffle(facts)
             number = by_mention(entity for _, a, b in facts for entity in (a, b))
             renamed = [[kind, number[a], number[b]] for kind, a, b in facts]
             data = {"facts": renamed, "query": [asked, number[0], number[depth + 1]]}
             return Form("syllogism", depth, data, answer, ANSWERS)
-    raise RuntimeError(f"syllogism: no form of depth {depth} in {MAX_TRIES} tries")
 
 
-def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
+def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     """Reasoning: along the chain, what holds between the first set and each next one."""
     words = read_words("syllogism")[domain][phrasing]
-    facts, query = form.data["facts"], form.data["query"]
+    facts, (asked, first, last) = form.data["facts"], form.data["query"]
     count = 1 + max(max(a, b) for _, a, b in facts)
     names = rng.sample(read_words("syllogism", "adjectives")[domain], count)
 
     def say(kind: str, a: int, b: int) -> str:
         return str(words[kind]).format(**words, x=names[a], y=names[b])
 
-    steps = _steps(facts, query, words["nouns"], names)
+    def reason(kind: str, a: int, b: int) -> str:
+        if kind == "ball":
+            kind, a, b = "all", b, a
+        verb = "are not" if kind == "some not" else "are"
+        return f"{kind.split()[0]} {names[a]} {words['nouns']} {verb} {names[b]}"
+
+    steps: list[str] = []
+    chain = [facts[place] for place in way([(a, b) for _, a, b in facts], first, last)]
+    for fact, (held, end) in zip(chain, _relations(chain, first), strict=True):
+        so = f", so {reason(held, first, end)}" if steps and held else ""
+        steps.append(f"{reason(*fact)}{so}")
+        if not held:
+            break
     if form.answer == "unknown":
-        whether = "all" if query[0] == "all" else "any"
-        pair = f"{whether} {names[query[1]]} {words['nouns']} are {names[query[2]]}"
+        whether = "all" if asked == "all" else "any"
+        pair = f"{whether} {names[first]} {words['nouns']} are {names[last]}"
         steps.append(f"this leaves open whether {pair}: unknown")
     else:
         steps.append(f"the answer is {form.answer}")
-    return Story(
-        facts=tuple(sentence(say(*fact)) for fact in facts),
-        question=say(f"ask_{query[0]}", query[1], query[2]),
-        steps=tuple(map(sentence, steps)),
-        names=form.own_names,
-    )
+    told = [sentence(say(*fact)) for fact in facts]
+    return Story(told, say(f"ask_{asked}", first, last), [*map(sentence, steps)])
 
 
 def solve(facts: Sequence[Fact], query: Fact, may_be_empty: bool) -> str:
@@ -127,46 +130,14 @@ def _fact(rng: random.Random, kind: str, a: int, b: int) -> Fact:
     return (kind, a, b) if rng.random() < FORWARD else (kind, b, a)
 
 
-def _relations(chain: Sequence[Fact], start: int) -> list[tuple[str | None, int]]:
+def _relations(chain: Sequence[Fact], end: int) -> list[tuple[str | None, int]]:
     """What holds between the first set and each next one; None once nothing follows."""
     found: list[tuple[str | None, int]] = []
-    held: str | None = None
-    end = start
-    for number, (kind, a, b) in enumerate(chain):
+    for kind, a, b in chain:
         link = "ball" if kind == "all" and b == end else kind
         end = b if a == end else a
-        held = JOINED.get((held or "", link)) if number else link
-        found.append((held, end))
+        found.append((JOINED.get((found[-1][0], link)) if found else link, end))
     return found
 
 
-def _inferred(chain: Sequence[Fact], query: Fact) -> str:
-    last = _relations(chain, query[1])[-1][0]
-    return DECIDED.get((query[0], last or ""), "unknown")
-
-
-def _steps(facts: Sequence[Fact], query: Fact, nouns: str, names: Sequence[str]) -> list[str]:
-    """Each statement of the chain, with what follows from it and those before."""
-
-    def say(kind: str, a: int, b: int) -> str:
-        if kind == "ball":
-            kind, a, b = "all", b, a
-        verb = "are not" if kind == "some not" else "are"
-        return f"{kind.split()[0]} {names[a]} {nouns} {verb} {names[b]}"
-
-    places = way([(a, b) for _, a, b in facts], query[1], query[2])
-    chain = [facts[place] for place in places]
-    steps = []
-    for number, (fact, (held, end)) in enumerate(
-        zip(chain, _relations(chain, query[1]), strict=True)
-    ):
-        step = say(*fact)
-        if number and held:
-            step += f", so {say(held, query[1], end)}"
-        steps.append(step)
-        if not held:
-            break
-    return steps
-
-
-FAMILY = Family("syllogism", draw, render)
+FAMILY = Family("syllogism", _draw, _render)

@@ -9,25 +9,21 @@ from 2. The last unknown is asked.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from typing import Any
 
 from ..forms import Family, Form, Story
 from .number_options import Draft, draw_form
-from .words import an, fill, plural, read_words, singular
+from .words import an, equation, fill, plural, read_words, singular
 
-Link = tuple[str, int]
 OPERATORS = {"more": "+", "fewer": "-", "times": "*"}
 
 
-def draw(rng: random.Random, depth: int) -> Form:
-    """A random form."""
+def _draw(rng: random.Random, depth: int) -> Form:
     weighted = depth > 3 or (depth > 1 and rng.random() < 0.5)
     return draw_form(rng, "two_unknowns", depth, lambda rng: _attempt(rng, depth, weighted))
 
 
-def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
-    """The form in a domain's words."""
+def _render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     words, data = read_words("two_unknowns")[domain][phrasing], form.data
     links = read_words("two_unknowns", "links")[domain]
     things = list(words["things"])
@@ -38,21 +34,27 @@ def render(form: Form, domain: str, phrasing: int, rng: random.Random) -> Story:
     pair = {"A": nouns[0], "B": nouns[1], "a1": first, "b1": second}
     pair |= {"an1": an(first), "an2": an(second)}
     facts = [fill(words["total"], n=data["total"], **pair)]
+    solve, known = data["solve"], nouns[data["solve"]]
     if data["weights"]:
         a, b, n = data["weights"]
         facts.append(fill(words["weights"], a=a, b=b, n=n, **pair))
+        every, replaced = equation(data["total"], "*", (a, b)[1 - solve])
+        off, excess = equation(max(n, replaced), "-", min(n, replaced))
+        apart, gap = equation(max(a, b), "-", min(a, b))
+        written, value = equation(excess, "/", gap)
+        sums = {"all": every, "excess": off, "gap": apart, "x": written}
+        steps = [fill(links["replaced"], A=known, B=nouns[1 - solve], **sums)]
     else:
         facts.append(fill(words["difference"], n=data["difference"], **pair))
-    value, step = _solve(data, nouns, links)
-    steps, known = [step], nouns[data["solve"]]
+        written, double = equation(data["total"], "+-"[solve], data["difference"])
+        value = double // 2
+        steps = [fill(links["half"], A=known, sum=written, x=value)]
     for (kind, n), noun in zip(data["links"], nouns[2:], strict=False):
         facts.append(fill(links[kind], n=n, A=known, B=noun))
-        following = _follow(value, kind, n)
-        written = f"{value} {OPERATORS[kind]} {n} = {following}"
+        written, value = equation(value, OPERATORS[kind], n)
         steps.append(fill(links["then"], sum=written, A=known, B=noun))
-        value, known = following, noun
-    question = fill((links if data["links"] else words)["ask"], A=known)
-    return Story(tuple(facts), question, tuple(steps), form.own_names)
+        known = noun
+    return Story(facts, fill((links if data["links"] else words)["ask"], A=known), steps)
 
 
 def _attempt(rng: random.Random, depth: int, weighted: bool) -> Draft | None:
@@ -69,50 +71,17 @@ def _attempt(rng: random.Random, depth: int, weighted: bool) -> Draft | None:
         return None
     else:
         data["difference"] = x - y
-    path = [(x, y)[solve]]
-    data["links"] = [list(_link(rng)) for _ in range(depth - 1 - weighted)]
-    for kind, n in data["links"]:
-        path.append(_follow(path[-1], kind, n))
+    path, data["links"] = [(x, y)[solve]], []
+    for _ in range(depth - 1 - weighted):
+        kind = rng.choice(tuple(OPERATORS))
+        n = rng.randint(2, 4) if kind == "times" else rng.randint(2, 15)
+        data["links"].append([kind, n])
+        path.append(equation(path[-1], OPERATORS[kind], n)[1])
     stated = [x + y, data["difference"] or data["weights"][2]]
     if not all(2 <= number <= 99 for number in (*path, *stated)):
         return None
     given = {*stated, *(data["weights"] or ()), *(n for _, n in data["links"])}
-    below = 1000 if data["links"] else x + y
-    return Draft(data, path[-1], given, below)
+    return Draft(data, path[-1], given, 1000 if data["links"] else x + y)
 
 
-def _link(rng: random.Random) -> Link:
-    kind = rng.choice(tuple(OPERATORS))
-    return kind, rng.randint(2, 4) if kind == "times" else rng.randint(2, 15)
-
-
-def _follow(value: int, kind: str, n: int) -> int:
-    return {"more": value + n, "fewer": value - n, "times": value * n}[kind]
-
-
-def _solve(data: Any, nouns: list[str], links: Mapping[str, str]) -> tuple[int, str]:
-    """The value of the unknown that is solved for, and how."""
-    solve, total = data["solve"], data["total"]
-    wanted, other = nouns[solve], nouns[1 - solve]
-    if not data["weights"]:
-        sign = "+" if solve == 0 else "-"
-        double = total + data["difference"] * (1 if solve == 0 else -1)
-        written = f"{total} {sign} {data['difference']} = {double}"
-        return double // 2, fill(links["half"], A=wanted, sum=written, x=double // 2)
-    weight, rest, n = data["weights"][solve], data["weights"][1 - solve], data["weights"][2]
-    high, low = sorted((n, total * rest), reverse=True)
-    heavy, light = sorted((weight, rest), reverse=True)
-    x = (high - low) // (heavy - light)
-    step = fill(
-        links["replaced"],
-        A=wanted,
-        B=other,
-        all=f"{total} * {rest} = {total * rest}",
-        excess=f"{high} - {low} = {high - low}",
-        gap=f"{heavy} - {light} = {heavy - light}",
-        x=f"{high - low} / {heavy - light} = {x}",
-    )
-    return x, step
-
-
-FAMILY = Family("two_unknowns", draw, render)
+FAMILY = Family("two_unknowns", _draw, _render)

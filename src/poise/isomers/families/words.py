@@ -10,19 +10,24 @@ A noun is written ``case`` (plural in -s), ``loss|losses``, or ``mL|`` (the same
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from functools import cache
+from operator import add, floordiv, mul, sub
 from pathlib import Path
 from typing import Any
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+_OPERATIONS: Mapping[Any, Any] = {"+": add, "-": sub, "*": mul, "/": floordiv}
 
 
 @cache
 def read_words(name: str, section: str = "phrases") -> Mapping[str, Any]:
     """A section of the file ``NAME.yaml``: domain -> words."""
-    words = dict(read_file(name)[section])
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    text = Path(__file__).with_name(f"{name}.yaml").read_bytes()
+    words: dict[str, Any] = yaml.load(text, loader)[section]
     del words["form"]
     patterns = words.pop("patterns", None)
     if patterns is None:
@@ -33,33 +38,23 @@ def read_words(name: str, section: str = "phrases") -> Mapping[str, Any]:
     }
 
 
-@cache
-def read_file(name: str) -> Any:
-    """The sections of a file, with their forms."""
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(Path(__file__).with_name(f"{name}.yaml").read_bytes(), loader)
-
-
-def draw_names(domain: str, count: int, rng: random.Random, kind: str = "names") -> list[str]:
-    """Different ``names`` or ``choices`` of a domain, in random order."""
-    return rng.sample(read_words("names", kind)[domain], count)
+def fill(template: str, /, **words: object) -> str:
+    """A sentence from a template, its first letter a capital."""
+    text = template.format(**words)
+    return text[0].upper() + text[1:]
 
 
 def sentence(text: str) -> str:
     """The text with a capital first letter and a full stop."""
-    return f"{capital(text)}."
+    return fill("{text}.", text=text)
 
 
-def fill(template: str, /, **words: object) -> str:
-    """A sentence from a template, its first letter a capital."""
-    return capital(template.format(**words))
-
-
-def capital(text: str) -> str:
-    """The text with a capital first letter."""
-    return text[0].upper() + text[1:]
+def equation(*terms: int | str) -> tuple[str, int]:
+    """Numbers with signs between them, from left to right, as ``5 + 3 = 8`` and the value."""
+    value, *others = terms
+    for sign, number in zip(others[::2], others[1::2], strict=True):
+        value = _OPERATIONS[sign](value, number)
+    return f"{' '.join(map(str, terms))} = {value}", int(value)
 
 
 def singular(noun: str) -> str:
