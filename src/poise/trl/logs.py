@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,8 @@ def changed_settings(folder: Path, **arguments: Any) -> list[str]:
 
 def _plain(value: Any) -> Any:
     """As values that YAML and JSON know, without secrets."""
-    # Transformers' own hides tokens, and has enums as text.
-    plain = value.to_dict() if hasattr(value, "to_dict") else asdict(value)
-    return json.loads(json.dumps(plain, default=str))
+    if hasattr(value, "to_dict"):
+        value = value.to_dict()  # transformers' own: hides tokens, enums as text
+    elif is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    return json.loads(json.dumps(value, default=str))
