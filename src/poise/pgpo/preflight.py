@@ -54,7 +54,8 @@ def check_before_loading(
     """Makes the checks that need no model; returns the model, or what its name stands for."""
     if not isinstance(args, PGPOConfig):
         raise TypeError(
-            f"args must be a PGPOConfig, got {type(args).__name__}; it takes the same arguments"
+            f"args must be a PGPOConfig, got {type(args).__name__}; PGPOConfig takes the same "
+            "arguments and more"
         )
     if train_dataset is None:
         raise ValueError("train_dataset is required: pass a Dataset with a column 'prompt'")
@@ -116,7 +117,8 @@ def _check_rewards(
             continue
         _check_parameters(function, columns, called)
         try:
-            getattr(function, "check_rows", lambda rows: None)(rows)
+            if check := getattr(function, "check_rows", None):
+                check(rows)
         except ValueError as error:
             raise ValueError(f"{name}, {error}") from None
 
@@ -204,7 +206,8 @@ def check_batches(args: PGPOConfig, prompts: int, may_evaluate: bool) -> None:
         raise ValueError(
             f"train_dataset has {prompts} prompts, and a generation batch takes {needed} "
             f"(generation_batch_size={args.generation_batch_size} / num_generations="
-            f"{args.num_generations}), so there would be no step; add prompts, or lower the batch"
+            f"{args.num_generations}), so there would be no step; add prompts, or lower "
+            "per_device_train_batch_size, gradient_accumulation_steps or generation_batch_size"
         )
     if left := not args.shuffle_dataset and prompts % needed:
         logger.warning(
@@ -320,8 +323,8 @@ def refuse_engine_settings(args: Any, optimizers: tuple[Any, Any]) -> None:
     clips = config.get_value("gradient_clipping", 0.0)
     if args.max_grad_norm > 0 and clips not in ("auto", args.max_grad_norm):
         raise ValueError(
-            f"DeepSpeed's engine clips: expected gradient_clipping={args.max_grad_norm} there, as "
-            f"max_grad_norm, found {clips}; set it to 'auto', or max_grad_norm=0"
+            f"DeepSpeed's engine clips: expected gradient_clipping={args.max_grad_norm} in its "
+            f"config, as max_grad_norm, found {clips}; set it to 'auto', or max_grad_norm=0"
         )
     for name, allowed in _KEPT_OUT.items():
         if (found := config.get_value(name, allowed[0])) not in allowed:
@@ -341,6 +344,6 @@ def refuse_engine_settings(args: Any, optimizers: tuple[Any, Any]) -> None:
     on += ["multiplier='distance'"] if args.multiplier == "distance" else []
     if stage == 3 and on:
         raise ValueError(
-            f"under ZeRO-3 no rank holds the whole model that is needed, found {', '.join(on)}; "
-            "use ZeRO-2 or DDP, or set these to False (the multiplier to 'information')"
+            f"under ZeRO-3 no rank holds a whole model, which these need: {', '.join(on)}; use "
+            "ZeRO-2 or DDP, or set them to False (the multiplier to 'information')"
         )

@@ -91,7 +91,8 @@ class RefreshGate:
     bands: dict[str, RunningBand] = field(default_factory=_bands)
 
     def update(self, figures: Mapping[str, float], step: int = 0, steps: int = 0) -> str | None:
-        """Takes a step's figures ("reward" and the bands'); says why, if to refresh."""
+        """Takes a step's figures ("reward" and the bands'); says why the teacher is to be
+        refreshed, or None."""
         is_calm = self._watch(figures)
         reward = figures.get("reward", math.nan)
         if not math.isfinite(reward):

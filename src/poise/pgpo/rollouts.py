@@ -444,7 +444,8 @@ def pass_rate_weights(
 
     where :math:`\hat p_q` is the share of the successes among the known rollouts of i's question q,
     and the mean :math:`\overline{w}` is over distilled rollouts with a weight above zero: the
-    step keeps its size. Others, and rollouts that are not distilled, have weight 0.
+    step keeps its size. Rollouts of a question that always or never succeeds have weight 0, and
+    those that are not distilled.
 
     Args:
         successes: which rollouts succeed, (N,), bool; those of a question, of all ranks, stand
@@ -453,10 +454,22 @@ def pass_rate_weights(
         group_size: rollouts a question.
         known: which rollouts were scored, (N,), bool; None for all.
 
+    Raises:
+        ValueError: the shapes differ, or N is no multiple of the group's size.
+
     Reference: SC-SDPO (arXiv 2605.27765), its weight :math:`[\hat p (1 - \hat p)]^{1/2}`.
     Choice: the abstract calls the normalization batch-adaptive and gives no formula; it is the
     mean over the rollouts that count in the generation batch.
     """
+    if successes.shape != distilled.shape or successes.ndim != 1:
+        raise ValueError(
+            "successes and distilled must be vectors of one length, got shapes "
+            f"{tuple(successes.shape)} and {tuple(distilled.shape)}"
+        )
+    if len(successes) % group_size:
+        raise ValueError(
+            f"expected whole groups of {group_size} rollouts, found {len(successes)} rollouts"
+        )
     known = torch.ones_like(successes) if known is None else known
     counts = [part.view(-1, group_size).sum(1, keepdim=True) for part in (successes & known, known)]
     rate = counts[0].float() / counts[1].clamp(min=1)

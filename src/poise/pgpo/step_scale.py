@@ -89,9 +89,9 @@ class StepScale:
         TypeError: not a torch optimizer, or one without step hooks (torchao's CPU offloading); a
             `distance` that is no `DistanceControl`.
         ValueError: neither law, a `policy` without distance control, or a correction afterwards
-            without a `policy`; an optimizer that has a `StepScale` already, or whose step does not
-            follow it (`poise.optimizers`): L2 penalties in the moments, unless they are to be
-            scaled, LOMO and layer-wise ones, LBFGS, schedule-free ones.
+            without a `policy`; an optimizer that has a `StepScale` already, or whose step it
+            cannot scale: L2 penalties in the moments, unless they are to be scaled too; LOMO and
+            layer-wise ones, which step inside the backward; LBFGS; schedule-free ones.
 
     Warns of steps whose distance nobody told, of one that went a hundred times too far, of a
     multiplier at `rho_min` or `rho_max`, and of rounding in which a step is lost (Choice).

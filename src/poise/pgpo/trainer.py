@@ -475,7 +475,8 @@ class PGPOTrainer(  # type: ignore[misc]
         return self._factor_of_mean(counted, samples)
 
     def _before_backward(self, loss: Tensor, is_first: bool) -> None:
-        """Takes a micro-batch's loss, whose value stays as it is: it is logged."""
+        """Under DeepSpeed, whose backward clips and steps: takes a micro-batch's loss, whose value
+        stays as it is, since it is logged."""
         if is_first:
             self._mean_factor = self._coming_mean_factor()
         if self._mean_factor != 1.0:

@@ -46,6 +46,21 @@ def test_a_weight_is_the_spread_of_the_questions_outcomes_over_its_mean(
     assert weights.tolist() == pytest.approx([s / mean for s in spreads], rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("successes", "distilled", "message"),
+    [
+        (torch.ones(4) > 0, torch.ones(3), "vectors of one length"),
+        (torch.ones(2, 2) > 0, torch.ones(2, 2), "vectors of one length"),
+        (torch.ones(4) > 0, torch.ones(4), "whole groups of 3"),
+    ],
+)
+def test_what_is_no_batch_of_groups_is_refused(
+    successes: torch.Tensor, distilled: torch.Tensor, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        pass_rate_weights(successes, distilled, 3)
+
+
 def test_a_rate_is_of_the_known_outcomes() -> None:
     successes = torch.tensor([True, False, True, False, True, True, False, False])
     known = torch.tensor([True, True, False, True, True, True, False, False])
