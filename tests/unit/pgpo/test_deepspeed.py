@@ -255,7 +255,7 @@ def test_a_config_with_zero_is_let_through(stage: int) -> None:
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ZeRO stage 0": ({"zero_optimization": {"stage": 0}}, {}),
     "found fp16": ({"fp16": {"enabled": True}}, {}),
-    "expected gradient_clipping=1.0 there, as max_grad_norm, found 0.5": (
+    "expected gradient_clipping=1.0 in its config, as max_grad_norm, found 0.5": (
         {"gradient_clipping": 0.5},
         {},
     ),
@@ -268,11 +268,11 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tensor_parallel.autotp_size=2": ({"tensor_parallel": {"autotp_size": 2}}, {}),
     "ratio=0.5": ({"zero_optimization": {"offload_optimizer": {"ratio": 0.5}}}, {}),
     "expected steps_per_generation=3 to be a multiple": ({}, {"steps_per_generation": 3}),
-    "under ZeRO-3 .* found tiled_loss=True;": (
+    "under ZeRO-3 .* these need: tiled_loss=True;": (
         {"zero_optimization": {"stage": 3}},
         {"tiled_loss": True},
     ),
-    "under ZeRO-3 .* found exact_resume=True, multiplier='distance';": (
+    "under ZeRO-3 .* these need: exact_resume=True, multiplier='distance';": (
         {"zero_optimization": {"stage": 3}},
         {"exact_resume": True, "multiplier": "distance"},
     ),
