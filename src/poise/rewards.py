@@ -141,7 +141,7 @@ def multiple_choice_feedback_reward(
             completions may answer with the text of an option.
 
     Returns:
-        Pairs of reward and feedback, which never tells the right option and is None on it.
+        Pairs of reward and feedback, which is None for a right answer and never tells it.
 
     Raises:
         ValueError: If an answer is not a letter of its row's options (the row is named), or the

@@ -21,9 +21,15 @@ _WHOLE = {
 _NEAR = 0.8  # likeness of a mistyped name; 'options' is no mistyped 'completion'
 
 
-def check_dataset(rows: Any, required: Sequence[str] = ("prompt",), **options: Any) -> None:
+def check_dataset(
+    rows: Any,
+    required: Sequence[str] = ("prompt",),
+    *,
+    filled: Sequence[str] = ("prompt",),
+    name: str = "dataset",
+) -> None:
     """Check that a data set can be trained on; arguments and errors are those of `checked_rows`."""
-    for _ in checked_rows(rows, required, **options):
+    for _ in checked_rows(rows, required, filled=filled, name=name):
         pass
 
 

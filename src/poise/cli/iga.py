@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -114,3 +115,9 @@ def make_trainer(script: IGAScriptArguments, config: IGAConfig, model: ModelConf
 
 def _is_generated(dataset: str) -> bool:
     return dataset.partition(":")[0] == GENERATED
+
+
+if __name__ == "__main__":
+    from .main import main as poise
+
+    sys.exit(poise(["iga", *sys.argv[1:]]))

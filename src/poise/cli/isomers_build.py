@@ -48,7 +48,7 @@ class BuildArguments:
         None, "Longest reply; None is the endpoint's own, and 1024 of a local model."
     )
     concurrency: int = option(4, "Problems under way at a time; batch size of a local model.")
-    timeout: float = option(120.0, "Seconds to wait for a reply of the endpoint.")
+    timeout: float | None = option(120.0, "Seconds to wait for a reply of the endpoint.")
     retries: int = option(6, "Further attempts of a request that failed, with growing waits.")
     device: str | None = option(None, "Device of a local model. By default an accelerator if any.")
     overwrite: bool = option(False, "Start anew instead of going on with a journal.")
@@ -58,7 +58,7 @@ class BuildArguments:
             value = getattr(self, name)
             if value is not None and not least <= value < math.inf:
                 raise ValueError(f"{name}: expected {least} or more, found {value!r}")
-        if not 0 < self.timeout < math.inf:
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
             raise ValueError(f"timeout: expected a number above 0, found {self.timeout!r}")
 
 

@@ -44,9 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"poise {__version__}")
         return 0
     name = words[0] if words and words[0] in COMMANDS | _OLD else ""
-    if name in help.PAGES and not {"-h", "--help"}.isdisjoint(words):
+    asks = {"-h", "--help", "--help-all"} if name == "memory" else {"-h", "--help"}
+    if words == ["memory"] or (name in help.PAGES and not asks.isdisjoint(words)):
         print(help.page(name))
-        return 0
+        return 0 if asks.intersection(words) else 2
     if name in _TRAIN_OR_ASK:
         use_free_cores()  # before torch is loaded
     if name:

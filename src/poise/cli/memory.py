@@ -12,15 +12,12 @@ from .. import memory
 from ..isomers.forms import TRAIN_DOMAINS
 from ..memory import ALWAYS, ROLLOUTS, TRAINING, Layout, Part
 from ..trl.preflight import find_model
-from . import help, iga, launch, pgpo
+from . import iga, launch, pgpo
 from .training import add_model_arguments
 
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    if not argv:
-        print(help.page("memory"))
-        return 2
     # What this machine is quick in says nothing of the one that is to train.
     speeds = logging.getLogger("poise.precision")
     level = speeds.level

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-import pkgutil
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -95,13 +95,20 @@ def find_reward(name: str) -> Any:
     """
     if name in REWARDS:
         return REWARDS[name]
-    if "." not in name:
+    module, _, attribute = name.rpartition(".")
+    if not module:
         raise ValueError(
             f"unknown reward function {name!r}: use one of {', '.join(REWARDS)}, or a dotted "
             "import path"
         )
     sys.path.insert(0, os.getcwd())
     try:
-        return pkgutil.resolve_name(name)
+        return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"reward function {name!r} cannot be imported: {error}") from None
+
+
+if __name__ == "__main__":
+    from .main import main as poise
+
+    sys.exit(poise(["pgpo", *sys.argv[1:]]))

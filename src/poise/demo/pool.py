@@ -89,7 +89,7 @@ def run_jobs(jobs: Sequence[Job], log: Path, show: Show) -> None:
     Raises:
         JobError: a job failed, or its process was ended.
     """
-    context = multiprocessing.get_context("spawn")
+    context, before = multiprocessing.get_context("spawn"), {*multiprocessing.active_children()}
     workers = min(_WORKERS, usable_cores(), len(jobs))
     use_free_cores(workers)
     said, shares = context.SimpleQueue(), dict[str, float]()
@@ -103,9 +103,10 @@ def run_jobs(jobs: Sequence[Job], log: Path, show: Show) -> None:
                     shares[name] = share
                     show(name, share, text)
                 for future in done:
-                    future.result()
+                    if error := future.exception():
+                        raise error
         except BaseException as error:
-            for process in multiprocessing.active_children():
+            for process in {*multiprocessing.active_children()} - before:
                 process.terminate()
             if isinstance(error, BrokenProcessPool):
                 running = ", ".join(name for name, share in shares.items() if share < 1.0)

@@ -62,6 +62,20 @@ def test_help_and_version_import_no_heavy_library() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "status"), [(["memory"], 2), (["memory", "pgpo", "--help-all"], 0)]
+)
+def test_the_page_of_memory_takes_no_torch(words: list[str], status: int) -> None:
+    program = (
+        "import sys; from poise.cli.main import main; status = main(sys.argv[1:]);"
+        "assert not {'torch', 'trl'} & set(sys.modules); sys.exit(status)"
+    )
+    command = [sys.executable, "-c", program, *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert done.stdout.startswith("usage: poise memory pgpo|iga")
+
+
 @pytest.mark.parametrize("command", ["pgpo", "iga"])
 def test_help_names_each_argument_of_our_own_without_torch(command: str) -> None:
     """As the dataclasses have them, which the page cannot import."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from poise.cli import launch
+from poise.cli.pgpo import find_reward
 from poise.evaluate.runs import read_run
 from poise.trl.manifest import begin_checkpoint
 from tests.unit.cli.conftest import check_left
@@ -125,6 +127,22 @@ def test_a_users_mistake_is_one_line(
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("poise")]
     assert len(errors) == 1
     assert message in errors[0]
+
+
+def test_a_reward_function_is_an_attribute_of_a_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a module of the same name, and a module's own fault is told."""
+    package = tmp_path / "rewards_of_a_test"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .score import score\n")
+    (package / "score.py").write_text("def score(completions, **columns): return []\n")
+    (package / "broken.py").write_text("import nothing_here\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert find_reward("rewards_of_a_test.score")([]) == []
+    with pytest.raises(ValueError, match="No module named 'nothing_here'"):
+        find_reward("rewards_of_a_test.broken.score")
 
 
 def test_a_run_of_old_names_goes_on_under_the_new_ones(

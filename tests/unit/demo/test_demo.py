@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from poise.cli.main import guard
 from poise.demo.act_one import parse
 from poise.demo.command import RUNS
 from poise.demo.pool import Job, JobError, run_jobs, screen
@@ -43,6 +44,17 @@ def test_a_job_that_fails_is_an_error_that_names_the_log(
 ) -> None:
     with pytest.raises(JobError, match=rf"{complaint}.*log\.txt"):
         run_jobs([job(work)], tmp_path / "log.txt", lambda *said: None)
+
+
+def test_a_job_that_fails_is_one_line_for_the_user(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> int:
+        run_jobs([job("fail")], tmp_path / "log.txt", lambda *said: None)
+        return 0
+
+    assert guard("poise demo", work) == 2
+    assert capsys.readouterr().err.startswith("poise demo: job: no such luck (output in ")
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -135,7 +135,7 @@ def _rewrite_all(
         TeacherError: the teacher cannot be asked any more; what was under way is awaited and kept.
     """
     lock, held = threading.Lock(), list[Outcome]()
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
     hopeful = any(outcome.attempts for outcome in journal.outcomes.values())
     total, done = len(problems) * len(plan.domains), len(journal.outcomes)
 
@@ -162,14 +162,18 @@ def _rewrite_all(
                         raise TeacherError(f"every request is refused: {outcome.reason}")
                 if failures:
                     return
-        except Exception as error:
+        except BaseException as error:  # else the pool would wait for its thread
             failures.append(error)
 
     # Its threads are daemons, so that an interruption waits for no reply.
     threads = ThreadPool(min(teacher.concurrency, len(problems)))
     with tqdm(total=total, initial=done, desc="rewriting", unit="") as bar, threads as pool:
-        for _ in pool.imap_unordered(work, problems):
-            pass
+        try:
+            for _ in pool.imap_unordered(work, problems):
+                pass
+        except BaseException as error:
+            failures.append(error)  # an interruption: the threads stop, each after its answer
+            raise
         if failures:
             raise failures[0]
         write_held()

@@ -71,7 +71,7 @@ class Journal:
     def _read(self, lines: list[bytes], settings: Mapping[str, Any]) -> None:
         try:
             header = dict(json.loads(lines[0]))
-            found = header.pop("settings")
+            found = dict(header.pop("settings"))
         except (ValueError, KeyError, TypeError):
             header, found = {}, {}
         if header != _HEADER:

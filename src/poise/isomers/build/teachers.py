@@ -41,18 +41,18 @@ class EndpointTeacher:
         model: str,
         base_url: str,
         key: str | None = None,
-        timeout: float = 120.0,
+        timeout: float | None = 120.0,
         retries: int = 6,
         *,
         temperature: float | None = None,
         max_tokens: int | None = None,
         concurrency: int = 4,
     ) -> None:
-        if not re.fullmatch(r"https?://[^\s/?#@:][^\s/?#@]*(/[^\s?#]*)?", base_url):
+        if not re.fullmatch(r"(?i:https?)://[^\s/?#@:][^\s/?#@]*(/[^\s?#]*)?", base_url):
             # It is not shown, as a password may be in it.
             raise ValueError(
                 "base_url: expected an address like http://localhost:8000/v1, without user, "
-                "password and query, found another; keys come from --api_key_env"
+                "password, query and fragment, found another; keys come from --api_key_env"
             )
         self.name, self.model, self.base_url = f"endpoint:{model}", model, base_url.rstrip("/")
         self.sampling = _given(temperature=temperature, max_tokens=max_tokens)

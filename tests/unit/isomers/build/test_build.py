@@ -10,6 +10,7 @@ import pytest
 
 from poise.evaluate.scoring import scorer_of
 from poise.isomers.build.prompts import TeacherError
+from poise.isomers.build.teachers import EndpointTeacher
 from poise.isomers.validate import validate_isomers
 
 from .conftest import DOMAINS, Build, only
@@ -150,6 +151,20 @@ def test_what_is_under_way_when_another_fails_is_kept(build: Build) -> None:
     assert [(r["id"], r["domain"]) for r in sorted(
         build.lines(".journal")[1:], key=lambda r: r["id"]
     )] == [("p1", "law"), ("p2", "law")]  # fmt: skip
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_what_ends_a_thread_ends_the_build(
+    build: Build, concurrency: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by an Exception, as a panic in a tokenizer; the pool alone would wait for ever."""
+
+    def end(*_: Any) -> str:
+        raise SystemExit("ended")
+
+    monkeypatch.setattr(EndpointTeacher, "complete", end)
+    with pytest.raises(SystemExit, match="ended"):
+        build.run(concurrency=concurrency)
 
 
 def test_a_journal_of_other_settings_or_problems_is_refused(build: Build) -> None:

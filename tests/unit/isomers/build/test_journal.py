@@ -60,7 +60,13 @@ def test_other_settings_are_refused_by_name(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("line", ["{}", "[]", "no json", '{"format": "poise-isomer-journal"}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("{}", "[]", "no json", '{"format": "poise-isomer-journal"}'),
+        '{"format": "poise-isomer-journal", "version": 1, "settings": null}',
+    ],
+)
 def test_another_file_is_refused(path: Path, line: str) -> None:
     path.write_text(f"{line}\n{line}\n")
     with pytest.raises(ValueError, match="expected the journal of a build"):
