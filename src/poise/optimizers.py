@@ -60,14 +60,15 @@ def refuse_out_of_reach(optimizer: Optimizer) -> None:
     refuse_steps_in_backward(optimizer, "StepScale's multiplier")
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
-        why = "'s step needs a closure, to look at several places, which"
+        why, or_else = "'s step needs a closure, to look at several places, which", ""
     elif all(callable(getattr(optimizer, mode, None)) for mode in ("eval", "train")):
         why = " evaluates and saves other weights than it trains, which"
+        or_else = ", or sensitivity=0"
     else:
         return
     raise ValueError(
         f"{type(optimizer).__name__}{why} a multiplier of the step does not reach; choose another "
-        "optimizer, such as AdamW, or sensitivity=0"
+        f"optimizer, such as AdamW{or_else}"
     )
 
 

@@ -113,8 +113,15 @@ def past_hooks(module: nn.Module) -> Callable[..., Any]:
 def units_of(model: nn.Module) -> dict[nn.Module, nn.Module]:
     """The unit that gathers each module's parameters: the nearest above, or itself."""
     units: dict[nn.Module, nn.Module] = {}
-    for unit in _units(model):  # an outer one before those in it
-        units |= dict.fromkeys(unit.modules(), unit)
+
+    def walk(module: nn.Module, unit: nn.Module | None) -> None:
+        unit = module if is_sharded(module) else unit
+        if unit is not None:
+            units[module] = unit
+        for child in module.children():
+            walk(child, unit)
+
+    walk(model, None)
     return units
 
 

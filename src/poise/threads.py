@@ -44,11 +44,13 @@ def free_cores() -> int:
     try:
         import psutil  # type: ignore[import-untyped]  # accelerate brings it
 
-        busy = psutil.cpu_percent(_WATCHED, percpu=True)
-        idle = round(sum(1 - busy[core] / 100 for core in allowed))
-    except (ImportError, IndexError, OSError):
-        idle = len(allowed)
-    return _within_quota(idle)
+        busy = psutil.cpu_percent(_WATCHED, percpu=True)  # of the cores that are switched on
+    except (ImportError, OSError):
+        busy = []
+    if max(allowed) < len(busy):
+        busy = [busy[core] for core in allowed]
+    idle = 1 - sum(busy) / 100 / len(busy) if busy else 1.0
+    return _within_quota(round(len(allowed) * idle))
 
 
 def usable_cores() -> int:

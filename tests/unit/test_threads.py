@@ -54,6 +54,16 @@ def test_free_cores_are_those_that_nobody_uses(
     assert threads.free_cores() == expected
 
 
+def test_cores_that_are_switched_off_have_no_load(
+    machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loads are those of 0, 2, 4 and 6; three of them work."""
+    machine(4)
+    monkeypatch.setattr(threads, "_allowed_cores", lambda: [0, 2, 4, 6])
+    monkeypatch.setattr(psutil, "cpu_percent", lambda *args, **kwargs: [100.0, 100.0, 100.0, 0.0])
+    assert threads.free_cores() == 1
+
+
 def test_a_system_that_does_not_tell_who_is_busy_gives_all(
     machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

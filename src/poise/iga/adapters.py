@@ -16,9 +16,14 @@ from .domains import Pass
 # PEFT's LoRA on linear layers: y = base(x) + s B(A(dropout(x))), by their modules. They are not
 # imported: most need a library of their own.
 LINEAR = {
-    *("peft.tuners.lora.layer.Linear", "peft.tuners.lora.torchao.TorchaoLoraLinear"),
-    *("peft.tuners.lora.bnb.Linear4bit", "peft.tuners.lora.bnb.Linear8bitLt"),
-    *(f"peft.tuners.lora.{k}.{k.title()}LoraLinear" for k in ("awq", "aqlm", "hqq", "eetq")),
+    "peft.tuners.lora.layer.Linear",
+    "peft.tuners.lora.torchao.TorchaoLoraLinear",
+    "peft.tuners.lora.bnb.Linear4bit",
+    "peft.tuners.lora.bnb.Linear8bitLt",
+    "peft.tuners.lora.awq.AwqLoraLinear",
+    "peft.tuners.lora.aqlm.AqlmLoraLinear",
+    "peft.tuners.lora.hqq.HqqLoraLinear",
+    "peft.tuners.lora.eetq.EetqLoraLinear",
     "peft.tuners.lora.gptq.GPTQLoraLinear",
 }
 DECAY = 0.9  # of running sums, a step

@@ -131,7 +131,10 @@ def tell_lost_rows(before: Any, after: Any, name: str, max_length: int | None) -
         return
     logger.warning(
         "%s: %d of %d rows have no completion left within max_length=%s and are left out.",
-        *(name, len(before) - len(after), len(before), max_length),
+        name,
+        len(before) - len(after),
+        len(before),
+        max_length,
     )
     if not {SET, DOMAIN} <= set(after.column_names):
         return
@@ -141,5 +144,7 @@ def tell_lost_rows(before: Any, after: Any, name: str, max_length: int | None) -
         logger.warning(
             "%s: so %d isomer sets lack domains that they had (rows lost: %s), and are compared "
             "without; raise max_length to keep them whole.",
-            *(name, broken, ", ".join(f"{n} of {domain!r}" for domain, n in lost.most_common())),
+            name,
+            broken,
+            ", ".join(f"{n} of {domain!r}" for domain, n in lost.most_common()),
         )

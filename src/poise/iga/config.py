@@ -238,7 +238,8 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
         if self.needs_engine:
             refuse_steps_in_backward(self.optim, GRADIENTS)
         joins = "it joins sequences of several domains in one row; set it to False"
-        passes = "the layers it makes pass over the engine's hooks; set it to False"
+        passes = "compiled layers pass over the engine's hooks; set it to False"
+        replaces = "it replaces layers whose gradients are taken apart; set it to False"
         compares = "domains are compared by their mean log-loss; leave it out"
         sizes = "a batch is of whole isomer sets; lower per_device_train_batch_size yourself"
         lengths = "isomer sets have no length; set it to 'random' or 'sequential'"
@@ -250,7 +251,7 @@ class IGAConfig(SFTConfig):  # type: ignore[misc]
             ("padding_free", self.padding_free, joins),
             ("loss_type", self.loss_type != "nll", compares),
             ("label_smoothing_factor", self.label_smoothing_factor != 0, compares),
-            ("use_liger_kernel", self.use_liger_kernel, passes),
+            ("use_liger_kernel", self.use_liger_kernel, replaces),
             ("torch_compile", self.torch_compile, passes),
             ("auto_find_batch_size", self.auto_find_batch_size, sizes),
             ("train_sampling_strategy", by_length, lengths),

@@ -242,7 +242,9 @@ class GradientEngine:
         for name, tensor in state.items():
             expected = self._space.shapes.get(name)
             shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else None
-            if expected is None or shape is None or not _fits(shape, expected):
+            sizes = zip(shape or (), expected or (), strict=False)
+            fits = expected is not None and shape is not None and len(shape) == len(expected)
+            if not fits or any(size not in (own, None) for own, size in sizes):
                 known = "no such entry" if expected is None else f"shape {expected} (None is any)"
                 seen = type(tensor).__name__ if shape is None else f"shape {shape}"
                 raise ValueError(
@@ -250,8 +252,3 @@ class GradientEngine:
                     "model, space or setting"
                 )
         self._space.take(state)
-
-
-def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    sizes = zip(shape, expected, strict=False)
-    return len(shape) == len(expected) and all(y in (x, None) for x, y in sizes)

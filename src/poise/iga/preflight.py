@@ -133,7 +133,8 @@ def check_isomer_rows(rows: Any, domains: Sequence[str] | None = None) -> tuple[
     elif alone:
         logger.warning(
             "%d of %d isomer sets have a single row; such a set compares nothing by itself.",
-            *(alone, len(sizes)),
+            alone,
+            len(sizes),
         )
     return found
 

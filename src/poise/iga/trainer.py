@@ -179,7 +179,9 @@ class IGATrainer(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
         size = self.args.per_device_train_batch_size // number
         logger.info(
             "A batch has %d isomer sets, about %d sequences in %d domains.",
-            *(size, round(size * sets.sequences / len(sets)), number),
+            size,
+            round(size * sets.sequences / len(sets)),
+            number,
         )
         # A run that stopped within a step left it open.
         self._domain_sums.zero_()
@@ -216,15 +218,12 @@ class IGATrainer(CheckpointingMixin, SFTTrainer):  # type: ignore[misc]
     # step, log.
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        inputs, args = dict(inputs), self.args
+        inputs = dict(inputs)
         domains = inputs.pop(DOMAIN)
         self._micro_batch = batch = DomainBatch.of(inputs["labels"], domains, len(self.domains))
         watched: Any = nullcontext()
         if self.engine is not None and batch.present:
-            is_scheduled = args.tau_schedule != "constant"
-            watched = self.engine.collect(
-                batch, args.tau_at(self.state.global_step) if is_scheduled else None
-            )
+            watched = self.engine.collect(batch, self.args.tau_at(self.state.global_step))
         try:
             with watched:
                 return super().training_step(model, inputs, num_items_in_batch)

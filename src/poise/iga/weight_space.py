@@ -31,7 +31,6 @@ class WeightSpace(Space):
 
     Choice: a micro-batch with one domain is plain fine-tuning, without mask and projection, and by
     the chain rule also where the update is the retraction: there is nothing to compare.
-
     """
 
     def __init__(self, adapters: Sequence[Adapter], method: IGA, seed: int) -> None:

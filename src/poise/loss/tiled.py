@@ -209,11 +209,10 @@ def tiled_entropy(
     *,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Entropies [N] of the tokens' distributions; arguments as :func:`tiled_token_logps`'s."""
-    walk, entropies = (
-        _Walk(_kept_rows(mask, hidden), None, temperature, tile_tokens),
-        _zeros(hidden),
-    )
+    """Entropies [N] of the tokens' distributions, in nats; where ``mask`` [N] is zero, zero. Other
+    arguments are :func:`tiled_distillation_loss`'s."""
+    walk = _Walk(_kept_rows(mask, hidden), None, temperature, tile_tokens)
+    entropies = _zeros(hidden)
     for rows in walk.tiles():
         entropies[rows] = entropy(walk.log_probs(head, hidden[rows])).to(entropies.dtype)
     return entropies

@@ -71,13 +71,14 @@ class CheckpointingMixin(Trainer):  # type: ignore[misc]
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """TRL's; `resume_from_checkpoint` may also be what `resolve_resume` takes. All ranks take
-        the main process's choice.
+        """TRL's; `resume_from_checkpoint` may also be a run folder, or "auto": the newest whole
+        checkpoint if there is one, else a fresh start. Damaged checkpoints are named and passed
+        over for the one before. All ranks take the main process's choice.
 
         Raises:
-            ValueError: as `resolve_resume` and `check_best_metric`; the checkpoint was written by
+            ValueError: nothing to resume from; the named checkpoint is damaged, was written by
                 another method, engine or number of ranks, or lacks a file on the disk of a rank; a
-                new run would start in the folder of another.
+                new run would start in the folder of another; and as `check_best_metric`.
             LostRankError: another rank has ended.
         """
         check_best_metric(self, self._figures)

@@ -109,10 +109,13 @@ def lacking(checkpoint: Path, names: Iterable[str] = ()) -> list[str]:
     except DamagedCheckpointError:
         wanted[MANIFEST] = -1
 
-    def has(path: str, size: int | None) -> bool:
-        return os.path.isfile(path) and size in (None, os.path.getsize(path))
+    def has(path: Path, size: int | None) -> bool:
+        try:
+            return path.is_file() and size in (None, path.stat().st_size)
+        except OSError:
+            return False
 
-    return [name for name, size in wanted.items() if not has(str(checkpoint / name), size)]
+    return [name for name, size in wanted.items() if not has(checkpoint / name, size)]
 
 
 def read_manifest(checkpoint: Path) -> dict[str, dict[str, Any]]:

@@ -170,8 +170,8 @@ def check_map_style(rows: Any, name: str) -> None:
         )
     elif isinstance(rows, IterableDataset) or not is_indexed:
         why = (
-            "a stream, of which no prompt can be drawn several times; load it whole, or as many "
-            "rows as you need (Dataset.from_list(list(stream.take(1000))))"
+            "of which, as of a stream, no prompt can be drawn several times; load it whole, or as "
+            "many rows as you need (Dataset.from_list(list(stream.take(1000))))"
         )
     else:
         return

@@ -98,7 +98,9 @@ class RoundingCheck(TrainerCallback):  # type: ignore[misc]
                 "the trained weights (%s), which stay as they are. Keep trained weights in float32 "
                 "(with bf16=True products are in bfloat16 all the same), those of an adapter that "
                 "you made, too (p.data = p.data.float()), or raise the learning rate.",
-                *(rate * multiplier, 100 * share, str(weight.dtype).removeprefix("torch.")),
+                rate * multiplier,
+                100 * share,
+                str(weight.dtype).removeprefix("torch."),
             )
 
 

@@ -10,6 +10,7 @@ import shutil
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -127,6 +128,22 @@ def test_each_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], me
     damage(folder)
     with pytest.raises(DamagedCheckpointError, match=message):
         resolve_resume(str(folder), tmp_path)
+
+
+def test_a_file_that_the_disk_refuses_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, looks, stat = _checkpoint(tmp_path, 20), list[Path](), Path.stat
+
+    def once(path: Path, **options: Any) -> Any:
+        if path.name == "empty":
+            looks.append(path)
+            if len(looks) > 1:
+                raise OSError(116, "Stale file handle")
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", once)
+    assert lacking(folder) == ["empty"]
 
 
 @each_damage

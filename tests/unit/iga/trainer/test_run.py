@@ -41,6 +41,19 @@ def test_a_run_logs_domains_and_layers(make: Callable[..., IGATrainer], tmp_path
         assert first[f"iga/{figure}"] == pytest.approx(sum(values) / 14)
 
 
+def test_tau_is_the_arguments_at_each_step(make: Callable[..., IGATrainer], tmp_path: Path) -> None:
+    """A callback may be a schedule of one's own; with tau 0 nothing is masked."""
+
+    class Off(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            args.tau = 1.5 if state.global_step == 0 else 0.0
+
+    make(max_steps=2, tau=1.5, arguments={"callbacks": [Off()]}).train()
+    first, second = (line for line in _lines(tmp_path / "run", "metrics.jsonl") if "loss" in line)
+    assert (first["iga/tau"], second["iga/tau"]) == (1.5, 0.0)
+    assert first["iga/mask_mean"] < 1.0 == second["iga/mask_mean"]
+
+
 def test_without_the_engine_there_are_losses_but_no_layers(
     make: Callable[..., IGATrainer], tmp_path: Path
 ) -> None:
