@@ -197,9 +197,10 @@ def _ask_one(
     hide_bars_of_files(step.target.model)
     dtype = getattr(torch, header.sampling["dtype"])
     model, tokenizer = load.load(step.target, dtype, pick_device(arguments.device))
-    representations = kept and read_missing(
-        model, tokenizer, questions, kept, step.files, f"{step.name}: reading"
-    )
+    representations = None
+    if kept is not None:
+        label = f"{step.name}: reading"
+        representations = read_missing(model, tokenizer, questions, kept, step.files, label)
     sampling = _sampling(arguments)
     asked: Any = nullcontext(model)
     if arguments.use_vllm:
