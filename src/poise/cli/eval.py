@@ -39,14 +39,17 @@ class EvalArguments:
         None, "Tests of isomers to ask, e.g. in_distribution reversed; by default all."
     )
     depths: list[int] | None = option(
-        None, "Reasoning steps of generated isomers; this and the next two as the run, if left out."
+        None, "Reasoning steps of generated isomers. By default those of the compared run."
     )
     domains: list[str] | None = option(
-        None, "Their domains of training; the test of unseen domains asks the others."
+        None,
+        "Domains of training, of generated isomers; the test of unseen domains asks the others. By "
+        "default those of the compared run.",
     )
     cue_strength: float | None = option(
         None,
-        "How often their surface cue is right in training; without it, its tests are left out.",
+        "How often the surface cue of generated isomers is right in training; without it, its "
+        "tests are left out. By default that of the compared run.",
     )
     consistency: bool = option(
         True, "Read models' representations of isomers, for the Logical Consistency Score."

@@ -68,24 +68,25 @@ def make_steps(arguments: EvalArguments) -> list[Step]:
     folder = Path(arguments.output_dir or "evaluations")
     if not others:
         return [Step(first.name, first, (folder / f"{first.name}.jsonl",))]
-    names = [target.name for target in others]
-    # Names that occur several times, and the one of the first model, get a number.
-    names = (
-        ["after"]
-        if len(others) == 1
-        else [
-            f"{name}-{names[: i + 1].count(name)}"
-            if names.count(name) > 1 or name == "before"
-            else name
-            for i, name in enumerate(names)
-        ]
-    )
+    names = ["after"] if len(others) == 1 else _distinct([target.name for target in others])
     before, after = [folder / "before.jsonl"], [folder / f"{name}.jsonl" for name in names]
     runs = [target.run for target in others if target.run is not None]
     if arguments.output_dir is None and len(runs) == len(others):
-        before, after = ([run / name for run in runs] for name in (BEFORE, AFTER))
-    steps = [Step(*one[:2], (one[2],)) for one in zip(names, others, after, strict=True)]
-    return [Step("before", first, tuple(before)), *steps]
+        before, after = [run / BEFORE for run in runs], [run / AFTER for run in runs]
+    steps = zip(names, others, after, strict=True)
+    return [
+        Step("before", first, tuple(before)),
+        *(Step(name, target, (file,)) for name, target, file in steps),
+    ]
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names that occur several times, and the one of the first model, get a number."""
+    result = []
+    for i, name in enumerate(names):
+        is_taken = names.count(name) > 1 or name == "before"
+        result.append(f"{name}-{names[: i + 1].count(name)}" if is_taken else name)
+    return result
 
 
 def _common_base(targets: Sequence[load.Target]) -> str | None:
@@ -196,9 +197,10 @@ def _ask_one(
     hide_bars_of_files(step.target.model)
     dtype = getattr(torch, header.sampling["dtype"])
     model, tokenizer = load.load(step.target, dtype, pick_device(arguments.device))
-    representations = kept and read_missing(
-        model, tokenizer, questions, kept, step.files, f"{step.name}: reading"
-    )
+    representations = None
+    if kept is not None:
+        label = f"{step.name}: reading"
+        representations = read_missing(model, tokenizer, questions, kept, step.files, label)
     sampling = _sampling(arguments)
     asked: Any = nullcontext(model)
     if arguments.use_vllm:

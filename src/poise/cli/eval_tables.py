@@ -52,9 +52,11 @@ def figures_of(results: Sequence[Result]) -> dict[str, Any]:
             "adapter": result.step.target.adapter,
             "records": [str(file) for file in result.step.files],
             **vars(summarise(questions)),
-            "tests": of_tests,
         }
-        if has_pairs(questions):
+        are_paired = has_pairs(questions)
+        if of_tests or are_paired:
+            found["tests"] = of_tests
+        if are_paired:
             found |= {
                 "disagreement": answer_disagreement(questions),
                 "consistency": vectors and logical_consistency(vectors),
@@ -63,10 +65,12 @@ def figures_of(results: Sequence[Result]) -> dict[str, Any]:
         evaluations.append(found)
     pairs = [(asked[0], one) for one in asked[1:]] + [(asked[1], one) for one in asked[2:]]
     changes = [compare(first, second) for (_, first), (_, second) in pairs]
-    compared = [
-        {"from": before, "to": after, **vars(change), "tests": differences(first, second)}
-        for ((before, first), (after, second)), change in zip(pairs, changes, strict=True)
-    ]
+    compared = []
+    for ((before, first), (after, second)), change in zip(pairs, changes, strict=True):
+        difference = {"from": before, "to": after, **vars(change)}
+        if by_test := differences(first, second):
+            difference["tests"] = by_test
+        compared.append(difference)
     others = len(results) - 1
     over_runs = changes_over_seeds(runs[1:], changes[:others])
     return {
@@ -113,7 +117,7 @@ def show_tables(results: Sequence[Result]) -> None:
             for domain in groups[0]
         )
         console.print(_table("avg@k by domain, %", "domain", names, domains))
-    if evaluations[0]["tests"]:
+    if evaluations[0].get("tests"):
         _show_tests(figures, names, console)
     for change in figures["differences"]:
         console.print(
@@ -144,10 +148,9 @@ def _show_tests(figures: dict[str, Any], names: Sequence[str], console: Console)
         if any(cell != NONE for cells in rows.values() for cell in cells):
             console.print(_table(measure.title, "test", names, rows.items()))
     if changes := figures["differences"] + figures["between"]:
+        by_test = [change.get("tests", {}) for change in changes]
         rows = {
-            test: [
-                points(c["tests"][test].interval) if test in c["tests"] else NONE for c in changes
-            ]
+            test: [points(c[test].interval) if test in c else NONE for c in by_test]
             for test in found[0]
         }
         columns = [f"{change['to']} - {change['from']}" for change in changes]

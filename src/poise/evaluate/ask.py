@@ -92,12 +92,13 @@ def prepare(
         template: Arguments of the chat template, e.g. ``enable_thinking``.
 
     Raises:
-        ValueError: No rows, two rows of one id, chat messages without a chat template, or a
-            prompt that is empty or too long.
+        ValueError: No rows, two rows of one id, a domain twice in an isomer set, chat messages
+            without a chat template, or a prompt that is empty or too long.
     """
     if not rows:
         raise ValueError("evaluation: expected one or more questions, found none")
     prepared: dict[str, Prepared] = {}
+    isomers = set()
     for place, row in enumerate(rows):
         parts = (row.get(column) for column in ("isomer_id", "domain", "test"))
         name = "/".join(str(part) for part in parts if part is not None)
@@ -106,6 +107,14 @@ def prepare(
         name, length = question.id, len(question.tokens)
         if name in prepared:
             raise ValueError(f"evaluation: expected each id once, found {name!r} twice")
+        if (isomer := row.get("isomer_id")) is not None:
+            domain = row.get("domain") or "all"
+            if (problem := (isomer, domain, row.get("test"))) in isomers:
+                raise ValueError(
+                    f"question {name!r}: expected each domain once in an isomer set, found "
+                    f"{domain!r} twice in {isomer!r}; give each row its 'domain'"
+                )
+            isomers.add(problem)
         if not length:
             raise ValueError(f"question {name!r}: expected a prompt, found an empty one")
         if room is not None and length > room:

@@ -295,14 +295,15 @@ class Measure:
         return f"{text} ({outcome.worst_domain})" if outcome and self.name == "worst" else text
 
 
+def _distance(score: Interval) -> str:
+    return f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]"
+
+
 MEASURES = (
     Measure("accuracy", "Accuracy by test, avg@k, %"),
     Measure("worst", "Worst domain, avg@k, %"),
     Measure("disagreement", "Answer disagreement, %"),
-    Measure(
-        *("consistency", "Logical Consistency Score"),
-        lambda score: f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]",
-    ),
+    Measure("consistency", "Logical Consistency Score", _distance),
 )
 
 
@@ -327,11 +328,14 @@ def over_seeds(runs: Settings, found: Sequence[T | None]) -> list[tuple[Names, l
     for (run, config), one in zip(runs, found, strict=True):
         if not config or not one:
             continue
-        parts: tuple[dict[str, Any], dict[str, Any]] = {}, {}
+        setting_of: dict[str, Any] = {}
+        seeds_of: dict[str, Any] = {}
         for name, value in sorted(config.items()):
-            if (last := name.rpartition(".")[2]) not in NAMES:
-                parts[last in _SEEDS][name] = value
-        setting, seeds = (json.dumps(part, default=str) for part in parts)
+            if (last := name.rpartition(".")[2]) in _SEEDS:
+                seeds_of[name] = value
+            elif last not in NAMES:
+                setting_of[name] = value
+        setting, seeds = (json.dumps(part, default=str) for part in (setting_of, seeds_of))
         # A run that was made twice is no second piece of evidence.
         groups.setdefault(setting, {}).setdefault(seeds, (run, one))
     whole = [list(group.values()) for group in groups.values() if len(group) >= _LEAST]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -21,6 +22,7 @@ from .runs import Run
 # Okabe and Ito's colours, which the colour-blind can tell apart too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
 _DASHES = ("-", (0, (4, 2)))
+_LEGEND: Mapping[str, Any] = {"fontsize": 8.5, "frameon": False}
 _TITLE: Mapping[str, Any] = {"loc": "left", "fontsize": 11, "fontweight": "bold"}
 _FEW = 16  # points below which each is marked and no mean is drawn
 _MANY = 150  # points above which the raw curve is a thin line without markers
@@ -39,6 +41,7 @@ class Panel:
     rate: bool = False  # whether values lie in [0, 1]
     steep: bool = False  # whether the axis may become logarithmic
     noisy: bool = True  # whether a running mean helps; a schedule is drawn as it is
+    by_colour: bool = False  # whether colours tell quantities apart, as for the many of one run
 
 
 def _panel(title: str, unit: str, *keys: str, method: str = "", **look: Any) -> Panel:
@@ -89,7 +92,7 @@ def domain_losses(runs: Sequence[Run]) -> list[tuple[Run, Panel]]:
     lines = {key.removeprefix(DOMAIN_LOSS): (key,) for key in keys}
     several = len(runs) > 1
     return [
-        (run, Panel(f"Loss by domain{f': {run.name}' * several}", "loss", lines))
+        (run, Panel(f"Loss by domain{f': {run.name}' * several}", "loss", lines, by_colour=True))
         for run, own in zip(runs, logged, strict=True)
         if own.intersection(keys)
     ]
@@ -98,18 +101,21 @@ def domain_losses(runs: Sequence[Run]) -> list[tuple[Run, Panel]]:
 def draw(panel: Panel, runs: Sequence[Run]) -> str | None:
     """A panel over all runs as the data URI of an SVG image; None if nothing was logged.
 
-    Colours tell runs apart and dashes quantities; many quantities have colours of their own.
+    Colours tell runs apart and dashes quantities, unless the panel has quantities `by_colour`.
     """
     figure, axes = _make_axes(panel.title, panel.unit)
     values: list[float] = []
-    many = len(panel.lines) > len(_DASHES)
+    colours: dict[str, str] = {}
+    dashes: dict[str, Any] = {}
     for place, run in enumerate(runs):
         for i, (label, keys) in enumerate(panel.lines.items()):
             steps, ys = run.series(*keys)
             if steps:
-                name = " · ".join(filter(None, (run.name * (len(runs) > 1), label)))
-                look = {"color": COLOURS[(i if many else place) % len(COLOURS)], "label": name}
-                _curve(axes, steps, ys, panel.noisy, linestyle="-" if many else _DASHES[i], **look)
+                colour = _colour(i if panel.by_colour else place)
+                dash = "-" if panel.by_colour else _DASHES[i]
+                _curve(axes, steps, ys, panel.noisy, color=colour, linestyle=dash)
+                colours[label if panel.by_colour else run.name] = colour
+                dashes[label] = dash
                 values += ys
     if not values:
         return None
@@ -119,7 +125,13 @@ def draw(panel: Panel, runs: Sequence[Run]) -> str | None:
         axes.set_ylim(-0.03, 1.03)
     if panel.steep and min(values) > 0.0 and max(values) / min(values) > _WIDE:
         axes.set_yscale("log")
-    return _with_names(figure)
+    if panel.by_colour or len(runs) > 1:
+        _name_colours(figure, colours)
+    if len(panel.lines) > 1 and not panel.by_colour:
+        lines = [Line2D([], [], color="#333333", linestyle=dash) for dash in dashes.values()]
+        # In the line of the title, which stands on the left.
+        figure.legend(lines, list(dashes), loc="upper right", ncols=len(lines), **_LEGEND)
+    return data_uri(figure)
 
 
 def draw_accuracy(runs: Sequence[Run]) -> str | None:
@@ -139,15 +151,18 @@ def draw_accuracy(runs: Sequence[Run]) -> str | None:
             [step + shift for step in steps],
             mean,
             yerr=np.stack([mean - low, high - mean]),
-            color=COLOURS[place % len(COLOURS)],
-            label=run.name if len(runs) > 1 else None,
+            color=_colour(place),
             marker="o",
             markersize=5,
             linewidth=1.4,
             capsize=4,
         )
+    if not evaluated:
+        return None
     axes.set_ylim(bottom=0)
-    return _with_names(figure) if evaluated else None
+    if len(runs) > 1:
+        _name_colours(figure, {run.name: _colour(place) for place, run in evaluated})
+    return data_uri(figure)
 
 
 def smooth(values: Sequence[float]) -> NDArray[np.float64] | None:
@@ -162,17 +177,19 @@ def smooth(values: Sequence[float]) -> NDArray[np.float64] | None:
 
 
 def _curve(
-    axes: Axes, steps: list[int], values: list[float], noisy: bool, color: str, **look: Any
+    axes: Axes, steps: list[int], values: list[float], noisy: bool, color: str, linestyle: Any
 ) -> None:
+    look = {"color": color, "linestyle": linestyle}
     smoothed = smooth(values) if noisy else None
     if smoothed is None:
         marker = "o" if len(values) < _FEW else ""
-        axes.plot(steps, values, color=color, linewidth=1.5, marker=marker, ms=3, **look)
+        axes.plot(steps, values, linewidth=1.5, marker=marker, ms=3, **look)
         return
-    points: Any = {"linestyle": "", "marker": "o", "ms": 2.6}
-    raw = {"linewidth": 0.5} if len(values) > _MANY else points
-    axes.plot(steps, values, color=color, alpha=0.35, **raw)
-    axes.plot(steps, smoothed, color=color, linewidth=1.7, **look)
+    if len(values) > _MANY:
+        axes.plot(steps, values, color=color, linewidth=0.5, alpha=0.35)
+    else:
+        axes.plot(steps, values, color=color, linestyle="", marker="o", ms=2.6, alpha=0.35)
+    axes.plot(steps, smoothed, linewidth=1.7, **look)
 
 
 def _make_axes(title: str, unit: str) -> tuple[Figure, Axes]:
@@ -195,11 +212,14 @@ def dress(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _with_names(figure: Figure) -> str:
-    """The data URI of a figure whose curves, where they have names, are named below the axes."""
-    if figure.axes[0].get_legend_handles_labels()[0]:
-        figure.legend(loc="outside lower center", ncols=3, fontsize=8.5, frameon=False)
-    return data_uri(figure)
+def _colour(place: int) -> str:
+    return COLOURS[place % len(COLOURS)]
+
+
+def _name_colours(figure: Figure, colours: Mapping[str, str]) -> None:
+    """Below the axes, not upon a curve."""
+    lines = [Line2D([], [], color=colour, linewidth=2.5) for colour in colours.values()]
+    figure.legend(lines, list(colours), loc="outside lower center", ncols=3, **_LEGEND)
 
 
 def data_uri(figure: Figure) -> str:

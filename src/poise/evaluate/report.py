@@ -5,12 +5,11 @@ The page needs no other file, no network and no script. It is made from saved re
 
 from __future__ import annotations
 
-from collections import namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 
@@ -42,14 +41,22 @@ from .measures import (
 )
 from .records import QuestionRecord
 from .runs import NAMES, Run
-from .statistics import Difference
+from .statistics import Difference, Interval
 
 _UNKNOWN = "–"
 SAMPLES = 6  # questions whose completions are shown for each run
 
 
-# One run in a group of `size` questions, by accuracy, or in a test of `size` isomer sets.
-Row = namedtuple("Row", "run name size before after difference against_first", defaults=(None,))
+class Row(NamedTuple):
+    """One run in a group of `size` questions, by accuracy, or in a test of `size` isomer sets."""
+
+    run: str
+    name: str | int
+    size: int
+    before: Interval | Outcome | None
+    after: Interval | Outcome | None
+    difference: Difference | None
+    against_first: Difference | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ def render_report(runs: Sequence[Run]) -> str:
         not_logged=[title for title, picture in curves if not picture],
         layers=[(run, picture) for run in runs if (picture := plots.draw_layers(run))],
         settings=settings_of(runs),
-        facts=side_by_side([_facts(run) for run in runs], ("Folder", "Started")),
+        facts=side_by_side([_facts(run) for run in runs], ("Folder", "Started"), {_UNKNOWN}),
         samples=[(run, choose_samples(run)) for run in runs],
         version=poise.__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -142,10 +149,17 @@ def _groups(run: Run, key: Callable[[QuestionRecord], str | int | None]) -> list
     before, after = (group_by(questions, key) for questions in run.answers)
     rows = []
     for name in dict.fromkeys([*before, *after]):
-        sides = before.get(name, []), after.get(name, [])
-        first, second = (average_interval(side) if side else None for side in sides)
-        size, change = len(sides[1] or sides[0]), _difference(*sides)
-        rows.append(Row(run.name, name, size, first, second, change))
+        first, second = before.get(name, []), after.get(name, [])
+        rows.append(
+            Row(
+                run.name,
+                name,
+                len(second or first),
+                average_interval(first) if first else None,
+                average_interval(second) if second else None,
+                _difference(first, second),
+            )
+        )
     # One group of all questions is what the table above says already.
     return rows if len(rows) > 1 else []
 
@@ -173,15 +187,17 @@ def settings_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return sorted(side_by_side(configs, NAMES), key=lambda setting: not setting["differs"])
 
 
-def side_by_side(columns: Sequence[Mapping[str, str]], own: Sequence[str]) -> list[dict[str, Any]]:
+def side_by_side(
+    columns: Sequence[Mapping[str, str]], own: Sequence[str], ignored: Set[str] = frozenset()
+) -> list[dict[str, Any]]:
     """What runs have under each name, and whether they differ in it; in what is their `own` all do.
 
-    Names are compared without their section.
+    Names are compared without their section; `ignored` values differ from none.
     """
     rows = []
     for name in dict.fromkeys(name for column in columns for name in column):
         values = tuple(column.get(name, _UNKNOWN) for column in columns)
-        differs = len(set(values)) > 1 and name.rpartition(".")[2] not in own
+        differs = len({*values} - ignored) > 1 and name.rpartition(".")[2] not in own
         rows.append({"name": name, "values": values, "differs": differs})
     return rows
 

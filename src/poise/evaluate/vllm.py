@@ -23,8 +23,15 @@ from .load import ADAPTER, ADAPTER_WEIGHTS, Target
 
 # What an adapter may not have beside its rank, scale and layers: vLLM passes over it, or refuses.
 _ODD = (
-    *("bias", "use_dora", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern"),
-    *("layer_replication", "trainable_token_indices", "target_parameters"),
+    "bias",
+    "use_dora",
+    "lora_bias",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "layer_replication",
+    "trainable_token_indices",
+    "target_parameters",
 )
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of which vLLM takes one as the largest
 

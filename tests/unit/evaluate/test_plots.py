@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from poise.evaluate import plots
 from poise.evaluate.plots import PANELS, Panel, domain_losses, panels_of
@@ -97,6 +98,29 @@ def test_losses_by_domain_are_told_apart_by_colour(tmp_path: Path) -> None:
     assert list(losses.lines) == ["law", "mathematics", "medicine", "science"]
     text = svg(plots.draw(losses, [run])).lower()
     assert [colour.lower() in text for colour in plots.COLOURS] == [True] * 4 + [False] * 3
+
+
+def test_two_domains_have_two_colours(tmp_path: Path) -> None:
+    run = read_run(write_iga_run(tmp_path / "r", domains=("law", "science")))
+    text = svg(plots.draw(domain_losses([run])[0][1], [run])).lower()
+    assert [colour.lower() in text for colour in plots.COLOURS] == [True] * 2 + [False] * 5
+
+
+def test_each_run_and_each_dash_is_named_once(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(plots, "data_uri", drawn.append)
+    names = [f"_run{i}" for i in range(15)]  # matplotlib's own labels begin so too
+    runs = [replace(run, name=name) for name in names]
+    for picture in (PANELS[0], panel("Entropy")):
+        plots.draw(picture, runs)
+    plots.draw_accuracy(runs)
+    found = [[[x.get_text() for x in y.get_texts()] for y in z.legends] for z in drawn]
+    assert found == [[names], [names, ["student", "teacher"]], [names]]
+    for figure in drawn:
+        figure.draw_without_rendering()
+        assert figure.axes[0].get_window_extent().height / figure.dpi > 1.4
 
 
 def test_a_domain_has_one_colour_in_all_runs(tmp_path: Path) -> None:

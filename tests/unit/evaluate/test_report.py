@@ -98,6 +98,18 @@ def test_several_runs_stand_side_by_side_and_their_differences_are_marked(tmp_pa
     assert not any(setting["differs"] for setting in others)
 
 
+def test_what_one_run_does_not_know_is_no_difference(tmp_path: Path) -> None:
+    known, bare = write_run(tmp_path / "known", steps=0), tmp_path / "bare"
+    bare.mkdir()
+    (bare / "metrics.jsonl").touch()
+    assert (
+        '<tr class="differs">' not in render_report(read_runs([known, bare])).split("Settings")[0]
+    )
+    other = write_run(tmp_path / "other", steps=0, seed=4)
+    facts = render_report(read_runs([known, other])).split("Settings")[0]
+    assert facts.count('<tr class="differs">') == 1
+
+
 def test_runs_with_three_seeds_are_taken_together(tmp_path: Path) -> None:
     def write(*seeds: int) -> list[Path]:
         return [

@@ -189,3 +189,15 @@ def test_some_tests_are_asked(call: Call, words: Words) -> None:
     assert found["selection"] == {"tests": ["deeper", "reversed"]}
     status, _, err = call(*words, "--tests", "depper")
     assert status == 2 and "tests: expected some of" in err and "'depper'" in err
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_set_without_domains_is_refused_before_anything_is_asked(
+    call: Call, words: Words, isomers_path: Path, tmp_path: Path, form: list[str]
+) -> None:
+    row = {"isomer_id": "s", "prompt": "A", "answer": "A"}
+    lines = [json.dumps(row | {"id": name}) + "\n" for name in ("first", "second")]
+    isomers_path.write_text("".join(lines))
+    status, out, err = call(*words, *form)
+    assert (status, out) == (2, "") and "expected each domain once in an isomer set" in err
+    assert not (tmp_path / "evaluations").exists()

@@ -65,6 +65,7 @@ def test_before_and_after_come_from_one_call_and_stay_in_the_run(
     assert (difference["from"], difference["to"]) == ("before", "after")
     assert difference["interval"]["mean"] == expected.interval.mean
     assert run.before.questions != run.after.questions
+    assert not any("tests" in one for one in (before, after, difference))
     assert difference["p_value"] == expected.p_value
     status, out, _ = call("--compare", run_path, "--dataset_name", questions_path)
     assert status == 0
