@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,18 @@ def run_training(
 
 
 def add_model_arguments(config: Any, model: ModelConfig) -> None:
-    """Hands what the command line says about the model over to the trainer, which loads it."""
+    """Hands what the command line says about the model over to the trainer, which loads it.
+
+    Raises:
+        ValueError: arguments of an adapter, and none is asked for.
+    """
+    lora = (field for field in fields(ModelConfig) if field.name.startswith("lora_"))
+    idle = [f.name for f in lora if f.default != getattr(model, f.name)]
+    if idle and not model.use_peft:
+        raise ValueError(
+            f"--{idle[0]} says how an adapter is made, expected --use_peft true beside it, found "
+            "full training; set it, or leave the argument out"
+        )
     if model.dtype in (None, "auto"):
         model.dtype = weights_dtype(config, is_frozen=model.use_peft)
     elif model.dtype != "float16":

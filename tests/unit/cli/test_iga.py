@@ -131,7 +131,7 @@ def test_the_embedded_models_setting_is_named_and_a_file_takes_its_place(
         ({"tau": 3}, "tau=3.0 shapes a mask or its projection"),
         ({"iga_space": "weigth"}, "iga_space: expected one of weight, factor"),
         ({"packing": "true"}, "packing=True does not work with IGA"),
-        ({"use_peft": "false"}, "pass peft_config=LoraConfig"),
+        ({"use_peft": "false"}, "expected --use_peft true beside it"),
         ({"dataset_name": "isomers:astrology"}, "astrology"),
         ({"dataset_name": "science:chemistry"}, "expected a column 'isomer_id'"),
         ({"dataset_name": "mine.jsonl", "depths": 2}, "--depths: expected generated sets"),

@@ -116,6 +116,7 @@ def test_a_rank_that_ends_is_named_with_the_step_and_how_to_go_on(
         ({"model_name_or_path": "no model"}, "no existing folder"),
         ({"dataset_name": "science:alchemy"}, "alchemy"),
         ({"resume_from_checkpoint": "true"}, "cannot resume"),
+        ({"use_peft": "false"}, "expected --use_peft true beside it"),
         ({"sensitivty": 1}, "did you mean --sensitivity?"),
         ({"num_processes": 0}, "--num_processes: expected at least 1, found 0"),
     ],
