@@ -174,7 +174,7 @@ class GradientEngine:
         """The loss that `backward` differentiates, for a trainer that does that by itself.
 
         Args:
-            losses, weights, share: see `backward`.
+            losses: see `backward`, and so for weights and share.
             scale: by what the trainer multiplies the loss before it differentiates.
         """
         if self._pass is None:

@@ -40,7 +40,8 @@ class IGA:
             the domains' mean inputs differ, see `poise.iga.direction_space`; cheapest.
         tau: temperature of the mask; 0 is no mask. Direction space refuses it, and the arguments
             below but `applied_to`.
-        scale, eps: what the variance is measured against, see `ConflictMask`.
+        scale: what the variance is measured against, see `ConflictMask`.
+        eps: what is added to that, see `ConflictMask`.
         projection: "randomized" (warm-started subspace iteration), "exact" (a full SVD of every
             matrix: slow), or "none" (M * G goes to the factors as it is). Weight space only.
         rank: of the projection; None is the adapter's own.

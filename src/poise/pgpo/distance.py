@@ -68,7 +68,8 @@ class DistanceControl:
     Args:
         target: d, in nats a token, positive.
         first: :math:`\rho_0`; small, so that the first step does no harm.
-        rho_min, rho_max: bounds of the multiplier, positive.
+        rho_min: least multiplier, positive.
+        rho_max: largest multiplier.
         signal_share: a step asks for at most this share of its information signal, which with the
             estimator `kl` is what student and teacher still differ by.
         afterwards: correct each step after it was taken, by its own distance, instead of the next

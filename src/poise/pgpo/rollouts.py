@@ -389,7 +389,7 @@ class TextReward:
             self._has_warned = True
             logging.getLogger(__name__).warning(  # on every rank, of whose rewards it is
                 f"Reward function {self._name!r} returned nan, which counts as None does: this "
-                "completion has no reward of this function. Return None to say so, or mend it."
+                "completion has no reward of this function. Return None to say so, or fix it."
             )
         return rewards
 

@@ -76,8 +76,7 @@ class PGPOTrainer(  # type: ignore[misc]
         args: the configuration.
         train_dataset: rows with `prompt` (text, or messages that end with the user's), optionally
             `privileged_context`, and columns for rewards.
-        eval_dataset, processing_class, reward_processing_classes, callbacks, optimizers,
-            peft_config: as TRL's.
+        eval_dataset: as TRL's, and all that follow.
 
     Raises:
         ValueError: bad input, each with its own message, before the model is loaded where possible.
