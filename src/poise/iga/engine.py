@@ -174,7 +174,7 @@ class GradientEngine:
         """The loss that `backward` differentiates, for a trainer that does that by itself.
 
         Args:
-            losses: see `backward`, and so for weights and share.
+            losses: as `backward`'s, as are weights and share.
             scale: by what the trainer multiplies the loss before it differentiates.
         """
         if self._pass is None:
